@@ -1,0 +1,42 @@
+# `make` alone lists what there is.
+
+# Where rustup puts cargo; a shell opened before Rust was installed doesn't know it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Further arguments for the program that a target runs: make test ARGS='login -- --nocapture'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt ci policies sqlx-prepare clean-dev services
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C stops all three
+	cargo build
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
+
+test: services ## run all tests; ARGS goes to cargo test
+	cargo test $(ARGS)
+
+lint: ## check the formatting, and lint with every warning an error
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+ci: services ## run what continuous integration runs
+	.ci/run
+
+policies: ## print every RPC and who may call it
+	@cargo run --quiet -- policies
+
+sqlx-prepare: services ## check the queries against a database and record them in .sqlx
+	scripts/sqlx-prepare
+
+clean-dev: ## delete the development databases
+	scripts/clean-dev .tenantry
+
+services:
+	@scripts/install-services

@@ -1,0 +1,73 @@
+//! Makes the gRPC code, the descriptors and the field rules' validators from
+//! `proto/`; needs no protoc.
+
+#[path = "build/checks.rs"]
+mod checks;
+#[path = "build/emit.rs"]
+mod emit;
+#[path = "build/names.rs"]
+mod names;
+#[path = "build/rules.rs"]
+mod rules;
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use prost_reflect::DescriptorPool;
+
+fn main() -> ExitCode {
+    match generate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), Box<dyn Error>> {
+    for input in ["build.rs", "build", "proto", "third_party"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut compiler = compile()?;
+
+    let mut files = compiler.file_descriptor_set();
+    // Its types are options only; no code of ours names them.
+    files.file.retain(|file| file.package() != "buf.validate");
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::ValidatedCodec")
+        .compile_fds(files)?;
+
+    // Encoded by protox and not from prost's types, which drop custom options.
+    // Comments stay out of the server.
+    let descriptors = compiler.include_source_info(false).encode_file_descriptor_set();
+    let pool = DescriptorPool::decode(descriptors.as_slice())?;
+    fs::write(out.join("descriptors.bin"), descriptors)?;
+    fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
+    Ok(())
+}
+
+fn compile() -> Result<protox::Compiler, Box<dyn Error>> {
+    let mut sources = Vec::new();
+    for entry in fs::read_dir("proto/tenantry/v1")? {
+        sources.push(entry?.path());
+    }
+    sources.retain(|path: &PathBuf| path.extension() == Some("proto".as_ref()));
+    // The directory's order is not the same everywhere; the output's is.
+    sources.sort();
+
+    let mut compiler = protox::Compiler::new(["proto", "third_party"].map(Path::new))?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(sources)
+        // Only its Debug form says where the error is.
+        .map_err(|error| format!("{error:?}"))?;
+    Ok(compiler)
+}

@@ -1,0 +1,158 @@
+//! The conditions that supported rules put on a value, as Rust code, and what
+//! the caller is told where they don't hold.
+
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, Value};
+
+use crate::rules::{set_rules, unsupported};
+
+/// A condition on the reference `this`, as Rust code, and what to tell the
+/// caller where it doesn't hold.
+pub struct Check {
+    pub condition: String,
+    pub description: String,
+}
+
+/// The distinct patterns so far; each is compiled once in the server.
+#[derive(Default)]
+pub struct Patterns(pub Vec<String>);
+
+/// The check of one rule of a string, bytes or enum; `None` when the rule isn't
+/// supported.
+pub fn of_rule(
+    kind: &Kind,
+    rule: &str,
+    value: &Value,
+    patterns: &mut Patterns,
+) -> Result<Option<Check>, String> {
+    let (condition, description) = match (kind, rule, value) {
+        (Kind::String, "min_len", Value::U64(n)) => {
+            (format!("validate::chars(this) >= {n}"), at_least(*n, "character"))
+        }
+        (Kind::String, "max_len", Value::U64(n)) => {
+            (format!("validate::chars(this) <= {n}"), at_most(*n, "character"))
+        }
+        (Kind::String, "min_bytes", Value::U64(n)) => {
+            (format!("this.len() >= {n}"), at_least(*n, "byte"))
+        }
+        (Kind::String, "max_bytes", Value::U64(n)) | (Kind::Bytes, "max_len", Value::U64(n)) => {
+            (format!("this.len() <= {n}"), at_most(*n, "byte"))
+        }
+        (Kind::String, "pattern", Value::String(pattern)) => (
+            format!("validate::matches(&PATTERN_{}, this)", patterns.index(pattern)?),
+            format!("must match {pattern}"),
+        ),
+        (Kind::String, "uuid", Value::Bool(true)) => {
+            ("validate::is_uuid(this)".into(), "must be a UUID".into())
+        }
+        (Kind::String, "email", Value::Bool(true)) => {
+            ("validate::is_email(this)".into(), "must be an email address".into())
+        }
+        (Kind::Enum(of), "defined_only", Value::Bool(true)) => (
+            format!("matches!(this, {})", alternatives(of.values().map(|value| value.number()))),
+            format!("must be a value of {}", of.name()),
+        ),
+        (Kind::Enum(of), "not_in", Value::List(numbers)) => (
+            format!("!matches!(this, {})", alternatives(numbers.iter().filter_map(Value::as_i32))),
+            format!("must not be {}", value_names(of, numbers)),
+        ),
+        _ => return Ok(None),
+    };
+    Ok(Some(Check { condition, description }))
+}
+
+/// The check of a number's bounds: one, as protovalidate reports them.
+pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, String> {
+    let set = set_rules(bounds)?;
+    let bound = |names: [&str; 2]| set.iter().find(|(name, _)| names.contains(&name.as_str()));
+    let (lower, upper) = (bound(["gt", "gte"]), bound(["lt", "lte"]));
+    if let (Some((_, lower)), Some((_, upper))) = (lower, upper)
+        && !in_order(lower, upper)
+    {
+        return Err(format!("{path}: a range whose upper bound is the lower isn't supported"));
+    }
+    // Lower bounds have the higher numbers.
+    let mut checks = Vec::new();
+    for (name, value) in set.iter().rev() {
+        let (operator, words) = match name.as_str() {
+            "gt" => (">", "more than"),
+            "gte" => (">=", "at least"),
+            "lt" => ("<", "less than"),
+            "lte" => ("<=", "at most"),
+            _ => return Err(unsupported(&format!("{path}.{name}"))),
+        };
+        let number = literal(value).ok_or_else(|| unsupported(&format!("{path}.{name}")))?;
+        checks.push((format!("*this {operator} {number}"), format!("{words} {number}")));
+    }
+    let (conditions, words): (Vec<_>, Vec<_>) = checks.into_iter().unzip();
+    Ok((!words.is_empty()).then(|| Check {
+        condition: conditions.join(" && "),
+        description: format!("must be {}", words.join(" and ")),
+    }))
+}
+
+impl Patterns {
+    /// The index of `pattern`, which is checked here once and for all.
+    fn index(&mut self, pattern: &str) -> Result<usize, String> {
+        regex::Regex::new(pattern).map_err(|error| error.to_string())?;
+        let mut letters = pattern.chars();
+        while let Some(letter) = letters.next() {
+            if letter == '\\' && letters.next().is_some_and(|class| "dDwWsSbB".contains(class)) {
+                return Err(
+                    "\\d, \\w, \\s and \\b match Unicode here but ASCII in protovalidate; \
+                            write the characters out"
+                        .into(),
+                );
+            }
+        }
+        let known = self.0.iter().position(|known| known == pattern);
+        Ok(known.unwrap_or_else(|| {
+            self.0.push(pattern.to_owned());
+            self.0.len() - 1
+        }))
+    }
+}
+
+fn in_order(lower: &Value, upper: &Value) -> bool {
+    match (lower, upper) {
+        (Value::I32(lower), Value::I32(upper)) => lower <= upper,
+        (Value::I64(lower), Value::I64(upper)) => lower <= upper,
+        (Value::U32(lower), Value::U32(upper)) => lower <= upper,
+        (Value::F64(lower), Value::F64(upper)) => lower <= upper,
+        _ => false,
+    }
+}
+
+fn literal(value: &Value) -> Option<String> {
+    match value {
+        Value::I32(number) => Some(number.to_string()),
+        Value::I64(number) => Some(number.to_string()),
+        Value::U32(number) => Some(number.to_string()),
+        Value::F64(number) if number.is_finite() => Some(format!("{number:?}")),
+        _ => None,
+    }
+}
+
+fn alternatives(numbers: impl Iterator<Item = i32>) -> String {
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" | ")
+}
+
+fn value_names(of: &EnumDescriptor, numbers: &[Value]) -> String {
+    let name = |number| {
+        of.get_value(number).map_or_else(|| number.to_string(), |value| value.name().to_owned())
+    };
+    numbers.iter().filter_map(Value::as_i32).map(name).collect::<Vec<_>>().join(" or ")
+}
+
+/// Says that there must be at least `count` of a unit.
+pub fn at_least(count: u64, unit: &str) -> String {
+    match count {
+        1 => "must not be empty".into(),
+        _ => format!("must have at least {count} {unit}s"),
+    }
+}
+
+/// Says that there may be at most `count` of a unit.
+pub fn at_most(count: u64, unit: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("must have at most {count} {unit}{plural}")
+}

@@ -1,0 +1,165 @@
+//! Writes an implementation of `Validate` for each message of our package.
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+
+use crate::{
+    checks::{Check, Patterns},
+    names,
+    rules::{self, Rules},
+};
+
+const PACKAGE: &str = "tenantry.v1";
+
+/// The validators of all messages as Rust code, or what is wrong with the
+/// rules, one line for each message.
+pub fn validators(pool: &DescriptorPool) -> Result<String, String> {
+    let (mut code, mut errors) = (Vec::new(), Vec::new());
+    let mut patterns = Patterns::default();
+    for message in pool.all_messages() {
+        if message.package_name() != PACKAGE || message.is_map_entry() {
+            continue;
+        }
+        match implementation(&message, &mut patterns) {
+            Ok(text) => code.push(text),
+            Err(error) => errors.push(format!("{}: {error}", message.parent_file().name())),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
+    }
+    for (index, pattern) in patterns.0.iter().enumerate() {
+        code.push(format!(
+            "static PATTERN_{index}: validate::Pattern = \
+             validate::Pattern::new(|| validate::compile({pattern:?}));\n"
+        ));
+    }
+    Ok(code.concat())
+}
+
+fn implementation(message: &MessageDescriptor, patterns: &mut Patterns) -> Result<String, String> {
+    rules::none(&message.options())
+        .map_err(|error| format!("message {}: {error}", message.full_name()))?;
+    let mut body = Vec::new();
+    for field in message.fields() {
+        let code = field_code(&field, patterns)
+            .map_err(|error| format!("field {}: {error}", field.full_name()))?;
+        body.push(code);
+    }
+    for oneof in message.oneofs() {
+        let required = rules::oneof_required(&oneof)
+            .map_err(|error| format!("oneof {}: {error}", oneof.full_name()))?;
+        if required {
+            let names: Vec<_> = oneof.fields().map(|field| field.name().to_owned()).collect();
+            body.push(format!(
+                "found.ensure(&at.field({:?}), self.{}.is_some(), {:?});\n",
+                oneof.name(),
+                names::member(oneof.name()),
+                format!("must have one of {} set", names.join(", "))
+            ));
+        }
+    }
+    Ok(format!(
+        "impl Validate for {} {{\n\
+         fn validate(&self, at: &Path<'_>, found: &mut Violations) {{\n{}}}\n}}\n",
+        names::message(message),
+        body.concat()
+    ))
+}
+
+fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String, String> {
+    let rules = rules::of_field(field, patterns)?;
+    if field.is_map() {
+        return no_recursion(field).map(|()| String::new());
+    }
+    let mut body = checks_code(&rules.checks);
+    if field.is_list() {
+        body.push_str(&items_code(field, rules.items.as_deref())?);
+    } else {
+        body.push_str(recursion(&field.kind())?);
+    }
+    if body.is_empty() && !rules.required {
+        return Ok(body);
+    }
+    let otherwise =
+        if rules.required { "else { found.ensure(at, false, \"is required\"); }" } else { "" };
+    let body = match condition(field, &rules) {
+        Some(condition) => format!("if {condition} {{\n{body}}} {otherwise}\n"),
+        None => body,
+    };
+    let this = if field.supports_presence() {
+        String::new()
+    } else {
+        format!("let this = &self.{};\n", names::member(field.name()))
+    };
+    Ok(format!("{{\nlet at = &at.field({:?});\n{this}{body}}}\n", field.name()))
+}
+
+/// When the rules of a field apply: with presence when it is set, else always,
+/// unless its zero value counts as not set.
+fn condition(field: &FieldDescriptor, rules: &Rules) -> Option<String> {
+    match field.containing_oneof() {
+        Some(oneof) if !oneof.is_synthetic() => Some(format!(
+            "let Some({}(this)) = &self.{}",
+            names::variant(&oneof, field),
+            names::member(oneof.name())
+        )),
+        _ if field.supports_presence() => {
+            Some(format!("let Some(this) = &self.{}", names::member(field.name())))
+        }
+        _ if !rules.required && !rules.ignore_if_zero => None,
+        _ if field.is_list() => Some("!this.is_empty()".into()),
+        _ => Some(non_zero(&field.kind()).into()),
+    }
+}
+
+fn items_code(field: &FieldDescriptor, rules: Option<&Rules>) -> Result<String, String> {
+    let mut body = rules.map(|rules| checks_code(&rules.checks)).unwrap_or_default();
+    body.push_str(recursion(&field.kind())?);
+    if body.is_empty() {
+        return Ok(body);
+    }
+    if rules.is_some_and(|rules| rules.ignore_if_zero) {
+        body = format!("if {} {{\n{body}}}\n", non_zero(&field.kind()));
+    }
+    Ok(format!(
+        "for (index, this) in this.iter().enumerate() {{\nlet at = &at.item(index);\n{body}}}\n"
+    ))
+}
+
+fn checks_code(checks: &[Check]) -> String {
+    let line = |check: &Check| {
+        format!("found.ensure(at, {}, {:?});\n", check.condition, check.description)
+    };
+    checks.iter().map(line).collect::<Vec<_>>().concat()
+}
+
+/// Checks a message within a message; the well-known types have no rules.
+fn recursion(kind: &Kind) -> Result<&'static str, String> {
+    match kind {
+        Kind::Message(message) if message.package_name() == PACKAGE => {
+            Ok("this.validate(at, found);\n")
+        }
+        Kind::Message(message) if message.package_name() != "google.protobuf" => {
+            Err(format!("messages of package {} aren't supported", message.package_name()))
+        }
+        _ => Ok(""),
+    }
+}
+
+fn no_recursion(map: &FieldDescriptor) -> Result<(), String> {
+    let entry = map.kind();
+    let value = entry.as_message().map(|entry| entry.map_entry_value_field().kind());
+    match value.as_ref().map(recursion).transpose()? {
+        Some("") | None => Ok(()),
+        Some(_) => Err("maps of messages aren't supported".into()),
+    }
+}
+
+fn non_zero(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::String | Kind::Bytes => "!this.is_empty()",
+        Kind::Bool => "*this",
+        Kind::Float | Kind::Double => "*this != 0.0",
+        _ => "*this != 0",
+    }
+}

@@ -1,0 +1,41 @@
+//! The names that prost gives to messages, fields and oneofs in Rust.
+
+use heck::{ToSnakeCase as _, ToUpperCamelCase as _};
+use prost_reflect::{FieldDescriptor, MessageDescriptor, OneofDescriptor};
+
+/// Words that prost writes as raw identifiers.
+const KEYWORDS: [&str; 44] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn",
+    "else", "enum", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop",
+    "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "static",
+    "struct", "trait", "true", "try", "type", "typeof", "unsafe", "use", "virtual", "while",
+];
+
+/// The struct of a message of our package.
+pub fn message(message: &MessageDescriptor) -> String {
+    format!("{}{}", module_of(message.parent_message()), message.name().to_upper_camel_case())
+}
+
+/// The struct field of a field or oneof.
+pub fn member(name: &str) -> String {
+    let name = name.to_snake_case();
+    if KEYWORDS.contains(&name.as_str()) { format!("r#{name}") } else { name }
+}
+
+/// The enum variant of a field that is a member of a oneof.
+pub fn variant(oneof: &OneofDescriptor, field: &FieldDescriptor) -> String {
+    format!(
+        "{}{}::{}",
+        module_of(Some(oneof.parent_message().clone())),
+        oneof.name().to_upper_camel_case(),
+        field.name().to_upper_camel_case()
+    )
+}
+
+/// The module of what is nested in a message, as a prefix.
+fn module_of(parent: Option<MessageDescriptor>) -> String {
+    parent.map_or_else(
+        || "v1::".into(),
+        |parent| format!("{}{}::", module_of(parent.parent_message()), member(parent.name())),
+    )
+}

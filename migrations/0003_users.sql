@@ -1,0 +1,46 @@
+create table users (
+    tenant_id      uuid        not null,
+    user_id        uuid        not null,
+    email          text        not null,
+    -- The email in the one form that is compared: NFKC, lower case.
+    email_key      text        not null,
+    display_name   text        not null default '',
+    state          text        not null default 'active',
+    email_verified boolean     not null default false,
+    version        bigint      not null default 1,
+    created_at     timestamptz not null default now(),
+    updated_at     timestamptz not null default now(),
+    constraint users_pkey primary key (tenant_id, user_id),
+    constraint users_tenant_fkey foreign key (tenant_id)
+        references tenants (tenant_id) on delete cascade,
+    constraint users_email_key unique (tenant_id, email_key),
+    constraint users_state_check check (state in ('active', 'disabled'))
+);
+
+-- For sign-in by email alone, which looks across tenants.
+create index users_email_across_tenants_idx on users (email_key);
+
+alter table users enable row level security;
+alter table users force row level security;
+create policy users_of_tenant on users
+    using (tenant_id = (select current_tenant()))
+    with check (tenant_id = (select current_tenant()));
+grant select, insert, update, delete on users to tenantry_app;
+
+-- Apart from users, so that no list of users ever reads a hash.
+create table credentials (
+    tenant_id     uuid        not null,
+    user_id       uuid        not null,
+    password_hash text        not null,
+    updated_at    timestamptz not null default now(),
+    constraint credentials_pkey primary key (tenant_id, user_id),
+    constraint credentials_user_fkey foreign key (tenant_id, user_id)
+        references users (tenant_id, user_id) on delete cascade
+);
+
+alter table credentials enable row level security;
+alter table credentials force row level security;
+create policy credentials_of_tenant on credentials
+    using (tenant_id = (select current_tenant()))
+    with check (tenant_id = (select current_tenant()));
+grant select, insert, update, delete on credentials to tenantry_app;

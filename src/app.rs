@@ -1,0 +1,134 @@
+//! The service's parts, built once.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use fred::{clients::Client, interfaces::ClientLike};
+
+use crate::{
+    auth::Auth,
+    config::{Config, Passwords, Server},
+    db::Db,
+    gate::{Gatekeeper, Policies},
+    passwords::Hasher,
+    permissions::{Engine, rpc::Permissions},
+    redis,
+    roles::rpc::Roles,
+    sessions::{SessionCache, rpc::Sessions},
+    tenants::rpc::Tenants,
+    tokens::Keyring,
+    users::rpc::Users,
+};
+
+/// Everything that serves, wired.
+pub struct App {
+    /// Where and within which limits it is served.
+    pub server: Server,
+    /// Postgres.
+    pub db: Db,
+    redis: Client,
+    keyring: Arc<Keyring>,
+    hasher: Hasher,
+    passwords: Passwords,
+    tokens: crate::config::Lifetimes,
+    tenant_registration: bool,
+    policies: Policies,
+}
+
+impl App {
+    /// Builds the parts. It reads the keys and connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a method has no policy, a key can't be used, or a URL can't be
+    /// read.
+    pub fn build(config: Config) -> anyhow::Result<Self> {
+        let policies = Policies::load().context("the proto's policies")?;
+        let tokens = &config.tokens;
+        let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
+        Ok(Self {
+            db: Db::connect(&config.database.url, config.database.max_connections)?,
+            redis: redis::connect(&config.redis_url)?,
+            keyring: Arc::new(keyring),
+            hasher: Hasher::start(&config.passwords)?,
+            passwords: config.passwords,
+            tokens: tokens.lifetimes,
+            tenant_registration: config.tenant_registration,
+            policies,
+            server: config.server,
+        })
+    }
+
+    /// Takes the parts into the gate and the services.
+    #[must_use]
+    pub fn into_parts(self) -> Parts {
+        let Self { server, db, redis, keyring, hasher, .. } = self;
+        let cache = SessionCache::new(redis.clone());
+        let engine = Engine::new(db.clone());
+        let min_length = self.passwords.min_length;
+        Parts {
+            server,
+            gatekeeper: Gatekeeper {
+                policies: self.policies,
+                keyring: keyring.clone(),
+                engine: engine.clone(),
+                sessions: cache.clone(),
+                db: db.clone(),
+            },
+            tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
+            auth: Auth {
+                db: db.clone(),
+                cache: cache.clone(),
+                engine: engine.clone(),
+                keyring: keyring.clone(),
+                hasher: hasher.clone(),
+                lifetimes: self.tokens,
+                min_length,
+                tenant_registration: self.tenant_registration,
+            },
+            sessions: Sessions { db: db.clone(), cache: cache.clone() },
+            users: Users { db: db.clone(), cache, hasher, min_length },
+            roles: Roles { db: db.clone() },
+            permissions: Permissions { engine, keyring },
+            stores: Stores { db, redis },
+        }
+    }
+}
+
+/// The gate and the services.
+pub struct Parts {
+    /// Where and within which limits.
+    pub server: Server,
+    /// Admits calls.
+    pub gatekeeper: Gatekeeper,
+    /// TenantService.
+    pub tenants: Tenants,
+    /// AuthService.
+    pub auth: Auth,
+    /// SessionService.
+    pub sessions: Sessions,
+    /// UserService.
+    pub users: Users,
+    /// RoleService.
+    pub roles: Roles,
+    /// PermissionService.
+    pub permissions: Permissions,
+    /// What to watch, and to close at the end.
+    pub stores: Stores,
+}
+
+/// The connections to the stores.
+#[derive(Clone)]
+pub struct Stores {
+    /// Postgres.
+    pub db: Db,
+    redis: Client,
+}
+
+impl Stores {
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.db.close().await;
+        // Redis may be away; there is nothing in it to lose.
+        self.redis.quit().await.ok();
+    }
+}

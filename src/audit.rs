@@ -1,0 +1,118 @@
+//! The audit trail: what happened, by whom, to whom; written in the
+//! transaction of what it records.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+use sqlx::types::ipnet::IpNet;
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, TenantTx},
+    error::Result,
+    ids::{SessionId, TenantId, UserId},
+};
+
+/// Where a call comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Finds the request in the log.
+    pub request_id: String,
+    /// The peer's address.
+    pub ip: Option<IpAddr>,
+    /// The peer's user agent, 300 characters at most.
+    pub user_agent: String,
+}
+
+/// Who acts. Nobody, for a call without a token.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// The actor's own tenant.
+    pub tenant: Option<TenantId>,
+    /// The actor.
+    pub user: Option<UserId>,
+    /// The actor's session.
+    pub session: Option<SessionId>,
+    /// Where the act comes from.
+    pub origin: Origin,
+}
+
+impl Actor {
+    /// Somebody without a token.
+    #[must_use]
+    pub fn anonymous(origin: &Origin) -> Self {
+        Self { tenant: None, user: None, session: None, origin: origin.clone() }
+    }
+}
+
+/// What happened. It holds ids, never emails, tokens or secrets.
+pub struct Event {
+    kind: &'static str,
+    target: Option<Uuid>,
+    detail: Map<String, Value>,
+}
+
+impl Event {
+    /// An event of a kind: a past-tense `snake_case` word.
+    #[must_use]
+    pub fn new(kind: &'static str) -> Self {
+        Self { kind, target: None, detail: Map::new() }
+    }
+
+    /// What it happened to.
+    #[must_use]
+    pub fn target(mut self, id: Uuid) -> Self {
+        self.target = Some(id);
+        self
+    }
+
+    /// More about it.
+    #[must_use]
+    pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.detail.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+/// Records an event of `tenant`, the transaction's own.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    actor: &Actor,
+    event: Event,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into audit_events
+            (tenant_id, event_id, kind, actor_tenant_id, actor_id, target_id, session_id,
+             request_id, ip, detail)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "#,
+        tenant.0,
+        Uuid::now_v7(),
+        event.kind,
+        actor.tenant.map(|id| id.0),
+        actor.user.map(|id| id.0),
+        event.target,
+        actor.session.map(|id| id.0),
+        actor.origin.request_id,
+        actor.origin.ip.map(IpNet::from),
+        Value::Object(event.detail),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Records an event that nothing else is written with, like a refusal.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
+    let mut tx = db.begin(tenant).await?;
+    record(&mut tx, tenant, actor, event).await?;
+    tx.commit().await
+}

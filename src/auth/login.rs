@@ -1,0 +1,123 @@
+//! Login: a password for a session.
+//!
+//! Unknown tenant, suspended tenant, unknown user, disabled user, user without
+//! a password, wrong password: one answer, and the same work for it.
+
+use secrecy::SecretString;
+
+use super::{Auth, invalid_credentials};
+use crate::{
+    audit::{self, Actor, Event, Origin},
+    error::Result,
+    gate::NamedTenant,
+    passwords::{self, Outcome},
+    proto::v1::LoginRequest,
+    sessions::{
+        Lookup,
+        open::{self, Opening},
+    },
+    tenants::{self, TenantRef},
+    tokens::TokenPair,
+    users::{credentials, credentials::Candidate, email},
+};
+
+impl Auth {
+    pub(super) async fn login(
+        &self,
+        named: &NamedTenant,
+        origin: &Origin,
+        message: LoginRequest,
+    ) -> Result<TokenPair> {
+        let email_key = email::key(&message.email);
+        let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;
+        let candidate = match &tenant {
+            Some(tenant) => credentials::candidate(&self.db, tenant.id, &email_key).await?,
+            None => None,
+        };
+        let password = passwords::normalise(&message.password);
+        let verified = self.verify(password.clone(), candidate.as_ref()).await?;
+        let (Some(tenant), Some(candidate), Some(verified)) = (&tenant, &candidate, verified)
+        else {
+            self.record_failure(tenant.as_ref(), candidate.as_ref(), origin).await?;
+            return Err(invalid_credentials());
+        };
+        let new_hash = match verified.outcome {
+            Outcome::RightButOutdated => Some(self.hasher.hash(password).await?),
+            _ => None,
+        };
+        let opening = Opening {
+            tenant: tenant.id,
+            user: candidate.user,
+            verified_hash: &verified.hash,
+            new_hash: new_hash.as_deref(),
+            device_name: &message.device_name,
+            origin,
+        };
+        let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
+        let unsigned = opened.ok_or_else(invalid_credentials)?;
+        self.warm(&unsigned).await;
+        unsigned.sign(self.keyring.clone()).await
+    }
+
+    /// The tenant: the metadata's, else the body's, else the only one that has
+    /// a user with this email.
+    async fn tenant_to_sign_in(
+        &self,
+        named: &NamedTenant,
+        message: &LoginRequest,
+        email_key: &str,
+    ) -> Result<Option<TenantRef>> {
+        match named {
+            NamedTenant::Known(tenant) => Ok(Some(tenant.clone())),
+            NamedTenant::Unknown => Ok(None),
+            NamedTenant::Absent if message.organization_slug.is_empty() => {
+                tenants::find_by_email(&self.db, email_key).await
+            }
+            NamedTenant::Absent => tenants::find(&self.db, &message.organization_slug).await,
+        }
+    }
+
+    async fn verify(
+        &self,
+        password: SecretString,
+        candidate: Option<&Candidate>,
+    ) -> Result<Option<Verified>> {
+        let kept = candidate.filter(|c| c.active).and_then(|c| c.password_hash.clone());
+        let outcome = self.hasher.verify(password, kept.clone()).await?;
+        Ok(match (outcome, kept) {
+            (Outcome::Right | Outcome::RightButOutdated, Some(hash)) => {
+                Some(Verified { outcome, hash })
+            }
+            _ => None,
+        })
+    }
+
+    /// A failure's record stands alone, so that it does not roll back with it.
+    async fn record_failure(
+        &self,
+        tenant: Option<&TenantRef>,
+        candidate: Option<&Candidate>,
+        origin: &Origin,
+    ) -> Result<()> {
+        let Some(tenant) = tenant else { return Ok(()) };
+        let mut event = Event::new("sign_in_failed");
+        if let Some(candidate) = candidate {
+            event = event.target(candidate.user.0);
+        }
+        audit::record_alone(&self.db, tenant.id, &Actor::anonymous(origin), event).await
+    }
+
+    /// The session is about to be used: keep it where all replicas look first.
+    async fn warm(&self, opened: &open::Unsigned) {
+        let lookup = self.cache.lookup(opened.tenant, opened.session, opened.user).await;
+        if let Lookup::Unknown(ticket) = lookup {
+            let life = opened.access_expires_at - opened.issued_at;
+            self.cache.fill(ticket, life.whole_seconds()).await;
+        }
+    }
+}
+
+struct Verified {
+    outcome: Outcome,
+    hash: String,
+}

@@ -1,0 +1,41 @@
+//! Signs people up, in and out, and answers for their tokens.
+
+mod introspect;
+mod login;
+mod password;
+mod refresh;
+mod register;
+pub mod rpc;
+mod whoami;
+
+use std::sync::Arc;
+
+use crate::{
+    config::Lifetimes, db::Db, error::Error, passwords::Hasher, permissions::Engine,
+    proto::v1::ErrorReason, sessions::SessionCache, tokens::Keyring,
+};
+
+/// All that authentication works with.
+pub struct Auth {
+    /// Postgres.
+    pub db: Db,
+    /// Which sessions are live.
+    pub cache: SessionCache,
+    /// What subjects hold.
+    pub engine: Engine,
+    /// Signs and verifies tokens.
+    pub keyring: Arc<Keyring>,
+    /// Hashes passwords.
+    pub hasher: Hasher,
+    /// The lives of tokens and sessions.
+    pub lifetimes: Lifetimes,
+    /// The shortest password that the server allows.
+    pub min_length: usize,
+    /// Whether Register may create tenants.
+    pub tenant_registration: bool,
+}
+
+/// UNAUTHENTICATED, the same for whatever was wrong with a sign-in.
+fn invalid_credentials() -> Error {
+    Error::refused(ErrorReason::InvalidCredentials, "the credentials are not valid")
+}

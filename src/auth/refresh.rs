@@ -1,0 +1,125 @@
+//! Refresh: a refresh token for its successor (RFC 9700, 4.14.2).
+//!
+//! One SQL statement spends the token and writes the successor, or finds the
+//! token spent and revokes the session: whatever it answers is durable before
+//! the client hears of it, and a cancelled call leaves nothing halfway.
+
+use std::time::Duration;
+
+use sqlx::{postgres::types::PgInterval, types::ipnet::IpNet};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Auth;
+use crate::{
+    audit::Origin,
+    error::{Error, Result},
+    gate::NamedTenant,
+    ids::{SessionId, TenantId, UserId},
+    proto::v1::{ErrorReason, RefreshRequest},
+    sessions::open::Unsigned,
+    tokens::{Claims, TokenKind, TokenPair, new_jti},
+};
+
+/// For how long the same request gets the same successor again.
+const REPLAY_WINDOW: Duration = Duration::from_secs(10);
+
+impl Auth {
+    pub(super) async fn refresh(
+        &self,
+        named: &NamedTenant,
+        origin: &Origin,
+        message: RefreshRequest,
+    ) -> Result<TokenPair> {
+        let claims = self.keyring.verify(TokenKind::Refresh, &message.refresh_token);
+        let claims = claims.ok_or_else(token_invalid)?;
+        let elsewhere = match named {
+            NamedTenant::Absent => false,
+            NamedTenant::Unknown => true,
+            NamedTenant::Known(tenant) => tenant.id != TenantId(claims.org),
+        };
+        if elsewhere {
+            // Not a reuse: else an outsider could end sessions with it.
+            return Err(token_invalid());
+        }
+        let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
+        let rotated = self.rotate(&claims, request_id, origin).await?;
+        rotated.sign(self.keyring.clone()).await
+    }
+
+    async fn rotate(
+        &self,
+        claims: &Claims,
+        request_id: Option<&str>,
+        origin: &Origin,
+    ) -> Result<Unsigned> {
+        let row = sqlx::query_as!(
+            Rotation,
+            r#"
+            select outcome as "outcome!", refresh_jti, access_jti, issued_at,
+                   refresh_expires_at, access_expires_at, roles
+            from rotate_session(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+            )
+            "#,
+            claims.org,
+            claims.sub,
+            claims.sid,
+            claims.jti,
+            request_id,
+            new_jti(),
+            new_jti(),
+            self.keyring.kid(TokenKind::Refresh),
+            self.keyring.kid(TokenKind::Access),
+            interval(self.lifetimes.refresh)?,
+            interval(self.lifetimes.access)?,
+            interval(REPLAY_WINDOW)?,
+            Uuid::now_v7(),
+            origin.request_id,
+            origin.ip.map(IpNet::from) as Option<IpNet>,
+        )
+        .fetch_one(self.db.pool())
+        .await?;
+        if row.outcome == "reused" {
+            tracing::warn!(session = %claims.sid, "a spent refresh token came back");
+            self.cache.forget(TenantId(claims.org)).await;
+        }
+        row.into_unsigned(claims).ok_or_else(token_invalid)
+    }
+}
+
+/// What `rotate_session` answers: of a token that was not rotated, nothing but
+/// the outcome.
+struct Rotation {
+    outcome: String,
+    refresh_jti: Option<String>,
+    access_jti: Option<String>,
+    issued_at: Option<OffsetDateTime>,
+    refresh_expires_at: Option<OffsetDateTime>,
+    access_expires_at: Option<OffsetDateTime>,
+    roles: Option<Vec<String>>,
+}
+
+impl Rotation {
+    fn into_unsigned(self, claims: &Claims) -> Option<Unsigned> {
+        Some(Unsigned {
+            tenant: TenantId(claims.org),
+            user: UserId(claims.sub),
+            session: SessionId(claims.sid),
+            roles: self.roles?,
+            issued_at: self.issued_at?,
+            access_jti: self.access_jti?,
+            access_expires_at: self.access_expires_at?,
+            refresh_jti: self.refresh_jti?,
+            refresh_expires_at: self.refresh_expires_at?,
+        })
+    }
+}
+
+fn interval(span: Duration) -> Result<PgInterval> {
+    PgInterval::try_from(span).map_err(|_| Error::defect("a lifetime is out of range"))
+}
+
+fn token_invalid() -> Error {
+    Error::refused(ErrorReason::TokenInvalid, "the refresh token is not in force")
+}

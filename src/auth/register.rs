@@ -1,0 +1,179 @@
+//! Register: a new user, in a tenant of its own or in one that lets people
+//! join.
+
+use secrecy::SecretString;
+
+use super::Auth;
+use crate::{
+    audit::{self, Actor, Event, Origin},
+    db::TenantTx,
+    error::{Error, Result},
+    gate::NamedTenant,
+    idempotency::{self, Key},
+    ids::{RoleId, TenantId, UserId},
+    passwords,
+    proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
+    roles::{self, system},
+    tenants::{self, TenantRef, create, create::NewTenant, settings::Known},
+    users,
+};
+
+impl Auth {
+    pub(super) async fn register(
+        &self,
+        named: &NamedTenant,
+        origin: &Origin,
+        mut message: RegisterRequest,
+    ) -> Result<RegisterResponse> {
+        let password = passwords::normalise(&std::mem::take(&mut message.password));
+        if message.organization_name.is_empty() {
+            let tenant = self.tenant_to_join(named, &message).await?;
+            return self.join(&tenant, origin, &message, password).await;
+        }
+        if !matches!(named, NamedTenant::Absent) {
+            let text = "must be empty when the metadata names a tenant to join";
+            return Err(Error::field("organization_name", text));
+        }
+        if !self.tenant_registration {
+            return Err(registration_closed());
+        }
+        let slug = create::slug_for(&message.organization_slug, &message.organization_name);
+        let founded = self.found(origin, &message, &slug, password).await;
+        match founded {
+            Err(error) if error.reason() == ErrorReason::SlugTaken => {
+                // A retry of the request that took it gets its first result.
+                self.founded_before(&message, &slug).await?.ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Creates the tenant and its first administrator, all or nothing.
+    async fn found(
+        &self,
+        origin: &Origin,
+        message: &RegisterRequest,
+        slug: &str,
+        password: SecretString,
+    ) -> Result<RegisterResponse> {
+        let context = passwords::Context {
+            email: &message.email,
+            tenant_name: &message.organization_name,
+            tenant_slug: slug,
+            min_length: self.min_length,
+        };
+        passwords::check("password", &password, &context)?;
+        let hash = self.hasher.hash(password).await?;
+
+        let id = TenantId::new();
+        let mut tx = self.db.begin(id).await?;
+        let new = NewTenant {
+            id,
+            name: &message.organization_name,
+            slug,
+            settings: serde_json::Map::new(),
+            server_min_length: self.min_length,
+        };
+        let admin = create::create(&mut tx, new).await?;
+        let event = Event::new("tenant_created").target(id.0);
+        audit::record(&mut tx, id, &Actor::anonymous(origin), event).await?;
+        let key = key(id, message);
+        self.add_user(tx, origin, message, &key, &hash, Some(admin)).await
+    }
+
+    async fn founded_before(
+        &self,
+        message: &RegisterRequest,
+        slug: &str,
+    ) -> Result<Option<RegisterResponse>> {
+        let Some(tenant) = tenants::find(&self.db, slug).await? else { return Ok(None) };
+        let mut tx = self.db.begin(tenant.id).await?;
+        idempotency::recall(&mut tx, &key(tenant.id, message)).await
+    }
+
+    async fn tenant_to_join(
+        &self,
+        named: &NamedTenant,
+        message: &RegisterRequest,
+    ) -> Result<TenantRef> {
+        match named {
+            NamedTenant::Known(tenant) => Ok(tenant.clone()),
+            NamedTenant::Unknown => Err(Error::not_found()),
+            NamedTenant::Absent if message.organization_slug.is_empty() => Err(Error::refused(
+                ErrorReason::TenantRequired,
+                "give organization_name to create a tenant, or name the tenant to join",
+            )),
+            NamedTenant::Absent => tenants::find(&self.db, &message.organization_slug)
+                .await?
+                .ok_or_else(Error::not_found),
+        }
+    }
+
+    /// Adds the user to a tenant that lets people join.
+    async fn join(
+        &self,
+        tenant: &TenantRef,
+        origin: &Origin,
+        message: &RegisterRequest,
+        password: SecretString,
+    ) -> Result<RegisterResponse> {
+        let mut tx = self.db.begin(tenant.id).await?;
+        let row = tenants::store::get(&mut tx, tenant.id).await?;
+        // No connection is held while the password is hashed.
+        drop(tx);
+        if !tenant.active || !Known::read(&row.settings).self_registration {
+            return Err(registration_closed());
+        }
+        passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
+        let hash = self.hasher.hash(password).await?;
+
+        let mut tx = self.db.begin(tenant.id).await?;
+        let key = key(tenant.id, message);
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let role = roles::store::find_system(&mut tx, tenant.id, system::MEMBER).await?;
+        self.add_user(tx, origin, message, &key, &hash, role).await
+    }
+
+    async fn add_user(
+        &self,
+        mut tx: TenantTx,
+        origin: &Origin,
+        message: &RegisterRequest,
+        key: &Key<'_>,
+        hash: &str,
+        role: Option<RoleId>,
+    ) -> Result<RegisterResponse> {
+        let (tenant, user) = (key.tenant, UserId::new());
+        let (email, name) = (&message.email, &message.display_name);
+        let row = users::store::insert(&mut tx, tenant, user, email, name).await?;
+        users::credentials::set(&mut tx, tenant, user, hash).await?;
+        if let Some(role) = role {
+            roles::assign_new(&mut tx, tenant, user, role).await?;
+        }
+        let event = Event::new("user_registered").target(user.0);
+        audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
+        let tenant = tenants::store::get(&mut tx, tenant).await?;
+        let response =
+            RegisterResponse { user: Some(row.into()), tenant: Some(tenant.into()) };
+        idempotency::remember(&mut tx, key, &response).await?;
+        tx.commit().await?;
+        Ok(response)
+    }
+}
+
+/// The message's password was taken out before: see `fingerprint`.
+fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
+    Key {
+        tenant,
+        actor: None,
+        method: "Register",
+        request_id: &message.request_id,
+        fingerprint: idempotency::fingerprint(message),
+    }
+}
+
+fn registration_closed() -> Error {
+    Error::refused(ErrorReason::RegistrationClosed, "registration is closed here")
+}

@@ -1,0 +1,122 @@
+//! AuthService over gRPC.
+
+use secrecy::ExposeSecret;
+use tonic::{Request, Response, Status};
+
+use super::Auth;
+use crate::{
+    clock::timestamp,
+    error::Error,
+    gate::{self, NamedTenant},
+    proto::v1::{
+        ChangePasswordRequest, ChangePasswordResponse, GetJwksRequest, GetJwksResponse,
+        IntrospectTokenRequest, IntrospectTokenResponse, LoginRequest, LoginResponse,
+        LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse, RegisterRequest,
+        RegisterResponse, WhoAmIRequest, WhoAmIResponse, auth_service_server::AuthService,
+    },
+    tokens::TokenPair,
+};
+
+#[tonic::async_trait]
+impl AuthService for Auth {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let response = Auth::register(self, visitor.tenant(), visitor.origin(), message).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn login(
+        &self,
+        request: Request<LoginRequest>,
+    ) -> Result<Response<LoginResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let pair = Auth::login(self, visitor.tenant(), visitor.origin(), message).await?;
+        Ok(Response::new(pair.into()))
+    }
+
+    async fn refresh(
+        &self,
+        request: Request<RefreshRequest>,
+    ) -> Result<Response<RefreshResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let pair = Auth::refresh(self, visitor.tenant(), visitor.origin(), message).await?;
+        Ok(Response::new(pair.into()))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<LogoutRequest>,
+    ) -> Result<Response<LogoutResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        Auth::logout(self, &caller, &request.get_ref().session_id).await?;
+        Ok(Response::new(LogoutResponse {}))
+    }
+
+    async fn introspect_token(
+        &self,
+        request: Request<IntrospectTokenRequest>,
+    ) -> Result<Response<IntrospectTokenResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let response = self.introspect(&reaching, &request.get_ref().token).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn get_jwks(
+        &self,
+        request: Request<GetJwksRequest>,
+    ) -> Result<Response<GetJwksResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        if matches!(visitor.tenant(), NamedTenant::Unknown) {
+            return Err(Error::not_found().into());
+        }
+        Ok(Response::new(GetJwksResponse { keys: self.keyring.jwks() }))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<WhoAmIRequest>,
+    ) -> Result<Response<WhoAmIResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        Ok(Response::new(Auth::who_am_i(self, &caller).await?))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        Auth::change_password(self, &caller, request.into_inner()).await?;
+        Ok(Response::new(ChangePasswordResponse {}))
+    }
+}
+
+impl From<TokenPair> for LoginResponse {
+    fn from(pair: TokenPair) -> Self {
+        Self {
+            access_token: pair.access.jwt.expose_secret().to_owned(),
+            refresh_token: pair.refresh.jwt.expose_secret().to_owned(),
+            access_expire_time: Some(timestamp(pair.access.expires_at)),
+            refresh_expire_time: Some(timestamp(pair.refresh.expires_at)),
+            session_id: pair.session.to_string(),
+        }
+    }
+}
+
+impl From<TokenPair> for RefreshResponse {
+    fn from(pair: TokenPair) -> Self {
+        let LoginResponse {
+            access_token,
+            refresh_token,
+            access_expire_time,
+            refresh_expire_time,
+            session_id,
+        } = pair.into();
+        Self { access_token, refresh_token, access_expire_time, refresh_expire_time, session_id }
+    }
+}

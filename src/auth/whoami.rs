@@ -1,0 +1,49 @@
+//! WhoAmI and Logout: what a caller asks and does about itself.
+
+use super::Auth;
+use crate::{
+    audit::{self, Event},
+    error::{Error, Result},
+    gate::Caller,
+    ids::SessionId,
+    proto::v1::WhoAmIResponse,
+    sessions, tenants, users,
+};
+
+impl Auth {
+    pub(super) async fn who_am_i(&self, caller: &Caller) -> Result<WhoAmIResponse> {
+        let (tenant, user) = (caller.home(), caller.user());
+        let standing = self.engine.standing(tenant, user, None).await?;
+        let standing = standing.ok_or_else(Error::not_found)?;
+        let mut tx = self.db.begin(tenant).await?;
+        let row = users::store::get(&mut tx, tenant, user).await?;
+        let organisation = tenants::store::get(&mut tx, tenant).await?;
+        let mut permissions: Vec<_> =
+            standing.unscoped().flat_map(|grant| grant.permissions.clone()).collect();
+        permissions.sort_unstable();
+        permissions.dedup();
+        Ok(WhoAmIResponse {
+            user: Some(row.into()),
+            tenant: Some(organisation.into()),
+            session_id: caller.session().to_string(),
+            roles: standing.role_names(),
+            permissions,
+        })
+    }
+
+    /// Ends one of the caller's own sessions.
+    pub(super) async fn logout(&self, caller: &Caller, named: &str) -> Result<()> {
+        let (tenant, user) = (caller.home(), caller.user());
+        let session =
+            SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
+        let mut tx = self.db.begin(tenant).await?;
+        if !sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await? {
+            return Err(Error::not_found());
+        }
+        let event = Event::new("signed_out").target(session.0);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        tx.commit().await?;
+        self.cache.forget(tenant).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! `tenantry bootstrap` and `tenantry seed`
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches};
+
+use super::url;
+use crate::{
+    config::{self, Values},
+    db::Db,
+    passwords::Hasher,
+    provision::{self, Credentials},
+};
+
+/// The demo administrator's email.
+pub(super) const DEMO_EMAIL: &str = "admin@demo.local";
+
+pub(super) fn email_argument(default: &'static str) -> Arg {
+    Arg::new("email")
+        .long("email")
+        .value_name("EMAIL")
+        .default_value(default)
+        .help("The administrator's email")
+}
+
+pub(super) fn email(matches: &ArgMatches) -> String {
+    matches.get_one::<String>("email").cloned().unwrap_or_default()
+}
+
+/// Makes the platform tenant, once.
+pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()> {
+    let owner = Db::connect(&url(&values, "MIGRATE_DATABASE_URL")?, 1)?;
+    let made = provision::platform(&owner, &hasher(&values)?, &email).await?;
+    show(&made.context("the platform tenant is there already")?);
+    Ok(())
+}
+
+/// Makes the demo tenant, once.
+pub(super) async fn demo(values: Values, email: String) -> anyhow::Result<()> {
+    let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    let made = provision::demo(&db, &hasher(&values)?, &email).await?;
+    show(&made.context("the demo tenant is there already")?);
+    Ok(())
+}
+
+/// Hashes with the parameters that the server has.
+pub(super) fn hasher(values: &Values) -> anyhow::Result<Hasher> {
+    Hasher::start(&config::Passwords::check(values)?)
+}
+
+fn show(made: &Credentials) {
+    println!("tenant   {}", made.tenant);
+    println!("email    {}", made.email);
+    println!("password {}", made.password);
+}

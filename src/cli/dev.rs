@@ -1,0 +1,229 @@
+//! `tenantry dev`: everything that serving needs, made where it is missing.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection};
+
+use super::{bootstrap, serve};
+use crate::{
+    app::App,
+    config::{Config, Values},
+    db::{self, Db},
+    dev::{Options, Services},
+    provision::{self, Credentials},
+    server, telemetry,
+    tokens::pem,
+};
+
+const DATABASE: &str = "tenantry";
+const PLATFORM_EMAIL: &str = "admin@platform.local";
+
+/// Starts what is missing, serves until a signal, and stops what it started.
+pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
+    telemetry::init(&values)?;
+    let stop = serve::stop_signal()?;
+    let dir = PathBuf::from(values.get("DEV_DIR").context("DEV_DIR must be set")?);
+    let services = start_services(&values, &dir).await?;
+    let served = serve_on(&mut values, &dir, services.as_ref(), stop).await;
+    if let Some(services) = services {
+        services.stop().await?;
+    }
+    served
+}
+
+/// The private servers, unless both stores are given.
+async fn start_services(values: &Values, dir: &Path) -> anyhow::Result<Option<Services>> {
+    if values.get("DATABASE_URL").is_some() && values.get("REDIS_URL").is_some() {
+        fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+        return Ok(None);
+    }
+    println!("starting a private Postgres and Redis in {}", dir.display());
+    let services = Services::start(dir, Options { durable: true }).await?;
+    for note in services.notes() {
+        println!("{note}");
+    }
+    Ok(Some(services))
+}
+
+async fn serve_on(
+    values: &mut Values,
+    dir: &Path,
+    services: Option<&Services>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let owner = point_at_stores(values, dir, services).await?;
+    point_at_keys(values, dir)?;
+    let config = Config::check(values)?;
+    let listener = serve::bind(&config).await?;
+    let addr = listener.local_addr()?;
+
+    let mut connection = db::connect_owner(&owner).await?;
+    db::migrate(&mut connection, Some(&config.database.url)).await?;
+    connection.close().await?;
+    let credentials = dir.join("credentials.json");
+    let demo = provision(values, &owner, &config.database.url, &credentials).await?;
+
+    let app = App::build(config)?;
+    greet(&addr.to_string(), &credentials, &demo);
+    server::serve(app, listener, stop).await
+}
+
+/// Sets the stores' URLs where they are not given, and returns the owner's.
+async fn point_at_stores(
+    values: &mut Values,
+    dir: &Path,
+    services: Option<&Services>,
+) -> anyhow::Result<SecretString> {
+    if values.get("REDIS_URL").is_none() {
+        let services = services.context("no private Redis")?;
+        values.set("REDIS_URL", services.redis_url());
+    }
+    if let Some(given) = values.get("DATABASE_URL").map(str::to_owned) {
+        if let Some(owner) = values.get("MIGRATE_DATABASE_URL") {
+            return Ok(owner.into());
+        }
+        // One URL, of the schema's owner: the service gets a role of its own.
+        let password = app_password(dir)?;
+        let mut url = url::Url::parse(&given)
+            .map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
+        let set = url.set_username("tenantry_app").is_ok()
+            && url.set_password(Some(password.expose_secret())).is_ok();
+        if !set {
+            bail!("DATABASE_URL names no host");
+        }
+        values.set("DATABASE_URL", url.as_str());
+        return Ok(given.into());
+    }
+    let services = services.context("no private Postgres")?;
+    create_database(&services.postgres_url("postgres", "postgres").into()).await?;
+    values.set("DATABASE_URL", services.postgres_url("tenantry_app", DATABASE));
+    Ok(services.postgres_url("postgres", DATABASE).into())
+}
+
+/// The service's own password for a Postgres that was given, made once.
+fn app_password(dir: &Path) -> anyhow::Result<SecretString> {
+    let path = dir.join("app-password");
+    if let Ok(kept) = fs::read_to_string(&path) {
+        return Ok(kept.into());
+    }
+    let password = provision::random_secret()?;
+    write_private(&path, password.expose_secret())?;
+    Ok(password)
+}
+
+async fn create_database(admin: &SecretString) -> anyhow::Result<()> {
+    let mut connection = db::connect_owner(admin).await?;
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from pg_database where datname = $1) as "exists!""#,
+        DATABASE,
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    if !exists {
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {DATABASE}")))
+            .execute(&mut connection)
+            .await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+fn point_at_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+    if values.get("JWT_ACCESS_PRIVATE_KEY_PATH").is_some() {
+        return Ok(());
+    }
+    let keys = dir.join("keys");
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&keys)
+        .with_context(|| format!("can't create {}", keys.display()))?;
+    pem::ensure(&keys)?;
+    let paths = pem::paths(&keys);
+    for (name, path) in [
+        ("JWT_ACCESS_PRIVATE_KEY_PATH", paths.access_private),
+        ("JWT_ACCESS_PUBLIC_KEY_PATH", paths.access_public),
+        ("JWT_REFRESH_PRIVATE_KEY_PATH", paths.refresh_private),
+        ("JWT_REFRESH_PUBLIC_KEY_PATH", paths.refresh_public),
+    ] {
+        values.set(name, path.to_string_lossy());
+    }
+    Ok(())
+}
+
+/// Makes the platform and demo tenants and writes how to sign in to them.
+/// Where the tenants are there but the file is not (it was removed, or the last
+/// start was cut short between the two), both get new passwords.
+async fn provision(
+    values: &Values,
+    owner: &SecretString,
+    app: &SecretString,
+    file: &Path,
+) -> anyhow::Result<Value> {
+    if let Some(demo) = read_demo(file) {
+        return Ok(demo);
+    }
+    let hasher = bootstrap::hasher(values)?;
+    let (owner, app) = (Db::connect(owner, 1)?, Db::connect(app, 1)?);
+    let platform = match provision::platform(&owner, &hasher, PLATFORM_EMAIL).await? {
+        Some(made) => made,
+        None => {
+            let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
+            provision::reset_password(&app, &hasher, tenant, email).await?
+        }
+    };
+    let email = bootstrap::DEMO_EMAIL;
+    let demo: Credentials = match provision::demo(&app, &hasher, email).await? {
+        Some(made) => made,
+        None => provision::reset_password(&app, &hasher, provision::DEMO, email).await?,
+    };
+    owner.close().await;
+    app.close().await;
+    let content = json!({ "platform_admin": platform, "demo_admin": demo });
+    write_private(file, &format!("{content:#}\n"))?;
+    Ok(content["demo_admin"].clone())
+}
+
+fn read_demo(file: &Path) -> Option<Value> {
+    let content: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    content.get("platform_admin")?;
+    content.get("demo_admin").cloned()
+}
+
+/// Writes a file that its owner alone can read, whole or not at all.
+fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
+    let draft = path.with_extension("draft");
+    let write = || -> std::io::Result<()> {
+        fs::remove_file(&draft).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("can't write {}", path.display()))
+}
+
+fn greet(addr: &str, credentials: &Path, demo: &Value) {
+    let login = json!({
+        "email": demo["email"],
+        "password": demo["password"],
+        "organization_slug": demo["tenant"],
+    });
+    println!("credentials are in {}", credentials.display());
+    println!("sign in to the demo tenant with:");
+    println!();
+    println!("  grpcurl -plaintext -d '{login}' {addr} tenantry.v1.AuthService/Login");
+    println!();
+    println!("serving gRPC on {addr}; Ctrl-C stops");
+}

@@ -1,0 +1,43 @@
+//! `tenantry healthcheck`
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::config::Values;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Fails unless the server is ready.
+pub(super) async fn run(values: Values) -> anyhow::Result<()> {
+    let addr = values.get("GRPC_ADDR").context("GRPC_ADDR must be set")?;
+    let addr: SocketAddr = addr.parse().context("GRPC_ADDR is no address")?;
+    let channel = Endpoint::from_shared(format!("http://{}", reachable(addr)))?
+        .connect_timeout(TIMEOUT)
+        .timeout(TIMEOUT)
+        .connect()
+        .await
+        .with_context(|| format!("nothing answers on {addr}"))?;
+    let reply = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+    let status = reply.into_inner().status();
+    ensure!(status == ServingStatus::Serving, "the server is {}", status.as_str_name());
+    println!("{}", status.as_str_name());
+    Ok(())
+}
+
+/// Where a server that listens on every address is reached.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}

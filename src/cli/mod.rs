@@ -1,0 +1,99 @@
+//! The commands.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
+
+mod bootstrap;
+mod dev;
+mod healthcheck;
+mod keys;
+mod migrate;
+mod policies;
+mod serve;
+
+use std::{future::Future, process::ExitCode};
+
+use anyhow::Context;
+use clap::{ArgMatches, Command};
+use secrecy::SecretString;
+
+use crate::config::Values;
+
+/// Runs the command that the command line names.
+#[must_use]
+pub fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let matches = command().get_matches();
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line.
+#[must_use]
+pub fn command() -> Command {
+    let with_settings = |name: &'static str, about: &'static str| {
+        Values::arguments(Command::new(name).about(about))
+    };
+    Command::new("tenantry")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Multi-tenant identity and authorization over gRPC")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings("serve", "Serve, on Postgres and Redis that are there"))
+        .subcommand(with_settings(
+            "dev",
+            "Serve for development: starts its own Postgres and Redis, migrates, makes keys, \
+             an administrator and a demo tenant",
+        ))
+        .subcommand(with_settings(
+            "migrate",
+            "Apply the schema's migrations, as MIGRATE_DATABASE_URL; where DATABASE_URL names \
+             tenantry_app with a password, give it that password",
+        ))
+        .subcommand(keys::command())
+        .subcommand(
+            with_settings("bootstrap", "Make the platform tenant and its first administrator")
+                .arg(bootstrap::email_argument("admin@platform.local")),
+        )
+        .subcommand(
+            with_settings("seed", "Make the demo tenant and its administrator")
+                .arg(bootstrap::email_argument(bootstrap::DEMO_EMAIL)),
+        )
+        .subcommand(with_settings("healthcheck", "Ask the server at GRPC_ADDR if it is ready"))
+        .subcommand(Command::new("policies").about("Print who may call which method"))
+}
+
+fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (name, matches) = matches.subcommand().context("no command")?;
+    match name {
+        "policies" => return policies::run(),
+        "keys" => return keys::run(matches),
+        _ => {}
+    }
+    let values = Values::gather(matches)?;
+    match name {
+        "serve" => block_on(serve::run(values)),
+        "dev" => block_on(dev::run(values)),
+        "migrate" => block_on(migrate::run(values)),
+        "bootstrap" => block_on(bootstrap::platform(values, bootstrap::email(matches))),
+        "seed" => block_on(bootstrap::demo(values, bootstrap::email(matches))),
+        "healthcheck" => block_on(healthcheck::run(values)),
+        _ => anyhow::bail!("no such command: {name}"),
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?
+        .block_on(work)
+}
+
+/// A URL among the settings.
+fn url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
+    values.get(name).map(SecretString::from).with_context(|| format!("{name} must be set"))
+}

@@ -1,0 +1,211 @@
+//! Settings, checked: a [`Config`] that exists can be served with.
+
+mod settings;
+mod values;
+
+use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
+
+use secrecy::SecretString;
+
+pub use settings::{SETTINGS, Setting};
+pub use values::Values;
+
+use crate::tokens::KeyPaths;
+use values::Reader;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All that `serve` needs to know.
+pub struct Config {
+    /// Where gRPC is served, and its limits.
+    pub server: Server,
+    /// Postgres.
+    pub database: Database,
+    /// Redis's URL.
+    pub redis_url: SecretString,
+    /// Keys and lifetimes.
+    pub tokens: Tokens,
+    /// What passwords must be, and how they are hashed.
+    pub passwords: Passwords,
+    /// Whether Register may create tenants.
+    pub tenant_registration: bool,
+}
+
+/// Where gRPC is served, and its limits.
+pub struct Server {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Largest request message, in bytes.
+    pub max_message_bytes: usize,
+    /// Longest time for a request.
+    pub request_timeout: Duration,
+    /// Requests in progress at once.
+    pub max_requests: usize,
+    /// Time that requests in progress have at a stop.
+    pub shutdown_grace: Duration,
+    /// Whether reflection is served.
+    pub reflection: bool,
+}
+
+/// Postgres.
+pub struct Database {
+    /// The service's own connection.
+    pub url: SecretString,
+    /// The pool's size.
+    pub max_connections: u32,
+}
+
+/// Keys and lifetimes.
+pub struct Tokens {
+    /// The PEM files.
+    pub keys: KeyPaths,
+    /// The tokens' `iss`.
+    pub issuer: String,
+    /// The access tokens' `aud`.
+    pub audience: String,
+    /// The tokens' and sessions' lives.
+    pub lifetimes: Lifetimes,
+}
+
+/// The lives of tokens and sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// Of an access token.
+    pub access: Duration,
+    /// Of a refresh token: a session that is not refreshed for so long ends.
+    pub refresh: Duration,
+    /// Of a session, whatever is refreshed.
+    pub session: Duration,
+}
+
+/// What passwords must be, and how they are hashed.
+#[derive(Clone, Copy, Debug)]
+pub struct Passwords {
+    /// Shortest password, in characters; a tenant may ask for more.
+    pub min_length: usize,
+    /// argon2id memory, in KiB.
+    pub memory_kib: u32,
+    /// argon2id passes.
+    pub iterations: u32,
+    /// argon2id lanes.
+    pub parallelism: u32,
+    /// Threads that hash.
+    pub threads: usize,
+    /// How many wait for one.
+    pub queue: usize,
+}
+
+impl Config {
+    /// Checks all settings that `serve` needs.
+    ///
+    /// # Errors
+    /// One message that lists everything that is wrong.
+    pub fn check(values: &Values) -> anyhow::Result<Self> {
+        let mut reader = Reader::new(values);
+        let config = Self {
+            server: Server::read(&mut reader),
+            database: Database {
+                url: reader.text("DATABASE_URL").into(),
+                max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
+            },
+            redis_url: reader.text("REDIS_URL").into(),
+            tokens: Tokens::read(&mut reader),
+            passwords: Passwords::read(&mut reader),
+            tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
+        };
+        reader.finish()?;
+        Ok(config)
+    }
+}
+
+impl Server {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| {
+            text.parse().map(Some).map_err(|_| "must be an address like 127.0.0.1:50051".into())
+        });
+        Self {
+            addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
+            request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
+            max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
+            shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
+            reflection: reader.choice("REFLECTION", "on", "off"),
+        }
+    }
+}
+
+impl Tokens {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            keys: KeyPaths {
+                access_private: reader.path("JWT_ACCESS_PRIVATE_KEY_PATH"),
+                access_public: reader.path("JWT_ACCESS_PUBLIC_KEY_PATH"),
+                refresh_private: reader.path("JWT_REFRESH_PRIVATE_KEY_PATH"),
+                refresh_public: reader.path("JWT_REFRESH_PUBLIC_KEY_PATH"),
+            },
+            issuer: reader.text("JWT_ISSUER"),
+            audience: reader.text("JWT_AUDIENCE"),
+            lifetimes: Lifetimes {
+                access: reader.duration("JWT_ACCESS_EXPIRES_IN", DAY),
+                refresh: reader.duration("JWT_REFRESH_EXPIRES_IN", 366 * DAY),
+                session: reader.duration("SESSION_EXPIRES_IN", 366 * DAY),
+            },
+        }
+    }
+}
+
+impl Passwords {
+    /// Checks the settings about passwords alone.
+    ///
+    /// # Errors
+    /// One message that lists everything that is wrong.
+    pub fn check(values: &Values) -> anyhow::Result<Self> {
+        let mut reader = Reader::new(values);
+        let passwords = Self::read(&mut reader);
+        reader.finish()?;
+        Ok(passwords)
+    }
+
+    /// The floors are OWASP's: they hold whatever is configured.
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let threads = size(reader.number("HASHING_THREADS", 0, 1024));
+        Self {
+            min_length: size(reader.number("PASSWORD_MIN_LENGTH", 8, 64)),
+            memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
+            iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
+            parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
+            threads: match threads {
+                0 => available_parallelism().map_or(1, usize::from),
+                given => given,
+            },
+            queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
+        }
+    }
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_in_one_message() {
+        let mut values = Values::default();
+        for setting in SETTINGS {
+            values.set(setting.name, setting.default.unwrap_or("x"));
+        }
+        values.set("ARGON2_MEMORY_KIB", "1024");
+        values.set("JWT_ACCESS_EXPIRES_IN", "soon");
+        values.set("DATABASE_URL", "");
+
+        let message = Config::check(&values).err().map(|e| e.to_string()).unwrap_or_default();
+
+        for name in ["ARGON2_MEMORY_KIB", "JWT_ACCESS_EXPIRES_IN", "DATABASE_URL must be set"] {
+            assert!(message.contains(name), "{message}");
+        }
+        assert_eq!(message.lines().count(), 4, "{message}");
+    }
+}

@@ -1,0 +1,75 @@
+//! The table of settings: each is an environment variable, a flag and a key in
+//! the optional TOML file, of one name. `--help` and the checks at start are
+//! made from it.
+
+/// One setting.
+pub struct Setting {
+    /// The environment variable. The flag is its kebab-case, the file's key its
+    /// lower case.
+    pub name: &'static str,
+    /// Used where nothing is set; `None`: commands that need it say so.
+    pub default: Option<&'static str>,
+    /// What it means, with its unit.
+    pub help: &'static str,
+    /// Whether the value must not be shown.
+    pub secret: bool,
+}
+
+impl Setting {
+    /// `database-url`
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.to_lowercase().replace('_', "-")
+    }
+
+    /// `database_url`
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.name.to_lowercase()
+    }
+}
+
+const fn setting(
+    name: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { name, default, help, secret: false }
+}
+
+const fn secret(name: &'static str, help: &'static str) -> Setting {
+    Setting { name, default: None, help, secret: true }
+}
+
+/// Every setting, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    secret("DATABASE_URL", "Postgres, as the role tenantry_app: postgres://tenantry_app@host/db"),
+    secret("MIGRATE_DATABASE_URL", "Postgres, as the role that owns the schema"),
+    setting("DATABASE_MAX_CONNECTIONS", Some("20"), "Connections to Postgres, at most"),
+    secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
+    setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),
+    setting("MAX_MESSAGE_BYTES", Some("1048576"), "Largest request message, in bytes"),
+    setting("REQUEST_TIMEOUT", Some("30s"), "Longest time for a request, whatever its deadline"),
+    setting("MAX_REQUESTS", Some("2000"), "Requests in progress at once; more are refused"),
+    setting("SHUTDOWN_GRACE", Some("10s"), "Time that requests in progress have at a stop"),
+    setting("JWT_ACCESS_PRIVATE_KEY_PATH", None, "PEM file that signs access tokens (RSA)"),
+    setting("JWT_ACCESS_PUBLIC_KEY_PATH", None, "PEM file that verifies access tokens"),
+    setting("JWT_REFRESH_PRIVATE_KEY_PATH", None, "PEM file that signs refresh tokens (RSA)"),
+    setting("JWT_REFRESH_PUBLIC_KEY_PATH", None, "PEM file that verifies refresh tokens"),
+    setting("JWT_ISSUER", Some("tenantry"), "The tokens' iss"),
+    setting("JWT_AUDIENCE", Some("tenantry"), "The access tokens' aud"),
+    setting("JWT_ACCESS_EXPIRES_IN", Some("15m"), "Life of an access token, 24h at most"),
+    setting("JWT_REFRESH_EXPIRES_IN", Some("30d"), "Life of a refresh token: the idle limit"),
+    setting("SESSION_EXPIRES_IN", Some("30d"), "Life of a session, whatever is refreshed"),
+    setting("PASSWORD_MIN_LENGTH", Some("8"), "Shortest password, in characters; 8 to 64"),
+    setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
+    setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),
+    setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
+    setting("HASHING_THREADS", Some("0"), "Threads that hash passwords; 0: one per core"),
+    setting("HASHING_QUEUE", Some("128"), "Passwords that wait for a thread; more are refused"),
+    setting("TENANT_REGISTRATION", Some("open"), "Whether Register may create tenants: open|closed"),
+    setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
+    setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
+    setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),
+    setting("DEV_DIR", Some(".tenantry/dev"), "Where `dev` keeps its servers and keys"),
+];

@@ -1,0 +1,166 @@
+//! The settings as they were given, and reading them with all mistakes found
+//! at once.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::{Arg, ArgMatches, Command};
+
+use super::settings::SETTINGS;
+
+const FILE_FLAG: &str = "config";
+
+/// Text by setting name. A flag wins over the environment, that over the file,
+/// that over the default.
+#[derive(Default)]
+pub struct Values(BTreeMap<&'static str, String>);
+
+impl Values {
+    /// Adds each setting to a command, as a flag and an environment variable.
+    #[must_use]
+    pub fn arguments(command: Command) -> Command {
+        let file = Arg::new(FILE_FLAG)
+            .long(FILE_FLAG)
+            .env("TENANTRY_CONFIG")
+            .value_name("FILE")
+            .help("TOML file with settings; keys are the settings' names in lower case");
+        SETTINGS.iter().fold(command.arg(file), |command, setting| {
+            let help = match setting.default {
+                Some(default) => format!("{} [default: {default}]", setting.help),
+                None => setting.help.to_owned(),
+            };
+            command.arg(
+                Arg::new(setting.name)
+                    .long(setting.flag())
+                    .env(setting.name)
+                    .hide_env_values(true)
+                    .value_name("VALUE")
+                    .help(help)
+                    .help_heading("Settings"),
+            )
+        })
+    }
+
+    /// Reads what the command line, the environment and the file say.
+    ///
+    /// # Errors
+    /// When the file can't be read, or has a key that is no setting.
+    pub fn gather(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let mut values = Self::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                values.set(setting.name, default);
+            }
+        }
+        if let Some(path) = matches.get_one::<String>(FILE_FLAG) {
+            values.read_file(path)?;
+        }
+        for setting in SETTINGS {
+            if let Some(value) = matches.get_one::<String>(setting.name) {
+                values.set(setting.name, value);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Sets a setting, whatever was given.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.0.insert(name, value.into());
+    }
+
+    /// A setting's text; an empty one counts as not set.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn read_file(&mut self, path: &str) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("can't read {path}"))?;
+        // The parser's own message would show the line, which may be a secret.
+        let table: toml::Table =
+            text.parse().map_err(|_| anyhow::anyhow!("{path} is not valid TOML"))?;
+        for (key, value) in table {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
+                bail!("{path}: {key} is no setting");
+            };
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                _ => bail!("{path}: {key} must be a string or a whole number"),
+            };
+            self.set(setting.name, text);
+        }
+        Ok(())
+    }
+}
+
+/// Reads typed settings and collects every mistake.
+pub(super) struct Reader<'a> {
+    values: &'a Values,
+    mistakes: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(values: &'a Values) -> Self {
+        Self { values, mistakes: Vec::new() }
+    }
+
+    /// A setting by a parser that says what it wants; the type's default stands
+    /// in for a mistake, since the config is refused then.
+    pub(super) fn read<T: Default>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let result = match self.values.get(name) {
+            Some(text) => parse(text),
+            None => Err("must be set".into()),
+        };
+        result.unwrap_or_else(|wanted| {
+            self.mistakes.push(format!("{name} {wanted}"));
+            T::default()
+        })
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> String {
+        self.read(name, |text| Ok(text.to_owned()))
+    }
+
+    pub(super) fn path(&mut self, name: &str) -> PathBuf {
+        self.text(name).into()
+    }
+
+    pub(super) fn number(&mut self, name: &str, min: u32, max: u32) -> u32 {
+        self.read(name, |text| match text.parse() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _ => Err(format!("must be a whole number from {min} to {max}")),
+        })
+    }
+
+    pub(super) fn duration(&mut self, name: &str, max: Duration) -> Duration {
+        self.read(name, |text| match humantime::parse_duration(text) {
+            Ok(duration) if !duration.is_zero() && duration <= max => Ok(duration),
+            _ => Err(format!(
+                "must be a time like 15m, at most {}",
+                humantime::format_duration(max)
+            )),
+        })
+    }
+
+    /// Whether a setting says `yes`, where `no` is the only other word.
+    pub(super) fn choice(&mut self, name: &str, yes: &str, no: &str) -> bool {
+        self.read(name, |text| match text {
+            _ if text == yes => Ok(true),
+            _ if text == no => Ok(false),
+            _ => Err(format!("must be {yes} or {no}")),
+        })
+    }
+
+    /// One message with everything that is wrong.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        if self.mistakes.is_empty() {
+            return Ok(());
+        }
+        bail!("the settings can't be used:\n  {}", self.mistakes.join("\n  "))
+    }
+}

@@ -1,0 +1,31 @@
+//! The schema's constraint names, as the client errors that they become.
+//!
+//! Letting the constraint decide, instead of looking first, is what keeps two
+//! requests at the same moment from both succeeding.
+
+use crate::{error::Error, proto::v1::ErrorReason};
+
+/// The refusal that a broken constraint means, where a request can cause it.
+#[must_use]
+pub fn refusal(constraint: &str) -> Option<Error> {
+    let (reason, message) = match constraint {
+        "users_email_key" => (ErrorReason::EmailTaken, "the tenant has a user with this email"),
+        "tenants_slug_key" | "tenants_platform_slug_check" => {
+            (ErrorReason::SlugTaken, "a tenant has this slug")
+        }
+        "tenants_slug_check" => return Some(Error::field("slug", "must not look like a UUID")),
+        "roles_name_key" => (ErrorReason::RoleNameTaken, "the tenant has a role with this name"),
+        "roles_wildcard_check" => {
+            return Some(Error::field("permissions", "`*:*` is for system roles"));
+        }
+        "role_assignments_key" => {
+            (ErrorReason::RoleAlreadyAssigned, "the user has this role with this scope")
+        }
+        "role_assignments_role_fkey" => (ErrorReason::RoleInUse, "the role is still assigned"),
+        // The referenced row went away while the request ran.
+        "role_assignments_user_fkey" | "sessions_user_fkey" | "credentials_user_fkey"
+        | "users_tenant_fkey" | "roles_tenant_fkey" => return Some(Error::not_found()),
+        _ => return None,
+    };
+    Some(Error::refused(reason, message))
+}

@@ -1,0 +1,8 @@
+//! Postgres: the pool, and transactions that work in one tenant.
+
+pub mod constraint;
+mod pool;
+mod tx;
+
+pub use pool::{Db, connect_owner, migrate};
+pub use tx::TenantTx;

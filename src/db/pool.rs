@@ -1,0 +1,159 @@
+//! Connections to Postgres, and the check that they are not too powerful.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::TenantTx;
+use crate::{error::Result, ids::TenantId};
+
+/// The role that the schema's migrations grant the service's rights to.
+const APP_ROLE: &str = "tenantry_app";
+
+/// How long a request waits for a free connection before it is UNAVAILABLE.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Postgres, as the service uses it. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+}
+
+impl Db {
+    /// A pool of at most `max_connections`, which connects when first used.
+    ///
+    /// # Errors
+    /// When the URL can't be read.
+    pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
+        let options = parse(url)?.options([("statement_timeout", "10s"), ("lock_timeout", "5s")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A ping on each acquire doubles the round trips; a broken
+            // connection shows at its first use and is replaced.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Refuses a role that row-level security does not bind.
+    ///
+    /// # Errors
+    /// When Postgres is away, the schema is missing, or the role is a
+    /// superuser, bypasses row security or owns tables, itself or through a
+    /// role that it can become.
+    pub async fn check_privileges(&self) -> anyhow::Result<()> {
+        let found = sqlx::query!(
+            r#"
+            select current_user::text as "name!",
+                   bool_or(r.rolsuper or r.rolbypassrls) as "bypasses!",
+                   exists (
+                       select from pg_class c
+                       where c.relnamespace = 'public'::regnamespace
+                         and pg_has_role(current_user, c.relowner, 'member')
+                   ) as "owns!"
+            from pg_roles r
+            where pg_has_role(current_user, r.oid, 'member')
+            "#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .context("can't ask Postgres about the role of DATABASE_URL")?;
+        ensure!(
+            !found.bypasses && !found.owns,
+            "DATABASE_URL connects as {}, which row-level security does not bind; \
+             connect as {APP_ROLE}",
+            found.name
+        );
+        Ok(())
+    }
+
+    /// Whether Postgres answers.
+    pub async fn is_up(&self) -> bool {
+        sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(&self.pool).await.is_ok()
+    }
+
+    /// Connections for statements that are complete in themselves: the SQL
+    /// functions that set their tenant, and those that look across tenants.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Begins a transaction that works in `tenant`.
+    ///
+    /// It begins in a task of its own: a `BEGIN` that is cancelled midway, as a
+    /// gRPC call can be at any moment, would leave the pooled connection inside
+    /// a transaction that nobody ends (launchbadge/sqlx#4393).
+    ///
+    /// # Errors
+    /// When Postgres is away or no connection comes free.
+    pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move {
+            // A UUID's own text: nothing to escape, and one round trip for both.
+            let statement =
+                format!("begin; select set_config('tenantry.tenant', '{tenant}', true)");
+            pool.begin_with(AssertSqlSafe(statement)).await
+        });
+        let inner = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        Ok(TenantTx::new(inner))
+    }
+
+    /// Closes the connections once they are idle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// One connection for the role that owns the schema.
+///
+/// # Errors
+/// When the URL can't be read or Postgres does not answer.
+pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
+    parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
+}
+
+/// Applies all migrations, and gives the service's role the password that
+/// `app_url` connects with, when it connects as that role with one.
+///
+/// # Errors
+/// When Postgres does not answer or a migration fails; a failed one leaves
+/// nothing behind.
+pub async fn migrate(
+    owner: &mut PgConnection,
+    app_url: Option<&SecretString>,
+) -> anyhow::Result<()> {
+    sqlx::migrate!().run(&mut *owner).await.context("a migration failed")?;
+    let Some(password) = app_url.and_then(app_password) else { return Ok(()) };
+    let mut tx = owner.begin().await?;
+    let statement = sqlx::query_scalar!(
+        r#"select format('alter role tenantry_app password %L', $1::text) as "sql!""#,
+        password.expose_secret()
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
+    // The URL may hold a password: the parser's error must not repeat it.
+    url.expose_secret()
+        .parse::<PgConnectOptions>()
+        .map(|options| options.application_name("tenantry").disable_statement_logging())
+        .map_err(|_| anyhow::anyhow!("a Postgres URL can't be read (postgres://user@host/database)"))
+}
+
+fn app_password(url: &SecretString) -> Option<SecretString> {
+    let url = url::Url::parse(url.expose_secret()).ok()?;
+    let password = url.password().filter(|_| url.username() == APP_ROLE)?;
+    let decoded = percent_encoding::percent_decode_str(password).decode_utf8().ok()?;
+    Some(SecretString::from(decoded.into_owned()))
+}

@@ -1,0 +1,42 @@
+//! A transaction that works in one tenant.
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use crate::{error::Result, ids::TenantId};
+
+/// A transaction whose tenant is set: row-level security shows it that
+/// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back.
+pub struct TenantTx {
+    inner: Transaction<'static, Postgres>,
+}
+
+impl TenantTx {
+    pub(super) fn new(inner: Transaction<'static, Postgres>) -> Self {
+        Self { inner }
+    }
+
+    /// The connection, for a statement.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Works in another tenant from here on: for what belongs to two, like a
+    /// tenant that the platform's staff creates.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
+        sqlx::query!("select set_config('tenantry.tenant', $1, true)", tenant.to_string())
+            .fetch_one(self.conn())
+            .await?;
+        Ok(())
+    }
+
+    /// Makes it all durable.
+    ///
+    /// # Errors
+    /// When Postgres is away; then it may or may not be committed.
+    pub async fn commit(self) -> Result<()> {
+        Ok(self.inner.commit().await?)
+    }
+}

@@ -1,0 +1,238 @@
+//! The private Postgres.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    ORPHAN_LIMIT, Options,
+    group::Group,
+    in_path, pause,
+    place::{POSTGRES_PORT, Place},
+    within,
+};
+
+/// Where Debian and Ubuntu install each major version, outside the PATH.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Long enough for recovery after a power cut.
+const READY_LIMIT: Duration = Duration::from_mins(1);
+
+const DURABLE: &[&str] = &[];
+const FAST: &[&str] = &[
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+];
+
+/// The directory of the programs of one installed Postgres.
+#[derive(Debug)]
+pub(super) struct Programs(PathBuf);
+
+impl Programs {
+    /// Finds the version that the cluster was made with or, before there is one, the newest.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub(super) fn find(place: &Place) -> anyhow::Result<Self> {
+        let mut versions = installed_versions();
+        versions.sort();
+        if let Ok(made_with) = fs::read_to_string(place.data().join("PG_VERSION")) {
+            let made_with = made_with.trim();
+            let any = !versions.is_empty();
+            versions.retain(|(version, _)| version.to_string() == made_with);
+            ensure!(
+                !any || !versions.is_empty(),
+                "{} was made by Postgres {made_with}, which is not installed any more; \
+                 install postgresql-{made_with}, or remove that directory to start afresh",
+                place.data().display()
+            );
+        }
+        versions
+            .pop()
+            .map(|(_, bin)| bin)
+            .or_else(programs_in_path)
+            .map(Self)
+            .context("Postgres is not installed; on Debian and Ubuntu, the package is postgresql")
+    }
+
+    /// Starts the server, after making the cluster if there is none yet and after waiting for the
+    /// end of a server that an earlier run left in the middle of its shutdown.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster cannot be made or the earlier server does not end.
+    pub(super) async fn spawn(
+        &self,
+        place: &Place,
+        group: &mut Group,
+        options: Options,
+    ) -> anyhow::Result<()> {
+        if !place.data().exists() {
+            self.init(place, group, options).await?;
+        }
+        let data = place.server_dir("data")?;
+        clear_earlier(place).await?;
+        let mut command = place.user.command(&self.0.join("postgres"), &place.home);
+        command
+            .arg("-D")
+            .arg(&data)
+            .arg("-k")
+            .arg(&place.run)
+            .args(["-p", &POSTGRES_PORT.to_string()]);
+        let always = [
+            "listen_addresses=",
+            "max_connections=200",
+            "shared_buffers=128MB",
+            "timezone=UTC",
+            "log_timezone=UTC",
+        ];
+        let durability = if options.durable { DURABLE } else { FAST };
+        for setting in always.iter().chain(durability) {
+            command.args(["-c", setting]);
+        }
+        group.spawn("Postgres", place.dir.join("postgres.log"), command)
+    }
+
+    /// Waits until the server takes connections.
+    ///
+    /// # Errors
+    ///
+    /// When a server of the group ends instead, or neither happens in time.
+    pub(super) async fn ready(&self, place: &Place, group: &mut Group) -> anyhow::Result<()> {
+        within(READY_LIMIT, "Postgres's readiness", async {
+            while !self.is_ready(place).await? {
+                group.check()?;
+                pause().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn is_ready(&self, place: &Place) -> anyhow::Result<bool> {
+        let program = self.0.join("pg_isready");
+        let mut command = place.user.command(&program, &place.home);
+        command
+            .arg("-q")
+            .arg("-h")
+            .arg(&place.run)
+            .args(["-p", &POSTGRES_PORT.to_string()]);
+        let status = tokio::process::Command::from(command)
+            .status()
+            .await
+            .context("pg_isready")?;
+        Ok(status.success())
+    }
+
+    /// Makes the cluster under another name first, so that one cut short is never taken for whole.
+    async fn init(&self, place: &Place, group: &Group, options: Options) -> anyhow::Result<()> {
+        remove_unfinished(place)?;
+        // The process id keeps clear of an initdb that a crashed run left cleaning up after itself.
+        let unfinished = place.server_dir(&format!("data.new-{}", std::process::id()))?;
+        let mut command = place.user.command(&self.0.join("initdb"), &place.home);
+        command
+            .arg("-D")
+            .arg(&unfinished)
+            .args(["-U", "postgres", "--auth=trust"])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8"])
+            .args((!options.durable).then_some("--no-sync"))
+            .process_group(group.id()?);
+        let output = tokio::process::Command::from(command)
+            .output()
+            .await
+            .context("initdb")?;
+        ensure!(
+            output.status.success(),
+            "initdb failed, {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        fs::rename(&unfinished, place.data())?;
+        Ok(())
+    }
+}
+
+/// The major versions in Debian's layout, each with the directory of its programs.
+fn installed_versions() -> Vec<(u32, PathBuf)> {
+    fs::read_dir(VERSIONS)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            let bin = entry.path().join("bin");
+            bin.join("initdb").exists().then_some((version, bin))
+        })
+        .collect()
+}
+
+/// The directory of the first Postgres in the PATH, where a link may stand for the real program.
+fn programs_in_path() -> Option<PathBuf> {
+    let initdb = in_path("initdb")?.canonicalize().ok()?;
+    initdb.parent().map(Path::to_path_buf)
+}
+
+/// Removes what an initdb that was killed has left.
+fn remove_unfinished(place: &Place) -> anyhow::Result<()> {
+    for entry in fs::read_dir(&place.home)? {
+        let entry = entry?;
+        if entry.file_name().as_bytes().starts_with(b"data.new-") {
+            // If that initdb is still removing it itself, it may be gone in the middle of this.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Makes way for a new server: ends one that an earlier run left behind, and its traces. As the
+/// place is locked, nobody can be using that server.
+async fn clear_earlier(place: &Place) -> anyhow::Result<()> {
+    if !Path::new("/proc/self/cmdline").exists() {
+        // Without a way to know an earlier server, Postgres's own, more timid checks must do.
+        return Ok(());
+    }
+    if let Some(pid) = running(place) {
+        // It is probably ending already, which this does not disturb; it may even be gone by now.
+        let _ = kill_process(pid, Signal::INT);
+        let what = format!("the end of Postgres, pid {pid}, of an earlier run");
+        within(ORPHAN_LIMIT, &what, async {
+            while running(place).is_some() {
+                pause().await;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    // Postgres would refuse to start if the id in one of these files now belonged to any process.
+    // Its parent's id is the exception: it takes that for stale, but still makes sure that no child
+    // of the earlier server is left in the shared memory that the rest of the file describes.
+    let pid_file = place.postgres_pid();
+    if let Ok(text) = fs::read_to_string(&pid_file) {
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        fs::write(&pid_file, format!("{}\n{rest}", std::process::id()))?;
+    }
+    let socket_lock = place.run.join(format!(".s.PGSQL.{POSTGRES_PORT}.lock"));
+    match fs::remove_file(socket_lock) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The id of a server that runs on this place's cluster.
+fn running(place: &Place) -> Option<Pid> {
+    let text = fs::read_to_string(place.postgres_pid()).ok()?;
+    let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments
+        .split(|byte| *byte == 0)
+        .any(|argument| argument == place.data().as_os_str().as_bytes())
+        .then_some(pid)
+}

@@ -1,0 +1,256 @@
+//! What can go wrong, and the only place that chooses a gRPC status for it.
+//!
+//! Every status carries a `google.rpc.ErrorInfo` with a documented
+//! [`ErrorReason`]; field violations come all at once in a `BadRequest`, and
+//! `RetryInfo` says when a retry helps. Causes inside the server are logged
+//! here and answered blandly.
+
+use std::{borrow::Cow, collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{proto::v1::ErrorReason, validate::Violations};
+
+/// The `domain` of every `ErrorInfo`.
+pub const DOMAIN: &str = "tenantry";
+
+/// How long a caller should wait before it tries again when a store is away or
+/// a queue is full.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The result of an operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields break their rules: each field's path and what is wrong with it,
+    /// without its value.
+    #[error("invalid fields")]
+    Fields(Vec<(String, String)>),
+    /// The operation was refused for a documented reason; the text is for the
+    /// caller.
+    #[error("{1}")]
+    Refused(ErrorReason, Cow<'static, str>),
+    /// Postgres failed; [`Status`] tells an outage from a defect.
+    #[error("database: {0}")]
+    Database(#[source] sqlx::Error),
+    /// A defect of ours; the text is for the log.
+    #[error("{0}")]
+    Defect(Cow<'static, str>),
+}
+
+impl Error {
+    /// One field breaks its rule.
+    pub fn field(path: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::Fields(vec![(path.into(), description.into())])
+    }
+
+    /// A refusal.
+    pub fn refused(reason: ErrorReason, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refused(reason, message.into())
+    }
+
+    /// No such thing in the request's tenant. The answer for another tenant's
+    /// things is this one too, to the byte.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::refused(ErrorReason::NotFound, "not found")
+    }
+
+    /// A defect of ours.
+    pub fn defect(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Defect(message.into())
+    }
+
+    /// The documented reason.
+    #[must_use]
+    pub fn reason(&self) -> ErrorReason {
+        match self {
+            Self::Fields(_) => ErrorReason::InvalidFields,
+            Self::Refused(reason, _) => *reason,
+            Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
+            Self::Database(error) if is_race(error) => ErrorReason::Conflict,
+            Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// A broken constraint is the client's error by its name; the rest is
+    /// Postgres's.
+    fn from(error: sqlx::Error) -> Self {
+        let constraint = error.as_database_error().and_then(|e| e.constraint());
+        match constraint.and_then(crate::db::constraint::refusal) {
+            Some(refusal) => refusal,
+            None => Self::Database(error),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let reason = error.reason();
+        if matches!(reason, ErrorReason::Internal | ErrorReason::StoreUnavailable) {
+            tracing::error!(error = %error, "request failed");
+        }
+        match error {
+            Error::Fields(fields) => invalid(fields),
+            Error::Refused(_, message) => status(reason, &message),
+            Error::Database(_) | Error::Defect(_) => status(reason, plain_message(reason)),
+        }
+    }
+}
+
+/// A status with the reason's code and details.
+#[must_use]
+pub fn status(reason: ErrorReason, message: &str) -> Status {
+    let code = code(reason);
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason_text(reason), DOMAIN, HashMap::new());
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+        details.set_retry_info(Some(RETRY_DELAY));
+    }
+    Status::with_error_details(code, message, details)
+}
+
+/// INVALID_ARGUMENT with every violation of a request's field rules.
+#[must_use]
+pub fn invalid_fields(violations: Violations) -> Status {
+    invalid(violations.into_vec())
+}
+
+/// INVALID_ARGUMENT for bytes that are no message of the request's type.
+#[must_use]
+pub fn undecodable() -> Status {
+    status(ErrorReason::UndecodableMessage, "the bytes are no message of the request's type")
+}
+
+/// Gives a status that some library made the details that ours have, so that a
+/// client finds an `ErrorInfo` on each; `None` when it has details already.
+#[must_use]
+pub fn with_reason(foreign: &Status) -> Option<Status> {
+    if !foreign.details().is_empty() {
+        return None;
+    }
+    let reason = match foreign.code() {
+        Code::Ok => return None,
+        Code::OutOfRange | Code::ResourceExhausted => ErrorReason::MessageTooLarge,
+        Code::Cancelled if foreign.message() == "Timeout expired" => ErrorReason::DeadlineExceeded,
+        Code::Cancelled => ErrorReason::Cancelled,
+        Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
+        Code::Unimplemented => ErrorReason::MethodUnknown,
+        Code::InvalidArgument => ErrorReason::InvalidFields,
+        Code::NotFound => ErrorReason::NotFound,
+        _ => ErrorReason::Internal,
+    };
+    Some(match (reason, foreign.code()) {
+        (ErrorReason::Internal, _) => status(reason, plain_message(reason)),
+        (_, Code::ResourceExhausted) => {
+            let mut status = status(reason, foreign.message());
+            status = Status::with_details(
+                Code::ResourceExhausted,
+                status.message(),
+                status.details().to_vec().into(),
+            );
+            status
+        }
+        _ => status(reason, foreign.message()),
+    })
+}
+
+/// `reason` as ErrorInfo spells it: without the enum's prefix.
+#[must_use]
+pub fn reason_text(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
+}
+
+fn invalid(fields: Vec<(String, String)>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason_text(ErrorReason::InvalidFields), DOMAIN, HashMap::new());
+    let summary = summary(&fields);
+    details.set_bad_request(
+        fields.into_iter().map(|(path, text)| FieldViolation::new(path, text)).collect::<Vec<_>>(),
+    );
+    Status::with_error_details(Code::InvalidArgument, summary, details)
+}
+
+/// The first few violations, for people: the details have them all.
+fn summary(fields: &[(String, String)]) -> String {
+    const SHOWN: usize = 3;
+    let shown = fields.iter().take(SHOWN).map(|(path, text)| format!("{path} {text}"));
+    let mut summary = shown.collect::<Vec<_>>().join("; ");
+    if fields.len() > SHOWN {
+        summary.push_str("; …");
+    }
+    summary
+}
+
+/// The table of threats and codes: which status each reason has.
+fn code(reason: ErrorReason) -> Code {
+    use ErrorReason as R;
+    match reason {
+        R::InvalidFields
+        | R::UndecodableMessage
+        | R::InvalidMetadata
+        | R::InvalidPageToken
+        | R::RequestIdReused
+        | R::TenantRequired => Code::InvalidArgument,
+        R::TokenMissing | R::TokenInvalid | R::InvalidCredentials => Code::Unauthenticated,
+        R::PermissionMissing
+        | R::TenantMismatch
+        | R::TenantSuspended
+        | R::GrantNotHeld
+        | R::LevelTooHigh
+        | R::RegistrationClosed
+        | R::SystemRole => Code::PermissionDenied,
+        R::NotFound => Code::NotFound,
+        R::EmailTaken | R::SlugTaken | R::RoleNameTaken | R::RoleAlreadyAssigned => {
+            Code::AlreadyExists
+        }
+        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant => Code::FailedPrecondition,
+        R::EtagMismatch | R::Conflict => Code::Aborted,
+        R::HashingQueueFull | R::Overloaded => Code::ResourceExhausted,
+        R::MessageTooLarge => Code::OutOfRange,
+        R::MethodUnknown => Code::Unimplemented,
+        R::StoreUnavailable => Code::Unavailable,
+        R::DeadlineExceeded => Code::DeadlineExceeded,
+        R::Cancelled => Code::Cancelled,
+        R::Internal | R::Unspecified => Code::Internal,
+    }
+}
+
+fn plain_message(reason: ErrorReason) -> &'static str {
+    match reason {
+        ErrorReason::StoreUnavailable => "a store that the answer needs is away; try again",
+        ErrorReason::Conflict => "the request lost a race; try it again",
+        _ => "internal error",
+    }
+}
+
+/// Whether Postgres was not there to answer, so that a retry is safe.
+fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        // 08 connection, 53 resources, 57P operator intervention (SQLSTATE).
+        sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")
+        }),
+        _ => false,
+    }
+}
+
+/// Whether another transaction won: serialization failure, deadlock, lock or
+/// statement timeout.
+fn is_race(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+}

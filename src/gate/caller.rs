@@ -1,0 +1,194 @@
+//! Who passed the gate: values that only the gate makes.
+
+use std::sync::Arc;
+
+use tonic::Request;
+
+use crate::{
+    audit::{Actor, Origin},
+    error::{Error, Result},
+    ids::{SessionId, TenantId, UserId},
+    permissions::Standing,
+    proto::v1::ErrorReason,
+    tenants::TenantRef,
+};
+
+/// The tenant that a public call's metadata names.
+#[derive(Clone, Debug)]
+pub enum NamedTenant {
+    /// None.
+    Absent,
+    /// One that does not exist.
+    Unknown,
+    /// This one.
+    Known(TenantRef),
+}
+
+/// Anybody, on a public method.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    tenant: NamedTenant,
+    origin: Origin,
+}
+
+impl Visitor {
+    pub(super) fn new(tenant: NamedTenant, origin: Origin) -> Self {
+        Self { tenant, origin }
+    }
+
+    /// The tenant that the metadata names. Unknown is not absent: a handler
+    /// must say what it makes of it.
+    #[must_use]
+    pub fn tenant(&self) -> &NamedTenant {
+        &self.tenant
+    }
+
+    /// Where the call comes from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+/// A subject with a valid token of a live session, admitted to the method.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub(super) tenant: TenantId,
+    pub(super) home: TenantId,
+    pub(super) user: UserId,
+    pub(super) session: SessionId,
+    pub(super) is_platform: bool,
+    pub(super) standing: Option<Arc<Standing>>,
+    pub(super) origin: Origin,
+}
+
+impl Caller {
+    /// The tenant that the call works in.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The caller's own tenant: the same, but for the platform's staff at work
+    /// in another.
+    #[must_use]
+    pub fn home(&self) -> TenantId {
+        self.home
+    }
+
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The session of the caller's token.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whether the caller is of the platform tenant.
+    #[must_use]
+    pub fn is_platform(&self) -> bool {
+        self.is_platform
+    }
+
+    /// What the caller holds in its own tenant.
+    ///
+    /// # Errors
+    /// INTERNAL on a method whose policy demands no permission, where it is not
+    /// read.
+    pub fn standing(&self) -> Result<&Arc<Standing>> {
+        self.standing.as_ref().ok_or_else(|| Error::defect("the caller's standing was not read"))
+    }
+
+    /// The caller as an audit event's actor.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor {
+            tenant: Some(self.home),
+            user: Some(self.user),
+            session: Some(self.session),
+            origin: self.origin.clone(),
+        }
+    }
+}
+
+/// Whose things a caller reaches on a method that admits it for its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Everybody's in the tenant: it holds the permission.
+    Tenant,
+    /// This user's, its own.
+    Own(UserId),
+}
+
+/// A caller on a method that admits it for its own: the caller can't be had
+/// without its reach.
+#[derive(Clone, Debug)]
+pub struct Reaching {
+    caller: Caller,
+    reach: Reach,
+}
+
+impl Reaching {
+    pub(super) fn new(caller: Caller, reach: Reach) -> Self {
+        Self { caller, reach }
+    }
+
+    /// The caller, to act for the user that the request names, itself when it
+    /// names none.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED for another user without the permission.
+    pub fn acting_for(&self, user: Option<UserId>) -> Result<(&Caller, UserId)> {
+        let user = user.unwrap_or(self.caller.user);
+        match self.reach {
+            Reach::Own(own) if own != user => Err(Error::refused(
+                ErrorReason::PermissionMissing,
+                "the permission is missing, and this is not the caller's own",
+            )),
+            _ => Ok((&self.caller, user)),
+        }
+    }
+
+    /// The caller and its reach, for a request whose owner is not yet known:
+    /// what is out of reach must look as if it did not exist.
+    #[must_use]
+    pub fn within(&self) -> (&Caller, Reach) {
+        (&self.caller, self.reach)
+    }
+}
+
+/// The visitor of a public method.
+///
+/// # Errors
+/// INTERNAL when the method is not public.
+pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
+    passed(request)
+}
+
+/// The caller of a method with a token.
+///
+/// # Errors
+/// INTERNAL when the method is public, or admits callers for their own.
+pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
+    passed(request)
+}
+
+/// The caller of a method that admits callers for their own.
+///
+/// # Errors
+/// INTERNAL when the method is another.
+pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
+    passed(request)
+}
+
+fn passed<P: Clone + Send + Sync + 'static, T>(request: &Request<T>) -> Result<P> {
+    request
+        .extensions()
+        .get::<P>()
+        .cloned()
+        .ok_or_else(|| Error::defect("the handler asks for another proof than its policy gives"))
+}

@@ -1,0 +1,155 @@
+//! Reads what the metadata says of a call. Doubt is an error here: a header
+//! that is there twice, or malformed, is never half-believed.
+
+use http::{HeaderMap, Request, header};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use uuid::Uuid;
+
+use super::REQUEST_ID;
+use crate::{
+    audit::Origin,
+    error::{Error, Result},
+    proto::v1::ErrorReason,
+};
+
+const TENANT: &[&str] = &["x-tenant-id", "x-organization-slug"];
+
+/// Ids and slugs are no longer than this.
+const MAX_TENANT: usize = 63;
+const MAX_REQUEST_ID: usize = 64;
+const MAX_USER_AGENT: usize = 300;
+
+/// The tenant that the metadata names, by id or slug; `None` when it names none.
+///
+/// # Errors
+/// INVALID_ARGUMENT when it names one twice, in both headers, or by something
+/// that can be neither an id nor a slug.
+pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
+    if TENANT.iter().any(|name| headers.contains_key(format!("{name}-bin"))) {
+        return Err(invalid("tenant metadata must be text"));
+    }
+    let mut named = TENANT.iter().flat_map(|name| headers.get_all(*name));
+    let Some(value) = named.next() else { return Ok(None) };
+    if named.next().is_some() {
+        return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
+    }
+    let is_key = |text: &&str| {
+        (1..=MAX_TENANT).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    match value.to_str().ok().filter(is_key) {
+        // Slugs are lower case, and so is an id's canonical text.
+        Some(text) => Ok(Some(text.to_lowercase())),
+        None => Err(invalid("the tenant metadata is neither an id nor a slug")),
+    }
+}
+
+/// The bearer token (RFC 6750, 2.1).
+///
+/// # Errors
+/// UNAUTHENTICATED when there is none, when there are several, or when it is
+/// something else.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Err(Error::refused(
+            ErrorReason::TokenMissing,
+            "send an access token: authorization: Bearer <token>",
+        ));
+    };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    text.and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token)
+        .filter(|token| !token.is_empty() && !token.contains([' ', ',']))
+        .ok_or_else(token_invalid)
+}
+
+/// UNAUTHENTICATED, the same for whatever is wrong with a token.
+pub(super) fn token_invalid() -> Error {
+    Error::refused(ErrorReason::TokenInvalid, "the access token is not in force")
+}
+
+/// Where a call comes from. A request id that is no plain word is replaced: it
+/// goes into logs and back to the client.
+pub(super) fn origin<B>(request: &Request<B>) -> Origin {
+    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let is_plain = |text: &&str| {
+        (1..=MAX_REQUEST_ID).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let extensions = request.extensions();
+    let peer = extensions
+        .get::<TcpConnectInfo>()
+        .or_else(|| extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(|tls| tls.get_ref()))
+        .and_then(TcpConnectInfo::remote_addr);
+    Origin {
+        request_id: header(REQUEST_ID)
+            .filter(is_plain)
+            .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
+        ip: peer.map(|peer| peer.ip().to_canonical()),
+        user_agent: header("user-agent")
+            .unwrap_or_default()
+            .chars()
+            .take(MAX_USER_AGENT)
+            .collect(),
+    }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::refused(ErrorReason::InvalidMetadata, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_bytes(value.as_bytes()).expect("a header"),
+                )
+            })
+            .collect()
+    }
+
+    /// A16
+    #[test]
+    fn one_bearer_token_or_none() {
+        for good in ["Bearer abc", "bearer abc", "BEARER abc"] {
+            assert_eq!(bearer(&headers(&[("authorization", good)])).ok(), Some("abc"));
+        }
+        for bad in ["", "abc", "Basic abc", "Bearer", "Bearer ", "Bearer a b", "Bearer a,Bearer b"]
+        {
+            assert!(bearer(&headers(&[("authorization", bad)])).is_err(), "{bad}");
+        }
+        let both = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
+        assert!(bearer(&both).is_err());
+        assert!(bearer(&headers(&[("authorization-bin", "YWJj")])).is_err());
+    }
+
+    /// D03, D04, D05
+    #[test]
+    fn one_tenant_or_none() {
+        assert_eq!(tenant(&HeaderMap::new()).ok(), Some(None));
+        let named = tenant(&headers(&[("x-tenant-id", "Acme-1")])).ok().flatten();
+        assert_eq!(named.as_deref(), Some("acme-1"));
+        for bad in [
+            &[("x-tenant-id", "")] as &[_],
+            &[("x-tenant-id", "a,b")],
+            &[("x-tenant-id", "ä")],
+            &[("x-tenant-id", "a"), ("x-tenant-id", "b")],
+            &[("x-tenant-id", "a"), ("x-tenant-id", "a")],
+            &[("x-tenant-id", "a"), ("x-organization-slug", "b")],
+            &[("x-tenant-id-bin", "YQ")],
+            &[("x-organization-slug", &"a".repeat(64))],
+        ] {
+            assert!(tenant(&headers(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

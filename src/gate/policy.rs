@@ -1,0 +1,152 @@
+//! Who may call which method: the table that the proto's options declare.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+use prost::Message;
+use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
+
+use crate::proto::{self, v1};
+
+/// The package whose methods must all declare a policy.
+const PACKAGE: &str = "tenantry.v1";
+const OPTION: &str = "tenantry.v1.policy";
+
+/// Services of other packages that are served, and may be called by anybody:
+/// probes and reflection.
+const PUBLIC_SERVICES: &[&str] = &[
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// Who may call a method.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Anybody, without a token.
+    Public,
+    /// Any caller with a valid access token.
+    Authenticated,
+    /// A caller that holds all the permissions.
+    Permission {
+        /// What it must hold, without a scope.
+        permissions: Vec<String>,
+        /// Whether a caller without them is admitted for what is its own.
+        self_allowed: bool,
+        /// Whether the caller must be of the platform tenant.
+        platform_only: bool,
+    },
+}
+
+/// A method and who may call it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MethodPolicy {
+    /// `/package.Service/Method`, as in the request's path.
+    pub path: String,
+    /// Who may call it.
+    pub access: Access,
+}
+
+/// The policy of every method.
+#[derive(Debug)]
+pub struct Policies(BTreeMap<String, Access>);
+
+impl Policies {
+    /// The table of this binary's own descriptors.
+    ///
+    /// # Errors
+    /// When a method has no policy, or one that makes no sense.
+    pub fn load() -> anyhow::Result<Self> {
+        Self::from_descriptors(proto::DESCRIPTORS)
+    }
+
+    /// The table of an encoded `FileDescriptorSet`. It must be the compiler's
+    /// own bytes: prost drops custom options when it decodes and encodes them.
+    ///
+    /// # Errors
+    /// When a method has no policy, or one that makes no sense.
+    pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
+        let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
+        let mut table = BTreeMap::new();
+        let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
+        for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
+            let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+            let access = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
+            table.insert(path, access);
+        }
+        ensure!(!table.is_empty(), "no methods in the descriptors");
+        Ok(Self(table))
+    }
+
+    /// Who may call the method of a request's path; `None` when there is no
+    /// such method.
+    #[must_use]
+    pub fn of(&self, path: &str) -> Option<&Access> {
+        if let Some(access) = self.0.get(path) {
+            return Some(access);
+        }
+        let service = path.strip_prefix('/')?.split('/').next()?;
+        PUBLIC_SERVICES.contains(&service).then_some(&Access::Public)
+    }
+
+    /// Every method with its policy, by path.
+    pub fn iter(&self) -> impl Iterator<Item = MethodPolicy> {
+        self.0.iter().map(|(path, access)| MethodPolicy {
+            path: path.clone(),
+            access: access.clone(),
+        })
+    }
+}
+
+fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Access> {
+    let option = pool.get_extension_by_name(OPTION).context("the option is not declared")?;
+    let options = method.options();
+    ensure!(options.has_extension(&option), "is missing");
+    let value = options.get_extension(&option);
+    let Value::Message(message) = value.as_ref() else { bail!("is no message") };
+    let policy = v1::Policy::decode(message.encode_to_vec().as_slice())?;
+    check(policy)
+}
+
+fn check(policy: v1::Policy) -> anyhow::Result<Access> {
+    let plain = policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
+    match policy.access() {
+        v1::Access::Public if plain => Ok(Access::Public),
+        v1::Access::Authenticated if plain => Ok(Access::Authenticated),
+        v1::Access::Permission => {
+            ensure!(!policy.permissions.is_empty(), "names no permission");
+            Ok(Access::Permission {
+                permissions: policy.permissions,
+                self_allowed: policy.self_allowed,
+                platform_only: policy.platform_only,
+            })
+        }
+        v1::Access::Unspecified => bail!("has no access"),
+        _ => bail!("has fields that only ACCESS_PERMISSION may have"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_says_all_or_nothing() {
+        let public = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
+        assert_eq!(check(public.clone()).ok(), Some(Access::Public));
+        let odd = v1::Policy { permissions: vec!["user:read".into()], ..public };
+        assert!(check(odd).is_err(), "public with a permission");
+        assert!(check(v1::Policy::default()).is_err(), "nothing said");
+        let bare = v1::Policy { access: v1::Access::Permission.into(), ..Default::default() };
+        assert!(check(bare).is_err(), "a permission that is not named");
+    }
+
+    #[test]
+    fn unknown_paths_have_no_policy() {
+        let policies = Policies::load().expect("the table");
+        for path in ["", "/", "/tenantry.v1.UserService", "/tenantry.v1.UserService/Nothing"] {
+            assert_eq!(policies.of(path), None, "{path}");
+        }
+        assert_eq!(policies.of("/grpc.health.v1.Health/Check"), Some(&Access::Public));
+    }
+}

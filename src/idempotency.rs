@@ -1,0 +1,100 @@
+//! Makes retries safe (AIP-155): the same caller's same request with the same
+//! `request_id` gets the first one's response.
+
+use aws_lc_rs::digest;
+use prost::Message;
+use uuid::Uuid;
+
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{TenantId, UserId},
+    proto::v1::ErrorReason,
+};
+
+/// What makes two requests the same.
+pub struct Key<'a> {
+    /// The tenant that keeps the record: the transaction's own.
+    pub tenant: TenantId,
+    /// Who asks; `None` without a token.
+    pub actor: Option<UserId>,
+    /// The method.
+    pub method: &'static str,
+    /// The client's id; nothing is kept or found when it is empty.
+    pub request_id: &'a str,
+    /// Of the request's content.
+    pub fingerprint: Vec<u8>,
+}
+
+/// The fingerprint of a request, from which the caller takes secrets first: a
+/// fast hash of a password is as good as the password.
+#[must_use]
+pub fn fingerprint(request: &impl Message) -> Vec<u8> {
+    digest::digest(&digest::SHA256, &request.encode_to_vec()).as_ref().to_vec()
+}
+
+/// The first response, where there was one. From here to the end of the
+/// transaction an equal request waits.
+///
+/// # Errors
+/// INVALID_ARGUMENT when the id was used for another request.
+pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<R>> {
+    if key.request_id.is_empty() {
+        return Ok(None);
+    }
+    let lock = format!("{} {} {} {}", key.tenant, actor(key), key.method, key.request_id);
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock)
+        .execute(tx.conn())
+        .await?;
+    let kept = sqlx::query!(
+        r#"
+        select fingerprint, response from idempotency_records
+        where tenant_id = $1 and actor_id = $2 and method = $3 and request_id = $4
+        "#,
+        key.tenant.0,
+        actor(key),
+        key.method,
+        key.request_id,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(kept) = kept else { return Ok(None) };
+    if kept.fingerprint != key.fingerprint {
+        return Err(Error::refused(
+            ErrorReason::RequestIdReused,
+            "this request_id was used for another request",
+        ));
+    }
+    let response = R::decode(kept.response.as_slice());
+    response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
+}
+
+/// Keeps the response for a retry.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message) -> Result<()> {
+    if key.request_id.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        r#"
+        insert into idempotency_records
+            (tenant_id, actor_id, method, request_id, fingerprint, response)
+        values ($1, $2, $3, $4, $5, $6)
+        "#,
+        key.tenant.0,
+        actor(key),
+        key.method,
+        key.request_id,
+        key.fingerprint,
+        response.encode_to_vec(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn actor(key: &Key<'_>) -> Uuid {
+    key.actor.map_or(Uuid::nil(), |user| user.0)
+}

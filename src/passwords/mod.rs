@@ -1,0 +1,46 @@
+//! Passwords: what they must be, and how they are kept.
+
+mod hasher;
+mod rules;
+mod scheme;
+
+pub use hasher::Hasher;
+pub use rules::{Context, check};
+pub use scheme::Outcome;
+
+use secrecy::SecretString;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::{
+    error::Result,
+    tenants::{settings::Known, store::TenantRow},
+};
+
+/// A password in the one form that is hashed: NFKC (SP 800-63B-4, 3.1.1.2), so
+/// that it does not matter which keyboard typed it. Nothing else is changed.
+#[must_use]
+pub fn normalise(password: &str) -> SecretString {
+    password.nfkc().collect::<String>().into()
+}
+
+/// Checks a normalised new password of a tenant's user: the server's rules, and
+/// the tenant's, which can only ask for more.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `field`, with the reason.
+pub fn check_in(
+    tenant: &TenantRow,
+    password: &SecretString,
+    field: &str,
+    email: &str,
+    server_min_length: usize,
+) -> Result<()> {
+    let wanted = Known::read(&tenant.settings).password_min_length.unwrap_or_default();
+    let context = Context {
+        email,
+        tenant_name: &tenant.name,
+        tenant_slug: &tenant.slug,
+        min_length: wanted.max(server_min_length),
+    };
+    check(field, password, &context)
+}

@@ -1,0 +1,154 @@
+//! The forms in which passwords are kept: argon2id, and bcrypt from elsewhere.
+
+use argon2::{
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt},
+};
+use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
+
+use crate::error::{Error, Result};
+
+/// What a verification found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is the password.
+    Right,
+    /// It is the password, kept in a form weaker than today's.
+    RightButOutdated,
+    /// It is not.
+    Wrong,
+}
+
+/// The longest input of bcrypt, in bytes: it ignores what follows.
+const BCRYPT_INPUT: usize = 72;
+
+/// The length of salt and hash, in bytes (RFC 9106, 4).
+const SALT: usize = 16;
+const HASH: usize = 32;
+
+/// argon2id with today's parameters, and the memory that it works in, kept
+/// between uses.
+pub(super) struct Argon2id {
+    params: Params,
+    memory: Vec<Block>,
+}
+
+impl Argon2id {
+    pub(super) fn new(memory_kib: u32, iterations: u32, lanes: u32) -> Result<Self> {
+        let params = Params::new(memory_kib, iterations, lanes, Some(HASH))
+            .map_err(|e| Error::defect(format!("argon2 parameters: {e}")))?;
+        Ok(Self { params, memory: Vec::new() })
+    }
+
+    /// The password as a PHC string with a salt of its own.
+    pub(super) fn hash(&mut self, password: &[u8]) -> Result<String> {
+        let mut salt = [0; SALT];
+        rand::fill(&mut salt).map_err(|_| Error::defect("no random bytes"))?;
+        let params = self.params.clone();
+        let hash = self.derive(password, &salt, &params)?;
+        encode(&params, &salt, &hash)
+    }
+
+    /// Does the work of a verification, for a user that is not there.
+    pub(super) fn work_for_nothing(&mut self, password: &[u8]) -> Result<()> {
+        let params = self.params.clone();
+        self.derive(password, &[0; SALT], &params).map(drop)
+    }
+
+    /// Compares a password with what is kept.
+    pub(super) fn verify(&mut self, password: &[u8], kept: &str) -> Result<Outcome> {
+        if kept.starts_with("$2") {
+            return verify_bcrypt(password, kept);
+        }
+        let kept = PasswordHash::new(kept).map_err(|_| unreadable())?;
+        let (Some(salt), Some(expected)) = (&kept.salt, &kept.hash) else {
+            return Err(unreadable());
+        };
+        let params = Params::try_from(&kept).map_err(|_| unreadable())?;
+        let hash = self.derive(password, salt, &params)?;
+        if verify_slices_are_equal(&hash, expected.as_bytes()).is_err() {
+            return Ok(Outcome::Wrong);
+        }
+        let today = &self.params;
+        let outdated = params.m_cost() < today.m_cost()
+            || params.t_cost() < today.t_cost()
+            || params.p_cost() != today.p_cost();
+        Ok(if outdated { Outcome::RightButOutdated } else { Outcome::Right })
+    }
+
+    fn derive(&mut self, password: &[u8], salt: &[u8], params: &Params) -> Result<[u8; HASH]> {
+        let blocks = params.block_count();
+        if self.memory.len() < blocks {
+            self.memory.resize(blocks, Block::default());
+        }
+        let mut out = [0; HASH];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+            .hash_password_into_with_memory(password, salt, &mut out, &mut self.memory[..blocks])
+            .map_err(|e| Error::defect(format!("argon2: {e}")))?;
+        Ok(out)
+    }
+}
+
+fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
+    let defect = |_| Error::defect("a hash can't be encoded");
+    let encoded = PasswordHash {
+        algorithm: Ident::new("argon2id").map_err(defect)?,
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(params).map_err(|_| Error::defect("argon2 parameters"))?,
+        salt: Some(Salt::new(salt).map_err(defect)?),
+        hash: Some(Output::new(hash).map_err(defect)?),
+    };
+    Ok(encoded.to_string())
+}
+
+/// bcrypt as others used it: on the first 72 bytes.
+fn verify_bcrypt(password: &[u8], kept: &str) -> Result<Outcome> {
+    let input = &password[..password.len().min(BCRYPT_INPUT)];
+    match bcrypt::verify(input, kept) {
+        Ok(true) => Ok(Outcome::RightButOutdated),
+        Ok(false) => Ok(Outcome::Wrong),
+        Err(_) => Err(unreadable()),
+    }
+}
+
+fn unreadable() -> Error {
+    Error::defect("a stored password hash can't be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn argon2id() -> Argon2id {
+        Argon2id::new(19_456, 2, 1).expect("parameters")
+    }
+
+    #[test]
+    fn salts_differ_and_parameters_are_in_the_hash() {
+        let mut scheme = argon2id();
+        let (a, b) = (scheme.hash(b"same").expect("hash"), scheme.hash(b"same").expect("hash"));
+        assert_ne!(a, b);
+        assert!(a.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
+        assert_eq!(scheme.verify(b"same", &a).expect("verify"), Outcome::Right);
+        assert_eq!(scheme.verify(b"other", &a).expect("verify"), Outcome::Wrong);
+    }
+
+    #[test]
+    fn weaker_parameters_are_outdated() {
+        let old = Argon2id::new(12_288, 3, 1).expect("parameters").hash(b"pw").expect("hash");
+        let found = argon2id().verify(b"pw", &old).expect("verify");
+        assert_eq!(found, Outcome::RightButOutdated);
+    }
+
+    #[test]
+    fn bcrypt_from_elsewhere_verifies_and_is_outdated() {
+        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt");
+        for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
+            let kept = hash.format_for_version(version);
+            let mut scheme = argon2id();
+            let right = scheme.verify("pässword".as_bytes(), &kept).expect("verify");
+            assert_eq!(right, Outcome::RightButOutdated, "{kept}");
+            assert_eq!(scheme.verify(b"password", &kept).expect("verify"), Outcome::Wrong);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Permissions: `resource:action`, where either part may be `*` in a role.
+
+use crate::error::{Error, Result};
+
+/// The longest permission, in bytes.
+const MAX: usize = 200;
+
+/// A permission that is well-formed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Permission<'a> {
+    resource: &'a str,
+    action: &'a str,
+}
+
+impl<'a> Permission<'a> {
+    /// Reads a permission, wildcards allowed: `None` when it is malformed.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (resource, action) = text.split_once(':').filter(|_| text.len() <= MAX)?;
+        (is_part(resource) && is_part(action)).then_some(Self { resource, action })
+    }
+
+    /// Reads a permission that a Check may ask for.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming `field` when it is malformed or has a wildcard.
+    pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
+        Self::parse(text).filter(|p| p.resource != "*" && p.action != "*").ok_or_else(|| {
+            Error::field(field, "must be resource:action, each of [a-z0-9_.-]+")
+        })
+    }
+
+    /// Whether holding this one means holding `wanted`, itself perhaps with
+    /// wildcards. A `*` stands for a whole part, never for some letters of it.
+    #[must_use]
+    pub fn covers(&self, wanted: &Permission<'_>) -> bool {
+        (self.resource == "*" || self.resource == wanted.resource)
+            && (self.action == "*" || self.action == wanted.action)
+    }
+}
+
+fn is_part(part: &str) -> bool {
+    let is_letter =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
+    part == "*" || (!part.is_empty() && part.bytes().all(is_letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F02
+    #[test]
+    fn the_grammar_has_no_accidents() {
+        for good in ["users:read", "users:*", "*:*", "*:read", "a.b-c_d:0"] {
+            assert!(Permission::parse(good).is_some(), "{good}");
+        }
+        let long = format!("{}:read", "a".repeat(1024));
+        for bad in [
+            "", ":", "users", "users:", ":read", "Users:READ", "users:read:x", "users:re*d", "*",
+            "users:read\0", "users：read", "users :read", "us*:read", "users:**", &long,
+        ] {
+            assert!(Permission::parse(bad).is_none(), "{bad}");
+        }
+        assert!(Permission::concrete("permission", "users:*").is_err());
+        assert!(Permission::concrete("permission", "*:read").is_err());
+    }
+
+    /// F03
+    #[test]
+    fn wildcards_stand_for_whole_parts() {
+        let covers = |held: &str, wanted: &str| {
+            let held = Permission::parse(held).expect("held");
+            held.covers(&Permission::parse(wanted).expect("wanted"))
+        };
+        assert!(covers("users:*", "users:read"));
+        assert!(!covers("users:*", "users_archive:read"));
+        assert!(covers("*:*", "users:read") && covers("*:*", "*:*") && covers("*:*", "users:*"));
+        assert!(covers("*:read", "users:read") && !covers("*:read", "users:write"));
+        assert!(!covers("users:read", "users:*") && !covers("users:*", "*:*"));
+    }
+}

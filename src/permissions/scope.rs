@@ -1,0 +1,173 @@
+//! Scopes: where an assignment applies, and what a request asks for.
+
+use prost_types::{Struct, value::Kind};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+
+/// A scope: JSON values by key.
+pub type Scope = Map<String, Value>;
+
+const MAX_KEYS: usize = 50;
+const MAX_KEY: usize = 100;
+const MAX_TEXT: usize = 1000;
+const MAX_LISTED: usize = 1000;
+
+/// Whether an assignment's scope applies to a request's: every key of it is in
+/// the request's with an equal value, or one of the values when it is a list.
+#[must_use]
+pub fn applies(assigned: Option<&Scope>, requested: &Scope) -> bool {
+    assigned.is_none_or(|assigned| {
+        assigned.iter().all(|(key, wanted)| {
+            requested.get(key).is_some_and(|given| match wanted {
+                Value::Array(listed) => listed.iter().any(|one| equal(one, given)),
+                one => equal(one, given),
+            })
+        })
+    })
+}
+
+/// Equal as JSON: 1 and 1.0 are the same number.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (a, b) => a == b,
+    }
+}
+
+/// A request's scope; empty when unset. Any JSON may be in it.
+///
+/// # Errors
+/// INVALID_ARGUMENT when a number is no JSON number (NaN, infinite).
+pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
+    scope.map_or_else(|| Ok(Scope::new()), |scope| object("scope", scope))
+}
+
+/// An assignment's scope; `None` when unset or without keys, which applies
+/// everywhere.
+///
+/// # Errors
+/// INVALID_ARGUMENT when a value is no string, number, bool, or list of those,
+/// or there are too many of them.
+pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
+    let Some(scope) = scope.filter(|scope| !scope.fields.is_empty()) else { return Ok(None) };
+    let scope = object("scope", scope)?;
+    if scope.len() > MAX_KEYS {
+        return Err(Error::field("scope", format!("must have at most {MAX_KEYS} keys")));
+    }
+    if scope.keys().any(|key| key.is_empty() || key.chars().count() > MAX_KEY) {
+        return Err(Error::field("scope", format!("keys must have 1 to {MAX_KEY} characters")));
+    }
+    let all_plain = scope.values().all(|value| match value {
+        Value::Array(listed) => {
+            (1..=MAX_LISTED).contains(&listed.len()) && listed.iter().all(is_plain)
+        }
+        one => is_plain(one),
+    });
+    if !all_plain {
+        return Err(Error::field(
+            "scope",
+            "values must be strings, numbers, bools, or non-empty lists of those",
+        ));
+    }
+    Ok(Some(scope))
+}
+
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.chars().count() <= MAX_TEXT,
+        Value::Number(_) | Value::Bool(_) => true,
+        _ => false,
+    }
+}
+
+/// A protobuf Struct as a JSON object.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `field` when a number is no JSON number.
+pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
+    from.fields.iter().map(|(key, value)| Ok((key.clone(), json(field, value)?))).collect()
+}
+
+fn json(field: &str, from: &prost_types::Value) -> Result<Value> {
+    Ok(match &from.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(b)) => Value::Bool(*b),
+        Some(Kind::StringValue(s)) => Value::String(s.clone()),
+        Some(Kind::NumberValue(n)) => Value::Number(
+            number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?,
+        ),
+        Some(Kind::StructValue(s)) => Value::Object(object(field, s)?),
+        Some(Kind::ListValue(list)) => {
+            Value::Array(list.values.iter().map(|v| json(field, v)).collect::<Result<_>>()?)
+        }
+    })
+}
+
+/// A protobuf number as JSON writes it: whole ones without a fraction.
+fn number(from: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if from.fract() == 0.0 && from.abs() <= EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+        return Some(Number::from(from as i64));
+    }
+    Number::from_f64(from)
+}
+
+/// A JSON object as a protobuf Struct.
+#[must_use]
+pub fn to_struct(from: &Map<String, Value>) -> Struct {
+    Struct { fields: from.iter().map(|(key, value)| (key.clone(), to_value(value))).collect() }
+}
+
+fn to_value(from: &Value) -> prost_types::Value {
+    let kind = match from {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(b) => Kind::BoolValue(*b),
+        Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
+        Value::String(s) => Kind::StringValue(s.clone()),
+        Value::Array(list) => Kind::ListValue(prost_types::ListValue {
+            values: list.iter().map(to_value).collect(),
+        }),
+        Value::Object(map) => Kind::StructValue(to_struct(map)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads like the table it is")]
+    fn matches(assigned: Value, requested: Value) -> bool {
+        let requested = requested.as_object().cloned().unwrap_or_default();
+        applies(assigned.as_object(), &requested)
+    }
+
+    #[test]
+    fn every_key_must_match() {
+        assert!(matches(json!(null), json!({})), "unscoped applies everywhere");
+        assert!(matches(json!({"p": "a"}), json!({"p": "a", "q": 1})));
+        assert!(!matches(json!({"p": "a", "q": 1}), json!({"p": "a"})));
+        assert!(!matches(json!({"p": "a"}), json!({"p": "A"})));
+        assert!(!matches(json!({"p": "a"}), json!({})));
+    }
+
+    #[test]
+    fn a_list_offers_its_values() {
+        assert!(matches(json!({"p": ["a", "b"]}), json!({"p": "b"})));
+        assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": "c"})));
+        assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": ["a"]})));
+        assert!(!matches(json!({"p": "a"}), json!({"p": ["a", "b"]})));
+    }
+
+    #[test]
+    fn types_are_not_mixed_but_numbers_are_numbers() {
+        assert!(matches(json!({"p": 1}), json!({"p": 1.0})));
+        assert!(!matches(json!({"p": 1}), json!({"p": "1"})));
+        assert!(!matches(json!({"p": true}), json!({"p": "true"})));
+        assert!(!matches(json!({"p": false}), json!({"p": null})));
+    }
+}

@@ -1,0 +1,24 @@
+//! The gRPC types and services, as `build.rs` makes them from `proto/`.
+
+pub mod codec;
+
+/// The messages, clients and servers of the API.
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod v1 {
+    tonic::include_proto!("tenantry.v1");
+}
+
+/// The messages' field rules, from their annotations.
+#[allow(clippy::all, clippy::pedantic, deprecated, unused_variables)]
+mod rules {
+    use crate::{
+        proto::v1,
+        validate::{self, Path, Validate, Violations},
+    };
+
+    include!(concat!(env!("OUT_DIR"), "/validate.rs"));
+}
+
+/// The encoded `FileDescriptorSet` of the API with all it imports and its
+/// custom options, for reflection and the server's own policies.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

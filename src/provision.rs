@@ -1,0 +1,169 @@
+//! The tenants that exist before anybody can sign in: the platform with its
+//! first administrator, and the demo.
+
+use anyhow::Context;
+use aws_lc_rs::rand;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use crate::{
+    audit::{self, Actor, Event, Origin},
+    db::{Db, TenantTx},
+    error::Result,
+    ids::{RoleId, TenantId, UserId},
+    passwords::Hasher,
+    roles::{self, system},
+    tenants::{self, create::NewTenant},
+    users,
+};
+
+/// The platform's slug.
+pub const PLATFORM: &str = "platform";
+/// The demo's slug.
+pub const DEMO: &str = "demo";
+
+/// What the demo's administrator may do besides everything: named, so that the
+/// first Check has something to ask for.
+const DEMO_PERMISSIONS: &[&str] = &["*:*", "agent:manage", "workflow:execute"];
+
+/// How an administrator signs in.
+#[derive(Serialize)]
+pub struct Credentials {
+    /// The tenant's slug.
+    pub tenant: String,
+    /// The email.
+    pub email: String,
+    /// The password, generated.
+    pub password: String,
+}
+
+/// Makes the platform tenant and its first administrator; `None` when it is
+/// there already.
+///
+/// # Errors
+/// When `owner` is no connection of the schema's owner, or Postgres is away.
+pub async fn platform(
+    owner: &Db,
+    hasher: &Hasher,
+    email: &str,
+) -> anyhow::Result<Option<Credentials>> {
+    if tenants::find(owner, PLATFORM).await?.is_some() {
+        return Ok(None);
+    }
+    let (password, hash) = new_password(hasher).await?;
+    let id = TenantId::new();
+    let mut tx = owner.begin(id).await?;
+    sqlx::query!(
+        r#"
+        insert into tenants (tenant_id, name, slug, is_platform)
+        values ($1, 'Platform', 'platform', true)
+        "#,
+        id.0,
+    )
+    .execute(tx.conn())
+    .await
+    .context("can't make the platform tenant; is this the schema's owner?")?;
+    let admin = system::create(&mut tx, id, system::PLATFORM).await?;
+    finish(tx, id, admin, email, &hash).await?;
+    Ok(Some(credentials(PLATFORM, email, password)))
+}
+
+/// Makes the demo tenant and its administrator; `None` when it is there
+/// already.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Option<Credentials>> {
+    if tenants::find(db, DEMO).await?.is_some() {
+        return Ok(None);
+    }
+    let (password, hash) = new_password(hasher).await?;
+    let id = TenantId::new();
+    let mut tx = db.begin(id).await?;
+    let new = NewTenant {
+        id,
+        name: "Demo",
+        slug: DEMO,
+        settings: serde_json::Map::new(),
+        server_min_length: 8,
+    };
+    let admin = tenants::create::create(&mut tx, new).await?;
+    let mut role = roles::store::lock(&mut tx, id, admin).await?;
+    role.permissions = DEMO_PERMISSIONS.iter().map(|p| (*p).to_owned()).collect();
+    roles::store::update(&mut tx, &role).await?;
+    finish(tx, id, admin, email, &hash).await?;
+    Ok(Some(credentials(DEMO, email, password)))
+}
+
+/// Gives the user with this email a new password, and ends its sessions.
+///
+/// # Errors
+/// When the tenant or the user is not there, or Postgres is away.
+pub async fn reset_password(
+    db: &Db,
+    hasher: &Hasher,
+    tenant: &str,
+    email: &str,
+) -> anyhow::Result<Credentials> {
+    let found = tenants::find(db, tenant).await?.context("there is no such tenant")?;
+    let (password, hash) = new_password(hasher).await?;
+    let mut tx = db.begin(found.id).await?;
+    let user = users::store::find_by_email(&mut tx, found.id, email).await?;
+    let user = UserId(user.context("there is no such user")?.user_id);
+    users::credentials::set(&mut tx, found.id, user, &hash).await?;
+    crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
+    let event = Event::new("password_reset").target(user.0);
+    audit::record(&mut tx, found.id, &operator(), event).await?;
+    tx.commit().await?;
+    Ok(credentials(tenant, email, password))
+}
+
+async fn finish(
+    mut tx: TenantTx,
+    tenant: TenantId,
+    admin: RoleId,
+    email: &str,
+    hash: &str,
+) -> Result<()> {
+    let user = UserId::new();
+    users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
+    users::credentials::set(&mut tx, tenant, user, hash).await?;
+    roles::assign_new(&mut tx, tenant, user, admin).await?;
+    let event = Event::new("tenant_created").target(tenant.0);
+    audit::record(&mut tx, tenant, &operator(), event).await?;
+    tx.commit().await
+}
+
+fn credentials(tenant: &str, email: &str, password: SecretString) -> Credentials {
+    Credentials {
+        tenant: tenant.to_owned(),
+        email: email.to_owned(),
+        password: password.expose_secret().to_owned(),
+    }
+}
+
+/// A random secret of 144 bits, as text.
+///
+/// # Errors
+/// When the system has no random bytes.
+pub fn random_secret() -> anyhow::Result<SecretString> {
+    let mut bytes = [0; 18];
+    rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no random bytes"))?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes).into())
+}
+
+async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
+    let password = random_secret()?;
+    let hash = hasher.hash(password.clone()).await?;
+    Ok((password, hash))
+}
+
+/// Whoever runs the command.
+fn operator() -> Actor {
+    Actor::anonymous(&Origin {
+        request_id: "command".to_owned(),
+        ip: None,
+        user_agent: String::new(),
+    })
+}

@@ -1,0 +1,43 @@
+//! Redis: a cache that may be away, be empty or hang at any time. Nothing is
+//! true because Redis says so alone, and nothing waits for it for long.
+
+use std::time::Duration;
+
+use fred::{
+    clients::Client,
+    interfaces::ClientLike,
+    types::{
+        Builder,
+        config::{Config, ReconnectPolicy},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+
+/// After this long a command counts as failed, and Postgres is asked.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The longest pause between attempts to reconnect.
+const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
+
+/// A client that connects, and reconnects for ever, in the background: the
+/// service starts without Redis.
+///
+/// # Errors
+/// When the URL can't be read.
+pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
+    // The URL may hold a password: the parser's error must not repeat it.
+    let config = Config::from_url(url.expose_secret())
+        .map_err(|_| anyhow::anyhow!("REDIS_URL can't be read (redis://host:port)"))?;
+    let client = Builder::from_config(config)
+        .with_performance_config(|c| c.default_command_timeout = COMMAND_TIMEOUT)
+        .with_connection_config(|c| {
+            c.connection_timeout = Duration::from_secs(2);
+            c.internal_command_timeout = Duration::from_secs(2);
+            c.max_command_attempts = 1;
+            c.unresponsive.max_timeout = Some(Duration::from_secs(2));
+        })
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_DELAY_MS, 2))
+        .build()?;
+    drop(client.connect());
+    Ok(client)
+}

@@ -1,0 +1,118 @@
+//! Gives roles to users and takes them away.
+
+use aws_lc_rs::digest;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    guard::{self, AdminGuard},
+    store::{self, AssignmentRow, NewAssignment},
+};
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{AssignmentId, RoleId, TenantId, UserId},
+    permissions::{Scope, Standing},
+    users,
+};
+
+/// A role to give.
+pub(super) struct Assignment {
+    pub(super) user: UserId,
+    pub(super) role: RoleId,
+    pub(super) scope: Option<Scope>,
+    pub(super) expires_at: Option<OffsetDateTime>,
+}
+
+/// Gives a role to a user.
+///
+/// # Errors
+/// NOT_FOUND when the tenant lacks either, PERMISSION_DENIED when the caller may
+/// not give it, ALREADY_EXISTS when the user has it with this scope.
+pub(super) async fn assign(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    standing: &Standing,
+    wanted: Assignment,
+) -> Result<AssignmentRow> {
+    let role = store::lock(tx, tenant, wanted.role).await?;
+    if !users::store::exists(tx, tenant, wanted.user).await? {
+        return Err(Error::not_found());
+    }
+    guard::may_grant(standing, role.level, &role.permissions)?;
+    guard::user_within_level(tx, tenant, standing, wanted.user).await?;
+    let new = NewAssignment {
+        id: AssignmentId::new(),
+        user: wanted.user,
+        role: wanted.role,
+        scope_key: scope_key(wanted.scope.as_ref()),
+        scope: wanted.scope.map(Value::Object),
+        expires_at: wanted.expires_at,
+    };
+    let created_at = store::insert_assignment(tx, tenant, &new).await?;
+    Ok(AssignmentRow {
+        tenant_id: tenant.0,
+        assignment_id: new.id.0,
+        user_id: new.user.0,
+        role_id: new.role.0,
+        role_name: role.name,
+        scope: new.scope,
+        expires_at: new.expires_at,
+        created_at,
+    })
+}
+
+/// Takes a role from a user: every assignment of it, or the one with just this
+/// scope.
+///
+/// # Errors
+/// NOT_FOUND when there is none, PERMISSION_DENIED for a role or user above the
+/// caller's level, FAILED_PRECONDITION for the last administrator's.
+pub(super) async fn unassign(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    standing: &Standing,
+    user: UserId,
+    role: RoleId,
+    scope: Option<&Scope>,
+) -> Result<()> {
+    let admins = AdminGuard::watch(tx, tenant).await?;
+    let row = store::get(tx, tenant, role).await?;
+    guard::within_level(standing, row.level)?;
+    guard::user_within_level(tx, tenant, standing, user).await?;
+    let key = scope.map(|scope| scope_key(Some(scope)));
+    if store::delete_assignments(tx, tenant, user, role, key.as_deref()).await? == 0 {
+        return Err(Error::not_found());
+    }
+    admins.check(tx).await
+}
+
+/// Gives a new user a role, everywhere and for good.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn assign_new(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    role: RoleId,
+) -> Result<()> {
+    let new = NewAssignment {
+        id: AssignmentId::new(),
+        user,
+        role,
+        scope: None,
+        scope_key: scope_key(None),
+        expires_at: None,
+    };
+    store::insert_assignment(tx, tenant, &new).await.map(drop)
+}
+
+/// What makes two scopes the same: the hash of their JSON, whose keys are
+/// sorted; empty for none.
+fn scope_key(scope: Option<&Scope>) -> Vec<u8> {
+    scope.map_or_else(Vec::new, |scope| {
+        let json = Value::Object(scope.clone()).to_string();
+        digest::digest(&digest::SHA256, json.as_bytes()).as_ref().to_vec()
+    })
+}

@@ -1,0 +1,9 @@
+//! Roles: named sets of permissions, and who has them.
+
+mod assign;
+pub mod guard;
+pub mod rpc;
+pub mod store;
+pub mod system;
+
+pub use assign::assign_new;

@@ -1,0 +1,138 @@
+//! Live sessions, cached in Redis for all replicas.
+//!
+//! Postgres is the truth. Two rules keep the cache from ever being believed for
+//! long when it is wrong:
+//!
+//! - Each entry carries its tenant's epoch. Whatever ends a session (sign-out,
+//!   revocation, a disabled user, a suspended tenant) changes the epoch after
+//!   its commit, and a read that was under way meanwhile can't fill the cache
+//!   with what it saw before.
+//! - An entry counts for [`TRUST`] after Postgres was read, by Redis's own
+//!   clock. If the change of epoch got lost (Redis was away, was restarted,
+//!   failed over), nobody believes the old entry for longer than that.
+//!
+//! An empty cache says nothing, and neither does a Redis that does not answer.
+
+use std::time::{Duration, Instant};
+
+use fred::{clients::Client, types::scripts::Script};
+use uuid::Uuid;
+
+use crate::ids::{SessionId, TenantId, UserId};
+
+/// For how long an entry counts after Postgres was read.
+const TRUST: Duration = Duration::from_millis(750);
+
+/// A read of Postgres that took longer is too old to keep: with [`TRUST`] it
+/// makes up the second that a revocation may take at most.
+const MAX_AGE: Duration = Duration::from_millis(250);
+
+/// How long an epoch is kept, in seconds. A lost one only empties the cache.
+const EPOCH_LIFE: u32 = 7 * 24 * 60 * 60;
+
+/// The cache. Cheap to clone.
+#[derive(Clone)]
+pub struct SessionCache {
+    redis: Client,
+    read: Script,
+    fill: Script,
+}
+
+/// What the cache says of a session.
+pub enum Lookup {
+    /// It is live, and this user's.
+    Live,
+    /// Ask Postgres; where that says live, hand the ticket to
+    /// [`SessionCache::fill`].
+    Unknown(Ticket),
+}
+
+/// A look-up that found nothing: fills the cache if nothing has changed since.
+pub struct Ticket {
+    tenant: TenantId,
+    session: SessionId,
+    user: UserId,
+    epoch: Option<String>,
+    since: Instant,
+}
+
+impl SessionCache {
+    /// A cache in this Redis.
+    #[must_use]
+    pub fn new(redis: Client) -> Self {
+        Self {
+            redis,
+            read: Script::from_lua(include_str!("read.lua")),
+            fill: Script::from_lua(include_str!("fill.lua")),
+        }
+    }
+
+    /// Looks a session up.
+    pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
+        let since = Instant::now();
+        let arguments = (new_epoch(), EPOCH_LIFE, millis(TRUST));
+        let answer: Result<(String, String), _> = self
+            .read
+            .evalsha_with_reload(
+                &self.redis,
+                vec![epoch_key(tenant), session_key(tenant, session)],
+                vec![arguments.0, arguments.1.to_string(), arguments.2.to_string()],
+            )
+            .await;
+        match answer {
+            Ok((_, owner)) if owner == user.to_string() => Lookup::Live,
+            answer => {
+                let epoch = answer.ok().map(|(epoch, _)| epoch);
+                Lookup::Unknown(Ticket { tenant, session, user, epoch, since })
+            }
+        }
+    }
+
+    /// Keeps a session that Postgres said is live after the look-up, for the
+    /// seconds that it still has.
+    pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
+        let age = ticket.since.elapsed();
+        let Some(epoch) = ticket.epoch.filter(|_| age <= MAX_AGE && ends_in > 0) else { return };
+        let filled: Result<i64, _> = self
+            .fill
+            .evalsha_with_reload(
+                &self.redis,
+                vec![epoch_key(ticket.tenant), session_key(ticket.tenant, ticket.session)],
+                vec![epoch, ticket.user.to_string(), millis(age).to_string(), ends_in.to_string()],
+            )
+            .await;
+        if let Err(error) = filled {
+            tracing::debug!(%error, "a session was not cached");
+        }
+    }
+
+    /// Forgets all of a tenant's sessions, after the commit of a change that
+    /// ended one. Where Redis does not answer, the entries' short life does it.
+    pub async fn forget(&self, tenant: TenantId) {
+        use fred::{interfaces::KeysInterface, types::Expiration};
+        let expiry = Some(Expiration::EX(EPOCH_LIFE.into()));
+        let set: Result<(), _> =
+            self.redis.set(epoch_key(tenant), new_epoch(), expiry, None, false).await;
+        if let Err(error) = set {
+            tracing::warn!(%error, %tenant, "cached sessions are left to expire");
+        }
+    }
+}
+
+/// Random, so that an epoch that was lost and made anew is never an old one.
+fn new_epoch() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+// The braces are a hash tag: all keys of a tenant are in one slot of a cluster.
+fn epoch_key(tenant: TenantId) -> String {
+    format!("session-epoch:{{{tenant}}}")
+}
+
+fn session_key(tenant: TenantId, session: SessionId) -> String {
+    format!("session:{{{tenant}}}:{session}")
+}
+
+fn millis(duration: Duration) -> u128 {
+    duration.as_millis()
+}

@@ -1,0 +1,136 @@
+//! SessionService over gRPC.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    SessionCache,
+    store::{self, SessionRow},
+};
+use crate::{
+    audit::{self, Event},
+    clock::timestamp,
+    db::Db,
+    error::{Error, Result},
+    gate::{self, Reach},
+    ids::{SessionId, UserId},
+    listing::{self, Filter},
+    proto::v1::{
+        GetSessionRequest, GetSessionResponse, ListSessionsRequest, ListSessionsResponse,
+        RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest,
+        RevokeSessionResponse, Session, SessionState, session_service_server::SessionService,
+    },
+};
+
+/// Shows and ends sessions over gRPC.
+pub struct Sessions {
+    /// Postgres.
+    pub db: Db,
+    /// What ended sessions must leave.
+    pub cache: SessionCache,
+}
+
+#[tonic::async_trait]
+impl SessionService for Sessions {
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let message = request.into_inner();
+        let (caller, user) = reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
+        let filter = Filter::parse(&message.filter, &["device_name"])?;
+        let scope = ("sessions", caller.tenant(), user, &message.filter);
+        let page = listing::page(message.page_size, &message.page_token, &scope)?;
+
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let device = filter.like("device_name");
+        let rows =
+            store::list_live(&mut tx, caller.tenant(), user, device.as_deref(), &page).await?;
+        let (rows, next_page_token) = page.cut(rows, |row| row.session_id);
+        let sessions = rows.into_iter().map(Session::from).collect();
+        Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<GetSessionRequest>,
+    ) -> Result<Response<GetSessionResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
+        let (caller, reach) = reaching.within();
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let row = store::get(&mut tx, caller.tenant(), session, owner(reach)).await?;
+        let session = row.map(Session::from).ok_or_else(Error::not_found)?;
+        Ok(Response::new(GetSessionResponse { session: Some(session) }))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
+        let (caller, reach) = reaching.within();
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        if !store::revoke(&mut tx, tenant, session, owner(reach), "revoked").await? {
+            return Err(Error::not_found().into());
+        }
+        let event = Event::new("session_revoked").target(session.0);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        tx.commit().await?;
+        self.cache.forget(tenant).await;
+        Ok(Response::new(RevokeSessionResponse {}))
+    }
+
+    async fn revoke_all_sessions(
+        &self,
+        request: Request<RevokeAllSessionsRequest>,
+    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
+        let (caller, user) = reaching.acting_for(named)?;
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        if !crate::users::store::exists(&mut tx, tenant, user).await? {
+            return Err(Error::not_found().into());
+        }
+        let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
+        let event = Event::new("sessions_revoked").target(user.0).detail("count", count);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        tx.commit().await?;
+        self.cache.forget(tenant).await;
+        let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
+        Ok(Response::new(RevokeAllSessionsResponse { revoked_count }))
+    }
+}
+
+/// Whose sessions a caller sees: out of reach looks as if it did not exist.
+fn owner(reach: Reach) -> Option<UserId> {
+    match reach {
+        Reach::Tenant => None,
+        Reach::Own(user) => Some(user),
+    }
+}
+
+impl From<SessionRow> for Session {
+    fn from(row: SessionRow) -> Self {
+        let state = match (row.revoked_at, row.expired) {
+            (Some(_), _) => SessionState::Revoked,
+            (None, true) => SessionState::Expired,
+            (None, false) => SessionState::Live,
+        };
+        Self {
+            id: row.session_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            user_id: row.user_id.to_string(),
+            device_name: row.device_name,
+            ip: row.ip.map(|net| net.addr().to_string()).unwrap_or_default(),
+            user_agent: row.user_agent,
+            state: state.into(),
+            create_time: Some(timestamp(row.created_at)),
+            last_use_time: Some(timestamp(row.last_used_at)),
+            expire_time: Some(timestamp(row.expires_at)),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Tenants: the organisations that are kept apart.
+
+pub mod create;
+pub mod rpc;
+pub mod settings;
+mod slug;
+pub mod store;
+
+use uuid::Uuid;
+
+use crate::{db::Db, error::Result, ids::TenantId};
+
+/// What the lookups across tenants tell of one.
+#[derive(Clone, Debug)]
+pub struct TenantRef {
+    /// Its id.
+    pub id: TenantId,
+    /// Whether it is not suspended.
+    pub active: bool,
+    /// Whether it is the platform.
+    pub is_platform: bool,
+}
+
+/// The tenant with this id or slug.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
+    let found = sqlx::query_as!(
+        Found,
+        r#"
+        select tenant_id as "id!", state as "state!", is_platform as "is_platform!"
+        from find_tenant($1)
+        "#,
+        key,
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(found.map(TenantRef::from))
+}
+
+/// The tenant that has a user with this email, where it is the only one.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn find_by_email(db: &Db, email_key: &str) -> Result<Option<TenantRef>> {
+    let found = sqlx::query_as!(
+        Found,
+        r#"
+        select tenant_id as "id!", state as "state!", is_platform as "is_platform!"
+        from find_tenant_by_email($1)
+        "#,
+        email_key,
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(found.map(TenantRef::from))
+}
+
+struct Found {
+    id: Uuid,
+    state: String,
+    is_platform: bool,
+}
+
+impl From<Found> for TenantRef {
+    fn from(row: Found) -> Self {
+        Self {
+            id: TenantId(row.id),
+            active: row.state == "active",
+            is_platform: row.is_platform,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A tenant's settings: any JSON object, in which some keys have a meaning.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+const SELF_REGISTRATION: &str = "self_registration";
+const PASSWORD_MIN_LENGTH: &str = "password_min_length";
+
+/// The settings as JSON, in bytes, at most.
+const MAX: usize = 64 * 1024;
+
+/// What the known keys say.
+pub struct Known {
+    /// Whether people may register themselves; no, when not set.
+    pub self_registration: bool,
+    /// The shortest password; the server's own, when not set.
+    pub password_min_length: Option<usize>,
+}
+
+impl Known {
+    /// What a tenant's stored settings say. A value of the wrong type, which
+    /// [`check`] never lets in, counts as not set.
+    #[must_use]
+    pub fn read(settings: &Value) -> Self {
+        let length = settings.get(PASSWORD_MIN_LENGTH).and_then(Value::as_u64);
+        Self {
+            self_registration: settings.get(SELF_REGISTRATION) == Some(&Value::Bool(true)),
+            password_min_length: length.and_then(|length| usize::try_from(length).ok()),
+        }
+    }
+}
+
+/// Checks settings before they are stored.
+///
+/// # Errors
+/// INVALID_ARGUMENT for each known key with a wrong value, or too much text.
+pub fn check(settings: &Map<String, Value>, server_min_length: usize) -> Result<()> {
+    let mut wrong = Vec::new();
+    let mut note = |key: &str, text: String| wrong.push((format!("settings.{key}"), text));
+    if settings.get(SELF_REGISTRATION).is_some_and(|value| !value.is_boolean()) {
+        note(SELF_REGISTRATION, "must be true or false".into());
+    }
+    if let Some(value) = settings.get(PASSWORD_MIN_LENGTH) {
+        let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
+        if !length.is_some_and(|length| (server_min_length..=64).contains(&length)) {
+            note(PASSWORD_MIN_LENGTH, format!("must be a number from {server_min_length} to 64"));
+        }
+    }
+    if serde_json::to_string(settings).map_or(usize::MAX, |text| text.len()) > MAX {
+        wrong.push(("settings".into(), format!("must have at most {MAX} bytes as JSON")));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Fields(wrong)) }
+}

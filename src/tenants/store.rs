@@ -1,0 +1,152 @@
+//! Tenants in Postgres.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::TenantId,
+    listing::Page,
+};
+
+/// A tenant as it is kept.
+#[derive(Debug, Clone)]
+pub struct TenantRow {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its slug.
+    pub slug: String,
+    /// Its settings, a JSON object.
+    pub settings: Value,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// Counts its changes.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Writes a tenant, the transaction's own.
+pub async fn insert(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    name: &str,
+    slug: &str,
+    settings: &Value,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into tenants (tenant_id, name, slug, settings) values ($1, $2, $3, $4)",
+        tenant.0,
+        name,
+        slug,
+        settings,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The transaction's tenant.
+///
+/// # Errors
+/// NOT_FOUND when it was deleted.
+pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
+    sqlx::query_as!(
+        TenantRow,
+        r#"
+        select tenant_id, name, slug, settings, state, version, created_at, updated_at
+        from tenants where tenant_id = $1
+        "#,
+        tenant.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or_else(Error::not_found)
+}
+
+/// The transaction's tenant, locked against other changes until it ends.
+///
+/// # Errors
+/// NOT_FOUND when it was deleted.
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
+    sqlx::query_as!(
+        TenantRow,
+        r#"
+        select tenant_id, name, slug, settings, state, version, created_at, updated_at
+        from tenants where tenant_id = $1
+        for no key update
+        "#,
+        tenant.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or_else(Error::not_found)
+}
+
+/// Writes what has changed of a locked tenant.
+pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow> {
+    let row = sqlx::query_as!(
+        TenantRow,
+        r#"
+        update tenants
+        set name = $2, slug = $3, settings = $4, state = $5, version = version + 1,
+            updated_at = now()
+        where tenant_id = $1
+        returning tenant_id, name, slug, settings, state, version, created_at, updated_at
+        "#,
+        changed.tenant_id,
+        changed.name,
+        changed.slug,
+        changed.settings,
+        changed.state,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(row)
+}
+
+/// Deletes a locked tenant with all that is in it.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
+    // The order keeps each reference valid; the tenant's row takes the rest.
+    sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query!("delete from tenants where tenant_id = $1", tenant.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// A page of all tenants, by id; empty unless the transaction works in the
+/// platform tenant.
+pub async fn list(
+    tx: &mut TenantTx,
+    state: Option<&str>,
+    slug_like: Option<&str>,
+    name_like: Option<&str>,
+    page: &Page,
+) -> Result<Vec<TenantRow>> {
+    let rows = sqlx::query_as!(
+        TenantRow,
+        r#"
+        select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
+               settings as "settings!", state as "state!", version as "version!",
+               created_at as "created_at!", updated_at as "updated_at!"
+        from list_tenants($1, $2, $3, $4, $5)
+        "#,
+        page.after,
+        page.limit(),
+        state,
+        slug_like,
+        name_like,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,86 @@
+//! What a token says.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Which of the two tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenKind {
+    /// For calls (RFC 9068).
+    Access,
+    /// For Refresh alone.
+    Refresh,
+}
+
+impl TokenKind {
+    /// The header's `typ`, in its short form.
+    #[must_use]
+    pub fn typ(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Refresh => "rt+jwt",
+        }
+    }
+
+    /// Whether a header's `typ` names this kind: a media type, so in any case
+    /// and with or without `application/` (RFC 7515, 4.1.9).
+    pub(super) fn matches(self, typ: &str) -> bool {
+        const PREFIX: &str = "application/";
+        let short = match typ.get(..PREFIX.len()) {
+            Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &typ[PREFIX.len()..],
+            _ => typ,
+        };
+        short.eq_ignore_ascii_case(self.typ())
+    }
+
+    /// The name in an introspection's `token_type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access_token",
+            Self::Refresh => "refresh_token",
+        }
+    }
+}
+
+/// The claims of a token (RFC 7519, 4.1), all required but `roles`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who made it.
+    pub iss: String,
+    /// Whom it is for; differs between the kinds.
+    pub aud: String,
+    /// The user.
+    pub sub: Uuid,
+    /// The user's tenant.
+    pub org: Uuid,
+    /// The names of the user's roles when it was made; in access tokens only,
+    /// for readers' convenience. Decisions never rely on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The session.
+    pub sid: Uuid,
+    /// The token's own id.
+    pub jti: String,
+    /// When it was made, in seconds since 1970.
+    pub iat: i64,
+    /// From when it counts, in seconds since 1970.
+    pub nbf: i64,
+    /// When it ends, in seconds since 1970.
+    pub exp: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typ_is_a_media_type() {
+        for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
+            assert!(TokenKind::Access.matches(typ), "{typ}");
+        }
+        for typ in ["JWT", "rt+jwt", "", "application/", "applicationat+jwt", "ät+jwt"] {
+            assert!(!TokenKind::Access.matches(typ), "{typ}");
+        }
+    }
+}

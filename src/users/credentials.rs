@@ -1,0 +1,100 @@
+//! What users sign in with. Apart from the users, so that no list of them ever
+//! reads a hash.
+
+use uuid::Uuid;
+
+use crate::{
+    db::{Db, TenantTx},
+    error::Result,
+    ids::{TenantId, UserId},
+};
+
+/// A user as a sign-in sees it.
+pub struct Candidate {
+    /// The user.
+    pub user: UserId,
+    /// Whether user and tenant are both active.
+    pub active: bool,
+    /// What to compare the password with; `None` for a user without one.
+    pub password_hash: Option<String>,
+}
+
+/// The tenant's user with this email, in one round trip.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn candidate(db: &Db, tenant: TenantId, email_key: &str) -> Result<Option<Candidate>> {
+    let row = sqlx::query!(
+        r#"
+        select user_id as "user_id!: Uuid", active as "active!", password_hash
+        from sign_in_candidate($1, $2)
+        "#,
+        tenant.0,
+        email_key,
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(row.map(|row| Candidate {
+        user: UserId(row.user_id),
+        active: row.active,
+        password_hash: row.password_hash,
+    }))
+}
+
+/// A user's hash.
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Option<String>> {
+    let hash = sqlx::query_scalar!(
+        "select password_hash from credentials where tenant_id = $1 and user_id = $2",
+        tenant.0,
+        user.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(hash)
+}
+
+/// Gives a user a hash, whatever it had.
+pub async fn set(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    password_hash: &str,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into credentials (tenant_id, user_id, password_hash) values ($1, $2, $3)
+        on conflict (tenant_id, user_id)
+        do update set password_hash = excluded.password_hash, updated_at = now()
+        "#,
+        tenant.0,
+        user.0,
+        password_hash,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Replaces a hash if it is still the one that was verified; says whether it
+/// was.
+pub async fn replace(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    verified: &str,
+    new: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        r#"
+        update credentials set password_hash = $4, updated_at = now()
+        where tenant_id = $1 and user_id = $2 and password_hash = $3
+        "#,
+        tenant.0,
+        user.0,
+        verified,
+        new,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

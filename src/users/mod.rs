@@ -1,0 +1,6 @@
+//! A tenant's users.
+
+pub mod credentials;
+pub mod email;
+pub mod rpc;
+pub mod store;

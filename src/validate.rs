@@ -1,0 +1,237 @@
+//! Field rules: what generated validators are made of, and what they find.
+//!
+//! The rules stand in the `.proto` files as protovalidate annotations;
+//! `build.rs` turns them into a [`Validate`] for each message, with the same
+//! meaning. A message that breaks no rule costs no allocation.
+
+use std::{collections::HashSet, fmt, sync::LazyLock};
+
+use regex::Regex;
+
+/// How many violations are kept: a status travels in headers, and clients
+/// refuse more than 8 KiB of those.
+const MAX_KEPT: usize = 32;
+
+/// Lists up to this long are compared pairwise, which needs no allocation.
+const FEW: usize = 16;
+
+/// A message whose fields have rules.
+pub trait Validate {
+    /// Adds every violation in `self`, which is at `at`, to `found`.
+    fn validate(&self, at: &Path<'_>, found: &mut Violations);
+}
+
+/// Checks a whole message.
+///
+/// # Errors
+///
+/// The violations, if there are any.
+pub fn check(message: &impl Validate) -> Result<(), Violations> {
+    let mut found = Violations::default();
+    message.validate(&Path::Root, &mut found);
+    if found.0.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// Where in a request a value is. It lives on the stack and becomes text only
+/// in a violation.
+#[derive(Debug, Clone, Copy)]
+pub enum Path<'a> {
+    /// The request itself.
+    Root,
+    /// A field of a message.
+    Field(&'a Path<'a>, &'static str),
+    /// An item of a repeated field.
+    Item(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    /// The path of a field in the message at `self`.
+    #[must_use]
+    pub fn field(&self, name: &'static str) -> Path<'_> {
+        Path::Field(self, name)
+    }
+
+    /// The path of an item in the list at `self`.
+    #[must_use]
+    pub fn item(&self, index: usize) -> Path<'_> {
+        Path::Item(self, index)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Path::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// The violations found so far: field path and description, never a value.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<(String, String)>);
+
+impl Violations {
+    /// Notes that what is at `at` breaks a rule, unless it is `ok`.
+    pub fn ensure(&mut self, at: &Path<'_>, ok: bool, description: &str) {
+        if !ok && self.0.len() < MAX_KEPT {
+            self.0.push((at.to_string(), description.to_owned()));
+        }
+    }
+
+    /// The violations' field paths and descriptions.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<(String, String)> {
+        self.0
+    }
+}
+
+/// A rule's pattern, compiled when it is first used.
+pub type Pattern = LazyLock<Option<Regex>>;
+
+/// Compiles a pattern. The build has tried it, so it's never `None`.
+#[must_use]
+pub fn compile(pattern: &str) -> Option<Regex> {
+    Regex::new(pattern).ok()
+}
+
+/// Whether some part of `text` matches; a pattern says `^` and `$` itself.
+#[must_use]
+pub fn matches(pattern: &Pattern, text: &str) -> bool {
+    pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
+}
+
+/// The length of `text` in code points.
+#[must_use]
+pub fn chars(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Whether `text` is a UUID: 8-4-4-4-12 hex digits in any case.
+#[must_use]
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// Whether `text` is an email address as HTML forms define it, which is what
+/// protovalidate means by one.
+#[must_use]
+pub fn is_email(text: &str) -> bool {
+    static EMAIL: Pattern = Pattern::new(|| {
+        compile(concat!(
+            r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+",
+            r"@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?",
+            r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$",
+        ))
+    });
+    matches(&EMAIL, text)
+}
+
+/// Whether no item is there twice.
+#[must_use]
+pub fn are_distinct(items: &[String]) -> bool {
+    if items.len() <= FEW {
+        return items.iter().enumerate().all(|(index, item)| !items[..index].contains(item));
+    }
+    let mut seen = HashSet::with_capacity(items.len());
+    items.iter().all(|item| seen.insert(item))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_as_field_paths() {
+        let items = Path::Root.field("items");
+        let item = items.item(3);
+        assert_eq!(item.to_string(), "items[3]");
+        assert_eq!(item.field("permission").to_string(), "items[3].permission");
+        assert_eq!(Path::Root.field("a").field("b").to_string(), "a.b");
+    }
+
+    #[test]
+    fn violations_are_kept_up_to_the_limit() {
+        let mut found = Violations::default();
+        found.ensure(&Path::Root.field("fine"), true, "is fine");
+        for index in 0..=MAX_KEPT {
+            found.ensure(&Path::Root.field("ids").item(index), false, "must be a UUID");
+        }
+        let found = found.into_vec();
+        assert_eq!(found.len(), MAX_KEPT);
+        assert_eq!(found[0], ("ids[0]".to_owned(), "must be a UUID".to_owned()));
+    }
+
+    #[test]
+    fn lengths_count_code_points() {
+        assert_eq!(chars("žluťoučký"), 9);
+        assert_eq!(chars("👩‍🚀"), 3);
+    }
+
+    #[test]
+    fn patterns_match_anywhere_and_broken_ones_nowhere() {
+        static DIGITS: Pattern = Pattern::new(|| compile("[0-9]+"));
+        static BROKEN: Pattern = Pattern::new(|| compile("["));
+        assert!(matches(&DIGITS, "a1b"));
+        assert!(!matches(&DIGITS, "ab"));
+        assert!(!matches(&BROKEN, "["));
+    }
+
+    #[test]
+    fn uuids() {
+        assert!(is_uuid("0197c0de-7a5b-7c3d-8e1f-0123456789AB"));
+        for wrong in [
+            "",
+            "0197c0de7a5b7c3d8e1f0123456789ab",
+            "{0197c0de-7a5b-7c3d-8e1f-0123456789a}",
+            "0197c0de-7a5b-7c3d-8e1f-0123456789ag",
+            "0197c0de-7a5b-7c3d-8e1f0-123456789ab",
+            "0197c0de-7a5b-7c3d-8e1f-0123456789ab\n",
+        ] {
+            assert!(!is_uuid(wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn emails() {
+        let label = "a".repeat(63);
+        for right in ["a@b", "Ada.L+x@example.co.uk", ".a.@1.2", &format!("a@{label}.{label}")] {
+            assert!(is_email(right), "{right:?}");
+        }
+        for wrong in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a@b.",
+            "a@-b",
+            "a@b-",
+            "a@b@c",
+            "a b@c",
+            "ä@b",
+            "a@ä",
+            "a@[127.0.0.1]",
+            "\"a\"@b",
+            "a@b\n",
+            &format!("a@{label}a"),
+        ] {
+            assert!(!is_email(wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn distinct_items_in_short_and_long_lists() {
+        for length in [0, 1, FEW, FEW + 1, 1000] {
+            let mut items: Vec<_> = (0..length).map(|number| number.to_string()).collect();
+            assert!(are_distinct(&items), "{length}");
+            items.extend(items.last().cloned());
+            assert_eq!(are_distinct(&items), length == 0, "{length}");
+        }
+    }
+}
