@@ -190,8 +190,18 @@ mod tests {
         assert_eq!(filter.like("name").as_deref(), Some(r#"a "b" AND\_\% c%"#));
         assert!(parse("").expect("empty").like("name").is_none());
         for bad in [
-            "x", "name", "name=", "email = a", "name = a AND", "name = a name = b", "name = \"a",
-            "name = a AND name = b", "name = a OR state = b", "AND", "name = \"a\\", "= a",
+            "x",
+            "name",
+            "name=",
+            "email = a",
+            "name = a AND",
+            "name = a name = b",
+            "name = \"a",
+            "name = a AND name = b",
+            "name = a OR state = b",
+            "AND",
+            "name = \"a\\",
+            "= a",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -129,6 +129,8 @@ fn reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients can show the errors' details.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let (v1, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
     Ok((enabled.then_some(v1), enabled.then_some(alpha)))

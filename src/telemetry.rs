@@ -1,6 +1,8 @@
 //! Logs: one line per call with its id, method, code and time, and whatever
 //! went wrong. They hold ids, never emails, tokens or secrets.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -15,7 +17,8 @@ pub fn init(values: &Values) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .parse(level)
         .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let started = match values.get("LOG_FORMAT") {
         Some("json") => builder.json().flatten_event(true).try_init(),
         Some("human") | None => builder.with_target(false).try_init(),

@@ -92,8 +92,8 @@ async fn point_at_stores(
         }
         // One URL, of the schema's owner: the service gets a role of its own.
         let password = app_password(dir)?;
-        let mut url = url::Url::parse(&given)
-            .map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
+        let mut url =
+            url::Url::parse(&given).map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
         let set = url.set_username("tenantry_app").is_ok()
             && url.set_password(Some(password.expose_secret())).is_ok();
         if !set {

@@ -29,11 +29,7 @@ impl Setting {
     }
 }
 
-const fn setting(
-    name: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> Setting {
+const fn setting(name: &'static str, default: Option<&'static str>, help: &'static str) -> Setting {
     Setting { name, default, help, secret: false }
 }
 
@@ -67,7 +63,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
     setting("HASHING_THREADS", Some("0"), "Threads that hash passwords; 0: one per core"),
     setting("HASHING_QUEUE", Some("128"), "Passwords that wait for a thread; more are refused"),
-    setting("TENANT_REGISTRATION", Some("open"), "Whether Register may create tenants: open|closed"),
+    setting(
+        "TENANT_REGISTRATION",
+        Some("open"),
+        "Whether Register may create tenants: open|closed",
+    ),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),

@@ -140,10 +140,9 @@ impl<'a> Reader<'a> {
     pub(super) fn duration(&mut self, name: &str, max: Duration) -> Duration {
         self.read(name, |text| match humantime::parse_duration(text) {
             Ok(duration) if !duration.is_zero() && duration <= max => Ok(duration),
-            _ => Err(format!(
-                "must be a time like 15m, at most {}",
-                humantime::format_duration(max)
-            )),
+            _ => {
+                Err(format!("must be a time like 15m, at most {}", humantime::format_duration(max)))
+            }
         })
     }
 

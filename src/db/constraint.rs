@@ -23,8 +23,11 @@ pub fn refusal(constraint: &str) -> Option<Error> {
         }
         "role_assignments_role_fkey" => (ErrorReason::RoleInUse, "the role is still assigned"),
         // The referenced row went away while the request ran.
-        "role_assignments_user_fkey" | "sessions_user_fkey" | "credentials_user_fkey"
-        | "users_tenant_fkey" | "roles_tenant_fkey" => return Some(Error::not_found()),
+        "role_assignments_user_fkey"
+        | "sessions_user_fkey"
+        | "credentials_user_fkey"
+        | "users_tenant_fkey"
+        | "roles_tenant_fkey" => return Some(Error::not_found()),
         _ => return None,
     };
     Some(Error::refused(reason, message))

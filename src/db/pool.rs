@@ -148,7 +148,9 @@ fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
     url.expose_secret()
         .parse::<PgConnectOptions>()
         .map(|options| options.application_name("tenantry").disable_statement_logging())
-        .map_err(|_| anyhow::anyhow!("a Postgres URL can't be read (postgres://user@host/database)"))
+        .map_err(|_| {
+            anyhow::anyhow!("a Postgres URL can't be read (postgres://user@host/database)")
+        })
 }
 
 fn app_password(url: &SecretString) -> Option<SecretString> {

@@ -75,10 +75,7 @@ impl Group {
             .stderr(Stdio::null())
             .spawn()
             .context("/bin/sh")?;
-        Ok(Self {
-            leader,
-            members: Vec::new(),
-        })
+        Ok(Self { leader, members: Vec::new() })
     }
 
     /// The id of the group, for a `process_group` call.

@@ -132,9 +132,7 @@ async fn pause() {
 
 /// The full path of a program that is found through the PATH.
 fn in_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn percent_encode(text: &str) -> String {

@@ -87,14 +87,7 @@ impl Place {
             ));
         }
         server_dir(&run, &user)?;
-        Ok(Self {
-            dir,
-            home,
-            run,
-            user,
-            notes,
-            _lock: lock,
-        })
+        Ok(Self { dir, home, run, user, notes, _lock: lock })
     }
 
     /// The Postgres cluster; absent before the first start.
@@ -182,11 +175,7 @@ fn server_dir(path: &Path, user: &ServerUser) -> anyhow::Result<()> {
         .and_then(|found| {
             // This process's own is one that it has made just now, or was interrupted in making.
             let me = rustix::process::geteuid().as_raw();
-            if found.uid() == me {
-                user.own(path)
-            } else {
-                Ok(())
-            }
+            if found.uid() == me { user.own(path) } else { Ok(()) }
         })
         .with_context(|| path.display().to_string())?;
     check_owner(path, user.uid)
@@ -201,11 +190,7 @@ fn make_dir(path: &Path, owner: u32) -> anyhow::Result<()> {
 /// In a directory such as /tmp, somebody else may have been faster and laid a trap by this name.
 fn check_owner(path: &Path, owner: u32) -> anyhow::Result<()> {
     let found = fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
-    ensure!(
-        found.is_dir(),
-        "{} is not a directory; remove it and start again",
-        path.display()
-    );
+    ensure!(found.is_dir(), "{} is not a directory; remove it and start again", path.display());
     ensure!(
         found.uid() == owner,
         "{} belongs to user id {}, not {owner}: remove it, or start as the user who made it",
@@ -228,9 +213,7 @@ fn can_name_a_socket(dir: &Path) -> bool {
     let longest = dir.join(format!(".s.PGSQL.{POSTGRES_PORT}"));
     let bytes = longest.as_os_str().as_bytes();
     bytes.len() <= SOCKET_PATH_MAX
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"/-._".contains(byte))
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/-._".contains(byte))
 }
 
 /// The 64-bit FNV-1a hash. The standard library's hashes may change with the compiler, and the

@@ -25,11 +25,7 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
 const DURABLE: &[&str] = &[];
-const FAST: &[&str] = &[
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-];
+const FAST: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
 /// The directory of the programs of one installed Postgres.
 #[derive(Debug)]
@@ -120,15 +116,8 @@ impl Programs {
     async fn is_ready(&self, place: &Place) -> anyhow::Result<bool> {
         let program = self.0.join("pg_isready");
         let mut command = place.user.command(&program, &place.home);
-        command
-            .arg("-q")
-            .arg("-h")
-            .arg(&place.run)
-            .args(["-p", &POSTGRES_PORT.to_string()]);
-        let status = tokio::process::Command::from(command)
-            .status()
-            .await
-            .context("pg_isready")?;
+        command.arg("-q").arg("-h").arg(&place.run).args(["-p", &POSTGRES_PORT.to_string()]);
+        let status = tokio::process::Command::from(command).status().await.context("pg_isready")?;
         Ok(status.success())
     }
 
@@ -145,10 +134,7 @@ impl Programs {
             .args(["--encoding=UTF8", "--locale=C.UTF-8"])
             .args((!options.durable).then_some("--no-sync"))
             .process_group(group.id()?);
-        let output = tokio::process::Command::from(command)
-            .output()
-            .await
-            .context("initdb")?;
+        let output = tokio::process::Command::from(command).output().await.context("initdb")?;
         ensure!(
             output.status.success(),
             "initdb failed, {}: {}",

@@ -35,27 +35,19 @@ impl ServerUser {
     pub(super) fn choose() -> anyhow::Result<Self> {
         let me = rustix::process::geteuid();
         if !me.is_root() {
-            return Ok(Self {
-                uid: me.as_raw(),
-                instead_of_root: None,
-            });
+            return Ok(Self { uid: me.as_raw(), instead_of_root: None });
         }
         let passwd = fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
         let account = ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| passwd.lines().find_map(|line| Account::parse(line, name)))
             .context("Postgres refuses to run as root, and there is no user postgres or nobody")?;
-        Ok(Self {
-            uid: account.uid,
-            instead_of_root: Some(account),
-        })
+        Ok(Self { uid: account.uid, instead_of_root: Some(account) })
     }
 
     /// The name of the user that stands in for root, if one does.
     pub(super) fn instead_of_root(&self) -> Option<&str> {
-        self.instead_of_root
-            .as_ref()
-            .map(|account| account.name.as_str())
+        self.instead_of_root.as_ref().map(|account| account.name.as_str())
     }
 
     /// A command that runs `program` as this user, in `dir`, detached from the terminal.
@@ -111,10 +103,6 @@ impl Account {
         }
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Self {
-            name: name.to_owned(),
-            uid,
-            gid,
-        })
+        Some(Self { name: name.to_owned(), uid, gid })
     }
 }

@@ -88,11 +88,7 @@ pub(super) fn origin<B>(request: &Request<B>) -> Origin {
             .filter(is_plain)
             .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
         ip: peer.map(|peer| peer.ip().to_canonical()),
-        user_agent: header("user-agent")
-            .unwrap_or_default()
-            .chars()
-            .take(MAX_USER_AGENT)
-            .collect(),
+        user_agent: header("user-agent").unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
     }
 }
 

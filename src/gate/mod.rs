@@ -34,6 +34,9 @@ use crate::{error, proto::v1::ErrorReason};
 /// here, and returned either way.
 pub const REQUEST_ID: &str = "x-request-id";
 
+/// What the paths of our own methods start with.
+const OWN_METHODS: &str = "/tenantry.v1.";
+
 /// Puts the gate before the services.
 #[derive(Clone)]
 pub struct GateLayer {
@@ -86,7 +89,7 @@ where
         let origin = metadata::origin(&request);
         let request_id = origin.request_id.clone();
         let method = request.uri().path().to_owned();
-        let span = tracing::info_span!("rpc", %method, %request_id);
+        let span = tracing::info_span!("rpc", method, request_id);
         let started = Instant::now();
         let work = async move {
             let _permit = match layer.in_progress.try_acquire() {
@@ -103,7 +106,7 @@ where
             if let Ok(value) = HeaderValue::from_str(&request_id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
-            log(&response, started);
+            log(&method, &response, started);
             Ok(response)
         };
         Box::pin(logged.instrument(span))
@@ -121,9 +124,7 @@ where
         return Ok(refuse(&error::status(ErrorReason::Internal, "internal error")));
     };
     let response = result?;
-    let bare = Status::from_header_map(response.headers())
-        .as_ref()
-        .and_then(error::with_reason);
+    let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
     Ok(match bare {
         Some(status) => refuse(&status),
         None => response,
@@ -138,8 +139,13 @@ fn overloaded() -> Status {
     error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
 }
 
-fn log(response: &Response<Body>, started: Instant) {
+fn log(method: &str, response: &Response<Body>, started: Instant) {
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
     let micros = started.elapsed().as_micros();
-    tracing::info!(?code, micros, "done");
+    // Probes and reflection would drown the rest.
+    if method.starts_with(OWN_METHODS) {
+        tracing::info!(?code, micros, "done");
+    } else {
+        tracing::debug!(?code, micros, "done");
+    }
 }

@@ -91,10 +91,9 @@ impl Policies {
 
     /// Every method with its policy, by path.
     pub fn iter(&self) -> impl Iterator<Item = MethodPolicy> {
-        self.0.iter().map(|(path, access)| MethodPolicy {
-            path: path.clone(),
-            access: access.clone(),
-        })
+        self.0
+            .iter()
+            .map(|(path, access)| MethodPolicy { path: path.clone(), access: access.clone() })
     }
 }
 

@@ -35,8 +35,7 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let (sender, receiver) = async_channel::bounded(config.queue);
         for _ in 0..config.threads {
-            let scheme =
-                Argon2id::new(config.memory_kib, config.iterations, config.parallelism)?;
+            let scheme = Argon2id::new(config.memory_kib, config.iterations, config.parallelism)?;
             let jobs = receiver.clone();
             thread::Builder::new()
                 .name("password-hashing".into())

@@ -25,9 +25,9 @@ impl<'a> Permission<'a> {
     /// # Errors
     /// INVALID_ARGUMENT naming `field` when it is malformed or has a wildcard.
     pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
-        Self::parse(text).filter(|p| p.resource != "*" && p.action != "*").ok_or_else(|| {
-            Error::field(field, "must be resource:action, each of [a-z0-9_.-]+")
-        })
+        Self::parse(text)
+            .filter(|p| p.resource != "*" && p.action != "*")
+            .ok_or_else(|| Error::field(field, "must be resource:action, each of [a-z0-9_.-]+"))
     }
 
     /// Whether holding this one means holding `wanted`, itself perhaps with
@@ -57,8 +57,21 @@ mod tests {
         }
         let long = format!("{}:read", "a".repeat(1024));
         for bad in [
-            "", ":", "users", "users:", ":read", "Users:READ", "users:read:x", "users:re*d", "*",
-            "users:read\0", "users：read", "users :read", "us*:read", "users:**", &long,
+            "",
+            ":",
+            "users",
+            "users:",
+            ":read",
+            "Users:READ",
+            "users:read:x",
+            "users:re*d",
+            "*",
+            "users:read\0",
+            "users：read",
+            "users :read",
+            "us*:read",
+            "users:**",
+            &long,
         ] {
             assert!(Permission::parse(bad).is_none(), "{bad}");
         }

@@ -13,8 +13,7 @@ use crate::{
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult,
         CheckRequest, CheckResponse, DecisionReason, ListPermissionsRequest,
-        ListPermissionsResponse, PermissionGrant,
-        permission_service_server::PermissionService,
+        ListPermissionsResponse, PermissionGrant, permission_service_server::PermissionService,
     },
     tokens::{Keyring, TokenKind},
 };
@@ -153,7 +152,8 @@ impl Permissions {
     ) -> Result<DecisionReason> {
         let permission = Permission::concrete("permission", &item.permission)?;
         let requested = scope::requested(item.scope.as_ref())?;
-        let (caller, user) = reaching.acting_for(UserId::parse_optional("user_id", &item.user_id)?)?;
+        let (caller, user) =
+            reaching.acting_for(UserId::parse_optional("user_id", &item.user_id)?)?;
         if !read.contains_key(&user) {
             let standing = self.standing_of(caller, user).await?;
             read.insert(user, standing);

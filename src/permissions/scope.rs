@@ -94,9 +94,9 @@ fn json(field: &str, from: &prost_types::Value) -> Result<Value> {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(b)) => Value::Bool(*b),
         Some(Kind::StringValue(s)) => Value::String(s.clone()),
-        Some(Kind::NumberValue(n)) => Value::Number(
-            number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?,
-        ),
+        Some(Kind::NumberValue(n)) => {
+            Value::Number(number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?)
+        }
         Some(Kind::StructValue(s)) => Value::Object(object(field, s)?),
         Some(Kind::ListValue(list)) => {
             Value::Array(list.values.iter().map(|v| json(field, v)).collect::<Result<_>>()?)
@@ -126,9 +126,9 @@ fn to_value(from: &Value) -> prost_types::Value {
         Value::Bool(b) => Kind::BoolValue(*b),
         Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
         Value::String(s) => Kind::StringValue(s.clone()),
-        Value::Array(list) => Kind::ListValue(prost_types::ListValue {
-            values: list.iter().map(to_value).collect(),
-        }),
+        Value::Array(list) => {
+            Kind::ListValue(prost_types::ListValue { values: list.iter().map(to_value).collect() })
+        }
         Value::Object(map) => Kind::StructValue(to_struct(map)),
     };
     prost_types::Value { kind: Some(kind) }

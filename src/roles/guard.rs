@@ -54,7 +54,10 @@ pub fn may_change(standing: &Standing, role: &RoleRow) -> Result<()> {
 /// PERMISSION_DENIED.
 pub fn within_level(standing: &Standing, level: i16) -> Result<()> {
     if i32::from(level) > standing.level() {
-        return Err(Error::refused(ErrorReason::LevelTooHigh, "it stands above the caller's level"));
+        return Err(Error::refused(
+            ErrorReason::LevelTooHigh,
+            "it stands above the caller's level",
+        ));
     }
     Ok(())
 }

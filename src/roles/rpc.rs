@@ -71,8 +71,7 @@ impl RoleService for Roles {
         let name = filter.like("name");
         let mut tx = self.db.begin(caller.tenant()).await?;
         let level = level.map(|level| level as i16);
-        let rows =
-            store::list(&mut tx, caller.tenant(), level, name.as_deref(), &page).await?;
+        let rows = store::list(&mut tx, caller.tenant(), level, name.as_deref(), &page).await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.role_id);
         let roles = rows.into_iter().map(Role::from).collect();
         Ok(Response::new(ListRolesResponse { roles, next_page_token }))
@@ -139,9 +138,9 @@ impl RoleService for Roles {
         let named = UserId::parse_optional("user_id", &message.user_id)?;
         let (caller, user) = match reaching.within() {
             (caller, Reach::Tenant) => (caller, named),
-            (_, Reach::Own(own)) => {
-                reaching.acting_for(named.or(Some(own))).map(|(caller, user)| (caller, Some(user)))?
-            }
+            (_, Reach::Own(own)) => reaching
+                .acting_for(named.or(Some(own)))
+                .map(|(caller, user)| (caller, Some(user)))?,
         };
         let filter = Filter::parse(&message.filter, &["role_name"])?;
         let filter = AssignmentFilter {

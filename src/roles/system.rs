@@ -1,7 +1,12 @@
 //! The roles that come with a tenant.
 
 use super::store::{self, NewRole};
-use crate::{db::TenantTx, error::{Error, Result}, ids::{RoleId, TenantId}, proto::v1::RoleLevel};
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{RoleId, TenantId},
+    proto::v1::RoleLevel,
+};
 
 /// A role that comes with a tenant.
 pub struct SystemRole {
@@ -49,11 +54,7 @@ pub const PLATFORM: &[SystemRole] = &[
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn create(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    roles: &[SystemRole],
-) -> Result<RoleId> {
+pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -> Result<RoleId> {
     let mut first = None;
     for role in roles {
         let permissions: Vec<_> = role.permissions.iter().map(|p| (*p).to_owned()).collect();

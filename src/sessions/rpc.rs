@@ -37,7 +37,8 @@ impl SessionService for Sessions {
     ) -> Result<Response<ListSessionsResponse>, Status> {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
-        let (caller, user) = reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
+        let (caller, user) =
+            reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
         let filter = Filter::parse(&message.filter, &["device_name"])?;
         let scope = ("sessions", caller.tenant(), user, &message.filter);
         let page = listing::page(message.page_size, &message.page_token, &scope)?;

@@ -65,10 +65,6 @@ struct Found {
 
 impl From<Found> for TenantRef {
     fn from(row: Found) -> Self {
-        Self {
-            id: TenantId(row.id),
-            active: row.state == "active",
-            is_platform: row.is_platform,
-        }
+        Self { id: TenantId(row.id), active: row.state == "active", is_platform: row.is_platform }
     }
 }

@@ -117,9 +117,7 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
     sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
         .execute(tx.conn())
         .await?;
-    sqlx::query!("delete from tenants where tenant_id = $1", tenant.0)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
     Ok(())
 }
 

@@ -37,8 +37,12 @@ pub fn paths(dir: &Path) -> KeyPaths {
 /// can't be written.
 pub fn ensure(dir: &Path) -> anyhow::Result<bool> {
     let paths = paths(dir);
-    let files =
-        [&paths.access_private, &paths.access_public, &paths.refresh_private, &paths.refresh_public];
+    let files = [
+        &paths.access_private,
+        &paths.access_public,
+        &paths.refresh_private,
+        &paths.refresh_public,
+    ];
     if files.iter().all(|file| file.exists()) {
         return Ok(false);
     }

@@ -1,0 +1,137 @@
+//! One server for one test.
+
+use std::net::SocketAddr;
+
+use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
+use tenantry::{
+    app::App,
+    config::{Config, SETTINGS, Values},
+    server,
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Client, Cluster, Forge};
+
+/// A running server with a database of its own; it stops when dropped.
+pub struct TestApp {
+    pub addr: SocketAddr,
+    pub channel: Channel,
+    pub database: String,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl TestApp {
+    /// A server with the default settings on a new database.
+    pub async fn spawn() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server on a new database, with settings changed by `adjust`.
+    pub async fn with(adjust: impl FnOnce(&mut Values)) -> Self {
+        let database = Cluster::get().new_database().await;
+        Self::on(&database, adjust).await
+    }
+
+    /// A server on a database that is there: another replica, or the same
+    /// server started again.
+    pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        let mut values = Self::values(database);
+        adjust(&mut values);
+        let config = Config::check(&values).expect("the settings are good");
+        let app = App::build(config).expect("the app builds");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(server::serve(app, listener, async {
+            stopped.await.ok();
+        }));
+        let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
+        let channel = endpoint.connect().await.expect("the server listens");
+        Self {
+            addr,
+            channel,
+            database: database.to_owned(),
+            stop: Some(stop),
+            served: Some(served),
+        }
+    }
+
+    /// The settings that a server of the tests has.
+    pub fn values(database: &str) -> Values {
+        let cluster = Cluster::get();
+        let mut values = Values::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                values.set(setting.name, default);
+            }
+        }
+        let keys = &cluster.keys;
+        for (name, value) in [
+            ("DATABASE_URL", cluster.app_url(database)),
+            ("REDIS_URL", cluster.redis_url()),
+            ("JWT_ACCESS_PRIVATE_KEY_PATH", keys.access_private.display().to_string()),
+            ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
+            ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
+            ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
+            ("DATABASE_MAX_CONNECTIONS", "4".into()),
+            ("SHUTDOWN_GRACE", "2s".into()),
+        ] {
+            values.set(name, value);
+        }
+        values
+    }
+
+    /// Somebody without a token.
+    pub fn anonymous(&self) -> Client {
+        Client::anonymous(self.channel.clone())
+    }
+
+    /// Signs up a tenant with this slug; its administrator, signed in.
+    pub async fn tenant(&self, slug: &str) -> Client {
+        self.anonymous().sign_up_tenant(slug).await
+    }
+
+    /// The platform's first administrator, signed in.
+    pub async fn platform_admin(&self) -> Client {
+        let owner = tenantry::db::Db::connect(&self.owner_url().into(), 1).expect("a pool");
+        let values = Self::values(&self.database);
+        let passwords = tenantry::config::Passwords::check(&values).expect("settings");
+        let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
+        let made = tenantry::provision::platform(&owner, &hasher, "root@platform.test").await;
+        let made = made.expect("postgres").expect("not made before");
+        owner.close().await;
+        self.anonymous().login(&made.tenant, &made.email, &made.password).await
+    }
+
+    /// The database as its owner sees it: everything.
+    pub async fn owner(&self) -> PgConnection {
+        Cluster::get().connect_owner(&self.database).await
+    }
+
+    /// The database as the service's role sees it.
+    pub async fn app_role(&self) -> PgPool {
+        let url = Cluster::get().app_url(&self.database);
+        PgPoolOptions::new().max_connections(1).connect(&url).await.expect("a connection")
+    }
+
+    pub fn owner_url(&self) -> String {
+        Cluster::get().owner_url(&self.database)
+    }
+
+    /// Makes tokens as this server would, and as it never would.
+    pub fn forge(&self) -> Forge {
+        Forge::new(&Cluster::get().keys)
+    }
+
+    /// Stops the server as a signal would, and waits until it has.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+        if let Some(served) = self.served.take() {
+            served.await.expect("no panic").expect("a clean stop");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The Postgres and Redis that all tests of the process share.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tenantry::{
+    dev::{Options, Services},
+    tokens::{KeyPaths, pem},
+};
+
+const TEMPLATE: &str = "tenantry_template";
+
+/// The private servers, the migrated template and the keys.
+pub struct Cluster {
+    services: Services,
+    pub keys: KeyPaths,
+}
+
+impl Cluster {
+    /// Started by the first test that asks; the servers end when the process
+    /// does.
+    pub fn get() -> &'static Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        CLUSTER.get_or_init(|| {
+            let start = || {
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(Self::start())
+            };
+            std::thread::spawn(start).join().expect("the cluster starts")
+        })
+    }
+
+    async fn start() -> Self {
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it");
+        // What an earlier run left is of no use. While another run uses it,
+        // the start below fails and says so.
+        let lock = std::fs::File::open(dir.join("lock"));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            std::fs::remove_dir_all(&dir).expect("the last run's data goes");
+        }
+        let services =
+            Services::start(&dir, Options { durable: false }).await.expect("servers start");
+        let keys = dir.join("keys");
+        pem::ensure(&keys).expect("keys");
+        let cluster = Self { services, keys: pem::paths(&keys) };
+        cluster.create_database(TEMPLATE, "template1").await;
+        let mut owner = cluster.connect_owner(TEMPLATE).await;
+        tenantry::db::migrate(&mut owner, None).await.expect("migrations apply");
+        owner.close().await.expect("the template is left alone");
+        cluster
+    }
+
+    /// A new database with the schema.
+    pub async fn new_database(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("it_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.create_database(&name, TEMPLATE).await;
+        name
+    }
+
+    /// A new database without the schema.
+    pub async fn empty_database(&self, name: &str) {
+        self.create_database(name, "template1").await;
+    }
+
+    async fn create_database(&self, name: &str, template: &str) {
+        let mut admin = self.connect_owner("postgres").await;
+        let statement = format!("create database {name} template {template}");
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut admin).await.expect("a database");
+        admin.close().await.expect("closed");
+    }
+
+    pub async fn connect_owner(&self, database: &str) -> PgConnection {
+        PgConnection::connect(&self.owner_url(database)).await.expect("a connection")
+    }
+
+    /// The URL of the schema's owner, a superuser.
+    pub fn owner_url(&self, database: &str) -> String {
+        self.services.postgres_url("postgres", database)
+    }
+
+    /// The URL of the service's role.
+    pub fn app_url(&self, database: &str) -> String {
+        self.services.postgres_url("tenantry_app", database)
+    }
+
+    pub fn redis_url(&self) -> String {
+        self.services.redis_url()
+    }
+}

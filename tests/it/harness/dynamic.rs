@@ -1,0 +1,95 @@
+//! Calls any method by its descriptor, so that tests cover RPCs that did not
+//! exist when they were written.
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use tonic::{
+    Request, Response, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+};
+
+use super::Client;
+
+/// A method of the API.
+#[derive(Clone)]
+pub struct Method(pub MethodDescriptor);
+
+/// A reply's bytes, as they came.
+pub type RawReply = Result<Response<Vec<u8>>, Status>;
+
+/// Every method of the API, from its own descriptors.
+pub fn methods() -> Vec<Method> {
+    let pool = DescriptorPool::decode(tenantry::proto::DESCRIPTORS).expect("descriptors");
+    let services: Vec<_> =
+        pool.services().filter(|s| s.parent_file().package_name() == "tenantry.v1").collect();
+    services.iter().flat_map(|s| s.methods().map(Method).collect::<Vec<_>>()).collect()
+}
+
+impl Method {
+    /// `/tenantry.v1.UserService/GetUser`
+    pub fn path(&self) -> String {
+        format!("/{}/{}", self.0.parent_service().full_name(), self.0.name())
+    }
+
+    /// An empty request of the method's type.
+    pub fn request(&self) -> DynamicMessage {
+        DynamicMessage::new(self.0.input())
+    }
+
+    /// Calls it with a message.
+    pub async fn call(&self, client: &Client, message: &DynamicMessage) -> RawReply {
+        self.call_raw(client, message.encode_to_vec()).await
+    }
+
+    /// Calls it with whatever bytes.
+    pub async fn call_raw(&self, client: &Client, bytes: Vec<u8>) -> RawReply {
+        let service = tonic::service::interceptor::InterceptedService::new(
+            client.channel.clone(),
+            client.metadata.clone(),
+        );
+        let mut grpc = Grpc::new(service);
+        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let path: PathAndQuery = self.path().parse().expect("a path");
+        grpc.unary(Request::new(bytes), path, RawCodec).await
+    }
+}
+
+/// Passes bytes through.
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put_slice(to, &item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let length = bytes::Buf::remaining(from);
+        Ok(Some(bytes::Buf::copy_to_bytes(from, length).to_vec()))
+    }
+}

@@ -1,0 +1,17 @@
+//! A server per test, in the binary's own wiring.
+//!
+//! [`TestApp::spawn`] gives a test its own database, made from a migrated
+//! template, and a server on a port of its own. All share one Postgres and one
+//! Redis, which end with the test process.
+
+mod app;
+mod client;
+mod cluster;
+mod dynamic;
+mod forge;
+
+pub use app::TestApp;
+pub use client::{Client, PASSWORD, reason, refused};
+pub use cluster::Cluster;
+pub use dynamic::{Method, RawReply, methods};
+pub use forge::Forge;
