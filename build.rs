@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match generate() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            println!("cargo::error={}", error.to_string().replace('\n', " "));
             ExitCode::FAILURE
         }
     }

@@ -139,9 +139,6 @@ fn read_list(
             ("max_items", Value::U64(n)) => {
                 (format!("this.len() <= {n}"), checks::at_most(*n, "item"))
             }
-            ("unique", Value::Bool(true)) if field.kind() == Kind::String => {
-                ("validate::are_distinct(this)".into(), "must not have an item twice".into())
-            }
             ("items", Value::Message(items)) => {
                 let items = read(items, field, false, "repeated.items.", patterns)?;
                 rules.items = Some(Box::new(items));

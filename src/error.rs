@@ -115,13 +115,13 @@ pub fn status(reason: ErrorReason, message: &str) -> Status {
     Status::with_error_details(code, message, details)
 }
 
-/// INVALID_ARGUMENT with every violation of a request's field rules.
+/// `INVALID_ARGUMENT` with every violation of a request's field rules.
 #[must_use]
 pub fn invalid_fields(violations: Violations) -> Status {
     invalid(violations.into_vec())
 }
 
-/// INVALID_ARGUMENT for bytes that are no message of the request's type.
+/// `INVALID_ARGUMENT` for bytes that are no message of the request's type.
 #[must_use]
 pub fn undecodable() -> Status {
     status(ErrorReason::UndecodableMessage, "the bytes are no message of the request's type")
@@ -251,6 +251,6 @@ fn is_outage(error: &sqlx::Error) -> bool {
 fn is_race(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
-        .and_then(|e| e.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

@@ -37,7 +37,7 @@ pub fn fingerprint(request: &impl Message) -> Vec<u8> {
 /// transaction an equal request waits.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when the id was used for another request.
+/// `INVALID_ARGUMENT` when the id was used for another request.
 pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<R>> {
     if key.request_id.is_empty() {
         return Ok(None);

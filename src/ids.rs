@@ -21,7 +21,26 @@ macro_rules! id {
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
+        }
 
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+    };
+}
+
+/// Ids that requests name things by.
+macro_rules! named_in_requests {
+    ($($name:ident),*) => {$(
+        impl $name {
             /// Reads an id from a request's field, which its rules already
             /// require to be a UUID.
             ///
@@ -41,19 +60,7 @@ macro_rules! id {
                 if text.is_empty() { Ok(None) } else { Self::parse(field, text).map(Some) }
             }
         }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self::new()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
-            }
-        }
-    };
+    )*};
 }
 
 id!(
@@ -76,3 +83,5 @@ id!(
     /// A role that a user has.
     AssignmentId
 );
+
+named_in_requests!(UserId, SessionId, RoleId);

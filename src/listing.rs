@@ -32,7 +32,7 @@ pub struct Page {
 /// row security holds whatever the id is.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when the token was not made for this request.
+/// `INVALID_ARGUMENT` when the token was not made for this request.
 pub fn page(size: i32, token: &str, request: &impl Debug) -> Result<Page> {
     let size = match i64::from(size) {
         0 => DEFAULT_SIZE,
@@ -91,7 +91,7 @@ impl Filter {
     /// Reads a filter on these fields.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when it is malformed, or names another field or one
+    /// `INVALID_ARGUMENT` when it is malformed, or names another field or one
     /// twice.
     pub fn parse(text: &str, fields: &[&str]) -> Result<Self> {
         let mut conditions = BTreeMap::new();
@@ -136,7 +136,7 @@ impl Filter {
     /// enum's prefix.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when the enum has no such value.
+    /// `INVALID_ARGUMENT` when the enum has no such value.
     pub fn choice<E>(
         &self,
         field: &str,

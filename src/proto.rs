@@ -3,13 +3,13 @@
 pub mod codec;
 
 /// The messages, clients and servers of the API.
-#[allow(clippy::all, clippy::pedantic, missing_docs)]
+#[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("tenantry.v1");
 }
 
 /// The messages' field rules, from their annotations.
-#[allow(clippy::all, clippy::pedantic, deprecated, unused_variables)]
+#[expect(clippy::all, unused_variables, reason = "generated")]
 mod rules {
     use crate::{
         proto::v1,

@@ -66,7 +66,7 @@ pub async fn platform(
     .context("can't make the platform tenant; is this the schema's owner?")?;
     let admin = system::create(&mut tx, id, system::PLATFORM).await?;
     finish(tx, id, admin, email, &hash).await?;
-    Ok(Some(credentials(PLATFORM, email, password)))
+    Ok(Some(credentials(PLATFORM, email, &password)))
 }
 
 /// Makes the demo tenant and its administrator; `None` when it is there
@@ -93,7 +93,7 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     role.permissions = DEMO_PERMISSIONS.iter().map(|p| (*p).to_owned()).collect();
     roles::store::update(&mut tx, &role).await?;
     finish(tx, id, admin, email, &hash).await?;
-    Ok(Some(credentials(DEMO, email, password)))
+    Ok(Some(credentials(DEMO, email, &password)))
 }
 
 /// Gives the user with this email a new password, and ends its sessions.
@@ -116,7 +116,7 @@ pub async fn reset_password(
     let event = Event::new("password_reset").target(user.0);
     audit::record(&mut tx, found.id, &operator(), event).await?;
     tx.commit().await?;
-    Ok(credentials(tenant, email, password))
+    Ok(credentials(tenant, email, &password))
 }
 
 async fn finish(
@@ -135,7 +135,7 @@ async fn finish(
     tx.commit().await
 }
 
-fn credentials(tenant: &str, email: &str, password: SecretString) -> Credentials {
+fn credentials(tenant: &str, email: &str, password: &SecretString) -> Credentials {
     Credentials {
         tenant: tenant.to_owned(),
         email: email.to_owned(),

@@ -142,10 +142,8 @@ async fn watch_readiness(db: Db, health: HealthReporter) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let status = match db.is_up().await {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
+        let status =
+            if db.is_up().await { ServingStatus::Serving } else { ServingStatus::NotServing };
         report(&health, status).await;
     }
 }

@@ -31,7 +31,7 @@ impl<'a> Mask<'a> {
     /// Reads a mask over these fields.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when it names another field.
+    /// `INVALID_ARGUMENT` when it names another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
         let known = |path: &String| path == "*" || fields.contains(&path.as_str());
@@ -46,7 +46,7 @@ impl<'a> Mask<'a> {
     /// names it, or without a mask when it is set.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when the mask names it and it is not set.
+    /// `INVALID_ARGUMENT` when the mask names it and it is not set.
     pub fn take<T>(&self, field: &str, value: Option<T>) -> Result<Option<T>> {
         match self.0 {
             Some(paths) if paths.iter().any(|path| path == field) => match value {

@@ -4,16 +4,13 @@
 //! `build.rs` turns them into a [`Validate`] for each message, with the same
 //! meaning. A message that breaks no rule costs no allocation.
 
-use std::{collections::HashSet, fmt, sync::LazyLock};
+use std::{fmt, sync::LazyLock};
 
 use regex::Regex;
 
 /// How many violations are kept: a status travels in headers, and clients
 /// refuse more than 8 KiB of those.
 const MAX_KEPT: usize = 32;
-
-/// Lists up to this long are compared pairwise, which needs no allocation.
-const FEW: usize = 16;
 
 /// A message whose fields have rules.
 pub trait Validate {
@@ -133,16 +130,6 @@ pub fn is_email(text: &str) -> bool {
     matches(&EMAIL, text)
 }
 
-/// Whether no item is there twice.
-#[must_use]
-pub fn are_distinct(items: &[String]) -> bool {
-    if items.len() <= FEW {
-        return items.iter().enumerate().all(|(index, item)| !items[..index].contains(item));
-    }
-    let mut seen = HashSet::with_capacity(items.len());
-    items.iter().all(|item| seen.insert(item))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,16 +209,6 @@ mod tests {
             &format!("a@{label}a"),
         ] {
             assert!(!is_email(wrong), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn distinct_items_in_short_and_long_lists() {
-        for length in [0, 1, FEW, FEW + 1, 1000] {
-            let mut items: Vec<_> = (0..length).map(|number| number.to_string()).collect();
-            assert!(are_distinct(&items), "{length}");
-            items.extend(items.last().cloned());
-            assert_eq!(are_distinct(&items), length == 0, "{length}");
         }
     }
 }

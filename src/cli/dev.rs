@@ -173,12 +173,11 @@ async fn provision(
     }
     let hasher = bootstrap::hasher(values)?;
     let (owner, app) = (Db::connect(owner, 1)?, Db::connect(app, 1)?);
-    let platform = match provision::platform(&owner, &hasher, PLATFORM_EMAIL).await? {
-        Some(made) => made,
-        None => {
-            let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
-            provision::reset_password(&app, &hasher, tenant, email).await?
-        }
+    let platform = if let Some(made) = provision::platform(&owner, &hasher, PLATFORM_EMAIL).await? {
+        made
+    } else {
+        let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
+        provision::reset_password(&app, &hasher, tenant, email).await?
     };
     let email = bootstrap::DEMO_EMAIL;
     let demo: Credentials = match provision::demo(&app, &hasher, email).await? {

@@ -30,9 +30,10 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
     let dir = matches.get_one::<PathBuf>("dir").context("no folder")?;
     if name == "generate" {
-        match pem::ensure(dir)? {
-            true => println!("made keys in {}", dir.display()),
-            false => println!("keys are in {} already", dir.display()),
+        if pem::ensure(dir)? {
+            println!("made keys in {}", dir.display());
+        } else {
+            println!("keys are in {} already", dir.display());
         }
     }
     let keyring = Keyring::load(&pem::paths(dir), "", "")?;

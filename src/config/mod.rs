@@ -13,7 +13,7 @@ pub use values::Values;
 use crate::tokens::KeyPaths;
 use values::Reader;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// All that `serve` needs to know.
 pub struct Config {

@@ -141,7 +141,7 @@ impl Reaching {
     /// names none.
     ///
     /// # Errors
-    /// PERMISSION_DENIED for another user without the permission.
+    /// `PERMISSION_DENIED` for another user without the permission.
     pub fn acting_for(&self, user: Option<UserId>) -> Result<(&Caller, UserId)> {
         let user = user.unwrap_or(self.caller.user);
         match self.reach {

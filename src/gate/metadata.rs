@@ -22,7 +22,7 @@ const MAX_USER_AGENT: usize = 300;
 /// The tenant that the metadata names, by id or slug; `None` when it names none.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when it names one twice, in both headers, or by something
+/// `INVALID_ARGUMENT` when it names one twice, in both headers, or by something
 /// that can be neither an id nor a slug.
 pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
     if TENANT.iter().any(|name| headers.contains_key(format!("{name}-bin"))) {
@@ -81,7 +81,11 @@ pub(super) fn origin<B>(request: &Request<B>) -> Origin {
     let extensions = request.extensions();
     let peer = extensions
         .get::<TcpConnectInfo>()
-        .or_else(|| extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(|tls| tls.get_ref()))
+        .or_else(|| {
+            extensions
+                .get::<TlsConnectInfo<TcpConnectInfo>>()
+                .map(tonic::transport::server::TlsConnectInfo::get_ref)
+        })
         .and_then(TcpConnectInfo::remote_addr);
     Origin {
         request_id: header(REQUEST_ID)

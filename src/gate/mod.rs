@@ -92,9 +92,8 @@ where
         let span = tracing::info_span!("rpc", method, request_id);
         let started = Instant::now();
         let work = async move {
-            let _permit = match layer.in_progress.try_acquire() {
-                Ok(permit) => permit,
-                Err(_) => return Ok(refuse(&overloaded())),
+            let Ok(_permit) = layer.in_progress.try_acquire() else {
+                return Ok(refuse(&overloaded()));
             };
             match layer.keeper.admit(&mut request, origin).await {
                 Ok(()) => forward(inner, request).await,

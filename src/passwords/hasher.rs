@@ -47,7 +47,7 @@ impl Hasher {
     /// The PHC string to keep for a normalised password.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED at once when the queue is full.
+    /// `RESOURCE_EXHAUSTED` at once when the queue is full.
     pub async fn hash(&self, password: SecretString) -> Result<String> {
         self.run(move |scheme| scheme.hash(password.expose_secret().as_bytes())).await
     }
@@ -57,7 +57,7 @@ impl Hasher {
     /// can't be told from a wrong password by the time it takes.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED at once when the queue is full.
+    /// `RESOURCE_EXHAUSTED` at once when the queue is full.
     pub async fn verify(&self, password: SecretString, kept: Option<String>) -> Result<Outcome> {
         self.run(move |scheme| {
             let password = password.expose_secret().as_bytes();

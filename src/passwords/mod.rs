@@ -27,7 +27,7 @@ pub fn normalise(password: &str) -> SecretString {
 /// the tenant's, which can only ask for more.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field`, with the reason.
+/// `INVALID_ARGUMENT` naming `field`, with the reason.
 pub fn check_in(
     tenant: &TenantRow,
     password: &SecretString,

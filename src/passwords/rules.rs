@@ -23,7 +23,7 @@ const SERVICE: &str = "tenantry";
 /// Checks a normalised password. Its greatest length is a rule of the proto.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field`, with the reason.
+/// `INVALID_ARGUMENT` naming `field`, with the reason.
 pub fn check(field: &str, password: &SecretString, context: &Context<'_>) -> Result<()> {
     let password = password.expose_secret();
     if password.chars().count() < context.min_length {

@@ -23,7 +23,7 @@ impl<'a> Permission<'a> {
     /// Reads a permission that a Check may ask for.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT naming `field` when it is malformed or has a wildcard.
+    /// `INVALID_ARGUMENT` naming `field` when it is malformed or has a wildcard.
     pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
         Self::parse(text)
             .filter(|p| p.resource != "*" && p.action != "*")

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, Permission, Scope, Standing, decide::decide, scope};
@@ -134,7 +134,7 @@ impl Permissions {
                 Ok(BatchCheckResult {
                     correlation_id,
                     error: Some(BatchCheckError {
-                        code: Code::from(status.code()) as i32,
+                        code: status.code() as i32,
                         message: status.message().to_owned(),
                     }),
                     ..BatchCheckResult::default()
@@ -154,9 +154,9 @@ impl Permissions {
         let requested = scope::requested(item.scope.as_ref())?;
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &item.user_id)?)?;
-        if !read.contains_key(&user) {
+        if let std::collections::hash_map::Entry::Vacant(e) = read.entry(user) {
             let standing = self.standing_of(caller, user).await?;
-            read.insert(user, standing);
+            e.insert(standing);
         }
         let standing = read.get(&user).and_then(Option::as_ref);
         Ok(decide(standing, &permission, &requested))

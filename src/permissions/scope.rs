@@ -38,7 +38,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 /// A request's scope; empty when unset. Any JSON may be in it.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when a number is no JSON number (NaN, infinite).
+/// `INVALID_ARGUMENT` when a number is no JSON number (NaN, infinite).
 pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
     scope.map_or_else(|| Ok(Scope::new()), |scope| object("scope", scope))
 }
@@ -47,7 +47,7 @@ pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
 /// everywhere.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when a value is no string, number, bool, or list of those,
+/// `INVALID_ARGUMENT` when a value is no string, number, bool, or list of those,
 /// or there are too many of them.
 pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
     let Some(scope) = scope.filter(|scope| !scope.fields.is_empty()) else { return Ok(None) };
@@ -84,7 +84,7 @@ fn is_plain(value: &Value) -> bool {
 /// A protobuf Struct as a JSON object.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field` when a number is no JSON number.
+/// `INVALID_ARGUMENT` naming `field` when a number is no JSON number.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
     from.fields.iter().map(|(key, value)| Ok((key.clone(), json(field, value)?))).collect()
 }

@@ -8,6 +8,7 @@ use crate::proto::v1::RoleLevel;
 
 /// All that a decision about a subject depends on.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, read at once")]
 pub struct Standing {
     /// The tenant's slug.
     pub tenant_slug: String,

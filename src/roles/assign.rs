@@ -27,8 +27,8 @@ pub(super) struct Assignment {
 /// Gives a role to a user.
 ///
 /// # Errors
-/// NOT_FOUND when the tenant lacks either, PERMISSION_DENIED when the caller may
-/// not give it, ALREADY_EXISTS when the user has it with this scope.
+/// `NOT_FOUND` when the tenant lacks either, `PERMISSION_DENIED` when the caller may
+/// not give it, `ALREADY_EXISTS` when the user has it with this scope.
 pub(super) async fn assign(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -66,8 +66,8 @@ pub(super) async fn assign(
 /// scope.
 ///
 /// # Errors
-/// NOT_FOUND when there is none, PERMISSION_DENIED for a role or user above the
-/// caller's level, FAILED_PRECONDITION for the last administrator's.
+/// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a role or user above the
+/// caller's level, `FAILED_PRECONDITION` for the last administrator's.
 pub(super) async fn unassign(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -20,7 +20,7 @@ const ADMIN_LEVEL: i16 = RoleLevel::OrgAdmin as i16;
 /// the caller does not hold.
 ///
 /// # Errors
-/// PERMISSION_DENIED.
+/// `PERMISSION_DENIED`.
 pub fn may_grant(standing: &Standing, level: i16, permissions: &[String]) -> Result<()> {
     within_level(standing, level)?;
     if permissions.iter().all(|permission| standing.holds(permission)) {
@@ -35,7 +35,7 @@ pub fn may_grant(standing: &Standing, level: i16, permissions: &[String]) -> Res
 /// Checks that a role, as it is, may be changed by the caller.
 ///
 /// # Errors
-/// PERMISSION_DENIED for a role above the caller's level, and for a system role
+/// `PERMISSION_DENIED` for a role above the caller's level, and for a system role
 /// unless the caller administers the platform.
 pub fn may_change(standing: &Standing, role: &RoleRow) -> Result<()> {
     within_level(standing, role.level)?;
@@ -51,7 +51,7 @@ pub fn may_change(standing: &Standing, role: &RoleRow) -> Result<()> {
 /// Checks that a level is not above the caller's own.
 ///
 /// # Errors
-/// PERMISSION_DENIED.
+/// `PERMISSION_DENIED`.
 pub fn within_level(standing: &Standing, level: i16) -> Result<()> {
     if i32::from(level) > standing.level() {
         return Err(Error::refused(
@@ -65,7 +65,7 @@ pub fn within_level(standing: &Standing, level: i16) -> Result<()> {
 /// Checks that a user, by its highest role, is not above the caller's level.
 ///
 /// # Errors
-/// PERMISSION_DENIED.
+/// `PERMISSION_DENIED`.
 pub async fn user_within_level(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -100,7 +100,7 @@ impl AdminGuard {
     /// that two administrators can't remove each other.
     ///
     /// # Errors
-    /// NOT_FOUND when the tenant was deleted.
+    /// `NOT_FOUND` when the tenant was deleted.
     pub async fn watch(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
         crate::tenants::store::lock(tx, tenant).await?;
         Ok(Self { tenant, before: count(tx, tenant.0).await? })
@@ -109,7 +109,7 @@ impl AdminGuard {
     /// After the change.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION when it took the last administrator.
+    /// `FAILED_PRECONDITION` when it took the last administrator.
     pub async fn check(self, tx: &mut TenantTx) -> Result<()> {
         if self.before > 0 && count(tx, self.tenant.0).await? == 0 {
             return Err(Error::refused(

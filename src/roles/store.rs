@@ -51,7 +51,7 @@ pub struct RoleRow {
 /// Writes a role.
 ///
 /// # Errors
-/// ALREADY_EXISTS when the tenant has one of this name.
+/// `ALREADY_EXISTS` when the tenant has one of this name.
 pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
@@ -76,7 +76,7 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> R
 /// A role of the tenant.
 ///
 /// # Errors
-/// NOT_FOUND when the tenant has no such role.
+/// `NOT_FOUND` when the tenant has no such role.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<RoleRow> {
     sqlx::query_as!(
         RoleRow,
@@ -97,7 +97,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Ro
 /// ends.
 ///
 /// # Errors
-/// NOT_FOUND when the tenant has no such role.
+/// `NOT_FOUND` when the tenant has no such role.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<RoleRow> {
     sqlx::query_as!(
         RoleRow,
@@ -165,7 +165,7 @@ pub async fn list(
 /// Writes what has changed of a locked role.
 ///
 /// # Errors
-/// ALREADY_EXISTS when the tenant has another role of the new name.
+/// `ALREADY_EXISTS` when the tenant has another role of the new name.
 pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
@@ -190,7 +190,7 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
 /// Deletes a locked role, with assignments that have ended.
 ///
 /// # Errors
-/// FAILED_PRECONDITION while somebody has it.
+/// `FAILED_PRECONDITION` while somebody has it.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<()> {
     sqlx::query!(
         r#"
@@ -248,7 +248,7 @@ pub struct AssignmentRow {
 /// Writes an assignment, in the place of one with the same key that has ended.
 ///
 /// # Errors
-/// ALREADY_EXISTS when the user has the role with this scope.
+/// `ALREADY_EXISTS` when the user has the role with this scope.
 pub async fn insert_assignment(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -33,7 +33,7 @@ pub struct NewTenant<'a> {
 /// Makes the tenant, and returns its `org_admin` role.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for settings that make no sense, ALREADY_EXISTS when the
+/// `INVALID_ARGUMENT` for settings that make no sense, `ALREADY_EXISTS` when the
 /// slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.server_min_length)?;

@@ -34,7 +34,7 @@ impl Known {
 /// Checks settings before they are stored.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for each known key with a wrong value, or too much text.
+/// `INVALID_ARGUMENT` for each known key with a wrong value, or too much text.
 pub fn check(settings: &Map<String, Value>, server_min_length: usize) -> Result<()> {
     let mut wrong = Vec::new();
     let mut note = |key: &str, text: String| wrong.push((format!("settings.{key}"), text));

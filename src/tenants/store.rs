@@ -55,7 +55,7 @@ pub async fn insert(
 /// The transaction's tenant.
 ///
 /// # Errors
-/// NOT_FOUND when it was deleted.
+/// `NOT_FOUND` when it was deleted.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
@@ -73,7 +73,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
 /// The transaction's tenant, locked against other changes until it ends.
 ///
 /// # Errors
-/// NOT_FOUND when it was deleted.
+/// `NOT_FOUND` when it was deleted.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,

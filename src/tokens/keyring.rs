@@ -61,7 +61,6 @@ pub struct TokenContent {
 
 /// One key pair, bound to one kind of token and one algorithm.
 struct Key {
-    kind: TokenKind,
     kid: String,
     audience: String,
     encoding: EncodingKey,
@@ -86,15 +85,9 @@ impl Keyring {
     /// public key is not its private key's, or both pairs are the same. No
     /// error repeats key bytes.
     pub fn load(paths: &KeyPaths, issuer: &str, audience: &str) -> anyhow::Result<Self> {
-        let access = Key::load(
-            TokenKind::Access,
-            &paths.access_private,
-            &paths.access_public,
-            issuer,
-            audience.to_owned(),
-        )?;
+        let access =
+            Key::load(&paths.access_private, &paths.access_public, issuer, audience.to_owned())?;
         let refresh = Key::load(
-            TokenKind::Refresh,
             &paths.refresh_private,
             &paths.refresh_public,
             issuer,
@@ -185,13 +178,7 @@ impl Keyring {
 }
 
 impl Key {
-    fn load(
-        kind: TokenKind,
-        private: &Path,
-        public: &Path,
-        issuer: &str,
-        audience: String,
-    ) -> anyhow::Result<Self> {
+    fn load(private: &Path, public: &Path, issuer: &str, audience: String) -> anyhow::Result<Self> {
         let private_pem = read(private)?;
         let encoding = EncodingKey::from_rsa_pem(private_pem.expose_secret())
             .ok()
@@ -207,14 +194,14 @@ impl Key {
         let published = Jwk::from_decoding_key(&decoding, Some(Algorithm::RS256))
             .ok()
             .with_context(|| format!("{} is no RSA public key", public.display()))?;
-        let kid = thumbprint(&own)?;
+        let id = thumbprint(&own)?;
         ensure!(
-            kid == thumbprint(&published)?,
+            id == thumbprint(&published)?,
             "{} is not the public key of {}",
             public.display(),
             private.display()
         );
-        let jwk = public_jwk(&own, &kid)
+        let jwk = public_jwk(&own, &id)
             .with_context(|| format!("{} can't be used", private.display()))?;
 
         let mut validation = Validation::new(Algorithm::RS256);
@@ -223,13 +210,7 @@ impl Key {
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[&audience]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Ok(Self { kind, kid, audience, encoding, decoding, validation, jwk })
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("kind", &self.kind).field("kid", &self.kid).finish()
+        Ok(Self { kid: id, audience, encoding, decoding, validation, jwk })
     }
 }
 

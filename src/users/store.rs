@@ -37,7 +37,7 @@ pub struct UserRow {
 /// Writes a user.
 ///
 /// # Errors
-/// ALREADY_EXISTS when the tenant has one with this email.
+/// `ALREADY_EXISTS` when the tenant has one with this email.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -67,7 +67,7 @@ pub async fn insert(
 /// A user of the tenant.
 ///
 /// # Errors
-/// NOT_FOUND when the tenant has no such user.
+/// `NOT_FOUND` when the tenant has no such user.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
     sqlx::query_as!(
         UserRow,
@@ -88,7 +88,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
 /// ends.
 ///
 /// # Errors
-/// NOT_FOUND when the tenant has no such user.
+/// `NOT_FOUND` when the tenant has no such user.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
     sqlx::query_as!(
         UserRow,
@@ -184,7 +184,7 @@ pub async fn list(
 /// Writes what has changed of a locked user.
 ///
 /// # Errors
-/// ALREADY_EXISTS when the tenant has another user with the new email.
+/// `ALREADY_EXISTS` when the tenant has another user with the new email.
 pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
     let row = sqlx::query_as!(
         UserRow,

@@ -3,4 +3,5 @@
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
 mod auth;
+mod dev;
 mod harness;

@@ -1,11 +1,6 @@
 //! The private Postgres and Redis: kept apart, kept across starts, and never left running.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use tempfile::tempdir;
 use tenantry::dev::{Options, Services};
@@ -21,9 +16,7 @@ const FAST: Options = Options { durable: false };
 async fn redis(services: &Services, command: &str) -> anyhow::Result<String> {
     let url = services.redis_url();
     let mut stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await?;
-    stream
-        .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
-        .await?;
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await?;
     Ok(reply)
@@ -60,10 +53,7 @@ async fn a_second_start_in_the_same_place_is_refused() -> anyhow::Result<()> {
     };
     let message = error.to_string();
     assert!(message.starts_with("already running from"), "{message}");
-    assert!(
-        message.ends_with(&format!("pid {}", std::process::id())),
-        "{message}"
-    );
+    assert!(message.ends_with(&format!("pid {}", std::process::id())), "{message}");
     assert!(redis(&services, "PING").await?.contains("PONG"));
     services.stop().await
 }
@@ -76,44 +66,6 @@ async fn dropping_ends_the_servers_and_the_next_start_waits_for_that() -> anyhow
     let limit = Duration::from_secs(10);
     tokio::time::timeout(limit, gone(&dir.path().join("data/postmaster.pid"))).await?;
     tokio::time::timeout(limit, gone(&dir.path().join("run/redis.sock"))).await?;
-    Ok(())
-}
-
-/// Names the directory to `hold_until_killed`.
-const HOLD_DIR: &str = "TENANTRY_TEST_HOLD_DIR";
-
-#[tokio::test]
-#[ignore = "runs in a process of its own, started by killing_the_process_ends_the_servers"]
-async fn hold_until_killed() -> anyhow::Result<()> {
-    let Some(dir) = env::var_os(HOLD_DIR) else {
-        return Ok(());
-    };
-    let _services = Services::start(Path::new(&dir), FAST).await?;
-    std::future::pending().await
-}
-
-#[tokio::test]
-async fn killing_the_process_ends_the_servers() -> anyhow::Result<()> {
-    let dir = tempdir()?;
-    let socket = dir.path().join("run/redis.sock");
-    let pid_file = dir.path().join("data/postmaster.pid");
-    let mut holder = Command::new(env::current_exe()?)
-        .args(["--ignored", "--exact", "dev::hold_until_killed"])
-        .env(HOLD_DIR, dir.path())
-        .stdout(Stdio::null())
-        .spawn()?;
-    let limit = Duration::from_secs(30);
-    let both = async {
-        while !socket.exists() || !pid_file.exists() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let started = tokio::time::timeout(limit, both).await;
-    holder.kill()?;
-    holder.wait()?;
-    started?;
-    tokio::time::timeout(limit, gone(&pid_file)).await?;
-    tokio::time::timeout(limit, gone(&socket)).await?;
     Ok(())
 }
 
@@ -146,10 +98,7 @@ async fn sockets_move_when_the_path_is_too_long_for_them() -> anyhow::Result<()>
     assert!(!services.notes().is_empty());
     assert!(redis(&services, "PING").await?.contains("PONG"));
     let url = services.postgres_url("a user", "a/database");
-    assert!(
-        url.starts_with("postgres://a%20user@localhost:5432/a%2Fdatabase?host=%2F"),
-        "{url}"
-    );
+    assert!(url.starts_with("postgres://a%20user@localhost:5432/a%2Fdatabase?host=%2F"), "{url}");
     services.stop().await?;
     for link in ["moved-sockets", "moved-data"] {
         if let Ok(target) = fs::read_link(long.join(link)) {

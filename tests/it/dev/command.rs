@@ -1,0 +1,143 @@
+//! `tenantry dev`: one command that serves, and leaves nothing behind.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tempfile::tempdir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::{sleep, timeout},
+};
+use tonic::transport::Endpoint;
+
+use crate::harness::{Client, Cluster};
+
+/// A `tenantry dev` that serves.
+struct Dev {
+    process: Child,
+    output: Lines<BufReader<ChildStdout>>,
+    said: Vec<String>,
+    addr: String,
+}
+
+impl Dev {
+    async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        command.arg("dev").env_clear().env("PATH", std::env::var("PATH").expect("PATH"));
+        command.env("DEV_DIR", dir).env("GRPC_ADDR", "127.0.0.1:0").envs(settings.iter().copied());
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        let mut dev = Self { process, output, said: Vec::new(), addr: String::new() };
+        timeout(Duration::from_secs(60), dev.wait_until_it_serves()).await.expect("it serves");
+        dev
+    }
+
+    async fn wait_until_it_serves(&mut self) {
+        while let Some(line) = self.output.next_line().await.expect("its output") {
+            if let Some(rest) = line.strip_prefix("serving gRPC on ") {
+                self.addr = rest.split(';').next().expect("an address").to_owned();
+                return;
+            }
+            self.said.push(line);
+        }
+        panic!("it ended, having said {:?}", self.said);
+    }
+
+    async fn sign_in(&self, dir: &Path, who: &str) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addr)).expect("a URL");
+        let channel = endpoint.connect().await.expect("it listens");
+        let file = fs::read_to_string(dir.join("credentials.json")).expect("credentials");
+        let all: Value = serde_json::from_str(&file).expect("JSON");
+        let text = |key: &str| all[who][key].as_str().expect("text").to_owned();
+        Client::anonymous(channel).login(&text("tenant"), &text("email"), &text("password")).await
+    }
+
+    /// Interrupts it as Ctrl-C does, and waits for its end.
+    async fn interrupt(mut self) {
+        let pid = self.process.id().expect("it runs").to_string();
+        let killed = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill");
+        assert!(killed.success());
+        let ended = timeout(Duration::from_secs(20), self.process.wait()).await;
+        assert!(ended.expect("it ends").expect("a status").success());
+    }
+}
+
+/// Waits until the servers in a folder are gone.
+async fn servers_gone(dir: &Path) {
+    let traces = [dir.join("data/postmaster.pid"), dir.join("run/redis.sock")];
+    let gone = async {
+        while traces.iter().any(|trace| trace.exists()) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), gone).await.expect("the servers end");
+}
+
+#[tokio::test]
+async fn a_newcomer_signs_in_with_the_credentials_that_it_writes() {
+    let dir = tempdir().expect("a folder");
+    let dev = Dev::start(dir.path(), &[]).await;
+
+    let mode = fs::metadata(dir.path().join("credentials.json")).expect("a file").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    let demo = dev.sign_in(dir.path(), "demo_admin").await;
+    assert_eq!((demo.slug.as_str(), demo.email.as_str()), ("demo", "admin@demo.local"));
+    let platform = dev.sign_in(dir.path(), "platform_admin").await;
+    assert_eq!(platform.slug, "platform");
+    assert!(dev.said.iter().any(|line| line.contains("grpcurl -plaintext")), "{:?}", dev.said);
+
+    dev.interrupt().await;
+    servers_gone(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_kill_leaves_no_server_and_the_next_start_has_the_data() {
+    let dir = tempdir().expect("a folder");
+    let mut dev = Dev::start(dir.path(), &[]).await;
+    let demo = dev.sign_in(dir.path(), "demo_admin").await;
+    let user = demo.create_user("kept@demo.test").await;
+    let credentials = fs::read(dir.path().join("credentials.json")).expect("credentials");
+    dev.process.kill().await.expect("it is killed");
+    servers_gone(dir.path()).await;
+
+    let dev = Dev::start(dir.path(), &[]).await;
+    let now = fs::read(dir.path().join("credentials.json")).expect("credentials");
+    assert_eq!(credentials, now);
+    let demo = dev.sign_in(dir.path(), "demo_admin").await;
+    let request = tenantry::proto::v1::GetUserRequest { user_id: user };
+    demo.users().get_user(request).await.expect("the user is still there");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn lost_credentials_are_made_anew() {
+    let dir = tempdir().expect("a folder");
+    Dev::start(dir.path(), &[]).await.interrupt().await;
+    fs::remove_file(dir.path().join("credentials.json")).expect("removed");
+
+    let dev = Dev::start(dir.path(), &[]).await;
+    dev.sign_in(dir.path(), "demo_admin").await;
+    dev.sign_in(dir.path(), "platform_admin").await;
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn stores_that_are_given_are_used_and_not_stopped() {
+    let dir = tempdir().expect("a folder");
+    let cluster = Cluster::get();
+    cluster.empty_database("given_to_dev").await;
+    let (postgres, redis) = (cluster.owner_url("given_to_dev"), cluster.redis_url());
+    let settings = [("DATABASE_URL", postgres.as_str()), ("REDIS_URL", redis.as_str())];
+
+    let dev = Dev::start(dir.path(), &settings).await;
+    assert!(!dir.path().join("data").exists(), "no private server");
+    dev.sign_in(dir.path(), "demo_admin").await;
+    dev.interrupt().await;
+    cluster.connect_owner("given_to_dev").await;
+}
