@@ -8,11 +8,12 @@
 //! Dependencies point downward only:
 //!
 //! ```text
-//! cli -> server -> <feature>/rpc -> <feature>/<operation> -> <feature>/store -> db
-//!           \----> gate -> permissions/engine, sessions, tenants, tokens     -> db, redis
+//! cli -> app, server -> <feature>/rpc -> <feature>/<operation> -> <feature>/store -> db
+//!                 \---> gate -> permissions/engine, sessions/cache, tenants, tokens -> db, redis
 //! ```
 //!
-//! Nothing below an `rpc.rs` imports [`gate`]: operations take plain ids.
+//! Operations take the gate's types, as proof that a call was admitted; stores,
+//! the engine, tokens, passwords and everything else below never do.
 
 pub mod app;
 mod audit;

@@ -90,11 +90,14 @@ where
         let request_id = origin.request_id.clone();
         let method = request.uri().path().to_owned();
         let span = tracing::info_span!("rpc", method, request_id);
+        let is_own = method.starts_with(OWN_METHODS);
         let started = Instant::now();
         let work = async move {
-            let Ok(_permit) = layer.in_progress.try_acquire() else {
+            // A probe that was refused for load would have the server restarted.
+            let permit = layer.in_progress.try_acquire();
+            if permit.is_err() && is_own {
                 return Ok(refuse(&overloaded()));
-            };
+            }
             match layer.keeper.admit(&mut request, origin).await {
                 Ok(()) => forward(inner, request).await,
                 Err(refusal) => Ok(refuse(&Status::from(refusal))),
@@ -105,7 +108,7 @@ where
             if let Ok(value) = HeaderValue::from_str(&request_id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
-            log(&method, &response, started);
+            log(is_own, &response, started);
             Ok(response)
         };
         Box::pin(logged.instrument(span))
@@ -138,11 +141,11 @@ fn overloaded() -> Status {
     error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
 }
 
-fn log(method: &str, response: &Response<Body>, started: Instant) {
+fn log(is_own: bool, response: &Response<Body>, started: Instant) {
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
     let micros = started.elapsed().as_micros();
     // Probes and reflection would drown the rest.
-    if method.starts_with(OWN_METHODS) {
+    if is_own {
         tracing::info!(?code, micros, "done");
     } else {
         tracing::debug!(?code, micros, "done");

@@ -1,20 +1,68 @@
 //! Gives roles to users and takes them away.
 
 use aws_lc_rs::digest;
+use prost_types::Timestamp;
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
+    assignments::{self, AssignmentRow, NewAssignment},
     guard::{self, AdminGuard},
-    store::{self, AssignmentRow, NewAssignment},
+    rpc::{Roles, finish},
+    store,
 };
 use crate::{
+    audit::Event,
+    clock,
     db::TenantTx,
     error::{Error, Result},
+    gate::Caller,
+    idempotency::{self, Key},
     ids::{AssignmentId, RoleId, TenantId, UserId},
-    permissions::{Scope, Standing},
+    permissions::{Scope, Standing, scope},
+    proto::v1::{AssignRoleRequest, AssignRoleResponse},
     users,
 };
+
+impl Roles {
+    pub(super) async fn assign(
+        &self,
+        caller: &Caller,
+        message: AssignRoleRequest,
+    ) -> Result<AssignRoleResponse> {
+        let tenant = caller.tenant();
+        let key = Key {
+            tenant,
+            actor: Some(caller.user()),
+            method: "AssignRole",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
+        let wanted = Assignment {
+            user: UserId::parse("user_id", &message.user_id)?,
+            role: RoleId::parse("role_id", &message.role_id)?,
+            scope: scope::assigned(message.scope.as_ref())?,
+            expires_at: message.expire_time.as_ref().map(in_the_future).transpose()?,
+        };
+        let (user, role) = (wanted.user, wanted.role);
+        let mut tx = self.db.begin(tenant).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let row = assign(&mut tx, tenant, caller.standing()?, wanted).await?;
+        let response = AssignRoleResponse { role_assignment: Some(row.into()) };
+        idempotency::remember(&mut tx, &key, &response).await?;
+        let event = Event::new("role_assigned").target(user.0);
+        finish(tx, caller, event.detail("role_id", role.to_string())).await?;
+        Ok(response)
+    }
+}
+
+fn in_the_future(at: &Timestamp) -> Result<OffsetDateTime> {
+    clock::from_timestamp(at)
+        .filter(|at| *at > clock::now())
+        .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
+}
 
 /// A role to give.
 pub(super) struct Assignment {
@@ -49,7 +97,7 @@ pub(super) async fn assign(
         scope: wanted.scope.map(Value::Object),
         expires_at: wanted.expires_at,
     };
-    let created_at = store::insert_assignment(tx, tenant, &new).await?;
+    let created_at = assignments::insert(tx, tenant, &new).await?;
     Ok(AssignmentRow {
         tenant_id: tenant.0,
         assignment_id: new.id.0,
@@ -81,7 +129,7 @@ pub(super) async fn unassign(
     guard::within_level(standing, row.level)?;
     guard::user_within_level(tx, tenant, standing, user).await?;
     let key = scope.map(|scope| scope_key(Some(scope)));
-    if store::delete_assignments(tx, tenant, user, role, key.as_deref()).await? == 0 {
+    if assignments::delete(tx, tenant, user, role, key.as_deref()).await? == 0 {
         return Err(Error::not_found());
     }
     admins.check(tx).await
@@ -105,7 +153,7 @@ pub async fn assign_new(
         scope_key: scope_key(None),
         expires_at: None,
     };
-    store::insert_assignment(tx, tenant, &new).await.map(drop)
+    assignments::insert(tx, tenant, &new).await.map(drop)
 }
 
 /// What makes two scopes the same: the hash of their JSON, whose keys are

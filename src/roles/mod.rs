@@ -1,6 +1,8 @@
 //! Roles: named sets of permissions, and who has them.
 
 mod assign;
+mod assignments;
+mod edit;
 pub mod guard;
 pub mod rpc;
 pub mod store;

@@ -1,33 +1,31 @@
 //! RoleService over gRPC.
 
-use prost_types::Timestamp;
-use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
-    assign::{self, Assignment},
-    guard::{self, AdminGuard},
-    store::{self, AssignmentFilter, AssignmentRow, NewRole, RoleRow},
+    assign,
+    assignments::{self, AssignmentFilter, AssignmentRow},
+    guard,
+    store::{self, RoleRow},
 };
 use crate::{
     audit::{self, Event},
-    clock::{self, timestamp},
+    clock::timestamp,
     db::{Db, TenantTx},
-    error::{Error, Result},
+    error::Result,
     gate::{self, Caller, Reach},
-    idempotency::{self, Key},
     ids::{RoleId, TenantId, UserId},
     listing::{self, Filter},
     permissions::scope,
     proto::v1::{
         AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
-        DeleteRoleRequest, DeleteRoleResponse, ErrorReason, GetRoleRequest, GetRoleResponse,
+        DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, GetRoleResponse,
         ListRoleAssignmentsRequest, ListRoleAssignmentsResponse, ListRolesRequest,
         ListRolesResponse, Role, RoleAssignment, RoleLevel, UnassignRoleRequest,
         UnassignRoleResponse, UpdateRoleRequest, UpdateRoleResponse,
         role_service_server::RoleService,
     },
-    updates::{Mask, check_etag, etag},
+    updates::{check_etag, etag},
 };
 
 /// Manages roles over gRPC.
@@ -151,152 +149,17 @@ impl RoleService for Roles {
         let bound = ("assignments", caller.tenant(), user, filter.role, &message.filter);
         let page = listing::page(message.page_size, &message.page_token, &bound)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let rows = store::list_assignments(&mut tx, caller.tenant(), &filter, &page).await?;
+        let rows = assignments::list(&mut tx, caller.tenant(), &filter, &page).await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.assignment_id);
         let role_assignments = rows.into_iter().map(RoleAssignment::from).collect();
         Ok(Response::new(ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
 }
 
-impl Roles {
-    async fn create(
-        &self,
-        caller: &Caller,
-        message: CreateRoleRequest,
-    ) -> Result<CreateRoleResponse> {
-        let (tenant, standing) = (caller.tenant(), caller.standing()?);
-        let key = Key {
-            tenant,
-            actor: Some(caller.user()),
-            method: "CreateRole",
-            request_id: &message.request_id,
-            fingerprint: idempotency::fingerprint(&message),
-        };
-        let level = level(message.level())?;
-        let permissions = sorted(message.permissions.clone());
-        guard::may_grant(standing, level, &permissions)?;
-        if message.system && !standing.is_platform_admin() {
-            return Err(Error::refused(
-                ErrorReason::SystemRole,
-                "system roles are made by the platform's staff alone",
-            ));
-        }
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let new = NewRole {
-            id: RoleId::new(),
-            name: &message.name,
-            level,
-            permissions: &permissions,
-            system: message.system,
-        };
-        refuse_platform_level(caller, level)?;
-        let row = store::insert(&mut tx, tenant, &new).await?;
-        let response = CreateRoleResponse { role: Some(row.into()) };
-        idempotency::remember(&mut tx, &key, &response).await?;
-        finish(tx, caller, Event::new("role_created").target(new.id.0)).await?;
-        Ok(response)
-    }
-
-    async fn update(&self, caller: &Caller, message: UpdateRoleRequest) -> Result<RoleRow> {
-        let (tenant, standing) = (caller.tenant(), caller.standing()?);
-        let role = RoleId::parse("role_id", &message.role_id)?;
-        let fields = ["name", "level", "permissions"];
-        let mask = Mask::read(message.update_mask.as_ref(), &fields)?;
-        let new_level = message.level.is_some().then(|| message.level());
-        let new_level = mask.take("level", new_level)?.map(level).transpose()?;
-        let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
-        let mut row = store::lock(&mut tx, tenant, role).await?;
-        check_etag(&message.etag, row.version)?;
-        guard::may_change(standing, &row)?;
-        if let Some(name) = mask.take("name", message.name)? {
-            row.name = name;
-        }
-        if let Some(level) = new_level {
-            refuse_platform_level(caller, level)?;
-            row.level = level;
-        }
-        if let Some(permissions) = mask.take_list("permissions", message.permissions) {
-            row.permissions = sorted(permissions);
-        }
-        // The role as it will be must be one that the caller could have made,
-        // or a change of its level would hand on what it already permits.
-        guard::may_grant(standing, row.level, &row.permissions)?;
-        let row = store::update(&mut tx, &row).await?;
-        admins.check(&mut tx).await?;
-        finish(tx, caller, Event::new("role_updated").target(role.0)).await?;
-        Ok(row)
-    }
-
-    async fn assign(
-        &self,
-        caller: &Caller,
-        message: AssignRoleRequest,
-    ) -> Result<AssignRoleResponse> {
-        let tenant = caller.tenant();
-        let key = Key {
-            tenant,
-            actor: Some(caller.user()),
-            method: "AssignRole",
-            request_id: &message.request_id,
-            fingerprint: idempotency::fingerprint(&message),
-        };
-        let wanted = Assignment {
-            user: UserId::parse("user_id", &message.user_id)?,
-            role: RoleId::parse("role_id", &message.role_id)?,
-            scope: scope::assigned(message.scope.as_ref())?,
-            expires_at: message.expire_time.as_ref().map(in_the_future).transpose()?,
-        };
-        let (user, role) = (wanted.user, wanted.role);
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let row = assign::assign(&mut tx, tenant, caller.standing()?, wanted).await?;
-        let response = AssignRoleResponse { role_assignment: Some(row.into()) };
-        idempotency::remember(&mut tx, &key, &response).await?;
-        let event = Event::new("role_assigned").target(user.0);
-        finish(tx, caller, event.detail("role_id", role.to_string())).await?;
-        Ok(response)
-    }
-}
-
-async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<()> {
+pub(super) async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<()> {
     let tenant: TenantId = caller.tenant();
     audit::record(&mut tx, tenant, &caller.actor(), event).await?;
     tx.commit().await
-}
-
-fn level(level: RoleLevel) -> Result<i16> {
-    match level {
-        RoleLevel::Unspecified => Err(Error::field("level", "must be set")),
-        level => Ok(level as i16),
-    }
-}
-
-/// The platform's level exists in the platform tenant alone, even for its own
-/// staff at work elsewhere.
-fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
-    let in_platform = caller.is_platform() && caller.tenant() == caller.home();
-    if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
-        return Err(Error::field("level", "ROLE_LEVEL_PLATFORM_ADMIN is the platform tenant's"));
-    }
-    Ok(())
-}
-
-fn sorted(mut permissions: Vec<String>) -> Vec<String> {
-    permissions.sort_unstable();
-    permissions.dedup();
-    permissions
-}
-
-fn in_the_future(at: &Timestamp) -> Result<OffsetDateTime> {
-    clock::from_timestamp(at)
-        .filter(|at| *at > clock::now())
-        .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
 impl From<RoleRow> for Role {

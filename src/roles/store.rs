@@ -1,13 +1,12 @@
-//! Roles and their assignments in Postgres.
+//! Roles in Postgres.
 
-use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
     error::{Error, Result},
-    ids::{AssignmentId, RoleId, TenantId, UserId},
+    ids::{RoleId, TenantId},
     listing::Page,
 };
 
@@ -206,152 +205,4 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
         .execute(tx.conn())
         .await?;
     Ok(())
-}
-
-/// An assignment to write.
-pub struct NewAssignment {
-    /// The assignment.
-    pub id: AssignmentId,
-    /// Who gets the role.
-    pub user: UserId,
-    /// The role.
-    pub role: RoleId,
-    /// Where it applies; everywhere when `None`.
-    pub scope: Option<Value>,
-    /// The scope's key: what makes two scopes the same.
-    pub scope_key: Vec<u8>,
-    /// When it ends; never when `None`.
-    pub expires_at: Option<OffsetDateTime>,
-}
-
-/// An assignment as it is kept.
-#[derive(Debug)]
-pub struct AssignmentRow {
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// The assignment.
-    pub assignment_id: Uuid,
-    /// Who has the role.
-    pub user_id: Uuid,
-    /// The role.
-    pub role_id: Uuid,
-    /// The role's name.
-    pub role_name: String,
-    /// Where it applies.
-    pub scope: Option<Value>,
-    /// When it ends.
-    pub expires_at: Option<OffsetDateTime>,
-    /// When it was made.
-    pub created_at: OffsetDateTime,
-}
-
-/// Writes an assignment, in the place of one with the same key that has ended.
-///
-/// # Errors
-/// `ALREADY_EXISTS` when the user has the role with this scope.
-pub async fn insert_assignment(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    new: &NewAssignment,
-) -> Result<OffsetDateTime> {
-    sqlx::query!(
-        r#"
-        delete from role_assignments
-        where tenant_id = $1 and user_id = $2 and role_id = $3 and scope_key = $4
-          and expires_at <= now()
-        "#,
-        tenant.0,
-        new.user.0,
-        new.role.0,
-        new.scope_key,
-    )
-    .execute(tx.conn())
-    .await?;
-    let created_at = sqlx::query_scalar!(
-        r#"
-        insert into role_assignments
-            (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
-        returning created_at
-        "#,
-        tenant.0,
-        new.id.0,
-        new.user.0,
-        new.role.0,
-        new.scope,
-        new.scope_key,
-        new.expires_at,
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    Ok(created_at)
-}
-
-/// Removes a role from a user, with a key only where the scope is that one;
-/// says how many assignments it removed.
-pub async fn delete_assignments(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    user: UserId,
-    role: RoleId,
-    scope_key: Option<&[u8]>,
-) -> Result<u64> {
-    let done = sqlx::query!(
-        r#"
-        delete from role_assignments
-        where tenant_id = $1 and user_id = $2 and role_id = $3
-          and ($4::bytea is null or scope_key = $4)
-        "#,
-        tenant.0,
-        user.0,
-        role.0,
-        scope_key,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected())
-}
-
-/// Which assignments to list; `None` asks for any.
-pub struct AssignmentFilter {
-    /// Of this user.
-    pub user: Option<UserId>,
-    /// Of this role.
-    pub role: Option<RoleId>,
-    /// A LIKE pattern on the role's name.
-    pub role_name_like: Option<String>,
-}
-
-/// A page of assignments that have not ended, by id.
-pub async fn list_assignments(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    filter: &AssignmentFilter,
-    page: &Page,
-) -> Result<Vec<AssignmentRow>> {
-    let rows = sqlx::query_as!(
-        AssignmentRow,
-        r#"
-        select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
-               a.scope, a.expires_at, a.created_at
-        from role_assignments a
-        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-        where a.tenant_id = $1 and a.assignment_id > $2
-          and (a.expires_at is null or a.expires_at > now())
-          and ($3::uuid is null or a.user_id = $3)
-          and ($4::uuid is null or a.role_id = $4)
-          and ($5::text is null or r.name like $5)
-        order by a.assignment_id
-        limit $6
-        "#,
-        tenant.0,
-        page.after,
-        filter.user.map(|id| id.0),
-        filter.role.map(|id| id.0),
-        filter.role_name_like,
-        page.limit(),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
 }

@@ -1,14 +1,58 @@
-//! Makes a tenant with its system roles.
+//! `CreateTenant`, and what else makes a tenant with its system roles.
 
 use serde_json::{Map, Value};
 
-use super::{settings, slug, store};
+use super::{rpc::Tenants, settings, slug, store};
 use crate::{
+    audit::{self, Event},
     db::TenantTx,
     error::{Error, Result},
+    gate::Caller,
+    idempotency::{self, Key},
     ids::{RoleId, TenantId},
+    permissions::scope,
+    proto::v1::{CreateTenantRequest, CreateTenantResponse},
     roles::system,
 };
+
+impl Tenants {
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        message: CreateTenantRequest,
+    ) -> Result<CreateTenantResponse> {
+        let key = Key {
+            tenant: caller.home(),
+            actor: Some(caller.user()),
+            method: "CreateTenant",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
+        let settings = message.settings.as_ref().map(|s| scope::object("settings", s));
+        let mut tx = self.db.begin(caller.home()).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let id = TenantId::new();
+        tx.enter(id).await?;
+        let new = NewTenant {
+            id,
+            name: &message.name,
+            slug: &slug_for(&message.slug, &message.name),
+            settings: settings.transpose()?.unwrap_or_default(),
+            server_min_length: self.min_length,
+        };
+        create(&mut tx, new).await?;
+        let event = Event::new("tenant_created").target(id.0);
+        audit::record(&mut tx, id, &caller.actor(), event).await?;
+        let row = store::get(&mut tx, id).await?;
+        let response = CreateTenantResponse { tenant: Some(row.into()) };
+        tx.enter(caller.home()).await?;
+        idempotency::remember(&mut tx, &key, &response).await?;
+        tx.commit().await?;
+        Ok(response)
+    }
+}
 
 /// The slug that a request asks for: the one it gives, else its name's.
 #[must_use]

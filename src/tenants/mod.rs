@@ -1,10 +1,12 @@
 //! Tenants: the organisations that are kept apart.
 
 pub mod create;
+mod lifecycle;
 pub mod rpc;
 pub mod settings;
 mod slug;
 pub mod store;
+mod update;
 
 use uuid::Uuid;
 

@@ -3,9 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    TenantRef, create,
-    create::NewTenant,
-    settings,
+    TenantRef,
     store::{self, TenantRow},
 };
 use crate::{
@@ -14,19 +12,18 @@ use crate::{
     db::Db,
     error::{Error, Result},
     gate::{self, Caller},
-    idempotency::{self, Key},
     ids::TenantId,
     listing::{self, Filter},
     permissions::scope,
     proto::v1::{
         CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-        ErrorReason, GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
+        GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
         ReactivateTenantRequest, ReactivateTenantResponse, SuspendTenantRequest,
         SuspendTenantResponse, Tenant, TenantState, UpdateTenantRequest, UpdateTenantResponse,
         tenant_service_server::TenantService,
     },
     sessions::SessionCache,
-    updates::{Mask, check_etag, etag},
+    updates::etag,
 };
 
 /// Manages tenants over gRPC.
@@ -127,113 +124,12 @@ impl TenantService for Tenants {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let tenant = self.of_platform_staff(&message.tenant).await?;
-        refuse_platform(&tenant)?;
-        let mut tx = self.db.begin(tenant.id).await?;
-        let row = store::lock(&mut tx, tenant.id).await?;
-        check_etag(&message.etag, row.version)?;
-        store::delete(&mut tx, tenant.id).await?;
-        let event = Event::new("tenant_deleted").target(tenant.id.0);
-        audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
-        tx.commit().await?;
-        self.cache.forget(tenant.id).await;
+        self.delete(&caller, tenant, &message.etag).await?;
         Ok(Response::new(DeleteTenantResponse {}))
     }
 }
 
 impl Tenants {
-    async fn create(
-        &self,
-        caller: &Caller,
-        message: CreateTenantRequest,
-    ) -> Result<CreateTenantResponse> {
-        let key = Key {
-            tenant: caller.home(),
-            actor: Some(caller.user()),
-            method: "CreateTenant",
-            request_id: &message.request_id,
-            fingerprint: idempotency::fingerprint(&message),
-        };
-        let settings = message.settings.as_ref().map(|s| scope::object("settings", s));
-        let mut tx = self.db.begin(caller.home()).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let id = TenantId::new();
-        tx.enter(id).await?;
-        let new = NewTenant {
-            id,
-            name: &message.name,
-            slug: &create::slug_for(&message.slug, &message.name),
-            settings: settings.transpose()?.unwrap_or_default(),
-            server_min_length: self.min_length,
-        };
-        create::create(&mut tx, new).await?;
-        let event = Event::new("tenant_created").target(id.0);
-        audit::record(&mut tx, id, &caller.actor(), event).await?;
-        let row = store::get(&mut tx, id).await?;
-        let response = CreateTenantResponse { tenant: Some(row.into()) };
-        tx.enter(caller.home()).await?;
-        idempotency::remember(&mut tx, &key, &response).await?;
-        tx.commit().await?;
-        Ok(response)
-    }
-
-    async fn update(
-        &self,
-        caller: &Caller,
-        tenant: TenantId,
-        message: UpdateTenantRequest,
-    ) -> Result<TenantRow> {
-        let mask = Mask::read(message.update_mask.as_ref(), &["name", "slug", "settings"])?;
-        let mut tx = self.db.begin(tenant).await?;
-        let mut row = store::lock(&mut tx, tenant).await?;
-        check_etag(&message.etag, row.version)?;
-        if let Some(name) = mask.take("name", message.name)? {
-            name.trim().clone_into(&mut row.name);
-            if row.name.is_empty() {
-                return Err(Error::field("name", "must not be blank"));
-            }
-        }
-        if let Some(slug) = mask.take("slug", message.slug)? {
-            row.slug = slug;
-        }
-        if let Some(settings) = mask.take("settings", message.settings)? {
-            let settings = scope::object("settings", &settings)?;
-            settings::check(&settings, self.min_length)?;
-            row.settings = settings.into();
-        }
-        let row = store::update(&mut tx, &row).await?;
-        let event = Event::new("tenant_updated").target(tenant.0);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        tx.commit().await?;
-        Ok(row)
-    }
-
-    async fn set_state(
-        &self,
-        caller: &Caller,
-        tenant: TenantRef,
-        state: TenantState,
-    ) -> Result<TenantRow> {
-        refuse_platform(&tenant)?;
-        let mut tx = self.db.begin(tenant.id).await?;
-        let mut row = store::lock(&mut tx, tenant.id).await?;
-        if row.state == state_text(state) {
-            return Ok(row);
-        }
-        state_text(state).clone_into(&mut row.state);
-        let row = store::update(&mut tx, &row).await?;
-        let kind = match state {
-            TenantState::Suspended => "tenant_suspended",
-            _ => "tenant_reactivated",
-        };
-        audit::record(&mut tx, tenant.id, &caller.actor(), Event::new(kind).target(tenant.id.0))
-            .await?;
-        tx.commit().await?;
-        self.cache.forget(tenant.id).await;
-        Ok(row)
-    }
-
     /// The tenant that a request names: the call's own, or for the platform's
     /// staff any. Another tenant looks as if it did not exist.
     async fn reachable(&self, caller: &Caller, named: &str) -> Result<TenantId> {
@@ -255,17 +151,7 @@ impl Tenants {
     }
 }
 
-fn refuse_platform(tenant: &TenantRef) -> Result<()> {
-    if tenant.is_platform {
-        return Err(Error::refused(
-            ErrorReason::PlatformTenant,
-            "the platform tenant can't be suspended, reactivated or deleted",
-        ));
-    }
-    Ok(())
-}
-
-fn state_text(state: TenantState) -> &'static str {
+pub(super) fn state_text(state: TenantState) -> &'static str {
     match state {
         TenantState::Suspended => "suspended",
         TenantState::Active | TenantState::Unspecified => "active",

@@ -3,30 +3,26 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    credentials, email,
+    email,
     store::{self, UserFilter, UserRow},
 };
 use crate::{
-    audit::{self, Event},
     clock::timestamp,
-    db::{Db, TenantTx},
+    db::Db,
     error::{Error, Result},
-    gate::{self, Caller, Reach},
-    idempotency::{self, Key},
+    gate::{self},
     ids::UserId,
     listing::{self, Filter},
-    passwords::{self, Hasher},
+    passwords::Hasher,
     proto::v1::{
         CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
-        ErrorReason, GetUserRequest, GetUserResponse, ListUsersRequest, ListUsersResponse,
-        LookupUserRequest, LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User,
-        UserState, create_user_request::Credential, user_service_server::UserService,
+        GetUserRequest, GetUserResponse, ListUsersRequest, ListUsersResponse, LookupUserRequest,
+        LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User, UserState,
+        user_service_server::UserService,
     },
-    roles::guard::{self, AdminGuard},
-    sessions::{self, SessionCache},
-    tenants,
-    updates::{Mask, check_etag, etag},
+    sessions::SessionCache,
+    updates::etag,
 };
 
 /// Manages users over gRPC.
@@ -143,149 +139,7 @@ impl UserService for Users {
     }
 }
 
-impl Users {
-    async fn create(
-        &self,
-        caller: &Caller,
-        mut message: CreateUserRequest,
-    ) -> Result<CreateUserResponse> {
-        let tenant = caller.tenant();
-        let credential = message.credential.take();
-        let key = Key {
-            tenant,
-            actor: Some(caller.user()),
-            method: "CreateUser",
-            request_id: &message.request_id,
-            fingerprint: idempotency::fingerprint(&message),
-        };
-        let hash = self.hash_of(caller, &message, credential).await?;
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let user = UserId::new();
-        let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
-        let row = row.await?;
-        if let Some(hash) = hash {
-            credentials::set(&mut tx, tenant, user, &hash).await?;
-        }
-        let event = Event::new("user_created").target(user.0);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let response = CreateUserResponse { user: Some(row.into()) };
-        idempotency::remember(&mut tx, &key, &response).await?;
-        tx.commit().await?;
-        Ok(response)
-    }
-
-    async fn hash_of(
-        &self,
-        caller: &Caller,
-        message: &CreateUserRequest,
-        credential: Option<Credential>,
-    ) -> Result<Option<String>> {
-        let password = match credential {
-            None => return Ok(None),
-            Some(Credential::PasswordHash(hash)) => return Ok(Some(hash)),
-            Some(Credential::Password(password)) => passwords::normalise(&password),
-        };
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let tenant = tenants::store::get(&mut tx, caller.tenant()).await?;
-        drop(tx);
-        passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
-        self.hasher.hash(password).await.map(Some)
-    }
-
-    async fn update(
-        &self,
-        caller: &Caller,
-        reach: Reach,
-        user: UserId,
-        message: UpdateUserRequest,
-    ) -> Result<UserRow> {
-        let tenant = caller.tenant();
-        let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
-        let display_name = mask.take("display_name", message.display_name)?;
-        let email = mask.take("email", message.email)?;
-        // An email is a way into the account: changing one's own takes more
-        // than a token that may have been stolen.
-        if email.is_some() && reach != Reach::Tenant {
-            return Err(Error::refused(
-                ErrorReason::PermissionMissing,
-                "the caller must hold user:update to change an email",
-            ));
-        }
-        let mut tx = self.db.begin(tenant).await?;
-        let mut row = store::lock(&mut tx, tenant, user).await?;
-        check_etag(&message.etag, row.version)?;
-        if user != caller.user() {
-            guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
-        }
-        if let Some(display_name) = display_name {
-            row.display_name = display_name;
-        }
-        if let Some(email) = email {
-            row.email_verified &= email::key(&email) == email::key(&row.email);
-            row.email = email;
-        }
-        let row = store::update(&mut tx, &row).await?;
-        let event = Event::new("user_updated").target(user.0);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        tx.commit().await?;
-        Ok(row)
-    }
-
-    async fn set_state(&self, caller: &Caller, user: UserId, state: UserState) -> Result<UserRow> {
-        let tenant = caller.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
-        let mut row = store::lock(&mut tx, tenant, user).await?;
-        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
-        if row.state == state_text(state) {
-            return Ok(row);
-        }
-        state_text(state).clone_into(&mut row.state);
-        let row = store::update(&mut tx, &row).await?;
-        let kind = match state {
-            UserState::Disabled => {
-                sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
-                "user_disabled"
-            }
-            _ => "user_enabled",
-        };
-        let event = Event::new(kind).target(user.0);
-        self.finish(tx, caller, admins, event).await?;
-        Ok(row)
-    }
-
-    async fn delete(&self, caller: &Caller, user: UserId, etag: &str) -> Result<()> {
-        let tenant = caller.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
-        let row = store::lock(&mut tx, tenant, user).await?;
-        check_etag(etag, row.version)?;
-        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
-        store::delete(&mut tx, tenant, user).await?;
-        let event = Event::new("user_deleted").target(user.0);
-        self.finish(tx, caller, admins, event).await
-    }
-
-    /// Ends a change that may have taken an administrator or ended sessions.
-    async fn finish(
-        &self,
-        mut tx: TenantTx,
-        caller: &Caller,
-        admins: AdminGuard,
-        event: Event,
-    ) -> Result<()> {
-        admins.check(&mut tx).await?;
-        audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
-        tx.commit().await?;
-        self.cache.forget(caller.tenant()).await;
-        Ok(())
-    }
-}
-
-fn state_text(state: UserState) -> &'static str {
+pub(super) fn state_text(state: UserState) -> &'static str {
     match state {
         UserState::Disabled => "disabled",
         UserState::Active | UserState::Unspecified => "active",

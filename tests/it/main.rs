@@ -5,3 +5,4 @@
 mod auth;
 mod dev;
 mod harness;
+mod structure;

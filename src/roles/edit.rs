@@ -1,0 +1,117 @@
+//! `CreateRole` and `UpdateRole`.
+
+use super::{
+    guard::{self, AdminGuard},
+    rpc::{Roles, finish},
+    store::{self, NewRole, RoleRow},
+};
+use crate::{
+    audit::Event,
+    error::{Error, Result},
+    gate::Caller,
+    idempotency::{self, Key},
+    ids::RoleId,
+    proto::v1::{CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest},
+    updates::{Mask, check_etag},
+};
+
+impl Roles {
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        message: CreateRoleRequest,
+    ) -> Result<CreateRoleResponse> {
+        let (tenant, standing) = (caller.tenant(), caller.standing()?);
+        let key = Key {
+            tenant,
+            actor: Some(caller.user()),
+            method: "CreateRole",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
+        let level = level(message.level())?;
+        let permissions = sorted(message.permissions.clone());
+        guard::may_grant(standing, level, &permissions)?;
+        if message.system && !standing.is_platform_admin() {
+            return Err(Error::refused(
+                ErrorReason::SystemRole,
+                "system roles are made by the platform's staff alone",
+            ));
+        }
+        let mut tx = self.db.begin(tenant).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let new = NewRole {
+            id: RoleId::new(),
+            name: &message.name,
+            level,
+            permissions: &permissions,
+            system: message.system,
+        };
+        refuse_platform_level(caller, level)?;
+        let row = store::insert(&mut tx, tenant, &new).await?;
+        let response = CreateRoleResponse { role: Some(row.into()) };
+        idempotency::remember(&mut tx, &key, &response).await?;
+        finish(tx, caller, Event::new("role_created").target(new.id.0)).await?;
+        Ok(response)
+    }
+
+    pub(super) async fn update(
+        &self,
+        caller: &Caller,
+        message: UpdateRoleRequest,
+    ) -> Result<RoleRow> {
+        let (tenant, standing) = (caller.tenant(), caller.standing()?);
+        let role = RoleId::parse("role_id", &message.role_id)?;
+        let fields = ["name", "level", "permissions"];
+        let mask = Mask::read(message.update_mask.as_ref(), &fields)?;
+        let new_level = message.level.is_some().then(|| message.level());
+        let new_level = mask.take("level", new_level)?.map(level).transpose()?;
+        let mut tx = self.db.begin(tenant).await?;
+        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let mut row = store::lock(&mut tx, tenant, role).await?;
+        check_etag(&message.etag, row.version)?;
+        guard::may_change(standing, &row)?;
+        if let Some(name) = mask.take("name", message.name)? {
+            row.name = name;
+        }
+        if let Some(level) = new_level {
+            refuse_platform_level(caller, level)?;
+            row.level = level;
+        }
+        if let Some(permissions) = mask.take_list("permissions", message.permissions) {
+            row.permissions = sorted(permissions);
+        }
+        // The role as it will be must be one that the caller could have made,
+        // or a change of its level would hand on what it already permits.
+        guard::may_grant(standing, row.level, &row.permissions)?;
+        let row = store::update(&mut tx, &row).await?;
+        admins.check(&mut tx).await?;
+        finish(tx, caller, Event::new("role_updated").target(role.0)).await?;
+        Ok(row)
+    }
+}
+
+fn level(level: RoleLevel) -> Result<i16> {
+    match level {
+        RoleLevel::Unspecified => Err(Error::field("level", "must be set")),
+        level => Ok(level as i16),
+    }
+}
+
+/// The platform's level exists in the platform tenant alone, even for its own
+/// staff at work elsewhere.
+fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
+    let in_platform = caller.is_platform() && caller.tenant() == caller.home();
+    if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
+        return Err(Error::field("level", "ROLE_LEVEL_PLATFORM_ADMIN is the platform tenant's"));
+    }
+    Ok(())
+}
+
+fn sorted(mut permissions: Vec<String>) -> Vec<String> {
+    permissions.sort_unstable();
+    permissions.dedup();
+    permissions
+}

@@ -1,0 +1,69 @@
+//! `SuspendTenant`, `ReactivateTenant` and `DeleteTenant`.
+
+use super::{
+    TenantRef,
+    rpc::{Tenants, state_text},
+    store::{self, TenantRow},
+};
+use crate::{
+    audit::{self, Event},
+    error::{Error, Result},
+    gate::Caller,
+    proto::v1::{ErrorReason, TenantState},
+    updates::check_etag,
+};
+
+impl Tenants {
+    pub(super) async fn set_state(
+        &self,
+        caller: &Caller,
+        tenant: TenantRef,
+        state: TenantState,
+    ) -> Result<TenantRow> {
+        refuse_platform(&tenant)?;
+        let mut tx = self.db.begin(tenant.id).await?;
+        let mut row = store::lock(&mut tx, tenant.id).await?;
+        if row.state == state_text(state) {
+            return Ok(row);
+        }
+        state_text(state).clone_into(&mut row.state);
+        let row = store::update(&mut tx, &row).await?;
+        let kind = match state {
+            TenantState::Suspended => "tenant_suspended",
+            _ => "tenant_reactivated",
+        };
+        audit::record(&mut tx, tenant.id, &caller.actor(), Event::new(kind).target(tenant.id.0))
+            .await?;
+        tx.commit().await?;
+        self.cache.forget(tenant.id).await;
+        Ok(row)
+    }
+
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        tenant: TenantRef,
+        etag: &str,
+    ) -> Result<()> {
+        refuse_platform(&tenant)?;
+        let mut tx = self.db.begin(tenant.id).await?;
+        let row = store::lock(&mut tx, tenant.id).await?;
+        check_etag(etag, row.version)?;
+        store::delete(&mut tx, tenant.id).await?;
+        let event = Event::new("tenant_deleted").target(tenant.id.0);
+        audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
+        tx.commit().await?;
+        self.cache.forget(tenant.id).await;
+        Ok(())
+    }
+}
+
+fn refuse_platform(tenant: &TenantRef) -> Result<()> {
+    if tenant.is_platform {
+        return Err(Error::refused(
+            ErrorReason::PlatformTenant,
+            "the platform tenant can't be suspended, reactivated or deleted",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `UpdateTenant`
+
+use super::{
+    rpc::Tenants,
+    settings,
+    store::{self, TenantRow},
+};
+use crate::{
+    audit::{self, Event},
+    error::{Error, Result},
+    gate::Caller,
+    ids::TenantId,
+    permissions::scope,
+    proto::v1::UpdateTenantRequest,
+    updates::{Mask, check_etag},
+};
+
+impl Tenants {
+    pub(super) async fn update(
+        &self,
+        caller: &Caller,
+        tenant: TenantId,
+        message: UpdateTenantRequest,
+    ) -> Result<TenantRow> {
+        let mask = Mask::read(message.update_mask.as_ref(), &["name", "slug", "settings"])?;
+        let mut tx = self.db.begin(tenant).await?;
+        let mut row = store::lock(&mut tx, tenant).await?;
+        check_etag(&message.etag, row.version)?;
+        if let Some(name) = mask.take("name", message.name)? {
+            name.trim().clone_into(&mut row.name);
+            if row.name.is_empty() {
+                return Err(Error::field("name", "must not be blank"));
+            }
+        }
+        if let Some(slug) = mask.take("slug", message.slug)? {
+            row.slug = slug;
+        }
+        if let Some(settings) = mask.take("settings", message.settings)? {
+            let settings = scope::object("settings", &settings)?;
+            settings::check(&settings, self.min_length)?;
+            row.settings = settings.into();
+        }
+        let row = store::update(&mut tx, &row).await?;
+        let event = Event::new("tenant_updated").target(tenant.0);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        tx.commit().await?;
+        Ok(row)
+    }
+}

@@ -1,0 +1,66 @@
+//! `CreateUser`
+
+use super::{credentials, rpc::Users, store};
+use crate::{
+    audit::{self, Event},
+    error::Result,
+    gate::Caller,
+    idempotency::{self, Key},
+    ids::UserId,
+    passwords,
+    proto::v1::{CreateUserRequest, CreateUserResponse, create_user_request::Credential},
+    tenants,
+};
+
+impl Users {
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        mut message: CreateUserRequest,
+    ) -> Result<CreateUserResponse> {
+        let tenant = caller.tenant();
+        let credential = message.credential.take();
+        let key = Key {
+            tenant,
+            actor: Some(caller.user()),
+            method: "CreateUser",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
+        let hash = self.hash_of(caller, &message, credential).await?;
+        let mut tx = self.db.begin(tenant).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let user = UserId::new();
+        let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
+        let row = row.await?;
+        if let Some(hash) = hash {
+            credentials::set(&mut tx, tenant, user, &hash).await?;
+        }
+        let event = Event::new("user_created").target(user.0);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let response = CreateUserResponse { user: Some(row.into()) };
+        idempotency::remember(&mut tx, &key, &response).await?;
+        tx.commit().await?;
+        Ok(response)
+    }
+
+    async fn hash_of(
+        &self,
+        caller: &Caller,
+        message: &CreateUserRequest,
+        credential: Option<Credential>,
+    ) -> Result<Option<String>> {
+        let password = match credential {
+            None => return Ok(None),
+            Some(Credential::PasswordHash(hash)) => return Ok(Some(hash)),
+            Some(Credential::Password(password)) => passwords::normalise(&password),
+        };
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let tenant = tenants::store::get(&mut tx, caller.tenant()).await?;
+        drop(tx);
+        passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
+        self.hasher.hash(password).await.map(Some)
+    }
+}

@@ -1,0 +1,75 @@
+//! `DisableUser`, `EnableUser` and `DeleteUser`: what may take an administrator from a
+//! tenant, and ends sessions.
+
+use super::{
+    rpc::{Users, state_text},
+    store::{self, UserRow},
+};
+use crate::{
+    audit::{self, Event},
+    db::TenantTx,
+    error::Result,
+    gate::Caller,
+    ids::UserId,
+    proto::v1::UserState,
+    roles::guard::{self, AdminGuard},
+    sessions,
+    updates::check_etag,
+};
+
+impl Users {
+    pub(super) async fn set_state(
+        &self,
+        caller: &Caller,
+        user: UserId,
+        state: UserState,
+    ) -> Result<UserRow> {
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let mut row = store::lock(&mut tx, tenant, user).await?;
+        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
+        if row.state == state_text(state) {
+            return Ok(row);
+        }
+        state_text(state).clone_into(&mut row.state);
+        let row = store::update(&mut tx, &row).await?;
+        let kind = match state {
+            UserState::Disabled => {
+                sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
+                "user_disabled"
+            }
+            _ => "user_enabled",
+        };
+        let event = Event::new(kind).target(user.0);
+        self.finish(tx, caller, admins, event).await?;
+        Ok(row)
+    }
+
+    pub(super) async fn delete(&self, caller: &Caller, user: UserId, etag: &str) -> Result<()> {
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let row = store::lock(&mut tx, tenant, user).await?;
+        check_etag(etag, row.version)?;
+        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
+        store::delete(&mut tx, tenant, user).await?;
+        let event = Event::new("user_deleted").target(user.0);
+        self.finish(tx, caller, admins, event).await
+    }
+
+    /// Ends a change that may have taken an administrator or ended sessions.
+    async fn finish(
+        &self,
+        mut tx: TenantTx,
+        caller: &Caller,
+        admins: AdminGuard,
+        event: Event,
+    ) -> Result<()> {
+        admins.check(&mut tx).await?;
+        audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
+        tx.commit().await?;
+        self.cache.forget(caller.tenant()).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! What the project says of itself, held against its files.
+
+use std::{fs, path::Path};
+
+use tenantry::config::SETTINGS;
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(root.join(path)).expect("a file")
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn nothing_below_the_operations_knows_the_gate() {
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let below = [
+        "/src/db/",
+        "/src/tokens/",
+        "/src/passwords/",
+        "/src/dev/",
+        "/src/config/",
+        "/store.rs",
+        "/assignments.rs",
+        "/credentials.rs",
+        "/guard.rs",
+        "/system.rs",
+        "/engine.rs",
+        "/decide.rs",
+        "/standing.rs",
+        "/scope.rs",
+        "/permission.rs",
+        "/cache.rs",
+        "/open.rs",
+        "/src/audit.rs",
+        "/src/error.rs",
+        "/src/ids.rs",
+        "/src/listing.rs",
+        "/src/idempotency.rs",
+    ];
+    let checked: Vec<_> =
+        files.iter().filter(|file| below.iter().any(|part| file.contains(part))).collect();
+    assert!(checked.len() > below.len(), "{checked:?}");
+    for file in checked {
+        let text = fs::read_to_string(file).expect("a file");
+        assert!(!text.contains("gate::") && !text.contains("gate,"), "{file} imports the gate");
+    }
+}
+
+#[test]
+fn the_readme_has_every_setting_as_it_is() {
+    let readme = read("README.md");
+    for setting in SETTINGS {
+        let default = setting.default.map_or_else(String::new, |default| format!("`{default}`"));
+        let help = setting.help.replace('|', "\\|");
+        let row = format!("| `{}` | {default} | {help} |", setting.name);
+        assert!(readme.contains(&row), "the README lacks: {row}");
+    }
+}
+
+#[test]
+fn every_rpc_is_named_in_the_documentation_of_its_service() {
+    for method in crate::harness::methods() {
+        let service = method.0.parent_service();
+        let proto = read(&format!("proto/{}", service.parent_file().name()));
+        let line = format!("  rpc {}(", method.0.name());
+        let before = proto.split(&line).next().expect("the RPC");
+        let comment = before.trim_end().lines().last().expect("a line");
+        assert!(comment.trim_start().starts_with("//"), "{} has no comment", method.path());
+    }
+}
