@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn generate() -> Result<(), Box<dyn Error>> {
-    for input in ["build.rs", "build", "proto", "third_party"] {
+    for input in ["build.rs", "build", "migrations", "proto", "third_party"] {
         println!("cargo::rerun-if-changed={input}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);

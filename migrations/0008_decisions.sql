@@ -34,6 +34,19 @@ begin
     where t.tenant_id = p_tenant;
 end $$;
 
+-- The names of the roles that a user has now, for its access tokens.
+create function role_names(p_tenant uuid, p_user uuid) returns text[]
+    language sql stable
+    set search_path = pg_catalog, public
+return array(
+    select distinct r.name
+    from role_assignments a
+    join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+    where a.tenant_id = p_tenant and a.user_id = p_user
+      and (a.expires_at is null or a.expires_at > now())
+    order by r.name
+);
+
 -- Spends a refresh token: one statement, so that it is all committed or
 -- nothing is, whether or not anyone still waits for the answer.
 --
@@ -115,16 +128,11 @@ begin
 
     return query select verdict, s.refresh_jti, s.access_jti, s.refresh_kid, s.access_kid,
         s.refresh_issued_at, s.refresh_expires_at, s.access_expires_at,
-        array(
-            select distinct r.name
-            from role_assignments a
-            join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-            where a.tenant_id = p_tenant and a.user_id = p_user
-              and (a.expires_at is null or a.expires_at > now())
-            order by r.name
-        );
+        role_names(p_tenant, p_user);
 end $$;
 
+revoke execute on function role_names(uuid, uuid) from public;
+grant execute on function role_names(uuid, uuid) to tenantry_app;
 revoke execute on function subject_standing(uuid, uuid, uuid) from public;
 grant execute on function subject_standing(uuid, uuid, uuid) to tenantry_app;
 revoke execute on function rotate_session(

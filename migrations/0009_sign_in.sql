@@ -67,14 +67,7 @@ begin
     values (p_tenant, p_event, 'signed_in', p_tenant, p_user, p_user, p_session,
         p_trace_id, p_ip);
 
-    return query select array(
-        select distinct r.name
-        from role_assignments a
-        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-        where a.tenant_id = p_tenant and a.user_id = p_user
-          and (a.expires_at is null or a.expires_at > now())
-        order by r.name
-    );
+    return query select role_names(p_tenant, p_user);
 end $$;
 
 revoke execute on function sign_in_candidate(uuid, text) from public;

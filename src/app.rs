@@ -11,13 +11,13 @@ use crate::{
     db::Db,
     gate::{Gatekeeper, Policies},
     passwords::Hasher,
-    permissions::{Engine, rpc::Permissions},
+    permissions::{Engine, Permissions},
     redis,
-    roles::rpc::Roles,
-    sessions::{SessionCache, rpc::Sessions},
-    tenants::rpc::Tenants,
+    roles::Roles,
+    sessions::{SessionCache, Sessions},
+    tenants::Tenants,
     tokens::Keyring,
-    users::rpc::Users,
+    users::Users,
 };
 
 /// Everything that serves, wired.

@@ -19,7 +19,7 @@ use crate::{
     auth::Auth,
     db::Db,
     gate::GateLayer,
-    permissions::rpc::Permissions,
+    permissions::Permissions,
     proto::{
         DESCRIPTORS,
         v1::{
@@ -29,10 +29,10 @@ use crate::{
             tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
         },
     },
-    roles::rpc::Roles,
-    sessions::rpc::Sessions,
-    tenants::rpc::Tenants,
-    users::rpc::Users,
+    roles::Roles,
+    sessions::Sessions,
+    tenants::Tenants,
+    users::Users,
 };
 
 /// The largest metadata of a call, in bytes.

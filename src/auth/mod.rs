@@ -5,7 +5,7 @@ mod login;
 mod password;
 mod refresh;
 mod register;
-pub mod rpc;
+mod rpc;
 mod whoami;
 
 use std::sync::Arc;

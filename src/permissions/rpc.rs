@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, Permission, Scope, Standing, decide::decide, scope};
+use super::{Permission, Permissions, Scope, Standing, decide::decide, scope};
 use crate::{
     error::{Error, Result},
     gate::{self, Caller, Reaching},
@@ -15,16 +15,8 @@ use crate::{
         CheckRequest, CheckResponse, DecisionReason, ListPermissionsRequest,
         ListPermissionsResponse, PermissionGrant, permission_service_server::PermissionService,
     },
-    tokens::{Keyring, TokenKind},
+    tokens::TokenKind,
 };
-
-/// Decides over gRPC.
-pub struct Permissions {
-    /// Knows what subjects hold.
-    pub engine: Engine,
-    /// Verifies the access tokens that stand for subjects.
-    pub keyring: std::sync::Arc<Keyring>,
-}
 
 /// What subjects of one tenant hold, each read once in a call.
 type Read = HashMap<UserId, Option<Standing>>;

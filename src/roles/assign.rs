@@ -6,9 +6,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
+    Roles,
     assignments::{self, AssignmentRow, NewAssignment},
+    finish,
     guard::{self, AdminGuard},
-    rpc::{Roles, finish},
     store,
 };
 use crate::{

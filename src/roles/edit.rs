@@ -1,8 +1,8 @@
 //! `CreateRole` and `UpdateRole`.
 
 use super::{
+    Roles, finish,
     guard::{self, AdminGuard},
-    rpc::{Roles, finish},
     store::{self, NewRole, RoleRow},
 };
 use crate::{

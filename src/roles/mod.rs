@@ -4,8 +4,27 @@ mod assign;
 mod assignments;
 mod edit;
 pub mod guard;
-pub mod rpc;
+mod rpc;
 pub mod store;
 pub mod system;
 
+use crate::{
+    audit::{self, Event},
+    db::{Db, TenantTx},
+    error::Result,
+    gate::Caller,
+};
+
 pub use assign::assign_new;
+
+/// Manages roles over gRPC.
+pub struct Roles {
+    /// Postgres.
+    pub db: Db,
+}
+
+/// Records what was done, and makes it durable.
+async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<()> {
+    audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
+    tx.commit().await
+}

@@ -3,18 +3,17 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    assign,
+    Roles, assign,
     assignments::{self, AssignmentFilter, AssignmentRow},
-    guard,
+    finish, guard,
     store::{self, RoleRow},
 };
 use crate::{
-    audit::{self, Event},
+    audit::Event,
     clock::timestamp,
-    db::{Db, TenantTx},
     error::Result,
-    gate::{self, Caller, Reach},
-    ids::{RoleId, TenantId, UserId},
+    gate::{self, Reach},
+    ids::{RoleId, UserId},
     listing::{self, Filter},
     permissions::scope,
     proto::v1::{
@@ -27,12 +26,6 @@ use crate::{
     },
     updates::{check_etag, etag},
 };
-
-/// Manages roles over gRPC.
-pub struct Roles {
-    /// Postgres.
-    pub db: Db,
-}
 
 #[tonic::async_trait]
 impl RoleService for Roles {
@@ -154,12 +147,6 @@ impl RoleService for Roles {
         let role_assignments = rows.into_iter().map(RoleAssignment::from).collect();
         Ok(Response::new(ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
-}
-
-pub(super) async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<()> {
-    let tenant: TenantId = caller.tenant();
-    audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-    tx.commit().await
 }
 
 impl From<RoleRow> for Role {

@@ -2,7 +2,17 @@
 
 mod cache;
 pub mod open;
-pub mod rpc;
+mod rpc;
 pub mod store;
 
+use crate::db::Db;
+
 pub use cache::{Lookup, SessionCache};
+
+/// Shows and ends sessions over gRPC.
+pub struct Sessions {
+    /// Postgres.
+    pub db: Db,
+    /// What ended sessions must leave.
+    pub cache: SessionCache,
+}

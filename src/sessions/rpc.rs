@@ -3,13 +3,12 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    SessionCache,
+    Sessions,
     store::{self, SessionRow},
 };
 use crate::{
     audit::{self, Event},
     clock::timestamp,
-    db::Db,
     error::{Error, Result},
     gate::{self, Reach},
     ids::{SessionId, UserId},
@@ -20,14 +19,6 @@ use crate::{
         RevokeSessionResponse, Session, SessionState, session_service_server::SessionService,
     },
 };
-
-/// Shows and ends sessions over gRPC.
-pub struct Sessions {
-    /// Postgres.
-    pub db: Db,
-    /// What ended sessions must leave.
-    pub cache: SessionCache,
-}
 
 #[tonic::async_trait]
 impl SessionService for Sessions {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{rpc::Tenants, settings, slug, store};
+use super::{Tenants, settings, slug, store};
 use crate::{
     audit::{self, Event},
     db::TenantTx,

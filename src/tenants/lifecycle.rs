@@ -1,8 +1,7 @@
 //! `SuspendTenant`, `ReactivateTenant` and `DeleteTenant`.
 
 use super::{
-    TenantRef,
-    rpc::{Tenants, state_text},
+    TenantRef, Tenants,
     store::{self, TenantRow},
 };
 use crate::{
@@ -23,10 +22,10 @@ impl Tenants {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let mut row = store::lock(&mut tx, tenant.id).await?;
-        if row.state == state_text(state) {
+        if row.state == store::state_text(state) {
             return Ok(row);
         }
-        state_text(state).clone_into(&mut row.state);
+        store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
         let kind = match state {
             TenantState::Suspended => "tenant_suspended",

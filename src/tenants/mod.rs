@@ -2,7 +2,7 @@
 
 pub mod create;
 mod lifecycle;
-pub mod rpc;
+mod rpc;
 pub mod settings;
 mod slug;
 pub mod store;
@@ -10,7 +10,7 @@ mod update;
 
 use uuid::Uuid;
 
-use crate::{db::Db, error::Result, ids::TenantId};
+use crate::{db::Db, error::Result, ids::TenantId, sessions::SessionCache};
 
 /// What the lookups across tenants tell of one.
 #[derive(Clone, Debug)]
@@ -69,4 +69,14 @@ impl From<Found> for TenantRef {
     fn from(row: Found) -> Self {
         Self { id: TenantId(row.id), active: row.state == "active", is_platform: row.is_platform }
     }
+}
+
+/// Manages tenants over gRPC.
+pub struct Tenants {
+    /// Postgres.
+    pub db: Db,
+    /// What a suspension must leave.
+    pub cache: SessionCache,
+    /// The shortest password that the server allows.
+    pub min_length: usize,
 }

@@ -3,13 +3,12 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    TenantRef,
+    TenantRef, Tenants,
     store::{self, TenantRow},
 };
 use crate::{
     audit::{self, Event},
     clock::timestamp,
-    db::Db,
     error::{Error, Result},
     gate::{self, Caller},
     ids::TenantId,
@@ -22,19 +21,8 @@ use crate::{
         SuspendTenantResponse, Tenant, TenantState, UpdateTenantRequest, UpdateTenantResponse,
         tenant_service_server::TenantService,
     },
-    sessions::SessionCache,
     updates::etag,
 };
-
-/// Manages tenants over gRPC.
-pub struct Tenants {
-    /// Postgres.
-    pub db: Db,
-    /// What a suspension must leave.
-    pub cache: SessionCache,
-    /// The shortest password that the server allows.
-    pub min_length: usize,
-}
 
 #[tonic::async_trait]
 impl TenantService for Tenants {
@@ -78,9 +66,14 @@ impl TenantService for Tenants {
         )?;
         let (slug, name) = (filter.like("slug"), filter.like("name"));
         let mut tx = self.db.begin(caller.home()).await?;
-        let rows =
-            store::list(&mut tx, state.map(state_text), slug.as_deref(), name.as_deref(), &page)
-                .await?;
+        let rows = store::list(
+            &mut tx,
+            state.map(store::state_text),
+            slug.as_deref(),
+            name.as_deref(),
+            &page,
+        )
+        .await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.tenant_id);
         let tenants = rows.into_iter().map(Tenant::from).collect();
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
@@ -148,13 +141,6 @@ impl Tenants {
     /// admits nobody else.
     async fn of_platform_staff(&self, named: &str) -> Result<TenantRef> {
         super::find(&self.db, named).await?.ok_or_else(Error::not_found)
-    }
-}
-
-pub(super) fn state_text(state: TenantState) -> &'static str {
-    match state {
-        TenantState::Suspended => "suspended",
-        TenantState::Active | TenantState::Unspecified => "active",
     }
 }
 

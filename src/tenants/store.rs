@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     ids::TenantId,
     listing::Page,
+    proto::v1::TenantState,
 };
 
 /// A tenant as it is kept.
@@ -147,4 +148,12 @@ pub async fn list(
     .fetch_all(tx.conn())
     .await?;
     Ok(rows)
+}
+
+/// A state as it is kept.
+pub(super) fn state_text(state: TenantState) -> &'static str {
+    match state {
+        TenantState::Suspended => "suspended",
+        TenantState::Active | TenantState::Unspecified => "active",
+    }
 }

@@ -1,8 +1,7 @@
 //! `UpdateTenant`
 
 use super::{
-    rpc::Tenants,
-    settings,
+    Tenants, settings,
     store::{self, TenantRow},
 };
 use crate::{

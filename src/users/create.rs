@@ -1,6 +1,6 @@
 //! `CreateUser`
 
-use super::{credentials, rpc::Users, store};
+use super::{Users, credentials, store};
 use crate::{
     audit::{self, Event},
     error::Result,

@@ -2,7 +2,7 @@
 //! tenant, and ends sessions.
 
 use super::{
-    rpc::{Users, state_text},
+    Users,
     store::{self, UserRow},
 };
 use crate::{
@@ -29,10 +29,10 @@ impl Users {
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
-        if row.state == state_text(state) {
+        if row.state == store::state_text(state) {
             return Ok(row);
         }
-        state_text(state).clone_into(&mut row.state);
+        store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
         let kind = match state {
             UserState::Disabled => {

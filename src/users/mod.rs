@@ -4,6 +4,20 @@ mod create;
 pub mod credentials;
 pub mod email;
 mod lifecycle;
-pub mod rpc;
+mod rpc;
 pub mod store;
 mod update;
+
+use crate::{db::Db, passwords::Hasher, sessions::SessionCache};
+
+/// Manages users over gRPC.
+pub struct Users {
+    /// Postgres.
+    pub db: Db,
+    /// What ended sessions must leave.
+    pub cache: SessionCache,
+    /// Hashes new users' passwords.
+    pub hasher: Hasher,
+    /// The shortest password that the server allows.
+    pub min_length: usize,
+}

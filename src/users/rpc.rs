@@ -3,17 +3,15 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    email,
+    Users, email,
     store::{self, UserFilter, UserRow},
 };
 use crate::{
     clock::timestamp,
-    db::Db,
     error::{Error, Result},
     gate::{self},
     ids::UserId,
     listing::{self, Filter},
-    passwords::Hasher,
     proto::v1::{
         CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
@@ -21,21 +19,8 @@ use crate::{
         LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User, UserState,
         user_service_server::UserService,
     },
-    sessions::SessionCache,
     updates::etag,
 };
-
-/// Manages users over gRPC.
-pub struct Users {
-    /// Postgres.
-    pub db: Db,
-    /// What ended sessions must leave.
-    pub cache: SessionCache,
-    /// Hashes new users' passwords.
-    pub hasher: Hasher,
-    /// The shortest password that the server allows.
-    pub min_length: usize,
-}
 
 #[tonic::async_trait]
 impl UserService for Users {
@@ -81,7 +66,7 @@ impl UserService for Users {
         let filter = Filter::parse(&message.filter, &["state", "email", "display_name"])?;
         let state = filter.choice("state", "USER_STATE_", UserState::from_str_name)?;
         let filter = UserFilter {
-            state: state.map(state_text),
+            state: state.map(store::state_text),
             email_like: filter.like("email").map(|pattern| email::key(&pattern)),
             name_like: filter.like("display_name"),
         };
@@ -136,13 +121,6 @@ impl UserService for Users {
         let user = UserId::parse("user_id", &message.user_id)?;
         self.delete(&caller, user, &message.etag).await?;
         Ok(Response::new(DeleteUserResponse {}))
-    }
-}
-
-pub(super) fn state_text(state: UserState) -> &'static str {
-    match state {
-        UserState::Disabled => "disabled",
-        UserState::Active | UserState::Unspecified => "active",
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     ids::{TenantId, UserId},
     listing::Page,
+    proto::v1::UserState,
 };
 
 /// A user as it is kept.
@@ -215,4 +216,12 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// A state as it is kept.
+pub(super) fn state_text(state: UserState) -> &'static str {
+    match state {
+        UserState::Disabled => "disabled",
+        UserState::Active | UserState::Unspecified => "active",
+    }
 }

@@ -1,8 +1,7 @@
 //! `UpdateUser`
 
 use super::{
-    email,
-    rpc::Users,
+    Users, email,
     store::{self, UserRow},
 };
 use crate::{
