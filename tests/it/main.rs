@@ -3,4 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
 mod auth;
+mod bad_input;
 mod harness;
+mod policy_coverage;
+mod standard;
+mod tenancy;
+mod tokens;

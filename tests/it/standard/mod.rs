@@ -1,0 +1,4 @@
+//! The standard services.
+
+mod health;
+mod reflection;
