@@ -135,6 +135,8 @@ async fn numbers_that_json_does_not_have_are_invalid() {
             for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 let fields = [("a".to_owned(), prost_types::Value::from(number))].into();
                 let mut message = method.sample(&Ids::random());
+                // The caller's own: another would not be found first.
+                message.clear_field_by_name("tenant");
                 let mut inner = prost_reflect::DynamicMessage::new(kind.clone());
                 inner.transcode_from(&Struct { fields }).expect("a struct");
                 message.set_field(&field, Value::Message(inner));

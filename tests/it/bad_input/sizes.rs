@@ -76,7 +76,7 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
         ] {
             let status = method.call(&fat, &method.sample(&Ids::random())).await;
             let status = status.expect_err("refused");
-            assert_eq!(status.code(), Code::ResourceExhausted, "{what}: {status:?}");
+            assert_eq!(status.code(), Code::OutOfRange, "{what}: {status:?}");
             assert_eq!(reason(&status), "MESSAGE_TOO_LARGE", "{what}");
         }
     }
