@@ -111,16 +111,16 @@ fn lists(depth: usize) -> Vec<u8> {
     let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
     let mut inner = last.encode_to_vec();
     for _ in 0..depth {
-        let (mut list, mut outer) = (Vec::new(), Vec::new());
-        prost::encoding::bytes::encode(1, &inner, &mut list);
-        prost::encoding::bytes::encode(6, &list, &mut outer);
+        let (mut items, mut outer) = (Vec::new(), Vec::new());
+        prost::encoding::bytes::encode(1, &inner, &mut items);
+        prost::encoding::bytes::encode(6, &items, &mut outer);
         inner = outer;
     }
-    let (mut entry, mut outer) = (Vec::new(), Vec::new());
+    let (mut entry, mut fields) = (Vec::new(), Vec::new());
     prost::encoding::string::encode(1, &"a".to_owned(), &mut entry);
     prost::encoding::bytes::encode(2, &inner, &mut entry);
-    prost::encoding::bytes::encode(1, &entry, &mut outer);
-    outer
+    prost::encoding::bytes::encode(1, &entry, &mut fields);
+    fields
 }
 
 #[tokio::test]

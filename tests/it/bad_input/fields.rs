@@ -104,14 +104,13 @@ async fn an_empty_message_is_an_answer_or_names_what_is_missing() {
     let mut refusals = 0;
     for (method, client) in callers(&app).await {
         // Some end the caller's session, as they say.
-        let client = match client.user_id.is_empty() {
-            true => client,
-            false => {
-                let email = format!("{}@acme.test", method.0.name().to_lowercase());
-                let user = acme.create_user(&email).await;
-                acme.assign(&user, &acme.system_role("org_admin").await).await;
-                app.anonymous().login("acme", &email, PASSWORD).await
-            }
+        let client = if client.user_id.is_empty() {
+            client
+        } else {
+            let email = format!("{}@acme.test", method.0.name().to_lowercase());
+            let user = acme.create_user(&email).await;
+            acme.assign(&user, &acme.system_role("org_admin").await).await;
+            app.anonymous().login("acme", &email, PASSWORD).await
         };
         let reply = method.call(&client, &method.request()).await;
         let reason = precise(&method.path(), &reply);

@@ -48,7 +48,7 @@ impl Ids {
 impl Method {
     /// A request that breaks no field rule.
     pub fn sample(&self, ids: &Ids) -> DynamicMessage {
-        fill(self.0.input(), ids)
+        fill(&self.0.input(), ids)
     }
 
     /// The names of the fields, at any depth, that name something.
@@ -85,7 +85,7 @@ pub struct Answer {
     pub body: DynamicMessage,
 }
 
-fn fill(of: MessageDescriptor, ids: &Ids) -> DynamicMessage {
+fn fill(of: &MessageDescriptor, ids: &Ids) -> DynamicMessage {
     let mut message = DynamicMessage::new(of.clone());
     for field in of.fields() {
         if let Some(value) = value(&field, ids) {
@@ -109,7 +109,7 @@ fn value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
         "token" | "refresh_token" => text("no.such.token"),
         "level" => Some(Value::EnumNumber(1)),
         "items" => match field.kind() {
-            Kind::Message(item) => Some(Value::List(vec![Value::Message(fill(item, ids))])),
+            Kind::Message(item) => Some(Value::List(vec![Value::Message(fill(&item, ids))])),
             _ => None,
         },
         _ => None,

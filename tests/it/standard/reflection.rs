@@ -9,6 +9,9 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+use tonic_reflection::pb::v1alpha::{
+    self, server_reflection_client::ServerReflectionClient as AlphaClient,
+};
 
 use crate::harness::{TestApp, methods, reason};
 
@@ -68,12 +71,44 @@ async fn reflection_knows_every_method_and_the_errors_details() {
     }
 }
 
+/// What older clients speak.
+async fn ask_alpha(channel: &Channel) -> Result<Vec<String>, Status> {
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    let mut client = AlphaClient::new(channel.clone());
+    let replies = client.server_reflection_info(futures::stream::iter([request])).await?;
+    let reply = replies.into_inner().message().await?.expect("a reply");
+    match reply.message_response {
+        Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) => {
+            Ok(list.service.into_iter().map(|service| service.name).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn reflection_speaks_its_old_version_too() {
+    let app = TestApp::spawn().await;
+    let listed = ask_alpha(&app.channel).await.expect("a list");
+    for method in methods() {
+        let service = method.0.parent_service().full_name().to_owned();
+        assert!(listed.contains(&service), "{service}");
+    }
+}
+
 #[tokio::test]
 async fn reflection_can_be_off() {
     let app = TestApp::with(|values| values.set("REFLECTION", "off")).await;
     let question = MessageRequest::ListServices(String::new());
-    let status = ask(&app.channel, question).await.expect_err("hidden");
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(reason(&status), "METHOD_UNKNOWN");
+    let v1 = ask(&app.channel, question).await.expect_err("hidden");
+    let alpha = ask_alpha(&app.channel).await.expect_err("hidden");
+    for status in [v1, alpha] {
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(reason(&status), "METHOD_UNKNOWN");
+    }
     app.tenant("acme").await;
 }

@@ -1,7 +1,11 @@
 //! A token counts with our key and RS256 alone.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
+use jsonwebtoken::{
+    Algorithm::{self, PS256, PS384, PS512, RS384, RS512},
+    EncodingKey,
+    jwk::Jwk,
+};
 use serde_json::{Value, json};
 
 use super::{token_accepted, token_refused};
@@ -68,8 +72,7 @@ async fn our_key_counts_with_rs256_alone() {
     let real = forge.sign_raw(&header.to_string(), &claims.to_string());
     token_accepted(&acme, "the real thing", &real).await;
 
-    use Algorithm as A;
-    for alg in [A::RS384, A::RS512, A::PS256, A::PS384, A::PS512] {
+    for alg in [RS384, RS512, PS256, PS384, PS512] {
         header["alg"] = json!(alg);
         let (header, claims) = (header.to_string(), claims.to_string());
         let honest = Forge::sign_with(&forge.access, alg, &header, &claims);
