@@ -60,6 +60,14 @@ pub fn of_rule(
     Ok(Some(Check { condition, description }))
 }
 
+/// The check that Postgres can store a text.
+pub fn storable() -> Check {
+    Check {
+        condition: "!this.contains('\\0')".into(),
+        description: "must not contain the character U+0000".into(),
+    }
+}
+
 /// The check of a number's bounds: one, as protovalidate reports them.
 pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, String> {
     let set = set_rules(bounds)?;

@@ -19,11 +19,23 @@ pub struct Rules {
     pub items: Option<Box<Rules>>,
 }
 
-/// The rules of a field.
+/// The rules of a field. Text with rules has one more, which no annotation need
+/// say: Postgres must be able to store it. Passwords are only ever hashed.
 pub fn of_field(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rules, String> {
     match extension(&field.options(), "buf.validate.field")? {
         Some(_) if field.is_map() => Err("rules on a map aren't supported".into()),
-        Some(rules) => read(&rules, field, field.is_list(), "", patterns),
+        Some(rules) => {
+            let mut rules = read(&rules, field, field.is_list(), "", patterns)?;
+            if field.kind() == Kind::String && !field.name().ends_with("password") {
+                let of_text = if field.is_list() {
+                    &mut rules.items.get_or_insert_default().checks
+                } else {
+                    &mut rules.checks
+                };
+                of_text.push(checks::storable());
+            }
+            Ok(rules)
+        }
         None => Ok(Rules::default()),
     }
 }

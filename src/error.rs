@@ -137,16 +137,19 @@ pub fn with_reason(foreign: &Status) -> Option<Status> {
     let reason = match foreign.code() {
         Code::Ok => return None,
         Code::OutOfRange | Code::ResourceExhausted => ErrorReason::MessageTooLarge,
-        Code::Cancelled if foreign.message() == "Timeout expired" => ErrorReason::DeadlineExceeded,
         Code::Cancelled => ErrorReason::Cancelled,
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
         Code::InvalidArgument => ErrorReason::InvalidFields,
+        // Ours has details, so this is tonic's: a request that breaks gRPC's
+        // framing, or has no message.
+        Code::Internal => ErrorReason::UndecodableMessage,
         Code::NotFound => ErrorReason::NotFound,
         _ => ErrorReason::Internal,
     };
     Some(match (reason, foreign.code()) {
         (ErrorReason::Internal, _) => status(reason, plain_message(reason)),
+        (ErrorReason::UndecodableMessage, _) => undecodable(),
         (_, Code::ResourceExhausted) => {
             let mut status = status(reason, foreign.message());
             status = Status::with_details(

@@ -123,12 +123,19 @@ impl Filter {
     /// ending, all else stands for itself.
     #[must_use]
     pub fn like(&self, field: &str) -> Option<String> {
+        self.like_key(field, str::to_owned)
+    }
+
+    /// The same of a field that is compared in the form that `key` gives. The
+    /// form comes first: it may make wildcards of other characters.
+    #[must_use]
+    pub fn like_key(&self, field: &str, key: impl Fn(&str) -> String) -> Option<String> {
         let value = self.0.get(field)?;
         let (text, ending) = match value.strip_suffix('*') {
             Some(start) => (start, "%"),
             None => (value.as_str(), ""),
         };
-        let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+        let escaped = key(text).replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
         Some(escaped + ending)
     }
 

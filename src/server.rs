@@ -35,8 +35,9 @@ use crate::{
     users::Users,
 };
 
-/// The largest metadata of a call, in bytes.
-const MAX_METADATA: u32 = 16 * 1024;
+/// The metadata of a call that is read at all, in bytes. The gate takes less, and
+/// says so; beyond this the connection answers, in HTTP's words (431).
+const MAX_METADATA_READ: u32 = 32 * 1024;
 
 /// The streams that one connection may have open.
 const MAX_STREAMS: u32 = 1024;
@@ -61,21 +62,21 @@ pub async fn serve(
     app.db.check_privileges().await?;
     let parts = app.into_parts();
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Known from the first call on, and not ready until Postgres has been asked.
+    report(&health, ServingStatus::NotServing).await;
     let watch = tokio::spawn(watch_readiness(parts.stores.db.clone(), health.clone()));
 
     let config = parts.server;
     let limit = config.max_message_bytes;
-    let gate = GateLayer::new(parts.gatekeeper, config.max_requests);
+    let gate = GateLayer::new(parts.gatekeeper, config.max_requests, config.request_timeout);
     let (reflection, reflection_alpha) = reflection(config.reflection)?;
     let router = Server::builder()
         // Answers are small: waiting to fill a packet costs 40 ms.
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(MAX_METADATA)
+        .http2_max_header_list_size(MAX_METADATA_READ)
         .max_concurrent_streams(MAX_STREAMS)
-        // Outermost: whatever hangs, the caller hears of it.
-        .timeout(config.request_timeout)
         // Everything is admitted in one place.
         .layer(gate)
         .add_service(health_service)

@@ -1,5 +1,5 @@
 //! The order in which a call is admitted. One function, top to bottom:
-//! policy, tenant metadata, token, session, tenant, permission.
+//! size, policy, tenant metadata, token, session, tenant, permission.
 
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ pub struct Gatekeeper {
 impl Gatekeeper {
     /// Admits a call: puts the proof into its extensions, or says why not.
     pub(super) async fn admit<B>(&self, request: &mut Request<B>, origin: Origin) -> Result<()> {
+        metadata::bounded(request.headers())?;
         let Some(access) = self.policies.of(request.uri().path()) else {
             return Err(Error::refused(ErrorReason::MethodUnknown, "no such method"));
         };

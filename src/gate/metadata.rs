@@ -1,7 +1,7 @@
 //! Reads what the metadata says of a call. Doubt is an error here: a header
 //! that is there twice, or malformed, is never half-believed.
 
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use uuid::Uuid;
 
@@ -12,12 +12,32 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
+/// The largest metadata of a call, in bytes, counted as HTTP/2 does (RFC 9113,
+/// 6.5.2).
+const MAX_METADATA: usize = 16 * 1024;
+const ENTRY_OVERHEAD: usize = 32;
+
 const TENANT: &[&str] = &["x-tenant-id", "x-organization-slug"];
 
 /// Ids and slugs are no longer than this.
 const MAX_TENANT: usize = 63;
 const MAX_REQUEST_ID: usize = 64;
 const MAX_USER_AGENT: usize = 300;
+
+/// Checks that the metadata is not too large.
+///
+/// # Errors
+/// OUT_OF_RANGE.
+pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + ENTRY_OVERHEAD
+    };
+    if headers.iter().map(size).sum::<usize>() > MAX_METADATA {
+        let text = "the metadata has more than 16 KiB";
+        return Err(Error::refused(ErrorReason::MessageTooLarge, text));
+    }
+    Ok(())
+}
 
 /// The tenant that the metadata names, by id or slug; `None` when it names none.
 ///
@@ -102,8 +122,6 @@ fn invalid(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -6,6 +6,7 @@
 
 mod admit;
 mod caller;
+mod deadline;
 mod metadata;
 mod policy;
 
@@ -14,7 +15,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -42,14 +43,16 @@ const OWN_METHODS: &str = "/tenantry.v1.";
 pub struct GateLayer {
     keeper: Arc<Gatekeeper>,
     in_progress: Arc<Semaphore>,
+    time_limit: Duration,
 }
 
 impl GateLayer {
-    /// A gate that lets `max_requests` be in progress at once.
+    /// A gate that lets `max_requests` be in progress at once, each until its
+    /// deadline and no longer than `time_limit`.
     #[must_use]
-    pub fn new(keeper: Gatekeeper, max_requests: usize) -> Self {
+    pub fn new(keeper: Gatekeeper, max_requests: usize, time_limit: Duration) -> Self {
         let in_progress = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { keeper: Arc::new(keeper), in_progress }
+        Self { keeper: Arc::new(keeper), in_progress, time_limit }
     }
 }
 
@@ -92,6 +95,7 @@ where
         let span = tracing::info_span!("rpc", method, request_id);
         let is_own = method.starts_with(OWN_METHODS);
         let started = Instant::now();
+        let time = deadline::of(request.headers(), layer.time_limit);
         let work = async move {
             // A probe that was refused for load would have the server restarted.
             let permit = layer.in_progress.try_acquire();
@@ -103,8 +107,14 @@ where
                 Err(refusal) => Ok(refuse(&Status::from(refusal))),
             }
         };
+        // Tonic's own timer is made after this one, so it never comes first: its
+        // status would say neither the code nor the reason that callers know.
+        let work = tokio::time::timeout(time, work);
         let logged = async move {
-            let mut response = work.await?;
+            let mut response = match work.await {
+                Ok(response) => response?,
+                Err(_) => refuse(&deadline_exceeded()),
+            };
             if let Ok(value) = HeaderValue::from_str(&request_id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
@@ -135,6 +145,11 @@ where
 
 fn refuse(status: &Status) -> Response<Body> {
     status.clone().into_http()
+}
+
+fn deadline_exceeded() -> Status {
+    let text = "the deadline passed before the answer was there";
+    error::status(ErrorReason::DeadlineExceeded, text)
 }
 
 fn overloaded() -> Status {

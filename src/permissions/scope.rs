@@ -38,7 +38,8 @@ fn equal(a: &Value, b: &Value) -> bool {
 /// A request's scope; empty when unset. Any JSON may be in it.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when a number is no JSON number (NaN, infinite).
+/// INVALID_ARGUMENT when a number is no JSON number (NaN, infinite), or text
+/// contains the character U+0000.
 pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
     scope.map_or_else(|| Ok(Scope::new()), |scope| object("scope", scope))
 }
@@ -84,16 +85,24 @@ fn is_plain(value: &Value) -> bool {
 /// A protobuf Struct as a JSON object.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field` when a number is no JSON number.
+/// INVALID_ARGUMENT naming `field` when a number is no JSON number, or Postgres
+/// can't store a text.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
-    from.fields.iter().map(|(key, value)| Ok((key.clone(), json(field, value)?))).collect()
+    from.fields.iter().map(|(key, value)| Ok((text(field, key)?, json(field, value)?))).collect()
+}
+
+fn text(field: &str, from: &str) -> Result<String> {
+    if from.contains('\0') {
+        return Err(Error::field(field, "text must not contain the character U+0000"));
+    }
+    Ok(from.to_owned())
 }
 
 fn json(field: &str, from: &prost_types::Value) -> Result<Value> {
     Ok(match &from.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(b)) => Value::Bool(*b),
-        Some(Kind::StringValue(s)) => Value::String(s.clone()),
+        Some(Kind::StringValue(s)) => Value::String(text(field, s)?),
         Some(Kind::NumberValue(n)) => {
             Value::Number(number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?)
         }

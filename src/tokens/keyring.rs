@@ -10,9 +10,11 @@ use jsonwebtoken::{
 };
 use secrecy::{ExposeSecret, SecretSlice};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Claims, Token, TokenKind};
 use crate::{
+    clock,
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     proto::v1::JsonWebKey,
@@ -20,6 +22,9 @@ use crate::{
 
 /// How far the clocks of a token's maker and reader may be apart, in seconds.
 const LEEWAY: u64 = 30;
+
+/// How long the token counts that a new keyring is tried out with.
+const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
 
 /// The longest token that is looked at, in bytes: refusing a longer one must
 /// cost nothing.
@@ -99,7 +104,10 @@ impl Keyring {
             paths.access_private.display(),
             paths.refresh_private.display()
         );
-        Ok(Self { issuer: issuer.to_owned(), access, refresh })
+        let ring = Self { issuer: issuer.to_owned(), access, refresh };
+        ring.try_out(TokenKind::Access)?;
+        ring.try_out(TokenKind::Refresh)?;
+        Ok(ring)
     }
 
     /// The id of the key that signs tokens of a kind (RFC 7638).
@@ -166,7 +174,28 @@ impl Keyring {
         }
         let claims: Claims =
             jsonwebtoken::decode(token, &key.decoding, &key.validation).ok()?.claims;
-        Some(claims)
+        // The library checks `exp` and `nbf`.
+        let latest = clock::now().unix_timestamp() + LEEWAY.cast_signed();
+        (claims.iat <= latest).then_some(claims)
+    }
+
+    /// A library without its cryptography compiles, and fails at first use: that
+    /// must be here and not in the first sign-in.
+    fn try_out(&self, kind: TokenKind) -> anyhow::Result<()> {
+        let now = clock::now();
+        let content = TokenContent {
+            user: UserId(Uuid::nil()),
+            tenant: TenantId(Uuid::nil()),
+            session: SessionId(Uuid::nil()),
+            roles: Vec::new(),
+            jti: super::new_jti(),
+            issued_at: now,
+            expires_at: now + LIFE_OF_TRIAL,
+        };
+        let token = self.sign(kind, content).context("a key does not sign")?;
+        let verified = self.verify(kind, token.jwt.expose_secret());
+        ensure!(verified.is_some(), "a key does not verify what it signed");
+        Ok(())
     }
 
     fn key(&self, kind: TokenKind) -> &Key {

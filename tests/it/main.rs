@@ -3,6 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
 mod auth;
+mod bad_input;
 mod dev;
 mod harness;
+mod policy_coverage;
+mod standard;
 mod structure;
+mod tenancy;
+mod tokens;

@@ -9,7 +9,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{
     Code, Request, Response, Status,
-    metadata::{Ascii, MetadataKey, MetadataMap},
+    metadata::{Ascii, KeyAndValueRef, MetadataKey, MetadataMap},
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
@@ -38,8 +38,13 @@ pub struct Metadata(pub MetadataMap);
 impl Interceptor for Metadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         for pair in self.0.iter() {
-            if let tonic::metadata::KeyAndValueRef::Ascii(key, value) = pair {
-                request.metadata_mut().append(key, value.clone());
+            match pair {
+                KeyAndValueRef::Ascii(key, value) => {
+                    request.metadata_mut().append(key, value.clone());
+                }
+                KeyAndValueRef::Binary(key, value) => {
+                    request.metadata_mut().append_bin(key, value.clone());
+                }
             }
         }
         Ok(request)

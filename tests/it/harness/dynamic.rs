@@ -45,13 +45,18 @@ impl Method {
 
     /// Calls it with whatever bytes.
     pub async fn call_raw(&self, client: &Client, bytes: Vec<u8>) -> RawReply {
+        Self::call_path(client, &self.path(), bytes).await
+    }
+
+    /// Calls whatever path.
+    pub async fn call_path(client: &Client, path: &str, bytes: Vec<u8>) -> RawReply {
         let service = tonic::service::interceptor::InterceptedService::new(
             client.channel.clone(),
             client.metadata.clone(),
         );
         let mut grpc = Grpc::new(service);
         grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let path: PathAndQuery = self.path().parse().expect("a path");
+        let path: PathAndQuery = path.parse().expect("a path");
         grpc.unary(Request::new(bytes), path, RawCodec).await
     }
 }

@@ -1,5 +1,6 @@
 //! Makes tokens with the server's real keys, and with anything wrong with them.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tenantry::tokens::KeyPaths;
@@ -46,6 +47,25 @@ impl Forge {
     pub fn sign(&self, header: &Header, claims: &Value) -> String {
         assert_eq!(header.alg, Algorithm::RS256);
         jsonwebtoken::encode(header, claims, &self.access).expect("a token")
+    }
+
+    /// A token with just these bytes of JSON, for what no library would write,
+    /// signed with the access key.
+    pub fn sign_raw(&self, header: &str, claims: &str) -> String {
+        Self::sign_with(&self.access, Algorithm::RS256, header, claims)
+    }
+
+    /// The same with any key and algorithm.
+    pub fn sign_with(key: &EncodingKey, alg: Algorithm, header: &str, claims: &str) -> String {
+        let message = Self::unsigned(header, claims);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, alg);
+        format!("{message}.{}", signature.expect("a signature"))
+    }
+
+    /// The part of a token that is signed.
+    pub fn unsigned(header: &str, claims: &str) -> String {
+        let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}", encode(header), encode(claims))
     }
 
     /// A token like `token` that ended an hour ago.

@@ -9,9 +9,12 @@ mod client;
 mod cluster;
 mod dynamic;
 mod forge;
+mod look;
+mod sample;
 
 pub use app::TestApp;
 pub use client::{Client, PASSWORD, reason, refused};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
+pub use sample::{Ids, precise};

@@ -1,0 +1,64 @@
+//! How long a call may take: the client's deadline, and never longer than the
+//! server allows.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+/// The time that a call has: what its `grpc-timeout` says, where that is less
+/// than the server's limit. One that can't be read counts as none.
+pub(super) fn of(headers: &HeaderMap, limit: Duration) -> Duration {
+    let wanted = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    wanted.and_then(read).map_or(limit, |wanted| wanted.min(limit))
+}
+
+/// Up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
+fn read(text: &str) -> Option<Duration> {
+    const MAX_DIGITS: usize = 8;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 60 * 60)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_digits_and_a_unit() {
+        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(read("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(read("99999999m"), Some(Duration::from_millis(99_999_999)));
+        assert_eq!(read("5u"), Some(Duration::from_micros(5)));
+        assert_eq!(read("6n"), Some(Duration::from_nanos(6)));
+        for bad in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "ä", "1ä"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_server_allows_no_more_than_its_limit() {
+        let limit = Duration::from_secs(30);
+        let with = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", http::HeaderValue::from_static(value));
+            of(&headers, limit)
+        };
+        assert_eq!(with("1S"), Duration::from_secs(1));
+        assert_eq!(with("1H"), limit);
+        assert_eq!(with("soon"), limit);
+        assert_eq!(of(&HeaderMap::new(), limit), limit);
+    }
+}

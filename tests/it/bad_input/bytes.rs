@@ -1,0 +1,212 @@
+//! Bytes that are no message.
+
+use prost::Message;
+use prost_reflect::{Kind, Value};
+use prost_types::{ListValue, Struct, value::Kind as Json};
+use tonic::{Code, Status, body::Body};
+use tower::{Service, ServiceExt};
+
+use super::callers;
+use crate::harness::{Ids, Method, TestApp, precise, refused};
+
+/// Bytes that are no protobuf message of whatever type.
+const GARBAGE: &[&[u8]] = &[
+    // A tag that does not end, one that is too large, and one of field 0.
+    &[0xff],
+    &[0xff; 16],
+    &[0x00],
+    &[0x02, 0x00],
+    // Wire types that do not exist; a group's end without its start.
+    &[0x0e],
+    &[0x0f, 0x01],
+    &[0x0c],
+    // A length that says more than there is.
+    &[0x0a, 0xff],
+    &[0x0a, 0x05, b'a'],
+    &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+    // A number that is cut off.
+    &[0x80, 0x06, 0x80],
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"{\"user_id\":\"x\"}",
+];
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_undecodable() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in &callers {
+        for bytes in GARBAGE {
+            let reply = method.call_raw(client, bytes.to_vec()).await;
+            assert!(reply.is_err(), "{} takes {bytes:x?}", method.path());
+            refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
+        }
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+#[tokio::test]
+async fn text_that_is_no_utf8_is_undecodable() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in &callers {
+        for field in method.0.input().fields().filter(|field| field.kind() == Kind::String) {
+            for bad in [&b"\xff\xfe"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"ok\x80"] {
+                let mut bytes = method.sample(&Ids::random()).encode_to_vec();
+                prost::encoding::bytes::encode(field.number(), &bad.to_vec(), &mut bytes);
+                let reply = method.call_raw(client, bytes).await;
+                assert!(reply.is_err(), "{} {}", method.path(), field.name());
+                let status = refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
+                assert!(!status.message().contains(field.name()), "the decoder's words are kept");
+            }
+        }
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+/// G08
+#[tokio::test]
+async fn structs_nest_only_so_deep() {
+    let app = TestApp::spawn().await;
+    let mut seen = 0;
+    for (method, client) in callers(&app).await {
+        let is_struct = |kind: &Kind| match kind {
+            Kind::Message(message) => message.full_name() == "google.protobuf.Struct",
+            _ => false,
+        };
+        for field in method.0.input().fields().filter(|field| is_struct(&field.kind())) {
+            for (depth, too_deep) in [(10, false), (101, true), (1000, true)] {
+                for nested in [structs(depth), lists(depth)] {
+                    let mut bytes = method.sample(&Ids::random()).encode_to_vec();
+                    prost::encoding::bytes::encode(field.number(), &nested, &mut bytes);
+                    let reply = method.call_raw(&client, bytes).await;
+                    let what = format!("{} {} {depth}", method.path(), field.name());
+                    let reason = precise(&what, &reply);
+                    assert_eq!(reason == "UNDECODABLE_MESSAGE", too_deep, "{what}: {reason}");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen >= 30, "{seen}");
+}
+
+/// A struct in a struct in a struct, encoded from the inside out.
+fn structs(depth: usize) -> Vec<u8> {
+    let mut inner = Struct::default().encode_to_vec();
+    for _ in 0..depth {
+        let (mut value, mut entry, mut outer) = (Vec::new(), Vec::new(), Vec::new());
+        prost::encoding::bytes::encode(5, &inner, &mut value);
+        prost::encoding::string::encode(1, &"a".to_owned(), &mut entry);
+        prost::encoding::bytes::encode(2, &value, &mut entry);
+        prost::encoding::bytes::encode(1, &entry, &mut outer);
+        inner = outer;
+    }
+    inner
+}
+
+/// The same of lists.
+fn lists(depth: usize) -> Vec<u8> {
+    let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
+    let mut inner = last.encode_to_vec();
+    for _ in 0..depth {
+        let (mut items, mut outer) = (Vec::new(), Vec::new());
+        prost::encoding::bytes::encode(1, &inner, &mut items);
+        prost::encoding::bytes::encode(6, &items, &mut outer);
+        inner = outer;
+    }
+    let (mut entry, mut fields) = (Vec::new(), Vec::new());
+    prost::encoding::string::encode(1, &"a".to_owned(), &mut entry);
+    prost::encoding::bytes::encode(2, &inner, &mut entry);
+    prost::encoding::bytes::encode(1, &entry, &mut fields);
+    fields
+}
+
+#[tokio::test]
+async fn numbers_that_json_does_not_have_are_invalid() {
+    let app = TestApp::spawn().await;
+    for (method, client) in callers(&app).await {
+        for field in method.0.input().fields() {
+            let Kind::Message(kind) = field.kind() else { continue };
+            if kind.full_name() != "google.protobuf.Struct" {
+                continue;
+            }
+            for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let fields = [("a".to_owned(), prost_types::Value::from(number))].into();
+                let mut message = method.sample(&Ids::random());
+                // The caller's own: another would not be found first.
+                message.clear_field_by_name("tenant");
+                let mut inner = prost_reflect::DynamicMessage::new(kind.clone());
+                inner.transcode_from(&Struct { fields }).expect("a struct");
+                message.set_field(&field, Value::Message(inner));
+                let reply = method.call(&client, &message).await;
+                assert!(reply.is_err(), "{} {number}", method.path());
+                refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+            }
+        }
+    }
+}
+
+/// Frames that break gRPC's framing, and what is no frame at all.
+#[tokio::test]
+async fn broken_frames_are_undecodable() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in &callers {
+        for (what, body) in [
+            ("nothing", ""),
+            ("half a header", "\0\0"),
+            ("half a message", "\0\0\0\0\u{10}abc"),
+            ("an unknown compression flag", "\u{2}\0\0\0\0"),
+            ("a compressed message without an encoding", "\u{1}\0\0\0\0"),
+        ] {
+            let status = post(method, client, body).await;
+            let what = format!("{} {what}", method.path());
+            assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
+            assert_eq!(crate::harness::reason(&status), "UNDECODABLE_MESSAGE", "{what}");
+        }
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+/// Sends a body as it stands.
+async fn post(method: &Method, client: &crate::harness::Client, body: &str) -> Status {
+    let mut request = http::Request::post(method.path())
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(body.to_owned()))
+        .expect("a request");
+    request.headers_mut().extend(client.metadata.0.clone().into_headers());
+    let mut channel = client.channel.clone();
+    let response = channel.ready().await.expect("ready").call(request).await.expect("a response");
+    Status::from_header_map(response.headers()).expect("a status")
+}
+
+#[tokio::test]
+async fn methods_that_are_not_there_are_unimplemented() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for path in [
+        "/",
+        "/tenantry.v1.UserService",
+        "/tenantry.v1.UserService/",
+        "/tenantry.v1.UserService/Nothing",
+        "/tenantry.v1.UserService/GetUser/",
+        "/tenantry.v1.userservice/GetUser",
+        "/tenantry.v1.UserService/getUser",
+        "/tenantry.v1.Nothing/GetUser",
+        "/tenantry.v2.UserService/GetUser",
+        "//tenantry.v1.UserService/GetUser",
+        "/tenantry.v1.UserService/GetUser%00",
+        "/grpc.health.v1.Health/Nothing",
+        "/x",
+    ] {
+        for client in [&acme, &app.anonymous()] {
+            let reply = Method::call_path(client, path, Vec::new()).await;
+            assert!(reply.is_err(), "{path}");
+            refused(reply, Code::Unimplemented, "METHOD_UNKNOWN");
+        }
+    }
+}

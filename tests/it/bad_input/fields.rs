@@ -1,0 +1,241 @@
+//! Fields that break their rules, and text that breaks what lies behind.
+
+use std::collections::BTreeSet;
+
+use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, Value};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::callers;
+use crate::harness::{Client, Ids, Method, PASSWORD, RawReply, TestApp, precise, refused};
+
+fn texts(method: &Method) -> Vec<FieldDescriptor> {
+    method.0.input().fields().filter(|field| field.kind() == Kind::String).collect()
+}
+
+/// Sets a field to a text, a list to one item of it.
+fn set(message: &mut DynamicMessage, field: &FieldDescriptor, text: &str) {
+    let text = Value::String(text.to_owned());
+    let value =
+        if field.cardinality() == Cardinality::Repeated { Value::List(vec![text]) } else { text };
+    message.set_field(field, value);
+}
+
+/// The fields that an error names.
+fn named(status: &Status) -> BTreeSet<String> {
+    let details = status.get_error_details();
+    let request = details.bad_request().expect("a BadRequest");
+    request.field_violations.iter().map(|violation| violation.field.clone()).collect()
+}
+
+/// Fields of a batch's items are checked one at a time.
+fn is_batch(method: &Method) -> bool {
+    method.0.input().get_field_by_name("items").is_some()
+}
+
+#[tokio::test]
+async fn huge_text_is_refused_and_every_field_is_named() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in callers.iter().filter(|(method, _)| !texts(method).is_empty()) {
+        let mut message = method.request();
+        for field in texts(method) {
+            set(&mut message, &field, &"x".repeat(20_000));
+        }
+        // Of a oneof's members only one is set.
+        let set: BTreeSet<_> = message
+            .fields()
+            .map(|(field, value)| match value {
+                Value::List(_) => format!("{}[0]", field.name()),
+                _ => field.name().to_owned(),
+            })
+            .collect();
+        let reply = method.call(client, &message).await;
+        assert!(reply.is_err(), "{}", method.path());
+        let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+        assert!(named(&status).is_superset(&set), "{}: {status:?}", method.path());
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+#[tokio::test]
+async fn all_malformed_ids_are_named_at_once() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in callers.iter().filter(|(method, _)| !is_batch(method)) {
+        let ids: BTreeSet<_> =
+            method.id_fields().into_iter().filter(|name| name.ends_with("_id")).collect();
+        if ids.is_empty() {
+            continue;
+        }
+        for bad in [
+            "x",
+            "00000000-0000-0000-0000-00000000000",
+            "{00000000-0000-0000-0000-000000000000}",
+            "00000000000000000000000000000000",
+            "urn:uuid:00000000-0000-0000-0000-000000000000",
+            "00000000-0000-0000-0000-00000000000g",
+            "00000000-0000-0000-0000-000000000000\n",
+            "' or 1=1--",
+            "\u{0}",
+        ] {
+            let mut message = method.sample(&Ids::random());
+            for name in &ids {
+                message.set_field_by_name(name, Value::String(bad.to_owned()));
+            }
+            let reply = method.call(client, &message).await;
+            assert!(reply.is_err(), "{} takes {bad}", method.path());
+            let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+            assert!(
+                named(&status).iter().map(String::as_str).eq(ids.iter().copied()),
+                "{status:?}"
+            );
+        }
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+#[tokio::test]
+async fn an_empty_message_is_an_answer_or_names_what_is_missing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut refusals = 0;
+    for (method, client) in callers(&app).await {
+        // Some end the caller's session, as they say.
+        let client = if client.user_id.is_empty() {
+            client
+        } else {
+            let email = format!("{}@acme.test", method.0.name().to_lowercase());
+            let user = acme.create_user(&email).await;
+            acme.assign(&user, &acme.system_role("org_admin").await).await;
+            app.anonymous().login("acme", &email, PASSWORD).await
+        };
+        let reply = method.call(&client, &method.request()).await;
+        let reason = precise(&method.path(), &reply);
+        let fine = ["", "INVALID_FIELDS", "PERMISSION_MISSING", "TENANT_REQUIRED"];
+        assert!(fine.contains(&reason.as_str()), "{}: {reason}", method.path());
+        if let Err(status) = reply
+            && reason == "INVALID_FIELDS"
+        {
+            assert!(!named(&status).is_empty());
+            refusals += 1;
+        }
+    }
+    assert!(refusals > 10, "{refusals}");
+}
+
+/// Text that means something to Postgres, to LIKE, to a terminal or to a log.
+const NASTY: &[&str] = &[
+    "\u{0}",
+    "a\u{0}b",
+    "'; drop table users; --",
+    "\\",
+    "%",
+    "$1",
+    // Full-width forms of \, % and _, which NFKC turns into those.
+    "\u{ff3c}",
+    "\u{ff05}\u{ff3f}",
+    "\u{202e}\u{200b}\u{feff}",
+    "\u{1b}[31m\r\n",
+    "\u{fdfa}",
+    "🧑‍🚀",
+];
+
+#[tokio::test]
+async fn nasty_text_in_any_field_is_answered_precisely() {
+    let app = TestApp::spawn().await;
+    for (method, client) in callers(&app).await {
+        for field in texts(&method) {
+            for text in NASTY {
+                let mut message = method.sample(&Ids::random());
+                set(&mut message, &field, text);
+                let what = format!("{} {} {text:?}", method.path(), field.name());
+                precise(&what, &method.call(&client, &message).await);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nasty_text_in_a_filter_is_answered_precisely() {
+    let app = TestApp::spawn().await;
+    for (method, client) in callers(&app).await {
+        let Some(field) = method.0.input().get_field_by_name("filter") else { continue };
+        for name in ["email", "display_name", "name", "slug", "device_name", "role_name", "state"] {
+            for text in NASTY {
+                let mut message = method.request();
+                let text = text.replace('\\', "\\\\");
+                set(&mut message, &field, &format!("{name} = \"{text}*\""));
+                let what = format!("{} {name} {text:?}", method.path());
+                precise(&what, &method.call(&client, &message).await);
+                set(&mut message, &field, &format!("{name} = \"{text}\""));
+                precise(&what, &method.call(&client, &message).await);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nasty_text_in_a_struct_is_answered_precisely() {
+    let app = TestApp::spawn().await;
+    let mut seen = 0;
+    for (method, client) in callers(&app).await {
+        for field in method.0.input().fields() {
+            let Kind::Message(kind) = field.kind() else { continue };
+            if kind.full_name() != "google.protobuf.Struct" {
+                continue;
+            }
+            for text in NASTY {
+                let value = prost_types::Value::from((*text).to_owned());
+                for (key, value) in [("a".to_owned(), value.clone()), ((*text).to_owned(), value)] {
+                    let scope = prost_types::Struct { fields: [(key, value)].into() };
+                    let reply = call_with(&method, &client, &field, kind.clone(), &scope).await;
+                    precise(&format!("{} {} {text:?}", method.path(), field.name()), &reply);
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+async fn call_with(
+    method: &Method,
+    client: &Client,
+    field: &FieldDescriptor,
+    kind: prost_reflect::MessageDescriptor,
+    value: &prost_types::Struct,
+) -> RawReply {
+    let mut inner = DynamicMessage::new(kind);
+    inner.transcode_from(value).expect("a struct");
+    let mut message = method.sample(&Ids::random());
+    message.set_field(field, Value::Message(inner));
+    method.call(client, &message).await
+}
+
+/// What was sent does not come back in an error.
+#[tokio::test]
+async fn no_error_repeats_what_was_sent() {
+    let app = TestApp::spawn().await;
+    let marker = "c4n4ry-5ecret";
+    for (method, client) in callers(&app).await {
+        for field in texts(&method) {
+            for text in [
+                marker.to_owned(),
+                format!("{marker}\u{1}"),
+                format!("{marker}{}", "x".repeat(20_000)),
+                format!("{marker}@{marker}.test"),
+            ] {
+                let mut message = method.sample(&Ids::random());
+                set(&mut message, &field, &text);
+                let Err(status) = method.call(&client, &message).await else { continue };
+                let seen = format!("{} {:?}", status.message(), status.get_error_details());
+                assert!(!seen.contains(marker), "{} {}: {seen}", method.path(), field.name());
+                let bytes = String::from_utf8_lossy(status.details()).into_owned();
+                assert!(!bytes.contains(marker), "{} {}", method.path(), field.name());
+            }
+        }
+    }
+}

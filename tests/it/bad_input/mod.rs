@@ -1,0 +1,21 @@
+//! What no client should send, to every method: each answer is precise, and
+//! nothing comes of it.
+
+mod bytes;
+mod fields;
+mod sizes;
+
+use tenantry::gate::{Access, Policies};
+
+use crate::harness::{Client, Method, TestApp, methods};
+
+/// Every method, with somebody who may call it.
+async fn callers(app: &TestApp) -> Vec<(Method, Client)> {
+    let root = app.platform_admin().await;
+    let policies = Policies::load().expect("the table");
+    let caller = |method: &Method| match policies.of(&method.path()) {
+        Some(Access::Public) => app.anonymous(),
+        _ => root.clone(),
+    };
+    methods().into_iter().map(|method| (method.clone(), caller(&method))).collect()
+}

@@ -1,0 +1,103 @@
+//! Messages and metadata that are too large.
+
+use prost_reflect::Kind;
+use tonic::Code;
+
+use super::callers;
+use crate::harness::{Ids, TestApp, methods, precise, reason, refused};
+
+/// G08
+#[tokio::test]
+async fn messages_of_ten_megabytes_are_refused_by_every_method() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in &callers {
+        // Well-formed: an unknown field of 10 MB.
+        let mut bytes = Vec::new();
+        prost::encoding::bytes::encode(999, &vec![b'x'; 10_000_000], &mut bytes);
+        let reply = method.call_raw(client, bytes).await;
+        assert!(reply.is_err(), "{}", method.path());
+        refused(reply, Code::OutOfRange, "MESSAGE_TOO_LARGE");
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+/// G08
+#[tokio::test]
+async fn a_message_may_have_a_mebibyte_and_not_one_byte_more() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let method = methods().into_iter().find(|m| m.0.name() == "WhoAmI").expect("WhoAmI");
+    let message = |length: usize| {
+        let mut bytes = Vec::new();
+        // The tag has two bytes, the length three.
+        prost::encoding::bytes::encode(999, &vec![b'x'; length - 5], &mut bytes);
+        assert_eq!(bytes.len(), length);
+        bytes
+    };
+    method.call_raw(&acme, message(1 << 20)).await.expect("it fits");
+    let reply = method.call_raw(&acme, message((1 << 20) + 1)).await;
+    refused(reply, Code::OutOfRange, "MESSAGE_TOO_LARGE");
+}
+
+/// G08
+#[tokio::test]
+async fn lists_of_too_many_items_are_refused() {
+    let app = TestApp::spawn().await;
+    let mut seen = 0;
+    for (method, client) in callers(&app).await {
+        for field in method.0.input().fields().filter(prost_reflect::FieldDescriptor::is_list) {
+            let mut message = method.sample(&Ids::random());
+            let item = match (field.kind(), message.get_field(&field).into_owned()) {
+                (Kind::Message(_), prost_reflect::Value::List(items)) => items[0].clone(),
+                _ => prost_reflect::Value::String("invoice:read".into()),
+            };
+            message.set_field(&field, prost_reflect::Value::List(vec![item; 1001]));
+            let reply = method.call(&client, &message).await;
+            assert!(reply.is_err(), "{} {}", method.path(), field.name());
+            refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "{seen}");
+}
+
+/// G08
+#[tokio::test]
+async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
+    let app = TestApp::spawn().await;
+    let callers = callers(&app).await;
+    let before = app.row_counts().await;
+    for (method, client) in &callers {
+        for (what, fat) in [
+            ("one value", client.with("x-fat", &"x".repeat(16 * 1024))),
+            ("many values", (0..20).fold(client.clone(), |c, _| c.with("x-fat", &"x".repeat(900)))),
+        ] {
+            let status = method.call(&fat, &method.sample(&Ids::random())).await;
+            let status = status.expect_err("refused");
+            assert_eq!(status.code(), Code::OutOfRange, "{what}: {status:?}");
+            assert_eq!(reason(&status), "MESSAGE_TOO_LARGE", "{what}");
+        }
+    }
+    assert_eq!(app.row_counts().await, before);
+}
+
+/// A19, G08: what is larger still never reaches the service, and the connection
+/// goes on.
+#[tokio::test]
+async fn metadata_of_a_megabyte_is_refused_and_the_server_goes_on() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let method = methods().into_iter().find(|m| m.0.name() == "WhoAmI").expect("WhoAmI");
+    for fat in [
+        acme.with("x-fat", &"x".repeat(1 << 20)),
+        acme.with_token(&"x".repeat(1 << 20)),
+        acme.with("x-tenant-id", &"x".repeat(1 << 20)),
+    ] {
+        let reply = method.call(&fat, &method.request()).await;
+        assert!(reply.is_err());
+        let reply = method.call(&acme, &method.request()).await;
+        assert_eq!(precise("afterwards", &reply), "");
+    }
+}

@@ -1,0 +1,54 @@
+//! What is in the database, to compare before and after.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::TestApp;
+
+impl TestApp {
+    /// Every row of a tenant, of every table, as JSON: audit trail, change feed
+    /// and all.
+    pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
+        let mut owner = self.owner().await;
+        let mut rows = BTreeMap::new();
+        for table in tables(&mut owner).await {
+            let sql = format!(
+                "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
+                 from {table} t where tenant_id = '{tenant_id}'"
+            );
+            let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
+            rows.insert(table, found.expect("rows"));
+        }
+        rows
+    }
+
+    /// How many rows each table has.
+    pub async fn row_counts(&self) -> BTreeMap<String, i64> {
+        let mut owner = self.owner().await;
+        let mut counts = BTreeMap::new();
+        for table in tables(&mut owner).await {
+            let sql = format!("select count(*) from {table}");
+            let count = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
+            counts.insert(table, count.expect("a count"));
+        }
+        counts
+    }
+
+    /// How many audit events of a kind a tenant has.
+    pub async fn audited(&self, tenant_id: &str, kind: &str) -> i64 {
+        let sql =
+            "select count(*) from audit_events where tenant_id = $1::text::uuid and kind = $2";
+        let count = sqlx::query_scalar(sql).bind(tenant_id).bind(kind);
+        count.fetch_one(&mut self.owner().await).await.expect("a count")
+    }
+}
+
+async fn tables(owner: &mut PgConnection) -> Vec<String> {
+    let sql = "select relname::text from pg_class
+               where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
+                 and relname <> '_sqlx_migrations'";
+    let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(owner).await.expect("tables");
+    assert!(tables.len() > 5, "{tables:?}");
+    tables
+}

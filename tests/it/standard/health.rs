@@ -1,0 +1,65 @@
+//! grpc.health.v1.Health
+
+use std::collections::BTreeSet;
+
+use tonic::{Code, Request};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{TestApp, methods, refused};
+
+fn ask(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.into() }
+}
+
+/// The API's services, from its descriptors.
+fn services() -> BTreeSet<String> {
+    methods().iter().map(|method| method.0.parent_service().full_name().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn health_knows_the_server_and_each_service_and_asks_for_no_token() {
+    let app = TestApp::spawn().await;
+    let mut health = HealthClient::new(app.channel.clone());
+    let services = services();
+    assert_eq!(services.len(), 6);
+    for service in services.iter().map(String::as_str).chain([""]) {
+        let mut watch = health.watch(ask(service)).await.expect("a stream").into_inner();
+        // Postgres has been asked once the first answer says so.
+        while watch.message().await.expect("an answer").expect("open").status()
+            != ServingStatus::Serving
+        {}
+        let reply = health.check(ask(service)).await.expect("an answer").into_inner();
+        assert_eq!(reply.status(), ServingStatus::Serving, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn health_knows_nothing_else() {
+    let app = TestApp::spawn().await;
+    app.tenant("acme").await;
+    let mut health = HealthClient::new(app.channel.clone());
+    for service in ["acme", "tenantry.v1.NothingService", "tenantry.v1", "version"] {
+        refused(health.check(ask(service)).await, Code::NotFound, "NOT_FOUND");
+    }
+    // A token that is not in force does not matter to a probe.
+    let mut request = Request::new(ask(""));
+    request.metadata_mut().insert("authorization", "Bearer x".parse().expect("a value"));
+    health.check(request).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn health_is_told_before_the_server_stops() {
+    let app = TestApp::spawn().await;
+    let mut health = HealthClient::new(app.channel.clone());
+    let mut watch = health.watch(ask("tenantry.v1.AuthService")).await.expect("a stream");
+    let watch = watch.get_mut();
+    while watch.message().await.expect("an answer").expect("open").status()
+        != ServingStatus::Serving
+    {}
+    let stopping = tokio::spawn(app.stop());
+    let last = watch.message().await.expect("an answer").expect("open");
+    assert_eq!(last.status(), ServingStatus::NotServing);
+    stopping.await.expect("it stops");
+}

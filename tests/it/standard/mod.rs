@@ -1,0 +1,5 @@
+//! The standard services.
+
+mod deadline;
+mod health;
+mod reflection;

@@ -1,0 +1,114 @@
+//! grpc.reflection
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use prost_types::FileDescriptorProto;
+use tonic::{Code, Status, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+use tonic_reflection::pb::v1alpha::{
+    self, server_reflection_client::ServerReflectionClient as AlphaClient,
+};
+
+use crate::harness::{TestApp, methods, reason};
+
+async fn ask(channel: &Channel, question: MessageRequest) -> Result<MessageResponse, Status> {
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = ServerReflectionClient::new(channel.clone());
+    let replies = client.server_reflection_info(futures::stream::iter([request])).await?;
+    let reply = replies.into_inner().message().await?.expect("a reply");
+    Ok(reply.message_response.expect("an answer"))
+}
+
+/// The names of the messages in the files that hold a symbol.
+async fn files_of(channel: &Channel, symbol: &str) -> Vec<FileDescriptorProto> {
+    let question = MessageRequest::FileContainingSymbol(symbol.into());
+    match ask(channel, question).await.expect("a reply") {
+        MessageResponse::FileDescriptorResponse(found) => {
+            let files = found.file_descriptor_proto.iter();
+            files.map(|file| FileDescriptorProto::decode(&file[..]).expect("a file")).collect()
+        }
+        other => panic!("{symbol}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_every_service() {
+    let app = TestApp::spawn().await;
+    let question = MessageRequest::ListServices(String::new());
+    let answer = ask(&app.channel, question).await.expect("a reply");
+    let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let listed: BTreeSet<_> = list.service.into_iter().map(|service| service.name).collect();
+    let mut wanted: BTreeSet<_> =
+        methods().iter().map(|m| m.0.parent_service().full_name().to_owned()).collect();
+    wanted.insert("grpc.health.v1.Health".into());
+    assert!(listed.is_superset(&wanted), "{listed:?}");
+    let others: Vec<_> = listed.difference(&wanted).collect();
+    assert!(others.iter().all(|name| name.starts_with("grpc.reflection.")), "{others:?}");
+}
+
+#[tokio::test]
+async fn reflection_knows_every_method_and_the_errors_details() {
+    let app = TestApp::spawn().await;
+    for method in methods() {
+        let files = files_of(&app.channel, method.0.full_name()).await;
+        let has = files.iter().flat_map(|f| &f.service).flat_map(|s| &s.method);
+        assert!(has.into_iter().any(|m| m.name() == method.0.name()), "{}", method.path());
+    }
+    for (symbol, message) in [
+        ("google.rpc.ErrorInfo", "ErrorInfo"),
+        ("google.rpc.BadRequest", "BadRequest"),
+        ("google.rpc.RetryInfo", "RetryInfo"),
+        ("google.rpc.Status", "Status"),
+        ("tenantry.v1.User", "User"),
+    ] {
+        let files = files_of(&app.channel, symbol).await;
+        let has = files.iter().flat_map(|f| &f.message_type).any(|m| m.name() == message);
+        assert!(has, "{symbol}");
+    }
+}
+
+/// What older clients speak.
+async fn ask_alpha(channel: &Channel) -> Result<Vec<String>, Status> {
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    let mut client = AlphaClient::new(channel.clone());
+    let replies = client.server_reflection_info(futures::stream::iter([request])).await?;
+    let reply = replies.into_inner().message().await?.expect("a reply");
+    match reply.message_response {
+        Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) => {
+            Ok(list.service.into_iter().map(|service| service.name).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn reflection_speaks_its_old_version_too() {
+    let app = TestApp::spawn().await;
+    let listed = ask_alpha(&app.channel).await.expect("a list");
+    for method in methods() {
+        let service = method.0.parent_service().full_name().to_owned();
+        assert!(listed.contains(&service), "{service}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_can_be_off() {
+    let app = TestApp::with(|values| values.set("REFLECTION", "off")).await;
+    let question = MessageRequest::ListServices(String::new());
+    let v1 = ask(&app.channel, question).await.expect_err("hidden");
+    let alpha = ask_alpha(&app.channel).await.expect_err("hidden");
+    for status in [v1, alpha] {
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(reason(&status), "METHOD_UNKNOWN");
+    }
+    app.tenant("acme").await;
+}

@@ -1,0 +1,108 @@
+//! Lists hold one tenant's things.
+
+use std::collections::BTreeSet;
+
+use tenantry::proto::v1::{
+    ListRoleAssignmentsRequest, ListRolesRequest, ListSessionsRequest, ListTenantsRequest,
+    ListUsersRequest, RoleLevel,
+};
+use tonic::Code;
+
+use crate::harness::{Client, PASSWORD, TestApp, refused};
+
+/// Every user that a client's tenant shows, page by page.
+async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, String)> {
+    let mut users = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListUsersRequest { page_size, page_token, filter: filter.into() };
+        let page = client.users().list_users(request).await.expect("a page").into_inner();
+        assert!(page.users.len() <= usize::try_from(page_size).expect("a size"));
+        users.extend(page.users.into_iter().map(|user| (user.tenant_id, user.id)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return users;
+        }
+    }
+}
+
+/// D06
+#[tokio::test]
+async fn a_thousand_users_of_each_tenant_interleaved_are_listed_apart() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let insert = "insert into users (tenant_id, user_id, email, email_key)
+        select t.tenant_id, gen_random_uuid(), format('u%s@x.test', n), format('u%s@x.test', n)
+        from generate_series(1, 1000) n, tenants t order by n";
+    sqlx::query(insert).execute(&mut app.owner().await).await.expect("users");
+
+    for client in [&a, &b] {
+        let owner = &mut app.owner().await;
+        let wanted = "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
+        let wanted = sqlx::query_scalar::<_, String>(wanted).bind(&client.tenant_id);
+        let wanted = wanted.fetch_all(owner).await.expect("ids");
+        assert_eq!(wanted.len(), 1001);
+        for page_size in [90, 1000] {
+            let listed = users(client, page_size, "").await;
+            assert!(listed.iter().all(|(tenant, _)| *tenant == client.tenant_id));
+            assert!(listed.iter().map(|(_, id)| id).eq(&wanted));
+        }
+        let some = users(client, 7, "email = \"u10*\"").await;
+        assert_eq!(some.len(), 12);
+    }
+}
+
+#[tokio::test]
+async fn a_page_token_is_of_no_use_in_another_tenant() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    a.create_user("one@a.test").await;
+    b.create_user("one@b.test").await;
+    let ask =
+        |page_token: String| ListUsersRequest { page_size: 1, page_token, ..Default::default() };
+    let page = a.users().list_users(ask(String::new())).await.expect("a page").into_inner();
+    let reply = b.users().list_users(ask(page.next_page_token.clone())).await;
+    refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    a.users().list_users(ask(page.next_page_token)).await.expect("the next page");
+}
+
+#[tokio::test]
+async fn roles_assignments_and_sessions_are_listed_apart() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    for client in [&a, &b] {
+        client.member("m", &["user:read"]).await;
+        client.create_role("spare", RoleLevel::Member, &[]).await;
+        app.anonymous().login(&client.slug, &client.email, PASSWORD).await;
+    }
+    let mut tenants = BTreeSet::new();
+    let roles = b.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
+    let roles = roles.into_inner().roles;
+    assert_eq!(roles.len(), 6);
+    tenants.extend(roles.into_iter().map(|role| role.tenant_id));
+    let assignments = b.roles().list_role_assignments(ListRoleAssignmentsRequest::default()).await;
+    let assignments = assignments.expect("assignments").into_inner().role_assignments;
+    assert_eq!(assignments.len(), 2);
+    tenants.extend(assignments.into_iter().map(|assignment| assignment.tenant_id));
+    let sessions = b.sessions().list_sessions(ListSessionsRequest::default()).await;
+    let sessions = sessions.expect("sessions").into_inner().sessions;
+    assert_eq!(sessions.len(), 2);
+    tenants.extend(sessions.into_iter().map(|session| session.tenant_id));
+    assert_eq!(tenants, BTreeSet::from([b.tenant_id.clone()]));
+
+    let reply = b.tenants().list_tenants(ListTenantsRequest::default()).await;
+    refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+#[tokio::test]
+async fn a_filters_wildcards_stay_within_the_tenant() {
+    let app = TestApp::spawn().await;
+    let (_, b) = (app.tenant("a").await, app.tenant("b").await);
+    for filter in ["email = *", "email = \"admin*\"", "state = ACTIVE AND email = \"*\""] {
+        let listed = users(&b, 100, filter).await;
+        assert_eq!(listed, [(b.tenant_id.clone(), b.user_id.clone())], "{filter}");
+    }
+    for filter in ["email = \"%\"", "email = \"_dmin@b.test\"", "email = \"' or ''='\""] {
+        assert_eq!(users(&b, 100, filter).await, [], "{filter}");
+    }
+}

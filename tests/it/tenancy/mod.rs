@@ -1,0 +1,7 @@
+//! Tenants are kept apart, over gRPC.
+
+mod isolation;
+mod lists;
+mod metadata;
+mod platform;
+mod suspension;

@@ -1,0 +1,141 @@
+//! A token counts with our key and RS256 alone.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm::{self, PS256, PS384, PS512, RS384, RS512},
+    EncodingKey,
+    jwk::Jwk,
+};
+use serde_json::{Value, json};
+
+use super::{token_accepted, token_refused};
+use crate::harness::{Forge, TestApp};
+
+fn parts(token: &str) -> (Value, Value) {
+    let (header, claims) = Forge::read(token);
+    (serde_json::to_value(header).expect("a header"), claims)
+}
+
+/// A01
+#[tokio::test]
+async fn no_algorithm_is_no_signature() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let before = app.rows_of(&acme.tenant_id).await;
+    let (mut header, claims) = parts(&acme.tokens.access_token);
+    let signature = acme.tokens.access_token.rsplit_once('.').expect("a signature").1.to_owned();
+
+    for alg in ["none", "None", "NONE", "nOnE", ""] {
+        header["alg"] = json!(alg);
+        let unsigned = Forge::unsigned(&header.to_string(), &claims.to_string());
+        token_refused(&acme, alg, &format!("{unsigned}.")).await;
+        token_refused(&acme, alg, &unsigned).await;
+        token_refused(&acme, alg, &format!("{unsigned}.{signature}")).await;
+    }
+    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+}
+
+/// A02
+#[tokio::test]
+async fn the_public_key_is_no_shared_secret() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let (mut header, claims) = parts(&acme.tokens.access_token);
+    let jwk = Jwk::from_encoding_key(&forge.access, Algorithm::RS256).expect("a JWK");
+    let jwk = serde_json::to_vec(&jwk).expect("JSON");
+    let der = pem::parse(&forge.access_public_pem).expect("PEM").into_contents();
+    let trimmed = forge.access_public_pem.trim_ascii_end().to_vec();
+
+    for alg in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+        header["alg"] = json!(alg);
+        for (what, secret) in [
+            ("PEM", &forge.access_public_pem),
+            ("PEM without its last line break", &trimmed),
+            ("DER", &der),
+            ("JWK", &jwk),
+            ("nothing", &vec![]),
+        ] {
+            let key = EncodingKey::from_secret(secret);
+            let token = Forge::sign_with(&key, alg, &header.to_string(), &claims.to_string());
+            token_refused(&acme, &format!("{alg:?} with {what}"), &token).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn our_key_counts_with_rs256_alone() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let (mut header, claims) = parts(&acme.tokens.access_token);
+    let real = forge.sign_raw(&header.to_string(), &claims.to_string());
+    token_accepted(&acme, "the real thing", &real).await;
+
+    for alg in [RS384, RS512, PS256, PS384, PS512] {
+        header["alg"] = json!(alg);
+        let (header, claims) = (header.to_string(), claims.to_string());
+        let honest = Forge::sign_with(&forge.access, alg, &header, &claims);
+        token_refused(&acme, &format!("{alg:?}"), &honest).await;
+        let lying = forge.sign_raw(&header, &claims);
+        token_refused(&acme, &format!("RS256 that says {alg:?}"), &lying).await;
+    }
+}
+
+/// A10
+#[tokio::test]
+async fn a_changed_token_is_a_forged_one() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let token = &acme.tokens.access_token;
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!("three parts");
+    };
+    let payload = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(payload).expect("base64"));
+    let payload = payload.expect("JSON");
+
+    let moved = payload.replace(&acme.tenant_id, &other.tenant_id);
+    assert_ne!(moved, payload);
+    let last = acme.tenant_id.chars().last().expect("a digit");
+    let flipped = if last == '0' { '1' } else { '0' };
+    let near = format!("{}{flipped}", &acme.tenant_id[..35]);
+    let raised = payload.replace("org_admin", "platform_");
+    assert_ne!(raised, payload);
+    for (what, payload) in [
+        ("another tenant", moved),
+        ("one digit of the tenant", payload.replace(&acme.tenant_id, &near)),
+        ("another role", raised),
+        ("white space", format!(" {payload}")),
+    ] {
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+        token_refused(&acme, what, &format!("{header}.{payload}.{signature}")).await;
+    }
+    for (what, text) in [
+        ("no signature", token.rsplit_once('.').expect("a dot").0.to_owned()),
+        ("an empty signature", format!("{}.", token.rsplit_once('.').expect("a dot").0)),
+        ("a fourth part", format!("{token}.{signature}")),
+        ("a dot at the end", format!("{token}.")),
+        ("a dot at the start", format!(".{token}")),
+        ("padding", format!("{token}==")),
+        ("its first half", token[..token.len() / 2].to_owned()),
+        ("dots", "..".to_owned()),
+        ("a word", "x".to_owned()),
+    ] {
+        token_refused(&acme, what, &text).await;
+    }
+}
+
+/// A20
+#[tokio::test]
+async fn the_first_call_of_a_server_may_be_a_login() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let fresh = TestApp::on(&app.database, |_| {}).await;
+    let request = tenantry::proto::v1::LoginRequest {
+        email: acme.email.clone(),
+        password: crate::harness::PASSWORD.into(),
+        ..Default::default()
+    };
+    let tokens = fresh.anonymous().auth().login(request).await.expect("signs").into_inner();
+    token_accepted(&fresh.anonymous(), "its token", &tokens.access_token).await;
+}

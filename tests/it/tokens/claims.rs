@@ -1,0 +1,134 @@
+//! Every claim must be there, and of its type.
+
+use serde_json::{Value, json};
+
+use super::{token_accepted, token_refused};
+use crate::harness::{Forge, TestApp};
+
+/// A07
+#[tokio::test]
+async fn each_required_claim_is_required() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let token = &acme.tokens.access_token;
+    let (_, claims) = Forge::read(token);
+    let names: Vec<_> = claims.as_object().expect("an object").keys().cloned().collect();
+    assert_eq!(names, ["aud", "exp", "iat", "iss", "jti", "nbf", "org", "roles", "sid", "sub"]);
+
+    for name in names.iter().filter(|name| *name != "roles") {
+        let without = forge.with_claims(token, &json!({ name: null }));
+        token_refused(&acme, &format!("without {name}"), &without).await;
+    }
+    // For readers' convenience only.
+    let without = forge.with_claims(token, &json!({ "roles": null }));
+    token_accepted(&acme, "without roles", &without).await;
+}
+
+/// A11
+#[tokio::test]
+async fn claims_of_the_wrong_type_count_as_missing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_string(&header).expect("JSON");
+    let times = [
+        r#""9999999999""#,
+        "1e400",
+        "-1e400",
+        "1e20",
+        "-1",
+        "null",
+        "[9999999999]",
+        "{}",
+        "true",
+        "253402300800.9",
+        "9999999999.0",
+        "99999999999999999999999999",
+        "NaN",
+        "Infinity",
+        "",
+        r#""99999999999""#,
+        "0x7fffffff",
+        "9223372036854775808",
+    ];
+    for value in times {
+        let token = forge.sign_raw(&header, &with_raw(&claims, "exp", value));
+        token_refused(&acme, &format!("exp {value}"), &token).await;
+    }
+    let bad_starts = times.iter().filter(|value| **value != "-1");
+    for value in bad_starts {
+        let token = forge.sign_raw(&header, &with_raw(&claims, "nbf", value));
+        token_refused(&acme, &format!("nbf {value}"), &token).await;
+    }
+    for name in ["sub", "org", "sid"] {
+        for value in ["null", "1", "[]", "{}", r#""""#, r#""x""#, r#"["x"]"#, "true"] {
+            let token = forge.sign_raw(&header, &with_raw(&claims, name, value));
+            token_refused(&acme, &format!("{name} {value}"), &token).await;
+        }
+    }
+    for (name, value) in [
+        ("jti", "1"),
+        ("iat", r#""1""#),
+        ("iat", "null"),
+        ("roles", r#""org_admin""#),
+        ("roles", "{}"),
+    ] {
+        let token = forge.sign_raw(&header, &with_raw(&claims, name, value));
+        token_refused(&acme, &format!("{name} {value}"), &token).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_object_of_claims_is_no_token() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_string(&header).expect("JSON");
+    let twice = {
+        let text = claims.to_string();
+        format!(r#"{{"org":"{}",{}"#, uuid::Uuid::now_v7(), &text[1..])
+    };
+    let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+    for text in ["", "null", "[]", "1", "{}", "{", "\u{0}", &twice, &deep] {
+        token_refused(&acme, &format!("claims {text:.40}"), &forge.sign_raw(&header, text)).await;
+    }
+    for text in ["", "null", "[]", "{}", "{", &deep] {
+        let token = forge.sign_raw(text, &claims.to_string());
+        token_refused(&acme, &format!("header {text:.40}"), &token).await;
+    }
+}
+
+/// Ids of a tenant, a user and a session that don't belong together.
+#[tokio::test]
+async fn a_token_of_things_that_do_not_belong_together_is_not_in_force() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let other = a.member("other", &[]).await;
+    let forge = app.forge();
+    let nil = uuid::Uuid::nil();
+    for changes in [
+        json!({ "org": b.tenant_id }),
+        json!({ "sub": b.user_id }),
+        json!({ "sub": other.user_id }),
+        json!({ "sid": b.tokens.session_id }),
+        json!({ "sid": other.tokens.session_id }),
+        json!({ "org": b.tenant_id, "sub": b.user_id }),
+        json!({ "org": b.tenant_id, "sid": b.tokens.session_id }),
+        json!({ "org": nil }),
+        json!({ "sub": nil }),
+        json!({ "sid": nil }),
+    ] {
+        let token = forge.with_claims(&a.tokens.access_token, &changes);
+        token_refused(&a, &changes.to_string(), &token).await;
+    }
+}
+
+/// The claims as JSON, with one whose value is written as it stands.
+fn with_raw(claims: &Value, name: &str, value: &str) -> String {
+    let mut claims = claims.clone();
+    claims[name] = json!("@here@");
+    claims.to_string().replace(r#""@here@""#, value)
+}

@@ -1,0 +1,124 @@
+//! Keys come from our own ring, whatever a token's header says.
+
+use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
+use serde_json::{Value, json};
+use tenantry::tokens::pem as key_files;
+
+use super::{token_accepted, token_refused};
+use crate::harness::{Forge, TestApp};
+
+/// A08
+#[tokio::test]
+async fn a_key_that_the_token_brings_is_never_used_nor_fetched() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_value(header).expect("JSON");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    key_files::ensure(dir.path()).expect("keys");
+    let paths = key_files::paths(dir.path());
+    let private = std::fs::read(paths.access_private).expect("a key");
+    let attacker = EncodingKey::from_rsa_pem(&private).expect("a key");
+    let jwk = Jwk::from_encoding_key(&attacker, Algorithm::RS256).expect("a JWK");
+    let jwk = serde_json::to_value(jwk).expect("JSON");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let url = format!("http://{}/jwks.json", listener.local_addr().expect("an address"));
+    let certificate = json!(["MIIBszCCAVmgAwIBAgIUQ"]);
+
+    for (what, brought) in [
+        ("jwk", json!({ "jwk": jwk })),
+        ("jwk that says our kid", json!({ "jwk": with(&jwk, "kid", &header["kid"]) })),
+        ("jku", json!({ "jku": url })),
+        ("x5u", json!({ "x5u": url })),
+        ("x5c", json!({ "x5c": certificate })),
+        ("jku as kid", json!({ "kid": url })),
+        ("all", json!({ "jwk": jwk, "jku": url, "x5u": url, "x5c": certificate })),
+    ] {
+        let mut header = header.clone();
+        for (name, value) in brought.as_object().expect("an object") {
+            header[name] = value.clone();
+        }
+        let (header, claims) = (header.to_string(), claims.to_string());
+        let theirs = Forge::sign_with(&attacker, Algorithm::RS256, &header, &claims);
+        token_refused(&acme, &format!("{what}, their signature"), &theirs).await;
+        let ours = app.forge().sign_raw(&header, &claims);
+        token_refused(&acme, &format!("{what}, our signature"), &ours).await;
+    }
+    let waiting = listener.accept().expect_err("nobody connects");
+    assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// A09
+#[tokio::test]
+async fn a_kid_is_ours_to_the_letter() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_value(header).expect("JSON");
+    let ours = header["kid"].as_str().expect("a kid").to_owned();
+    let sign = |kid: &Value| {
+        app.forge().sign_raw(&with(&header, "kid", kid).to_string(), &claims.to_string())
+    };
+    token_accepted(&acme, "our kid", &sign(&json!(ours))).await;
+
+    let long = "k".repeat(4096);
+    for kid in [
+        "../../dev/null",
+        "/dev/null",
+        "' OR 1=1--",
+        "\u{0}",
+        "",
+        &ours.to_uppercase(),
+        &format!("{ours} "),
+        &format!("{ours}\u{0}"),
+        &ours[1..],
+        &long,
+    ] {
+        token_refused(&acme, &format!("kid {kid:.40}"), &sign(&json!(kid))).await;
+    }
+    for kid in [json!(null), json!(1), json!([ours]), json!({ "kid": ours })] {
+        token_refused(&acme, &format!("kid {kid}"), &sign(&kid)).await;
+    }
+    let mut without = header.clone();
+    without.as_object_mut().expect("an object").remove("kid");
+    let token = app.forge().sign_raw(&without.to_string(), &claims.to_string());
+    token_refused(&acme, "no kid", &token).await;
+}
+
+#[tokio::test]
+async fn unknown_kids_reach_no_store() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_value(header).expect("JSON");
+    let before = app.rows_of(&acme.tenant_id).await;
+    for number in 0..200 {
+        let header = with(&header, "kid", &json!(format!("unknown-{number}")));
+        let token = app.forge().sign_raw(&header.to_string(), &claims.to_string());
+        token_refused(&acme, "an unknown kid", &token).await;
+    }
+    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    token_accepted(&acme, "the real thing", &acme.tokens.access_token).await;
+}
+
+#[tokio::test]
+async fn a_critical_extension_that_is_not_known_is_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (header, claims) = Forge::read(&acme.tokens.access_token);
+    let header = serde_json::to_value(header).expect("JSON");
+    for crit in [json!(["b64"]), json!(["exp"]), json!([]), json!(["unknown"])] {
+        let header = with(&with(&header, "crit", &crit), "b64", &json!(true));
+        let token = app.forge().sign_raw(&header.to_string(), &claims.to_string());
+        token_refused(&acme, &format!("crit {crit}"), &token).await;
+    }
+}
+
+fn with(object: &Value, name: &str, value: &Value) -> Value {
+    let mut object = object.clone();
+    object[name] = value.clone();
+    object
+}

@@ -1,0 +1,146 @@
+//! Neither token passes for the other.
+
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+use tenantry::proto::v1::{
+    CheckRequest, DecisionReason, IntrospectTokenRequest, RefreshRequest, WhoAmIRequest,
+};
+use tonic::Code;
+
+use super::{token_accepted, token_refused};
+use crate::harness::{Client, Forge, TestApp, refused};
+
+async fn refresh(client: &Client, token: &str) -> Result<(), tonic::Status> {
+    let request = RefreshRequest { refresh_token: token.into(), ..RefreshRequest::default() };
+    client.auth().refresh(request).await.map(drop)
+}
+
+fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
+    jsonwebtoken::encode(header, claims, key).expect("a token")
+}
+
+/// A03
+#[tokio::test]
+async fn a_refresh_token_is_no_access_token_and_stays_unspent() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let before = app.rows_of(&acme.tenant_id).await;
+    let token = acme.tokens.refresh_token.as_str();
+
+    token_refused(&acme, "a refresh token", token).await;
+    let as_caller = acme.with_token(token);
+    let ask = IntrospectTokenRequest { token: acme.tokens.access_token.clone() };
+    let reply = as_caller.auth().introspect_token(ask).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let ask = CheckRequest {
+        permission: "user:read".into(),
+        access_token: token.into(),
+        ..CheckRequest::default()
+    };
+    let decision = acme.permissions().check(ask).await.expect("an answer").into_inner();
+    assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::TokenInvalid));
+
+    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    refresh(&app.anonymous(), token).await.expect("it is unspent");
+}
+
+/// A04
+#[tokio::test]
+async fn an_access_token_does_not_refresh_and_is_no_reuse() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let before = app.rows_of(&acme.tenant_id).await;
+    let nobody = app.anonymous();
+
+    let request = RefreshRequest {
+        refresh_token: acme.tokens.access_token.clone(),
+        ..RefreshRequest::default()
+    };
+    refused(nobody.auth().refresh(request).await, Code::Unauthenticated, "TOKEN_INVALID");
+
+    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the session lives");
+    refresh(&nobody, &acme.tokens.refresh_token).await.expect("it is unspent");
+}
+
+/// The three that keep the kinds apart: key, `typ` and `aud`. Any one suffices.
+#[tokio::test]
+async fn each_of_key_type_and_audience_keeps_the_kinds_apart() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
+    let (refresh_header, refresh_claims) = Forge::read(&acme.tokens.refresh_token);
+
+    // Signed by the other key, whichever kid it names.
+    token_refused(&acme, "key", &sign(&forge.refresh, &access_header, &access_claims)).await;
+    let mut header = access_header.clone();
+    header.kid.clone_from(&refresh_header.kid);
+    token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims)).await;
+    // Right key, other type; right key and type, other audience.
+    header.clone_from(&access_header);
+    header.typ.clone_from(&refresh_header.typ);
+    token_refused(&acme, "typ", &sign(&forge.access, &header, &access_claims)).await;
+    token_refused(&acme, "aud", &sign(&forge.access, &access_header, &refresh_claims)).await;
+
+    // The other way round.
+    let nobody = app.anonymous();
+    header.clone_from(&refresh_header);
+    header.typ.clone_from(&access_header.typ);
+    let other_audience = {
+        let mut claims = refresh_claims.clone();
+        claims["aud"] = access_claims["aud"].clone();
+        claims
+    };
+    for token in [
+        sign(&forge.access, &refresh_header, &refresh_claims),
+        sign(&forge.refresh, &header, &refresh_claims),
+        sign(&forge.refresh, &refresh_header, &other_audience),
+    ] {
+        let status = refresh(&nobody, &token).await.expect_err("refused");
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
+    refresh(&nobody, &acme.tokens.refresh_token).await.expect("it is unspent");
+}
+
+/// A05
+#[tokio::test]
+async fn issuer_audience_and_type_are_exact() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let forge = app.forge();
+    let token = &acme.tokens.access_token;
+    let (header, claims) = Forge::read(token);
+    let audience = claims["aud"].as_str().expect("aud");
+    let issuer = claims["iss"].as_str().expect("iss");
+
+    for changes in [
+        json!({ "aud": null }),
+        json!({ "aud": "other" }),
+        json!({ "aud": "" }),
+        json!({ "aud": [] }),
+        json!({ "aud": ["other"] }),
+        json!({ "aud": format!("{audience}/refresh") }),
+        json!({ "aud": format!("{audience}/") }),
+        json!({ "aud": audience.to_uppercase() }),
+        json!({ "iss": format!("{issuer}/") }),
+        json!({ "iss": "https://tenantry" }),
+        json!({ "iss": issuer.to_uppercase() }),
+        json!({ "iss": [issuer] }),
+        json!({ "iss": "" }),
+    ] {
+        token_refused(&acme, &changes.to_string(), &forge.with_claims(token, &changes)).await;
+    }
+    let typed = |typ: Option<&str>| {
+        let mut header = header.clone();
+        header.typ = typ.map(str::to_owned);
+        forge.sign(&header, &claims)
+    };
+    for typ in [None, Some("JWT"), Some("rt+jwt"), Some(""), Some("at+jwt "), Some("xat+jwt")] {
+        token_refused(&acme, &format!("typ {typ:?}"), &typed(typ)).await;
+    }
+    // A media type (RFC 9068, 4), so in any case.
+    for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {
+        token_accepted(&acme, typ, &typed(Some(typ))).await;
+    }
+}

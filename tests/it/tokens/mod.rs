@@ -1,0 +1,26 @@
+//! What passes for an access token, and what does not.
+
+mod algorithms;
+mod claims;
+mod credentials;
+mod headers;
+mod kinds;
+mod times;
+
+use tenantry::proto::v1::WhoAmIRequest;
+use tonic::Code;
+
+use crate::harness::{Client, refused};
+
+/// Asserts that a token is refused as every bad token is, and leaves no trace.
+async fn token_refused(client: &Client, what: &str, token: &str) {
+    let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
+    assert!(reply.is_err(), "{what} is accepted");
+    let status = refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_eq!(status.message(), "the access token is not in force", "{what}");
+}
+
+async fn token_accepted(client: &Client, what: &str, token: &str) {
+    let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
+    assert!(reply.is_ok(), "{what}: {reply:?}");
+}

@@ -1,0 +1,78 @@
+//! When a token counts: clocks may be 30 seconds apart, and no more.
+
+use serde_json::{Value, json};
+use tenantry::{clock, proto::v1::WhoAmIRequest};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, reason};
+
+/// What a token is answered whose claims are made from the time: asked again
+/// when the second changed meanwhile, so that the bounds are exact.
+async fn answer(app: &TestApp, client: &Client, claims: impl Fn(i64) -> Value) -> Code {
+    loop {
+        let now = clock::now().unix_timestamp();
+        let token = app.forge().with_claims(&client.tokens.access_token, &claims(now));
+        let reply = client.with_token(&token).auth().who_am_i(WhoAmIRequest {}).await;
+        if clock::now().unix_timestamp() != now {
+            continue;
+        }
+        return match reply {
+            Ok(_) => Code::Ok,
+            Err(status) => {
+                assert_eq!(reason(&status), "TOKEN_INVALID");
+                status.code()
+            }
+        };
+    }
+}
+
+/// A06
+#[tokio::test]
+async fn thirty_seconds_of_leeway_and_not_one_more() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (yes, no) = (Code::Ok, Code::Unauthenticated);
+
+    let exp = |offset: i64| move |now: i64| json!({ "exp": now + offset });
+    for (offset, wanted) in [(-3600, no), (-31, no), (-30, yes), (-29, yes), (0, yes)] {
+        assert_eq!(answer(&app, &acme, exp(offset)).await, wanted, "exp {offset}");
+    }
+    let nbf = |offset: i64| move |now: i64| json!({ "nbf": now + offset });
+    for (offset, wanted) in [(3600, no), (31, no), (30, yes), (29, yes), (-3600, yes)] {
+        assert_eq!(answer(&app, &acme, nbf(offset)).await, wanted, "nbf {offset}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_the_future_counts_for_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let iat = |offset: i64| move |now: i64| json!({ "iat": now + offset });
+    for (offset, wanted) in [(3600, Code::Unauthenticated), (31, Code::Unauthenticated)] {
+        assert_eq!(answer(&app, &acme, iat(offset)).await, wanted, "iat {offset}");
+    }
+    for offset in [30, 0, -3600] {
+        assert_eq!(answer(&app, &acme, iat(offset)).await, Code::Ok, "iat {offset}");
+    }
+}
+
+/// Every use of a token has the same clock.
+#[tokio::test]
+async fn an_expired_token_is_expired_wherever_it_is_shown() {
+    use tenantry::proto::v1::{CheckRequest, DecisionReason, IntrospectTokenRequest};
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let token = app.forge().expired(&acme.tokens.access_token);
+
+    super::token_refused(&acme, "an expired token", &token).await;
+    let ask = IntrospectTokenRequest { token: token.clone() };
+    let answer = acme.auth().introspect_token(ask).await.expect("an answer").into_inner();
+    assert_eq!(answer, tenantry::proto::v1::IntrospectTokenResponse::default());
+    let ask = CheckRequest {
+        permission: "user:read".into(),
+        access_token: token,
+        ..CheckRequest::default()
+    };
+    let decision = acme.permissions().check(ask).await.expect("an answer").into_inner();
+    assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::TokenInvalid));
+}
