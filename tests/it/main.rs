@@ -3,4 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
 mod auth;
+//mod commands;
 mod harness;
+mod permissions;
+mod roles;
+mod tenants;
+mod users;

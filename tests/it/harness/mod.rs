@@ -9,9 +9,11 @@ mod client;
 mod cluster;
 mod dynamic;
 mod forge;
+mod shorthand;
 
 pub use app::TestApp;
 pub use client::{Client, PASSWORD, reason, refused};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
+pub use shorthand::{mask, struct_of, unknown_id};
