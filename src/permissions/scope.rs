@@ -84,16 +84,24 @@ fn is_plain(value: &Value) -> bool {
 /// A protobuf Struct as a JSON object.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field` when a number is no JSON number.
+/// INVALID_ARGUMENT naming `field` when a number is no JSON number, or text has
+/// a NUL, which Postgres can't keep.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
-    from.fields.iter().map(|(key, value)| Ok((key.clone(), json(field, value)?))).collect()
+    from.fields.iter().map(|(key, value)| Ok((text(field, key)?, json(field, value)?))).collect()
+}
+
+fn text(field: &str, from: &str) -> Result<String> {
+    if from.contains('\0') {
+        return Err(Error::field(field, "text must not have a NUL"));
+    }
+    Ok(from.to_owned())
 }
 
 fn json(field: &str, from: &prost_types::Value) -> Result<Value> {
     Ok(match &from.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(b)) => Value::Bool(*b),
-        Some(Kind::StringValue(s)) => Value::String(s.clone()),
+        Some(Kind::StringValue(s)) => Value::String(text(field, s)?),
         Some(Kind::NumberValue(n)) => {
             Value::Number(number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?)
         }
