@@ -123,12 +123,18 @@ impl Filter {
     /// ending, all else stands for itself.
     #[must_use]
     pub fn like(&self, field: &str) -> Option<String> {
+        self.like_as(field, str::to_owned)
+    }
+
+    /// The same for a column that keeps its text in some form. The form comes
+    /// before the escaping: it may make a `%` of what was none.
+    pub fn like_as(&self, field: &str, form: impl Fn(&str) -> String) -> Option<String> {
         let value = self.0.get(field)?;
         let (text, ending) = match value.strip_suffix('*') {
             Some(start) => (start, "%"),
             None => (value.as_str(), ""),
         };
-        let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+        let escaped = form(text).replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
         Some(escaped + ending)
     }
 

@@ -86,7 +86,7 @@ impl UserService for Users {
         let state = filter.choice("state", "USER_STATE_", UserState::from_str_name)?;
         let filter = UserFilter {
             state: state.map(state_text),
-            email_like: filter.like("email").map(|pattern| email::key(&pattern)),
+            email_like: filter.like_as("email", email::key),
             name_like: filter.like("display_name"),
         };
         let bound = ("users", caller.tenant(), &message.filter);
