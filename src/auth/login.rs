@@ -62,8 +62,7 @@ impl Auth {
             None => None,
         };
         let verified = self.verify(password.clone(), candidate.as_ref()).await?;
-        let (Some(tenant), Some(candidate), Some(verified)) = (tenant, &candidate, verified)
-        else {
+        let (Some(tenant), Some(candidate), Some(verified)) = (tenant, &candidate, verified) else {
             self.record_failure(tenant, candidate.as_ref(), origin).await?;
             return Err(invalid_credentials());
         };
