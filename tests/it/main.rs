@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
 mod auth;
-//mod commands;
+mod commands;
 mod harness;
 mod permissions;
 mod roles;

@@ -113,8 +113,10 @@ async fn of_two_changes_at_once_one_counts() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
-    let (a, b) =
-        tokio::join!(change(&acme, PASSWORD, "the first new"), change(&acme, PASSWORD, "the second"));
+    let (a, b) = tokio::join!(
+        change(&acme, PASSWORD, "the first new"),
+        change(&acme, PASSWORD, "the second")
+    );
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     assert_eq!(signs_in(&acme, "the first new").await, a.is_ok());
     assert_eq!(signs_in(&acme, "the second").await, b.is_ok());

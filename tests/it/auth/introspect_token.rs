@@ -25,10 +25,9 @@ async fn a_token_in_force_is_described_by_its_claims() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
-    for (token, kind) in [
-        (&ada.tokens.access_token, "access_token"),
-        (&ada.tokens.refresh_token, "refresh_token"),
-    ] {
+    for (token, kind) in
+        [(&ada.tokens.access_token, "access_token"), (&ada.tokens.refresh_token, "refresh_token")]
+    {
         let (_, claims) = Forge::read(token);
         let answer = introspect(&acme, token).await;
         let roles = if kind == "access_token" { vec!["ada".to_owned()] } else { vec![] };

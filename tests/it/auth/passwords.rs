@@ -67,10 +67,8 @@ async fn a_name_is_refused_however_it_is_spelt() {
         ("Ａｎａｌｙｔｉｃａｌ", "analytical"),
         ("Analytical", "ａｎａｌｙｔｉｃａｌ"),
     ] {
-        let request = RegisterRequest {
-            password: password.into(),
-            ..organisation(name, "some-slug")
-        };
+        let request =
+            RegisterRequest { password: password.into(), ..organisation(name, "some-slug") };
         refused(register(&nobody, request).await, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
@@ -91,7 +89,9 @@ async fn what_is_long_enough_and_not_too_long_signs_in() {
         let slug = format!("good-{at}");
         registered(&nobody, with(good, &slug)).await;
         assert!(signs_in(&app, &slug, good).await, "{good}");
-        assert!(!signs_in(&app, &slug, good.trim_end_matches(['x', ' ', '8', '🐪', 'e'])).await);
+        let mut shorter = good.to_owned();
+        shorter.pop();
+        assert!(!signs_in(&app, &slug, &shorter).await, "{good}");
     }
 }
 

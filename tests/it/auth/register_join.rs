@@ -19,10 +19,8 @@ fn join(slug: &str) -> RegisterRequest {
 }
 
 async fn set(admin: &Client, settings: serde_json::Value) {
-    let request = UpdateTenantRequest {
-        settings: struct_of(settings),
-        ..UpdateTenantRequest::default()
-    };
+    let request =
+        UpdateTenantRequest { settings: struct_of(settings), ..UpdateTenantRequest::default() };
     admin.tenants().update_tenant(request).await.expect("set");
 }
 

@@ -4,8 +4,10 @@ use serde_json::Value;
 use tenantry::{
     clock,
     permissions::scope,
-    proto::v1::{AssignRoleRequest, CheckRequest, CheckResponse, CreateUserRequest,
-        ListRolesRequest, UnassignRoleRequest},
+    proto::v1::{
+        AssignRoleRequest, CheckRequest, CheckResponse, CreateUserRequest, ListRolesRequest,
+        UnassignRoleRequest,
+    },
 };
 use uuid::Uuid;
 

@@ -44,10 +44,7 @@ async fn answers_come_in_the_questions_order_with_their_correlation_ids() {
     ];
     let results = ask(&acme, questions.to_vec()).await;
     let found: Vec<_> = results.iter().map(|r| (r.correlation_id.as_str(), r.allowed)).collect();
-    assert_eq!(
-        found,
-        [("one", true), ("two", false), ("", true), ("one", false), ("five", true)]
-    );
+    assert_eq!(found, [("one", true), ("two", false), ("", true), ("one", false), ("five", true)]);
     assert!(results.iter().all(|r| r.error.is_none()));
 }
 

@@ -79,10 +79,8 @@ async fn a_token_and_a_user_at_once_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
-    let question = CheckRequest {
-        user_id: acme.user_id.clone(),
-        ..by_token(&acme.tokens.access_token)
-    };
+    let question =
+        CheckRequest { user_id: acme.user_id.clone(), ..by_token(&acme.tokens.access_token) };
     let result = acme.permissions().check(question).await;
     refused(result, Code::InvalidArgument, "INVALID_FIELDS");
 }

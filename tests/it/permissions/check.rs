@@ -83,8 +83,22 @@ async fn only_a_concrete_permission_can_be_asked_for() {
     let long = format!("{}:read", "a".repeat(1024));
 
     for malformed in [
-        "", "users", "users:", ":read", "Users:READ", "users:read:x", "users:re*d", "*", "*:*",
-        "users:*", "*:read", "users:read\0", "users：read", " users:read", "users:read\n", &long,
+        "",
+        "users",
+        "users:",
+        ":read",
+        "Users:READ",
+        "users:read:x",
+        "users:re*d",
+        "*",
+        "*:*",
+        "users:*",
+        "*:read",
+        "users:read\0",
+        "users：read",
+        " users:read",
+        "users:read\n",
+        &long,
     ] {
         let result = acme.permissions().check(ask("", malformed)).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
@@ -127,10 +141,7 @@ async fn a_change_counts_from_its_acknowledgement_on() {
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
     for consistency in [Consistency::MinimizeLatency, Consistency::FullyConsistent] {
-        let question = CheckRequest {
-            consistency: consistency.into(),
-            ..ask(&ada, "doc:read")
-        };
+        let question = CheckRequest { consistency: consistency.into(), ..ask(&ada, "doc:read") };
         assert!(!acme.decide(question.clone()).await.allowed);
         acme.assign(&ada, &role).await;
         assert!(acme.decide(question.clone()).await.allowed);

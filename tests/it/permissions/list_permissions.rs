@@ -1,9 +1,7 @@
 //! PermissionService.ListPermissions
 
 use serde_json::json;
-use tenantry::proto::v1::{
-    DisableUserRequest, ListPermissionsRequest, PermissionGrant, RoleLevel,
-};
+use tenantry::proto::v1::{DisableUserRequest, ListPermissionsRequest, PermissionGrant, RoleLevel};
 use tonic::Code;
 
 use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};

@@ -62,7 +62,8 @@ async fn each_role_grants_just_what_the_model_says_in_its_own_tenant() {
     let (staff_a, staff_b) = (staff(&a).await, staff(&b).await);
 
     for ((name, words), (user_a, user_b)) in ROLES.iter().zip(staff_a.iter().zip(&staff_b)) {
-        let model: Vec<_> = questions().iter().map(|(r, action)| permits(words, r, action)).collect();
+        let model: Vec<_> =
+            questions().iter().map(|(r, action)| permits(words, r, action)).collect();
         assert_eq!(answers(&a, user_a).await, model, "{name}");
         assert_eq!(answers(&b, user_b).await, model, "{name}");
         let none = vec![false; model.len()];

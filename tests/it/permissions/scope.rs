@@ -54,8 +54,7 @@ async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
     for (at, (assigned, requested, applies)) in table.into_iter().enumerate() {
         let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
         acme.assign_within(&user, &role, assigned.clone()).await;
-        let wanted =
-            if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
+        let wanted = if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
         let found = reason(&acme, &user, requested.clone()).await;
         assert_eq!(found, wanted, "{assigned} {requested}");
     }

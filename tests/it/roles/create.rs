@@ -80,10 +80,8 @@ async fn system_roles_are_made_by_the_platforms_staff_alone() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
-    let system = |name: &str| CreateRoleRequest {
-        system: true,
-        ..role(name, RoleLevel::Member, &["*:*"])
-    };
+    let system =
+        |name: &str| CreateRoleRequest { system: true, ..role(name, RoleLevel::Member, &["*:*"]) };
 
     refused(create(&acme, system("all")).await, Code::PermissionDenied, "SYSTEM_ROLE");
     let all = made(create(&staff, system("all")).await);
@@ -129,8 +127,19 @@ async fn malformed_roles_are_refused() {
     let long = format!("{}:read", "a".repeat(1024));
 
     for permission in [
-        "", "users", "users:", ":read", "Users:READ", "users:read:x", "users:re*d", "*",
-        "users:**", "users:read\0", "users：read", "users:read\n", &long,
+        "",
+        "users",
+        "users:",
+        ":read",
+        "Users:READ",
+        "users:read:x",
+        "users:re*d",
+        "*",
+        "users:**",
+        "users:read\0",
+        "users：read",
+        "users:read\n",
+        &long,
     ] {
         let result = create(&acme, role("r", RoleLevel::Member, &["a:b", permission])).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");

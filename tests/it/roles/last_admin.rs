@@ -87,9 +87,9 @@ async fn an_administrator_with_a_successor_may_go() {
         let role = acme.system_role("org_admin").await;
         let heir = acme.create_user_without_password("heir@acme.test").await;
         acme.assign(&heir, &role).await;
+        let heir = app.sign_in_as(&heir, &acme).await;
 
         remove(&acme, &acme.user_id, &role, how).await.expect("may go");
-        let heir = app.sign_in_as(&heir, &acme).await;
         let result = remove(&heir, &heir.user_id, &role, how).await;
         refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
@@ -137,7 +137,8 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     }
 }
 
-const ADMINS: &str = "select count(*) from role_assignments a join roles r using (tenant_id, role_id)
+const ADMINS: &str =
+    "select count(*) from role_assignments a join roles r using (tenant_id, role_id)
     join users u using (tenant_id, user_id)
     where tenant_id = $1 and r.name = 'org_admin' and u.state = 'active'";
 

@@ -22,10 +22,7 @@ async fn names(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<String>
     }
 }
 
-async fn assignments(
-    client: &Client,
-    request: ListRoleAssignmentsRequest,
-) -> Vec<RoleAssignment> {
+async fn assignments(client: &Client, request: ListRoleAssignmentsRequest) -> Vec<RoleAssignment> {
     let reply = client.roles().list_role_assignments(request).await.expect("assignments");
     reply.into_inner().role_assignments
 }

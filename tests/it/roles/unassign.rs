@@ -9,11 +9,8 @@ use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
 type Taken = Result<Response<UnassignRoleResponse>, Status>;
 
 async fn unassign(client: &Client, user: &str, role: &str, scope: Value) -> Taken {
-    let request = UnassignRoleRequest {
-        user_id: user.into(),
-        role_id: role.into(),
-        scope: struct_of(scope),
-    };
+    let request =
+        UnassignRoleRequest { user_id: user.into(), role_id: role.into(), scope: struct_of(scope) };
     client.roles().unassign_role(request).await
 }
 

@@ -1,8 +1,6 @@
 //! RoleService.UpdateRole
 
-use tenantry::proto::v1::{
-    GetRoleRequest, Role, RoleLevel, UpdateRoleRequest, UpdateRoleResponse,
-};
+use tenantry::proto::v1::{GetRoleRequest, Role, RoleLevel, UpdateRoleRequest, UpdateRoleResponse};
 use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, TestApp, mask, refused, unknown_id};
@@ -47,7 +45,10 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
     let set = UpdateRoleRequest { permissions: vec!["e:f".into()], ..change(&id) };
     assert_eq!(updated(&acme, set).await.permissions, ["e:f"]);
     let role = updated(&acme, all).await;
-    assert_eq!((role.level(), role.permissions.as_slice()), (RoleLevel::Manager, &["c:d".into()][..]));
+    assert_eq!(
+        (role.level(), role.permissions.as_slice()),
+        (RoleLevel::Manager, &["c:d".into()][..])
+    );
 
     let emptied = UpdateRoleRequest { update_mask: mask(&["permissions"]), ..change(&id) };
     assert!(updated(&acme, emptied).await.permissions.is_empty());
@@ -100,10 +101,8 @@ async fn nobody_raises_themselves_or_others_above_what_they_hold() {
         permissions: vec![permission.into()],
         ..change(id)
     };
-    let at = |id: &str, level: RoleLevel| UpdateRoleRequest {
-        level: Some(level.into()),
-        ..change(id)
-    };
+    let at =
+        |id: &str, level: RoleLevel| UpdateRoleRequest { level: Some(level.into()), ..change(id) };
 
     for (request, reason) in [
         (with(&own.id, "doc:write"), "GRANT_NOT_HELD"),

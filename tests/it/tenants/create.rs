@@ -1,7 +1,9 @@
 //! TenantService.CreateTenant
 
 use serde_json::json;
-use tenantry::proto::v1::{CreateTenantRequest, CreateTenantResponse, ListRolesRequest, Tenant, TenantState};
+use tenantry::proto::v1::{
+    CreateTenantRequest, CreateTenantResponse, ListRolesRequest, Tenant, TenantState,
+};
 use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, TestApp, refused, struct_of};
@@ -27,10 +29,14 @@ async fn a_tenant_is_made_with_its_system_roles_and_recorded() {
     let staff = app.platform_admin().await;
     let settings = struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }));
 
-    let made = created(&staff, CreateTenantRequest { settings, ..tenant(" Café Zürich ", "") }).await;
+    let made =
+        created(&staff, CreateTenantRequest { settings, ..tenant(" Café Zürich ", "") }).await;
     assert_eq!((made.name.as_str(), made.slug.as_str()), ("Café Zürich", "cafe-zurich"));
     assert_eq!(made.state(), TenantState::Active);
-    assert_eq!(made.settings, struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 })));
+    assert_eq!(
+        made.settings,
+        struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }))
+    );
     let there = staff.with("x-tenant-id", &made.id);
     let roles = there.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
     let names: Vec<_> = roles.into_inner().roles.into_iter().map(|role| role.name).collect();

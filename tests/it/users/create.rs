@@ -1,7 +1,7 @@
 //! UserService.CreateUser, GetUser and LookupUser
 
 use tenantry::proto::v1::{
-    CreateUserRequest, CreateUserResponse, GetUserRequest, LookupUserRequest, LoginRequest, User,
+    CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest, User,
     UserState, create_user_request::Credential,
 };
 use tonic::{Code, Response, Status};

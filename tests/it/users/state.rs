@@ -1,8 +1,8 @@
 //! UserService.DisableUser, EnableUser and DeleteUser
 
 use tenantry::proto::v1::{
-    CheckRequest,    DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest, LoginRequest,
-    RefreshRequest, RoleLevel, User, UserState, WhoAmIRequest,
+    CheckRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
+    LoginRequest, RefreshRequest, RoleLevel, User, UserState, WhoAmIRequest,
 };
 use tonic::{Code, Status};
 

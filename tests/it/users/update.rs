@@ -56,10 +56,8 @@ async fn an_etag_guards_against_a_change_in_between() {
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let first = updated(&acme, named(&ada, "first")).await;
-    let with_etag = |name: &str| UpdateUserRequest {
-        etag: first.etag.clone(),
-        ..named(&ada, name)
-    };
+    let with_etag =
+        |name: &str| UpdateUserRequest { etag: first.etag.clone(), ..named(&ada, name) };
 
     let calls = (0..5).map(|at| update(&acme, with_etag(&at.to_string())));
     let results = futures::future::join_all(calls).await;
@@ -76,10 +74,8 @@ async fn a_caller_changes_its_own_name_but_not_its_own_email() {
     let ada = acme.member("ada", &[]).await;
 
     assert_eq!(updated(&ada, named(&ada.user_id, "Ada")).await.display_name, "Ada");
-    let both = UpdateUserRequest {
-        email: Some("else@acme.test".into()),
-        ..named(&ada.user_id, "Eve")
-    };
+    let both =
+        UpdateUserRequest { email: Some("else@acme.test".into()), ..named(&ada.user_id, "Eve") };
     let masked = UpdateUserRequest { update_mask: mask(&["*"]), ..both.clone() };
     for request in [mailed(&ada.user_id, "else@acme.test"), both, masked] {
         refused(update(&ada, request).await, Code::PermissionDenied, "PERMISSION_MISSING");
