@@ -25,6 +25,10 @@ const LEEWAY: u64 = 30;
 /// cost nothing.
 const MAX_TOKEN: usize = 8192;
 
+/// The bytes of role names that a token has room for: with more it would be too
+/// long to be sent. Decisions never depend on the names.
+const MAX_ROLES: usize = 2048;
+
 /// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
 const MIN_MODULUS: usize = 2048 / 8;
 
@@ -49,7 +53,8 @@ pub struct TokenContent {
     pub tenant: TenantId,
     /// The session.
     pub session: SessionId,
-    /// The names of the user's roles; empty in a refresh token.
+    /// The names of the user's roles; empty in a refresh token. Those beyond
+    /// [`MAX_ROLES`] are left out.
     pub roles: Vec<String>,
     /// The token's own id.
     pub jti: String,
@@ -133,7 +138,7 @@ impl Keyring {
             aud: key.audience.clone(),
             sub: content.user.0,
             org: content.tenant.0,
-            roles: content.roles,
+            roles: fitting(content.roles),
             sid: content.session.0,
             jti: content.jti,
             iat: content.issued_at.unix_timestamp(),
@@ -231,6 +236,16 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("kind", &self.kind).field("kid", &self.kid).finish()
     }
+}
+
+/// The names that a token has room for.
+fn fitting(mut roles: Vec<String>) -> Vec<String> {
+    let mut length = 0;
+    roles.retain(|role| {
+        length += role.len();
+        length <= MAX_ROLES
+    });
+    roles
 }
 
 fn read(path: &Path) -> anyhow::Result<SecretSlice<u8>> {
