@@ -2,6 +2,7 @@
 //! private Postgres and Redis. The tree mirrors the API; names are facts.
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 
+mod audit;
 mod auth;
 mod commands;
 mod harness;

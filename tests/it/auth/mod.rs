@@ -2,6 +2,7 @@ mod change_password;
 mod get_jwks;
 mod introspect_token;
 mod login;
+mod login_races;
 mod logout;
 mod passwords;
 mod register;

@@ -32,7 +32,7 @@ pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
 
 /// Runs a command to its end.
 pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     let output = tokio::time::timeout(limit, tenantry(arguments, settings).output());
     let output = output.await.expect("it ends").expect("it starts");
     Ran {

@@ -11,6 +11,9 @@ use crate::harness::{Cluster, TestApp};
 /// RSA with 1024 bits: too short to sign anything.
 const SHORT_KEY: &str = include_str!("rsa1024.pem");
 
+/// Makes keys useless.
+type Spoil = Box<dyn Fn(&Path)>;
+
 /// All settings that serving needs, the keys from a folder.
 fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
     let cluster = Cluster::get();
@@ -83,9 +86,8 @@ async fn every_wrong_setting_is_in_one_message_and_nothing_starts() {
 #[tokio::test]
 async fn keys_that_can_not_be_used_are_named_and_their_bytes_are_not_shown() {
     let app = TestApp::spawn().await;
-    let short: Box<dyn Fn(&Path)> = Box::new(|dir| write(dir, "access.pem", SHORT_KEY));
-    let cases: [(&str, Box<dyn Fn(&Path)>); 9] = [
-        ("access.pem", short),
+    let cases: [(&str, Spoil); 9] = [
+        ("access.pem", Box::new(|dir| write(dir, "access.pem", SHORT_KEY))),
         ("access.pem", Box::new(|dir| copy(dir, "access.pub.pem", "access.pem"))),
         ("access.pub.pem", Box::new(|dir| copy(dir, "access.pem", "access.pub.pem"))),
         ("access.pem", Box::new(|dir| write(dir, "access.pem", ""))),

@@ -25,6 +25,7 @@ pub fn struct_of(json: Value) -> Option<prost_types::Struct> {
 }
 
 /// A field mask.
+#[expect(clippy::unnecessary_wraps, reason = "requests take an option")]
 pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
     Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).into()).collect() })
 }
@@ -95,6 +96,7 @@ impl Client {
 }
 
 /// An event of the audit trail.
+#[expect(clippy::struct_field_names, reason = "the columns are called so")]
 #[derive(Debug, sqlx::FromRow)]
 pub struct Recorded {
     pub tenant_id: Uuid,

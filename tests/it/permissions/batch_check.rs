@@ -62,7 +62,8 @@ async fn a_scope_is_asked_for_by_item() {
         within(json!({ "project": "y" })),
         item(&ada, "doc:read", ""),
     ];
-    let reasons: Vec<_> = ask(&acme, questions).await.iter().map(|r| r.reason()).collect();
+    let reasons: Vec<_> =
+        ask(&acme, questions).await.iter().map(BatchCheckResult::reason).collect();
     let mismatch = DecisionReason::ScopeMismatch;
     assert_eq!(reasons, [DecisionReason::Granted, mismatch, mismatch]);
 }

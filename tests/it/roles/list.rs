@@ -1,4 +1,4 @@
-//! RoleService.ListRoles and ListRoleAssignments
+//! RoleService: lists
 
 use serde_json::json;
 use tenantry::proto::v1::{

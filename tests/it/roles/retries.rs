@@ -1,4 +1,4 @@
-//! RoleService: a request_id makes a retry safe.
+//! RoleService: a request id makes a retry safe.
 
 use tenantry::proto::v1::{AssignRoleRequest, CreateRoleRequest, RoleLevel};
 use tonic::Code;

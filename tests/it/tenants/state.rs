@@ -1,4 +1,4 @@
-//! TenantService.SuspendTenant and ReactivateTenant
+//! TenantService: suspending and reactivating
 
 use tenantry::proto::v1::{
     CheckRequest, DecisionReason, LoginRequest, ReactivateTenantRequest, RefreshRequest,

@@ -1,4 +1,4 @@
-//! UserService.CreateUser, GetUser and LookupUser
+//! UserService: making and finding users
 
 use tenantry::proto::v1::{
     CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest, User,

@@ -1,4 +1,4 @@
-//! UserService.DisableUser, EnableUser and DeleteUser
+//! UserService: disabling, enabling and deleting
 
 use tenantry::proto::v1::{
     CheckRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
