@@ -4,5 +4,6 @@ mod delete;
 mod last_admin;
 mod list;
 mod retries;
+mod storm;
 mod unassign;
 mod update;
