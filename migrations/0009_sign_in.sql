@@ -35,14 +35,15 @@ begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
 
     -- The locks order this against a password change, a disabling or a
-    -- suspension: either they see the session, or this sees them.
+    -- suspension: either they see the session, or this sees them. Tenant first,
+    -- as all who lock both, or two would wait for each other.
     perform from users u
         join tenants t on t.tenant_id = u.tenant_id
         join credentials c on c.tenant_id = u.tenant_id and c.user_id = u.user_id
         where u.tenant_id = p_tenant and u.user_id = p_user
           and u.state = 'active' and t.state = 'active'
           and c.password_hash = p_verified_hash
-        for share of u, t, c;
+        for share of t, u, c;
     if not found then
         return;
     end if;

@@ -21,6 +21,10 @@ use crate::{
     users::{credentials, credentials::Candidate, email},
 };
 
+/// How often a password is compared: once more where another sign-in of the
+/// same user replaced an outdated hash at the same moment.
+const ATTEMPTS: usize = 2;
+
 impl Auth {
     pub(super) async fn login(
         &self,
@@ -30,19 +34,40 @@ impl Auth {
     ) -> Result<TokenPair> {
         let email_key = email::key(&message.email);
         let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;
-        let candidate = match &tenant {
-            Some(tenant) => credentials::candidate(&self.db, tenant.id, &email_key).await?,
+        let password = passwords::normalise(&message.password);
+        for _ in 0..ATTEMPTS {
+            let device_name = &message.device_name;
+            let opened =
+                self.attempt(tenant.as_ref(), &email_key, &password, device_name, origin).await?;
+            if let Some(unsigned) = opened {
+                self.warm(&unsigned).await;
+                return unsigned.sign(self.keyring.clone()).await;
+            }
+        }
+        Err(invalid_credentials())
+    }
+
+    /// Verifies the password and opens a session; `None` when the password was
+    /// right, but what it was compared with has changed meanwhile.
+    async fn attempt(
+        &self,
+        tenant: Option<&TenantRef>,
+        email_key: &str,
+        password: &SecretString,
+        device_name: &str,
+        origin: &Origin,
+    ) -> Result<Option<open::Unsigned>> {
+        let candidate = match tenant {
+            Some(tenant) => credentials::candidate(&self.db, tenant.id, email_key).await?,
             None => None,
         };
-        let password = passwords::normalise(&message.password);
         let verified = self.verify(password.clone(), candidate.as_ref()).await?;
-        let (Some(tenant), Some(candidate), Some(verified)) = (&tenant, &candidate, verified)
-        else {
-            self.record_failure(tenant.as_ref(), candidate.as_ref(), origin).await?;
+        let (Some(tenant), Some(candidate), Some(verified)) = (tenant, &candidate, verified) else {
+            self.record_failure(tenant, candidate.as_ref(), origin).await?;
             return Err(invalid_credentials());
         };
         let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(self.hasher.hash(password).await?),
+            Outcome::RightButOutdated => Some(self.hasher.hash(password.clone()).await?),
             _ => None,
         };
         let opening = Opening {
@@ -50,13 +75,10 @@ impl Auth {
             user: candidate.user,
             verified_hash: &verified.hash,
             new_hash: new_hash.as_deref(),
-            device_name: &message.device_name,
+            device_name,
             origin,
         };
-        let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
-        let unsigned = opened.ok_or_else(invalid_credentials)?;
-        self.warm(&unsigned).await;
-        unsigned.sign(self.keyring.clone()).await
+        open::open(&self.db, &self.keyring, self.lifetimes, opening).await
     }
 
     /// The tenant: the metadata's, else the body's, else the only one that has

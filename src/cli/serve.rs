@@ -14,8 +14,8 @@ use crate::{
 
 /// Serves until SIGINT or SIGTERM, then drains.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    telemetry::init(&values)?;
     let config = Config::check(&values)?;
+    telemetry::init(&values)?;
     let listener = bind(&config).await?;
     let app = App::build(config)?;
     tracing::info!(address = %listener.local_addr()?, "serving");

@@ -6,6 +6,7 @@ mod values;
 use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
 
 use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
 
 pub use settings::{SETTINGS, Setting};
 pub use values::Values;
@@ -113,6 +114,12 @@ impl Config {
             passwords: Passwords::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
         };
+        // What logging is started with, so that its mistakes are in the list.
+        reader.choice("LOG_FORMAT", "json", "human");
+        reader.read("LOG_LEVEL", |text| match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(()),
+            Err(_) => Err("must be error, warn, info, debug, trace or a tracing filter".into()),
+        });
         reader.finish()?;
         Ok(config)
     }

@@ -56,7 +56,10 @@ impl Values {
             values.read_file(path)?;
         }
         for setting in SETTINGS {
-            if let Some(value) = matches.get_one::<String>(setting.name) {
+            // Empty counts as not set, here too: compose files and charts set
+            // variables to nothing to leave them out.
+            let given = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
+            if let Some(value) = given {
                 values.set(setting.name, value);
             }
         }

@@ -2,6 +2,7 @@
 //! what an attacker tries first. No rules about its composition.
 
 use secrecy::{ExposeSecret, SecretString};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{Error, Result};
 
@@ -33,11 +34,16 @@ pub fn check(field: &str, password: &SecretString, context: &Context<'_>) -> Res
     let lower = password.to_lowercase();
     let local_part = context.email.split('@').next().unwrap_or_default();
     let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
-    if words.iter().any(|word| is_repeated(&lower, &word.to_lowercase())) {
+    if words.iter().any(|word| is_repeated(&lower, &comparable(word))) {
         let text = "must not be the email, or the name of the organisation or the service";
         return Err(Error::field(field, text));
     }
     Ok(())
+}
+
+/// A word in the form that the password has.
+fn comparable(word: &str) -> String {
+    word.trim().nfkc().collect::<String>().to_lowercase()
 }
 
 /// Whether the text is the word, once or over and over.

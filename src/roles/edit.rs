@@ -76,16 +76,14 @@ impl Roles {
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
-        if let Some(level) = new_level {
-            refuse_platform_level(caller, level)?;
-            row.level = level;
-        }
+        row.level = new_level.unwrap_or(row.level);
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
             row.permissions = sorted(permissions);
         }
         // The role as it will be must be one that the caller could have made,
         // or a change of its level would hand on what it already permits.
         guard::may_grant(standing, row.level, &row.permissions)?;
+        refuse_platform_level(caller, row.level)?;
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
         finish(tx, caller, Event::new("role_updated").target(role.0)).await?;

@@ -89,7 +89,8 @@ pub async fn user_within_level(
 }
 
 /// Watches that a change leaves the tenant an administrator: an active user
-/// with an administrator's role, everywhere and for good.
+/// with an administrator's role that permits everything, everywhere and for
+/// good. The level alone would let a tenant lock itself out with an empty role.
 pub struct AdminGuard {
     tenant: TenantId,
     before: i64,
@@ -128,8 +129,8 @@ async fn count(tx: &mut TenantTx, tenant: Uuid) -> Result<i64> {
         from role_assignments a
         join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
         join users u on u.tenant_id = a.tenant_id and u.user_id = a.user_id
-        where a.tenant_id = $1 and r.level >= $2 and u.state = 'active'
-          and a.scope is null and a.expires_at is null
+        where a.tenant_id = $1 and r.level >= $2 and r.permissions @> array['*:*']
+          and u.state = 'active' and a.scope is null and a.expires_at is null
         "#,
         tenant,
         ADMIN_LEVEL,

@@ -30,6 +30,10 @@ const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
 /// cost nothing.
 const MAX_TOKEN: usize = 8192;
 
+/// The bytes of role names that a token has room for: with more it would be too
+/// long to be sent. Decisions never depend on the names.
+const MAX_ROLES: usize = 2048;
+
 /// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
 const MIN_MODULUS: usize = 2048 / 8;
 
@@ -54,7 +58,8 @@ pub struct TokenContent {
     pub tenant: TenantId,
     /// The session.
     pub session: SessionId,
-    /// The names of the user's roles; empty in a refresh token.
+    /// The names of the user's roles; empty in a refresh token. Those beyond
+    /// [`MAX_ROLES`] are left out.
     pub roles: Vec<String>,
     /// The token's own id.
     pub jti: String,
@@ -134,7 +139,7 @@ impl Keyring {
             aud: key.audience.clone(),
             sub: content.user.0,
             org: content.tenant.0,
-            roles: content.roles,
+            roles: fitting(content.roles),
             sid: content.session.0,
             jti: content.jti,
             iat: content.issued_at.unix_timestamp(),
@@ -241,6 +246,16 @@ impl Key {
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         Ok(Self { kid: id, audience, encoding, decoding, validation, jwk })
     }
+}
+
+/// The names that a token has room for.
+fn fitting(mut roles: Vec<String>) -> Vec<String> {
+    let mut length = 0;
+    roles.retain(|role| {
+        length += role.len();
+        length <= MAX_ROLES
+    });
+    roles
 }
 
 fn read(path: &Path) -> anyhow::Result<SecretSlice<u8>> {

@@ -1,1 +1,10 @@
+mod change_password;
+mod get_jwks;
+mod introspect_token;
 mod login;
+mod login_races;
+mod logout;
+mod passwords;
+mod register;
+mod register_join;
+mod who_am_i;

@@ -11,6 +11,7 @@ mod dynamic;
 mod forge;
 mod look;
 mod sample;
+mod shorthand;
 
 pub use app::TestApp;
 pub use client::{Client, PASSWORD, reason, refused};
@@ -18,3 +19,4 @@ pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
 pub use sample::{Ids, precise};
+pub use shorthand::{mask, struct_of, unknown_id};

@@ -1,0 +1,123 @@
+//! AuthService.ChangePassword
+
+use tenantry::proto::v1::{
+    ChangePasswordRequest, ChangePasswordResponse, LoginRequest, RefreshRequest, WhoAmIRequest,
+};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, PASSWORD, TestApp, refused};
+
+const NEW: &str = "a password that is new";
+
+async fn change(
+    client: &Client,
+    current: &str,
+    new: &str,
+) -> Result<Response<ChangePasswordResponse>, Status> {
+    let request =
+        ChangePasswordRequest { current_password: current.into(), new_password: new.into() };
+    client.auth().change_password(request).await
+}
+
+async fn signs_in(client: &Client, password: &str) -> bool {
+    let request = LoginRequest {
+        email: client.email.clone(),
+        password: password.into(),
+        organization_slug: client.slug.clone(),
+        ..LoginRequest::default()
+    };
+    client.with_token("").auth().login(request).await.is_ok()
+}
+
+async fn kept(app: &TestApp, user: &str) -> String {
+    sqlx::query_scalar("select password_hash from credentials where user_id = $1::uuid")
+        .bind(user)
+        .fetch_one(&mut app.owner().await)
+        .await
+        .expect("a hash")
+}
+
+/// B09
+#[tokio::test]
+async fn the_new_password_counts_at_once_on_every_replica_and_other_sessions_end() {
+    let app = TestApp::spawn().await;
+    let replica = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let elsewhere = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+
+    change(&ada, PASSWORD, NEW).await.expect("changed");
+    for server in [&app.channel, &replica.channel] {
+        assert!(!signs_in(&ada.on(server), PASSWORD).await);
+        assert!(signs_in(&ada.on(server), NEW).await);
+    }
+    let me = elsewhere.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(me, Code::Unauthenticated, "TOKEN_INVALID");
+    let refresh_token = elsewhere.tokens.refresh_token;
+    let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
+    let refresh = app.anonymous().auth().refresh(request).await;
+    assert_eq!(refresh.expect_err("refused").code(), Code::Unauthenticated);
+
+    ada.auth().who_am_i(WhoAmIRequest {}).await.expect("this session goes on");
+    let refresh_token = ada.tokens.refresh_token.clone();
+    let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
+    app.anonymous().auth().refresh(request).await.expect("and can be refreshed");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("others' sessions too");
+}
+
+/// B09
+#[tokio::test]
+async fn a_wrong_current_password_changes_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let before = kept(&app, &ada.user_id).await;
+
+    for wrong in ["wrong", NEW, &PASSWORD[1..]] {
+        let result = change(&ada, wrong, NEW).await;
+        refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    assert_eq!(kept(&app, &ada.user_id).await, before);
+    assert_eq!(app.recorded("password_change_failed").await.len(), 3);
+    assert!(signs_in(&ada, PASSWORD).await);
+}
+
+#[tokio::test]
+async fn the_new_password_is_under_registers_rules() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+
+    for bad in ["", "short", &ada.email, "acmeacme", "THE ACME company", &"x".repeat(1025)] {
+        let result = change(&ada, PASSWORD, bad).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    assert!(signs_in(&ada, PASSWORD).await);
+}
+
+#[tokio::test]
+async fn a_user_without_a_password_has_none_to_change() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    let ada = app.sign_in_as(&user, &acme).await;
+
+    for guess in [PASSWORD, "x"] {
+        let result = change(&ada, guess, NEW).await;
+        refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+}
+
+#[tokio::test]
+async fn of_two_changes_at_once_one_counts() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    let (a, b) = tokio::join!(
+        change(&acme, PASSWORD, "the first new"),
+        change(&acme, PASSWORD, "the second")
+    );
+    assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+    assert_eq!(signs_in(&acme, "the first new").await, a.is_ok());
+    assert_eq!(signs_in(&acme, "the second").await, b.is_ok());
+}

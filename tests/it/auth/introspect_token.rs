@@ -1,0 +1,106 @@
+//! AuthService.IntrospectToken
+
+use tenantry::proto::v1::{
+    DisableUserRequest, IntrospectTokenRequest, IntrospectTokenResponse, LogoutRequest,
+    RefreshRequest, RefreshResponse,
+};
+use tonic::Code;
+
+use crate::harness::{Client, Forge, TestApp, refused};
+
+async fn introspect(client: &Client, token: &str) -> IntrospectTokenResponse {
+    let request = IntrospectTokenRequest { token: token.into() };
+    client.auth().introspect_token(request).await.expect("an answer").into_inner()
+}
+
+async fn refresh(client: &Client) -> RefreshResponse {
+    let refresh_token = client.tokens.refresh_token.clone();
+    let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
+    client.auth().refresh(request).await.expect("refreshed").into_inner()
+}
+
+#[tokio::test]
+async fn a_token_in_force_is_described_by_its_claims() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    for (token, kind) in
+        [(&ada.tokens.access_token, "access_token"), (&ada.tokens.refresh_token, "refresh_token")]
+    {
+        let (_, claims) = Forge::read(token);
+        let answer = introspect(&acme, token).await;
+        let roles = if kind == "access_token" { vec!["ada".to_owned()] } else { vec![] };
+        let expected = IntrospectTokenResponse {
+            active: true,
+            sub: ada.user_id.clone(),
+            org: acme.tenant_id.clone(),
+            sid: ada.tokens.session_id.clone(),
+            roles,
+            exp: claims["exp"].as_i64().expect("exp"),
+            iat: claims["iat"].as_i64().expect("iat"),
+            jti: claims["jti"].as_str().expect("jti").into(),
+            token_type: kind.into(),
+        };
+        assert_eq!(answer, expected);
+        assert_eq!(introspect(&ada, token).await, expected, "one's own needs no permission");
+    }
+}
+
+#[tokio::test]
+async fn of_refresh_tokens_only_the_newest_is_in_force_and_asking_spends_none() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    let newer = refresh(&acme).await;
+    let spent = introspect(&acme, &acme.tokens.refresh_token).await;
+    assert_eq!(spent, IntrospectTokenResponse::default());
+    assert!(introspect(&acme, &newer.refresh_token).await.active);
+    assert!(introspect(&acme, &newer.refresh_token).await.active);
+    let request =
+        RefreshRequest { refresh_token: newer.refresh_token, ..RefreshRequest::default() };
+    acme.auth().refresh(request).await.expect("it is still unspent");
+}
+
+#[tokio::test]
+async fn of_what_is_not_in_force_nothing_is_said() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let ada = acme.member("ada", &[]).await;
+    let gone = acme.member("gone", &[]).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let disabled = acme.member("disabled", &[]).await;
+    assert!(introspect(&acme, &disabled.tokens.access_token).await.active, "cached from now on");
+    let request = DisableUserRequest { user_id: disabled.user_id.clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+    let access = &acme.tokens.access_token;
+    let tampered = format!("{}x", &access[..access.len() - 1]);
+
+    for (case, asker, token) in [
+        ("revoked", &acme, &gone.tokens.access_token),
+        ("revoked", &acme, &gone.tokens.refresh_token),
+        ("disabled user's", &acme, &disabled.tokens.access_token),
+        ("disabled user's", &acme, &disabled.tokens.refresh_token),
+        ("another tenant's", &acme, &other.tokens.access_token),
+        ("another tenant's", &acme, &other.tokens.refresh_token),
+        ("another user's, without the permission", &ada, access),
+        ("another user's, without the permission", &ada, &acme.tokens.refresh_token),
+        ("expired", &acme, &app.forge().expired(access)),
+        ("tampered", &acme, &tampered),
+        ("garbage", &acme, &"garbage".to_owned()),
+    ] {
+        let answer = introspect(asker, token).await;
+        assert_eq!(answer, IntrospectTokenResponse::default(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn there_must_be_a_token_of_a_sane_length() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    for token in [String::new(), "x".repeat(8193)] {
+        let result = acme.auth().introspect_token(IntrospectTokenRequest { token }).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}

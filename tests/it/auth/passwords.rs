@@ -1,0 +1,182 @@
+//! What a password must be, and how it is kept.
+
+use tenantry::proto::v1::{LoginRequest, RegisterRequest};
+use tonic::Code;
+
+use super::register::{organisation, register, registered};
+use crate::harness::{PASSWORD, TestApp, refused};
+
+fn with(password: &str, slug: &str) -> RegisterRequest {
+    RegisterRequest {
+        email: "Ada.Lovelace@new.test".into(),
+        password: password.into(),
+        ..organisation("Analytical Engines", slug)
+    }
+}
+
+async fn signs_in(app: &TestApp, slug: &str, password: &str) -> bool {
+    let request = LoginRequest {
+        email: "ada.lovelace@new.test".into(),
+        password: password.into(),
+        organization_slug: slug.into(),
+        ..LoginRequest::default()
+    };
+    match app.anonymous().auth().login(request).await {
+        Ok(_) => true,
+        result => {
+            refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+            false
+        }
+    }
+}
+
+/// B01, B02, B04
+#[tokio::test]
+async fn short_ones_long_ones_and_names_are_refused() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+
+    for bad in [
+        "",
+        "1234567",
+        "🦀🦀🦀🦀🦀🦀🦀",
+        &"x".repeat(1025),
+        &"é".repeat(513),
+        "ada.lovelace@new.test",
+        "ADA.LOVELACE@NEW.TEST",
+        "ada.lovelace",
+        "ada.lovelaceada.lovelace",
+        "analytical engines",
+        "Analytical EnginesAnalytical Engines",
+        "engines-1engines-1engines-1",
+        "TenantryTenantry",
+    ] {
+        let result = register(&nobody, with(bad, "engines-1")).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+/// B04
+#[tokio::test]
+async fn a_name_is_refused_however_it_is_spelt() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+
+    for (name, password) in [
+        ("  Analytical  ", "analytical"),
+        ("Ａｎａｌｙｔｉｃａｌ", "analytical"),
+        ("Analytical", "ａｎａｌｙｔｉｃａｌ"),
+    ] {
+        let request =
+            RegisterRequest { password: password.into(), ..organisation(name, "some-slug") };
+        refused(register(&nobody, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+/// B01, B02
+#[tokio::test]
+async fn what_is_long_enough_and_not_too_long_signs_in() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+    let longest = "x".repeat(1024);
+    let sixty_four = "correct horse battery staple ".repeat(3)[..64].to_owned();
+
+    for (at, good) in
+        ["12345678", "🦀🦀🦀🦀🦀🦀🦀🐪", " leading and trailing ", &sixty_four, &longest]
+            .into_iter()
+            .enumerate()
+    {
+        let slug = format!("good-{at}");
+        registered(&nobody, with(good, &slug)).await;
+        assert!(signs_in(&app, &slug, good).await, "{good}");
+        let mut shorter = good.to_owned();
+        shorter.pop();
+        assert!(!signs_in(&app, &slug, &shorter).await, "{good}");
+    }
+}
+
+/// B03
+#[tokio::test]
+async fn every_byte_counts() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+    let long = "0123456789".repeat(20);
+    registered(&nobody, with(&long, "long")).await;
+
+    assert!(signs_in(&app, "long", &long).await);
+    assert!(!signs_in(&app, "long", &long[..199]).await);
+    assert!(!signs_in(&app, "long", &format!("{}{}", &long[..72], "x".repeat(128))).await);
+    assert!(!signs_in(&app, "long", &format!("{long}0")).await);
+}
+
+/// B14
+#[tokio::test]
+async fn forms_of_the_same_characters_are_one_password_and_others_are_not() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+
+    registered(&nobody, with("caf\u{e9} ole 12", "forms")).await;
+    for same in ["cafe\u{301} ole 12", "ｃａｆé ole １２", "caf\u{e9} ole 12"] {
+        assert!(signs_in(&app, "forms", same).await, "{same}");
+    }
+    for other in ["CAFÉ OLE 12", "cafe ole 12", "caf\u{e9} ole 12 ", "caf\u{e9}\0 ole 12"] {
+        assert!(!signs_in(&app, "forms", other).await, "{other}");
+    }
+}
+
+/// B14
+#[tokio::test]
+async fn invisible_characters_are_characters() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+    let forms = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "password"];
+
+    for (at, password) in forms.iter().enumerate() {
+        registered(&nobody, with(password, &format!("form-{at}"))).await;
+    }
+    for (at, _) in forms.iter().enumerate() {
+        for (other, password) in forms.iter().enumerate() {
+            let same = signs_in(&app, &format!("form-{at}"), password).await;
+            assert_eq!(same, at == other, "{at} {other}");
+        }
+    }
+}
+
+/// B05
+#[tokio::test]
+async fn equal_passwords_are_kept_as_argon2id_with_salts_of_their_own() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for at in 0..5 {
+        acme.create_user(&format!("u{at}@acme.test")).await;
+    }
+
+    let kept: Vec<String> = sqlx::query_scalar("select password_hash from credentials")
+        .fetch_all(&mut app.owner().await)
+        .await
+        .expect("hashes");
+    let mut salts: Vec<_> = kept
+        .iter()
+        .map(|hash| {
+            let rest = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
+            let (salt, hash) = rest.split_once('$').expect("a salt and a hash");
+            assert_eq!((salt.len(), hash.len()), (22, 43), "16 and 32 bytes");
+            salt
+        })
+        .collect();
+    salts.sort_unstable();
+    salts.dedup();
+    assert_eq!((kept.len(), salts.len()), (6, 6));
+}
+
+#[tokio::test]
+async fn the_server_may_ask_for_longer_passwords() {
+    let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
+    let nobody = app.anonymous();
+
+    let short = register(&nobody, with("fourteen chars", "acme")).await;
+    refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    registered(&nobody, with("fifteen chars !", "acme")).await;
+    assert!(signs_in(&app, "acme", "fifteen chars !").await);
+    assert!(!signs_in(&app, "acme", PASSWORD).await);
+}

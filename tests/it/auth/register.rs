@@ -1,0 +1,182 @@
+//! AuthService.Register: a new organisation.
+
+use tenantry::proto::v1::{RegisterRequest, RegisterResponse, UserState};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, Method, PASSWORD, TestApp, methods, reason, refused};
+
+pub fn organisation(name: &str, slug: &str) -> RegisterRequest {
+    RegisterRequest {
+        email: "ada@new.test".into(),
+        password: PASSWORD.into(),
+        organization_name: name.into(),
+        organization_slug: slug.into(),
+        ..RegisterRequest::default()
+    }
+}
+
+pub async fn register(
+    client: &Client,
+    request: RegisterRequest,
+) -> Result<Response<RegisterResponse>, Status> {
+    client.auth().register(request).await
+}
+
+pub async fn registered(client: &Client, request: RegisterRequest) -> RegisterResponse {
+    register(client, request).await.expect("registered").into_inner()
+}
+
+/// How many rows there are of anything.
+async fn rows(app: &TestApp) -> i64 {
+    let sql = "select (select count(*) from tenants) + (select count(*) from users)
+        + (select count(*) from credentials) + (select count(*) from roles)
+        + (select count(*) from role_assignments) + (select count(*) from audit_events)
+        + (select count(*) from idempotency_records)";
+    sqlx::query_scalar(sql).fetch_one(&mut app.owner().await).await.expect("a count")
+}
+
+#[tokio::test]
+async fn it_makes_the_tenant_and_its_first_administrator() {
+    let app = TestApp::spawn().await;
+    let made = registered(&app.anonymous(), organisation("Acme, Inc.", "")).await;
+
+    let (user, tenant) = (made.user.expect("a user"), made.tenant.expect("a tenant"));
+    assert_eq!((tenant.name.as_str(), tenant.slug.as_str()), ("Acme, Inc.", "acme-inc"));
+    assert_eq!((&user.tenant_id, user.state()), (&tenant.id, UserState::Active));
+    assert!(!user.email_verified);
+    let ada = app.anonymous().login("acme-inc", "ada@new.test", PASSWORD).await;
+    assert_eq!((ada.user_id.as_str(), ada.tenant_id.as_str()), (&*user.id, &*tenant.id));
+    assert!(ada.may("", "any:thing").await);
+    assert_eq!(ada.role_named("org_admin").await, ada.system_role("org_admin").await);
+    let event = &app.recorded("tenant_created").await[0];
+    assert_eq!(event.tenant_id.to_string(), tenant.id);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_nothing() {
+    let app = TestApp::spawn().await;
+    app.tenant("taken").await;
+    let before = rows(&app).await;
+    let nobody = app.anonymous();
+    let with = |change: &dyn Fn(&mut RegisterRequest)| {
+        let mut request = organisation("New", "new");
+        change(&mut request);
+        request
+    };
+
+    for (request, code, wanted) in [
+        (organisation("New", "taken"), Code::AlreadyExists, "SLUG_TAKEN"),
+        (organisation("Taken", ""), Code::AlreadyExists, "SLUG_TAKEN"),
+        (organisation("Platform", ""), Code::AlreadyExists, "SLUG_TAKEN"),
+        (organisation("  ", "new"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation("New", "New"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation("New", "n w"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),
+        (with(&|r| r.password = "short".into()), Code::InvalidArgument, "INVALID_FIELDS"),
+        (with(&|r| r.email = "ada".into()), Code::InvalidArgument, "INVALID_FIELDS"),
+        (with(&|r| r.display_name = "a\0".into()), Code::InvalidArgument, "INVALID_FIELDS"),
+        (organisation("", ""), Code::InvalidArgument, "TENANT_REQUIRED"),
+    ] {
+        let shown = format!("{request:?}");
+        let status = register(&nobody, request).await.expect_err(&shown);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, wanted), "{shown}");
+    }
+    assert_eq!(rows(&app).await, before);
+}
+
+#[tokio::test]
+async fn a_slug_is_taken_once_however_many_ask_at_once() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+
+    let calls = (0..10).map(|at| {
+        let email = format!("u{at}@new.test");
+        register(&nobody, RegisterRequest { email, ..organisation("Acme", "acme") })
+    });
+    let results = futures::future::join_all(calls).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for result in results.into_iter().filter(Result::is_err) {
+        refused(result, Code::AlreadyExists, "SLUG_TAKEN");
+    }
+    let sql = "select count(*) from users where user_id <> $1";
+    assert_eq!(app.count(sql, &crate::harness::unknown_id()).await, 1);
+}
+
+#[tokio::test]
+async fn the_platforms_slug_is_nobodys_before_and_after_its_bootstrap() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+
+    let before = register(&nobody, organisation("Mine", "platform")).await;
+    refused(before, Code::AlreadyExists, "SLUG_TAKEN");
+    app.platform_admin().await;
+    let after = register(&nobody, organisation("Mine", "platform")).await;
+    refused(after, Code::AlreadyExists, "SLUG_TAKEN");
+}
+
+#[tokio::test]
+async fn a_slug_that_could_be_an_id_is_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let nobody = app.anonymous();
+
+    for id in [&acme.tenant_id, "00000000-0000-0000-0000-000000000000"] {
+        for request in [organisation("Acme", id), organisation(id, "")] {
+            refused(register(&nobody, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retry_gets_the_first_result() {
+    let app = TestApp::spawn().await;
+    let nobody = app.anonymous();
+    let once = || RegisterRequest { request_id: "once".into(), ..organisation("Acme", "acme") };
+
+    let calls = (0..5).map(|_| registered(&nobody, once()));
+    let results = futures::future::join_all(calls).await;
+    assert!(results.iter().all(|result| *result == results[0]));
+    assert_eq!(registered(&nobody, once()).await, results[0]);
+    let other = RegisterRequest { email: "eve@new.test".into(), ..once() };
+    refused(register(&nobody, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let without = register(&nobody, organisation("Acme", "acme")).await;
+    refused(without, Code::AlreadyExists, "SLUG_TAKEN");
+}
+
+#[tokio::test]
+async fn where_registration_is_closed_nobody_makes_a_tenant() {
+    let app = TestApp::with(|values| values.set("TENANT_REGISTRATION", "closed")).await;
+    let nobody = app.anonymous();
+
+    let result = register(&nobody, organisation("Acme", "acme")).await;
+    refused(result, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    assert_eq!(rows(&app).await, 0);
+}
+
+/// B20
+#[tokio::test]
+async fn fields_that_do_not_exist_change_nothing() {
+    let app = TestApp::spawn().await;
+    let method: Method =
+        methods().into_iter().find(|m| m.path().ends_with("/Register")).expect("the method");
+    let mut bytes = prost::Message::encode_to_vec(&organisation("Acme", "acme"));
+    // Fields 7 to 40: varints of one, then short texts.
+    for field in 7_u32..40 {
+        prost::encoding::uint32::encode(field, &1, &mut bytes);
+        prost::encoding::string::encode(field + 100, &"true".to_owned(), &mut bytes);
+    }
+
+    method.call_raw(&app.anonymous(), bytes).await.expect("registered");
+    let ada = app.anonymous().login("acme", "ada@new.test", PASSWORD).await;
+    let row: (bool, String, bool) = sqlx::query_as(
+        "select email_verified, u.state, is_platform from users u join tenants using (tenant_id)
+         where user_id = $1::uuid",
+    )
+    .bind(&ada.user_id)
+    .fetch_one(&mut app.owner().await)
+    .await
+    .expect("the row");
+    assert_eq!(row, (false, "active".into(), false));
+}

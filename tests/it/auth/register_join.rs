@@ -1,0 +1,119 @@
+//! AuthService.Register: joining an organisation that is there.
+
+use serde_json::json;
+use tenantry::proto::v1::{
+    RegisterRequest, SuspendTenantRequest, UpdateTenantRequest, WhoAmIRequest,
+};
+use tonic::Code;
+
+use super::register::{register, registered};
+use crate::harness::{Client, PASSWORD, TestApp, refused, struct_of};
+
+fn join(slug: &str) -> RegisterRequest {
+    RegisterRequest {
+        email: "bob@new.test".into(),
+        password: PASSWORD.into(),
+        organization_slug: slug.into(),
+        ..RegisterRequest::default()
+    }
+}
+
+async fn set(admin: &Client, settings: serde_json::Value) {
+    let request =
+        UpdateTenantRequest { settings: struct_of(settings), ..UpdateTenantRequest::default() };
+    admin.tenants().update_tenant(request).await.expect("set");
+}
+
+#[tokio::test]
+async fn people_join_where_the_settings_let_them_as_members() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let nobody = app.anonymous();
+
+    let closed = register(&nobody, join("acme")).await;
+    refused(closed, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    set(&acme, json!({ "self_registration": true })).await;
+    let made = registered(&nobody, join("acme")).await;
+    assert_eq!(made.tenant.expect("the tenant").id, acme.tenant_id);
+    let bob = nobody.login("acme", "bob@new.test", PASSWORD).await;
+    let me = bob.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
+    assert_eq!(me.roles, ["member"]);
+    assert!(!bob.may("", "user:read").await);
+    let again = register(&nobody, RegisterRequest { email: "BOB@new.test".into(), ..join("acme") });
+    refused(again.await, Code::AlreadyExists, "EMAIL_TAKEN");
+
+    set(&acme, json!({ "self_registration": false })).await;
+    let other = RegisterRequest { email: "eve@new.test".into(), ..join("acme") };
+    let closed = register(&nobody, other).await;
+    refused(closed, Code::PermissionDenied, "REGISTRATION_CLOSED");
+}
+
+#[tokio::test]
+async fn the_tenant_comes_from_metadata_or_the_body() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    set(&acme, json!({ "self_registration": true })).await;
+    let nobody = app.anonymous();
+
+    for (at, key, value) in [
+        (0, "x-tenant-id", acme.tenant_id.as_str()),
+        (1, "x-tenant-id", "acme"),
+        (2, "x-organization-slug", "acme"),
+    ] {
+        let request = RegisterRequest { email: format!("u{at}@new.test"), ..join("") };
+        let made = registered(&nobody.with(key, value), request).await;
+        assert_eq!(made.tenant.expect("the tenant").id, acme.tenant_id);
+    }
+    let founding = RegisterRequest { organization_name: "New".into(), ..join("") };
+    let both = register(&nobody.with("x-tenant-id", "acme"), founding).await;
+    refused(both, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+#[tokio::test]
+async fn a_tenant_must_be_named_known_and_active() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    set(&acme, json!({ "self_registration": true })).await;
+    let staff = app.platform_admin().await;
+    let request = SuspendTenantRequest { tenant: "acme".into() };
+    staff.tenants().suspend_tenant(request).await.expect("suspended");
+    let nobody = app.anonymous();
+
+    for (client, slug, code, reason) in [
+        (nobody.clone(), "", Code::InvalidArgument, "TENANT_REQUIRED"),
+        (nobody.clone(), "nowhere", Code::NotFound, "NOT_FOUND"),
+        (nobody.with("x-tenant-id", "nowhere"), "", Code::NotFound, "NOT_FOUND"),
+        (nobody.clone(), "acme", Code::PermissionDenied, "REGISTRATION_CLOSED"),
+        (nobody.clone(), "platform", Code::PermissionDenied, "REGISTRATION_CLOSED"),
+    ] {
+        refused(register(&client, join(slug)).await, code, reason);
+    }
+}
+
+#[tokio::test]
+async fn a_retry_gets_the_first_result() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    set(&acme, json!({ "self_registration": true })).await;
+    let nobody = app.anonymous();
+    let once = || RegisterRequest { request_id: "once".into(), ..join("acme") };
+
+    let calls = (0..5).map(|_| registered(&nobody, once()));
+    let results = futures::future::join_all(calls).await;
+    assert!(results.iter().all(|result| *result == results[0]));
+    let other = RegisterRequest { email: "eve@new.test".into(), ..once() };
+    refused(register(&nobody, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+}
+
+#[tokio::test]
+async fn a_tenant_may_ask_for_longer_passwords() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    set(&acme, json!({ "self_registration": true, "password_min_length": 12 })).await;
+    let nobody = app.anonymous();
+    let with = |password: &str| RegisterRequest { password: password.into(), ..join("acme") };
+
+    let short = register(&nobody, with("elevenchars")).await;
+    refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    registered(&nobody, with("twelve chars")).await;
+}

@@ -1,0 +1,54 @@
+//! AuthService.WhoAmI
+
+use serde_json::json;
+use tenantry::proto::v1::{RoleLevel, WhoAmIRequest, WhoAmIResponse};
+
+use crate::harness::{Client, TestApp};
+
+async fn who_am_i(client: &Client) -> WhoAmIResponse {
+    client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner()
+}
+
+#[tokio::test]
+async fn it_tells_the_user_the_tenant_the_session_and_what_it_may_do() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read", "bill:*"]).await;
+    let more = acme.create_role("more", RoleLevel::Member, &["doc:read", "a:b"]).await;
+    let scoped = acme.create_role("scoped", RoleLevel::Member, &["doc:write"]).await;
+    acme.assign(&ada.user_id, &more).await;
+    acme.assign_within(&ada.user_id, &scoped, json!({ "p": "x" })).await;
+    acme.assign_within(&ada.user_id, &scoped, json!({ "p": "y" })).await;
+
+    let me = who_am_i(&ada).await;
+    assert_eq!(me.user.expect("a user").id, ada.user_id);
+    assert_eq!(me.tenant.expect("a tenant").slug, "acme");
+    assert_eq!(me.session_id, ada.tokens.session_id);
+    assert_eq!(me.roles, ["ada", "more", "scoped"], "roles as they are now, not as in the token");
+    assert_eq!(me.permissions, ["a:b", "bill:*", "doc:read"], "without those of a scope");
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_told() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign_for_an_hour(&ada.user_id, &role).await;
+
+    assert_eq!(who_am_i(&ada).await.roles, ["ops"]);
+    app.let_expire(&ada.user_id).await;
+    let me = who_am_i(&ada).await;
+    assert!(me.roles.is_empty() && me.permissions.is_empty());
+}
+
+#[tokio::test]
+async fn the_platforms_staff_is_itself_wherever_it_works() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let staff = app.platform_admin().await;
+
+    let me = who_am_i(&staff.with("x-tenant-id", &acme.tenant_id)).await;
+    assert_eq!(me.user.expect("a user").id, staff.user_id);
+    assert_eq!(me.tenant.expect("a tenant").slug, "platform");
+}

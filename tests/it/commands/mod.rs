@@ -1,0 +1,49 @@
+//! The binary's own commands, as people run them.
+
+mod database;
+mod healthcheck;
+mod keys;
+mod serve;
+mod settings;
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+/// What a command left.
+#[derive(Debug)]
+pub struct Ran {
+    pub ok: bool,
+    pub out: String,
+    pub err: String,
+}
+
+/// The binary, with these settings and nothing else in its environment.
+pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end.
+pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
+    let limit = Duration::from_mins(1);
+    let output = tokio::time::timeout(limit, tenantry(arguments, settings).output());
+    let output = output.await.expect("it ends").expect("it starts");
+    Ran {
+        ok: output.status.success(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// The word after a label in a command's output.
+pub fn word_after<'a>(text: &'a str, label: &str) -> &'a str {
+    let line = text.lines().find(|line| line.starts_with(label)).expect(label);
+    line.split_whitespace().nth(1).expect(label)
+}

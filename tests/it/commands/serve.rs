@@ -1,0 +1,155 @@
+//! `tenantry serve`: what it refuses to start with.
+
+use std::{fs, path::Path};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use tempfile::tempdir;
+
+use super::{Ran, run};
+use crate::harness::{Cluster, TestApp};
+
+/// RSA with 1024 bits: too short to sign anything.
+const SHORT_KEY: &str = include_str!("rsa1024.pem");
+
+/// Makes keys useless.
+type Spoil = Box<dyn Fn(&Path)>;
+
+/// All settings that serving needs, the keys from a folder.
+fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
+    let cluster = Cluster::get();
+    let file = |name: &str| dir.join(name).display().to_string();
+    vec![
+        ("DATABASE_URL", cluster.app_url(database)),
+        ("REDIS_URL", cluster.redis_url()),
+        ("GRPC_ADDR", "127.0.0.1:0".into()),
+        ("JWT_ACCESS_PRIVATE_KEY_PATH", file("access.pem")),
+        ("JWT_ACCESS_PUBLIC_KEY_PATH", file("access.pub.pem")),
+        ("JWT_REFRESH_PRIVATE_KEY_PATH", file("refresh.pem")),
+        ("JWT_REFRESH_PUBLIC_KEY_PATH", file("refresh.pub.pem")),
+    ]
+}
+
+/// A copy of the tests' keys, to spoil.
+fn keys(dir: &Path) {
+    let keys = &Cluster::get().keys;
+    for (from, to) in [
+        (&keys.access_private, "access.pem"),
+        (&keys.access_public, "access.pub.pem"),
+        (&keys.refresh_private, "refresh.pem"),
+        (&keys.refresh_public, "refresh.pub.pem"),
+    ] {
+        fs::copy(from, dir.join(to)).expect(to);
+    }
+}
+
+async fn serve(settings: &[(&'static str, String)]) -> Ran {
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    run(&["serve"], &settings).await
+}
+
+fn ec_key() -> String {
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random);
+    pem::encode(&pem::Pem::new("PRIVATE KEY", key.expect("a key").as_ref()))
+}
+
+#[tokio::test]
+async fn every_wrong_setting_is_in_one_message_and_nothing_starts() {
+    let mistakes = [
+        ("DATABASE_MAX_CONNECTIONS", "0"),
+        ("GRPC_ADDR", "localhost"),
+        ("MAX_MESSAGE_BYTES", "1"),
+        ("JWT_ACCESS_EXPIRES_IN", "25h"),
+        ("JWT_REFRESH_EXPIRES_IN", "soon"),
+        ("PASSWORD_MIN_LENGTH", "7"),
+        ("ARGON2_MEMORY_KIB", "19455"),
+        ("ARGON2_ITERATIONS", "1"),
+        ("ARGON2_PARALLELISM", "-1"),
+        ("TENANT_REGISTRATION", "maybe"),
+        ("REFLECTION", "yes"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "a=b=c"),
+    ];
+    let ran = run(&["serve"], &mistakes).await;
+
+    assert!(!ran.ok && ran.out.is_empty(), "{ran:?}");
+    let listed: Vec<_> = ran.err.lines().skip(1).map(str::trim).collect();
+    let missing = ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"];
+    for name in mistakes.iter().map(|(name, _)| *name).chain(missing) {
+        let found = listed.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
+        assert_eq!(found, 1, "{name}: {}", ran.err);
+    }
+    assert!(!ran.err.contains("serving"), "{ran:?}");
+}
+
+/// J06
+#[tokio::test]
+async fn keys_that_can_not_be_used_are_named_and_their_bytes_are_not_shown() {
+    let app = TestApp::spawn().await;
+    let cases: [(&str, Spoil); 9] = [
+        ("access.pem", Box::new(|dir| write(dir, "access.pem", SHORT_KEY))),
+        ("access.pem", Box::new(|dir| copy(dir, "access.pub.pem", "access.pem"))),
+        ("access.pub.pem", Box::new(|dir| copy(dir, "access.pem", "access.pub.pem"))),
+        ("access.pem", Box::new(|dir| write(dir, "access.pem", ""))),
+        ("refresh.pub.pem", Box::new(|dir| write(dir, "refresh.pub.pem", "garbage"))),
+        ("refresh.pem", Box::new(|dir| write(dir, "refresh.pem", &ec_key()))),
+        ("refresh.pem", Box::new(|dir| fs::remove_file(dir.join("refresh.pem")).expect("gone"))),
+        (
+            "access.pub.pem is not the public key of",
+            Box::new(|dir| copy(dir, "refresh.pub.pem", "access.pub.pem")),
+        ),
+        (
+            "must have keys of their own",
+            Box::new(|dir| {
+                copy(dir, "access.pem", "refresh.pem");
+                copy(dir, "access.pub.pem", "refresh.pub.pem");
+            }),
+        ),
+    ];
+    for (at, (named, spoil)) in cases.iter().enumerate() {
+        let dir = tempdir().expect("a folder");
+        keys(dir.path());
+        spoil(dir.path());
+        let ran = serve(&settings(&app.database, dir.path())).await;
+        assert!(!ran.ok && ran.err.contains(named), "case {at}: {ran:?}");
+        assert!(!ran.err.contains("serving"), "case {at}: {ran:?}");
+        for file in fs::read_dir(dir.path()).expect("a folder") {
+            let text = fs::read_to_string(file.expect("a file").path()).expect("text");
+            for line in text.lines().filter(|line| line.len() >= 16 && !line.starts_with('-')) {
+                assert!(!ran.err.contains(line) && !ran.out.contains(line), "case {at}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_row_security_does_not_bind_is_refused() {
+    let app = TestApp::spawn().await;
+    let dir = tempdir().expect("a folder");
+    keys(dir.path());
+    let mut settings = settings(&app.database, dir.path());
+    settings[0].1 = app.owner_url();
+
+    let ran = serve(&settings).await;
+    assert!(!ran.ok && ran.err.contains("row-level security does not bind"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let app = TestApp::spawn().await;
+    let dir = tempdir().expect("a folder");
+    keys(dir.path());
+    let mut settings = settings(&app.database, dir.path());
+    settings[2].1 = app.addr.to_string();
+
+    let ran = serve(&settings).await;
+    assert!(!ran.ok && ran.err.contains(&format!("can't listen on {}", app.addr)), "{ran:?}");
+}
+
+fn write(dir: &Path, file: &str, text: &str) {
+    fs::write(dir.join(file), text).expect(file);
+}
+
+fn copy(dir: &Path, from: &str, to: &str) {
+    fs::copy(dir.join(from), dir.join(to)).expect(to);
+}

@@ -1,0 +1,153 @@
+//! PermissionService.BatchCheck
+
+use serde_json::json;
+use tenantry::proto::v1::{
+    BatchCheckItem, BatchCheckRequest, BatchCheckResult, DecisionReason, RoleLevel,
+};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
+
+fn item(user_id: &str, permission: &str, correlation_id: &str) -> BatchCheckItem {
+    BatchCheckItem {
+        user_id: user_id.into(),
+        permission: permission.into(),
+        correlation_id: correlation_id.into(),
+        scope: None,
+    }
+}
+
+fn batch(items: Vec<BatchCheckItem>) -> BatchCheckRequest {
+    BatchCheckRequest { items, ..BatchCheckRequest::default() }
+}
+
+async fn ask(client: &Client, items: Vec<BatchCheckItem>) -> Vec<BatchCheckResult> {
+    let reply = client.permissions().batch_check(batch(items)).await.expect("decisions");
+    let reply = reply.into_inner();
+    assert!(!reply.decision_id.is_empty());
+    reply.results
+}
+
+#[tokio::test]
+async fn answers_come_in_the_questions_order_with_their_correlation_ids() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await.user_id;
+    let bob = acme.member("bob", &["doc:write"]).await.user_id;
+
+    let questions = [
+        item(&ada, "doc:read", "one"),
+        item(&bob, "doc:read", "two"),
+        item(&bob, "doc:write", ""),
+        item(&ada, "doc:write", "one"),
+        item(&ada, "doc:read", "five"),
+    ];
+    let results = ask(&acme, questions.to_vec()).await;
+    let found: Vec<_> = results.iter().map(|r| (r.correlation_id.as_str(), r.allowed)).collect();
+    assert_eq!(found, [("one", true), ("two", false), ("", true), ("one", false), ("five", true)]);
+    assert!(results.iter().all(|r| r.error.is_none()));
+}
+
+#[tokio::test]
+async fn a_scope_is_asked_for_by_item() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign_within(&ada, &role, json!({ "project": "x" })).await;
+
+    let within = |scope| BatchCheckItem { scope: struct_of(scope), ..item(&ada, "doc:read", "") };
+    let questions = vec![
+        within(json!({ "project": "x" })),
+        within(json!({ "project": "y" })),
+        item(&ada, "doc:read", ""),
+    ];
+    let reasons: Vec<_> =
+        ask(&acme, questions).await.iter().map(BatchCheckResult::reason).collect();
+    let mismatch = DecisionReason::ScopeMismatch;
+    assert_eq!(reasons, [DecisionReason::Granted, mismatch, mismatch]);
+}
+
+#[tokio::test]
+async fn a_malformed_item_fails_alone() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut not_a_number = item("", "doc:read", "nan");
+    let nan = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(f64::NAN)) };
+    let fields = std::iter::once(("n".to_owned(), nan)).collect();
+    not_a_number.scope = Some(prost_types::Struct { fields });
+
+    let questions = vec![
+        item("", "doc:read", "first"),
+        item("", "doc:*", "wildcard"),
+        item("", "doc", "malformed"),
+        item("", &format!("{}:read", "a".repeat(300)), "long"),
+        item("x", "doc:read", "user"),
+        not_a_number,
+        item("", "doc:read", "last"),
+    ];
+    for (at, result) in ask(&acme, questions).await.iter().enumerate() {
+        let alone = at != 0 && at != 6;
+        assert_eq!(result.allowed, !alone, "{result:?}");
+        let code = result.error.as_ref().map(|error| error.code);
+        assert_eq!(code, alone.then_some(Code::InvalidArgument as i32), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_permission_only_own_items_are_decided() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    let questions = vec![
+        item("", "doc:read", ""),
+        item(&acme.user_id, "doc:read", ""),
+        item(&ada.user_id, "doc:read", ""),
+        item(&unknown_id(), "doc:read", ""),
+    ];
+    let results = ask(&ada, questions).await;
+    let denied = Some(Code::PermissionDenied as i32);
+    let codes: Vec<_> = results.iter().map(|r| r.error.as_ref().map(|e| e.code)).collect();
+    assert_eq!(codes, [None, denied, None, denied]);
+    assert!(results[0].allowed && results[2].allowed && !results[1].allowed);
+}
+
+#[tokio::test]
+async fn a_thousand_questions_are_answered_and_one_more_is_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await.user_id;
+    let questions = |count: usize| -> Vec<_> {
+        let action = |at| if at % 3 == 0 { "doc:read" } else { "doc:write" };
+        (0..count).map(|at| item(&ada, action(at), &at.to_string())).collect()
+    };
+
+    let results = ask(&acme, questions(1000)).await;
+    assert_eq!(results.len(), 1000);
+    for (at, result) in results.iter().enumerate() {
+        assert_eq!(result.correlation_id, at.to_string());
+        assert_eq!(result.allowed, at % 3 == 0);
+    }
+    for count in [0, 1001] {
+        let result = acme.permissions().batch_check(batch(questions(count))).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+/// D09
+#[tokio::test]
+async fn another_tenants_users_look_like_users_that_do_not_exist() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let theirs = a.member("ada", &["doc:read"]).await.user_id;
+    let ours = b.member("bob", &["doc:read"]).await.user_id;
+
+    let ids = [&theirs, &ours, &unknown_id(), &a.user_id];
+    let questions = ids.map(|id| item(id, "doc:read", "")).to_vec();
+    let results = ask(&b, questions).await;
+    assert!(results[1].allowed);
+    assert!(!results[2].allowed);
+    assert_eq!(results[0], results[2]);
+    assert_eq!(results[3], results[2]);
+}

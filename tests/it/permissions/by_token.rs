@@ -1,0 +1,86 @@
+//! PermissionService.Check with an access token in place of a user.
+
+use serde_json::json;
+use tenantry::proto::v1::{CheckRequest, DecisionReason, DisableUserRequest, LogoutRequest};
+use tonic::Code;
+
+use crate::harness::{TestApp, refused};
+
+fn by_token(token: &str) -> CheckRequest {
+    CheckRequest {
+        access_token: token.into(),
+        permission: "doc:read".into(),
+        ..CheckRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn one_call_validates_the_token_and_decides() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    let bob = acme.member("bob", &[]).await;
+    let service = acme.member("service", &["permission:check"]).await;
+
+    let yes = service.decide(by_token(&ada.tokens.access_token)).await;
+    assert!(yes.allowed);
+    assert_eq!(yes.reason(), DecisionReason::Granted);
+    let no = service.decide(by_token(&bob.tokens.access_token)).await;
+    assert!(!no.allowed);
+    assert_eq!(no.reason(), DecisionReason::NotGranted);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let ada = acme.member("ada", &["doc:read"]).await;
+    let gone = acme.member("gone", &["doc:read"]).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let disabled = acme.member("disabled", &["doc:read"]).await;
+    let request = DisableUserRequest { user_id: disabled.user_id.clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+    let stranger = other.member("stranger", &["doc:read"]).await;
+    let valid = &ada.tokens.access_token;
+    let forge = app.forge();
+
+    for (case, token) in [
+        ("expired", forge.expired(valid)),
+        ("session ended", gone.tokens.access_token),
+        ("user disabled", disabled.tokens.access_token),
+        ("another tenant's", stranger.tokens.access_token),
+        ("another user's session", forge.with_claims(valid, &json!({ "sub": acme.user_id }))),
+        ("moved to another tenant", forge.with_claims(valid, &json!({ "org": other.tenant_id }))),
+        ("a refresh token", ada.tokens.refresh_token.clone()),
+        ("tampered", format!("{}x", &valid[..valid.len() - 1])),
+        ("no token", "garbage".into()),
+    ] {
+        let no = acme.decide(by_token(&token)).await;
+        assert!(!no.allowed, "{case}");
+        assert_eq!(no.reason(), DecisionReason::TokenInvalid, "{case}");
+    }
+    assert!(acme.decide(by_token(valid)).await.allowed);
+}
+
+#[tokio::test]
+async fn without_the_permission_only_an_own_token_is_decided_on() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    let bob = acme.member("bob", &[]).await;
+
+    assert!(ada.decide(by_token(&ada.tokens.access_token)).await.allowed);
+    let result = bob.permissions().check(by_token(&ada.tokens.access_token)).await;
+    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+#[tokio::test]
+async fn a_token_and_a_user_at_once_are_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    let question =
+        CheckRequest { user_id: acme.user_id.clone(), ..by_token(&acme.tokens.access_token) };
+    let result = acme.permissions().check(question).await;
+    refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+}

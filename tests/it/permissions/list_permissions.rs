@@ -1,0 +1,74 @@
+//! PermissionService.ListPermissions
+
+use serde_json::json;
+use tenantry::proto::v1::{DisableUserRequest, ListPermissionsRequest, PermissionGrant, RoleLevel};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
+
+async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
+    let request = ListPermissionsRequest { user_id: user_id.into() };
+    let reply = client.permissions().list_permissions(request).await.expect("a list");
+    reply.into_inner().permissions
+}
+
+#[tokio::test]
+async fn it_shows_what_a_subject_may_do_where_and_by_which_role() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read", "bill:*"]).await;
+    let writer = acme.create_role("writer", RoleLevel::Member, &["doc:write"]).await;
+    acme.assign(&ada, &reader).await;
+    acme.assign_within(&ada, &writer, json!({ "project": ["x", "y"] })).await;
+
+    let grant = |permission: &str, role: &str, scope| PermissionGrant {
+        permission: permission.into(),
+        role_name: role.into(),
+        scope: struct_of(scope),
+    };
+    let expected = [
+        grant("bill:*", "reader", json!(null)),
+        grant("doc:read", "reader", json!(null)),
+        grant("doc:write", "writer", json!({ "project": ["x", "y"] })),
+    ];
+    assert_eq!(list(&acme, &ada).await, expected);
+}
+
+#[tokio::test]
+async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    assert_eq!(list(&ada, "").await, list(&acme, &ada.user_id).await);
+    let request = ListPermissionsRequest { user_id: acme.user_id.clone() };
+    let result = ada.permissions().list_permissions(request).await;
+    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+#[tokio::test]
+async fn an_unknown_or_disabled_user_and_one_of_another_tenant_may_do_nothing() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let ada = acme.member("ada", &["doc:read"]).await.user_id;
+    let request = DisableUserRequest { user_id: ada.clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+
+    for nobody in [ada, unknown_id(), other.user_id] {
+        assert_eq!(list(&acme, &nobody).await, []);
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_listed() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign_for_an_hour(&ada, &role).await;
+
+    assert_eq!(list(&acme, &ada).await.len(), 1);
+    app.let_expire(&ada).await;
+    assert_eq!(list(&acme, &ada).await, []);
+}

@@ -1,0 +1,7 @@
+mod batch_check;
+mod by_token;
+mod check;
+mod list_permissions;
+mod matrix;
+mod random;
+mod scope;

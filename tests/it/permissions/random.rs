@@ -1,0 +1,147 @@
+//! Check against an independent model, in random worlds.
+
+use serde_json::{Map, Value, json};
+use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, RoleLevel};
+
+use crate::harness::{Client, TestApp, struct_of};
+
+const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
+
+/// A linear congruential generator (Knuth's MMIX): a seed tells the world.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(self.0 >> 33).expect("fits") % limit
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
+    /// A permission; with `parts` of three a concrete one.
+    fn permission(&mut self, parts: usize) -> String {
+        loop {
+            let text = format!("{}:{}", PARTS[self.below(parts)], PARTS[self.below(parts)]);
+            if text != "*:*" {
+                return text;
+            }
+        }
+    }
+
+    fn scalar(&mut self) -> Value {
+        self.pick(&[json!("1"), json!(1), json!(2), json!(true), json!("x"), json!(1.5)])
+    }
+
+    /// A scope of up to two keys, each sometimes a list.
+    fn scope(&mut self) -> Map<String, Value> {
+        let mut scope = Map::new();
+        for key in ["p", "q"] {
+            match self.below(4) {
+                0 | 1 => {}
+                2 => drop(scope.insert(key.into(), self.scalar())),
+                _ => drop(scope.insert(key.into(), json!([self.scalar(), self.scalar()]))),
+            }
+        }
+        scope
+    }
+}
+
+struct Held {
+    user: usize,
+    permissions: Vec<String>,
+    scope: Map<String, Value>,
+    over: bool,
+}
+
+/// The model: 1 and "1" differ, a list offers its values, no key may lack.
+fn allowed(world: &[Held], user: usize, asked: &str, scope: &Map<String, Value>) -> bool {
+    let (resource, action) = asked.split_once(':').expect("a permission");
+    let words = [asked.to_owned(), format!("{resource}:*"), format!("*:{action}")];
+    let fits = |held: &Held| {
+        held.scope.iter().all(|(key, wanted)| {
+            let options = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
+            let given = scope.get(key).map(ToString::to_string);
+            options.iter().any(|option| Some(option.to_string()) == given)
+        })
+    };
+    world
+        .iter()
+        .filter(|held| held.user == user && !held.over && fits(held))
+        .any(|held| held.permissions.iter().any(|word| words.contains(word)))
+}
+
+/// Builds a world of five users and twelve assignments, over gRPC but for the
+/// time that has passed.
+async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, Vec<Held>) {
+    let (mut users, mut world) = (Vec::new(), Vec::new());
+    for at in 0..5 {
+        users.push(admin.create_user_without_password(&format!("u{at}@x.test")).await);
+    }
+    for at in 0..12 {
+        let permissions: Vec<_> = (0..=dice.below(3)).map(|_| dice.permission(4)).collect();
+        let words: Vec<_> = permissions.iter().map(String::as_str).collect();
+        let role = admin.create_role(&format!("r{at}"), RoleLevel::Member, &words).await;
+        let user = dice.below(users.len());
+        let scope = dice.scope();
+        let assignment =
+            admin.assign_within(&users[user], &role, Value::Object(scope.clone())).await;
+        let over = dice.below(4) == 0;
+        let ends = if over { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
+        if over || dice.below(2) == 0 {
+            let shift = format!(
+                "update role_assignments set expires_at = {ends} where assignment_id = $1::uuid"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(shift))
+                .bind(&assignment)
+                .execute(&mut app.owner().await)
+                .await
+                .expect("shifted");
+        }
+        world.push(Held { user, permissions, scope, over });
+    }
+    (users, world)
+}
+
+/// F01
+#[tokio::test]
+async fn random_worlds_are_decided_as_the_model_decides_them() {
+    let app = TestApp::spawn().await;
+    for seed in 1..=6 {
+        let mut dice = Dice(seed);
+        let admin = app.tenant(&format!("world-{seed}")).await;
+        let (users, world) = build(&app, &admin, &mut dice).await;
+
+        let questions: Vec<_> = (0..500)
+            .map(|_| (dice.below(users.len()), dice.permission(3), request_scope(&mut dice)))
+            .collect();
+        let items = questions.iter().map(|(user, permission, scope)| BatchCheckItem {
+            user_id: users[*user].clone(),
+            permission: permission.clone(),
+            scope: struct_of(Value::Object(scope.clone())),
+            ..BatchCheckItem::default()
+        });
+        let request = BatchCheckRequest { items: items.collect(), ..BatchCheckRequest::default() };
+        let reply = admin.permissions().batch_check(request).await.expect("decisions").into_inner();
+
+        let mut yes = 0;
+        for ((user, permission, scope), result) in questions.iter().zip(&reply.results) {
+            let wanted = allowed(&world, *user, permission, scope);
+            yes += usize::from(wanted);
+            assert_eq!(result.allowed, wanted, "seed {seed}: {user} {permission} {scope:?}");
+        }
+        assert!((20..480).contains(&yes), "seed {seed} asks something: {yes} of 500");
+    }
+}
+
+/// What is asked for is scalars.
+fn request_scope(dice: &mut Dice) -> Map<String, Value> {
+    let mut scope = Map::new();
+    for key in ["p", "q", "r"] {
+        if dice.below(3) > 0 {
+            scope.insert(key.into(), dice.scalar());
+        }
+    }
+    scope
+}

@@ -1,0 +1,123 @@
+//! Where and until when an assignment applies.
+
+use serde_json::{Value, json};
+use tenantry::proto::v1::{CheckRequest, DecisionReason, ListUsersRequest, RoleLevel};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused, struct_of};
+
+async fn reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
+    let question = CheckRequest {
+        user_id: user_id.into(),
+        permission: "doc:read".into(),
+        scope: struct_of(scope),
+        ..CheckRequest::default()
+    };
+    admin.decide(question).await.reason()
+}
+
+#[tokio::test]
+async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+
+    let table = [
+        (json!({"p": "a"}), json!({"p": "a"}), true),
+        (json!({"p": "a"}), json!({"p": "a", "q": 1}), true),
+        (json!({"p": "a"}), json!({"p": "A"}), false),
+        (json!({"p": "a"}), json!({"P": "a"}), false),
+        (json!({"p": "a"}), json!({}), false),
+        (json!({"p": "a"}), json!(null), false),
+        (json!({"p": "a"}), json!({"q": "a"}), false),
+        (json!({"p": "a", "q": 1}), json!({"p": "a"}), false),
+        (json!({"p": "a", "q": 1}), json!({"p": "a", "q": 1}), true),
+        (json!({"p": ["a", "b"]}), json!({"p": "b"}), true),
+        (json!({"p": ["a", "b"]}), json!({"p": "c"}), false),
+        (json!({"p": ["a", "b"]}), json!({"p": ["a", "b"]}), false),
+        (json!({"p": "a"}), json!({"p": ["a"]}), false),
+        (json!({"p": ["a", 1, true]}), json!({"p": true}), true),
+        (json!({"p": 1}), json!({"p": 1.0}), true),
+        (json!({"p": 1}), json!({"p": "1"}), false),
+        (json!({"p": "1"}), json!({"p": 1}), false),
+        (json!({"p": 0.1}), json!({"p": 0.1}), true),
+        (json!({"p": 9_007_199_254_740_992_u64}), json!({"p": 9_007_199_254_740_992_u64}), true),
+        (json!({"p": 1e300}), json!({"p": 1e300}), true),
+        (json!({"p": -0.0}), json!({"p": 0}), true),
+        (json!({"p": true}), json!({"p": "true"}), false),
+        (json!({"p": true}), json!({"p": 1}), false),
+        (json!({"p": false}), json!({"p": null}), false),
+        (json!({"p": ""}), json!({"p": null}), false),
+        (json!({"p": "a"}), json!({"p": {"p": "a"}}), false),
+        (json!({"é": "日本"}), json!({"é": "日本"}), true),
+    ];
+    for (at, (assigned, requested, applies)) in table.into_iter().enumerate() {
+        let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
+        acme.assign_within(&user, &role, assigned.clone()).await;
+        let wanted = if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
+        let found = reason(&acme, &user, requested.clone()).await;
+        assert_eq!(found, wanted, "{assigned} {requested}");
+    }
+}
+
+#[tokio::test]
+async fn an_unscoped_assignment_applies_everywhere() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let (ada, bob) =
+        (acme.create_user("ada@acme.test").await, acme.create_user("bob@acme.test").await);
+    acme.assign(&ada, &role).await;
+    acme.assign_within(&bob, &role, json!({})).await;
+
+    for user in [&ada, &bob] {
+        for scope in [json!(null), json!({}), json!({"p": "a"}), json!({"p": {"deep": [1]}})] {
+            assert_eq!(reason(&acme, user, scope).await, DecisionReason::Granted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_of_several_assignments_is_enough() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let ada = acme.create_user("ada@acme.test").await;
+    acme.assign_within(&ada, &role, json!({"p": "a"})).await;
+    acme.assign_within(&ada, &role, json!({"p": "b", "q": 1})).await;
+
+    for (scope, applies) in [
+        (json!({"p": "a"}), true),
+        (json!({"p": "b", "q": 1}), true),
+        (json!({"p": "b"}), false),
+        (json!({"q": 1}), false),
+    ] {
+        let granted = reason(&acme, &ada, scope.clone()).await == DecisionReason::Granted;
+        assert_eq!(granted, applies, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn an_assignment_for_a_time_ends_with_it() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let ada = acme.create_user("ada@acme.test").await;
+    acme.assign_for_an_hour(&ada, &role).await;
+
+    assert_eq!(reason(&acme, &ada, json!(null)).await, DecisionReason::Granted);
+    app.let_expire(&ada).await;
+    assert_eq!(reason(&acme, &ada, json!(null)).await, DecisionReason::NotGranted);
+}
+
+#[tokio::test]
+async fn a_scoped_role_admits_to_no_method() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let role = acme.create_role("keeper", RoleLevel::Member, &["user:read"]).await;
+    acme.assign_within(&ada.user_id, &role, json!({"p": "a"})).await;
+
+    let result = ada.users().list_users(ListUsersRequest::default()).await;
+    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+}

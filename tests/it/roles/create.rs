@@ -1,0 +1,156 @@
+//! RoleService.CreateRole
+
+use serde_json::json;
+use tenantry::proto::v1::{CreateRoleRequest, Role, RoleLevel};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, TestApp, refused};
+
+pub fn role(name: &str, level: RoleLevel, permissions: &[&str]) -> CreateRoleRequest {
+    CreateRoleRequest {
+        name: name.into(),
+        level: level.into(),
+        permissions: permissions.iter().map(|p| (*p).into()).collect(),
+        ..CreateRoleRequest::default()
+    }
+}
+
+pub type Made = Result<tonic::Response<tenantry::proto::v1::CreateRoleResponse>, Status>;
+
+pub async fn create(client: &Client, request: CreateRoleRequest) -> Made {
+    client.roles().create_role(request).await
+}
+
+pub fn made(result: Made) -> Role {
+    result.expect("a role is made").into_inner().role.expect("the role")
+}
+
+#[tokio::test]
+async fn a_role_is_made_as_it_was_asked_for() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    let wanted = role("Ops team", RoleLevel::Manager, &["doc:write", "a:*", "doc:write", "*:read"]);
+    let role = made(create(&acme, wanted).await);
+    assert_eq!(role.tenant_id, acme.tenant_id);
+    assert_eq!(role.name, "Ops team");
+    assert_eq!(role.level(), RoleLevel::Manager);
+    assert_eq!(role.permissions, ["*:read", "a:*", "doc:write"], "sorted, without doubles");
+    assert!(!role.system && !role.etag.is_empty());
+    assert_eq!(role.create_time, role.update_time);
+}
+
+/// F04
+#[tokio::test]
+async fn nobody_makes_a_role_that_grants_what_they_do_not_hold() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["role:create", "doc:*", "bill:read"]).await;
+    let scoped = acme.create_role("scoped", RoleLevel::Member, &["bill:write"]).await;
+    acme.assign_within(&ada.user_id, &scoped, json!({ "p": "x" })).await;
+
+    made(create(&ada, role("own", RoleLevel::Member, &["doc:read", "doc:*", "bill:read"])).await);
+    for more in ["bill:write", "bill:*", "*:read", "docs:read", "*:doc"] {
+        let result = create(&ada, role("more", RoleLevel::Member, &["doc:read", more])).await;
+        refused(result, Code::PermissionDenied, "GRANT_NOT_HELD");
+    }
+}
+
+/// F04
+#[tokio::test]
+async fn nobody_makes_a_role_above_their_own_level() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["role:create"]).await;
+    let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
+    acme.assign_within(&ada.user_id, &high, json!({ "p": "x" })).await;
+
+    made(create(&ada, role("equal", RoleLevel::Member, &[])).await);
+    for level in [RoleLevel::Manager, RoleLevel::OrgAdmin, RoleLevel::PlatformAdmin] {
+        let result = create(&ada, role("above", level, &[])).await;
+        refused(result, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+    }
+    let result = create(&acme, role("above", RoleLevel::PlatformAdmin, &[])).await;
+    refused(result, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+}
+
+/// F03
+#[tokio::test]
+async fn system_roles_are_made_by_the_platforms_staff_alone() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let system =
+        |name: &str| CreateRoleRequest { system: true, ..role(name, RoleLevel::Member, &["*:*"]) };
+
+    refused(create(&acme, system("all")).await, Code::PermissionDenied, "SYSTEM_ROLE");
+    let all = made(create(&staff, system("all")).await);
+    assert!(all.system);
+    assert_eq!((all.tenant_id, all.permissions), (acme.tenant_id.clone(), vec!["*:*".into()]));
+
+    for maker in [&acme, &staff] {
+        let result = create(maker, role("plain", RoleLevel::Member, &["*:*"])).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+#[tokio::test]
+async fn the_platforms_level_exists_in_the_platform_tenant_alone() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let staff = app.platform_admin().await;
+    let wanted = || role("root", RoleLevel::PlatformAdmin, &["tenant:read"]);
+
+    let elsewhere = create(&staff.with("x-tenant-id", &acme.tenant_id), wanted()).await;
+    refused(elsewhere, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_eq!(made(create(&staff, wanted()).await).level(), RoleLevel::PlatformAdmin);
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once_in_a_tenant() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+
+    made(create(&a, role("ops", RoleLevel::Member, &[])).await);
+    let again = create(&a, role("ops", RoleLevel::Viewer, &[])).await;
+    refused(again, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    let system = create(&a, role("org_admin", RoleLevel::Viewer, &[])).await;
+    refused(system, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    made(create(&b, role("ops", RoleLevel::Member, &[])).await);
+}
+
+/// F02
+#[tokio::test]
+async fn malformed_roles_are_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let long = format!("{}:read", "a".repeat(1024));
+
+    for permission in [
+        "",
+        "users",
+        "users:",
+        ":read",
+        "Users:READ",
+        "users:read:x",
+        "users:re*d",
+        "*",
+        "users:**",
+        "users:read\0",
+        "users：read",
+        "users:read\n",
+        &long,
+    ] {
+        let result = create(&acme, role("r", RoleLevel::Member, &["a:b", permission])).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    let name = "a".repeat(101);
+    for name in ["", " x", "-x", "x\n", "x\0", "ä", &name] {
+        let result = create(&acme, role(name, RoleLevel::Member, &[])).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    for level in [0, -1, 6, 99] {
+        let request = CreateRoleRequest { level, ..role("r", RoleLevel::Member, &[]) };
+        refused(create(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}

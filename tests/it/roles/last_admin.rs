@@ -1,0 +1,173 @@
+//! A tenant always keeps an administrator.
+
+use serde_json::json;
+use tenantry::proto::v1::{
+    DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
+};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, TestApp, refused};
+
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Unassign,
+    Disable,
+    Delete,
+}
+
+const REMOVALS: [Removal; 3] = [Removal::Unassign, Removal::Disable, Removal::Delete];
+
+/// Removes an administrator, one way or another.
+async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Response<()>, Status> {
+    let user_id = user.to_owned();
+    match how {
+        Removal::Unassign => {
+            let role_id = role.to_owned();
+            let request = UnassignRoleRequest { user_id, role_id, scope: None };
+            by.roles().unassign_role(request).await.map(|_| Response::new(()))
+        }
+        Removal::Disable => {
+            let request = DisableUserRequest { user_id };
+            by.users().disable_user(request).await.map(|_| Response::new(()))
+        }
+        Removal::Delete => {
+            let request = DeleteUserRequest { user_id, etag: String::new() };
+            by.users().delete_user(request).await.map(|_| Response::new(()))
+        }
+    }
+}
+
+/// F07
+#[tokio::test]
+async fn the_last_administrator_stays() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.system_role("org_admin").await;
+
+    for how in REMOVALS {
+        let result = remove(&acme, &acme.user_id, &role, how).await;
+        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    }
+    assert!(acme.may(&acme.user_id, "any:thing").await);
+}
+
+/// F07
+#[tokio::test]
+async fn those_who_are_disabled_or_admin_for_a_time_or_somewhere_do_not_count() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.system_role("org_admin").await;
+    let mut users = Vec::new();
+    for name in ["disabled", "for-a-time", "somewhere", "hollow"] {
+        users.push(acme.create_user_without_password(&format!("{name}@acme.test")).await);
+    }
+    acme.assign(&users[0], &role).await;
+    let request = DisableUserRequest { user_id: users[0].clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+    acme.assign_for_an_hour(&users[1], &role).await;
+    acme.assign_within(&users[2], &role, json!({ "p": "x" })).await;
+    let hollow = acme.create_role("hollow", RoleLevel::OrgAdmin, &[]).await;
+    acme.assign(&users[3], &hollow).await;
+
+    for how in REMOVALS {
+        let result = remove(&acme, &acme.user_id, &role, how).await;
+        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    }
+    for user in &users[..3] {
+        remove(&acme, user, &role, Removal::Unassign).await.expect("the others may go");
+    }
+}
+
+/// F07
+#[tokio::test]
+async fn an_administrator_with_a_successor_may_go() {
+    let app = TestApp::spawn().await;
+    for (at, how) in REMOVALS.into_iter().enumerate() {
+        let acme = app.tenant(&format!("acme-{at}")).await;
+        let role = acme.system_role("org_admin").await;
+        let heir = acme.create_user_without_password("heir@acme.test").await;
+        acme.assign(&heir, &role).await;
+        let heir = app.sign_in_as(&heir, &acme).await;
+
+        remove(&acme, &acme.user_id, &role, how).await.expect("may go");
+        let result = remove(&heir, &heir.user_id, &role, how).await;
+        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    }
+}
+
+/// F07
+#[tokio::test]
+async fn the_administrators_role_can_not_be_emptied_or_lowered() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.system_role("org_admin").await;
+    let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let change = || UpdateRoleRequest { role_id: role.clone(), ..UpdateRoleRequest::default() };
+
+    for request in [
+        UpdateRoleRequest { level: Some(RoleLevel::Member.into()), ..change() },
+        UpdateRoleRequest { permissions: vec!["doc:read".into()], ..change() },
+    ] {
+        let result = staff.roles().update_role(request).await;
+        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    }
+    assert!(acme.may("", "any:thing").await);
+}
+
+/// F08
+#[tokio::test(flavor = "multi_thread")]
+async fn two_administrators_who_remove_each_other_at_once_leave_one() {
+    let app = TestApp::spawn().await;
+    let replica = TestApp::on(&app.database, |_| {}).await;
+    let founder = app.tenant("acme").await;
+    let role = founder.system_role("org_admin").await;
+
+    for round in 0..90 {
+        let (left, right) = (REMOVALS[round % 3], REMOVALS[round / 3 % 3]);
+        let pair = two_sole_administrators(&app, &founder, &role, round).await;
+        let here = app.sign_in_as(&pair[0], &founder).await;
+        let there = app.sign_in_as(&pair[1], &founder).await.on(&replica.channel);
+
+        let (a, b) = tokio::join!(
+            remove(&here, &pair[1], &role, left),
+            remove(&there, &pair[0], &role, right),
+        );
+        assert!(a.is_ok() != b.is_ok(), "{round}: {left:?} {right:?}: {a:?} {b:?}");
+        assert_eq!(app.count(ADMINS, &founder.tenant_id).await, 1, "{round}: {left:?} {right:?}");
+    }
+}
+
+const ADMINS: &str =
+    "select count(*) from role_assignments a join roles r using (tenant_id, role_id)
+    join users u using (tenant_id, user_id)
+    where tenant_id = $1 and r.name = 'org_admin' and u.state = 'active'";
+
+/// Makes two administrators and takes all others away, behind the server's
+/// back.
+async fn two_sole_administrators(
+    app: &TestApp,
+    founder: &Client,
+    role: &str,
+    round: usize,
+) -> [String; 2] {
+    let mut pair = [String::new(), String::new()];
+    let mut owner = app.owner().await;
+    let remove_all = "delete from role_assignments where role_id = $1::uuid";
+    sqlx::query(remove_all).bind(role).execute(&mut owner).await.expect("nobody is left");
+    for (side, id) in pair.iter_mut().enumerate() {
+        *id = crate::harness::unknown_id();
+        let add = "with u as (insert into users (tenant_id, user_id, email, email_key)
+                       values ($1::uuid, $2::uuid, $3, $3))
+                   insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
+                   values ($1::uuid, $2::uuid, $2::uuid, $4::uuid)";
+        sqlx::query(add)
+            .bind(&founder.tenant_id)
+            .bind(&*id)
+            .bind(format!("{round}-{side}@acme.test"))
+            .bind(role)
+            .execute(&mut owner)
+            .await
+            .expect("an administrator");
+    }
+    pair
+}

@@ -1,0 +1,9 @@
+mod assign;
+mod create;
+mod delete;
+mod last_admin;
+mod list;
+mod retries;
+mod storm;
+mod unassign;
+mod update;

@@ -1,0 +1,109 @@
+//! Changes of the same few users and roles, all at the same moment.
+
+use tenantry::proto::v1::{
+    AssignRoleRequest, CreateRoleRequest, DeleteRoleRequest, DeleteUserRequest, DisableUserRequest,
+    EnableUserRequest, LoginRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
+    UpdateUserRequest,
+};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, PASSWORD, TestApp};
+
+/// What the workers quarrel about.
+#[derive(Clone)]
+struct Prey {
+    users: Vec<(String, String)>,
+    roles: Vec<String>,
+}
+
+/// One change, chosen by a number.
+async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
+    let (user_id, email) = prey.users[number / 16 % prey.users.len()].clone();
+    let role_id = prey.roles[number / 64 % prey.roles.len()].clone();
+    match number % 16 {
+        0..=3 => {
+            let request = AssignRoleRequest { user_id, role_id, ..AssignRoleRequest::default() };
+            by.roles().assign_role(request).await.map(drop)
+        }
+        4 | 5 => {
+            let request = UnassignRoleRequest { user_id, role_id, scope: None };
+            by.roles().unassign_role(request).await.map(drop)
+        }
+        6 | 7 => {
+            let permissions = vec![format!("doc:a{number}")];
+            let request =
+                UpdateRoleRequest { role_id, permissions, ..UpdateRoleRequest::default() };
+            by.roles().update_role(request).await.map(drop)
+        }
+        8 => by.users().disable_user(DisableUserRequest { user_id }).await.map(drop),
+        9 | 10 => by.users().enable_user(EnableUserRequest { user_id }).await.map(drop),
+        11 | 12 => {
+            let request = LoginRequest {
+                email,
+                password: PASSWORD.into(),
+                organization_slug: by.slug.clone(),
+                ..LoginRequest::default()
+            };
+            by.with_token("").auth().login(request).await.map(drop)
+        }
+        13 => {
+            let display_name = Some(number.to_string());
+            let request =
+                UpdateUserRequest { user_id, display_name, ..UpdateUserRequest::default() };
+            by.users().update_user(request).await.map(drop)
+        }
+        14 if number.is_multiple_of(5) => {
+            let request = DeleteUserRequest { user_id, etag: String::new() };
+            by.users().delete_user(request).await.map(drop)
+        }
+        14 => {
+            let request = DeleteRoleRequest { role_id, etag: String::new() };
+            by.roles().delete_role(request).await.map(drop)
+        }
+        _ => {
+            let request = CreateRoleRequest {
+                name: format!("new-{}", number / 16 % 3),
+                level: RoleLevel::Member.into(),
+                ..CreateRoleRequest::default()
+            };
+            by.roles().create_role(request).await.map(drop)
+        }
+    }
+}
+
+/// I07
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_same_things_wait_for_one_another_and_none_fails() {
+    let app = TestApp::spawn().await;
+    let replica = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    let mut prey = Prey { users: Vec::new(), roles: Vec::new() };
+    for at in 0..3 {
+        let email = format!("u{at}@acme.test");
+        prey.users.push((acme.create_user(&email).await, email));
+        let role = acme.create_role(&format!("r{at}"), RoleLevel::Member, &["doc:read"]).await;
+        prey.roles.push(role);
+    }
+
+    let workers = (0..8).map(|worker: usize| {
+        let by = if worker % 2 == 0 { acme.clone() } else { acme.on(&replica.channel) };
+        let prey = prey.clone();
+        tokio::spawn(async move {
+            let mut number = worker + 1;
+            for _ in 0..60 {
+                number = (number * 75 + 74) % 65_537;
+                let Err(status) = change(&by, &prey, number).await else { continue };
+                let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
+                assert!(!ours.contains(&status.code()), "{number}: {status:?}");
+            }
+        })
+    });
+    for worker in futures::future::join_all(workers).await {
+        worker.expect("no change failed");
+    }
+    let orphans = "select count(*) from role_assignments a
+        left join roles r using (tenant_id, role_id) left join users u using (tenant_id, user_id)
+        where tenant_id = $1 and (r.role_id is null or u.user_id is null)";
+    assert_eq!(app.count(orphans, &acme.tenant_id).await, 0);
+    assert!(acme.may("", "doc:read").await);
+}

@@ -1,0 +1,81 @@
+//! RoleService.UnassignRole
+
+use serde_json::{Value, json};
+use tenantry::proto::v1::{RoleLevel, UnassignRoleRequest, UnassignRoleResponse};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
+
+type Taken = Result<Response<UnassignRoleResponse>, Status>;
+
+async fn unassign(client: &Client, user: &str, role: &str, scope: Value) -> Taken {
+    let request =
+        UnassignRoleRequest { user_id: user.into(), role_id: role.into(), scope: struct_of(scope) };
+    client.roles().unassign_role(request).await
+}
+
+const ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id = $1";
+
+#[tokio::test]
+async fn with_a_scope_it_takes_that_one_and_without_all() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
+    acme.assign(&ada, &role).await;
+    for scope in [json!({"p": "x"}), json!({"p": 1}), json!({"p": "x", "q": 1})] {
+        acme.assign_within(&ada, &role, scope).await;
+    }
+
+    unassign(&acme, &ada, &role, json!({"p": "x"})).await.expect("taken");
+    assert_eq!(app.count(ASSIGNMENTS, &ada).await, 3);
+    let again = unassign(&acme, &ada, &role, json!({"p": "x"})).await;
+    refused(again, Code::NotFound, "NOT_FOUND");
+    unassign(&acme, &ada, &role, json!({"q": 1.0, "p": "x"})).await.expect("taken");
+    unassign(&acme, &ada, &role, json!(null)).await.expect("taken");
+    assert_eq!(app.count(ASSIGNMENTS, &ada).await, 0);
+    let again = unassign(&acme, &ada, &role, json!(null)).await;
+    refused(again, Code::NotFound, "NOT_FOUND");
+}
+
+/// F04
+#[tokio::test]
+async fn nothing_is_taken_from_above() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["role:assign"]).await;
+    let low = acme.create_role("low", RoleLevel::Viewer, &[]).await;
+    let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
+    let boss = acme.create_user("boss@acme.test").await;
+    acme.assign(&boss, &low).await;
+    acme.assign(&boss, &high).await;
+
+    for role in [&low, &high] {
+        let result = unassign(&ada, &boss, role, json!(null)).await;
+        refused(result, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+    }
+    assert_eq!(app.count(ASSIGNMENTS, &boss).await, 2);
+    acme.unassign(&boss, &high).await;
+    unassign(&ada, &boss, &low, json!(null)).await.expect("taken");
+}
+
+/// D08
+#[tokio::test]
+async fn another_tenants_assignment_looks_like_one_that_does_not_exist() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let theirs = a.system_role("org_admin").await;
+    let ours = b.system_role("viewer").await;
+
+    for (user, role) in [
+        (&a.user_id, &theirs),
+        (&b.user_id, &theirs),
+        (&a.user_id, &ours),
+        (&b.user_id, &ours),
+        (&unknown_id(), &ours),
+        (&b.user_id, &unknown_id()),
+    ] {
+        refused(unassign(&b, user, role, json!(null)).await, Code::NotFound, "NOT_FOUND");
+    }
+    assert_eq!(app.count(ASSIGNMENTS, &a.user_id).await, 1);
+}

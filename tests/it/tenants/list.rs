@@ -1,0 +1,75 @@
+//! TenantService.ListTenants
+
+use tenantry::proto::v1::{ListTenantsRequest, SuspendTenantRequest};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused};
+
+async fn pages(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<String>> {
+    let mut request =
+        ListTenantsRequest { filter: filter.into(), page_size, ..ListTenantsRequest::default() };
+    let mut pages = Vec::new();
+    loop {
+        let reply = client.tenants().list_tenants(request.clone()).await.expect("tenants");
+        let reply = reply.into_inner();
+        pages.push(reply.tenants.into_iter().map(|tenant| tenant.slug).collect());
+        request.page_token = reply.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_hold_each_tenant_once_oldest_first() {
+    let app = TestApp::spawn().await;
+    let staff = app.platform_admin().await;
+    for slug in ["a", "b", "c"] {
+        app.tenant(slug).await;
+    }
+
+    let away = staff.with("x-tenant-id", "a");
+    for (size, count) in [(0, 1), (1, 4), (3, 2), (4, 1), (i32::MAX, 1)] {
+        for client in [&staff, &away] {
+            let found = pages(client, "", size).await;
+            assert_eq!(found.len(), count, "pages of {size}");
+            assert_eq!(found.concat(), ["platform", "a", "b", "c"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn filters_choose_by_state_slug_and_name() {
+    let app = TestApp::spawn().await;
+    let staff = app.platform_admin().await;
+    for slug in ["acme-1", "acme-2", "other"] {
+        app.tenant(slug).await;
+    }
+    let request = SuspendTenantRequest { tenant: "acme-2".into() };
+    staff.tenants().suspend_tenant(request).await.expect("suspended");
+
+    for (filter, expected) in [
+        ("slug = acme*", vec!["acme-1", "acme-2"]),
+        ("slug = acme*  AND state = ACTIVE", vec!["acme-1"]),
+        ("state = TENANT_STATE_SUSPENDED", vec!["acme-2"]),
+        ("name = \"The other*\"", vec!["other"]),
+        ("slug = \"acme_1\"", vec![]),
+        ("slug = \"%\"", vec![]),
+    ] {
+        assert_eq!(pages(&staff, filter, 0).await.concat(), expected, "{filter}");
+    }
+    for bad in ["state = GONE", "settings = x", "slug"] {
+        let request = ListTenantsRequest { filter: bad.into(), ..ListTenantsRequest::default() };
+        let result = staff.tenants().list_tenants(request).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_administrator_lists_none() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+
+    let result = acme.tenants().list_tenants(ListTenantsRequest::default()).await;
+    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+}

@@ -1,0 +1,6 @@
+mod create;
+mod delete;
+mod list;
+mod read;
+mod state;
+mod update;

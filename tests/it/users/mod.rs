@@ -1,0 +1,5 @@
+mod bcrypt;
+mod create;
+mod list;
+mod state;
+mod update;

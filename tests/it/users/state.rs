@@ -1,0 +1,146 @@
+//! UserService: disabling, enabling and deleting
+
+use tenantry::proto::v1::{
+    CheckRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
+    LoginRequest, RefreshRequest, RoleLevel, User, UserState, WhoAmIRequest,
+};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
+
+async fn disable(client: &Client, user: &str) -> Result<User, Status> {
+    let request = DisableUserRequest { user_id: user.into() };
+    let reply = client.users().disable_user(request).await?;
+    Ok(reply.into_inner().user.expect("the user"))
+}
+
+async fn enable(client: &Client, user: &str) -> Result<User, Status> {
+    let request = EnableUserRequest { user_id: user.into() };
+    let reply = client.users().enable_user(request).await?;
+    Ok(reply.into_inner().user.expect("the user"))
+}
+
+async fn delete(client: &Client, user: &str, etag: &str) -> Result<(), Status> {
+    let request = DeleteUserRequest { user_id: user.into(), etag: etag.into() };
+    client.users().delete_user(request).await.map(drop)
+}
+
+fn denied(status: &Status, code: Code, reason: &str) {
+    assert_eq!((status.code(), crate::harness::reason(status).as_str()), (code, reason));
+}
+
+/// Nothing of what the client had works any more.
+async fn locked_out(app: &TestApp, client: &Client) {
+    let me = client.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(me, Code::Unauthenticated, "TOKEN_INVALID");
+    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let check = client.permissions().check(question).await;
+    refused(check, Code::Unauthenticated, "TOKEN_INVALID");
+    let refresh_token = client.tokens.refresh_token.clone();
+    let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
+    let refresh = app.anonymous().auth().refresh(request).await;
+    assert_eq!(refresh.expect_err("refused").code(), Code::Unauthenticated);
+    let request = LoginRequest {
+        email: client.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: client.slug.clone(),
+        ..LoginRequest::default()
+    };
+    let login = app.anonymous().auth().login(request).await;
+    refused(login, Code::Unauthenticated, "INVALID_CREDENTIALS");
+}
+
+/// B08
+#[tokio::test]
+async fn disabling_a_user_ends_all_it_had() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    let user = disable(&acme, &ada.user_id).await.expect("disabled");
+    assert_eq!(user.state(), UserState::Disabled);
+    locked_out(&app, &ada).await;
+    let again = disable(&acme, &ada.user_id).await.expect("disabled already");
+    assert_eq!(again, user);
+    assert_eq!(app.recorded("user_disabled").await.len(), 1);
+}
+
+/// B08
+#[tokio::test]
+async fn an_enabled_user_signs_in_anew_and_old_sessions_stay_ended() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    disable(&acme, &ada.user_id).await.expect("disabled");
+
+    let user = enable(&acme, &ada.user_id).await.expect("enabled");
+    assert_eq!(user.state(), UserState::Active);
+    assert_eq!(enable(&acme, &ada.user_id).await.expect("enabled already"), user);
+    let me = ada.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(me, Code::Unauthenticated, "TOKEN_INVALID");
+    let anew = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+    assert!(anew.may("", "doc:read").await, "it keeps its roles");
+}
+
+#[tokio::test]
+async fn deleting_a_user_deletes_all_it_had() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    delete(&acme, &ada.user_id, "").await.expect("deleted");
+    locked_out(&app, &ada).await;
+    for sql in [
+        "select count(*) from users where user_id = $1",
+        "select count(*) from credentials where user_id = $1",
+        "select count(*) from sessions where user_id = $1",
+        "select count(*) from role_assignments where user_id = $1",
+    ] {
+        assert_eq!(app.count(sql, &ada.user_id).await, 0, "{sql}");
+    }
+    let get = GetUserRequest { user_id: ada.user_id.clone() };
+    refused(acme.users().get_user(get).await, Code::NotFound, "NOT_FOUND");
+    let again = delete(&acme, &ada.user_id, "").await.expect_err("gone");
+    denied(&again, Code::NotFound, "NOT_FOUND");
+    let event = &app.recorded("user_deleted").await[0];
+    assert_eq!(event.target_id.map(|id| id.to_string()), Some(ada.user_id.clone()));
+
+    let namesake = acme.create_user(&ada.email).await;
+    assert!(namesake != ada.user_id && !acme.may(&namesake, "doc:read").await);
+}
+
+#[tokio::test]
+async fn an_etag_guards_a_deletion() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+
+    let stale = delete(&acme, &ada, "v0").await.expect_err("stale");
+    denied(&stale, Code::Aborted, "ETAG_MISMATCH");
+    let etag = disable(&acme, &ada).await.expect("disabled").etag;
+    delete(&acme, &ada, &etag).await.expect("deleted");
+}
+
+/// F04, D08
+#[tokio::test]
+async fn nobody_touches_a_user_above_them_or_of_another_tenant() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let ada = acme.member("ada", &["user:disable", "user:delete"]).await;
+    let boss = acme.create_user("boss@acme.test").await;
+    let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
+    acme.assign(&boss, &high).await;
+
+    for (by, user, code, reason) in [
+        (&ada, &boss, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
+        (&ada, &acme.user_id, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
+        (&acme, &other.user_id, Code::NotFound, "NOT_FOUND"),
+        (&acme, &unknown_id(), Code::NotFound, "NOT_FOUND"),
+    ] {
+        denied(&disable(by, user).await.expect_err("refused"), code, reason);
+        denied(&enable(by, user).await.expect_err("refused"), code, reason);
+        denied(&delete(by, user, "").await.expect_err("refused"), code, reason);
+    }
+    let peer = acme.member("peer", &["user:delete"]).await;
+    disable(&ada, &peer.user_id).await.expect("a peer can be");
+}

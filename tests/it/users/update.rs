@@ -1,0 +1,138 @@
+//! UserService.UpdateUser
+
+use tenantry::proto::v1::{RoleLevel, UpdateUserRequest, UpdateUserResponse, User};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, PASSWORD, TestApp, mask, refused, unknown_id};
+
+fn change(user_id: &str) -> UpdateUserRequest {
+    UpdateUserRequest { user_id: user_id.into(), ..UpdateUserRequest::default() }
+}
+
+fn named(user_id: &str, name: &str) -> UpdateUserRequest {
+    UpdateUserRequest { display_name: Some(name.into()), ..change(user_id) }
+}
+
+fn mailed(user_id: &str, email: &str) -> UpdateUserRequest {
+    UpdateUserRequest { email: Some(email.into()), ..change(user_id) }
+}
+
+async fn update(
+    client: &Client,
+    request: UpdateUserRequest,
+) -> Result<Response<UpdateUserResponse>, Status> {
+    client.users().update_user(request).await
+}
+
+async fn updated(client: &Client, request: UpdateUserRequest) -> User {
+    update(client, request).await.expect("updated").into_inner().user.expect("the user")
+}
+
+#[tokio::test]
+async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let both = UpdateUserRequest { email: Some("a@acme.test".into()), ..named(&ada, "Ada") };
+
+    let only = UpdateUserRequest { update_mask: mask(&["display_name"]), ..both.clone() };
+    let user = updated(&acme, only).await;
+    assert_eq!((user.display_name.as_str(), user.email.as_str()), ("Ada", "ada@acme.test"));
+    let user = updated(&acme, both).await;
+    assert_eq!(user.email, "a@acme.test");
+    acme.login("acme", "a@acme.test", PASSWORD).await;
+    let emptied = UpdateUserRequest { update_mask: mask(&["display_name"]), ..named(&ada, "") };
+    assert_eq!(updated(&acme, emptied).await.display_name, "");
+
+    for paths in [["state"], ["email_verified"], ["tenant_id"], ["email"], ["password"]] {
+        let request = UpdateUserRequest { update_mask: mask(&paths), ..change(&ada) };
+        refused(update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+#[tokio::test]
+async fn an_etag_guards_against_a_change_in_between() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let first = updated(&acme, named(&ada, "first")).await;
+    let with_etag =
+        |name: &str| UpdateUserRequest { etag: first.etag.clone(), ..named(&ada, name) };
+
+    let calls = (0..5).map(|at| update(&acme, with_etag(&at.to_string())));
+    let results = futures::future::join_all(calls).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for late in results.into_iter().filter(Result::is_err) {
+        refused(late, Code::Aborted, "ETAG_MISMATCH");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_changes_its_own_name_but_not_its_own_email() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+
+    assert_eq!(updated(&ada, named(&ada.user_id, "Ada")).await.display_name, "Ada");
+    let both =
+        UpdateUserRequest { email: Some("else@acme.test".into()), ..named(&ada.user_id, "Eve") };
+    let masked = UpdateUserRequest { update_mask: mask(&["*"]), ..both.clone() };
+    for request in [mailed(&ada.user_id, "else@acme.test"), both, masked] {
+        refused(update(&ada, request).await, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+    for other in [acme.user_id.clone(), unknown_id()] {
+        let result = update(&ada, named(&other, "Eve")).await;
+        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+    assert_eq!(updated(&acme, named(&ada.user_id, "Ada")).await.email, ada.email);
+}
+
+/// F04
+#[tokio::test]
+async fn nobody_changes_a_user_above_them() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["user:update"]).await;
+    let peer = acme.member("peer", &["user:update"]).await;
+    let boss = acme.create_user("boss@acme.test").await;
+    let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
+    acme.assign(&boss, &high).await;
+
+    for above in [&boss, &acme.user_id] {
+        for request in [named(above, "x"), mailed(above, "mine@acme.test")] {
+            refused(update(&ada, request).await, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+        }
+    }
+    updated(&ada, mailed(&peer.user_id, "new@acme.test")).await;
+    updated(&ada, mailed(&ada.user_id, "own@acme.test")).await;
+}
+
+#[tokio::test]
+async fn a_new_email_is_unique_and_not_verified() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    acme.create_user("bob@acme.test").await;
+    sqlx::query("update users set email_verified = true where user_id = $1::uuid")
+        .bind(&ada)
+        .execute(&mut app.owner().await)
+        .await
+        .expect("verified");
+
+    let taken = update(&acme, mailed(&ada, "BOB@acme.test")).await;
+    refused(taken, Code::AlreadyExists, "EMAIL_TAKEN");
+    assert!(updated(&acme, mailed(&ada, "Ada@acme.test")).await.email_verified, "the same email");
+    assert!(!updated(&acme, mailed(&ada, "new@acme.test")).await.email_verified);
+    assert!(!updated(&acme, mailed(&ada, "ada@acme.test")).await.email_verified);
+}
+
+/// D08
+#[tokio::test]
+async fn another_tenants_user_looks_like_one_that_does_not_exist() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+
+    for user in [a.user_id.clone(), unknown_id()] {
+        refused(update(&b, named(&user, "x")).await, Code::NotFound, "NOT_FOUND");
+    }
+}
