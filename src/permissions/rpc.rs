@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     gate::{self, Caller, Reaching},
     ids::{SessionId, TenantId, UserId},
+    json,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult,
         CheckRequest, CheckResponse, DecisionReason, ListPermissionsRequest,
@@ -170,7 +171,7 @@ fn list(standing: &Standing) -> Vec<PermissionGrant> {
         .flat_map(|grant| {
             grant.permissions.iter().map(|permission| PermissionGrant {
                 permission: permission.clone(),
-                scope: grant.scope.as_ref().map(scope::to_struct),
+                scope: grant.scope.as_ref().map(json::to_struct),
                 role_name: grant.role_name.clone(),
             })
         })

@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     gate::{self, Reach},
     ids::{RoleId, UserId},
+    json,
     listing::{self, Filter},
     permissions::scope,
     proto::v1::{
@@ -174,7 +175,7 @@ impl From<AssignmentRow> for RoleAssignment {
             user_id: row.user_id.to_string(),
             role_id: row.role_id.to_string(),
             role_name: row.role_name,
-            scope: scope.map(scope::to_struct),
+            scope: scope.map(json::to_struct),
             expire_time: row.expires_at.map(timestamp),
             create_time: Some(timestamp(row.created_at)),
         }

@@ -10,7 +10,7 @@ use crate::{
     gate::Caller,
     idempotency::{self, Key},
     ids::{RoleId, TenantId},
-    permissions::scope,
+    json,
     proto::v1::{CreateTenantRequest, CreateTenantResponse},
     roles::system,
 };
@@ -28,7 +28,7 @@ impl Tenants {
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let settings = message.settings.as_ref().map(|s| scope::object("settings", s));
+        let settings = message.settings.as_ref().map(|s| json::object("settings", s));
         let mut tx = self.db.begin(caller.home()).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);

@@ -12,8 +12,8 @@ use crate::{
     error::{Error, Result},
     gate::{self, Caller},
     ids::TenantId,
+    json,
     listing::{self, Filter},
-    permissions::scope,
     proto::v1::{
         CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
         GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
@@ -154,7 +154,7 @@ impl From<TenantRow> for Tenant {
             id: row.tenant_id.to_string(),
             name: row.name,
             slug: row.slug,
-            settings: row.settings.as_object().map(scope::to_struct),
+            settings: row.settings.as_object().map(json::to_struct),
             state: state.into(),
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),

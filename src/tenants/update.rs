@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
-    permissions::scope,
+    json,
     proto::v1::UpdateTenantRequest,
     updates::{Mask, check_etag},
 };
@@ -35,7 +35,7 @@ impl Tenants {
             row.slug = slug;
         }
         if let Some(settings) = mask.take("settings", message.settings)? {
-            let settings = scope::object("settings", &settings)?;
+            let settings = json::object("settings", &settings)?;
             settings::check(&settings, self.min_length)?;
             row.settings = settings.into();
         }

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 use tenantry::{
-    clock,
-    permissions::scope,
+    clock, json,
     proto::v1::{
         AssignRoleRequest, CheckRequest, CheckResponse, CreateUserRequest, ListRolesRequest,
         UnassignRoleRequest,
@@ -21,7 +20,7 @@ pub fn unknown_id() -> String {
 /// A scope, written as JSON.
 #[expect(clippy::needless_pass_by_value, reason = "it is called with json!")]
 pub fn struct_of(json: Value) -> Option<prost_types::Struct> {
-    json.as_object().map(scope::to_struct)
+    json.as_object().map(json::to_struct)
 }
 
 /// A field mask.
