@@ -20,14 +20,14 @@ async fn keys_are_made_once_and_then_left_alone() {
 
     let first = run(&["keys", "generate", "--dir", folder], &[]).await;
     assert!(first.ok && first.out.contains("made keys in"), "{first:?}");
-    let made = contents(&dir);
+    let files = contents(&dir);
     for private in ["access.pem", "refresh.pem"] {
         let mode = fs::metadata(dir.join(private)).expect(private).permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{private}");
     }
     let again = run(&["keys", "generate", "--dir", folder], &[]).await;
     assert!(again.ok && again.out.contains("already"), "{again:?}");
-    assert_eq!(contents(&dir), made);
+    assert_eq!(contents(&dir), files);
 
     let list = run(&["keys", "list", "--dir", folder], &[]).await;
     assert!(list.ok, "{list:?}");

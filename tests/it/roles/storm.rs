@@ -86,7 +86,7 @@ async fn changes_of_the_same_things_wait_for_one_another_and_none_fails() {
     }
 
     let workers = (0..8).map(|worker: usize| {
-        let by = if worker % 2 == 0 { acme.clone() } else { acme.on(&replica.channel) };
+        let by = if worker.is_multiple_of(2) { acme.clone() } else { acme.on(&replica.channel) };
         let prey = prey.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;
