@@ -1,6 +1,7 @@
 //! The integration tests: real gRPC against the real server wiring, on a
 //! private Postgres and Redis. The tree mirrors the API; names are facts.
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
+#![expect(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 mod audit;
 mod auth;

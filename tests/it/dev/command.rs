@@ -34,14 +34,14 @@ impl Dev {
             .expect("it starts");
         let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
         let mut dev = Self { process, output, said: Vec::new(), addr: String::new() };
-        timeout(Duration::from_secs(60), dev.wait_until_it_serves()).await.expect("it serves");
+        timeout(Duration::from_mins(1), dev.wait_until_it_serves()).await.expect("it serves");
         dev
     }
 
     async fn wait_until_it_serves(&mut self) {
         while let Some(line) = self.output.next_line().await.expect("its output") {
             if let Some(rest) = line.strip_prefix("serving gRPC on ") {
-                self.addr = rest.split(';').next().expect("an address").to_owned();
+                rest.split(';').next().expect("an address").clone_into(&mut self.addr);
                 return;
             }
             self.said.push(line);
