@@ -10,6 +10,7 @@ use crate::{
     audit::{self, Actor, Event, Origin},
     error::Result,
     gate::NamedTenant,
+    ids::SessionId,
     passwords::{self, Outcome},
     proto::v1::LoginRequest,
     sessions::{
@@ -45,9 +46,15 @@ impl Auth {
             Outcome::RightButOutdated => Some(self.hasher.hash(password).await?),
             _ => None,
         };
+        let session = SessionId::new();
+        // The session is about to be used: keep it where all replicas look
+        // first. The look-up comes before it opens, so that what ends it
+        // meanwhile keeps it out.
+        let lookup = self.cache.lookup(tenant.id, session, candidate.user).await;
         let opening = Opening {
             tenant: tenant.id,
             user: candidate.user,
+            session,
             verified_hash: &verified.hash,
             new_hash: new_hash.as_deref(),
             device_name: &message.device_name,
@@ -55,7 +62,10 @@ impl Auth {
         };
         let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
         let unsigned = opened.ok_or_else(invalid_credentials)?;
-        self.warm(&unsigned).await;
+        if let Lookup::Unknown(ticket) = lookup {
+            let life = unsigned.access_expires_at - unsigned.issued_at;
+            self.cache.fill(ticket, life.whole_seconds()).await;
+        }
         unsigned.sign(self.keyring.clone()).await
     }
 
@@ -105,15 +115,6 @@ impl Auth {
             event = event.target(candidate.user.0);
         }
         audit::record_alone(&self.db, tenant.id, &Actor::anonymous(origin), event).await
-    }
-
-    /// The session is about to be used: keep it where all replicas look first.
-    async fn warm(&self, opened: &open::Unsigned) {
-        let lookup = self.cache.lookup(opened.tenant, opened.session, opened.user).await;
-        if let Lookup::Unknown(ticket) = lookup {
-            let life = opened.access_expires_at - opened.issued_at;
-            self.cache.fill(ticket, life.whole_seconds()).await;
-        }
     }
 }
 
