@@ -65,7 +65,7 @@ pub async fn serve(
 
     let config = parts.server;
     let limit = config.max_message_bytes;
-    let gate = GateLayer::new(parts.gatekeeper, config.max_requests);
+    let gate = GateLayer::new(parts.gatekeeper, config.max_requests, config.request_timeout);
     let (reflection, reflection_alpha) = reflection(config.reflection)?;
     let router = Server::builder()
         // Answers are small: waiting to fill a packet costs 40 ms.
@@ -74,8 +74,6 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .http2_max_header_list_size(MAX_METADATA)
         .max_concurrent_streams(MAX_STREAMS)
-        // Outermost: whatever hangs, the caller hears of it.
-        .timeout(config.request_timeout)
         // Everything is admitted in one place.
         .layer(gate)
         .add_service(health_service)

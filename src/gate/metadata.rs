@@ -1,6 +1,8 @@
 //! Reads what the metadata says of a call. Doubt is an error here: a header
 //! that is there twice, or malformed, is never half-believed.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Request, header};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use uuid::Uuid;
@@ -65,6 +67,29 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
         .ok_or_else(token_invalid)
 }
 
+/// How long a call may take: as long as its `grpc-timeout` says, `limit` at
+/// most.
+pub(super) fn time_left(headers: &HeaderMap, limit: Duration) -> Duration {
+    let text = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    text.and_then(timeout).map_or(limit, |timeout| timeout.min(limit))
+}
+
+/// At most eight digits and a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let digits = text.strip_suffix(unit)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        'H' => Some(Duration::from_hours(count)),
+        'M' => Some(Duration::from_mins(count)),
+        'S' => Some(Duration::from_secs(count)),
+        'm' => Some(Duration::from_millis(count)),
+        'u' => Some(Duration::from_micros(count)),
+        'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
 /// UNAUTHENTICATED, the same for whatever is wrong with a token.
 pub(super) fn token_invalid() -> Error {
     Error::refused(ErrorReason::TokenInvalid, "the access token is not in force")
@@ -127,6 +152,24 @@ mod tests {
         let both = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
         assert!(bearer(&both).is_err());
         assert!(bearer(&headers(&[("authorization-bin", "YWJj")])).is_err());
+    }
+
+    #[test]
+    fn a_deadline_only_shortens_the_limit() {
+        let limit = Duration::from_secs(30);
+        for (sent, left) in [
+            ("2S", Duration::from_secs(2)),
+            ("1500m", Duration::from_millis(1500)),
+            ("99999999H", limit),
+            ("", limit),
+            ("S", limit),
+            ("-1S", limit),
+            ("1", limit),
+            ("1x", limit),
+            ("999999999n", limit),
+        ] {
+            assert_eq!(time_left(&headers(&[("grpc-timeout", sent)]), limit), left, "{sent}");
+        }
     }
 
     /// D03, D04, D05

@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -42,14 +42,16 @@ const OWN_METHODS: &str = "/tenantry.v1.";
 pub struct GateLayer {
     keeper: Arc<Gatekeeper>,
     in_progress: Arc<Semaphore>,
+    timeout: Duration,
 }
 
 impl GateLayer {
-    /// A gate that lets `max_requests` be in progress at once.
+    /// A gate that lets `max_requests` be in progress at once, each for
+    /// `timeout` or until its own deadline.
     #[must_use]
-    pub fn new(keeper: Gatekeeper, max_requests: usize) -> Self {
+    pub fn new(keeper: Gatekeeper, max_requests: usize, timeout: Duration) -> Self {
         let in_progress = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { keeper: Arc::new(keeper), in_progress }
+        Self { keeper: Arc::new(keeper), in_progress, timeout }
     }
 }
 
@@ -91,6 +93,9 @@ where
         let method = request.uri().path().to_owned();
         let span = tracing::info_span!("rpc", method, request_id);
         let started = Instant::now();
+        // Counted from here, so that it passes before the transport's own timer,
+        // which answers without details.
+        let out_of_time = tokio::time::sleep(metadata::time_left(request.headers(), layer.timeout));
         let work = async move {
             let _permit = match layer.in_progress.try_acquire() {
                 Ok(permit) => permit,
@@ -102,7 +107,11 @@ where
             }
         };
         let logged = async move {
-            let mut response = work.await?;
+            let mut response = tokio::select! {
+                biased;
+                response = work => response?,
+                () = out_of_time => refuse(&deadline_exceeded()),
+            };
             if let Ok(value) = HeaderValue::from_str(&request_id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
@@ -133,6 +142,11 @@ where
 
 fn refuse(status: &Status) -> Response<Body> {
     status.clone().into_http()
+}
+
+fn deadline_exceeded() -> Status {
+    let message = "the deadline passed before the answer was there";
+    error::status(ErrorReason::DeadlineExceeded, message)
 }
 
 fn overloaded() -> Status {
