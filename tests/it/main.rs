@@ -4,3 +4,6 @@
 
 mod auth;
 mod harness;
+mod postgres;
+mod server;
+mod sessions;

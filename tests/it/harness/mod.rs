@@ -9,9 +9,13 @@ mod client;
 mod cluster;
 mod dynamic;
 mod forge;
+mod proxy;
+mod wait;
 
 pub use app::TestApp;
 pub use client::{Client, PASSWORD, reason, refused};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
+pub use proxy::{Proxy, Then};
+pub use wait::{until, within};
