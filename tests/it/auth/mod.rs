@@ -1,1 +1,4 @@
+mod lifetime;
 mod login;
+mod refresh;
+mod refresh_faults;
