@@ -1,17 +1,22 @@
 //! How long sessions and refresh tokens live, and what is kept of them.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::process::Stdio;
 
 use jsonwebtoken::Header;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
-use tenantry::proto::v1::{ListSessionsRequest, LogoutRequest};
+use tenantry::{
+    config::SETTINGS,
+    proto::v1::{ListSessionsRequest, LogoutRequest},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+use tonic::transport::Endpoint;
 
 use super::refresh::{is_refused, is_signed_out, refresh};
-use crate::harness::{Forge, TestApp};
+use crate::harness::{Client, Forge, TestApp, within};
 
 fn number(token: &str, claim: &str) -> i64 {
     Forge::read(token).1[claim].as_i64().expect(claim)
@@ -66,40 +71,75 @@ async fn a_refresh_token_ends_when_it_is_not_used() {
     refresh(&acme, &fresh.refresh_token).await;
 }
 
-/// Keeps what is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+/// The program itself, with all that it logs.
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
 
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("the log").write(bytes)
+impl Program {
+    async fn serve(database: &str) -> Self {
+        let values = TestApp::values(database);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        for setting in SETTINGS {
+            command.envs(values.get(setting.name).map(|value| (setting.name, value)));
+        }
+        command.env("GRPC_ADDR", "127.0.0.1:0");
+        command.env("LOG_LEVEL", "debug,tenantry=trace,sqlx=trace,fred=trace");
+        let mut child = command
+            .arg("serve")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        Self { child, lines, seen: String::new() }
     }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+
+    /// Reads the log until it says this; that line.
+    async fn until_logged(&mut self, text: &str) -> String {
+        loop {
+            let line = within(20, self.lines.next_line()).await.expect("text").expect("a line");
+            self.seen.push_str(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Client {
+        let line = self.until_logged("address=").await;
+        let (_, addr) = line.rsplit_once("address=").expect("an address");
+        let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
+        Client::anonymous(endpoint.connect().await.expect("it listens"))
+    }
+
+    /// Stops it; all that it logged.
+    async fn stop(mut self) -> String {
+        self.child.start_kill().expect("killed");
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            self.seen.push_str(&line);
+        }
+        self.seen
     }
 }
 
 /// C19
 #[tokio::test]
 async fn neither_the_database_nor_the_log_holds_a_token() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("debug,tenantry=trace,sqlx=trace,fred=trace")
-        .with_writer(move || writer.clone())
-        .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let mut program = Program::serve(&app.database).await;
+    let nobody = program.connect().await;
+    let acme = nobody.sign_up_tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
     is_refused(&acme, &acme.tokens.refresh_token).await;
     is_signed_out(&acme, &next.access_token).await;
-    let other = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    let other = nobody.login("acme", &acme.email, crate::harness::PASSWORD).await;
     other.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
-    let mut seen = String::from_utf8(log.0.lock().expect("the log").clone()).expect("text");
-    assert!(seen.contains("/tenantry.v1.AuthService/Refresh"), "the log was caught: {seen}");
+    program.until_logged("/tenantry.v1.AuthService/Logout").await;
+    let mut seen = program.stop().await;
     let mut owner = app.owner().await;
     let tables = "select relname::text from pg_class
                   where relnamespace = 'public'::regnamespace and relkind = 'r'";

@@ -33,7 +33,7 @@ enum Flow {
 pub enum Then {
     /// Hold them and all that follows.
     Hold,
-    /// Pass them on, and hold the replies.
+    /// Pass them on, and hold the replies on their connection.
     HoldReplies,
     /// Cut the connections before the store sees them.
     Cut,
@@ -44,6 +44,8 @@ struct State {
     up: Flow,
     down: Flow,
     trigger: Option<(Vec<u8>, Then)>,
+    /// The connection, by its client's port, whose replies alone are held.
+    replies_of: Option<u16>,
     held: bool,
 }
 
@@ -113,17 +115,27 @@ impl Proxy {
     }
 }
 
+impl State {
+    fn replies(&self, port: u16) -> Flow {
+        match self.replies_of {
+            Some(held) if held != port => Flow::Pass,
+            _ => self.down,
+        }
+    }
+}
+
 async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>) {
     if state.borrow().up == Flow::Cut {
         return;
     }
     let Ok(store) = UnixStream::connect(&target).await else { return };
+    let Ok(port) = client.peer_addr().map(|peer| peer.port()) else { return };
     let ((mut from_client, mut to_client), (mut from_store, mut to_store)) =
         (client.into_split(), store.into_split());
     let up = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-            fire(&state, &buffer[..read]);
+            fire(&state, &buffer[..read], port);
             if !may_pass(&state, |state| state.up).await
                 || to_store.write_all(&buffer[..read]).await.is_err()
             {
@@ -134,7 +146,7 @@ async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>
     let down = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_store.read(&mut buffer).await {
-            if !may_pass(&state, |state| state.down).await
+            if !may_pass(&state, |state| state.replies(port)).await
                 || to_client.write_all(&buffer[..read]).await.is_err()
             {
                 return;
@@ -151,7 +163,7 @@ async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>
     }
 }
 
-fn fire(state: &watch::Sender<State>, sent: &[u8]) {
+fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     state.send_if_modified(|state| {
         let Some((wanted, then)) = &state.trigger else { return false };
         if !sent.windows(wanted.len()).any(|window| window == wanted) {
@@ -159,7 +171,7 @@ fn fire(state: &watch::Sender<State>, sent: &[u8]) {
         }
         match then {
             Then::Hold => (state.up, state.down) = (Flow::Hold, Flow::Hold),
-            Then::HoldReplies => state.down = Flow::Hold,
+            Then::HoldReplies => (state.down, state.replies_of) = (Flow::Hold, Some(port)),
             Then::Cut => (state.up, state.down) = (Flow::Cut, Flow::Cut),
         }
         state.trigger = None;
