@@ -71,7 +71,7 @@ grant select, insert on changes to tenantry_app;
 -- tg_argv: the kind of the change, the column that says what changed.
 create function record_change() returns trigger
     language plpgsql
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     changed jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);

@@ -11,7 +11,7 @@ create policy users_of_lookup on users for select to tenantry_lookup using (true
 create function find_tenant(p_key text)
     returns table (tenant_id uuid, slug text, state text, is_platform boolean)
     language sql stable security definer
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 begin atomic
     select t.tenant_id, t.slug, t.state, t.is_platform
     from tenants t
@@ -26,7 +26,7 @@ end;
 create function find_tenant_by_email(p_email_key text)
     returns table (tenant_id uuid, slug text, state text, is_platform boolean)
     language sql stable security definer
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 begin atomic
     select t.tenant_id, t.slug, t.state, t.is_platform
     from tenants t
@@ -46,7 +46,7 @@ create function list_tenants(
         version bigint, created_at timestamptz, updated_at timestamptz
     )
     language sql stable security definer
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 begin atomic
     select t.tenant_id, t.name, t.slug, t.settings, t.state, t.version, t.created_at, t.updated_at
     from tenants t

@@ -8,7 +8,7 @@ create function subject_standing(p_tenant uuid, p_user uuid, p_session uuid)
         user_state text, session_live boolean, grants jsonb
     )
     language plpgsql
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 as $$
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
@@ -67,7 +67,7 @@ create function rotate_session(
         roles text[]
     )
     language plpgsql
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 as $$
 #variable_conflict use_column
 declare

@@ -4,7 +4,7 @@
 create function sign_in_candidate(p_tenant uuid, p_email_key text)
     returns table (user_id uuid, active boolean, password_hash text)
     language plpgsql
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 as $$
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
@@ -29,7 +29,7 @@ create function open_session(
 )
     returns table (roles text[])
     language plpgsql
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 as $$
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);

@@ -46,7 +46,7 @@ macro_rules! named_in_requests {
             ///
             /// # Errors
             /// INVALID_ARGUMENT naming `field` when the text is no UUID.
-            pub fn parse(field: &str, text: &str) -> Result<Self, Error> {
+            pub(crate) fn parse(field: &str, text: &str) -> Result<Self, Error> {
                 Uuid::try_parse(text)
                     .map(Self)
                     .map_err(|_| Error::field(field, "must be a UUID"))
@@ -56,7 +56,7 @@ macro_rules! named_in_requests {
             ///
             /// # Errors
             /// INVALID_ARGUMENT naming `field` when the text is no UUID.
-            pub fn parse_optional(field: &str, text: &str) -> Result<Option<Self>, Error> {
+            pub(crate) fn parse_optional(field: &str, text: &str) -> Result<Option<Self>, Error> {
                 if text.is_empty() { Ok(None) } else { Self::parse(field, text).map(Some) }
             }
         }

@@ -26,7 +26,7 @@ pub mod dev;
 mod error;
 pub mod gate;
 mod idempotency;
-mod ids;
+pub mod ids;
 pub mod json;
 mod listing;
 pub mod passwords;

@@ -45,6 +45,9 @@ const MAX_STREAMS: u32 = 1024;
 /// How often Postgres is asked whether it is there.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long it may take to say so: one that hangs is as good as none.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a connection may be silent before it is pinged, and then before it
 /// is closed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -143,8 +146,10 @@ async fn watch_readiness(db: Db, health: HealthReporter) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let status =
-            if db.is_up().await { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = match time::timeout(READINESS_TIMEOUT, db.is_up()).await {
+            Ok(true) => ServingStatus::Serving,
+            Ok(false) | Err(_) => ServingStatus::NotServing,
+        };
         report(&health, status).await;
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     audit::{self, Actor, Event, Origin},
     error::Result,
     gate::NamedTenant,
+    ids::SessionId,
     passwords::{self, Outcome},
     proto::v1::LoginRequest,
     sessions::{
@@ -40,7 +41,6 @@ impl Auth {
             let opened =
                 self.attempt(tenant.as_ref(), &email_key, &password, device_name, origin).await?;
             if let Some(unsigned) = opened {
-                self.warm(&unsigned).await;
                 return unsigned.sign(self.keyring.clone()).await;
             }
         }
@@ -70,15 +70,26 @@ impl Auth {
             Outcome::RightButOutdated => Some(self.hasher.hash(password.clone()).await?),
             _ => None,
         };
+        let session = SessionId::new();
+        // The session is about to be used: keep it where all replicas look
+        // first. The look-up comes before it opens, so that what ends it
+        // meanwhile keeps it out.
+        let lookup = self.cache.lookup(tenant.id, session, candidate.user).await;
         let opening = Opening {
             tenant: tenant.id,
             user: candidate.user,
+            session,
             verified_hash: &verified.hash,
             new_hash: new_hash.as_deref(),
             device_name,
             origin,
         };
-        open::open(&self.db, &self.keyring, self.lifetimes, opening).await
+        let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
+        if let (Some(unsigned), Lookup::Unknown(ticket)) = (&opened, lookup) {
+            let life = unsigned.access_expires_at - unsigned.issued_at;
+            self.cache.fill(ticket, life.whole_seconds()).await;
+        }
+        Ok(opened)
     }
 
     /// The tenant: the metadata's, else the body's, else the only one that has
@@ -127,15 +138,6 @@ impl Auth {
             event = event.target(candidate.user.0);
         }
         audit::record_alone(&self.db, tenant.id, &Actor::anonymous(origin), event).await
-    }
-
-    /// The session is about to be used: keep it where all replicas look first.
-    async fn warm(&self, opened: &open::Unsigned) {
-        let lookup = self.cache.lookup(opened.tenant, opened.session, opened.user).await;
-        if let Lookup::Unknown(ticket) = lookup {
-            let life = opened.access_expires_at - opened.issued_at;
-            self.cache.fill(ticket, life.whole_seconds()).await;
-        }
     }
 }
 

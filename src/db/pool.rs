@@ -45,8 +45,8 @@ impl Db {
     ///
     /// # Errors
     /// When Postgres is away, the schema is missing, or the role is a
-    /// superuser, bypasses row security or owns tables, itself or through a
-    /// role that it can become.
+    /// superuser, bypasses row security, or owns tables or the functions that
+    /// look across tenants, itself or through a role that it can become.
     pub async fn check_privileges(&self) -> anyhow::Result<()> {
         let found = sqlx::query!(
             r#"
@@ -56,6 +56,10 @@ impl Db {
                        select from pg_class c
                        where c.relnamespace = 'public'::regnamespace
                          and pg_has_role(current_user, c.relowner, 'member')
+                   ) or exists (
+                       select from pg_proc p
+                       where p.pronamespace = 'public'::regnamespace
+                         and pg_has_role(current_user, p.proowner, 'member')
                    ) as "owns!"
             from pg_roles r
             where pg_has_role(current_user, r.oid, 'member')

@@ -7,24 +7,23 @@
 //!   revocation, a disabled user, a suspended tenant) changes the epoch after
 //!   its commit, and a read that was under way meanwhile can't fill the cache
 //!   with what it saw before.
-//! - An entry counts for [`TRUST`] after Postgres was read, by Redis's own
-//!   clock. If the change of epoch got lost (Redis was away, was restarted,
+//! - An entry counts for [`TRUST`] after the look-up before Postgres was read,
+//!   by Redis's own clock, however late it was written. If the change of epoch got lost (Redis was away, was restarted,
 //!   failed over), nobody believes the old entry for longer than that.
 //!
 //! An empty cache says nothing, and neither does a Redis that does not answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fred::{clients::Client, types::scripts::Script};
 use uuid::Uuid;
 
 use crate::ids::{SessionId, TenantId, UserId};
 
-/// For how long an entry counts after Postgres was read.
+/// For how long an entry counts after the look-up that led to it.
 const TRUST: Duration = Duration::from_millis(750);
 
-/// A read of Postgres that took longer is too old to keep: with [`TRUST`] it
-/// makes up the second that a revocation may take at most.
+/// What arrives in Redis longer than this after the look-up is too old to keep.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
 /// How long an epoch is kept, in seconds. A lost one only empties the cache.
@@ -52,8 +51,8 @@ pub struct Ticket {
     tenant: TenantId,
     session: SessionId,
     user: UserId,
-    epoch: Option<String>,
-    since: Instant,
+    /// The epoch and Redis's clock, where it answered.
+    seen: Option<(String, i64)>,
 }
 
 impl SessionCache {
@@ -69,9 +68,8 @@ impl SessionCache {
 
     /// Looks a session up.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
-        let since = Instant::now();
         let arguments = (new_epoch(), EPOCH_LIFE, millis(TRUST));
-        let answer: Result<(String, String), _> = self
+        let answer: Result<(String, String, i64), _> = self
             .read
             .evalsha_with_reload(
                 &self.redis,
@@ -80,10 +78,10 @@ impl SessionCache {
             )
             .await;
         match answer {
-            Ok((_, owner)) if owner == user.to_string() => Lookup::Live,
+            Ok((_, owner, _)) if owner == user.to_string() => Lookup::Live,
             answer => {
-                let epoch = answer.ok().map(|(epoch, _)| epoch);
-                Lookup::Unknown(Ticket { tenant, session, user, epoch, since })
+                let seen = answer.ok().map(|(epoch, _, now)| (epoch, now));
+                Lookup::Unknown(Ticket { tenant, session, user, seen })
             }
         }
     }
@@ -91,14 +89,19 @@ impl SessionCache {
     /// Keeps a session that Postgres said is live after the look-up, for the
     /// seconds that it still has.
     pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
-        let age = ticket.since.elapsed();
-        let Some(epoch) = ticket.epoch.filter(|_| age <= MAX_AGE && ends_in > 0) else { return };
+        let Some((epoch, looked_up)) = ticket.seen.filter(|_| ends_in > 0) else { return };
         let filled: Result<i64, _> = self
             .fill
             .evalsha_with_reload(
                 &self.redis,
                 vec![epoch_key(ticket.tenant), session_key(ticket.tenant, ticket.session)],
-                vec![epoch, ticket.user.to_string(), millis(age).to_string(), ends_in.to_string()],
+                vec![
+                    epoch,
+                    ticket.user.to_string(),
+                    looked_up.to_string(),
+                    millis(MAX_AGE).to_string(),
+                    ends_in.to_string(),
+                ],
             )
             .await;
         if let Err(error) = filled {

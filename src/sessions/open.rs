@@ -22,6 +22,8 @@ pub struct Opening<'a> {
     pub tenant: TenantId,
     /// The user.
     pub user: UserId,
+    /// The session to open.
+    pub session: SessionId,
     /// The hash that the password was found right against: the session opens
     /// only while that is still the user's.
     pub verified_hash: &'a str,
@@ -49,7 +51,7 @@ pub async fn open(
     let mut unsigned = Unsigned {
         tenant: opening.tenant,
         user: opening.user,
-        session: SessionId::new(),
+        session: opening.session,
         roles: Vec::new(),
         issued_at,
         access_jti: new_jti(),

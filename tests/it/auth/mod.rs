@@ -1,10 +1,13 @@
 mod change_password;
 mod get_jwks;
 mod introspect_token;
+mod lifetime;
 mod login;
 mod login_races;
 mod logout;
 mod passwords;
+mod refresh;
+mod refresh_faults;
 mod register;
 mod register_join;
 mod who_am_i;

@@ -90,6 +90,23 @@ impl Cluster {
         self.services.postgres_url("tenantry_app", database)
     }
 
+    /// Where Postgres listens.
+    pub fn postgres_socket(&self) -> PathBuf {
+        let url = url::Url::parse(&self.owner_url("postgres")).expect("a URL");
+        let (_, dir) = url.query_pairs().find(|(key, _)| key == "host").expect("a directory");
+        PathBuf::from(dir.into_owned()).join(".s.PGSQL.5432")
+    }
+
+    /// What Postgres logs.
+    pub fn postgres_log(&self) -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it/postgres.log")
+    }
+
+    /// Where Redis listens.
+    pub fn redis_socket(&self) -> PathBuf {
+        PathBuf::from(self.redis_url().trim_start_matches("redis+unix://"))
+    }
+
     pub fn redis_url(&self) -> String {
         self.services.redis_url()
     }

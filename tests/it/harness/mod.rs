@@ -10,13 +10,17 @@ mod cluster;
 mod dynamic;
 mod forge;
 mod look;
+mod proxy;
 mod sample;
 mod shorthand;
+mod wait;
 
 pub use app::TestApp;
 pub use client::{Client, PASSWORD, reason, refused};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
+pub use proxy::{Proxy, Then};
 pub use sample::{Ids, precise};
 pub use shorthand::{mask, struct_of, unknown_id};
+pub use wait::{until, within};

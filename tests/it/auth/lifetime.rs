@@ -1,0 +1,163 @@
+//! How long sessions and refresh tokens live, and what is kept of them.
+
+use std::process::Stdio;
+
+use jsonwebtoken::Header;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use tenantry::{
+    config::SETTINGS,
+    proto::v1::{ListSessionsRequest, LogoutRequest},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+use tonic::transport::Endpoint;
+
+use super::refresh::{is_refused, is_signed_out, refresh};
+use crate::harness::{Client, Forge, TestApp, within};
+
+fn number(token: &str, claim: &str) -> i64 {
+    Forge::read(token).1[claim].as_i64().expect(claim)
+}
+
+/// C14
+#[tokio::test]
+async fn refreshing_does_not_prolong_a_session() {
+    let app = TestApp::with(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
+    let acme = app.tenant("acme").await;
+    let mut owner = app.owner().await;
+    let end = number(&acme.tokens.refresh_token, "exp");
+    let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
+    assert_eq!(number(&tokens.refresh_token, "exp"), end);
+
+    // Ten minutes before the end even the access token is shorter.
+    let shift = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
+                 returning extract(epoch from expires_at)::bigint";
+    let end: i64 = sqlx::query_scalar(shift).fetch_one(&mut owner).await.expect("shifted");
+    tokens = refresh(&acme, &tokens.refresh_token).await;
+    assert_eq!(number(&tokens.refresh_token, "exp"), end);
+    assert_eq!(number(&tokens.access_token, "exp"), end);
+
+    let over = "update sessions set expires_at = now() - interval '1 second'";
+    sqlx::query(over).execute(&mut owner).await.expect("over");
+    is_refused(&acme, &tokens.refresh_token).await;
+    let caller = acme.with_token(&tokens.access_token);
+    let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
+    assert_eq!(listed.expect_err("over").code(), tonic::Code::Unauthenticated);
+}
+
+/// C15
+#[tokio::test]
+async fn a_refresh_token_ends_when_it_is_not_used() {
+    let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
+    let acme = app.tenant("acme").await;
+    let token = &acme.tokens.refresh_token;
+    assert_eq!(number(token, "exp") - number(token, "iat"), 2 * 60 * 60);
+
+    let (header, mut claims): (Header, Value) = Forge::read(token);
+    let aged = |claims: &mut Value, seconds: i64| {
+        for claim in ["iat", "nbf", "exp"] {
+            claims[claim] = (claims[claim].as_i64().expect(claim) - seconds).into();
+        }
+        jsonwebtoken::encode(&header, &*claims, &app.forge().refresh).expect("a token")
+    };
+    // The clocks' leeway is half a minute.
+    let idle = aged(&mut claims, 2 * 60 * 60 + 31);
+    is_refused(&acme, &idle).await;
+    // It did not count as a reuse.
+    let fresh = refresh(&acme, token).await;
+    refresh(&acme, &fresh.refresh_token).await;
+}
+
+/// The program itself, with all that it logs.
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
+
+impl Program {
+    async fn serve(database: &str) -> Self {
+        let values = TestApp::values(database);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        for setting in SETTINGS {
+            command.envs(values.get(setting.name).map(|value| (setting.name, value)));
+        }
+        command.env("GRPC_ADDR", "127.0.0.1:0");
+        command.env("LOG_LEVEL", "debug,tenantry=trace,sqlx=trace,fred=trace");
+        let mut child = command
+            .arg("serve")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        Self { child, lines, seen: String::new() }
+    }
+
+    /// Reads the log until it says this; that line.
+    async fn until_logged(&mut self, text: &str) -> String {
+        loop {
+            let line = within(20, self.lines.next_line()).await.expect("text").expect("a line");
+            self.seen.push_str(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Client {
+        let line = self.until_logged("address=").await;
+        let (_, addr) = line.rsplit_once("address=").expect("an address");
+        let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
+        Client::anonymous(endpoint.connect().await.expect("it listens"))
+    }
+
+    /// Stops it; all that it logged.
+    async fn stop(mut self) -> String {
+        self.child.start_kill().expect("killed");
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            self.seen.push_str(&line);
+        }
+        self.seen
+    }
+}
+
+/// C19
+#[tokio::test]
+async fn neither_the_database_nor_the_log_holds_a_token() {
+    let app = TestApp::spawn().await;
+    let mut program = Program::serve(&app.database).await;
+    let nobody = program.connect().await;
+    let acme = nobody.sign_up_tenant("acme").await;
+    let next = refresh(&acme, &acme.tokens.refresh_token).await;
+    is_refused(&acme, &acme.tokens.refresh_token).await;
+    is_signed_out(&acme, &next.access_token).await;
+    let other = nobody.login("acme", &acme.email, crate::harness::PASSWORD).await;
+    other.auth().logout(LogoutRequest::default()).await.expect("signed out");
+
+    program.until_logged("/tenantry.v1.AuthService/Logout").await;
+    let mut seen = program.stop().await;
+    let mut owner = app.owner().await;
+    let tables = "select relname::text from pg_class
+                  where relnamespace = 'public'::regnamespace and relkind = 'r'";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut owner).await.expect("them");
+    for table in tables {
+        let rows = AssertSqlSafe(format!("select t::text from {table} t"));
+        let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut owner).await.expect("rows");
+        seen.push_str(&rows.join("\n"));
+    }
+    for token in [
+        &acme.tokens.access_token,
+        &acme.tokens.refresh_token,
+        &next.access_token,
+        &next.refresh_token,
+        &other.tokens.access_token,
+    ] {
+        let (_, signature) = token.rsplit_once('.').expect("a JWT");
+        assert!(!seen.contains(token.as_str()) && !seen.contains(signature));
+    }
+    assert!(!seen.contains(crate::harness::PASSWORD));
+}

@@ -1,0 +1,239 @@
+//! AuthService.Refresh: each token works once, and a session never forks.
+
+use sqlx::PgConnection;
+use tenantry::proto::v1::{
+    RefreshRequest, RefreshResponse, RoleLevel, UnassignRoleRequest, WhoAmIRequest,
+};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, Forge, TestApp, refused};
+
+pub(super) type Refreshed = Result<Response<RefreshResponse>, Status>;
+
+pub(super) fn request(token: &str, request_id: &str) -> RefreshRequest {
+    RefreshRequest { refresh_token: token.into(), request_id: request_id.into() }
+}
+
+/// Refreshes without a request id; the new pair.
+pub(super) async fn refresh(client: &Client, token: &str) -> RefreshResponse {
+    let reply = client.auth().refresh(request(token, "")).await;
+    reply.expect("refreshes").into_inner()
+}
+
+pub(super) async fn is_refused(client: &Client, token: &str) {
+    let reply = client.auth().refresh(request(token, "")).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+pub(super) async fn is_signed_out(client: &Client, access_token: &str) {
+    let caller = client.with_token(access_token);
+    let reply = caller.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+/// Makes a session's refreshes lie further in the past.
+async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
+    let done = sqlx::query(
+        "update sessions set last_used_at = last_used_at - make_interval(secs => $2)
+         where session_id = $1::uuid",
+    )
+    .bind(session_id)
+    .bind(seconds)
+    .execute(owner)
+    .await;
+    assert_eq!(done.expect("aged").rows_affected(), 1);
+}
+
+/// C01
+#[tokio::test]
+async fn a_refresh_gives_the_next_pair_of_the_same_session() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let next = refresh(&acme, &acme.tokens.refresh_token).await;
+    assert_eq!(next.session_id, acme.tokens.session_id);
+    let jti = |token: &str| Forge::read(token).1["jti"].clone();
+    assert_ne!(jti(&next.access_token), jti(&acme.tokens.access_token));
+    assert_ne!(jti(&next.refresh_token), jti(&acme.tokens.refresh_token));
+
+    let caller = acme.with_token(&next.access_token);
+    let me = caller.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in").into_inner();
+    assert_eq!(me.session_id, acme.tokens.session_id);
+    let query = "select spent_jti from sessions where session_id = $1::uuid";
+    let spent: String = sqlx::query_scalar(query)
+        .bind(&next.session_id)
+        .fetch_one(&mut app.owner().await)
+        .await
+        .expect("the session");
+    assert_eq!(jti(&acme.tokens.refresh_token), spent.as_str());
+    refresh(&acme, &next.refresh_token).await;
+}
+
+/// C02
+#[tokio::test]
+async fn a_token_that_comes_back_ends_its_session_and_is_audited() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let other = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    let next = refresh(&acme, &acme.tokens.refresh_token).await;
+
+    is_refused(&acme, &acme.tokens.refresh_token).await;
+    is_refused(&acme, &next.refresh_token).await;
+    is_signed_out(&acme, &next.access_token).await;
+    is_signed_out(&acme, &acme.tokens.access_token).await;
+    refresh(&other, &other.tokens.refresh_token).await;
+
+    let query = "select session_id::text, host(ip), to_jsonb(e)::text from audit_events e
+                 where kind = 'refresh_reuse'";
+    let events: Vec<(String, String, String)> =
+        sqlx::query_as(query).fetch_all(&mut app.owner().await).await.expect("events");
+    let [(session, ip, event)] = events.as_slice() else { panic!("one event: {events:?}") };
+    assert_eq!(*session, acme.tokens.session_id);
+    assert_eq!(ip, "127.0.0.1");
+    assert!(!event.contains("eyJ"), "no token: {event}");
+}
+
+/// C03
+#[tokio::test]
+async fn a_session_that_reuse_ended_stays_ended_after_a_restart() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let next = refresh(&acme, &acme.tokens.refresh_token).await;
+    is_refused(&acme, &acme.tokens.refresh_token).await;
+    let database = app.database.clone();
+    app.stop().await;
+
+    let again = TestApp::on(&database, |_| {}).await;
+    let acme = acme.on(&again.channel);
+    is_refused(&acme, &next.refresh_token).await;
+    is_signed_out(&acme, &next.access_token).await;
+}
+
+/// C04
+#[tokio::test]
+async fn only_the_parent_can_be_answered_again() {
+    for request_id in ["", "first"] {
+        let app = TestApp::spawn().await;
+        let acme = app.tenant("acme").await;
+        let first = &acme.tokens.refresh_token;
+        let second = acme.auth().refresh(request(first, "first")).await;
+        let second = second.expect("refreshes").into_inner();
+        let third = refresh(&acme, &second.refresh_token).await;
+
+        let again = acme.auth().refresh(request(first, request_id)).await;
+        refused(again, Code::Unauthenticated, "TOKEN_INVALID");
+        is_refused(&acme, &third.refresh_token).await;
+        is_signed_out(&acme, &third.access_token).await;
+    }
+}
+
+/// C05
+#[tokio::test]
+async fn of_many_at_once_one_wins_and_its_session_ends() {
+    const ROUNDS: usize = 60;
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    for _ in 0..ROUNDS {
+        let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+        let both = [login.clone(), login.on(&twin.channel)];
+        let calls = (0..50).map(|n| {
+            let mut auth = both[n % 2].auth();
+            let request = request(&login.tokens.refresh_token, "");
+            async move { auth.refresh(request).await }
+        });
+        let replies: Vec<Refreshed> = futures::future::join_all(calls).await;
+        let (won, lost): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
+        assert!(won.len() <= 1, "{} successors", won.len());
+        for reply in lost {
+            refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+        }
+        for reply in won {
+            is_refused(&login, &reply.expect("won").into_inner().refresh_token).await;
+        }
+        is_signed_out(&both[1], &login.tokens.access_token).await;
+    }
+}
+
+/// C10
+#[tokio::test]
+async fn the_same_request_gets_the_same_successor_again() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    let first = request(&acme.tokens.refresh_token, "x");
+    let reply = acme.auth().refresh(first.clone()).await.expect("refreshes").into_inner();
+    age(&mut app.owner().await, &acme.tokens.session_id, 8).await;
+    for client in [acme.clone(), acme.on(&twin.channel)] {
+        let again = client.auth().refresh(first.clone()).await.expect("again").into_inner();
+        assert_eq!(again, reply);
+    }
+    refresh(&acme, &reply.refresh_token).await;
+}
+
+/// C10
+#[tokio::test]
+async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for (first_id, repeat_id, aged, successor_used) in [
+        ("x", "y", 0, false),
+        ("x", "", 0, false),
+        ("", "x", 0, false),
+        ("", "", 0, false),
+        ("x", "x", 11, false),
+        ("x", "x", 0, true),
+    ] {
+        let what = format!("{first_id:?} {repeat_id:?} {aged} {successor_used}");
+        let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+        let token = &login.tokens.refresh_token;
+        let reply = login.auth().refresh(request(token, first_id)).await;
+        let mut newest = reply.expect("refreshes").into_inner().refresh_token;
+        if successor_used {
+            newest = refresh(&login, &newest).await.refresh_token;
+        }
+        age(&mut app.owner().await, &login.tokens.session_id, aged).await;
+        let repeat = login.auth().refresh(request(token, repeat_id)).await;
+        assert_eq!(repeat.expect_err(&what).code(), Code::Unauthenticated, "{what}");
+        is_refused(&login, &newest).await;
+    }
+}
+
+/// C16
+#[tokio::test]
+async fn roles_are_read_anew() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let member = acme.member("reader", &["user:read"]).await;
+    let roles = |token: &str| Forge::read(token).1["roles"].clone();
+    assert_eq!(roles(&member.tokens.access_token), serde_json::json!(["reader"]));
+
+    let role = acme.create_role("writer", RoleLevel::Member, &["user:update"]).await;
+    acme.assign(&member.user_id, &role).await;
+    let more = refresh(&member, &member.tokens.refresh_token).await;
+    assert_eq!(roles(&more.access_token), serde_json::json!(["reader", "writer"]));
+
+    let request =
+        UnassignRoleRequest { user_id: member.user_id.clone(), role_id: role, scope: None };
+    acme.roles().unassign_role(request).await.expect("taken");
+    let less = refresh(&member, &more.refresh_token).await;
+    assert_eq!(roles(&less.access_token), serde_json::json!(["reader"]));
+}
+
+/// C17
+#[tokio::test]
+async fn in_another_tenant_a_token_is_refused_and_not_spent() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let next = refresh(&a, &a.tokens.refresh_token).await;
+    for (key, tenant) in [
+        ("x-tenant-id", b.tenant_id.as_str()),
+        ("x-organization-slug", "b"),
+        ("x-tenant-id", "nowhere"),
+    ] {
+        let elsewhere = app.anonymous().with(key, tenant);
+        is_refused(&elsewhere, &next.refresh_token).await;
+        is_refused(&elsewhere, &a.tokens.refresh_token).await;
+    }
+    let here = app.anonymous().with("x-tenant-id", &a.tenant_id);
+    refresh(&here, &next.refresh_token).await;
+}

@@ -1,0 +1,123 @@
+//! Refresh on a network that breaks at the worst moment.
+
+use tenantry::proto::v1::{RefreshRequest, WhoAmIRequest};
+use tonic::Code;
+
+use super::refresh::{Refreshed, is_refused, refresh, request};
+use crate::harness::{Client, Forge, Proxy, TestApp, Then, refused, within};
+
+/// A server that reaches Postgres over a network that can break, and somebody
+/// signed in to it.
+async fn behind_a_proxy() -> (TestApp, Proxy, Client) {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+    let acme = acme.on(&app.channel);
+    (app, proxy, acme)
+}
+
+/// The id of a token, which only the statement that spends it carries.
+fn jti(token: &str) -> String {
+    Forge::read(token).1["jti"].as_str().expect("jti").to_owned()
+}
+
+/// Asks again for as long as Postgres is away.
+async fn once_it_is_back(client: &Client, request: RefreshRequest) -> Refreshed {
+    within(10, async {
+        loop {
+            let reply = client.auth().refresh(request.clone()).await;
+            if !reply.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
+                return reply;
+            }
+        }
+    })
+    .await
+}
+
+async fn newest(app: &TestApp) -> String {
+    let query = "select refresh_jti from sessions";
+    sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("one session")
+}
+
+/// C10, C12
+#[tokio::test]
+async fn a_lost_reply_costs_nothing_with_a_request_id() {
+    let (app, proxy, acme) = behind_a_proxy().await;
+    let first = request(&acme.tokens.refresh_token, "x");
+    proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
+    let mut auth = acme.auth();
+    tokio::select! {
+        reply = auth.refresh(first.clone()) => panic!("the reply was held: {reply:?}"),
+        () = proxy.until_held() => {}
+    }
+    let written = newest(&app).await;
+    assert_ne!(written, jti(&first.refresh_token), "it is committed");
+    proxy.cut();
+    proxy.pass();
+
+    let reply = once_it_is_back(&acme, first).await.expect("again").into_inner();
+    assert_eq!(jti(&reply.refresh_token), written);
+    refresh(&acme, &reply.refresh_token).await;
+}
+
+/// C12
+#[tokio::test]
+async fn a_lost_reply_ends_the_session_without_a_request_id() {
+    let (app, proxy, acme) = behind_a_proxy().await;
+    let first = request(&acme.tokens.refresh_token, "");
+    proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
+    let call = async { acme.auth().refresh(first.clone()).await };
+    let cut = async {
+        proxy.until_held().await;
+        proxy.cut();
+    };
+    let (reply, ()) = within(10, async { tokio::join!(call, cut) }).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_ne!(newest(&app).await, jti(&first.refresh_token), "it is committed");
+    proxy.pass();
+
+    let reply = once_it_is_back(&acme, first).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let query = "select revoke_reason from sessions";
+    let reason: String =
+        sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("revoked");
+    assert_eq!(reason, "refresh_reuse");
+}
+
+/// C13
+#[tokio::test]
+async fn a_token_whose_spending_did_not_reach_postgres_is_good() {
+    let (app, proxy, acme) = behind_a_proxy().await;
+    let token = acme.tokens.refresh_token.clone();
+    proxy.when_sent(jti(&token), Then::Cut);
+    let lost = acme.auth().refresh(request(&token, "")).await;
+    refused(lost, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_eq!(newest(&app).await, jti(&token));
+    proxy.pass();
+    let reply = once_it_is_back(&acme, request(&token, "")).await.expect("still good");
+    let reply = reply.into_inner();
+    assert_eq!(newest(&app).await, jti(&reply.refresh_token));
+    is_refused(&acme, &token).await;
+}
+
+/// C12, C13
+#[tokio::test]
+async fn a_caller_that_leaves_midway_leaves_nothing_halfway() {
+    let (app, proxy, acme) = behind_a_proxy().await;
+    let token = acme.tokens.refresh_token.clone();
+    proxy.when_sent(jti(&token), Then::Hold);
+    let mut auth = acme.auth();
+    tokio::select! {
+        reply = auth.refresh(request(&token, "x")) => panic!("it was held: {reply:?}"),
+        () = proxy.until_held() => {}
+    }
+    proxy.pass();
+    // What was sent is done: the next statement is behind it.
+    let reply = within(10, acme.auth().refresh(request(&token, "x"))).await;
+    let reply = reply.expect("refreshes").into_inner();
+    assert_eq!(newest(&app).await, jti(&reply.refresh_token));
+    let caller = acme.with_token(&reply.access_token);
+    caller.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
+}

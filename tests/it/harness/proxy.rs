@@ -1,0 +1,192 @@
+//! A network that misbehaves on request, between a server and one of its
+//! stores.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+    task::JoinSet,
+};
+
+use super::{Cluster, within};
+
+/// Passes connections on to a store, until it is told to do otherwise.
+pub struct Proxy {
+    addr: SocketAddr,
+    state: watch::Sender<State>,
+    _task: JoinSet<()>,
+}
+
+/// What becomes of the bytes of one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Flow {
+    #[default]
+    Pass,
+    Hold,
+    Cut,
+}
+
+/// What to do once when bytes are sent to the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Hold them and all that follows.
+    Hold,
+    /// Pass them on, and hold the replies on their connection.
+    HoldReplies,
+    /// Cut the connections before the store sees them.
+    Cut,
+}
+
+#[derive(Default)]
+struct State {
+    up: Flow,
+    down: Flow,
+    trigger: Option<(Vec<u8>, Then)>,
+    /// The connection, by its client's port, whose replies alone are held.
+    replies_of: Option<u16>,
+    held: bool,
+}
+
+impl Proxy {
+    /// To the shared Postgres.
+    pub async fn postgres() -> Self {
+        Self::start(Cluster::get().postgres_socket()).await
+    }
+
+    /// To the shared Redis.
+    pub async fn redis() -> Self {
+        Self::start(Cluster::get().redis_socket()).await
+    }
+
+    async fn start(target: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let state = watch::Sender::new(State::default());
+        let mut task = JoinSet::new();
+        let shared = state.clone();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(pass_on(client, target.clone(), shared.clone()));
+            }
+        });
+        Self { addr, state, _task: task }
+    }
+
+    pub fn postgres_url(&self, database: &str) -> String {
+        format!("postgres://tenantry_app@{}/{database}", self.addr)
+    }
+
+    pub fn redis_url(&self) -> String {
+        format!("redis://{}", self.addr)
+    }
+
+    /// Swallows everything: the store hangs.
+    pub fn hold(&self) {
+        self.become_(Flow::Hold, Flow::Hold);
+    }
+
+    /// Ends all connections, and every new one: the store is gone.
+    pub fn cut(&self) {
+        self.become_(Flow::Cut, Flow::Cut);
+    }
+
+    /// Delivers what was held, and works again.
+    pub fn pass(&self) {
+        self.become_(Flow::Pass, Flow::Pass);
+    }
+
+    fn become_(&self, up: Flow, down: Flow) {
+        self.state.send_replace(State { up, down, ..State::default() });
+    }
+
+    /// Does something once, at the first bytes for the store that contain these.
+    pub fn when_sent(&self, bytes: impl AsRef<[u8]>, then: Then) {
+        let trigger = Some((bytes.as_ref().to_vec(), then));
+        self.state.send_modify(|state| state.trigger = trigger);
+    }
+
+    /// Waits until something is held back.
+    pub async fn until_held(&self) {
+        let mut state = self.state.subscribe();
+        within(10, state.wait_for(|state| state.held)).await.expect("the proxy runs");
+    }
+}
+
+impl State {
+    fn replies(&self, port: u16) -> Flow {
+        match self.replies_of {
+            Some(held) if held != port => Flow::Pass,
+            _ => self.down,
+        }
+    }
+}
+
+async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>) {
+    if state.borrow().up == Flow::Cut {
+        return;
+    }
+    let Ok(store) = UnixStream::connect(&target).await else { return };
+    let Ok(port) = client.peer_addr().map(|peer| peer.port()) else { return };
+    let ((mut from_client, mut to_client), (mut from_store, mut to_store)) =
+        (client.into_split(), store.into_split());
+    let up = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            fire(&state, &buffer[..read], port);
+            if !may_pass(&state, |state| state.up).await
+                || to_store.write_all(&buffer[..read]).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    let down = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from_store.read(&mut buffer).await {
+            if !may_pass(&state, |state| state.replies(port)).await
+                || to_client.write_all(&buffer[..read]).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    let mut watched = state.subscribe();
+    let cut = watched.wait_for(|state| state.up == Flow::Cut);
+    tokio::select! {
+        // What the client wrote before it left still arrives.
+        () = up => {}
+        () = down => {}
+        _ = cut => {}
+    }
+}
+
+fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
+    state.send_if_modified(|state| {
+        let Some((wanted, then)) = &state.trigger else { return false };
+        if !sent.windows(wanted.len()).any(|window| window == wanted) {
+            return false;
+        }
+        match then {
+            Then::Hold => (state.up, state.down) = (Flow::Hold, Flow::Hold),
+            Then::HoldReplies => (state.down, state.replies_of) = (Flow::Hold, Some(port)),
+            Then::Cut => (state.up, state.down) = (Flow::Cut, Flow::Cut),
+        }
+        state.trigger = None;
+        true
+    });
+}
+
+/// Waits while the direction is held; false when it is cut.
+async fn may_pass(state: &watch::Sender<State>, flow: impl Fn(&State) -> Flow) -> bool {
+    state.send_if_modified(|state| {
+        let newly = flow(state) == Flow::Hold && !state.held;
+        state.held |= newly;
+        newly
+    });
+    let mut watched = state.subscribe();
+    let free = watched.wait_for(|state| flow(state) != Flow::Hold).await;
+    free.is_ok_and(|state| flow(&state) == Flow::Pass)
+}

@@ -1,0 +1,172 @@
+//! What the catalog must say of every table, also of those to come.
+
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+
+use super::{run, tenant_tables};
+use crate::harness::Cluster;
+
+/// Tables that hold no tenant's rows.
+const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations"];
+
+/// Policies that look across tenants, for the role that owns the lookups.
+const ACROSS: &[&str] = &["tenants_of_lookup", "users_of_lookup"];
+
+const FAULTS: &str = "
+with tables as (
+    select c.oid, c.relname, c.relrowsecurity and c.relforcerowsecurity as forced
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p') and c.relname <> all ($1)
+      and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_t%'
+), policies as (
+    select p.*, p.polcmd = '*' and p.polpermissive and p.polroles = '{0}'
+        and pg_get_expr(p.polqual, p.polrelid) = own.rows
+        and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
+        p.polcmd = 'r' and p.polname = any ($2)
+        and p.polroles = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
+            as is_lookup
+    from pg_policy p,
+        (values ('(tenant_id = ( SELECT current_tenant() AS current_tenant))')) as own (rows)
+)
+select t.relname || ' has no tenant_id' from tables t where not exists (
+    select from pg_attribute a
+    where a.attrelid = t.oid and a.attname = 'tenant_id' and a.attnotnull and not a.attisdropped)
+union all
+select t.relname || ' does not force row security' from tables t where not t.forced
+union all
+select t.relname || ' has no policy of its tenant' from tables t
+where not exists (select from policies p where p.polrelid = t.oid and p.is_own)
+union all
+select polname || ' opens more than the tenant' from policies where not is_own and not is_lookup
+union all
+select wanted || ' is missing' from unnest($2) wanted
+where not exists (select from policies where is_lookup and polname = wanted)
+union all
+select t.relname || ': the service has ' || privilege
+from tables t, unnest(array['TRUNCATE', 'REFERENCES', 'TRIGGER']) privilege
+where has_table_privilege('tenantry_app', t.oid, privilege)
+union all
+select c.relname || ' is a view with its owner''s rights' from pg_class c
+where c.relnamespace = 'public'::regnamespace
+  and (c.relkind in ('m', 'f')
+    or c.relkind = 'v' and not coalesce(c.reloptions @> '{security_invoker=true}', false))
+union all
+select conrelid::regclass || '.' || conname || ' does not begin with tenant_id'
+from pg_constraint
+where connamespace = 'public'::regnamespace and contype in ('p', 'u', 'f', 'x')
+  and conrelid in (select oid from tables) and conname <> 'tenants_slug_key'
+  and (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1])
+      <> 'tenant_id'
+union all
+select i.indexrelid::regclass || ' is unique across tenants' from pg_index i
+where i.indisunique and i.indrelid in (select oid from tables)
+  and i.indexrelid <> 'tenants_slug_key'::regclass
+  and (select attname from pg_attribute where attrelid = i.indrelid and attnum = i.indkey[0])
+      is distinct from 'tenant_id'";
+
+/// All that is wrong with a database's tables and policies.
+pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar(FAULTS)
+        .bind(WITHOUT_TENANT)
+        .bind(ACROSS)
+        .fetch_all(owner)
+        .await
+        .expect("the catalog")
+}
+
+/// What the lookups across tenants fail to find.
+async fn lookup_faults(app: &PgPool) -> Vec<&'static str> {
+    let mut faults = Vec::new();
+    for (call, fault) in [
+        ("select count(*) from find_tenant('acme')", "no tenant by slug"),
+        ("select count(*) from find_tenant_by_email('ada@acme.test')", "no tenant by email"),
+    ] {
+        let found: i64 = sqlx::query_scalar(call).fetch_one(app).await.expect("an answer");
+        if found != 1 {
+            faults.push(fault);
+        }
+    }
+    faults
+}
+
+async fn add_acme(owner: &mut PgConnection) {
+    for statement in [
+        "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
+        "insert into users (tenant_id, user_id, email, email_key)
+         select tenant_id, gen_random_uuid(), 'ada@acme.test', 'ada@acme.test' from tenants",
+    ] {
+        sqlx::query(statement).execute(&mut *owner).await.expect("a row");
+    }
+}
+
+/// E01, E07, E09, E14
+#[tokio::test]
+async fn every_table_is_closed_to_other_tenants() {
+    let cluster = Cluster::get();
+    let database = cluster.new_database().await;
+    let mut owner = cluster.connect_owner(&database).await;
+    assert_eq!(faults(&mut owner).await, [""; 0]);
+    add_acme(&mut owner).await;
+    let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
+    assert_eq!(lookup_faults(&app).await, [""; 0]);
+}
+
+/// E01
+#[tokio::test]
+async fn no_policy_can_go_unnoticed() {
+    let cluster = Cluster::get();
+    let database = cluster.new_database().await;
+    let mut owner = cluster.connect_owner(&database).await;
+    let policies: Vec<(String, String)> = sqlx::query_as(
+        "select policyname::text, tablename::text from pg_policies where schemaname = 'public'",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("policies");
+    assert_eq!(policies.len(), tenant_tables(&mut owner).await.len() + ACROSS.len());
+
+    for (policy, table) in policies {
+        let copy = cluster.new_database().await;
+        let mut owner = cluster.connect_owner(&copy).await;
+        add_acme(&mut owner).await;
+        run(&mut owner, format!("drop policy {policy} on {table}")).await.expect("dropped");
+        assert!(!faults(&mut owner).await.is_empty(), "{policy}");
+        if ACROSS.contains(&policy.as_str()) {
+            let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connects");
+            assert!(!lookup_faults(&app).await.is_empty(), "{policy}");
+        }
+    }
+}
+
+/// E01, E07, E09, E14
+#[tokio::test]
+async fn whatever_opens_a_table_is_noticed() {
+    let cluster = Cluster::get();
+    for change in [
+        "alter table users disable row level security",
+        "alter table users no force row level security",
+        "alter policy users_of_tenant on users using (true)",
+        "alter policy users_of_tenant on users with check (true)",
+        "alter policy users_of_tenant on users to tenantry_lookup",
+        "alter policy users_of_lookup on users to public",
+        "create policy more on users using (true)",
+        "create table notes (note text)",
+        "create table notes (tenant_id uuid not null, note text)",
+        "create schema more; create table more.notes (tenant_id uuid not null)",
+        "create table parts (tenant_id uuid not null) partition by hash (tenant_id);
+         alter table parts enable row level security; alter table parts force row level security;
+         create policy parts_of_tenant on parts using (tenant_id = (select current_tenant()))
+             with check (tenant_id = (select current_tenant()));
+         create table part partition of parts for values with (modulus 1, remainder 0)",
+        "grant truncate on users to tenantry_app",
+        "create view all_users as select * from users",
+        "create materialized view all_users as select * from users",
+        "alter table users add constraint email_once unique (email_key)",
+        "create unique index email_once on users (email_key)",
+        "create unique index email_once on users (lower(email))",
+    ] {
+        let copy = cluster.new_database().await;
+        let mut owner = cluster.connect_owner(&copy).await;
+        sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut owner).await.expect(change);
+        assert!(!faults(&mut owner).await.is_empty(), "{change}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The functions that look across tenants, and the others.
+
+use sqlx::AssertSqlSafe;
+
+use super::{count, run, work_in};
+use crate::harness::TestApp;
+
+/// E10
+#[tokio::test]
+async fn only_the_lookups_have_more_rights_than_their_caller() {
+    let app = TestApp::spawn().await;
+    let mut owner = app.owner().await;
+    let functions: Vec<(String, bool, Option<String>, String, bool)> = sqlx::query_as(
+        "select proname::text, prosecdef,
+                (select c from unnest(proconfig) c where c like 'search_path=%'),
+                proowner::regrole::text,
+                exists (select from aclexplode(coalesce(proacl, acldefault('f', proowner)))
+                        where grantee = 0)
+         from pg_proc where pronamespace = 'public'::regnamespace order by 1",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("functions");
+    assert!(functions.iter().all(|f| f.2.is_some()), "a search_path is not pinned: {functions:?}");
+    let lookups: Vec<_> = functions.into_iter().filter(|f| f.1).collect();
+    let names: Vec<_> = lookups.iter().map(|f| f.0.as_str()).collect();
+    assert_eq!(names, ["find_tenant", "find_tenant_by_email", "list_tenants"]);
+    for (name, _, _, runs_as, for_anybody) in &lookups {
+        assert_eq!(runs_as, "tenantry_lookup", "{name}");
+        assert!(!for_anybody, "{name}");
+    }
+}
+
+/// E02
+#[tokio::test]
+async fn the_roles_can_do_nothing_that_escapes_row_security() {
+    let app = TestApp::spawn().await;
+    let mut owner = app.owner().await;
+    for role in ["tenantry_app", "tenantry_lookup"] {
+        for power in [
+            "select count(*) from pg_roles where rolname = '$'
+             and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication)",
+            "select count(*) from pg_class where relowner = '$'::regrole",
+            "select count(*) from pg_auth_members where member = '$'::regrole",
+            "select count(*) from pg_namespace where has_schema_privilege('$', oid, 'CREATE')
+             and nspname not like 'pg_temp%'",
+            "select count(*) from pg_database where datname = current_database()
+             and has_database_privilege('$', oid, 'CREATE')",
+        ] {
+            assert_eq!(count(&mut owner, power.replace('$', role)).await, 0, "{role}: {power}");
+        }
+    }
+    let writes = "select count(*) from pg_class where relnamespace = 'public'::regnamespace
+                  and relkind in ('r', 'p')
+                  and has_any_column_privilege('tenantry_lookup', oid, 'INSERT, UPDATE')";
+    assert_eq!(count(&mut owner, writes.into()).await, 0);
+    let may_log_in =
+        "select count(*) from pg_roles where rolname = 'tenantry_lookup' and rolcanlogin";
+    assert_eq!(count(&mut owner, may_log_in.into()).await, 0);
+}
+
+/// E10, E17
+#[tokio::test]
+async fn tenants_are_found_by_their_exact_name_and_never_listed() {
+    let app = TestApp::spawn().await;
+    let (a, _b) = (app.tenant("a").await, app.tenant("b").await);
+    app.platform_admin().await;
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    for tenant in ["", &a.tenant_id] {
+        work_in(&mut conn, tenant).await;
+        for key in ["", "%", "_", "A", "a ", "a'or'a", "a%"] {
+            let query = "select count(*) from find_tenant($1)";
+            let found: i64 =
+                sqlx::query_scalar(query).bind(key).fetch_one(&mut *conn).await.expect("an answer");
+            assert_eq!(found, 0, "{key}");
+        }
+        let nil = "00000000-0000-0000-0000-000000000000";
+        let list = format!("select count(*) from list_tenants('{nil}', 100, null, null, null)");
+        assert_eq!(count(&mut conn, list).await, 0);
+        assert_eq!(count(&mut conn, "select count(*) from find_tenant('b')".into()).await, 1);
+    }
+    for role in ["tenantry_lookup", "postgres"] {
+        assert_eq!(run(&mut conn, format!("set role {role}")).await, Err("42501".into()));
+    }
+    let platform = "select tenant_id::text from find_tenant('platform')";
+    let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("it");
+    work_in(&mut conn, &platform).await;
+    let nil = "00000000-0000-0000-0000-000000000000";
+    let list = format!("select count(*) from list_tenants('{nil}', 100, null, null, null)");
+    assert_eq!(count(&mut conn, list).await, 3);
+}
+
+/// E10
+#[tokio::test]
+async fn planted_tables_are_not_used() {
+    let app = TestApp::spawn().await;
+    let a = app.tenant("a").await;
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    for table in ["tenants", "users", "credentials", "roles", "role_assignments", "sessions"] {
+        let plant = format!("create temp table {table} (like public.{table})");
+        run(&mut conn, plant).await.expect("planted");
+    }
+    for plant in [
+        "create function pg_temp.current_tenant() returns uuid language sql return null::uuid",
+        "create function pg_temp.count(text) returns bigint language sql return 7",
+    ] {
+        run(&mut conn, plant.into()).await.expect("planted");
+    }
+    let (tenant, user, email) = (&a.tenant_id, &a.user_id, &a.email);
+    for call in [
+        "find_tenant('a')".to_owned(),
+        format!("find_tenant_by_email('{email}')"),
+        format!("subject_standing('{tenant}', '{user}', null)"),
+        format!("sign_in_candidate('{tenant}', '{email}')"),
+    ] {
+        let query = AssertSqlSafe(format!("select true from {call}"));
+        let found = sqlx::query(query).fetch_all(&mut *conn).await.expect("an answer");
+        assert_eq!(found.len(), 1, "{call}");
+    }
+}
+
+/// E10
+#[tokio::test]
+async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    let asks = format!(
+        "select count(*) from subject_standing('{}', '{}', '{}')
+         where user_state is not null or session_live or grants <> '[]'",
+        b.tenant_id, a.user_id, a.tokens.session_id
+    );
+    assert_eq!(count(&mut conn, asks).await, 0);
+    let asks = format!("select count(*) from sign_in_candidate('{}', '{}')", b.tenant_id, a.email);
+    assert_eq!(count(&mut conn, asks).await, 0);
+}

@@ -1,0 +1,151 @@
+//! No statement of the service's role reaches another tenant, whatever it says.
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection};
+use tenantry::proto::v1::{CreateUserRequest, RoleLevel};
+
+use super::{count, run, state, tenant_tables, work_in};
+use crate::harness::{Client, TestApp};
+
+/// A tenant with at least one row in every table.
+async fn full_tenant(app: &TestApp, slug: &str) -> Client {
+    let admin = app.tenant(slug).await;
+    let member = admin.member("ada", &["user:read"]).await;
+    let request = CreateUserRequest {
+        email: format!("grace@{slug}.test"),
+        request_id: "once".into(),
+        ..CreateUserRequest::default()
+    };
+    admin.users().create_user(request).await.expect("a user");
+    let role = admin.create_role("extra", RoleLevel::Member, &["user:read"]).await;
+    admin.assign(&member.user_id, &role).await;
+    admin
+}
+
+/// A table's rows of a tenant, to see whether they change.
+async fn rows_of(owner: &mut PgConnection, table: &str, tenant: &str) -> Vec<Value> {
+    let query = format!(
+        "select to_jsonb(t) from {table} t where tenant_id = '{tenant}' order by to_jsonb(t)::text"
+    );
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(owner).await.expect("rows")
+}
+
+/// Tries to write the row as it is.
+async fn insert(
+    owner: &mut PgConnection,
+    app: &mut PgConnection,
+    table: &str,
+    row: &Value,
+) -> String {
+    let columns: String = sqlx::query_scalar(
+        "select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = $1::regclass and attnum > 0 and not attisdropped and attidentity = ''
+           and has_column_privilege('tenantry_app', attrelid, attnum, 'INSERT')",
+    )
+    .bind(table)
+    .fetch_one(owner)
+    .await
+    .expect("columns");
+    let statement = format!(
+        "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)"
+    );
+    let done = sqlx::query(AssertSqlSafe(statement)).bind(row).execute(app).await;
+    state(&done.expect_err("a row in another tenant"))
+}
+
+/// Asserts that nothing was changed: no row was seen, or the right is missing.
+#[track_caller]
+fn untouched(result: Result<u64, String>, what: &str) {
+    match result {
+        Ok(rows) => assert_eq!(rows, 0, "{what}"),
+        Err(code) => assert_eq!(code, "42501", "{what}"),
+    }
+}
+
+/// E04
+#[tokio::test]
+async fn another_tenants_rows_can_not_be_read_written_or_made() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (full_tenant(&app, "a").await, full_tenant(&app, "b").await);
+    let mut owner = app.owner().await;
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    work_in(&mut conn, &a.tenant_id).await;
+
+    for table in tenant_tables(&mut owner).await {
+        let own = rows_of(&mut owner, &table, &a.tenant_id).await.len();
+        let others = rows_of(&mut owner, &table, &b.tenant_id).await;
+        assert!(own > 0 && !others.is_empty(), "{table} is not covered: add rows above");
+
+        let seen = count(&mut conn, format!("select count(*) from {table}")).await;
+        assert_eq!(usize::try_from(seen), Ok(own), "{table}");
+        let b = &b.tenant_id;
+        for of_b in [
+            format!("update {table} set tenant_id = tenant_id where tenant_id = '{b}'"),
+            format!("delete from {table} where tenant_id = '{b}'"),
+        ] {
+            untouched(run(&mut conn, of_b.clone()).await, &of_b);
+        }
+        let give_away = format!("update {table} set tenant_id = '{b}'");
+        assert_eq!(run(&mut conn, give_away).await, Err("42501".into()), "{table}");
+        assert_eq!(insert(&mut owner, &mut conn, &table, &others[0]).await, "42501", "{table}");
+        assert_eq!(rows_of(&mut owner, &table, b).await, others, "{table}");
+    }
+}
+
+/// E03
+#[tokio::test]
+async fn without_a_tenant_there_is_nothing() {
+    let app = TestApp::spawn().await;
+    let a = full_tenant(&app, "a").await;
+    let mut owner = app.owner().await;
+    let pool = app.app_role().await;
+    let tables = tenant_tables(&mut owner).await;
+    let not_a_tenant = [
+        None,
+        Some(String::new()),
+        Some("no uuid".into()),
+        Some(format!("{} ", a.tenant_id)),
+        Some(a.tenant_id.to_uppercase().replace('0', "A")),
+        Some(format!("{},{}", a.tenant_id, a.tenant_id)),
+        Some("00000000-0000-0000-0000-000000000000".into()),
+    ];
+    for setting in not_a_tenant {
+        let mut conn = pool.acquire().await.expect("a connection").detach();
+        if let Some(setting) = &setting {
+            work_in(&mut conn, setting).await;
+        }
+        for table in &tables {
+            let rows = rows_of(&mut owner, table, &a.tenant_id).await;
+            let what = format!("{table} with {setting:?}");
+            let seen = count(&mut conn, format!("select count(*) from {table}")).await;
+            assert_eq!(seen, 0, "{what}");
+            untouched(run(&mut conn, format!("delete from {table}")).await, &what);
+            untouched(
+                run(&mut conn, format!("update {table} set tenant_id = tenant_id")).await,
+                &what,
+            );
+            assert_eq!(insert(&mut owner, &mut conn, table, &rows[0]).await, "42501", "{what}");
+            assert_eq!(rows_of(&mut owner, table, &a.tenant_id).await, rows, "{what}");
+        }
+    }
+}
+
+/// E14
+#[tokio::test]
+async fn statistics_do_not_tell_of_rows() {
+    let app = TestApp::spawn().await;
+    let a = full_tenant(&app, "a").await;
+    let mut owner = app.owner().await;
+    run(&mut owner, "analyze".into()).await.expect("analyzed");
+    let query = || {
+        "select count(*) from pg_stats where schemaname = 'public'
+                    and tablename <> '_sqlx_migrations'"
+            .to_owned()
+    };
+    assert!(count(&mut owner, query()).await > 0);
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    work_in(&mut conn, &a.tenant_id).await;
+    assert_eq!(count(&mut conn, query()).await, 0);
+}

@@ -1,0 +1,47 @@
+//! Row security, straight against the migrated database.
+
+mod catalog;
+mod dump;
+mod functions;
+mod isolation;
+mod plans;
+mod pooled;
+mod privileges;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+/// Every table with a tenant's rows.
+async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar(
+        "select relname::text from pg_class
+         where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+           and relname <> '_sqlx_migrations' order by 1",
+    )
+    .fetch_all(owner)
+    .await
+    .expect("tables")
+}
+
+/// Runs a statement; the rows that it changed, or the SQLSTATE of its error.
+async fn run(conn: &mut PgConnection, statement: String) -> Result<u64, String> {
+    let done = sqlx::query(AssertSqlSafe(statement)).execute(conn).await;
+    done.map(|done| done.rows_affected()).map_err(|error| state(&error))
+}
+
+async fn count(conn: &mut PgConnection, query: String) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(conn).await.expect("a count")
+}
+
+fn state(error: &sqlx::Error) -> String {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.expect("an answer of Postgres").into_owned()
+}
+
+/// Sets a tenant for the session, as the service never does.
+async fn work_in(conn: &mut PgConnection, tenant: &str) {
+    sqlx::query("select set_config('tenantry.tenant', $1, false)")
+        .bind(tenant)
+        .execute(conn)
+        .await
+        .expect("set");
+}

@@ -1,0 +1,62 @@
+//! Row security must not cost an index.
+
+use sqlx::AssertSqlSafe;
+
+use super::{run, work_in};
+use crate::harness::TestApp;
+
+/// E15
+#[tokio::test]
+async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
+    let app = TestApp::spawn().await;
+    let mut owner = app.owner().await;
+    for fill in [
+        "insert into tenants (tenant_id, name, slug)
+         select gen_random_uuid(), 'Tenant', 't-' || n from generate_series(1, 3000) n",
+        "insert into users (tenant_id, user_id, email, email_key)
+         select tenant_id, gen_random_uuid(), n || '@t.test', n || '@t.test'
+         from (select tenant_id from tenants limit 100) t, generate_series(1, 300) n",
+        "insert into sessions (tenant_id, session_id, user_id, refresh_jti, refresh_issued_at,
+             refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, expires_at)
+         select tenant_id, gen_random_uuid(), user_id, '', now(), now(), '', '', now(), '', now()
+         from users",
+        "insert into roles (tenant_id, role_id, name, level)
+         select tenant_id, gen_random_uuid(), 'r-' || n, 1 from tenants, generate_series(1, 10) n",
+        "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
+         select u.tenant_id, gen_random_uuid(), user_id, role_id from users u
+         join roles r on r.tenant_id = u.tenant_id and r.name = 'r-1'",
+        "analyze",
+    ] {
+        run(&mut owner, fill.into()).await.expect(fill);
+    }
+    let query = "select tenant_id::text, user_id::text from users limit 1";
+    let (tenant, user): (String, String) =
+        sqlx::query_as(query).fetch_one(&mut owner).await.expect("a user");
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    work_in(&mut conn, &tenant).await;
+
+    for query in [
+        "select * from tenants where tenant_id = '$t'",
+        "select * from users where tenant_id = '$t' and email_key = '7@t.test'",
+        "select * from users where tenant_id = '$t' and user_id > '$u' order by user_id limit 50",
+        // Even a query that forgets the tenant.
+        "select * from users where user_id = '$u'",
+        "select * from sessions where tenant_id = '$t' and session_id = '$u' and user_id = '$u'",
+        "select * from sessions where tenant_id = '$t' and user_id = '$u' and session_id > '$u'
+         order by session_id limit 50",
+        "select * from role_assignments a
+         join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+         where a.tenant_id = '$t' and a.user_id = '$u'",
+        "select * from role_assignments where tenant_id = '$t' and role_id = '$u'",
+    ] {
+        let query = query.replace("$t", &tenant).replace("$u", &user);
+        let explain = AssertSqlSafe(format!("explain (costs off) {query}"));
+        let plan: Vec<String> =
+            sqlx::query_scalar(explain).fetch_all(&mut *conn).await.expect("a plan");
+        let plan = plan.join("\n");
+        assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{query}\n{plan}");
+        // The setting is read once, not for each row.
+        assert!(plan.contains("InitPlan"), "{query}\n{plan}");
+    }
+}

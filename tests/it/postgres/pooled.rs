@@ -1,0 +1,93 @@
+//! A tenant never outlives its transaction: the next one on the connection, or
+//! the next client of a transaction pooler, starts with none.
+
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+use tenantry::{db::Db, ids::TenantId, proto::v1::ListUsersRequest};
+
+use crate::harness::{Cluster, TestApp};
+
+/// A pool of one connection, as the service opens it.
+fn one_connection(app: &TestApp) -> Db {
+    Db::connect(&Cluster::get().app_url(&app.database).into(), 1).expect("a pool")
+}
+
+async fn tenant_left(db: &Db) -> Option<String> {
+    let query = "select nullif(current_setting('tenantry.tenant', true), '')";
+    sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("a setting")
+}
+
+/// E05
+#[tokio::test]
+async fn a_tenant_ends_with_its_transaction_however_that_ends() {
+    let app = TestApp::spawn().await;
+    let tenant = TenantId(app.tenant("a").await.tenant_id.parse().expect("an id"));
+    let db = one_connection(&app);
+
+    let tx = db.begin(tenant).await.expect("begun");
+    tx.commit().await.expect("committed");
+    assert_eq!(tenant_left(&db).await, None);
+
+    drop(db.begin(tenant).await.expect("begun"));
+    assert_eq!(tenant_left(&db).await, None);
+
+    let mut tx = db.begin(tenant).await.expect("begun");
+    sqlx::query("select 1 / 0").execute(tx.conn()).await.expect_err("a broken transaction");
+    drop(tx);
+    assert_eq!(tenant_left(&db).await, None);
+
+    let mut tx = db.begin(tenant).await.expect("begun");
+    sqlx::query("savepoint before").execute(tx.conn()).await.expect("a savepoint");
+    tx.enter(TenantId::new()).await.expect("entered");
+    sqlx::query("rollback to savepoint before").execute(tx.conn()).await.expect("rolled back");
+    let query = "select current_tenant()";
+    let now: uuid::Uuid = sqlx::query_scalar(query).fetch_one(tx.conn()).await.expect("a tenant");
+    assert_eq!(now, tenant.0);
+    tx.commit().await.expect("committed");
+    assert_eq!(tenant_left(&db).await, None);
+}
+
+/// E06
+#[tokio::test]
+async fn functions_that_set_their_tenant_leave_none_behind() {
+    let app = TestApp::spawn().await;
+    let a = app.tenant("a").await;
+    let db = one_connection(&app);
+    let (tenant, user, nil) = (&a.tenant_id, &a.user_id, uuid::Uuid::nil());
+    for call in [
+        format!("subject_standing('{tenant}', '{user}', null)"),
+        format!("sign_in_candidate('{tenant}', '{}')", a.email),
+        format!(
+            "rotate_session('{tenant}', '{user}', '{nil}', '', null, '', '', '', '',
+             '1 s', '1 s', '1 s', '{nil}', '', null)"
+        ),
+        format!(
+            "open_session('{tenant}', '{user}', '', null, '{nil}', '', null, '', '', '', now(),
+             '', '', now(), now(), now(), '{nil}', '')"
+        ),
+    ] {
+        let query = AssertSqlSafe(format!("select true from {call}"));
+        sqlx::query(query).fetch_all(db.pool()).await.expect("an answer");
+        assert_eq!(tenant_left(&db).await, None, "{call}");
+    }
+}
+
+/// E06
+#[tokio::test]
+async fn many_callers_on_few_connections_see_their_own_tenant() {
+    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let members = Arc::new([a, b]);
+    let calls = (0..200).map(|n| {
+        let members = members.clone();
+        async move {
+            let caller = &members[n % 2];
+            let users = caller.users().list_users(ListUsersRequest::default()).await;
+            let users = users.expect("users").into_inner().users;
+            let emails: Vec<_> = users.into_iter().map(|user| user.email).collect();
+            assert_eq!(emails, [caller.email.clone()]);
+        }
+    });
+    futures::future::join_all(calls).await;
+}

@@ -1,0 +1,78 @@
+//! A call that is cancelled while its transaction begins must not leave the
+//! connection inside it (launchbadge/sqlx#4393).
+
+use tenantry::proto::v1::{CreateRoleRequest, GetJwksRequest, RoleLevel};
+use tonic::Code;
+
+use crate::harness::{Client, Cluster, Proxy, TestApp, Then, refused, within};
+
+fn role(name: &str) -> CreateRoleRequest {
+    CreateRoleRequest {
+        name: name.into(),
+        level: RoleLevel::Member.into(),
+        ..CreateRoleRequest::default()
+    }
+}
+
+/// A server with one connection, over a network that can be held up.
+async fn one_connection() -> (TestApp, Proxy, Client) {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        values.set("DATABASE_URL", url);
+        values.set("DATABASE_MAX_CONNECTIONS", "1");
+    })
+    .await;
+    let acme = acme.on(&app.channel);
+    (app, proxy, acme)
+}
+
+async fn names(app: &TestApp) -> Vec<String> {
+    let query = "select name from roles where not is_system order by name";
+    sqlx::query_scalar(query).fetch_all(&mut app.owner().await).await.expect("roles")
+}
+
+/// What Postgres logged of a database's connections, by the names in `wanted`.
+fn logged(wanted: &str) -> bool {
+    let log = Cluster::get().postgres_log();
+    std::fs::read_to_string(log).expect("the log").contains(wanted)
+}
+
+/// D13
+#[tokio::test]
+async fn a_cancelled_begin_loses_no_later_write() {
+    let (app, proxy, acme) = one_connection().await;
+    for (n, then) in [Then::Hold, Then::HoldReplies].into_iter().enumerate() {
+        for (m, step) in ["begin;", "COMMIT"].into_iter().enumerate() {
+            let name = format!("r{n}{m}");
+            acme.roles().create_role(role(&format!("{name}-before"))).await.expect("made");
+            proxy.when_sent(step, then);
+            let cancelled = role(&format!("{name}-cancelled"));
+            let mut roles = acme.roles();
+            let call = roles.create_role(cancelled);
+            tokio::select! {
+                reply = call => panic!("{step} was held: {reply:?}"),
+                () = proxy.until_held() => {}
+            }
+            // By the time that this is answered the server has heard of it.
+            for _ in 0..2 {
+                acme.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+            }
+            proxy.pass();
+            let after = format!("{name}-after");
+            within(10, acme.roles().create_role(role(&after))).await.expect("acknowledged");
+            assert!(names(&app).await.contains(&after), "{step}: acknowledged and not there");
+        }
+    }
+    // The server is gone, and so is its connection: what was acknowledged stays.
+    let before = names(&app).await;
+    proxy.cut();
+    let lost = acme.roles().create_role(role("lost")).await;
+    refused(lost, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_eq!(names(&app).await, before);
+    for sign in ["already a transaction in progress", "current transaction is aborted"] {
+        assert!(!logged(sign), "{sign}");
+    }
+}

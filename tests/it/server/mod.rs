@@ -1,0 +1,6 @@
+//! The server as a whole: stores that fail, callers that leave, stops.
+
+mod cancelled;
+mod postgres_faults;
+mod redis_faults;
+mod stop;

@@ -1,0 +1,99 @@
+//! Postgres away, or silent: an honest answer, and a recovery on its own.
+
+use tenantry::proto::v1::{
+    CheckRequest, ListUsersRequest, LoginRequest, RefreshRequest, WhoAmIRequest,
+};
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt;
+
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until, within};
+
+/// A server that reaches Postgres over a network that can break.
+async fn behind_a_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        values.set("DATABASE_URL", url);
+        values.set("REQUEST_TIMEOUT", request_timeout);
+    })
+    .await;
+    let acme = acme.on(&app.channel);
+    (app, proxy, acme)
+}
+
+/// One call of each kind that needs Postgres.
+async fn calls(client: &Client) -> Vec<Result<(), Status>> {
+    let login = LoginRequest {
+        email: client.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: client.slug.clone(),
+        ..LoginRequest::default()
+    };
+    let refresh = RefreshRequest {
+        refresh_token: client.tokens.refresh_token.clone(),
+        request_id: "once".into(),
+    };
+    let check = CheckRequest { permission: "user:read".into(), ..CheckRequest::default() };
+    vec![
+        client.auth().login(login).await.map(drop),
+        client.auth().refresh(refresh).await.map(drop),
+        client.auth().who_am_i(WhoAmIRequest {}).await.map(drop),
+        client.permissions().check(check).await.map(drop),
+        client.users().list_users(ListUsersRequest::default()).await.map(drop),
+    ]
+}
+
+async fn is_serving(app: &TestApp) -> bool {
+    let request = HealthCheckRequest { service: String::new() };
+    let reply = HealthClient::new(app.channel.clone()).check(request).await.expect("health");
+    reply.into_inner().status() == tonic_health::pb::health_check_response::ServingStatus::Serving
+}
+
+/// I01
+#[tokio::test]
+async fn without_postgres_calls_are_unavailable_until_it_is_back() {
+    let (app, proxy, acme) = behind_a_proxy("30s").await;
+    until(10, || is_serving(&app)).await;
+    proxy.cut();
+    for reply in within(20, calls(&acme)).await {
+        let status =
+            refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
+        assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+    }
+    until(10, || async { !is_serving(&app).await }).await;
+    proxy.pass();
+    until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+    until(10, || is_serving(&app)).await;
+}
+
+/// I01, I03
+#[tokio::test]
+async fn when_postgres_hangs_calls_end_at_their_limit() {
+    let (app, proxy, acme) = behind_a_proxy("1s").await;
+    until(10, || is_serving(&app)).await;
+    proxy.hold();
+    for reply in within(20, calls(&acme)).await {
+        refused(reply.map(tonic::Response::new), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    }
+    until(10, || async { !is_serving(&app).await }).await;
+    proxy.pass();
+    until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+    until(10, || is_serving(&app)).await;
+}
+
+/// I10
+#[tokio::test]
+async fn connections_that_postgres_ends_are_replaced() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut owner = app.owner().await;
+    for _ in 0..5 {
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where datname = current_database() and usename = 'tenantry_app'";
+        sqlx::query(end).execute(&mut owner).await.expect("ended");
+        until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+    }
+}

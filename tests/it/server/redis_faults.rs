@@ -1,0 +1,76 @@
+//! Redis absent, gone or silent: every answer is right, and soon.
+
+use tenantry::proto::v1::{
+    CheckRequest, LogoutRequest, RefreshRequest, RevokeAllSessionsRequest, WhoAmIRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, within};
+
+/// What must work, and what must not, whatever Redis does.
+async fn all_is_right(app: &TestApp, acme: &Client) {
+    let ada = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    ada.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
+    let check = |user: &str| CheckRequest {
+        user_id: user.into(),
+        permission: "user:read".into(),
+        ..CheckRequest::default()
+    };
+    let reader = acme.permissions().check(check(&acme.user_id)).await.expect("an answer");
+    assert!(reader.into_inner().allowed);
+    let other = acme.permissions().check(check(&acme.tenant_id)).await.expect("an answer");
+    assert!(!other.into_inner().allowed);
+
+    let request = RefreshRequest {
+        refresh_token: ada.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    let next = ada.auth().refresh(request).await.expect("refreshes").into_inner();
+    let ada = ada.with_token(&next.access_token);
+    ada.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
+    ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let gone = ada.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(gone, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+/// H01
+#[tokio::test]
+async fn the_service_starts_and_works_without_redis() {
+    let app = TestApp::with(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
+    let acme = within(10, app.tenant("acme")).await;
+    within(10, all_is_right(&app, &acme)).await;
+}
+
+/// H02, H04
+#[tokio::test]
+async fn the_service_works_while_redis_is_gone_or_hangs_and_after() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let acme = app.tenant("acme").await;
+    all_is_right(&app, &acme).await;
+    for _ in 0..3 {
+        proxy.cut();
+        within(10, all_is_right(&app, &acme)).await;
+        proxy.hold();
+        within(10, all_is_right(&app, &acme)).await;
+        proxy.pass();
+        within(10, all_is_right(&app, &acme)).await;
+    }
+}
+
+/// H05
+#[tokio::test]
+async fn what_was_revoked_while_redis_was_gone_stays_revoked() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let acme = app.tenant("acme").await;
+    let victim = acme.member("victim", &[]).await;
+    victim.auth().who_am_i(WhoAmIRequest {}).await.expect("cached");
+    proxy.cut();
+    let request = RevokeAllSessionsRequest { user_id: victim.user_id.clone() };
+    acme.sessions().revoke_all_sessions(request).await.expect("ended");
+    let gone = victim.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(gone, Code::Unauthenticated, "TOKEN_INVALID");
+}

@@ -1,0 +1,83 @@
+//! A stop loses nothing that was accepted, and ends.
+
+use tenantry::proto::v1::{CreateRoleRequest, GetJwksRequest, ListRolesRequest, RoleLevel};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::harness::{Proxy, TestApp, Then, until, within};
+
+/// J01
+#[tokio::test]
+async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        values.set("DATABASE_URL", url);
+        values.set("SHUTDOWN_GRACE", "20s");
+    })
+    .await;
+    let (addr, acme) = (app.addr, acme.on(&app.channel));
+
+    proxy.when_sent("begin;", Then::Hold);
+    let call = async {
+        let request = CreateRoleRequest {
+            name: "accepted".into(),
+            level: RoleLevel::Member.into(),
+            ..CreateRoleRequest::default()
+        };
+        acme.roles().create_role(request).await
+    };
+    let stop = async {
+        proxy.until_held().await;
+        app.stop().await;
+    };
+    let others = async {
+        proxy.until_held().await;
+        until(10, || async { TcpStream::connect(addr).await.is_err() }).await;
+        acme.auth().get_jwks(GetJwksRequest {}).await.expect_err("refused");
+        proxy.pass();
+    };
+    let (reply, (), ()) = within(20, async { tokio::join!(call, stop, others) }).await;
+    reply.expect("it was accepted");
+    let query = "select count(*) from roles where name = 'accepted'";
+    let made: i64 =
+        sqlx::query_scalar(query).fetch_one(&mut direct.owner().await).await.expect("a count");
+    assert_eq!(made, 1);
+}
+
+/// J02
+#[tokio::test]
+async fn connections_that_stay_open_do_not_keep_the_server() {
+    let app = TestApp::spawn().await;
+    app.tenant("acme").await;
+    let silent = TcpStream::connect(app.addr).await.expect("connected");
+    let mut midway = TcpStream::connect(app.addr).await.expect("connected");
+    midway.write_all(b"PRI * HTTP/2.0\r\n").await.expect("sent");
+    let mut ignoring = TcpStream::connect(app.addr).await.expect("connected");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    ignoring.write_all(preface).await.expect("sent");
+    within(10, app.stop()).await;
+    drop((silent, midway, ignoring));
+}
+
+/// J02: one that waits for Postgres for ever.
+#[tokio::test]
+async fn a_call_that_hangs_does_not_keep_the_server() {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+    let acme = acme.on(&app.channel);
+    proxy.when_sent("begin;", Then::Hold);
+    let mut roles = acme.roles();
+    let stop = async {
+        proxy.until_held().await;
+        app.stop().await;
+    };
+    tokio::select! {
+        reply = roles.list_roles(ListRolesRequest::default()) => panic!("it was held: {reply:?}"),
+        () = within(15, stop) => {}
+    }
+}

@@ -1,0 +1,201 @@
+//! The session cache is never believed when it is wrong.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tenantry::proto::v1::{
+    LoginRequest, LogoutRequest, RevokeAllSessionsRequest, RevokeSessionRequest, WhoAmIRequest,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::harness::{Client, Cluster, PASSWORD, Proxy, TestApp, Then, refused, until};
+
+/// Sends one command to Redis; the whole reply.
+async fn redis(command: &str) -> String {
+    let mut stream = UnixStream::connect(Cluster::get().redis_socket()).await.expect("Redis");
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await.expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.expect("a reply");
+    reply
+}
+
+async fn is_signed_in(client: &Client) -> bool {
+    client.auth().who_am_i(WhoAmIRequest {}).await.is_ok()
+}
+
+async fn is_signed_out(client: &Client) {
+    let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+fn session_key(client: &Client) -> String {
+    format!("session:{{{}}}:{}", client.tenant_id, client.tokens.session_id)
+}
+
+#[tokio::test]
+async fn a_session_is_cached_until_it_ends() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    assert!(is_signed_in(&acme).await);
+    let entry = redis(&format!("HGETALL {}", session_key(&acme))).await;
+    assert!(entry.contains(&acme.user_id), "{entry}");
+    let life = redis(&format!("TTL {}", session_key(&acme))).await;
+    assert!(!life.contains("-1"), "it expires: {life}");
+    acme.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    is_signed_out(&acme).await;
+}
+
+/// H05
+#[tokio::test]
+async fn an_emptied_redis_revives_nothing_and_ends_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let gone = acme.member("ada", &[]).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    redis("FLUSHALL").await;
+    is_signed_out(&gone).await;
+    assert!(is_signed_in(&acme).await);
+    redis("SCRIPT FLUSH").await;
+    is_signed_out(&gone).await;
+    assert!(is_signed_in(&acme).await);
+}
+
+/// F16
+#[tokio::test]
+async fn an_entry_counts_for_its_own_user_session_and_tenant() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let ada = a.member("ada", &[]).await;
+    assert!(is_signed_in(&a).await && is_signed_in(&b).await);
+    ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    assert!(is_signed_in(&a).await);
+    for other in [&a, &b] {
+        redis(&format!("COPY {} {} REPLACE", session_key(other), session_key(&ada))).await;
+        is_signed_out(&ada).await;
+    }
+}
+
+/// A read of Postgres from before the end of the session fills nothing after it.
+#[tokio::test]
+async fn a_slow_read_does_not_revive_a_session() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let victim = acme.member("victim", &[]).await;
+    let postgres = Proxy::postgres().await;
+    let url = postgres.postgres_url(&app.database);
+    let slow = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = victim.on(&slow.channel);
+    redis(&format!("DEL {}", session_key(&victim))).await;
+
+    let session: Uuid = victim.tokens.session_id.parse().expect("an id");
+    postgres.when_sent(session.as_bytes(), Then::HoldReplies);
+    let revoked = async {
+        postgres.until_held().await;
+        let request = RevokeSessionRequest { session_id: session.to_string() };
+        acme.sessions().revoke_session(request).await.expect("ended");
+        postgres.pass();
+    };
+    // It was asked before the end: either answer is right.
+    let (_, ()) = tokio::join!(is_signed_in(&there), revoked);
+    is_signed_out(&there).await;
+    is_signed_out(&victim).await;
+}
+
+/// A sign-in keeps its session in the cache only if it has not ended meanwhile.
+#[tokio::test]
+async fn a_slow_sign_in_does_not_revive_a_session() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let postgres = Proxy::postgres().await;
+    let url = postgres.postgres_url(&app.database);
+    let slow = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+
+    postgres.when_sent("a slow device", Then::HoldReplies);
+    let request = LoginRequest {
+        email: ada.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        device_name: "a slow device".into(),
+    };
+    let nobody = slow.anonymous();
+    let revoked = async {
+        postgres.until_held().await;
+        let request = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
+        let reply = acme.sessions().revoke_all_sessions(request).await.expect("ended");
+        assert_eq!(reply.into_inner().revoked_count, 2, "the new one too");
+        postgres.pass();
+    };
+    let mut auth = nobody.auth();
+    let (reply, ()) = tokio::join!(auth.login(request), revoked);
+    let tokens = reply.expect("opened before it ended").into_inner();
+    is_signed_out(&nobody.with_token(&tokens.access_token)).await;
+}
+
+/// H04: what a hanging Redis does late must not outweigh what happened since.
+#[tokio::test]
+async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let victim = acme.member("victim", &[]).await;
+    let (nearby, remote) = (Proxy::redis().await, Proxy::redis().await);
+    let (here, there) = (nearby.redis_url(), remote.redis_url());
+    let hanging = TestApp::on(&app.database, |values| values.set("REDIS_URL", here)).await;
+    let cut_off = TestApp::on(&app.database, |values| values.set("REDIS_URL", there)).await;
+    let mut owner = app.owner().await;
+    redis(&format!("DEL {}", session_key(&victim))).await;
+
+    // Only a fill names the user.
+    nearby.when_sent(&victim.user_id, Then::Hold);
+    let victim = victim.on(&hanging.channel);
+    until(10, || is_signed_in(&victim)).await;
+    nearby.until_held().await;
+    remote.cut();
+    let admin = acme.on(&cut_off.channel);
+    let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
+    admin.sessions().revoke_session(request).await.expect("ended");
+
+    let a_second_later = "select pg_sleep(1 - extract(epoch from clock_timestamp() - revoked_at))
+                          from sessions where session_id = $1::uuid";
+    sqlx::query(a_second_later)
+        .bind(&victim.tokens.session_id)
+        .execute(&mut owner)
+        .await
+        .expect("waited");
+    nearby.pass();
+    is_signed_out(&victim).await;
+}
+
+#[tokio::test]
+async fn callers_who_never_stop_see_the_end() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    for round in 0..10 {
+        let victim = acme.member(&format!("victim-{round}"), &[]).await;
+        let over = AtomicBool::new(false);
+        let calls = (0..8).map(|n| {
+            let caller = victim.on(if n % 2 == 0 { &app.channel } else { &twin.channel });
+            let over = &over;
+            async move {
+                while !over.load(Ordering::Relaxed) {
+                    is_signed_in(&caller).await;
+                }
+            }
+        });
+        let end = async {
+            until(10, || is_signed_in(&victim)).await;
+            let request = RevokeAllSessionsRequest { user_id: victim.user_id.clone() };
+            acme.sessions().revoke_all_sessions(request).await.expect("ended");
+            for channel in [&app.channel, &twin.channel].repeat(10) {
+                is_signed_out(&victim.on(channel)).await;
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(futures::future::join_all(calls), end);
+    }
+}

@@ -1,0 +1,202 @@
+//! Whatever ends a session ends it at once where it was done, and on every
+//! other replica within a second.
+
+use tenantry::proto::v1::{
+    ChangePasswordRequest, DeleteTenantRequest, DeleteUserRequest, DisableUserRequest,
+    IntrospectTokenRequest, ListSessionsRequest, LogoutRequest, RefreshRequest,
+    RevokeAllSessionsRequest, RevokeSessionRequest, SuspendTenantRequest, WhoAmIRequest,
+};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until};
+
+/// What ends sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Logout,
+    RevokeSession,
+    RevokeAllSessions,
+    ReuseOfARefreshToken,
+    DisableUser,
+    DeleteUser,
+    ChangePassword,
+    SuspendTenant,
+    DeleteTenant,
+}
+
+const ALL: [End; 9] = [
+    End::Logout,
+    End::RevokeSession,
+    End::RevokeAllSessions,
+    End::ReuseOfARefreshToken,
+    End::DisableUser,
+    End::DeleteUser,
+    End::ChangePassword,
+    End::SuspendTenant,
+    End::DeleteTenant,
+];
+
+struct Cast {
+    staff: Client,
+    admin: Client,
+    victim: Client,
+}
+
+impl End {
+    /// Does it, on the replica that `channel` leads to.
+    async fn happen(self, cast: &Cast, channel: &tonic::transport::Channel) {
+        let Cast { staff, admin, victim } = cast;
+        let (staff, admin, victim) = (staff.on(channel), admin.on(channel), victim.on(channel));
+        let user_id = victim.user_id.clone();
+        let session_id = victim.tokens.session_id.clone();
+        let tenant = victim.tenant_id.clone();
+        let done: Result<(), Status> = match self {
+            Self::Logout => victim.auth().logout(LogoutRequest::default()).await.map(drop),
+            Self::RevokeSession => {
+                let request = RevokeSessionRequest { session_id };
+                admin.sessions().revoke_session(request).await.map(drop)
+            }
+            Self::RevokeAllSessions => {
+                let request = RevokeAllSessionsRequest { user_id };
+                admin.sessions().revoke_all_sessions(request).await.map(drop)
+            }
+            Self::ReuseOfARefreshToken => {
+                let refresh_token = victim.tokens.refresh_token.clone();
+                let request = RefreshRequest { refresh_token, ..Default::default() };
+                victim.auth().refresh(request.clone()).await.expect("the first time");
+                let again = victim.auth().refresh(request).await;
+                refused(again, Code::Unauthenticated, "TOKEN_INVALID");
+                Ok(())
+            }
+            Self::DisableUser => {
+                admin.users().disable_user(DisableUserRequest { user_id }).await.map(drop)
+            }
+            Self::DeleteUser => {
+                let request = DeleteUserRequest { user_id, ..Default::default() };
+                admin.users().delete_user(request).await.map(drop)
+            }
+            Self::ChangePassword => {
+                let other = victim.login(&victim.slug, &victim.email, PASSWORD).await;
+                let request = ChangePasswordRequest {
+                    current_password: PASSWORD.into(),
+                    new_password: "another long battery staple".into(),
+                };
+                other.auth().change_password(request).await.map(drop)
+            }
+            Self::SuspendTenant => {
+                staff.tenants().suspend_tenant(SuspendTenantRequest { tenant }).await.map(drop)
+            }
+            Self::DeleteTenant => {
+                let request = DeleteTenantRequest { tenant, ..Default::default() };
+                staff.tenants().delete_tenant(request).await.map(drop)
+            }
+        };
+        done.expect("it is done");
+    }
+
+    fn refusal(self) -> (Code, &'static str) {
+        match self {
+            Self::SuspendTenant => (Code::PermissionDenied, "TENANT_SUSPENDED"),
+            _ => (Code::Unauthenticated, "TOKEN_INVALID"),
+        }
+    }
+
+    #[track_caller]
+    fn refuses<T: std::fmt::Debug>(self, reply: Result<tonic::Response<T>, Status>) {
+        let (code, reason) = self.refusal();
+        refused(reply, code, reason);
+    }
+
+    /// Waits until it is seen, for a second at most.
+    async fn is_seen_by(self, client: &Client) {
+        let wanted = self.refusal().0;
+        until(1, || async { who_am_i(client).await.is_err_and(|s| s.code() == wanted) }).await;
+        self.refuses(who_am_i(client).await);
+    }
+}
+
+/// Two replicas with a signed-in victim that both know.
+async fn cast(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Cast {
+    let admin = app.tenant(slug).await;
+    let victim = admin.member("victim", &["user:read"]).await;
+    for channel in [&app.channel, &twin.channel] {
+        who_am_i(&victim.on(channel)).await.expect("signed in");
+    }
+    Cast { staff: staff.clone(), admin, victim }
+}
+
+async fn who_am_i(
+    client: &Client,
+) -> Result<tonic::Response<tenantry::proto::v1::WhoAmIResponse>, Status> {
+    client.auth().who_am_i(WhoAmIRequest {}).await
+}
+
+#[tokio::test]
+async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let staff = app.platform_admin().await;
+    for (n, end) in ALL.into_iter().enumerate() {
+        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
+        end.happen(&cast, &app.channel).await;
+
+        let victim = &cast.victim;
+        end.refuses(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
+        end.refuses(who_am_i(victim).await);
+        let there = victim.on(&twin.channel);
+        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
+        end.is_seen_by(&there).await;
+    }
+}
+
+/// H04, H05: the word that a session ended is lost.
+#[tokio::test]
+async fn without_redis_here_a_session_still_ends_within_a_second_there() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let staff = app.platform_admin().await;
+    for (n, end) in ALL.into_iter().enumerate() {
+        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
+        match n % 2 {
+            0 => proxy.cut(),
+            _ => proxy.hold(),
+        }
+        end.happen(&cast, &app.channel).await;
+        let there = cast.victim.on(&twin.channel);
+        end.refuses(who_am_i(&cast.victim).await);
+        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
+        end.is_seen_by(&there).await;
+        proxy.pass();
+    }
+}
+
+#[tokio::test]
+async fn a_password_change_keeps_the_session_that_made_it() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let request = ChangePasswordRequest {
+        current_password: PASSWORD.into(),
+        new_password: "another long battery staple".into(),
+    };
+    acme.auth().change_password(request).await.expect("changed");
+    who_am_i(&acme).await.expect("signed in");
+}
+
+#[tokio::test]
+async fn introspection_sees_the_end_of_a_session_at_once() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let victim = acme.member("victim", &[]).await;
+    let active = |token: &str| {
+        let request = IntrospectTokenRequest { token: token.into() };
+        let acme = acme.clone();
+        async move { acme.auth().introspect_token(request).await.expect("it").into_inner().active }
+    };
+    assert!(active(&victim.tokens.access_token).await);
+    assert!(active(&victim.tokens.refresh_token).await);
+    victim.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    assert!(!active(&victim.tokens.access_token).await);
+    assert!(!active(&victim.tokens.refresh_token).await);
+}
