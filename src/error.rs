@@ -136,31 +136,18 @@ pub fn with_reason(foreign: &Status) -> Option<Status> {
     }
     let reason = match foreign.code() {
         Code::Ok => return None,
-        Code::OutOfRange | Code::ResourceExhausted => ErrorReason::MessageTooLarge,
+        Code::OutOfRange => ErrorReason::MessageTooLarge,
+        Code::ResourceExhausted => ErrorReason::Overloaded,
         Code::Cancelled => ErrorReason::Cancelled,
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
-        Code::InvalidArgument => ErrorReason::InvalidFields,
+        Code::NotFound => ErrorReason::NotFound,
         // Ours has details, so this is tonic's: a request that breaks gRPC's
         // framing, or has no message.
-        Code::Internal => ErrorReason::UndecodableMessage,
-        Code::NotFound => ErrorReason::NotFound,
-        _ => ErrorReason::Internal,
+        Code::Internal => return Some(undecodable()),
+        _ => return Some(status(ErrorReason::Internal, "internal error")),
     };
-    Some(match (reason, foreign.code()) {
-        (ErrorReason::Internal, _) => status(reason, plain_message(reason)),
-        (ErrorReason::UndecodableMessage, _) => undecodable(),
-        (_, Code::ResourceExhausted) => {
-            let mut status = status(reason, foreign.message());
-            status = Status::with_details(
-                Code::ResourceExhausted,
-                status.message(),
-                status.details().to_vec().into(),
-            );
-            status
-        }
-        _ => status(reason, foreign.message()),
-    })
+    Some(status(reason, foreign.message()))
 }
 
 /// `reason` as ErrorInfo spells it: without the enum's prefix.
@@ -241,16 +228,18 @@ fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        // 08 connection, 53 resources, 57P operator intervention (SQLSTATE).
+        // SQLSTATE: 08 connection, 53 resources, 57 operator intervention (a
+        // shutdown, a statement that took too long), 25006 a server that only
+        // reads, as in a failover.
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")
+            ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
         }),
         _ => false,
     }
 }
 
-/// Whether another transaction won: serialization failure, deadlock, lock or
-/// statement timeout.
+/// Whether another transaction won: serialization failure, deadlock, or a lock
+/// that took too long.
 fn is_race(error: &sqlx::Error) -> bool {
     error
         .as_database_error()

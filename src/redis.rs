@@ -19,15 +19,23 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest pause between attempts to reconnect.
 const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
 
+/// Whether a URL can be read; if not, what it should be.
+pub fn check_url(url: &SecretString) -> Result<(), &'static str> {
+    read(url).map(drop)
+}
+
+fn read(url: &SecretString) -> Result<Config, &'static str> {
+    // The parser's own error may repeat a password.
+    Config::from_url(url.expose_secret()).map_err(|_| "must be a URL like redis://host:port")
+}
+
 /// A client that connects, and reconnects for ever, in the background: the
 /// service starts without Redis.
 ///
 /// # Errors
 /// When the URL can't be read.
 pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
-    // The URL may hold a password: the parser's error must not repeat it.
-    let config = Config::from_url(url.expose_secret())
-        .map_err(|_| anyhow::anyhow!("REDIS_URL can't be read (redis://host:port)"))?;
+    let config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
     let client = Builder::from_config(config)
         .with_performance_config(|c| c.default_command_timeout = COMMAND_TIMEOUT)
         .with_connection_config(|c| {

@@ -106,10 +106,10 @@ impl Config {
         let config = Self {
             server: Server::read(&mut reader),
             database: Database {
-                url: reader.text("DATABASE_URL").into(),
+                url: reader.url("DATABASE_URL", crate::db::check_url),
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
-            redis_url: reader.text("REDIS_URL").into(),
+            redis_url: reader.url("REDIS_URL", crate::redis::check_url),
             tokens: Tokens::read(&mut reader),
             passwords: Passwords::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
@@ -204,6 +204,7 @@ mod tests {
         for setting in SETTINGS {
             values.set(setting.name, setting.default.unwrap_or("x"));
         }
+        values.set("REDIS_URL", "redis://localhost");
         values.set("ARGON2_MEMORY_KIB", "1024");
         values.set("JWT_ACCESS_EXPIRES_IN", "soon");
         values.set("DATABASE_URL", "");

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgMatches, Command};
+use secrecy::SecretString;
 
 use super::settings::SETTINGS;
 
@@ -127,6 +128,20 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&mut self, name: &str) -> String {
         self.read(name, |text| Ok(text.to_owned()))
+    }
+
+    /// A URL that its own client can read. What it wants instead must not
+    /// repeat the URL, which may hold a password.
+    pub(super) fn url(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&SecretString) -> Result<(), &'static str>,
+    ) -> SecretString {
+        let text = self.read(name, |text| {
+            check(&text.into()).map_err(str::to_owned)?;
+            Ok(text.to_owned())
+        });
+        text.into()
     }
 
     pub(super) fn path(&mut self, name: &str) -> PathBuf {

@@ -4,5 +4,6 @@ pub mod constraint;
 mod pool;
 mod tx;
 
+pub(crate) use pool::check_url;
 pub use pool::{Db, connect_owner, migrate};
 pub use tx::TenantTx;

@@ -147,14 +147,17 @@ pub async fn migrate(
     Ok(())
 }
 
+/// Whether a URL can be read; if not, what it should be.
+pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
+    // The parser's own error may repeat a password.
+    let read = url.expose_secret().parse::<PgConnectOptions>();
+    read.map(drop).map_err(|_| "must be a URL like postgres://user@host/database")
+}
+
 fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
-    // The URL may hold a password: the parser's error must not repeat it.
-    url.expose_secret()
-        .parse::<PgConnectOptions>()
-        .map(|options| options.application_name("tenantry").disable_statement_logging())
-        .map_err(|_| {
-            anyhow::anyhow!("a Postgres URL can't be read (postgres://user@host/database)")
-        })
+    check_url(url).map_err(|wanted| anyhow::anyhow!("a Postgres URL {wanted}"))?;
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    Ok(options.application_name("tenantry").disable_statement_logging())
 }
 
 fn app_password(url: &SecretString) -> Option<SecretString> {

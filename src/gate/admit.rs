@@ -8,7 +8,7 @@ use http::{HeaderMap, Request};
 use super::{
     caller::{Caller, NamedTenant, Reach, Reaching, Visitor},
     metadata,
-    policy::{Access, Policies},
+    policy::{self, Access, Policies},
 };
 use crate::{
     audit::{self, Actor, Event, Origin},
@@ -46,6 +46,10 @@ impl Gatekeeper {
         let Some(access) = self.policies.of(request.uri().path()) else {
             return Err(Error::refused(ErrorReason::MethodUnknown, "no such method"));
         };
+        if !policy::is_own(request.uri().path()) {
+            // Probes and reflection know no tenants, and ask no store.
+            return Ok(());
+        }
         let named = metadata::tenant(request.headers())?;
         if *access == Access::Public {
             let tenant = self.find(named).await?;

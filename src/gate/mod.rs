@@ -35,9 +35,6 @@ use crate::{error, proto::v1::ErrorReason};
 /// here, and returned either way.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// What the paths of our own methods start with.
-const OWN_METHODS: &str = "/tenantry.v1.";
-
 /// Puts the gate before the services.
 #[derive(Clone)]
 pub struct GateLayer {
@@ -93,7 +90,7 @@ where
         let request_id = origin.request_id.clone();
         let method = request.uri().path().to_owned();
         let span = tracing::info_span!("rpc", method, request_id);
-        let is_own = method.starts_with(OWN_METHODS);
+        let is_own = policy::is_own(&method);
         let started = Instant::now();
         let time = deadline::of(request.headers(), layer.time_limit);
         let work = async move {

@@ -12,6 +12,12 @@ use crate::proto::{self, v1};
 const PACKAGE: &str = "tenantry.v1";
 const OPTION: &str = "tenantry.v1.policy";
 
+/// Whether a path is one of our own methods' (of no service that another crate
+/// brings).
+pub(super) fn is_own(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|path| path.starts_with(PACKAGE))
+}
+
 /// Services of other packages that are served, and may be called by anybody:
 /// probes and reflection.
 const PUBLIC_SERVICES: &[&str] = &[

@@ -79,7 +79,7 @@ struct Program {
 }
 
 impl Program {
-    async fn serve(database: &str) -> Self {
+    fn serve(database: &str) -> Self {
         let values = TestApp::values(database);
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
         for setting in SETTINGS {
@@ -129,7 +129,7 @@ impl Program {
 #[tokio::test]
 async fn neither_the_database_nor_the_log_holds_a_token() {
     let app = TestApp::spawn().await;
-    let mut program = Program::serve(&app.database).await;
+    let mut program = Program::serve(&app.database);
     let nobody = program.connect().await;
     let acme = nobody.sign_up_tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;

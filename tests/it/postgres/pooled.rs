@@ -86,7 +86,7 @@ async fn many_callers_on_few_connections_see_their_own_tenant() {
             let users = caller.users().list_users(ListUsersRequest::default()).await;
             let users = users.expect("users").into_inner().users;
             let emails: Vec<_> = users.into_iter().map(|user| user.email).collect();
-            assert_eq!(emails, [caller.email.clone()]);
+            assert_eq!(emails, [caller.email.as_str()]);
         }
     });
     futures::future::join_all(calls).await;
