@@ -37,7 +37,7 @@ end $$;
 -- The names of the roles that a user has now, for its access tokens.
 create function role_names(p_tenant uuid, p_user uuid) returns text[]
     language sql stable
-    set search_path = pg_catalog, public
+    set search_path = pg_catalog, public, pg_temp
 return array(
     select distinct r.name
     from role_assignments a
