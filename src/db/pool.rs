@@ -155,7 +155,8 @@ pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
 }
 
 fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
-    check_url(url).map_err(|wanted| anyhow::anyhow!("a Postgres URL can't be read: it {wanted}"))?;
+    check_url(url)
+        .map_err(|wanted| anyhow::anyhow!("a Postgres URL can't be read: it {wanted}"))?;
     let options: PgConnectOptions = url.expose_secret().parse()?;
     Ok(options.application_name("tenantry").disable_statement_logging())
 }

@@ -7,8 +7,9 @@ use crate::harness::{TestApp, refused};
 
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_told_so() {
-    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "300ms")).await;
+    let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
+    let hasty = TestApp::on(&app.database, |values| values.set("REQUEST_TIMEOUT", "300ms")).await;
     let mut owner = app.owner().await;
     let lock = sqlx::raw_sql("begin; lock table users in access exclusive mode");
     lock.execute(&mut owner).await.expect("nobody reads a user now");
@@ -19,7 +20,7 @@ async fn a_call_that_takes_too_long_is_told_so() {
     ] {
         println!("{what}");
         let ask = GetUserRequest { user_id: acme.user_id.clone() };
-        let reply = client.users().get_user(ask).await;
+        let reply = client.on(&hasty.channel).users().get_user(ask).await;
         refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
     sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
