@@ -34,23 +34,32 @@ as $$
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
 
-    -- The locks order this against a password change, a disabling or a
-    -- suspension: either they see the session, or this sees them. Tenant first,
-    -- as all who lock both, or two would wait for each other.
+    -- The lock orders this against a disabling: either that sees the session, or
+    -- this sees that. A suspension ends no sessions, so it needs none.
     perform from users u
         join tenants t on t.tenant_id = u.tenant_id
-        join credentials c on c.tenant_id = u.tenant_id and c.user_id = u.user_id
         where u.tenant_id = p_tenant and u.user_id = p_user
           and u.state = 'active' and t.state = 'active'
-          and c.password_hash = p_verified_hash
-        for share of t, u, c;
+        for share of u;
     if not found then
         return;
     end if;
 
-    update credentials c set password_hash = p_new_hash, updated_at = now()
-    where p_new_hash is not null and c.tenant_id = p_tenant and c.user_id = p_user
-      and c.password_hash = p_verified_hash;
+    -- Likewise against a change of the password. Who is to replace the hash takes
+    -- the stronger lock at once: two that shared it would wait for each other.
+    if p_new_hash is null then
+        perform from credentials c
+        where c.tenant_id = p_tenant and c.user_id = p_user
+          and c.password_hash = p_verified_hash
+        for share;
+    else
+        update credentials c set password_hash = p_new_hash, updated_at = now()
+        where c.tenant_id = p_tenant and c.user_id = p_user
+          and c.password_hash = p_verified_hash;
+    end if;
+    if not found then
+        return;
+    end if;
 
     insert into sessions (
         tenant_id, session_id, user_id, device_name, ip, user_agent,
