@@ -81,11 +81,11 @@ begin
     return null;
 end $$;
 
-create trigger tenants_change after update of state or delete on tenants
+create trigger tenants_change after update of state, slug or delete on tenants
     for each row execute function record_change('tenant', 'tenant_id');
 create trigger users_change after update of state or delete on users
     for each row execute function record_change('user', 'user_id');
-create trigger roles_change after update of level, permissions on roles
+create trigger roles_change after update of name, level, permissions on roles
     for each row execute function record_change('role', 'role_id');
 create trigger role_assignments_change after insert or update or delete on role_assignments
     for each row execute function record_change('assignment', 'user_id');

@@ -22,7 +22,8 @@ begin
         coalesce((
             select jsonb_agg(jsonb_build_object(
                 'assignment_id', a.assignment_id, 'role_id', r.role_id, 'role_name', r.name,
-                'level', r.level, 'permissions', r.permissions, 'scope', a.scope
+                'level', r.level, 'permissions', r.permissions, 'scope', a.scope,
+                'expires_at', extract(epoch from a.expires_at)::bigint
             ) order by r.name, a.assignment_id)
             from role_assignments a
             join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use fred::{clients::Client, interfaces::ClientLike};
+use fred::{
+    clients::{Client, SubscriberClient},
+    interfaces::ClientLike,
+};
 
 use crate::{
     auth::Auth,
-    config::{Config, Passwords, Server},
+    config::{self, Config, Passwords, Server},
     db::Db,
+    feed::{Feed, Follow},
     gate::{Gatekeeper, Policies},
     passwords::Hasher,
-    permissions::{Engine, Permissions},
+    permissions::{Engine, Memory, Permissions},
     redis,
     roles::Roles,
-    sessions::{SessionCache, Sessions},
+    sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
     tenants::Tenants,
     tokens::Keyring,
     users::Users,
@@ -27,11 +31,13 @@ pub struct App {
     /// Postgres.
     pub db: Db,
     redis: Client,
+    subscriber: SubscriberClient,
     keyring: Arc<Keyring>,
     hasher: Hasher,
     passwords: Passwords,
     tokens: crate::config::Lifetimes,
     tenant_registration: bool,
+    memory: config::Memory,
     policies: Policies,
 }
 
@@ -48,30 +54,43 @@ impl App {
         Ok(Self {
             db: Db::connect(&config.database.url, config.database.max_connections)?,
             redis: redis::connect(&config.redis_url)?,
+            subscriber: redis::subscriber(&config.redis_url)?,
             keyring: Arc::new(keyring),
             hasher: Hasher::start(&config.passwords)?,
             passwords: config.passwords,
             tokens: tokens.lifetimes,
             tenant_registration: config.tenant_registration,
+            memory: config.memory,
             policies,
             server: config.server,
         })
     }
 
-    /// Takes the parts into the gate and the services.
+    /// Takes the parts into the gate and the services, and begins to follow the
+    /// change feed.
     #[must_use]
     pub fn into_parts(self) -> Parts {
         let Self { server, db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone());
-        let engine = Engine::new(db.clone());
+        let memory = Arc::new(Memory::new(self.memory.subjects));
+        let tokens = Arc::new(VerifiedTokens::new(self.memory.tokens));
+        let followers: Vec<Arc<dyn Follow>> = vec![memory.clone(), tokens.clone()];
+        let feed = Feed::follow(db.clone(), redis.clone(), &self.subscriber, followers);
+        db.follow(feed.clone());
+        let engine = Engine::new(db.clone(), memory, feed.clone());
+        let authenticator = Authenticator {
+            keyring: keyring.clone(),
+            tokens,
+            feed,
+            engine: engine.clone(),
+            cache: cache.clone(),
+        };
         let min_length = self.passwords.min_length;
         Parts {
             server,
             gatekeeper: Gatekeeper {
                 policies: self.policies,
-                keyring: keyring.clone(),
-                engine: engine.clone(),
-                sessions: cache.clone(),
+                authenticator: authenticator.clone(),
                 db: db.clone(),
             },
             tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
@@ -79,6 +98,7 @@ impl App {
                 db: db.clone(),
                 cache: cache.clone(),
                 engine: engine.clone(),
+                authenticator: authenticator.clone(),
                 keyring: keyring.clone(),
                 hasher: hasher.clone(),
                 lifetimes: self.tokens,
@@ -88,8 +108,8 @@ impl App {
             sessions: Sessions { db: db.clone(), cache: cache.clone() },
             users: Users { db: db.clone(), cache, hasher, min_length },
             roles: Roles { db: db.clone() },
-            permissions: Permissions { engine, keyring },
-            stores: Stores { db, redis },
+            permissions: Permissions { engine, authenticator },
+            stores: Stores { db, redis, subscriber: self.subscriber },
         }
     }
 }
@@ -122,6 +142,7 @@ pub struct Stores {
     /// Postgres.
     pub db: Db,
     redis: Client,
+    subscriber: SubscriberClient,
 }
 
 impl Stores {
@@ -130,5 +151,6 @@ impl Stores {
         self.db.close().await;
         // Redis may be away; there is nothing in it to lose.
         self.redis.quit().await.ok();
+        self.subscriber.quit().await.ok();
     }
 }

@@ -114,5 +114,5 @@ pub async fn record(
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
     let mut tx = db.begin(tenant).await?;
     record(&mut tx, tenant, actor, event).await?;
-    tx.commit().await
+    tx.commit_record().await
 }

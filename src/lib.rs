@@ -24,6 +24,7 @@ pub mod config;
 pub mod db;
 pub mod dev;
 mod error;
+mod feed;
 pub mod gate;
 mod idempotency;
 pub mod ids;

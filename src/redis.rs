@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fred::{
-    clients::Client,
+    clients::{Client, SubscriberClient},
     interfaces::ClientLike,
     types::{
         Builder,
@@ -18,6 +18,15 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The longest pause between attempts to reconnect.
 const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
+
+/// A client for subscriptions, on a connection of its own, that is yet to
+/// connect.
+///
+/// # Errors
+/// When the URL can't be read.
+pub fn subscriber(url: &SecretString) -> anyhow::Result<SubscriberClient> {
+    Ok(builder(url)?.build_subscriber_client()?)
+}
 
 /// Whether a URL can be read; if not, what it should be.
 pub fn check_url(url: &SecretString) -> Result<(), &'static str> {
@@ -35,8 +44,15 @@ fn read(url: &SecretString) -> Result<Config, &'static str> {
 /// # Errors
 /// When the URL can't be read.
 pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
+    let client = builder(url)?.build()?;
+    drop(client.connect());
+    Ok(client)
+}
+
+fn builder(url: &SecretString) -> anyhow::Result<Builder> {
     let config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
-    let client = Builder::from_config(config)
+    let mut builder = Builder::from_config(config);
+    builder
         .with_performance_config(|c| c.default_command_timeout = COMMAND_TIMEOUT)
         .with_connection_config(|c| {
             c.connection_timeout = Duration::from_secs(2);
@@ -44,8 +60,6 @@ pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
             c.max_command_attempts = 1;
             c.unresponsive.max_timeout = Some(Duration::from_secs(2));
         })
-        .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_DELAY_MS, 2))
-        .build()?;
-    drop(client.connect());
-    Ok(client)
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_DELAY_MS, 2));
+    Ok(builder)
 }

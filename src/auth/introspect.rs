@@ -4,9 +4,8 @@ use super::Auth;
 use crate::{
     error::Result,
     gate::{Reach, Reaching},
-    ids::{SessionId, TenantId, UserId},
+    ids::{TenantId, UserId},
     proto::v1::IntrospectTokenResponse,
-    sessions::Lookup,
     tokens::{Claims, TokenKind},
 };
 
@@ -32,26 +31,15 @@ impl Auth {
             return Ok(IntrospectTokenResponse::default());
         };
         let active = match kind {
-            TokenKind::Access => self.session_live(&claims).await?,
+            TokenKind::Access => self.session_live(token).await?,
             TokenKind::Refresh => self.is_newest_refresh(&claims).await?,
         };
         Ok(if active { describe(kind, claims) } else { IntrospectTokenResponse::default() })
     }
 
-    async fn session_live(&self, claims: &Claims) -> Result<bool> {
-        let (tenant, user) = (TenantId(claims.org), UserId(claims.sub));
-        let session = SessionId(claims.sid);
-        let ticket = match self.cache.lookup(tenant, session, user).await {
-            Lookup::Live => return Ok(true),
-            Lookup::Unknown(ticket) => ticket,
-        };
-        let standing = self.engine.standing(tenant, user, Some(session)).await?;
-        let live = standing.is_some_and(|s| s.session_live && s.user_active && s.tenant_active);
-        if live {
-            let ends_in = claims.exp - crate::clock::now().unix_timestamp();
-            self.cache.fill(ticket, ends_in).await;
-        }
-        Ok(live)
+    async fn session_live(&self, token: &str) -> Result<bool> {
+        let found = self.authenticator.authenticate(token).await?;
+        Ok(found.is_some_and(|found| found.standing.is_active()))
     }
 
     async fn is_newest_refresh(&self, claims: &Claims) -> Result<bool> {

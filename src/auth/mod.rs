@@ -11,8 +11,14 @@ mod whoami;
 use std::sync::Arc;
 
 use crate::{
-    config::Lifetimes, db::Db, error::Error, passwords::Hasher, permissions::Engine,
-    proto::v1::ErrorReason, sessions::SessionCache, tokens::Keyring,
+    config::Lifetimes,
+    db::Db,
+    error::Error,
+    passwords::Hasher,
+    permissions::Engine,
+    proto::v1::ErrorReason,
+    sessions::{Authenticator, SessionCache},
+    tokens::Keyring,
 };
 
 /// All that authentication works with.
@@ -23,6 +29,8 @@ pub struct Auth {
     pub cache: SessionCache,
     /// What subjects hold.
     pub engine: Engine,
+    /// Whose a token is.
+    pub authenticator: Authenticator,
     /// Signs and verifies tokens.
     pub keyring: Arc<Keyring>,
     /// Hashes passwords.

@@ -82,6 +82,7 @@ impl Auth {
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");
+            self.db.committed().await;
             self.cache.forget(TenantId(claims.org)).await;
         }
         row.into_unsigned(claims).ok_or_else(token_invalid)

@@ -13,13 +13,12 @@ use crate::{
 impl Auth {
     pub(super) async fn who_am_i(&self, caller: &Caller) -> Result<WhoAmIResponse> {
         let (tenant, user) = (caller.home(), caller.user());
-        let standing = self.engine.standing(tenant, user, None).await?;
-        let standing = standing.ok_or_else(Error::not_found)?;
+        let standing = caller.standing();
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let organisation = tenants::store::get(&mut tx, tenant).await?;
         let mut permissions: Vec<_> =
-            standing.unscoped().flat_map(|grant| grant.permissions.clone()).collect();
+            standing.unscoped().flat_map(|grant| grant.role.get().permissions.iter()).collect();
         permissions.sort_unstable();
         permissions.dedup();
         Ok(WhoAmIResponse {
@@ -27,7 +26,7 @@ impl Auth {
             tenant: Some(organisation.into()),
             session_id: caller.session().to_string(),
             roles: standing.role_names(),
-            permissions,
+            permissions: permissions.into_iter().map(str::to_owned).collect(),
         })
     }
 

@@ -30,6 +30,17 @@ pub struct Config {
     pub passwords: Passwords,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
+    /// What is kept in memory.
+    pub memory: Memory,
+}
+
+/// What is kept in memory, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Subjects with what they hold.
+    pub subjects: usize,
+    /// Access tokens that were verified.
+    pub tokens: usize,
 }
 
 /// Where gRPC is served, and its limits.
@@ -113,6 +124,10 @@ impl Config {
             tokens: Tokens::read(&mut reader),
             passwords: Passwords::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
+            memory: Memory {
+                subjects: size(reader.number("MEMORY_SUBJECTS", 1, 100_000_000)),
+                tokens: size(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
+            },
         };
         // What logging is started with, so that its mistakes are in the list.
         reader.choice("LOG_FORMAT", "json", "human");

@@ -68,6 +68,8 @@ pub const SETTINGS: &[Setting] = &[
         Some("open"),
         "Whether Register may create tenants: open|closed",
     ),
+    setting("MEMORY_SUBJECTS", Some("200000"), "Subjects kept in memory, at most"),
+    setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),

@@ -1,6 +1,9 @@
 //! Connections to Postgres, and the check that they are not too powerful.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,7 +13,7 @@ use sqlx::{
 };
 
 use super::TenantTx;
-use crate::{error::Result, ids::TenantId};
+use crate::{error::Result, feed::Feed, ids::TenantId};
 
 /// The role that the schema's migrations grant the service's rights to.
 const APP_ROLE: &str = "tenantry_app";
@@ -22,6 +25,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
+    /// Set once this process follows the feed.
+    feed: Arc<OnceLock<Feed>>,
 }
 
 impl Db {
@@ -38,7 +43,7 @@ impl Db {
             // connection shows at its first use and is replaced.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, feed: Arc::default() })
     }
 
     /// Refuses a role that row-level security does not bind.
@@ -106,7 +111,25 @@ impl Db {
             pool.begin_with(AssertSqlSafe(statement)).await
         });
         let inner = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        Ok(TenantTx::new(inner))
+        Ok(TenantTx::new(inner, self.clone()))
+    }
+
+    /// From here on, each commit returns once this process's memory has it.
+    pub fn follow(&self, feed: Feed) {
+        self.feed.set(feed).ok();
+    }
+
+    /// After a commit that can alter a decision.
+    pub async fn committed(&self) {
+        if let Some(feed) = self.feed.get() {
+            feed.catch_up().await;
+        }
+    }
+
+    /// Whether the connections were closed for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.pool.is_closed()
     }
 
     /// Closes the connections once they are idle.

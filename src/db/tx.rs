@@ -2,17 +2,19 @@
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
+use super::Db;
 use crate::{error::Result, ids::TenantId};
 
 /// A transaction whose tenant is set: row-level security shows it that
 /// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back.
 pub struct TenantTx {
     inner: Transaction<'static, Postgres>,
+    db: Db,
 }
 
 impl TenantTx {
-    pub(super) fn new(inner: Transaction<'static, Postgres>) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: Transaction<'static, Postgres>, db: Db) -> Self {
+        Self { inner, db }
     }
 
     /// The connection, for a statement.
@@ -32,11 +34,22 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Makes it all durable.
+    /// Makes it all durable, and seen by whatever this process decides from here
+    /// on.
     ///
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
     pub async fn commit(self) -> Result<()> {
+        self.inner.commit().await?;
+        self.db.committed().await;
+        Ok(())
+    }
+
+    /// Makes a record durable that no decision depends on.
+    ///
+    /// # Errors
+    /// When Postgres is away; then it may or may not be committed.
+    pub async fn commit_record(self) -> Result<()> {
         Ok(self.inner.commit().await?)
     }
 }

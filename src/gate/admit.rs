@@ -1,8 +1,6 @@
 //! The order in which a call is admitted. One function, top to bottom:
 //! size, policy, tenant metadata, token, session, tenant, permission.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, Request};
 
 use super::{
@@ -14,12 +12,10 @@ use crate::{
     audit::{self, Actor, Event, Origin},
     db::Db,
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
-    permissions::{Engine, Standing},
+    permissions::UserStanding,
     proto::v1::ErrorReason,
-    sessions::SessionCache,
+    sessions::{Authenticated, Authenticator},
     tenants,
-    tokens::{Claims, Keyring, TokenKind},
 };
 
 /// What the platform's staff must hold to work in other tenants.
@@ -29,12 +25,8 @@ const ACT_ACROSS: &str = "tenant:act";
 pub struct Gatekeeper {
     /// Who may call what.
     pub policies: Policies,
-    /// Verifies tokens.
-    pub keyring: Arc<Keyring>,
-    /// Knows what subjects hold.
-    pub engine: Engine,
-    /// Knows which sessions are live.
-    pub sessions: SessionCache,
+    /// Knows whose a token is.
+    pub authenticator: Authenticator,
     /// Finds tenants.
     pub db: Db,
 }
@@ -57,8 +49,7 @@ impl Gatekeeper {
             return Ok(());
         }
 
-        let claims = self.verify(request.headers())?;
-        let mut caller = self.identify(&claims, named.as_deref(), access, origin).await?;
+        let mut caller = self.identify(request.headers(), origin).await?;
         if let Some(named) = named {
             self.enter(&mut caller, named, request.uri().path()).await?;
         }
@@ -67,7 +58,7 @@ impl Gatekeeper {
                 request.extensions_mut().insert(caller);
             }
             Access::Permission { permissions, self_allowed, platform_only } => {
-                let holds = holds_all(&caller, permissions, *platform_only)?;
+                let holds = holds_all(&caller, permissions, *platform_only);
                 let own = Reach::Own(caller.user());
                 match (self_allowed, holds) {
                     (false, true) => {
@@ -92,60 +83,25 @@ impl Gatekeeper {
         Ok(found.map_or(NamedTenant::Unknown, NamedTenant::Known))
     }
 
-    fn verify(&self, headers: &HeaderMap) -> Result<Claims> {
-        let token = metadata::bearer(headers)?;
-        self.keyring.verify(TokenKind::Access, token).ok_or_else(metadata::token_invalid)
-    }
-
-    /// The token's subject, its session live and its tenant active.
-    ///
-    /// A method that demands no permission needs no standing: the session cache
-    /// answers. Where Postgres is asked for the standing anyway, the session
-    /// comes with it.
-    async fn identify(
-        &self,
-        claims: &Claims,
-        named: Option<&str>,
-        access: &Access,
-        origin: Origin,
-    ) -> Result<Caller> {
-        let mut caller = Caller {
-            tenant: TenantId(claims.org),
-            home: TenantId(claims.org),
-            user: UserId(claims.sub),
-            session: SessionId(claims.sid),
-            is_platform: false,
-            standing: None,
-            origin,
-        };
-        let names_another = named.is_some_and(|named| named != caller.home.to_string());
-        if *access == Access::Authenticated && !names_another {
-            let (tenant, user, session) = (caller.home, caller.user, caller.session);
-            let ends_in = claims.exp - crate::clock::now().unix_timestamp();
-            let lookup = self.sessions.lookup(tenant, session, user).await;
-            if let crate::sessions::Lookup::Unknown(ticket) = lookup {
-                self.live_standing(&caller).await?;
-                self.sessions.fill(ticket, ends_in).await;
-            }
-            return Ok(caller);
-        }
-        let standing = self.live_standing(&caller).await?;
-        caller.is_platform = standing.is_platform;
-        caller.standing = Some(Arc::new(standing));
-        Ok(caller)
-    }
-
-    async fn live_standing(&self, caller: &Caller) -> Result<Standing> {
-        let session = Some(caller.session);
-        let standing = self.engine.standing(caller.home, caller.user, session).await?;
-        let Some(standing) = standing else { return Err(metadata::token_invalid()) };
-        if !standing.session_live || !standing.user_active {
+    /// The token's subject, its user and tenant active.
+    async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
+        let jwt = metadata::bearer(headers)?;
+        let found = self.authenticator.authenticate(jwt).await?;
+        let Authenticated { token, standing } = found.ok_or_else(metadata::token_invalid)?;
+        if standing.user != UserStanding::Active {
             return Err(metadata::token_invalid());
         }
-        if !standing.tenant_active {
+        if !standing.tenant.get().active {
             return Err(Error::refused(ErrorReason::TenantSuspended, "the tenant is suspended"));
         }
-        Ok(standing)
+        Ok(Caller {
+            tenant: token.tenant,
+            home: token.tenant,
+            user: token.user,
+            session: token.session,
+            standing,
+            origin,
+        })
     }
 
     /// Works in the tenant that the metadata names, where it is not the
@@ -154,11 +110,11 @@ impl Gatekeeper {
         if named == caller.home.to_string() {
             return Ok(());
         }
-        let standing = caller.standing()?.clone();
-        if named == standing.tenant_slug {
+        let standing = &caller.standing;
+        if named == standing.tenant.get().slug {
             return Ok(());
         }
-        if !caller.is_platform || !standing.holds(ACT_ACROSS) {
+        if !caller.is_platform() || !standing.holds(ACT_ACROSS) {
             return Err(Error::refused(
                 ErrorReason::TenantMismatch,
                 "the tenant metadata is not the token's tenant",
@@ -174,9 +130,9 @@ impl Gatekeeper {
     }
 }
 
-fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> Result<bool> {
-    let standing = caller.standing()?;
-    Ok((caller.is_platform || !platform_only) && permissions.iter().all(|p| standing.holds(p)))
+fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bool {
+    (caller.is_platform() || !platform_only)
+        && permissions.iter().all(|permission| caller.standing.holds(permission))
 }
 
 fn permission_missing(permissions: &[String]) -> Error {

@@ -57,8 +57,7 @@ pub struct Caller {
     pub(super) home: TenantId,
     pub(super) user: UserId,
     pub(super) session: SessionId,
-    pub(super) is_platform: bool,
-    pub(super) standing: Option<Arc<Standing>>,
+    pub(super) standing: Arc<Standing>,
     pub(super) origin: Origin,
 }
 
@@ -91,16 +90,13 @@ impl Caller {
     /// Whether the caller is of the platform tenant.
     #[must_use]
     pub fn is_platform(&self) -> bool {
-        self.is_platform
+        self.standing.tenant.get().is_platform
     }
 
     /// What the caller holds in its own tenant.
-    ///
-    /// # Errors
-    /// INTERNAL on a method whose policy demands no permission, where it is not
-    /// read.
-    pub fn standing(&self) -> Result<&Arc<Standing>> {
-        self.standing.as_ref().ok_or_else(|| Error::defect("the caller's standing was not read"))
+    #[must_use]
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// The caller as an audit event's actor.

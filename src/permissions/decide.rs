@@ -1,6 +1,7 @@
-//! The decision itself: pure, so that it can be tested against a model.
+//! The decision itself: pure but for the time, so that it can be tested against
+//! a model.
 
-use super::{Permission, Scope, Standing, scope};
+use super::{Permission, Scope, Standing, UserStanding, scope};
 use crate::proto::v1::DecisionReason;
 
 /// Decides whether a subject may do this within the request's scope. `None`
@@ -11,17 +12,19 @@ pub fn decide(
     wanted: &Permission<'_>,
     requested: &Scope,
 ) -> DecisionReason {
-    let Some(standing) = standing.filter(|s| s.tenant_active && s.user_known) else {
+    let Some(standing) = standing.filter(|s| s.tenant.get().active) else {
         return DecisionReason::NotGranted;
     };
-    if !standing.user_active {
-        return DecisionReason::SubjectDisabled;
+    match standing.user {
+        UserStanding::Unknown => return DecisionReason::NotGranted,
+        UserStanding::Disabled => return DecisionReason::SubjectDisabled,
+        UserStanding::Active => {}
     }
-    let mut permitting = standing.grants.iter().filter(|grant| grant.permits(wanted)).peekable();
+    let mut permitting = standing.grants().filter(|grant| grant.permits(wanted)).peekable();
     if permitting.peek().is_none() {
         return DecisionReason::NotGranted;
     }
-    if permitting.any(|grant| scope::applies(grant.scope.as_ref(), requested)) {
+    if permitting.any(|grant| scope::applies(grant.scope.as_deref(), requested)) {
         DecisionReason::Granted
     } else {
         DecisionReason::ScopeMismatch

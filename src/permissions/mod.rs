@@ -3,26 +3,27 @@
 //! [`Engine`] gathers what a subject holds, [`decide`] judges it without any
 //! I/O, `rpc` speaks gRPC.
 
+mod compiled;
 pub mod decide;
 mod engine;
+mod memory;
 pub mod permission;
 mod rpc;
 pub mod scope;
 mod standing;
 
-use std::sync::Arc;
-
-use crate::tokens::Keyring;
+use crate::sessions::Authenticator;
 
 pub use engine::Engine;
+pub use memory::Memory;
 pub use permission::Permission;
 pub use scope::Scope;
-pub use standing::{Grant, Standing};
+pub use standing::{Standing, UserStanding};
 
 /// Decides over gRPC.
 pub struct Permissions {
     /// Knows what subjects hold.
     pub engine: Engine,
-    /// Verifies the access tokens that stand for subjects.
-    pub keyring: Arc<Keyring>,
+    /// Knows whose the access tokens are that stand for subjects.
+    pub authenticator: Authenticator,
 }

@@ -8,6 +8,7 @@ const MAX: usize = 200;
 /// A permission that is well-formed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permission<'a> {
+    text: &'a str,
     resource: &'a str,
     action: &'a str,
 }
@@ -17,7 +18,7 @@ impl<'a> Permission<'a> {
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (resource, action) = text.split_once(':').filter(|_| text.len() <= MAX)?;
-        (is_part(resource) && is_part(action)).then_some(Self { resource, action })
+        (is_part(resource) && is_part(action)).then_some(Self { text, resource, action })
     }
 
     /// Reads a permission that a Check may ask for.
@@ -28,6 +29,24 @@ impl<'a> Permission<'a> {
         Self::parse(text)
             .filter(|p| p.resource != "*" && p.action != "*")
             .ok_or_else(|| Error::field(field, "must be resource:action, each of [a-z0-9_.-]+"))
+    }
+
+    /// The whole.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn resource(&self) -> &'a str {
+        self.resource
+    }
+
+    /// What is done with it.
+    #[must_use]
+    pub fn action(&self) -> &'a str {
+        self.action
     }
 
     /// Whether holding this one means holding `wanted`, itself perhaps with

@@ -1,6 +1,9 @@
 //! PermissionService over gRPC.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -8,19 +11,18 @@ use uuid::Uuid;
 use super::{Permission, Permissions, Scope, Standing, decide::decide, scope};
 use crate::{
     error::{Error, Result},
-    gate::{self, Caller, Reaching},
-    ids::{SessionId, TenantId, UserId},
+    gate::{self, Reaching},
+    ids::UserId,
     json,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult,
-        CheckRequest, CheckResponse, DecisionReason, ListPermissionsRequest,
+        CheckRequest, CheckResponse, Consistency, DecisionReason, ListPermissionsRequest,
         ListPermissionsResponse, PermissionGrant, permission_service_server::PermissionService,
     },
-    tokens::TokenKind,
 };
 
 /// What subjects of one tenant hold, each read once in a call.
-type Read = HashMap<UserId, Option<Standing>>;
+type Standings = HashMap<UserId, Option<Arc<Standing>>>;
 
 #[tonic::async_trait]
 impl PermissionService for Permissions {
@@ -40,10 +42,12 @@ impl PermissionService for Permissions {
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let reaching = gate::reaching(&request)?;
-        let mut read = Read::new();
-        let mut results = Vec::new();
-        for item in request.into_inner().items {
-            results.push(self.check_item(&reaching, item, &mut read).await?);
+        let message = request.into_inner();
+        let consistency = message.consistency();
+        let mut read = Standings::new();
+        let mut results = Vec::with_capacity(message.items.len());
+        for item in message.items {
+            results.push(self.check_item(&reaching, item, consistency, &mut read).await?);
         }
         let decision_id = log_decision(results.len());
         Ok(Response::new(BatchCheckResponse { results, decision_id }))
@@ -56,8 +60,9 @@ impl PermissionService for Permissions {
         let reaching = gate::reaching(&request)?;
         let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
         let (caller, user) = reaching.acting_for(named)?;
-        let standing = self.engine.standing(caller.tenant(), user, None).await?;
-        let permissions = standing.filter(|s| s.user_active).map_or_else(Vec::new, |s| list(&s));
+        let standing =
+            self.engine.standing(caller.tenant(), user, Consistency::MinimizeLatency).await?;
+        let permissions = standing.filter(|s| s.is_active()).map_or_else(Vec::new, |s| list(&s));
         Ok(Response::new(ListPermissionsResponse { permissions }))
     }
 }
@@ -73,13 +78,16 @@ impl Permissions {
         let named = UserId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
             let (caller, user) = reaching.acting_for(named)?;
-            let standing = self.standing_of(caller, user).await?;
-            return Ok(decide(standing.as_ref(), &permission, &requested));
+            let consistency = request.consistency();
+            let standing = self.engine.standing(caller.tenant(), user, consistency).await?;
+            return Ok(decide(standing.as_deref(), &permission, &requested));
         }
         if named.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
-        self.check_token(reaching, &request.access_token, &permission, &requested).await
+        let consistency = request.consistency();
+        self.check_token(reaching, &request.access_token, &permission, &requested, consistency)
+            .await
     }
 
     /// Decides for the subject of a token, which must be in force: one of
@@ -90,20 +98,22 @@ impl Permissions {
         token: &str,
         permission: &Permission<'_>,
         requested: &Scope,
+        consistency: Consistency,
     ) -> Result<DecisionReason> {
         let (caller, _) = reaching.within();
-        let claims = self
-            .keyring
-            .verify(TokenKind::Access, token)
-            .filter(|claims| TenantId(claims.org) == caller.tenant());
-        let Some(claims) = claims else { return Ok(DecisionReason::TokenInvalid) };
-        let (caller, user) = reaching.acting_for(Some(UserId(claims.sub)))?;
-        let session = Some(SessionId(claims.sid));
-        let standing = self.engine.standing(caller.tenant(), user, session).await?;
-        if !standing.as_ref().is_some_and(|s| s.session_live) {
-            return Ok(DecisionReason::TokenInvalid);
+        let found = self.authenticator.authenticate(token).await?;
+        let found = found.filter(|found| found.token.tenant == caller.tenant());
+        let Some(found) = found else { return Ok(DecisionReason::TokenInvalid) };
+        let (caller, user) = reaching.acting_for(Some(found.token.user))?;
+        if consistency != Consistency::FullyConsistent {
+            return Ok(decide(Some(&found.standing), permission, requested));
         }
-        Ok(decide(standing.as_ref(), permission, requested))
+        let session = Some(found.token.session);
+        let read = self.engine.read(caller.tenant(), user, session).await?;
+        Ok(match read.filter(|read| read.session_live) {
+            Some(read) => decide(Some(&read.standing), permission, requested),
+            None => DecisionReason::TokenInvalid,
+        })
     }
 
     /// Answers one question of a batch. What is wrong with the question is its
@@ -112,10 +122,11 @@ impl Permissions {
         &self,
         reaching: &Reaching,
         item: BatchCheckItem,
-        read: &mut Read,
+        consistency: Consistency,
+        read: &mut Standings,
     ) -> Result<BatchCheckResult> {
         let correlation_id = item.correlation_id.clone();
-        match self.decide_item(reaching, &item, read).await {
+        match self.decide_item(reaching, &item, consistency, read).await {
             Ok(reason) => Ok(BatchCheckResult {
                 correlation_id,
                 allowed: reason == DecisionReason::Granted,
@@ -141,43 +152,35 @@ impl Permissions {
         &self,
         reaching: &Reaching,
         item: &BatchCheckItem,
-        read: &mut Read,
+        consistency: Consistency,
+        read: &mut Standings,
     ) -> Result<DecisionReason> {
         let permission = Permission::concrete("permission", &item.permission)?;
         let requested = scope::requested(item.scope.as_ref())?;
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &item.user_id)?)?;
-        if let std::collections::hash_map::Entry::Vacant(e) = read.entry(user) {
-            let standing = self.standing_of(caller, user).await?;
-            e.insert(standing);
+        if let Entry::Vacant(entry) = read.entry(user) {
+            entry.insert(self.engine.standing(caller.tenant(), user, consistency).await?);
         }
-        let standing = read.get(&user).and_then(Option::as_ref);
+        let standing = read.get(&user).and_then(Option::as_deref);
         Ok(decide(standing, &permission, &requested))
-    }
-
-    /// A subject's standing; the caller's own was just read by the gate.
-    async fn standing_of(&self, caller: &Caller, user: UserId) -> Result<Option<Standing>> {
-        if user == caller.user() && caller.tenant() == caller.home() {
-            return Ok(Some(caller.standing()?.as_ref().clone()));
-        }
-        self.engine.standing(caller.tenant(), user, None).await
     }
 }
 
 fn list(standing: &Standing) -> Vec<PermissionGrant> {
-    let mut grants: Vec<_> = standing
-        .grants
-        .iter()
+    let mut permissions: Vec<_> = standing
+        .grants()
         .flat_map(|grant| {
-            grant.permissions.iter().map(|permission| PermissionGrant {
-                permission: permission.clone(),
-                scope: grant.scope.as_ref().map(json::to_struct),
-                role_name: grant.role_name.clone(),
+            let role = grant.role.get();
+            role.permissions.iter().map(|permission| PermissionGrant {
+                permission: permission.to_owned(),
+                scope: grant.scope.as_deref().map(json::to_struct),
+                role_name: role.name.clone(),
             })
         })
         .collect();
-    grants.sort_by(|a, b| (&a.permission, &a.role_name).cmp(&(&b.permission, &b.role_name)));
-    grants
+    permissions.sort_by(|a, b| (&a.permission, &a.role_name).cmp(&(&b.permission, &b.role_name)));
+    permissions
 }
 
 /// Names a decision, in the log as in the answer.

@@ -1,65 +1,109 @@
 //! What a subject holds.
 
-use serde::Deserialize;
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use super::{Permission, Scope};
-use crate::proto::v1::RoleLevel;
+use super::{
+    Permission, Scope,
+    compiled::{PermissionSet, Shared},
+};
+use crate::{clock, proto::v1::RoleLevel};
 
-/// All that a decision about a subject depends on.
+/// All that a decision about a subject depends on. Its parts that others share
+/// are shared in memory too.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, read at once")]
 pub struct Standing {
-    /// The tenant's slug.
-    pub tenant_slug: String,
-    /// Whether the tenant is not suspended.
-    pub tenant_active: bool,
-    /// Whether the tenant is the platform.
-    pub is_platform: bool,
-    /// Whether the tenant has the user.
-    pub user_known: bool,
-    /// Whether the user is there and not disabled.
-    pub user_active: bool,
-    /// Whether the session that was asked about is the user's and live; false
-    /// when none was asked about.
-    pub session_live: bool,
-    /// The roles that the subject has now.
-    pub grants: Vec<Grant>,
+    /// The subject's tenant.
+    pub tenant: Arc<Shared<Tenant>>,
+    /// Whether the tenant has the user, and it may act.
+    pub user: UserStanding,
+    /// The roles that the subject has; those that have ended don't count.
+    pub grants: Box<[Grant]>,
 }
 
-/// A role that a subject has, and where it applies.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Grant {
-    /// The assignment.
-    pub assignment_id: Uuid,
+/// What decisions need to know of a tenant.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The slug.
+    pub slug: String,
+    /// Whether it is not suspended.
+    pub active: bool,
+    /// Whether it is the platform.
+    pub is_platform: bool,
+}
+
+/// What decisions need to know of a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UserStanding {
+    /// The tenant has no such user.
+    Unknown,
+    /// The user is disabled.
+    Disabled,
+    /// The user may act.
+    Active,
+}
+
+/// What decisions need to know of a role.
+#[derive(Debug)]
+pub struct Role {
     /// The role.
-    pub role_id: Uuid,
-    /// The role's name.
-    pub role_name: String,
-    /// The role's level.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its level.
     pub level: i32,
     /// What it permits.
-    pub permissions: Vec<String>,
+    pub permissions: PermissionSet,
+}
+
+/// A role that a subject has, and where and how long it applies.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The role.
+    pub role: Arc<Shared<Role>>,
     /// Where it applies; everywhere when `None`.
-    pub scope: Option<Scope>,
+    pub scope: Option<Box<Scope>>,
+    /// When it ends, in seconds since 1970; never when `None`.
+    pub expires_at: Option<i64>,
 }
 
 impl Grant {
     /// Whether the role permits this, wherever it applies.
     #[must_use]
     pub fn permits(&self, wanted: &Permission<'_>) -> bool {
-        self.permissions
-            .iter()
-            .filter_map(|held| Permission::parse(held))
-            .any(|held| held.covers(wanted))
+        self.role.get().permissions.covers(wanted)
+    }
+
+    /// Whether it has not ended. It takes no writer for it to end.
+    #[must_use]
+    pub fn in_force(&self) -> bool {
+        self.expires_at.is_none_or(|end| end > clock::now().unix_timestamp())
     }
 }
 
 impl Standing {
+    /// Whether the user and its tenant may act at all.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.user == UserStanding::Active && self.tenant.get().active
+    }
+
+    /// Whether a part that it shares with others has changed since.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.tenant.is_stale() || self.grants.iter().any(|grant| grant.role.is_stale())
+    }
+
+    /// The grants that have not ended.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.iter().filter(|grant| grant.in_force())
+    }
+
     /// The grants that apply everywhere. Only those count for what a subject
     /// may grant, and for methods' policies.
     pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
-        self.grants.iter().filter(|grant| grant.scope.is_none())
+        self.grants().filter(|grant| grant.scope.is_none())
     }
 
     /// Whether the subject holds a permission everywhere; `text` may have
@@ -73,19 +117,19 @@ impl Standing {
     /// The highest level of the subject's roles, 0 without any.
     #[must_use]
     pub fn level(&self) -> i32 {
-        self.unscoped().map(|grant| grant.level).max().unwrap_or_default()
+        self.unscoped().map(|grant| grant.role.get().level).max().unwrap_or_default()
     }
 
     /// Whether the subject is of the platform's staff at its highest level.
     #[must_use]
     pub fn is_platform_admin(&self) -> bool {
-        self.is_platform && self.level() >= RoleLevel::PlatformAdmin as i32
+        self.tenant.get().is_platform && self.level() >= RoleLevel::PlatformAdmin as i32
     }
 
     /// The names of the subject's roles, sorted, each once.
     #[must_use]
     pub fn role_names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.grants.iter().map(|g| g.role_name.clone()).collect();
+        let mut names: Vec<_> = self.grants().map(|g| g.role.get().name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names

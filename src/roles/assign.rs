@@ -50,7 +50,7 @@ impl Roles {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        let row = assign(&mut tx, tenant, caller.standing()?, wanted).await?;
+        let row = assign(&mut tx, tenant, caller.standing(), wanted).await?;
         let response = AssignRoleResponse { role_assignment: Some(row.into()) };
         idempotency::remember(&mut tx, &key, &response).await?;
         let event = Event::new("role_assigned").target(user.0);

@@ -21,7 +21,7 @@ impl Roles {
         caller: &Caller,
         message: CreateRoleRequest,
     ) -> Result<CreateRoleResponse> {
-        let (tenant, standing) = (caller.tenant(), caller.standing()?);
+        let (tenant, standing) = (caller.tenant(), caller.standing());
         let key = Key {
             tenant,
             actor: Some(caller.user()),
@@ -62,7 +62,7 @@ impl Roles {
         caller: &Caller,
         message: UpdateRoleRequest,
     ) -> Result<RoleRow> {
-        let (tenant, standing) = (caller.tenant(), caller.standing()?);
+        let (tenant, standing) = (caller.tenant(), caller.standing());
         let role = RoleId::parse("role_id", &message.role_id)?;
         let fields = ["name", "level", "permissions"];
         let mask = Mask::read(message.update_mask.as_ref(), &fields)?;

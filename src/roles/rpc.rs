@@ -88,7 +88,7 @@ impl RoleService for Roles {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, role).await?;
-        guard::may_change(caller.standing()?, &row)?;
+        guard::may_change(caller.standing(), &row)?;
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
         finish(tx, &caller, Event::new("role_deleted").target(role.0)).await?;
@@ -113,7 +113,7 @@ impl RoleService for Roles {
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
         let scope = scope::assigned(message.scope.as_ref())?;
-        let (tenant, standing) = (caller.tenant(), caller.standing()?);
+        let (tenant, standing) = (caller.tenant(), caller.standing());
         let mut tx = self.db.begin(tenant).await?;
         assign::unassign(&mut tx, tenant, standing, user, role, scope.as_ref()).await?;
         let event = Event::new("role_unassigned").target(user.0);

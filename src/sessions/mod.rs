@@ -1,13 +1,17 @@
 //! Sessions: what a sign-in opens, and what its tokens live and die with.
 
+mod authenticator;
 mod cache;
 pub mod open;
 mod rpc;
 pub mod store;
+mod verified;
 
 use crate::db::Db;
 
+pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};
+pub use verified::{Verified, VerifiedTokens};
 
 /// Shows and ends sessions over gRPC.
 pub struct Sessions {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How far the clocks of a token's maker and reader may be apart, in seconds.
-const LEEWAY: u64 = 30;
+pub const LEEWAY_SECONDS: i64 = 30;
 
 /// How long the token counts that a new keyring is tried out with.
 const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
@@ -180,7 +180,7 @@ impl Keyring {
         let claims: Claims =
             jsonwebtoken::decode(token, &key.decoding, &key.validation).ok()?.claims;
         // The library checks `exp` and `nbf`.
-        let latest = clock::now().unix_timestamp() + LEEWAY.cast_signed();
+        let latest = clock::now().unix_timestamp() + LEEWAY_SECONDS;
         (claims.iat <= latest).then_some(claims)
     }
 
@@ -239,7 +239,7 @@ impl Key {
             .with_context(|| format!("{} can't be used", private.display()))?;
 
         let mut validation = Validation::new(Algorithm::RS256);
-        validation.leeway = LEEWAY;
+        validation.leeway = LEEWAY_SECONDS.unsigned_abs();
         validation.validate_nbf = true;
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[&audience]);

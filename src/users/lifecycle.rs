@@ -28,7 +28,7 @@ impl Users {
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
-        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
+        guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         if row.state == store::state_text(state) {
             return Ok(row);
         }
@@ -52,7 +52,7 @@ impl Users {
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let row = store::lock(&mut tx, tenant, user).await?;
         check_etag(etag, row.version)?;
-        guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
+        guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         store::delete(&mut tx, tenant, user).await?;
         let event = Event::new("user_deleted").target(user.0);
         self.finish(tx, caller, admins, event).await

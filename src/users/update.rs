@@ -38,7 +38,7 @@ impl Users {
         let mut row = store::lock(&mut tx, tenant, user).await?;
         check_etag(&message.etag, row.version)?;
         if user != caller.user() {
-            guard::user_within_level(&mut tx, tenant, caller.standing()?, user).await?;
+            guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         }
         if let Some(display_name) = display_name {
             row.display_name = display_name;

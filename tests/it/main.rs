@@ -10,6 +10,7 @@ mod auth;
 mod bad_input;
 mod commands;
 mod dev;
+mod feed;
 mod harness;
 mod permissions;
 mod policy_coverage;

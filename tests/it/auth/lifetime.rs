@@ -43,7 +43,9 @@ async fn refreshing_does_not_prolong_a_session() {
     let over = "update sessions set expires_at = now() - interval '1 second'";
     sqlx::query(over).execute(&mut owner).await.expect("over");
     is_refused(&acme, &tokens.refresh_token).await;
-    let caller = acme.with_token(&tokens.access_token);
+    // Its access token is not of longer life; a server that has not met it asks.
+    let other = TestApp::on(&app.database, |_| {}).await;
+    let caller = acme.with_token(&tokens.access_token).on(&other.channel);
     let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(listed.expect_err("over").code(), tonic::Code::Unauthenticated);
 }

@@ -9,7 +9,7 @@ use crate::harness::Cluster;
 const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations"];
 
 /// Policies that look across tenants, for the role that owns the lookups.
-const ACROSS: &[&str] = &["tenants_of_lookup", "users_of_lookup"];
+const ACROSS: &[&str] = &["changes_of_lookup", "tenants_of_lookup", "users_of_lookup"];
 
 const FAULTS: &str = "
 with tables as (
@@ -79,6 +79,7 @@ async fn lookup_faults(app: &PgPool) -> Vec<&'static str> {
     for (call, fault) in [
         ("select count(*) from find_tenant('acme')", "no tenant by slug"),
         ("select count(*) from find_tenant_by_email('ada@acme.test')", "no tenant by email"),
+        ("select count(distinct tenant_id) from read_changes(0)", "no changes"),
     ] {
         let found: i64 = sqlx::query_scalar(call).fetch_one(app).await.expect("an answer");
         if found != 1 {
@@ -93,6 +94,7 @@ async fn add_acme(owner: &mut PgConnection) {
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
         "insert into users (tenant_id, user_id, email, email_key)
          select tenant_id, gen_random_uuid(), 'ada@acme.test', 'ada@acme.test' from tenants",
+        "update users set state = 'disabled'",
     ] {
         sqlx::query(statement).execute(&mut *owner).await.expect("a row");
     }

@@ -149,6 +149,14 @@ async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
     let mut owner = app.owner().await;
     redis(&format!("DEL {}", session_key(&victim))).await;
 
+    // Its connection to Redis works: a sign-in fills the cache.
+    let fills = || async {
+        let probe = acme.on(&hanging.channel).login("acme", &acme.email, PASSWORD).await;
+        redis(&format!("EXISTS {}", session_key(&probe))).await.contains(":1")
+    };
+    until(10, fills).await;
+    // Redis is asked about sessions of subjects that are in memory.
+    acme.on(&hanging.channel).may(&victim.user_id, "doc:read").await;
     // Only a fill names the user.
     nearby.when_sent(&victim.user_id, Then::Hold);
     let victim = victim.on(&hanging.channel);
@@ -168,6 +176,8 @@ async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
         .expect("waited");
     nearby.pass();
     is_signed_out(&victim).await;
+    acme.may(&victim.user_id, "doc:read").await;
+    is_signed_out(&victim.on(&app.channel)).await;
 }
 
 #[tokio::test]

@@ -144,8 +144,8 @@ async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
         end.refuses(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.refuses(who_am_i(victim).await);
         let there = victim.on(&twin.channel);
-        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.is_seen_by(&there).await;
+        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
     }
 }
 
@@ -166,8 +166,8 @@ async fn without_redis_here_a_session_still_ends_within_a_second_there() {
         end.happen(&cast, &app.channel).await;
         let there = cast.victim.on(&twin.channel);
         end.refuses(who_am_i(&cast.victim).await);
-        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.is_seen_by(&there).await;
+        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
         proxy.pass();
     }
 }

@@ -1,0 +1,115 @@
+//! Permissions in the form that is asked thousands of times a second.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use super::Permission;
+
+/// What a role permits: constant-time look-ups, whatever its size.
+#[derive(Debug, Default)]
+pub struct PermissionSet {
+    /// Sorted, as it is kept.
+    listed: Box<[Box<str>]>,
+    /// `resource:action`
+    exact: HashSet<Box<str>>,
+    /// The resources of `resource:*`.
+    any_action: HashSet<Box<str>>,
+    /// The actions of `*:action`.
+    any_resource: HashSet<Box<str>>,
+    /// `*:*`
+    everything: bool,
+}
+
+impl PermissionSet {
+    /// Compiles a role's permissions; a malformed one permits nothing.
+    #[must_use]
+    pub fn compile(permissions: Vec<String>) -> Self {
+        let mut set = Self::default();
+        for text in &permissions {
+            let Some(permission) = Permission::parse(text) else { continue };
+            match (permission.resource(), permission.action()) {
+                ("*", "*") => set.everything = true,
+                ("*", action) => _ = set.any_resource.insert(action.into()),
+                (resource, "*") => _ = set.any_action.insert(resource.into()),
+                _ => _ = set.exact.insert(text.as_str().into()),
+            }
+        }
+        set.listed = permissions.into_iter().map(String::into_boxed_str).collect();
+        set
+    }
+
+    /// Whether holding this set means holding `wanted`, itself perhaps with
+    /// wildcards. Nothing is allocated.
+    #[must_use]
+    pub fn covers(&self, wanted: &Permission<'_>) -> bool {
+        self.everything
+            || self.exact.contains(wanted.text())
+            || self.any_action.contains(wanted.resource())
+            || self.any_resource.contains(wanted.action())
+    }
+
+    /// The permissions as the role lists them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.listed.iter().map(AsRef::as_ref)
+    }
+}
+
+/// Something that many standings share and one change makes stale for all of
+/// them at once: a change costs the same however many hold it.
+#[derive(Debug)]
+pub struct Shared<T> {
+    value: T,
+    stale: AtomicBool,
+}
+
+impl<T> Shared<T> {
+    /// A value that is as it was read.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self { value, stale: AtomicBool::new(false) }
+    }
+
+    /// The value, as it was read.
+    #[must_use]
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// Whether it has changed since it was read.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Says that it has changed.
+    pub fn make_stale(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_covers_what_one_of_its_permissions_covers() {
+        let parts = ["a", "b", "c.d", "*"];
+        let all: Vec<String> =
+            parts.iter().flat_map(|r| parts.iter().map(move |a| format!("{r}:{a}"))).collect();
+        // Every pair of held permissions against every wanted one.
+        for first in &all {
+            for second in &all {
+                let set = PermissionSet::compile(vec![first.clone(), second.clone()]);
+                for wanted in &all {
+                    let wanted = Permission::parse(wanted).expect("wanted");
+                    let model = [first, second]
+                        .iter()
+                        .any(|held| Permission::parse(held).expect("held").covers(&wanted));
+                    assert_eq!(set.covers(&wanted), model, "{first} {second} {wanted:?}");
+                }
+            }
+        }
+    }
+}

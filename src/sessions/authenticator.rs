@@ -1,0 +1,86 @@
+//! Whose token this is, and whether it is in force.
+
+use std::sync::Arc;
+
+use super::{Lookup, SessionCache, Verified, VerifiedTokens};
+use crate::{
+    clock,
+    error::Result,
+    feed::Feed,
+    permissions::{Engine, Standing},
+    proto::v1::Consistency,
+    tokens::{Keyring, TokenKind},
+};
+
+/// Authenticates access tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator {
+    /// Verifies signatures.
+    pub keyring: Arc<Keyring>,
+    /// Remembers tokens.
+    pub tokens: Arc<VerifiedTokens>,
+    /// Says whether memory may answer.
+    pub feed: Feed,
+    /// Knows what subjects hold.
+    pub engine: Engine,
+    /// Knows which sessions are live.
+    pub cache: SessionCache,
+}
+
+/// A token in force, and its subject.
+pub struct Authenticated {
+    /// The token, its session live.
+    pub token: Arc<Verified>,
+    /// What its subject holds. The user or the tenant may have been disabled
+    /// since the sign-in.
+    pub standing: Arc<Standing>,
+}
+
+impl Authenticator {
+    /// Authenticates an access token; `None` for one that is not in force,
+    /// whatever is wrong with it.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when memory may not answer and Postgres is away.
+    pub async fn authenticate(&self, jwt: &str) -> Result<Option<Authenticated>> {
+        let known = if self.feed.is_fresh() { self.tokens.get(jwt) } else { None };
+        let Some(token) = known else { return self.verify(jwt).await };
+        let standing =
+            self.engine.standing(token.tenant, token.user, Consistency::MinimizeLatency).await?;
+        Ok(standing.map(|standing| Authenticated { token, standing }))
+    }
+
+    /// A token that memory does not know: its signature is checked and its
+    /// session looked up. Where the subject's standing is in memory, Redis is
+    /// asked about the session; where Postgres is asked for the standing
+    /// anyway, the session comes with it.
+    async fn verify(&self, jwt: &str) -> Result<Option<Authenticated>> {
+        let Some(claims) = self.keyring.verify(TokenKind::Access, jwt) else { return Ok(None) };
+        let token = Arc::new(self.tokens.follow(&claims));
+        let (tenant, user, session) = (token.tenant, token.user, token.session);
+        let mut ticket = None;
+        if let Some(standing) = self.engine.remembered(tenant, user) {
+            match self.cache.lookup(tenant, session, user).await {
+                Lookup::Live => return Ok(self.remember(jwt, token, standing)),
+                Lookup::Unknown(to_fill) => ticket = Some(to_fill),
+            }
+        }
+        let read = self.engine.read(tenant, user, Some(session)).await?;
+        let Some(read) = read.filter(|read| read.session_live) else { return Ok(None) };
+        if let Some(ticket) = ticket.filter(|_| read.standing.is_active()) {
+            let ends_in = claims.exp - clock::now().unix_timestamp();
+            self.cache.fill(ticket, ends_in).await;
+        }
+        Ok(self.remember(jwt, token, read.standing))
+    }
+
+    /// `None` when the session ended while it was looked up.
+    fn remember(
+        &self,
+        jwt: &str,
+        token: Arc<Verified>,
+        standing: Arc<Standing>,
+    ) -> Option<Authenticated> {
+        self.tokens.remember(jwt, token.clone()).then_some(Authenticated { token, standing })
+    }
+}

@@ -1,0 +1,160 @@
+//! Access tokens that were verified, in memory: a signature is checked once per
+//! token and replica.
+//!
+//! The key is the SHA-256 of the whole token, so what is remembered is true of
+//! just these bytes. An entry ends with its token's `exp`, and at once with its
+//! session: each holds on to its session's [`Life`], which the change feed ends.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use quick_cache::sync::Cache;
+use uuid::Uuid;
+
+use crate::{
+    clock,
+    feed::{Change, Follow, Kind},
+    ids::{SessionId, TenantId, UserId},
+    tokens::{Claims, LEEWAY_SECONDS},
+};
+
+/// A token that was verified, its session live then.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The token's tenant.
+    pub tenant: TenantId,
+    /// The user.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// When the token ends, in seconds since 1970.
+    pub expires_at: i64,
+    life: Arc<Life>,
+}
+
+/// A session's life, as far as this replica knows.
+#[derive(Debug, Default)]
+pub struct Life {
+    revoked: AtomicBool,
+}
+
+type Digest = [u8; 32];
+
+/// The tokens in use, within bounds.
+pub struct VerifiedTokens {
+    tokens: Cache<Digest, Arc<Verified>>,
+    lives: Mutex<Lives>,
+}
+
+type SessionKey = (TenantId, Uuid);
+
+#[derive(Default)]
+struct Lives {
+    by_session: HashMap<SessionKey, Weak<Life>>,
+    /// At this size those that no token has are swept out.
+    sweep_at: usize,
+    /// Sessions whose end was just seen: the shared cache may call one live for
+    /// a moment more.
+    just_ended: HashMap<SessionKey, Instant>,
+}
+
+/// For longer than this the shared cache calls no session live that has ended.
+const AFTERGLOW: Duration = Duration::from_secs(5);
+
+impl VerifiedTokens {
+    /// Room for at most this many tokens.
+    #[must_use]
+    pub fn new(tokens: usize) -> Self {
+        Self { tokens: Cache::new(tokens), lives: Mutex::default() }
+    }
+
+    /// What is known of a token that is still in force.
+    #[must_use]
+    pub fn get(&self, token: &str) -> Option<Arc<Verified>> {
+        let known = self.tokens.get(&digest(token))?;
+        let over = known.life.revoked.load(Ordering::Acquire)
+            || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
+        if over {
+            self.tokens.remove(&digest(token));
+            return None;
+        }
+        Some(known)
+    }
+
+    /// Begins to follow the session of verified claims. Call it before anybody is
+    /// asked whether the session is live: a revocation from here on is seen.
+    #[must_use]
+    pub fn follow(&self, claims: &Claims) -> Verified {
+        let (tenant, session) = (TenantId(claims.org), SessionId(claims.sid));
+        let life = self.lives().life((tenant, session.0));
+        Verified { tenant, user: UserId(claims.sub), session, expires_at: claims.exp, life }
+    }
+
+    /// Remembers a token whose session was found live; says whether it still is.
+    pub fn remember(&self, token: &str, verified: Arc<Verified>) -> bool {
+        let live = !verified.life.revoked.load(Ordering::Acquire);
+        if live {
+            self.tokens.insert(digest(token), verified);
+        }
+        live
+    }
+
+    fn lives(&self) -> MutexGuard<'_, Lives> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lives {
+    fn life(&mut self, session: SessionKey) -> Arc<Life> {
+        if let Some(life) = self.by_session.get(&session).and_then(Weak::upgrade) {
+            return life;
+        }
+        if self.by_session.len() >= self.sweep_at {
+            self.by_session.retain(|_, life| life.strong_count() > 0);
+            self.sweep_at = (self.by_session.len() * 2).max(1024);
+        }
+        let life = Arc::new(Life::default());
+        life.revoked.store(self.just_ended.contains_key(&session), Ordering::Release);
+        self.by_session.insert(session, Arc::downgrade(&life));
+        life
+    }
+
+    fn end(&mut self, session: SessionKey) {
+        let now = Instant::now();
+        self.just_ended.retain(|_, ended| now.duration_since(*ended) < AFTERGLOW);
+        self.just_ended.insert(session, now);
+        if let Some(life) = self.by_session.remove(&session).and_then(|life| life.upgrade()) {
+            life.revoked.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Follow for VerifiedTokens {
+    fn apply(&self, change: &Change) {
+        if change.kind == Kind::Session {
+            self.lives().end((change.tenant, change.subject));
+        }
+    }
+
+    fn clear(&self) {
+        let mut lives = self.lives();
+        for life in lives.by_session.drain().filter_map(|(_, life)| life.upgrade()) {
+            // Not that it was revoked: that it must be looked up again.
+            life.revoked.store(true, Ordering::Release);
+        }
+        self.tokens.clear();
+    }
+}
+
+fn digest(token: &str) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    out
+}

@@ -1,0 +1,112 @@
+//! No commit slips past the feed's reader, in whatever order they come.
+
+use sqlx::{Connection, PgConnection, Row};
+use tenantry::proto::v1::RoleLevel;
+
+use crate::harness::{Client, TestApp, until};
+
+struct World {
+    app: TestApp,
+    acme: Client,
+    role: String,
+    users: Vec<String>,
+}
+
+async fn world(users: usize) -> World {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let mut ids = Vec::new();
+    for n in 0..users {
+        ids.push(acme.create_user_without_password(&format!("u{n}@acme.test")).await);
+    }
+    World { app, acme, role, users: ids }
+}
+
+impl World {
+    /// Gives the role to a user, or takes it, by SQL: only the feed tells of it.
+    async fn set(&self, conn: &mut PgConnection, user: &str, has_role: bool) {
+        let statement = if has_role {
+            "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
+             values ($1::uuid, gen_random_uuid(), $2::uuid, $3::uuid)
+             on conflict do nothing"
+        } else {
+            "delete from role_assignments
+             where tenant_id = $1::uuid and user_id = $2::uuid and role_id = $3::uuid"
+        };
+        sqlx::query(statement)
+            .bind(&self.acme.tenant_id)
+            .bind(user)
+            .bind(&self.role)
+            .execute(conn)
+            .await
+            .expect("changed");
+    }
+
+    async fn settles_as(&self, user: &str, may: bool) {
+        until(1, || async { self.acme.may(user, "doc:read").await == may }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_began_first_and_ends_last_is_seen() {
+    let world = world(2).await;
+    let [early, late] = [&world.users[0], &world.users[1]];
+    let (mut one, mut two) = (world.app.owner().await, world.app.owner().await);
+    // Both are in memory before anything changes.
+    world.settles_as(early, false).await;
+    world.settles_as(late, false).await;
+
+    let mut first = one.begin().await.expect("begun");
+    world.set(&mut first, early, true).await;
+    world.set(&mut two, late, true).await;
+    // The older transaction does not keep the younger one's commit from being seen.
+    world.settles_as(late, true).await;
+    assert!(!world.acme.may(early, "doc:read").await, "not committed");
+    first.commit().await.expect("committed");
+    world.settles_as(early, true).await;
+}
+
+#[tokio::test]
+async fn many_writers_and_a_slow_one_lose_nothing() {
+    const WRITERS: usize = 6;
+    const CHANGES: usize = 60;
+    let world = world(WRITERS).await;
+    for user in &world.users {
+        world.settles_as(user, false).await;
+    }
+    let mut slow = world.app.owner().await;
+    let mut held = slow.begin().await.expect("begun");
+    sqlx::query("select pg_current_xact_id()").fetch_one(&mut *held).await.expect("an id");
+
+    let writers = world.users.iter().enumerate().map(|(n, user)| {
+        let world = &world;
+        async move {
+            let mut conn = world.app.owner().await;
+            for change in 0..CHANGES {
+                let mut tx = conn.begin().await.expect("begun");
+                world.set(&mut tx, user, (change + n) % 2 == 0).await;
+                if (change * 7 + n) % 5 == 0 {
+                    tx.rollback().await.expect("undone");
+                } else {
+                    tx.commit().await.expect("committed");
+                }
+                // Whatever is read now may be kept while the next change commits.
+                world.acme.may(user, "doc:read").await;
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    held.rollback().await.expect("ended");
+
+    let mut owner = world.app.owner().await;
+    for user in &world.users {
+        let row =
+            sqlx::query("select exists (select from role_assignments where user_id = $1::uuid)")
+                .bind(user)
+                .fetch_one(&mut owner)
+                .await
+                .expect("the truth");
+        world.settles_as(user, row.get(0)).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! A change on one replica, and what the others decide.
+
+use tenantry::proto::v1::{
+    CheckRequest, Consistency, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, Proxy, TestApp, refused, until};
+
+/// How the replica that must learn of a change is connected.
+#[derive(Clone, Copy, Debug)]
+enum Redis {
+    Up,
+    Gone,
+    Silent,
+}
+
+/// A reader whom one replica made and another has decided about.
+async fn reader(admin: &Client, name: &str) -> (String, String) {
+    let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
+    let role = admin.create_role(name, RoleLevel::Member, &["doc:read"]).await;
+    admin.assign(&user, &role).await;
+    (user, role)
+}
+
+/// F11, F12
+#[tokio::test]
+async fn a_change_is_decided_with_within_a_second_whatever_redis_does() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for redis in [Redis::Up, Redis::Gone, Redis::Silent] {
+        let proxy = Proxy::redis().await;
+        let url = proxy.redis_url();
+        let twin = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+        let there = acme.on(&twin.channel);
+        match redis {
+            Redis::Up => {}
+            Redis::Gone => proxy.cut(),
+            Redis::Silent => proxy.hold(),
+        }
+        for round in 0..5 {
+            let (user, role) = reader(&acme, &format!("{redis:?}-{round}")).await;
+            until(1, || there.may(&user, "doc:read")).await;
+            let request = UnassignRoleRequest { user_id: user.clone(), role_id: role, scope: None };
+            acme.roles().unassign_role(request).await.expect("taken");
+            assert!(!acme.may(&user, "doc:read").await, "{redis:?}: at once here");
+            until(1, || async { !there.may(&user, "doc:read").await }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_many_have_changes_for_all_of_them() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    let there = acme.on(&twin.channel);
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let mut users = Vec::new();
+    for n in 0..20 {
+        let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
+        acme.assign(&user, &role).await;
+        assert!(acme.may(&user, "doc:read").await);
+        until(1, || there.may(&user, "doc:read")).await;
+        users.push(user);
+    }
+
+    let request = UpdateRoleRequest {
+        role_id: role,
+        permissions: vec!["doc:write".into()],
+        ..UpdateRoleRequest::default()
+    };
+    acme.roles().update_role(request).await.expect("changed");
+    for user in &users {
+        assert!(!acme.may(user, "doc:read").await && acme.may(user, "doc:write").await);
+        until(1, || async { !there.may(user, "doc:read").await }).await;
+        assert!(there.may(user, "doc:write").await);
+    }
+}
+
+/// I01, R31
+#[tokio::test]
+async fn a_replica_that_postgres_does_not_answer_decides_nothing() {
+    let proxy = Proxy::postgres().await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let url = proxy.postgres_url(&app.database);
+    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = acme.on(&twin.channel);
+    let (user, role) = reader(&acme, "ada").await;
+    until(1, || there.may(&user, "doc:read")).await;
+
+    // Postgres answers others, but not this replica: it can't know what changes.
+    proxy.hold();
+    let request = UnassignRoleRequest { user_id: user.clone(), role_id: role, scope: None };
+    acme.roles().unassign_role(request).await.expect("taken");
+    let question = CheckRequest {
+        user_id: user.clone(),
+        permission: "doc:read".into(),
+        ..CheckRequest::default()
+    };
+    let fails = || async { there.permissions().check(question.clone()).await.is_err() };
+    until(5, fails).await;
+    let refusal = there.permissions().check(question.clone()).await;
+    refused(refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+
+    proxy.pass();
+    let answers = || async { there.permissions().check(question.clone()).await.is_ok() };
+    until(20, answers).await;
+    assert!(!there.may(&user, "doc:read").await);
+}
+
+#[tokio::test]
+async fn fully_consistent_sees_what_no_feed_has_brought() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    for round in 0..20 {
+        let (user, role) = reader(&acme, &format!("u{round}")).await;
+        let question = CheckRequest {
+            user_id: user.clone(),
+            permission: "doc:read".into(),
+            consistency: Consistency::FullyConsistent.into(),
+            ..CheckRequest::default()
+        };
+        let there = acme.on(&twin.channel);
+        assert!(there.decide(question.clone()).await.allowed);
+        let request = UnassignRoleRequest { user_id: user, role_id: role, scope: None };
+        acme.roles().unassign_role(request).await.expect("taken");
+        assert!(!there.decide(question).await.allowed);
+    }
+}
