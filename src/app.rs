@@ -93,22 +93,24 @@ impl App {
                 authenticator: authenticator.clone(),
                 db: db.clone(),
             },
-            tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
-            auth: Auth {
-                db: db.clone(),
-                cache: cache.clone(),
-                engine: engine.clone(),
-                authenticator: authenticator.clone(),
-                keyring: keyring.clone(),
-                hasher: hasher.clone(),
-                lifetimes: self.tokens,
-                min_length,
-                tenant_registration: self.tenant_registration,
+            serving: Serving {
+                tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
+                auth: Auth {
+                    db: db.clone(),
+                    cache: cache.clone(),
+                    engine: engine.clone(),
+                    authenticator: authenticator.clone(),
+                    keyring: keyring.clone(),
+                    hasher: hasher.clone(),
+                    lifetimes: self.tokens,
+                    min_length,
+                    tenant_registration: self.tenant_registration,
+                },
+                sessions: Sessions { db: db.clone(), cache: cache.clone() },
+                users: Users { db: db.clone(), cache, hasher, min_length },
+                roles: Roles { db: db.clone() },
+                permissions: Permissions { engine, authenticator },
             },
-            sessions: Sessions { db: db.clone(), cache: cache.clone() },
-            users: Users { db: db.clone(), cache, hasher, min_length },
-            roles: Roles { db: db.clone() },
-            permissions: Permissions { engine, authenticator },
             stores: Stores { db, redis, subscriber: self.subscriber },
         }
     }
@@ -120,6 +122,14 @@ pub struct Parts {
     pub server: Server,
     /// Admits calls.
     pub gatekeeper: Gatekeeper,
+    /// What is behind it.
+    pub serving: Serving,
+    /// What to watch, and to close at the end.
+    pub stores: Stores,
+}
+
+/// The services.
+pub struct Serving {
     /// TenantService.
     pub tenants: Tenants,
     /// AuthService.
@@ -132,8 +142,6 @@ pub struct Parts {
     pub roles: Roles,
     /// PermissionService.
     pub permissions: Permissions,
-    /// What to watch, and to close at the end.
-    pub stores: Stores,
 }
 
 /// The connections to the stores.

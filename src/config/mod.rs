@@ -47,6 +47,8 @@ pub struct Memory {
 pub struct Server {
     /// The address.
     pub addr: SocketAddr,
+    /// Threads that serve it.
+    pub threads: usize,
     /// Largest request message, in bytes.
     pub max_message_bytes: usize,
     /// Longest time for a request.
@@ -147,6 +149,7 @@ impl Server {
         });
         Self {
             addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            threads: threads(reader.number("SERVING_THREADS", 0, 1024)),
             max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
             request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
             max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
@@ -190,18 +193,22 @@ impl Passwords {
 
     /// The floors are OWASP's: they hold whatever is configured.
     fn read(reader: &mut Reader<'_>) -> Self {
-        let threads = size(reader.number("HASHING_THREADS", 0, 1024));
         Self {
             min_length: size(reader.number("PASSWORD_MIN_LENGTH", 8, 64)),
             memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
             iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
             parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
-            threads: match threads {
-                0 => available_parallelism().map_or(1, usize::from),
-                given => given,
-            },
+            threads: threads(reader.number("HASHING_THREADS", 0, 1024)),
             queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
         }
+    }
+}
+
+/// 0 stands for as many as there are cores.
+fn threads(number: u32) -> usize {
+    match number {
+        0 => available_parallelism().map_or(1, usize::from),
+        given => size(given),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reads what the metadata says of a call. Doubt is an error here: a header
 //! that is there twice, or malformed, is never half-believed.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use uuid::Uuid;
 
 use super::REQUEST_ID;
@@ -92,26 +93,17 @@ pub(super) fn token_invalid() -> Error {
 
 /// Where a call comes from. A request id that is no plain word is replaced: it
 /// goes into logs and back to the client.
-pub(super) fn origin<B>(request: &Request<B>) -> Origin {
+pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     let is_plain = |text: &&str| {
         (1..=MAX_REQUEST_ID).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    let extensions = request.extensions();
-    let peer = extensions
-        .get::<TcpConnectInfo>()
-        .or_else(|| {
-            extensions
-                .get::<TlsConnectInfo<TcpConnectInfo>>()
-                .map(tonic::transport::server::TlsConnectInfo::get_ref)
-        })
-        .and_then(TcpConnectInfo::remote_addr);
     Origin {
         request_id: header(REQUEST_ID)
             .filter(is_plain)
             .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
-        ip: peer.map(|peer| peer.ip().to_canonical()),
+        ip: Some(ip.to_canonical()),
         user_agent: header("user-agent").unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
     }
 }

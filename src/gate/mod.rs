@@ -11,133 +11,129 @@ mod metadata;
 mod policy;
 
 use std::{
+    convert::Infallible,
+    net::IpAddr,
     panic::AssertUnwindSafe,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 use http::{HeaderValue, Request, Response};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::Instrument;
 
 pub use admit::Gatekeeper;
 pub use caller::{Caller, NamedTenant, Reach, Reaching, Visitor, caller, reaching, visitor};
 pub use policy::{Access, MethodPolicy, Policies};
 
-use crate::{error, proto::v1::ErrorReason};
+use crate::{audit::Origin, error, proto::v1::ErrorReason};
 
 /// The metadata key that finds a request in the log; sent by the client or made
 /// here, and returned either way.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// Puts the gate before the services.
-#[derive(Clone)]
-pub struct GateLayer {
-    keeper: Arc<Gatekeeper>,
-    in_progress: Arc<Semaphore>,
+/// What every call passes.
+pub struct Gate {
+    keeper: Gatekeeper,
+    in_progress: Semaphore,
     time_limit: Duration,
 }
 
-impl GateLayer {
+impl Gate {
     /// A gate that lets `max_requests` be in progress at once, each until its
     /// deadline and no longer than `time_limit`.
     #[must_use]
     pub fn new(keeper: Gatekeeper, max_requests: usize, time_limit: Duration) -> Self {
-        let in_progress = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { keeper: Arc::new(keeper), in_progress, time_limit }
-    }
-}
-
-impl<S> Layer<S> for GateLayer {
-    type Service = Gate<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Gate { inner, layer: self.clone() }
-    }
-}
-
-/// A service behind the gate.
-#[derive(Clone)]
-pub struct Gate<S> {
-    inner: S,
-    layer: GateLayer,
-}
-
-impl<S> Service<Request<Body>> for Gate<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+        let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
+        Self { keeper, in_progress, time_limit }
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The clone is not ready; what was polled ready is.
-        let next = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, next);
-        let layer = self.layer.clone();
-        let origin = metadata::origin(&request);
+    /// Lets a call pass to the services, or answers why not.
+    pub async fn pass<S>(&self, request: Request<Body>, ip: IpAddr, services: &S) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        let origin = metadata::origin(&request, ip);
+        if policy::is_own(request.uri().path()) {
+            self.pass_own(request, origin, services).await
+        } else {
+            // Probes and reflection: they wait for nothing, and would drown the
+            // rest in the log. A probe that was refused for load would have the
+            // server restarted.
+            self.admit(request, origin, services).await
+        }
+    }
+
+    async fn pass_own<S>(
+        &self,
+        request: Request<Body>,
+        origin: Origin,
+        services: &S,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        let started = Instant::now();
         let request_id = origin.request_id.clone();
         let method = request.uri().path().to_owned();
-        let span = tracing::info_span!("rpc", method, request_id);
-        let is_own = policy::is_own(&method);
-        let started = Instant::now();
-        let time = deadline::of(request.headers(), layer.time_limit);
-        let work = async move {
-            // A probe that was refused for load would have the server restarted.
-            let permit = layer.in_progress.try_acquire();
-            if permit.is_err() && is_own {
-                return Ok(refuse(&overloaded()));
+        let time_limit = deadline::of(request.headers(), self.time_limit);
+        let permit = self.in_progress.try_acquire();
+        let mut work = pin!(async {
+            match permit {
+                Ok(_permit) => self.admit(request, origin, services).await,
+                Err(_) => refuse(&overloaded()),
             }
-            match layer.keeper.admit(&mut request, origin).await {
-                Ok(()) => forward(inner, request).await,
-                Err(refusal) => Ok(refuse(&Status::from(refusal))),
+        });
+        // What memory answers ends at the first poll. Only what has to wait needs
+        // a timer, and a span for whatever it logs meanwhile.
+        let (mut response, waited) = match poll!(work.as_mut()) {
+            Poll::Ready(response) => (response, false),
+            Poll::Pending => {
+                let span = tracing::info_span!("rpc", method, %request_id);
+                let work = time::timeout_at((started + time_limit).into(), work).instrument(span);
+                (work.await.unwrap_or_else(|_| refuse(&deadline_exceeded())), true)
             }
         };
-        // Tonic's own timer is made after this one, so it never comes first: its
-        // status would say neither the code nor the reason that callers know.
-        let work = tokio::time::timeout(time, work);
-        let logged = async move {
-            let mut response = match work.await {
-                Ok(response) => response?,
-                Err(_) => refuse(&deadline_exceeded()),
-            };
-            if let Ok(value) = HeaderValue::from_str(&request_id) {
-                response.headers_mut().insert(REQUEST_ID, value);
-            }
-            log(is_own, &response, started);
-            Ok(response)
-        };
-        Box::pin(logged.instrument(span))
+        log(&method, &request_id, &response, started, waited);
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        response
+    }
+
+    async fn admit<S>(
+        &self,
+        mut request: Request<Body>,
+        origin: Origin,
+        services: &S,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        match self.keeper.admit(&mut request, origin).await {
+            Ok(()) => forward(services.clone(), request).await,
+            Err(refusal) => refuse(&Status::from(refusal)),
+        }
     }
 }
 
 /// Calls the handler. A panic in it is this call's INTERNAL and nothing more;
 /// a status that a library made gets the details that ours have.
-async fn forward<S>(mut inner: S, request: Request<Body>) -> Result<Response<Body>, S::Error>
+async fn forward<S>(mut services: S, request: Request<Body>) -> Response<Body>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let Ok(result) = AssertUnwindSafe(inner.call(request)).catch_unwind().await else {
+    let Ok(result) = AssertUnwindSafe(services.call(request)).catch_unwind().await else {
         tracing::error!("a handler panicked");
-        return Ok(refuse(&error::status(ErrorReason::Internal, "internal error")));
+        return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
-    let response = result?;
+    let Ok(response) = result;
     let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
-    Ok(match bare {
-        Some(status) => refuse(&status),
-        None => response,
-    })
+    bare.map_or(response, |status| refuse(&status))
 }
 
 fn refuse(status: &Status) -> Response<Body> {
@@ -153,13 +149,14 @@ fn overloaded() -> Status {
     error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
 }
 
-fn log(is_own: bool, response: &Response<Body>, started: Instant) {
+/// A line for each call, but for those that memory answered: there are thousands
+/// of them in a second.
+fn log(method: &str, request_id: &str, response: &Response<Body>, started: Instant, waited: bool) {
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-    let micros = started.elapsed().as_micros();
-    // Probes and reflection would drown the rest.
-    if is_own {
-        tracing::info!(?code, micros, "done");
+    if waited || code != Code::Ok {
+        let micros = started.elapsed().as_micros();
+        tracing::info!(method, request_id, ?code, micros, "done");
     } else {
-        tracing::debug!(?code, micros, "done");
+        tracing::debug!(method, request_id, "done from memory");
     }
 }

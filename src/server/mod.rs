@@ -1,0 +1,68 @@
+//! Serving: from the first connection to a stop that loses nothing.
+//!
+//! [`services`] lists what is served. `cores` runs a single-threaded runtime per
+//! core and deals connections out to them; `connection` speaks HTTP/2 and hands
+//! each call to the gate.
+
+mod connection;
+mod cores;
+mod readiness;
+mod services;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, time};
+use tonic_health::ServingStatus;
+
+use crate::{
+    app::{App, Stores},
+    gate::Gate,
+};
+use connection::Entry;
+use cores::Cores;
+use services::Services;
+
+/// Serves until `stop` completes, then drains: not ready first, then no new
+/// calls, and those in progress finish within the grace.
+///
+/// # Errors
+/// When the connection to Postgres is too powerful, or the system gives no
+/// threads.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    app.db.check_privileges().await?;
+    let parts = app.into_parts();
+    let (config, stores) = (parts.server, parts.stores);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    // Known from the first call on, and not ready until Postgres has been asked.
+    readiness::report(&health, ServingStatus::NotServing).await;
+
+    let limit = config.max_message_bytes;
+    let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
+    let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout);
+    let cores = Cores::start(config.threads, &Arc::new(Entry { gate, services }))?;
+    tokio::select! {
+        () = stop => {}
+        () = readiness::watch(stores.db.clone(), health.clone()) => {}
+        () = cores.accept(&listener) => {}
+    }
+    readiness::report(&health, ServingStatus::NotServing).await;
+    let drained = cores.drain();
+    drop(listener);
+    // A connection that ignores the goodbye must not keep the process.
+    if time::timeout(config.shutdown_grace, drained).await.is_err() {
+        tracing::warn!("stopped with connections still open");
+    }
+    close(&stores).await;
+    Ok(())
+}
+
+async fn close(stores: &Stores) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if time::timeout(PATIENCE, stores.close()).await.is_err() {
+        tracing::warn!("stopped with a store's connection still open");
+    }
+}
