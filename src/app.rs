@@ -8,6 +8,8 @@ use fred::{
     interfaces::ClientLike,
 };
 
+use prometheus_client::registry::Registry;
+
 use crate::{
     auth::Auth,
     config::{self, Config, Passwords, Server},
@@ -85,6 +87,7 @@ impl App {
             engine: engine.clone(),
             cache: cache.clone(),
         };
+        let registry = Registry::default();
         let min_length = self.passwords.min_length;
         Parts {
             server,
@@ -93,6 +96,7 @@ impl App {
                 authenticator: authenticator.clone(),
                 db: db.clone(),
             },
+            registry,
             serving: Serving {
                 tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
                 auth: Auth {
@@ -122,6 +126,8 @@ pub struct Parts {
     pub server: Server,
     /// Admits calls.
     pub gatekeeper: Gatekeeper,
+    /// What is measured.
+    pub registry: Registry,
     /// What is behind it.
     pub serving: Serving,
     /// What to watch, and to close at the end.

@@ -19,7 +19,8 @@ use crate::{
     db::{self, Db},
     dev::{Options, Services},
     provision::{self, Credentials},
-    server, telemetry,
+    server::{self, Listeners},
+    telemetry,
     tokens::pem,
 };
 
@@ -62,8 +63,8 @@ async fn serve_on(
     let owner = point_at_stores(values, dir, services).await?;
     point_at_keys(values, dir)?;
     let config = Config::check(values)?;
-    let listener = serve::bind(&config).await?;
-    let addr = listener.local_addr()?;
+    let listeners = Listeners::bind(&config.server).await?;
+    let addr = listeners.grpc.local_addr()?;
 
     let mut connection = db::connect_owner(&owner).await?;
     db::migrate(&mut connection, Some(&config.database.url)).await?;
@@ -73,7 +74,7 @@ async fn serve_on(
 
     let app = App::build(config)?;
     greet(&addr.to_string(), &credentials, &demo);
-    server::serve(app, listener, stop).await
+    server::serve(app, listeners, stop).await
 }
 
 /// Sets the stores' URLs where they are not given, and returns the owner's.

@@ -1,33 +1,24 @@
 //! `tenantry serve`
 
-use anyhow::Context;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::App,
     config::{Config, Values},
-    server, telemetry,
+    server::{self, Listeners},
+    telemetry,
 };
 
 /// Serves until SIGINT or SIGTERM, then drains.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let config = Config::check(&values)?;
     telemetry::init(&values)?;
-    let listener = bind(&config).await?;
+    let listeners = Listeners::bind(&config.server).await?;
     let app = App::build(config)?;
-    tracing::info!(address = %listener.local_addr()?, "serving");
-    server::serve(app, listener, stop_signal()?).await?;
+    tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
+    server::serve(app, listeners, stop_signal()?).await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Listens on `GRPC_ADDR`.
-pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    let addr = config.server.addr;
-    TcpListener::bind(addr).await.with_context(|| format!("can't listen on {addr}"))
 }
 
 /// Completes at the first SIGINT or SIGTERM. The handlers stay: a second one

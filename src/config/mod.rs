@@ -3,7 +3,11 @@
 mod settings;
 mod values;
 
-use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +17,9 @@ pub use values::Values;
 
 use crate::tokens::KeyPaths;
 use values::Reader;
+
+/// Where metrics and probes are served when nobody says.
+pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -47,6 +54,8 @@ pub struct Memory {
 pub struct Server {
     /// The address.
     pub addr: SocketAddr,
+    /// Where metrics and probes are served over HTTP; `None` for nowhere.
+    pub http_addr: Option<SocketAddr>,
     /// Threads that serve it.
     pub threads: usize,
     /// Largest request message, in bytes.
@@ -144,11 +153,13 @@ impl Config {
 
 impl Server {
     fn read(reader: &mut Reader<'_>) -> Self {
-        let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| {
-            text.parse().map(Some).map_err(|_| "must be an address like 127.0.0.1:50051".into())
-        });
+        let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| address(text).map(Some));
         Self {
             addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            http_addr: reader.read("HTTP_ADDR", |text| match text {
+                "off" => Ok(None),
+                _ => address(text).map(Some),
+            }),
             threads: threads(reader.number("SERVING_THREADS", 0, 1024)),
             max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
             request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
@@ -210,6 +221,10 @@ fn threads(number: u32) -> usize {
         0 => available_parallelism().map_or(1, usize::from),
         given => size(given),
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
 }
 
 fn size(number: u32) -> usize {

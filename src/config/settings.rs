@@ -44,6 +44,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("DATABASE_MAX_CONNECTIONS", Some("20"), "Connections to Postgres, at most"),
     secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
     setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),
+    setting(
+        "HTTP_ADDR",
+        Some("127.0.0.1:8080"),
+        "Address that metrics and probes are served on over HTTP, or off",
+    ),
     setting("SERVING_THREADS", Some("0"), "Threads that serve gRPC; 0: one per core"),
     setting("MAX_MESSAGE_BYTES", Some("1048576"), "Largest request message, in bytes"),
     setting("REQUEST_TIMEOUT", Some("30s"), "Longest time for a request, whatever its deadline"),

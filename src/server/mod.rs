@@ -6,13 +6,14 @@
 
 mod connection;
 mod cores;
+mod http;
+mod listeners;
 mod readiness;
 mod services;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, time};
-use tonic_health::ServingStatus;
+use tokio::time;
 
 use crate::{
     app::{App, Stores},
@@ -20,6 +21,8 @@ use crate::{
 };
 use connection::Entry;
 use cores::Cores;
+pub use listeners::Listeners;
+use readiness::Readiness;
 use services::Services;
 
 /// Serves until `stop` completes, then drains: not ready first, then no new
@@ -30,15 +33,14 @@ use services::Services;
 /// threads.
 pub async fn serve(
     app: App,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     app.db.check_privileges().await?;
     let parts = app.into_parts();
     let (config, stores) = (parts.server, parts.stores);
     let (health, health_service) = tonic_health::server::health_reporter();
-    // Known from the first call on, and not ready until Postgres has been asked.
-    readiness::report(&health, ServingStatus::NotServing).await;
+    let readiness = Readiness::new(health).await;
 
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
@@ -46,12 +48,13 @@ pub async fn serve(
     let cores = Cores::start(config.threads, &Arc::new(Entry { gate, services }))?;
     tokio::select! {
         () = stop => {}
-        () = readiness::watch(stores.db.clone(), health.clone()) => {}
-        () = cores.accept(&listener) => {}
+        () = readiness.watch(&stores.db) => {}
+        () = cores.accept(&listeners.grpc) => {}
+        () = http::serve(listeners.http, parts.registry, readiness.subscribe()) => {}
     }
-    readiness::report(&health, ServingStatus::NotServing).await;
+    readiness.report(false).await;
     let drained = cores.drain();
-    drop(listener);
+    drop(listeners.grpc);
     // A connection that ignores the goodbye must not keep the process.
     if time::timeout(config.shutdown_grace, drained).await.is_err() {
         tracing::warn!("stopped with connections still open");

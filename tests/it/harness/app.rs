@@ -6,9 +6,14 @@ use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use tenantry::{
     app::App,
     config::{Config, SETTINGS, Values},
-    server,
+    server::{self, Listeners},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Client, Cluster, Forge};
@@ -16,6 +21,7 @@ use super::{Client, Cluster, Forge};
 /// A running server with a database of its own; it stops when dropped.
 pub struct TestApp {
     pub addr: SocketAddr,
+    pub http: SocketAddr,
     pub channel: Channel,
     pub database: String,
     stop: Option<oneshot::Sender<()>>,
@@ -40,17 +46,19 @@ impl TestApp {
         let mut values = Self::values(database);
         adjust(&mut values);
         let config = Config::check(&values).expect("the settings are good");
+        let listeners = Listeners::bind(&config.server).await.expect("ports");
         let app = App::build(config).expect("the app builds");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let addr = listener.local_addr().expect("an address");
+        let addr = listeners.grpc.local_addr().expect("an address");
+        let http = listeners.http.as_ref().expect("HTTP is on").local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server::serve(app, listener, async {
+        let served = tokio::spawn(server::serve(app, listeners, async {
             stopped.await.ok();
         }));
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
         let channel = endpoint.connect().await.expect("the server listens");
         Self {
             addr,
+            http,
             channel,
             database: database.to_owned(),
             stop: Some(stop),
@@ -76,6 +84,8 @@ impl TestApp {
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
             ("DATABASE_MAX_CONNECTIONS", "4".into()),
+            ("GRPC_ADDR", "127.0.0.1:0".into()),
+            ("HTTP_ADDR", "127.0.0.1:0".into()),
             ("SHUTDOWN_GRACE", "2s".into()),
         ] {
             values.set(name, value);
@@ -118,6 +128,18 @@ impl TestApp {
 
     pub fn owner_url(&self) -> String {
         Cluster::get().owner_url(&self.database)
+    }
+
+    /// What an HTTP GET answers: the status and the body.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.http).await.expect("HTTP is served");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status"), body.to_owned())
     }
 
     /// Makes tokens as this server would, and as it never would.

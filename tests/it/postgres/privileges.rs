@@ -1,8 +1,11 @@
 //! The service does not start as a role that row security does not bind.
 
 use sqlx::{AssertSqlSafe, raw_sql};
-use tenantry::{app::App, config::Config, server};
-use tokio::net::TcpListener;
+use tenantry::{
+    app::App,
+    config::Config,
+    server::{self, Listeners},
+};
 
 use crate::harness::{Cluster, TestApp, within};
 
@@ -10,9 +13,10 @@ use crate::harness::{Cluster, TestApp, within};
 async fn refusal(database: &str, url: String) -> String {
     let mut values = TestApp::values(database);
     values.set("DATABASE_URL", url);
-    let app = App::build(Config::check(&values).expect("settings")).expect("the app builds");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let served = within(10, server::serve(app, listener, std::future::pending())).await;
+    let config = Config::check(&values).expect("settings");
+    let listeners = Listeners::bind(&config.server).await.expect("ports");
+    let app = App::build(config).expect("the app builds");
+    let served = within(10, server::serve(app, listeners, std::future::pending())).await;
     served.expect_err("it should not start").to_string()
 }
 

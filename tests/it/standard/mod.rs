@@ -2,4 +2,5 @@
 
 mod deadline;
 mod health;
+mod http;
 mod reflection;

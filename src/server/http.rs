@@ -1,0 +1,50 @@
+//! Metrics and probes over HTTP, for those that speak no gRPC.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::{encoding::text, registry::Registry};
+use tokio::{net::TcpListener, sync::watch};
+
+/// The media type of the exposition format (OpenMetrics 1.0).
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves for as long as it is polled.
+pub(super) async fn serve(
+    listener: Option<TcpListener>,
+    registry: Registry,
+    ready: watch::Receiver<bool>,
+) {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let routes = Router::new()
+        // The process answers: whatever else is the matter, a restart won't help.
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(readyz).with_state(ready))
+        .route("/metrics", get(metrics).with_state(Arc::new(registry)));
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "HTTP is not served any more");
+        std::future::pending().await
+    }
+}
+
+async fn readyz(State(ready): State<watch::Receiver<bool>>) -> impl IntoResponse {
+    if *ready.borrow() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    }
+}
+
+async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+    let mut page = String::new();
+    match text::encode(&mut page, &registry) {
+        Ok(()) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page)),
+        Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}

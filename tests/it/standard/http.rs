@@ -1,0 +1,60 @@
+//! Metrics and probes over HTTP.
+
+use tenantry::{
+    config::{Config, DEFAULT_HTTP_ADDR},
+    server::Listeners,
+};
+use tokio::net::TcpListener;
+
+use crate::harness::{Proxy, TestApp, until};
+
+#[tokio::test]
+async fn probes_tell_a_live_process_from_a_ready_one() {
+    let proxy = Proxy::postgres().await;
+    let direct = TestApp::spawn().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+    until(10, || async { app.get("/readyz").await == (200, "ok".into()) }).await;
+
+    proxy.cut();
+    until(10, || async { app.get("/readyz").await == (503, "not ready".into()) }).await;
+    assert_eq!(app.get("/livez").await, (200, "ok".into()));
+
+    proxy.pass();
+    until(10, || async { app.get("/readyz").await.0 == 200 }).await;
+}
+
+#[tokio::test]
+async fn metrics_are_in_the_format_that_scrapers_read() {
+    let app = TestApp::spawn().await;
+    let (status, page) = app.get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    assert_eq!(app.get("/metrics/secret").await.0, 404);
+}
+
+#[tokio::test]
+async fn http_is_off_where_the_settings_say_so() {
+    let direct = TestApp::spawn().await;
+    let mut values = TestApp::values(&direct.database);
+    values.set("HTTP_ADDR", "off");
+    let config = Config::check(&values).expect("settings");
+    assert!(Listeners::bind(&config.server).await.expect("ports").http.is_none());
+}
+
+#[tokio::test]
+async fn only_an_address_that_was_asked_for_must_be_free() {
+    let direct = TestApp::spawn().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut values = TestApp::values(&direct.database);
+    values.set("HTTP_ADDR", taken.local_addr().expect("an address").to_string());
+    let config = Config::check(&values).expect("settings");
+    let error = Listeners::bind(&config.server).await.err().expect("it is taken");
+    assert!(error.to_string().contains("can't listen on"), "{error}");
+
+    // Taken by us, or by somebody else already.
+    let _held = TcpListener::bind(DEFAULT_HTTP_ADDR).await;
+    values.set("HTTP_ADDR", DEFAULT_HTTP_ADDR.to_string());
+    let config = Config::check(&values).expect("settings");
+    assert!(Listeners::bind(&config.server).await.expect("ports").http.is_none());
+}
