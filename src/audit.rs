@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use http::HeaderValue;
 use serde_json::{Map, Value};
 use sqlx::types::ipnet::IpNet;
 use uuid::Uuid;
@@ -13,15 +14,67 @@ use crate::{
     ids::{SessionId, TenantId, UserId},
 };
 
-/// Where a call comes from.
+/// Where a call comes from. Cheap to clone: most calls never need it as text.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// Finds the request in the log.
-    pub request_id: String,
-    /// The peer's address.
+    pub request_id: RequestId,
+    /// The peer's address; `None` for a command.
     pub ip: Option<IpAddr>,
+    /// What the peer calls itself.
+    pub user_agent: Option<HeaderValue>,
+}
+
+impl Origin {
     /// The peer's user agent, 300 characters at most.
-    pub user_agent: String,
+    #[must_use]
+    pub fn user_agent(&self) -> String {
+        const MAX: usize = 300;
+        let text = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
+        text.unwrap_or_default().chars().take(MAX).collect()
+    }
+}
+
+/// Names a request, in the log and in its answer. The text is plain: letters,
+/// digits, `-`, `_` and `.`.
+#[derive(Clone, Debug)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The one that the client sent, unless it is no plain word.
+    #[must_use]
+    pub fn accept(sent: &HeaderValue) -> Option<Self> {
+        const MAX: usize = 64;
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        let fits = (1..=MAX).contains(&sent.len()) && sent.as_bytes().iter().all(is_plain);
+        fits.then(|| Self(sent.clone()))
+    }
+
+    /// A new one.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown")))
+    }
+
+    /// That of what a command does.
+    #[must_use]
+    pub fn of_a_command() -> Self {
+        Self(HeaderValue::from_static("command"))
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// As a header's value.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
 }
 
 /// Who acts. Nobody, for a call without a token.
@@ -98,7 +151,7 @@ pub async fn record(
         actor.user.map(|id| id.0),
         event.target,
         actor.session.map(|id| id.0),
-        actor.origin.request_id,
+        actor.origin.request_id.as_str(),
         actor.origin.ip.map(IpNet::from),
         Value::Object(event.detail),
     )

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, Origin, RequestId},
     db::{Db, TenantTx},
     error::Result,
     ids::{RoleId, TenantId, UserId},
@@ -161,9 +161,5 @@ async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)>
 
 /// Whoever runs the command.
 fn operator() -> Actor {
-    Actor::anonymous(&Origin {
-        request_id: "command".to_owned(),
-        ip: None,
-        user_agent: String::new(),
-    })
+    Actor::anonymous(&Origin { request_id: RequestId::of_a_command(), ip: None, user_agent: None })
 }

@@ -4,11 +4,10 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use uuid::Uuid;
 
 use super::REQUEST_ID;
 use crate::{
-    audit::Origin,
+    audit::{Origin, RequestId},
     error::{Error, Result},
     proto::v1::ErrorReason,
 };
@@ -18,12 +17,15 @@ use crate::{
 const MAX_METADATA: usize = 16 * 1024;
 const ENTRY_OVERHEAD: usize = 32;
 
-const TENANT: &[&str] = &["x-tenant-id", "x-organization-slug"];
+static TENANT: [HeaderName; 2] =
+    [HeaderName::from_static("x-tenant-id"), HeaderName::from_static("x-organization-slug")];
+static TENANT_BINARY: [HeaderName; 2] = [
+    HeaderName::from_static("x-tenant-id-bin"),
+    HeaderName::from_static("x-organization-slug-bin"),
+];
 
 /// Ids and slugs are no longer than this.
 const MAX_TENANT: usize = 63;
-const MAX_REQUEST_ID: usize = 64;
-const MAX_USER_AGENT: usize = 300;
 
 /// Checks that the metadata is not too large.
 ///
@@ -46,10 +48,10 @@ pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
 /// `INVALID_ARGUMENT` when it names one twice, in both headers, or by something
 /// that can be neither an id nor a slug.
 pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
-    if TENANT.iter().any(|name| headers.contains_key(format!("{name}-bin"))) {
+    if TENANT_BINARY.iter().any(|name| headers.contains_key(name)) {
         return Err(invalid("tenant metadata must be text"));
     }
-    let mut named = TENANT.iter().flat_map(|name| headers.get_all(*name));
+    let mut named = TENANT.iter().flat_map(|name| headers.get_all(name));
     let Some(value) = named.next() else { return Ok(None) };
     if named.next().is_some() {
         return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
@@ -94,17 +96,12 @@ pub(super) fn token_invalid() -> Error {
 /// Where a call comes from. A request id that is no plain word is replaced: it
 /// goes into logs and back to the client.
 pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
-    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-    let is_plain = |text: &&str| {
-        (1..=MAX_REQUEST_ID).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
+    let headers = request.headers();
+    let sent = headers.get(REQUEST_ID).and_then(RequestId::accept);
     Origin {
-        request_id: header(REQUEST_ID)
-            .filter(is_plain)
-            .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
+        request_id: sent.unwrap_or_else(RequestId::new),
         ip: Some(ip.to_canonical()),
-        user_agent: header("user-agent").unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
+        user_agent: headers.get(header::USER_AGENT).cloned(),
     }
 }
 

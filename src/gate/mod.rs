@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, poll};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, Request, Response};
 use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
@@ -34,7 +34,7 @@ use crate::{audit::Origin, error, proto::v1::ErrorReason};
 
 /// The metadata key that finds a request in the log; sent by the client or made
 /// here, and returned either way.
-pub const REQUEST_ID: &str = "x-request-id";
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every call passes.
 pub struct Gate {
@@ -93,15 +93,13 @@ impl Gate {
         let (mut response, waited) = match poll!(work.as_mut()) {
             Poll::Ready(response) => (response, false),
             Poll::Pending => {
-                let span = tracing::info_span!("rpc", method, %request_id);
+                let span = tracing::info_span!("rpc", method, request_id = request_id.as_str());
                 let work = time::timeout_at((started + time_limit).into(), work).instrument(span);
                 (work.await.unwrap_or_else(|_| refuse(&deadline_exceeded())), true)
             }
         };
-        log(&method, &request_id, &response, started, waited);
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            response.headers_mut().insert(REQUEST_ID, value);
-        }
+        log(&method, request_id.as_str(), &response, started, waited);
+        response.headers_mut().insert(REQUEST_ID, request_id.header());
         response
     }
 

@@ -1,6 +1,6 @@
 //! Who may call which method: the table that the proto's options declare.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use anyhow::{Context, bail, ensure};
 use prost::Message;
@@ -55,7 +55,7 @@ pub struct MethodPolicy {
 
 /// The policy of every method.
 #[derive(Debug)]
-pub struct Policies(BTreeMap<String, Access>);
+pub struct Policies(HashMap<String, Access>);
 
 impl Policies {
     /// The table of this binary's own descriptors.
@@ -73,7 +73,7 @@ impl Policies {
     /// When a method has no policy, or one that makes no sense.
     pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
         let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
-        let mut table = BTreeMap::new();
+        let mut table = HashMap::new();
         let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
@@ -97,9 +97,13 @@ impl Policies {
 
     /// Every method with its policy, by path.
     pub fn iter(&self) -> impl Iterator<Item = MethodPolicy> {
-        self.0
+        let mut all: Vec<_> = self
+            .0
             .iter()
             .map(|(path, access)| MethodPolicy { path: path.clone(), access: access.clone() })
+            .collect();
+        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        all.into_iter()
     }
 }
 

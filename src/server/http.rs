@@ -12,7 +12,7 @@ use axum::{
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{net::TcpListener, sync::watch};
 
-/// The media type of the exposition format (OpenMetrics 1.0).
+/// The media type of the exposition format (`OpenMetrics` 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves for as long as it is polled.
@@ -29,7 +29,7 @@ pub(super) async fn serve(
         .route("/metrics", get(metrics).with_state(Arc::new(registry)));
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "HTTP is not served any more");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

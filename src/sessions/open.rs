@@ -72,7 +72,7 @@ pub async fn open(
         unsigned.session.0,
         opening.device_name,
         opening.origin.ip.map(IpNet::from) as Option<IpNet>,
-        opening.origin.user_agent,
+        opening.origin.user_agent(),
         unsigned.refresh_jti,
         keyring.kid(TokenKind::Refresh),
         unsigned.refresh_expires_at,
@@ -82,7 +82,7 @@ pub async fn open(
         issued_at,
         expires_at,
         Uuid::now_v7(),
-        opening.origin.request_id,
+        opening.origin.request_id.as_str(),
     )
     .fetch_optional(db.pool())
     .await?;
