@@ -45,8 +45,8 @@ create policy idempotency_records_of_tenant on idempotency_records
 grant select, insert on idempotency_records to tenantry_app;
 
 -- The change feed: whatever can alter a decision, in the transaction that
--- alters it. `xid` orders it by commit: a reader takes what lies below its
--- snapshot's xmin, which no commit can still slip under.
+-- alters it. `xid` tells by snapshots what a reader has seen: ids are handed out
+-- before commit, so no order of theirs is the order of commits.
 create table changes (
     tenant_id  uuid        not null,
     change_id  bigint      generated always as identity,

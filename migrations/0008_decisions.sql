@@ -1,11 +1,11 @@
 -- All that a decision about a subject depends on, in one round trip: it sets
 -- the transaction's tenant itself. No row for an unknown tenant; user_state is
 -- null for an unknown user; session_live is null when no session was asked
--- about.
+-- about. All is of one snapshot, below whose xmax lies everything that it saw.
 create function subject_standing(p_tenant uuid, p_user uuid, p_session uuid)
     returns table (
         tenant_slug text, tenant_state text, is_platform boolean,
-        user_state text, session_live boolean, grants jsonb
+        user_state text, session_live boolean, grants jsonb, snapshot_xmax xid8
     )
     language plpgsql
     set search_path = pg_catalog, public, pg_temp
@@ -29,7 +29,8 @@ begin
             join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
             where a.tenant_id = p_tenant and a.user_id = p_user
               and (a.expires_at is null or a.expires_at > now())
-        ), '[]')
+        ), '[]'),
+        pg_snapshot_xmax(pg_current_snapshot())
     from tenants t
     left join users u on u.tenant_id = t.tenant_id and u.user_id = p_user
     where t.tenant_id = p_tenant;

@@ -7,17 +7,16 @@ use fred::{
     clients::{Client, SubscriberClient},
     interfaces::ClientLike,
 };
-
 use prometheus_client::registry::Registry;
 
 use crate::{
     auth::Auth,
     config::{self, Config, Passwords, Server},
     db::Db,
-    feed::{Feed, Follow},
+    feed::{Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
     passwords::Hasher,
-    permissions::{Engine, Memory, Permissions},
+    permissions::{Engine, Memory, Permissions, Watch, Watchers},
     redis,
     roles::Roles,
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
@@ -41,6 +40,7 @@ pub struct App {
     tenant_registration: bool,
     memory: config::Memory,
     policies: Policies,
+    sealer: Sealer,
 }
 
 impl App {
@@ -55,6 +55,7 @@ impl App {
         let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
         Ok(Self {
             db: Db::connect(&config.database.url, config.database.max_connections)?,
+            sealer: Sealer::new(&keyring)?,
             redis: redis::connect(&config.redis_url)?,
             subscriber: redis::subscriber(&config.redis_url)?,
             keyring: Arc::new(keyring),
@@ -76,18 +77,22 @@ impl App {
         let cache = SessionCache::new(redis.clone());
         let memory = Arc::new(Memory::new(self.memory.subjects));
         let tokens = Arc::new(VerifiedTokens::new(self.memory.tokens));
-        let followers: Vec<Arc<dyn Follow>> = vec![memory.clone(), tokens.clone()];
-        let feed = Feed::follow(db.clone(), redis.clone(), &self.subscriber, followers);
+        let watchers = Arc::new(Watchers::default());
+        let followers: Vec<Arc<dyn Follow>> =
+            vec![memory.clone(), tokens.clone(), watchers.clone()];
+        let connections =
+            Connections { db: db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
+        let mut registry = Registry::default();
+        let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),
             tokens,
-            feed,
+            feed: feed.clone(),
             engine: engine.clone(),
             cache: cache.clone(),
         };
-        let registry = Registry::default();
         let min_length = self.passwords.min_length;
         Parts {
             server,
@@ -113,7 +118,11 @@ impl App {
                 sessions: Sessions { db: db.clone(), cache: cache.clone() },
                 users: Users { db: db.clone(), cache, hasher, min_length },
                 roles: Roles { db: db.clone() },
-                permissions: Permissions { engine, authenticator },
+                permissions: Permissions {
+                    engine,
+                    authenticator,
+                    watch: Watch { db: db.clone(), feed, watchers },
+                },
             },
             stores: Stores { db, redis, subscriber: self.subscriber },
         }

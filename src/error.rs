@@ -29,6 +29,10 @@ pub enum Error {
     /// without its value.
     #[error("invalid fields")]
     Fields(Vec<(String, String)>),
+    /// One field breaks a rule whose breach has a reason of its own: its path and
+    /// what is wrong with it.
+    #[error("{1} {2}")]
+    Field(ErrorReason, &'static str, &'static str),
     /// The operation was refused for a documented reason; the text is for the
     /// caller.
     #[error("{1}")]
@@ -69,7 +73,7 @@ impl Error {
     pub fn reason(&self) -> ErrorReason {
         match self {
             Self::Fields(_) => ErrorReason::InvalidFields,
-            Self::Refused(reason, _) => *reason,
+            Self::Field(reason, ..) | Self::Refused(reason, _) => *reason,
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
             Self::Database(error) if is_race(error) => ErrorReason::Conflict,
             Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
@@ -96,7 +100,8 @@ impl From<Error> for Status {
             tracing::error!(error = %error, "request failed");
         }
         match error {
-            Error::Fields(fields) => invalid(fields),
+            Error::Fields(fields) => invalid(reason, fields),
+            Error::Field(_, path, text) => invalid(reason, vec![(path.into(), text.into())]),
             Error::Refused(_, message) => status(reason, &message),
             Error::Database(_) | Error::Defect(_) => status(reason, plain_message(reason)),
         }
@@ -118,7 +123,7 @@ pub fn status(reason: ErrorReason, message: &str) -> Status {
 /// `INVALID_ARGUMENT` with every violation of a request's field rules.
 #[must_use]
 pub fn invalid_fields(violations: Violations) -> Status {
-    invalid(violations.into_vec())
+    invalid(ErrorReason::InvalidFields, violations.into_vec())
 }
 
 /// `INVALID_ARGUMENT` for bytes that are no message of the request's type.
@@ -156,14 +161,14 @@ pub fn reason_text(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
 
-fn invalid(fields: Vec<(String, String)>) -> Status {
+fn invalid(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason_text(ErrorReason::InvalidFields), DOMAIN, HashMap::new());
+    details.set_error_info(reason_text(reason), DOMAIN, HashMap::new());
     let summary = summary(&fields);
     details.set_bad_request(
         fields.into_iter().map(|(path, text)| FieldViolation::new(path, text)).collect::<Vec<_>>(),
     );
-    Status::with_error_details(Code::InvalidArgument, summary, details)
+    Status::with_error_details(code(reason), summary, details)
 }
 
 /// The first few violations, for people: the details have them all.
@@ -186,6 +191,7 @@ fn code(reason: ErrorReason) -> Code {
         | R::InvalidMetadata
         | R::InvalidPageToken
         | R::RequestIdReused
+        | R::ConsistencyTokenInvalid
         | R::TenantRequired => Code::InvalidArgument,
         R::TokenMissing | R::TokenInvalid | R::InvalidCredentials => Code::Unauthenticated,
         R::PermissionMissing
@@ -204,7 +210,7 @@ fn code(reason: ErrorReason) -> Code {
         R::HashingQueueFull | R::Overloaded => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,
         R::MethodUnknown => Code::Unimplemented,
-        R::StoreUnavailable => Code::Unavailable,
+        R::StoreUnavailable | R::WatchInterrupted => Code::Unavailable,
         R::DeadlineExceeded => Code::DeadlineExceeded,
         R::Cancelled => Code::Cancelled,
         R::Internal | R::Unspecified => Code::Internal,

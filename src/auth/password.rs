@@ -12,11 +12,12 @@ use crate::{
 };
 
 impl Auth {
+    /// The change's consistency token.
     pub(super) async fn change_password(
         &self,
         caller: &Caller,
         message: ChangePasswordRequest,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
@@ -45,8 +46,9 @@ impl Auth {
         sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed").await?;
         let event = Event::new("password_changed").target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;
-        Ok(())
+        Ok(token)
     }
 }

@@ -155,7 +155,11 @@ impl Auth {
         let event = Event::new("user_registered").target(user.0);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let tenant = tenants::store::get(&mut tx, tenant).await?;
-        let response = RegisterResponse { user: Some(row.into()), tenant: Some(tenant.into()) };
+        let response = RegisterResponse {
+            user: Some(row.into()),
+            tenant: Some(tenant.into()),
+            consistency_token: tx.consistency_token().await?,
+        };
         idempotency::remember(&mut tx, key, &response).await?;
         tx.commit().await?;
         Ok(response)

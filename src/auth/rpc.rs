@@ -54,8 +54,8 @@ impl AuthService for Auth {
         request: Request<LogoutRequest>,
     ) -> Result<Response<LogoutResponse>, Status> {
         let caller = gate::caller(&request)?;
-        Auth::logout(self, &caller, &request.get_ref().session_id).await?;
-        Ok(Response::new(LogoutResponse {}))
+        let consistency_token = Auth::logout(self, &caller, &request.get_ref().session_id).await?;
+        Ok(Response::new(LogoutResponse { consistency_token }))
     }
 
     async fn introspect_token(
@@ -91,8 +91,8 @@ impl AuthService for Auth {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = gate::caller(&request)?;
-        Auth::change_password(self, &caller, request.into_inner()).await?;
-        Ok(Response::new(ChangePasswordResponse {}))
+        let consistency_token = Auth::change_password(self, &caller, request.into_inner()).await?;
+        Ok(Response::new(ChangePasswordResponse { consistency_token }))
     }
 }
 

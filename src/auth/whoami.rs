@@ -30,8 +30,8 @@ impl Auth {
         })
     }
 
-    /// Ends one of the caller's own sessions.
-    pub(super) async fn logout(&self, caller: &Caller, named: &str) -> Result<()> {
+    /// Ends one of the caller's own sessions; its consistency token.
+    pub(super) async fn logout(&self, caller: &Caller, named: &str) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         let session =
             SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
@@ -41,8 +41,9 @@ impl Auth {
         }
         let event = Event::new("signed_out").target(session.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;
-        Ok(())
+        Ok(token)
     }
 }

@@ -119,6 +119,11 @@ impl Db {
         self.feed.set(feed).ok();
     }
 
+    /// The feed that this process follows.
+    pub(super) fn feed(&self) -> Option<&Feed> {
+        self.feed.get()
+    }
+
     /// After a commit that can alter a decision.
     pub async fn committed(&self) {
         if let Some(feed) = self.feed.get() {

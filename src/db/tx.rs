@@ -3,7 +3,10 @@
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::Db;
-use crate::{error::Result, ids::TenantId};
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
 
 /// A transaction whose tenant is set: row-level security shows it that
 /// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back.
@@ -32,6 +35,19 @@ impl TenantTx {
             .fetch_one(self.conn())
             .await?;
         Ok(())
+    }
+
+    /// The consistency token of what this transaction changes: whoever decides
+    /// with it once it is committed sees that.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn consistency_token(&mut self) -> Result<String> {
+        let id = sqlx::query_scalar!(r#"select pg_current_xact_id()::text::bigint as "id!""#)
+            .fetch_one(self.conn())
+            .await?;
+        let feed = self.db.feed().ok_or_else(|| Error::defect("no feed is followed"))?;
+        feed.token_of(id.cast_unsigned())
     }
 
     /// Makes it all durable, and seen by whatever this process decides from here

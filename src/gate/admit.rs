@@ -1,9 +1,12 @@
 //! The order in which a call is admitted. One function, top to bottom:
 //! size, policy, tenant metadata, token, session, tenant, permission.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Request};
 
 use super::{
+    Admission,
     caller::{Caller, NamedTenant, Reach, Reaching, Visitor},
     metadata,
     policy::{self, Access, Policies},
@@ -33,7 +36,11 @@ pub struct Gatekeeper {
 
 impl Gatekeeper {
     /// Admits a call: puts the proof into its extensions, or says why not.
-    pub(super) async fn admit<B>(&self, request: &mut Request<B>, origin: Origin) -> Result<()> {
+    pub(super) async fn admit<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        origin: Origin,
+    ) -> Result<()> {
         metadata::bounded(request.headers())?;
         let Some(access) = self.policies.of(request.uri().path()) else {
             return Err(Error::refused(ErrorReason::MethodUnknown, "no such method"));
@@ -52,6 +59,11 @@ impl Gatekeeper {
         let mut caller = self.identify(request.headers(), origin).await?;
         if let Some(named) = named {
             self.enter(&mut caller, named, request.uri().path()).await?;
+        }
+        if self.policies.stays_open(request.uri().path()) {
+            let (path, headers) = (request.uri().path(), request.headers());
+            let admission = Admission::new(self.clone(), path, headers, &caller);
+            request.extensions_mut().insert(admission);
         }
         match access {
             Access::Public | Access::Authenticated => {
@@ -75,6 +87,28 @@ impl Gatekeeper {
             }
         }
         Ok(())
+    }
+
+    /// Whether a call that was admitted would be still.
+    pub(super) async fn readmit(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        origin: Origin,
+        across: bool,
+    ) -> Result<()> {
+        let caller = self.identify(headers, origin).await?;
+        if across && !may_act_across(&caller) {
+            return Err(tenant_mismatch());
+        }
+        match self.policies.of(path) {
+            Some(Access::Permission { permissions, self_allowed: false, platform_only })
+                if !holds_all(&caller, permissions, *platform_only) =>
+            {
+                Err(permission_missing(permissions))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn find(&self, named: Option<String>) -> Result<NamedTenant> {
@@ -114,11 +148,8 @@ impl Gatekeeper {
         if named == standing.tenant.get().slug {
             return Ok(());
         }
-        if !caller.is_platform() || !standing.holds(ACT_ACROSS) {
-            return Err(Error::refused(
-                ErrorReason::TenantMismatch,
-                "the tenant metadata is not the token's tenant",
-            ));
+        if !may_act_across(caller) {
+            return Err(tenant_mismatch());
         }
         let NamedTenant::Known(tenant) = self.find(Some(named)).await? else {
             return Err(Error::not_found());
@@ -133,6 +164,15 @@ impl Gatekeeper {
 fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bool {
     (caller.is_platform() || !platform_only)
         && permissions.iter().all(|permission| caller.standing.holds(permission))
+}
+
+fn may_act_across(caller: &Caller) -> bool {
+    caller.is_platform() && caller.standing.holds(ACT_ACROSS)
+}
+
+fn tenant_mismatch() -> Error {
+    let text = "the tenant metadata is not the token's tenant";
+    Error::refused(ErrorReason::TenantMismatch, text)
 }
 
 fn permission_missing(permissions: &[String]) -> Error {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::Request;
 
+use super::Admission;
 use crate::{
     audit::{Actor, Origin},
     error::{Error, Result},
@@ -178,6 +179,14 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
 /// # Errors
 /// INTERNAL when the method is another.
 pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
+    passed(request)
+}
+
+/// The admission of a call that stays open.
+///
+/// # Errors
+/// INTERNAL when the method answers once, or is public.
+pub fn admission<T>(request: &Request<T>) -> Result<Admission> {
     passed(request)
 }
 

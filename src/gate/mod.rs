@@ -4,6 +4,7 @@
 //! reaches its handler with a [`Visitor`], a [`Caller`] or a [`Reaching`] in
 //! its extensions, which nothing else can make: holding one is the proof.
 
+mod admission;
 mod admit;
 mod caller;
 mod deadline;
@@ -15,6 +16,7 @@ use std::{
     net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -26,8 +28,11 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
 
+pub use admission::Admission;
 pub use admit::Gatekeeper;
-pub use caller::{Caller, NamedTenant, Reach, Reaching, Visitor, caller, reaching, visitor};
+pub use caller::{
+    Caller, NamedTenant, Reach, Reaching, Visitor, admission, caller, reaching, visitor,
+};
 pub use policy::{Access, MethodPolicy, Policies};
 
 use crate::{audit::Origin, error, proto::v1::ErrorReason};
@@ -38,7 +43,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every call passes.
 pub struct Gate {
-    keeper: Gatekeeper,
+    keeper: Arc<Gatekeeper>,
     in_progress: Semaphore,
     time_limit: Duration,
 }
@@ -49,7 +54,7 @@ impl Gate {
     #[must_use]
     pub fn new(keeper: Gatekeeper, max_requests: usize, time_limit: Duration) -> Self {
         let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
-        Self { keeper, in_progress, time_limit }
+        Self { keeper: Arc::new(keeper), in_progress, time_limit }
     }
 
     /// Lets a call pass to the services, or answers why not.

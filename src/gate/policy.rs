@@ -1,6 +1,6 @@
 //! Who may call which method: the table that the proto's options declare.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, bail, ensure};
 use prost::Message;
@@ -55,7 +55,11 @@ pub struct MethodPolicy {
 
 /// The policy of every method.
 #[derive(Debug)]
-pub struct Policies(HashMap<String, Access>);
+pub struct Policies {
+    access: HashMap<String, Access>,
+    /// The methods whose calls stay open.
+    streams: HashSet<String>,
+}
 
 impl Policies {
     /// The table of this binary's own descriptors.
@@ -73,32 +77,42 @@ impl Policies {
     /// When a method has no policy, or one that makes no sense.
     pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
         let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
-        let mut table = HashMap::new();
+        let (mut table, mut streams) = (HashMap::new(), HashSet::new());
         let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let access = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
+            if method.is_server_streaming() {
+                streams.insert(path.clone());
+            }
             table.insert(path, access);
         }
         ensure!(!table.is_empty(), "no methods in the descriptors");
-        Ok(Self(table))
+        Ok(Self { access: table, streams })
     }
 
     /// Who may call the method of a request's path; `None` when there is no
     /// such method.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&Access> {
-        if let Some(access) = self.0.get(path) {
+        if let Some(access) = self.access.get(path) {
             return Some(access);
         }
         let service = path.strip_prefix('/')?.split('/').next()?;
         PUBLIC_SERVICES.contains(&service).then_some(&Access::Public)
     }
 
+    /// Whether the method's calls stay open, so that their callers' admission must
+    /// be asked for again.
+    #[must_use]
+    pub fn stays_open(&self, path: &str) -> bool {
+        self.streams.contains(path)
+    }
+
     /// Every method with its policy, by path.
     pub fn iter(&self) -> impl Iterator<Item = MethodPolicy> {
         let mut all: Vec<_> = self
-            .0
+            .access
             .iter()
             .map(|(path, access)| MethodPolicy { path: path.clone(), access: access.clone() })
             .collect();

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Engine {
     db: Db,
     memory: Arc<Memory>,
-    feed: Feed,
+    pub(super) feed: Feed,
 }
 
 /// A standing, and whether a session is live with it.
@@ -123,7 +123,7 @@ impl Engine {
     ) -> Result<Option<(Standing, bool)>> {
         let row = sqlx::query!(
             r#"
-            select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
+            select snapshot_xmax::text::bigint as "xmax!", tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
                    is_platform as "is_platform!", user_state, session_live,
                    grants as "grants!: sqlx::types::Json<Vec<GrantRow>>"
             from subject_standing($1, $2, $3)
@@ -136,6 +136,7 @@ impl Engine {
         // One that hangs is away as well.
         let row = time::timeout(PATIENCE, row).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let Some(row) = row else { return Ok(None) };
+        self.feed.saw(row.xmax.cast_unsigned());
         let user = match row.user_state.as_deref() {
             None => UserStanding::Unknown,
             Some("active") => UserStanding::Active,

@@ -3,6 +3,8 @@
 //! [`Engine`] gathers what a subject holds, [`decide`] judges it without any
 //! I/O, `rpc` speaks gRPC.
 
+mod basis;
+mod changed;
 mod compiled;
 pub mod decide;
 mod engine;
@@ -11,6 +13,8 @@ pub mod permission;
 mod rpc;
 pub mod scope;
 mod standing;
+mod watch;
+mod watchers;
 
 use crate::sessions::Authenticator;
 
@@ -19,6 +23,8 @@ pub use memory::Memory;
 pub use permission::Permission;
 pub use scope::Scope;
 pub use standing::{Standing, UserStanding};
+pub use watch::Watch;
+pub use watchers::Watchers;
 
 /// Decides over gRPC.
 pub struct Permissions {
@@ -26,4 +32,6 @@ pub struct Permissions {
     pub engine: Engine,
     /// Knows whose the access tokens are that stand for subjects.
     pub authenticator: Authenticator,
+    /// Tells what changes.
+    pub watch: Watch,
 }

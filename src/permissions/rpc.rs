@@ -8,7 +8,7 @@ use std::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Permission, Permissions, Scope, Standing, decide::decide, scope};
+use super::{Permission, Permissions, Scope, Standing, decide::decide, scope, watch::Messages};
 use crate::{
     error::{Error, Result},
     gate::{self, Reaching},
@@ -17,7 +17,8 @@ use crate::{
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult,
         CheckRequest, CheckResponse, Consistency, DecisionReason, ListPermissionsRequest,
-        ListPermissionsResponse, PermissionGrant, permission_service_server::PermissionService,
+        ListPermissionsResponse, PermissionGrant, WatchPermissionsRequest,
+        permission_service_server::PermissionService,
     },
 };
 
@@ -31,10 +32,18 @@ impl PermissionService for Permissions {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let reaching = gate::reaching(&request)?;
-        let reason = self.check_one(&reaching, request.into_inner()).await?;
+        let message = request.into_inner();
+        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
+        let reason = self.check_one(&reaching, message, basis.consistency).await?;
         let decision_id = log_decision(1);
         let allowed = reason == DecisionReason::Granted;
-        Ok(Response::new(CheckResponse { allowed, reason: reason.into(), decision_id }))
+        let consistency_token = self.engine.token(basis)?;
+        Ok(Response::new(CheckResponse {
+            allowed,
+            reason: reason.into(),
+            decision_id,
+            consistency_token,
+        }))
     }
 
     async fn batch_check(
@@ -43,14 +52,15 @@ impl PermissionService for Permissions {
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
-        let consistency = message.consistency();
+        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
         let mut read = Standings::new();
         let mut results = Vec::with_capacity(message.items.len());
         for item in message.items {
-            results.push(self.check_item(&reaching, item, consistency, &mut read).await?);
+            results.push(self.check_item(&reaching, item, basis.consistency, &mut read).await?);
         }
         let decision_id = log_decision(results.len());
-        Ok(Response::new(BatchCheckResponse { results, decision_id }))
+        let consistency_token = self.engine.token(basis)?;
+        Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))
     }
 
     async fn list_permissions(
@@ -58,12 +68,26 @@ impl PermissionService for Permissions {
         request: Request<ListPermissionsRequest>,
     ) -> Result<Response<ListPermissionsResponse>, Status> {
         let reaching = gate::reaching(&request)?;
-        let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
+        let message = request.into_inner();
+        let named = UserId::parse_optional("user_id", &message.user_id)?;
         let (caller, user) = reaching.acting_for(named)?;
-        let standing =
-            self.engine.standing(caller.tenant(), user, Consistency::MinimizeLatency).await?;
+        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
+        let standing = self.engine.standing(caller.tenant(), user, basis.consistency).await?;
         let permissions = standing.filter(|s| s.is_active()).map_or_else(Vec::new, |s| list(&s));
-        Ok(Response::new(ListPermissionsResponse { permissions }))
+        let consistency_token = self.engine.token(basis)?;
+        Ok(Response::new(ListPermissionsResponse { permissions, consistency_token }))
+    }
+
+    type WatchPermissionsStream = Messages;
+
+    async fn watch_permissions(
+        &self,
+        request: Request<WatchPermissionsRequest>,
+    ) -> Result<Response<Messages>, Status> {
+        let caller = gate::caller(&request)?;
+        let admission = gate::admission(&request)?;
+        let token = &request.get_ref().consistency_token;
+        Ok(Response::new(self.watch.open(&caller, admission, token).await?))
     }
 }
 
@@ -72,20 +96,19 @@ impl Permissions {
         &self,
         reaching: &Reaching,
         request: CheckRequest,
+        consistency: Consistency,
     ) -> Result<DecisionReason> {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
         let named = UserId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
             let (caller, user) = reaching.acting_for(named)?;
-            let consistency = request.consistency();
             let standing = self.engine.standing(caller.tenant(), user, consistency).await?;
             return Ok(decide(standing.as_deref(), &permission, &requested));
         }
         if named.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
-        let consistency = request.consistency();
         self.check_token(reaching, &request.access_token, &permission, &requested, consistency)
             .await
     }

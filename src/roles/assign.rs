@@ -51,7 +51,8 @@ impl Roles {
             return Ok(first);
         }
         let row = assign(&mut tx, tenant, caller.standing(), wanted).await?;
-        let response = AssignRoleResponse { role_assignment: Some(row.into()) };
+        let consistency_token = tx.consistency_token().await?;
+        let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
         let event = Event::new("role_assigned").target(user.0);
         finish(tx, caller, event.detail("role_id", role.to_string())).await?;

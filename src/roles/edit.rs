@@ -3,7 +3,7 @@
 use super::{
     Roles, finish,
     guard::{self, AdminGuard},
-    store::{self, NewRole, RoleRow},
+    store::{self, NewRole},
 };
 use crate::{
     audit::Event,
@@ -11,7 +11,10 @@ use crate::{
     gate::Caller,
     idempotency::{self, Key},
     ids::RoleId,
-    proto::v1::{CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest},
+    proto::v1::{
+        CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest,
+        UpdateRoleResponse,
+    },
     updates::{Mask, check_etag},
 };
 
@@ -51,7 +54,8 @@ impl Roles {
         };
         refuse_platform_level(caller, level)?;
         let row = store::insert(&mut tx, tenant, &new).await?;
-        let response = CreateRoleResponse { role: Some(row.into()) };
+        let consistency_token = tx.consistency_token().await?;
+        let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
         finish(tx, caller, Event::new("role_created").target(new.id.0)).await?;
         Ok(response)
@@ -61,7 +65,7 @@ impl Roles {
         &self,
         caller: &Caller,
         message: UpdateRoleRequest,
-    ) -> Result<RoleRow> {
+    ) -> Result<UpdateRoleResponse> {
         let (tenant, standing) = (caller.tenant(), caller.standing());
         let role = RoleId::parse("role_id", &message.role_id)?;
         let fields = ["name", "level", "permissions"];
@@ -86,8 +90,9 @@ impl Roles {
         refuse_platform_level(caller, row.level)?;
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
-        finish(tx, caller, Event::new("role_updated").target(role.0)).await?;
-        Ok(row)
+        let event = Event::new("role_updated").target(role.0);
+        let consistency_token = finish(tx, caller, event).await?;
+        Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub use assign::assign_new;
+pub use assignments::holders;
 
 /// Manages roles over gRPC.
 pub struct Roles {
@@ -23,8 +24,10 @@ pub struct Roles {
     pub db: Db,
 }
 
-/// Records what was done, and makes it durable.
-async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<()> {
+/// Records what was done, and makes it durable; its consistency token.
+async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<String> {
     audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
-    tx.commit().await
+    let token = tx.consistency_token().await?;
+    tx.commit().await?;
+    Ok(token)
 }

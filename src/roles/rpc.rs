@@ -74,8 +74,7 @@ impl RoleService for Roles {
         request: Request<UpdateRoleRequest>,
     ) -> Result<Response<UpdateRoleResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let row = self.update(&caller, request.into_inner()).await?;
-        Ok(Response::new(UpdateRoleResponse { role: Some(row.into()) }))
+        Ok(Response::new(self.update(&caller, request.into_inner()).await?))
     }
 
     async fn delete_role(
@@ -91,8 +90,9 @@ impl RoleService for Roles {
         guard::may_change(caller.standing(), &row)?;
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
-        finish(tx, &caller, Event::new("role_deleted").target(role.0)).await?;
-        Ok(Response::new(DeleteRoleResponse {}))
+        let event = Event::new("role_deleted").target(role.0);
+        let consistency_token = finish(tx, &caller, event).await?;
+        Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
     async fn assign_role(
@@ -117,8 +117,9 @@ impl RoleService for Roles {
         let mut tx = self.db.begin(tenant).await?;
         assign::unassign(&mut tx, tenant, standing, user, role, scope.as_ref()).await?;
         let event = Event::new("role_unassigned").target(user.0);
-        finish(tx, &caller, event.detail("role_id", role.to_string())).await?;
-        Ok(Response::new(UnassignRoleResponse {}))
+        let event = event.detail("role_id", role.to_string());
+        let consistency_token = finish(tx, &caller, event).await?;
+        Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 
     async fn list_role_assignments(

@@ -42,6 +42,7 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
 
+    let watchers = parts.serving.permissions.watch.watchers.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
     let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout);
@@ -53,6 +54,8 @@ pub async fn serve(
         () = http::serve(listeners.http, parts.registry, readiness.subscribe()) => {}
     }
     readiness.report(false).await;
+    // A stream never ends by itself.
+    watchers.stop();
     let drained = cores.drain();
     drop(listeners.grpc);
     // A connection that ignores the goodbye must not keep the process.

@@ -70,9 +70,10 @@ impl SessionService for Sessions {
         }
         let event = Event::new("session_revoked").target(session.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;
-        Ok(Response::new(RevokeSessionResponse {}))
+        Ok(Response::new(RevokeSessionResponse { consistency_token }))
     }
 
     async fn revoke_all_sessions(
@@ -90,10 +91,11 @@ impl SessionService for Sessions {
         let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         let event = Event::new("sessions_revoked").target(user.0).detail("count", count);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;
         let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
-        Ok(Response::new(RevokeAllSessionsResponse { revoked_count }))
+        Ok(Response::new(RevokeAllSessionsResponse { revoked_count, consistency_token }))
     }
 }
 

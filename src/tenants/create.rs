@@ -46,7 +46,8 @@ impl Tenants {
         let event = Event::new("tenant_created").target(id.0);
         audit::record(&mut tx, id, &caller.actor(), event).await?;
         let row = store::get(&mut tx, id).await?;
-        let response = CreateTenantResponse { tenant: Some(row.into()) };
+        let consistency_token = tx.consistency_token().await?;
+        let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
         tx.enter(caller.home()).await?;
         idempotency::remember(&mut tx, &key, &response).await?;
         tx.commit().await?;

@@ -13,17 +13,18 @@ use crate::{
 };
 
 impl Tenants {
+    /// The tenant as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
         caller: &Caller,
         tenant: TenantRef,
         state: TenantState,
-    ) -> Result<TenantRow> {
+    ) -> Result<(TenantRow, String)> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let mut row = store::lock(&mut tx, tenant.id).await?;
         if row.state == store::state_text(state) {
-            return Ok(row);
+            return Ok((row, tx.consistency_token().await?));
         }
         store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
@@ -33,9 +34,10 @@ impl Tenants {
         };
         audit::record(&mut tx, tenant.id, &caller.actor(), Event::new(kind).target(tenant.id.0))
             .await?;
+        let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant.id).await;
-        Ok(row)
+        Ok((row, token))
     }
 
     pub(super) async fn delete(
@@ -43,7 +45,7 @@ impl Tenants {
         caller: &Caller,
         tenant: TenantRef,
         etag: &str,
-    ) -> Result<()> {
+    ) -> Result<String> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
@@ -51,9 +53,10 @@ impl Tenants {
         store::delete(&mut tx, tenant.id).await?;
         let event = Event::new("tenant_deleted").target(tenant.id.0);
         audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
+        let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant.id).await;
-        Ok(())
+        Ok(token)
     }
 }
 

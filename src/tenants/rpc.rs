@@ -86,8 +86,7 @@ impl TenantService for Tenants {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let tenant = self.reachable(&caller, &message.tenant).await?;
-        let row = self.update(&caller, tenant, message).await?;
-        Ok(Response::new(UpdateTenantResponse { tenant: Some(row.into()) }))
+        Ok(Response::new(self.update(&caller, tenant, message).await?))
     }
 
     async fn suspend_tenant(
@@ -96,8 +95,9 @@ impl TenantService for Tenants {
     ) -> Result<Response<SuspendTenantResponse>, Status> {
         let caller = gate::caller(&request)?;
         let tenant = self.of_platform_staff(&request.get_ref().tenant).await?;
-        let row = self.set_state(&caller, tenant, TenantState::Suspended).await?;
-        Ok(Response::new(SuspendTenantResponse { tenant: Some(row.into()) }))
+        let (row, consistency_token) =
+            self.set_state(&caller, tenant, TenantState::Suspended).await?;
+        Ok(Response::new(SuspendTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
     async fn reactivate_tenant(
@@ -106,8 +106,8 @@ impl TenantService for Tenants {
     ) -> Result<Response<ReactivateTenantResponse>, Status> {
         let caller = gate::caller(&request)?;
         let tenant = self.of_platform_staff(&request.get_ref().tenant).await?;
-        let row = self.set_state(&caller, tenant, TenantState::Active).await?;
-        Ok(Response::new(ReactivateTenantResponse { tenant: Some(row.into()) }))
+        let (row, consistency_token) = self.set_state(&caller, tenant, TenantState::Active).await?;
+        Ok(Response::new(ReactivateTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
     async fn delete_tenant(
@@ -117,8 +117,8 @@ impl TenantService for Tenants {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let tenant = self.of_platform_staff(&message.tenant).await?;
-        self.delete(&caller, tenant, &message.etag).await?;
-        Ok(Response::new(DeleteTenantResponse {}))
+        let consistency_token = self.delete(&caller, tenant, &message.etag).await?;
+        Ok(Response::new(DeleteTenantResponse { consistency_token }))
     }
 }
 

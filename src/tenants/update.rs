@@ -1,16 +1,13 @@
 //! `UpdateTenant`
 
-use super::{
-    Tenants, settings,
-    store::{self, TenantRow},
-};
+use super::{Tenants, settings, store};
 use crate::{
     audit::{self, Event},
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
     json,
-    proto::v1::UpdateTenantRequest,
+    proto::v1::{UpdateTenantRequest, UpdateTenantResponse},
     updates::{Mask, check_etag},
 };
 
@@ -20,7 +17,7 @@ impl Tenants {
         caller: &Caller,
         tenant: TenantId,
         message: UpdateTenantRequest,
-    ) -> Result<TenantRow> {
+    ) -> Result<UpdateTenantResponse> {
         let mask = Mask::read(message.update_mask.as_ref(), &["name", "slug", "settings"])?;
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant).await?;
@@ -42,7 +39,8 @@ impl Tenants {
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new("tenant_updated").target(tenant.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
-        Ok(row)
+        Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
 }

@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    hkdf::{HKDF_SHA256, Prk, Salt},
+    rsa::KeyPair,
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
@@ -85,6 +90,8 @@ pub struct Keyring {
     issuer: String,
     access: Key,
     refresh: Key,
+    /// What further secrets are derived from.
+    root: Prk,
 }
 
 impl Keyring {
@@ -109,7 +116,8 @@ impl Keyring {
             paths.access_private.display(),
             paths.refresh_private.display()
         );
-        let ring = Self { issuer: issuer.to_owned(), access, refresh };
+        let root = root(&paths.refresh_private)?;
+        let ring = Self { issuer: issuer.to_owned(), access, refresh, root };
         ring.try_out(TokenKind::Access)?;
         ring.try_out(TokenKind::Refresh)?;
         Ok(ring)
@@ -125,6 +133,21 @@ impl Keyring {
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
         vec![self.access.jwk.clone()]
+    }
+
+    /// A secret for one use, the same on every replica: they share the key that
+    /// signs refresh tokens.
+    ///
+    /// # Errors
+    /// When the derivation fails, which no input makes it do.
+    pub fn derive(&self, label: &str) -> anyhow::Result<[u8; 32]> {
+        let mut secret = [0; 32];
+        self.root
+            .expand(&[label.as_bytes()], HKDF_SHA256)
+            .and_then(|derived| derived.fill(&mut secret))
+            .ok()
+            .context("a secret can't be derived")?;
+        Ok(secret)
     }
 
     /// Signs a token. RS256 is deterministic: the same content gives the same
@@ -261,6 +284,19 @@ fn fitting(mut roles: Vec<String>) -> Vec<String> {
 fn read(path: &Path) -> anyhow::Result<SecretSlice<u8>> {
     let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     Ok(SecretSlice::from(bytes))
+}
+
+/// The root of derived secrets (RFC 5869): of the key itself, however its file
+/// spells it.
+fn root(private: &Path) -> anyhow::Result<Prk> {
+    let parsed = pem::parse(read(private)?.expose_secret()).ok().map(pem::Pem::into_contents);
+    let parsed = parsed.map(SecretSlice::from).and_then(|der| {
+        let der = der.expose_secret();
+        KeyPair::from_pkcs8(der).or_else(|_| KeyPair::from_der(der)).ok()
+    });
+    let key = parsed.with_context(|| format!("{} is no RSA private key", private.display()))?;
+    let der: Pkcs8V1Der<'_> = key.as_der().ok().context("an RSA key can't be encoded")?;
+    Ok(Salt::new(HKDF_SHA256, &[]).extract(der.as_ref()))
 }
 
 fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {

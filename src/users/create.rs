@@ -40,7 +40,8 @@ impl Users {
         }
         let event = Event::new("user_created").target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let response = CreateUserResponse { user: Some(row.into()) };
+        let consistency_token = tx.consistency_token().await?;
+        let response = CreateUserResponse { user: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
         tx.commit().await?;
         Ok(response)

@@ -18,19 +18,20 @@ use crate::{
 };
 
 impl Users {
+    /// The user as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
         caller: &Caller,
         user: UserId,
         state: UserState,
-    ) -> Result<UserRow> {
+    ) -> Result<(UserRow, String)> {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         if row.state == store::state_text(state) {
-            return Ok(row);
+            return Ok((row, tx.consistency_token().await?));
         }
         store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
@@ -42,11 +43,10 @@ impl Users {
             _ => "user_enabled",
         };
         let event = Event::new(kind).target(user.0);
-        self.finish(tx, caller, admins, event).await?;
-        Ok(row)
+        Ok((row, self.finish(tx, caller, admins, event).await?))
     }
 
-    pub(super) async fn delete(&self, caller: &Caller, user: UserId, etag: &str) -> Result<()> {
+    pub(super) async fn delete(&self, caller: &Caller, user: UserId, etag: &str) -> Result<String> {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
@@ -58,18 +58,20 @@ impl Users {
         self.finish(tx, caller, admins, event).await
     }
 
-    /// Ends a change that may have taken an administrator or ended sessions.
+    /// Ends a change that may have taken an administrator or ended sessions; its
+    /// consistency token.
     async fn finish(
         &self,
         mut tx: TenantTx,
         caller: &Caller,
         admins: AdminGuard,
         event: Event,
-    ) -> Result<()> {
+    ) -> Result<String> {
         admins.check(&mut tx).await?;
         audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
+        let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(caller.tenant()).await;
-        Ok(())
+        Ok(token)
     }
 }

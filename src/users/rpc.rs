@@ -88,8 +88,7 @@ impl UserService for Users {
         let user = UserId::parse("user_id", &message.user_id)?;
         let (caller, user) = reaching.acting_for(Some(user))?;
         let (_, reach) = reaching.within();
-        let row = self.update(caller, reach, user, message).await?;
-        Ok(Response::new(UpdateUserResponse { user: Some(row.into()) }))
+        Ok(Response::new(self.update(caller, reach, user, message).await?))
     }
 
     async fn disable_user(
@@ -98,8 +97,8 @@ impl UserService for Users {
     ) -> Result<Response<DisableUserResponse>, Status> {
         let caller = gate::caller(&request)?;
         let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let row = self.set_state(&caller, user, UserState::Disabled).await?;
-        Ok(Response::new(DisableUserResponse { user: Some(row.into()) }))
+        let (row, consistency_token) = self.set_state(&caller, user, UserState::Disabled).await?;
+        Ok(Response::new(DisableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
     async fn enable_user(
@@ -108,8 +107,8 @@ impl UserService for Users {
     ) -> Result<Response<EnableUserResponse>, Status> {
         let caller = gate::caller(&request)?;
         let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let row = self.set_state(&caller, user, UserState::Active).await?;
-        Ok(Response::new(EnableUserResponse { user: Some(row.into()) }))
+        let (row, consistency_token) = self.set_state(&caller, user, UserState::Active).await?;
+        Ok(Response::new(EnableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
     async fn delete_user(
@@ -119,8 +118,8 @@ impl UserService for Users {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let user = UserId::parse("user_id", &message.user_id)?;
-        self.delete(&caller, user, &message.etag).await?;
-        Ok(Response::new(DeleteUserResponse {}))
+        let consistency_token = self.delete(&caller, user, &message.etag).await?;
+        Ok(Response::new(DeleteUserResponse { consistency_token }))
     }
 }
 

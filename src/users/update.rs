@@ -1,15 +1,12 @@
 //! `UpdateUser`
 
-use super::{
-    Users, email,
-    store::{self, UserRow},
-};
+use super::{Users, email, store};
 use crate::{
     audit::{self, Event},
     error::{Error, Result},
     gate::{Caller, Reach},
     ids::UserId,
-    proto::v1::{ErrorReason, UpdateUserRequest},
+    proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     roles::guard,
     updates::{Mask, check_etag},
 };
@@ -21,7 +18,7 @@ impl Users {
         reach: Reach,
         user: UserId,
         message: UpdateUserRequest,
-    ) -> Result<UserRow> {
+    ) -> Result<UpdateUserResponse> {
         let tenant = caller.tenant();
         let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
         let display_name = mask.take("display_name", message.display_name)?;
@@ -50,7 +47,8 @@ impl Users {
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new("user_updated").target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
-        Ok(row)
+        Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
 }

@@ -57,8 +57,19 @@ impl Method {
         let mut grpc = Grpc::new(service);
         grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
         let path: PathAndQuery = path.parse().expect("a path");
-        grpc.unary(Request::new(bytes), path, RawCodec).await
+        if !is_stream(&path) {
+            return grpc.unary(Request::new(bytes), path, RawCodec).await;
+        }
+        // A call that stays open is asked for its first message.
+        let opened = grpc.server_streaming(Request::new(bytes), path, RawCodec).await?;
+        let (metadata, mut messages, extensions) = opened.into_parts();
+        let first = messages.message().await?.unwrap_or_default();
+        Ok(Response::from_parts(metadata, first, extensions))
     }
+}
+
+fn is_stream(path: &PathAndQuery) -> bool {
+    methods().iter().any(|method| method.0.is_server_streaming() && method.path() == path.path())
 }
 
 /// Passes bytes through.

@@ -64,6 +64,7 @@ impl Method {
                 let mut body = DynamicMessage::decode(self.0.output(), bytes.as_slice())
                     .expect("a response of the method's type");
                 body.clear_field_by_name("decision_id");
+                body.clear_field_by_name("consistency_token");
                 Answer { code: Code::Ok, text: String::new(), details: Vec::new(), body }
             }
             Err(status) => Answer {

@@ -15,7 +15,7 @@ async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
         "select relname::text from pg_class
          where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
-           and relname <> '_sqlx_migrations' order by 1",
+           and relname not in ('_sqlx_migrations', 'change_marks') order by 1",
     )
     .fetch_all(owner)
     .await

@@ -1,0 +1,81 @@
+//! What the feed's operators watch.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use super::state::State;
+
+/// The feed's counters.
+pub(super) struct Metrics {
+    reads: Family<Read, Counter>,
+    changes: Counter,
+    gap: Counter,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Read {
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "labels are spelled as these are")]
+enum Outcome {
+    ok,
+    failed,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &mut Registry, lag: Lag) -> Self {
+        let metrics =
+            Self { reads: Family::default(), changes: Counter::default(), gap: Counter::default() };
+        let reads = "Reads of the change feed";
+        registry.register("tenantry_feed_reads", reads, metrics.reads.clone());
+        let changes = "Changes that the change feed brought";
+        registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
+        let gap = "Changes that a poll found before a wake-up told of them";
+        registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
+        registry.register_collector(Box::new(lag));
+        metrics
+    }
+
+    /// A read ended well, with so many changes, after a wake-up or a pause.
+    pub(super) fn read(&self, changes: u64, woken: bool) {
+        self.reads.get_or_create(&Read { outcome: Outcome::ok }).inc();
+        self.changes.inc_by(changes);
+        if !woken {
+            self.gap.inc_by(changes);
+        }
+    }
+
+    pub(super) fn failed(&self) {
+        self.reads.get_or_create(&Read { outcome: Outcome::failed }).inc();
+    }
+}
+
+/// The age of what memory knows, as it is when it is asked for.
+pub(super) struct Lag(pub(super) Arc<State>);
+
+impl fmt::Debug for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lag").field(&self.0.lag()).finish()
+    }
+}
+
+impl Collector for Lag {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Age of the last good read of the change feed";
+        let lag = ConstGauge::new(self.0.lag().as_secs_f64());
+        lag.encode(encoder.encode_descriptor(
+            "tenantry_feed_lag_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}
