@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::harness::{Client, TestApp, refused, struct_of, unknown_id, until};
 
 async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
-    let request = ListPermissionsRequest { user_id: user_id.into() };
+    let request = ListPermissionsRequest { user_id: user_id.into(), ..Default::default() };
     let reply = client.permissions().list_permissions(request).await.expect("a list");
     reply.into_inner().permissions
 }
@@ -42,7 +42,7 @@ async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
     let ada = acme.member("ada", &["doc:read"]).await;
 
     assert_eq!(list(&ada, "").await, list(&acme, &ada.user_id).await);
-    let request = ListPermissionsRequest { user_id: acme.user_id.clone() };
+    let request = ListPermissionsRequest { user_id: acme.user_id.clone(), ..Default::default() };
     let result = ada.permissions().list_permissions(request).await;
     refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
