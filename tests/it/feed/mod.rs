@@ -1,2 +1,7 @@
 mod commits;
+mod metrics;
+mod model;
 mod replicas;
+mod tokens;
+mod trim;
+mod watch;

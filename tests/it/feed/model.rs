@@ -1,0 +1,140 @@
+//! The feed's reader against a model: many writers, in whatever order they end.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::harness::TestApp;
+
+/// A reader that does as the follower does.
+struct Reader {
+    pool: PgPool,
+    seen: Option<String>,
+    /// How often each change came.
+    delivered: BTreeMap<Uuid, u32>,
+}
+
+impl Reader {
+    async fn read(&mut self) {
+        let rows: Vec<(String, bool, Option<Uuid>)> = sqlx::query_as(
+            "select snapshot::text, missed, subject_id from read_changes($1::text::pg_snapshot)",
+        )
+        .bind(&self.seen)
+        .fetch_all(&self.pool)
+        .await
+        .expect("changes");
+        for (snapshot, missed, subject) in rows {
+            assert!(!missed);
+            self.seen = Some(snapshot);
+            if let Some(subject) = subject {
+                *self.delivered.entry(subject).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// A linear congruential generator (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % limit
+    }
+}
+
+async fn change(conn: &mut PgConnection) -> Uuid {
+    let statement = "insert into changes (tenant_id, kind, subject_id)
+                     values (gen_random_uuid(), 'user', gen_random_uuid()) returning subject_id";
+    sqlx::query_scalar(statement).fetch_one(conn).await.expect("a change")
+}
+
+/// Lets others go on in between, a while that the dice say.
+async fn dawdle(conn: &mut PgConnection, dice: &mut Dice) {
+    let millis = f64::from(u32::try_from(dice.below(4)).expect("small"));
+    sqlx::query("select pg_sleep($1 / 1000)").bind(millis).execute(conn).await.expect("slept");
+}
+
+/// Writes transactions of some changes, some undone in part or as a whole; what
+/// was committed.
+async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
+    let mut committed = Vec::new();
+    for _ in 0..15 {
+        let mut tx = conn.begin().await.expect("begun");
+        let mut mine = Vec::new();
+        for _ in 0..=dice.below(3) {
+            dawdle(&mut tx, &mut dice).await;
+            if dice.below(3) > 0 {
+                mine.push(change(&mut tx).await);
+                continue;
+            }
+            // A subtransaction has an id of its own, which no snapshot tells of.
+            let mut inner = tx.begin().await.expect("begun");
+            let within = change(&mut inner).await;
+            dawdle(&mut inner, &mut dice).await;
+            if dice.below(2) == 0 {
+                inner.rollback().await.expect("undone");
+            } else {
+                inner.commit().await.expect("kept");
+                mine.push(within);
+            }
+        }
+        dawdle(&mut tx, &mut dice).await;
+        if dice.below(4) == 0 {
+            tx.rollback().await.expect("undone");
+        } else {
+            tx.commit().await.expect("committed");
+            committed.append(&mut mine);
+        }
+    }
+    committed
+}
+
+/// F11, F12
+#[tokio::test]
+async fn every_commit_is_delivered_once_and_nothing_else_whatever_the_order() {
+    const WRITERS: u64 = 6;
+    let app = TestApp::spawn().await;
+    let pool = app.app_role().await;
+    let mut reader = Reader { pool, seen: None, delivered: BTreeMap::new() };
+    reader.read().await;
+    assert!(reader.delivered.is_empty(), "the first read is only of the snapshot");
+    let mut expected = BTreeMap::new();
+    let mut slow = app.owner().await;
+    for round in 0..4 {
+        // One holds the horizon back for the whole round.
+        let mut held = slow.begin().await.expect("begun");
+        let late = change(&mut held).await;
+        let mut writers = Vec::new();
+        for writer in 0..WRITERS {
+            writers.push(write(app.owner().await, Dice(round * WRITERS + writer)));
+        }
+        let over = watch::Sender::new(false);
+        let writing = async {
+            let committed = futures::future::join_all(writers).await.concat();
+            over.send_replace(true);
+            committed
+        };
+        let reading = async {
+            while !*over.borrow() {
+                reader.read().await;
+            }
+        };
+        let (committed, ()) = tokio::join!(writing, reading);
+        expected.extend(committed.into_iter().map(|change| (change, 1)));
+        reader.read().await;
+        assert_eq!(reader.delivered, expected, "round {round}, the slow one under way");
+        if round % 2 == 0 {
+            held.commit().await.expect("committed");
+            expected.insert(late, 1);
+        } else {
+            held.rollback().await.expect("undone");
+        }
+        reader.read().await;
+        reader.read().await;
+        assert_eq!(reader.delivered, expected, "round {round}");
+    }
+    assert!(expected.len() > 100, "{}", expected.len());
+}

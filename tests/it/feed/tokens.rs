@@ -1,0 +1,286 @@
+//! Consistency tokens: what was written or seen here is seen there.
+
+use prost_reflect::DynamicMessage;
+use sqlx::Connection;
+use tenantry::{
+    gate::{Access, Policies},
+    proto::v1::{
+        BatchCheckItem, BatchCheckRequest, CheckRequest, CheckResponse, Consistency,
+        ListPermissionsRequest, LogoutRequest, RoleLevel, UnassignRoleRequest,
+    },
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{
+    Client, Ids, Method, PASSWORD, Proxy, TestApp, Then, methods, refused, until,
+};
+
+fn question(user: &str, token: &str) -> CheckRequest {
+    CheckRequest {
+        user_id: user.into(),
+        permission: "doc:read".into(),
+        consistency_token: token.into(),
+        ..CheckRequest::default()
+    }
+}
+
+/// Two replicas; the second hears nothing through Redis.
+async fn replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
+    let app = TestApp::spawn().await;
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let twin = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+    proxy.cut();
+    let acme = app.tenant("acme").await;
+    let there = acme.on(&twin.channel);
+    (app, twin, acme, there, proxy)
+}
+
+/// F11, F12
+#[tokio::test]
+async fn what_was_written_here_is_decided_with_there_at_once() {
+    let (_app, _twin, acme, there, _proxy) = replicas().await;
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    for _ in 0..10 {
+        acme.assign(&user, &role).await;
+        // In its memory, and it may answer from there.
+        until(2, || there.may(&user, "doc:read")).await;
+        let request = UnassignRoleRequest {
+            user_id: user.clone(),
+            role_id: role.clone(),
+            ..UnassignRoleRequest::default()
+        };
+        let taken = acme.roles().unassign_role(request).await.expect("taken").into_inner();
+        let token = &taken.consistency_token;
+
+        let list = ListPermissionsRequest {
+            user_id: user.clone(),
+            consistency_token: token.clone(),
+            ..ListPermissionsRequest::default()
+        };
+        let listed = there.permissions().list_permissions(list).await.expect("a list");
+        assert_eq!(listed.into_inner().permissions, []);
+        assert!(!there.decide(question(&user, token)).await.allowed);
+        let item = BatchCheckItem {
+            user_id: user.clone(),
+            permission: "doc:read".into(),
+            ..BatchCheckItem::default()
+        };
+        let batch = BatchCheckRequest {
+            items: vec![item],
+            consistency: Consistency::AtLeastAsFresh.into(),
+            consistency_token: token.clone(),
+        };
+        let batch = there.permissions().batch_check(batch).await.expect("answers").into_inner();
+        assert!(!batch.results[0].allowed && !batch.consistency_token.is_empty());
+    }
+}
+
+/// A decision's token makes another replica's no older, be it of memory or of
+/// Postgres.
+#[tokio::test]
+async fn what_was_seen_here_is_seen_there() {
+    let (app, _twin, acme, there, _proxy) = replicas().await;
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let mut owner = app.owner().await;
+    for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
+        acme.assign(&user, &role).await;
+        until(2, || there.may(&user, "doc:read")).await;
+        // By SQL: no replica is told.
+        sqlx::query("delete from role_assignments where user_id = $1::uuid")
+            .bind(&user)
+            .execute(&mut owner)
+            .await
+            .expect("taken");
+        let asked = CheckRequest { consistency: consistency.into(), ..question(&user, "") };
+        let seen = loop {
+            let seen = acme.decide(asked.clone()).await;
+            if !seen.allowed {
+                break seen;
+            }
+        };
+        assert!(!there.decide(question(&user, &seen.consistency_token)).await.allowed);
+    }
+}
+
+/// A transaction that does not end keeps no one from being answered.
+#[tokio::test]
+async fn a_long_transaction_does_not_hold_tokens_up() {
+    let (app, _twin, acme, there, _proxy) = replicas().await;
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let mut owner = app.owner().await;
+    let mut held = owner.begin().await.expect("begun");
+    sqlx::query("select pg_current_xact_id()").execute(&mut *held).await.expect("an id");
+    acme.assign(&user, &role).await;
+    let token = acme.decide(question(&user, "")).await.consistency_token;
+    assert!(there.decide(question(&user, &token)).await.allowed);
+}
+
+/// Which writes there are: every method that is none of these.
+const READS: &[&str] = &[
+    "BatchCheck",
+    "Check",
+    "GetJwks",
+    "GetRole",
+    "GetSession",
+    "GetTenant",
+    "GetUser",
+    "IntrospectToken",
+    "ListPermissions",
+    "ListRoleAssignments",
+    "ListRoles",
+    "ListSessions",
+    "ListTenants",
+    "ListUsers",
+    "LookupUser",
+    "WatchPermissions",
+    "WhoAmI",
+    // They open sessions, and a session that is not known yet is looked up.
+    "Login",
+    "Refresh",
+];
+
+fn writes() -> Vec<Method> {
+    methods().into_iter().filter(|method| !READS.contains(&method.0.name())).collect()
+}
+
+#[test]
+fn just_the_writes_return_a_token_for_their_change() {
+    let policies = Policies::load().expect("the table");
+    assert!(READS.iter().all(|name| policies.iter().any(|m| m.path.ends_with(name))));
+    assert!(writes().len() >= 20);
+    for method in writes() {
+        let field = method.0.output().get_field_by_name("consistency_token");
+        assert!(field.is_some(), "{}", method.path());
+    }
+}
+
+/// A write's request that is not refused, on things of a tenant of its own, and
+/// who sends it.
+async fn good(method: &Method, n: usize, root: &Client) -> (Client, DynamicMessage) {
+    let slug = format!("t{n}");
+    let admin = Client::anonymous(root.channel.clone()).sign_up_tenant(&slug).await;
+    let user = admin.create_user_without_password("grace@acme.test").await;
+    let role = admin.create_role("reader", RoleLevel::Member, &[]).await;
+    if method.0.name() == "UnassignRole" {
+        admin.assign(&user, &role).await;
+    }
+    let again = Client::anonymous(root.channel.clone()).login(&slug, &admin.email, PASSWORD).await;
+    let mut ids = Ids::of(&again, &role);
+    ids.0.insert("user_id", user);
+    let policies = Policies::load().expect("the table");
+    let access = policies.of(&method.path()).expect("a policy");
+    let by_staff = matches!(access, Access::Permission { platform_only: true, .. });
+    (if by_staff { root.clone() } else { admin }, method.sample(&ids))
+}
+
+#[tokio::test]
+async fn every_writes_token_counts_on_another_replica_at_once() {
+    let (app, _twin, _acme, there, _proxy) = replicas().await;
+    let root = app.platform_admin().await;
+    for (n, method) in writes().iter().enumerate() {
+        let (caller, message) = good(method, n, &root).await;
+        let reply = method.call(&caller, &message).await.expect(&method.path());
+        let reply = DynamicMessage::decode(method.0.output(), reply.into_inner().as_slice());
+        let token = reply
+            .expect("a reply")
+            .get_field_by_name("consistency_token")
+            .map(|token| token.as_str().expect("text").to_owned());
+        let token = token.expect("a token");
+        assert!(!token.is_empty(), "{}", method.path());
+        let decided = there.decide(question(&there.user_id, &token)).await;
+        assert!(decided.allowed, "{}", method.path());
+    }
+}
+
+/// What a retry gets is the first reply, its token too.
+#[tokio::test]
+async fn a_retry_gets_the_firsts_token() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let request = tenantry::proto::v1::CreateUserRequest {
+        email: "ada@acme.test".into(),
+        request_id: "once".into(),
+        ..Default::default()
+    };
+    let first = acme.users().create_user(request.clone()).await.expect("made").into_inner();
+    assert_eq!(acme.users().create_user(request).await.expect("the same").into_inner(), first);
+}
+
+#[tokio::test]
+async fn a_token_that_has_ended_here_has_ended_there() {
+    let (_app, _twin, acme, there, _proxy) = replicas().await;
+    let member = acme.member("ada", &["doc:read"]).await;
+    let token = &member.tokens.access_token;
+    let question = |seen: &str| CheckRequest {
+        user_id: String::new(),
+        access_token: token.clone(),
+        ..question("", seen)
+    };
+    until(2, || async { there.decide(question("")).await.allowed }).await;
+    let ended = member.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let seen = ended.into_inner().consistency_token;
+    assert!(!there.decide(question(&seen)).await.allowed);
+}
+
+#[tokio::test]
+async fn tokens_and_consistencies_must_agree() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ask = |consistency: Consistency, token: &str| {
+        let asked =
+            CheckRequest { consistency: consistency.into(), ..question(&acme.user_id, token) };
+        async { acme.permissions().check(asked).await }
+    };
+    let token = ask(Consistency::Unspecified, "").await.expect("ok").into_inner().consistency_token;
+    let names_it = |status: &Status| {
+        let details = status.get_error_details();
+        let request = details.bad_request().expect("a BadRequest");
+        assert_eq!(request.field_violations[0].field, "consistency_token");
+    };
+    for (consistency, token) in
+        [(Consistency::MinimizeLatency, token.as_str()), (Consistency::AtLeastAsFresh, "")]
+    {
+        let status = ask(consistency, token).await;
+        names_it(&refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
+    }
+    let mut altered = token.clone();
+    altered.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
+    for consistency in
+        [Consistency::Unspecified, Consistency::FullyConsistent, Consistency::AtLeastAsFresh]
+    {
+        for forged in ["x", "AAAA", &altered, &token[1..]] {
+            let status = ask(consistency, forged).await;
+            names_it(&refused(status, Code::InvalidArgument, "CONSISTENCY_TOKEN_INVALID"));
+        }
+        let reply: CheckResponse = ask(consistency, &token).await.expect("ok").into_inner();
+        assert!(!reply.consistency_token.is_empty());
+    }
+}
+
+/// I01
+#[tokio::test]
+async fn without_the_feed_postgres_decides_and_without_postgres_nobody() {
+    let proxy = Proxy::postgres().await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let url = proxy.postgres_url(&app.database);
+    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = acme.on(&twin.channel);
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    until(2, || async { !there.may(&user, "doc:read").await }).await;
+    // The feed hangs; the rest of Postgres answers.
+    proxy.when_sent("read_changes", Then::HoldReplies);
+    proxy.until_held().await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign(&user, &role).await;
+    let token = acme.decide(question(&user, "")).await.consistency_token;
+    assert!(there.decide(question(&user, &token)).await.allowed);
+    proxy.hold();
+    let asked = there.permissions().check(question(&user, &token)).await;
+    refused(asked, Code::Unavailable, "STORE_UNAVAILABLE");
+}

@@ -1,0 +1,144 @@
+//! The feed is trimmed, and nobody who is slow is left with old memories.
+
+use sqlx::{Connection, PgConnection, PgPool};
+use tenantry::proto::v1::RoleLevel;
+
+use crate::harness::{Proxy, TestApp, until};
+
+/// Lets all marks be as old as if so many hours had passed.
+async fn age(owner: &mut PgConnection) {
+    let statement = "update change_marks set recorded_at = recorded_at - interval '2 hours'";
+    sqlx::query(statement).execute(owner).await.expect("aged");
+}
+
+async fn trim(pool: &PgPool, batch: i64) -> Option<i64> {
+    let statement = "select trim_changes('1 hour', $1)";
+    sqlx::query_scalar(statement).bind(batch).fetch_one(pool).await.expect("trimmed")
+}
+
+async fn count(owner: &mut PgConnection, statement: &'static str) -> i64 {
+    sqlx::query_scalar(statement).fetch_one(owner).await.expect("a count")
+}
+
+async fn change(conn: &mut PgConnection) {
+    let statement = "insert into changes (tenant_id, kind, subject_id)
+                     values (gen_random_uuid(), 'user', gen_random_uuid())";
+    sqlx::query(statement).execute(conn).await.expect("a change");
+}
+
+/// The snapshot now; whether changes were missed since another; how many came.
+async fn read(pool: &PgPool, seen: Option<&str>) -> (String, bool, i64) {
+    let query = "select min(snapshot::text), bool_or(missed), count(subject_id)
+                 from read_changes($1::text::pg_snapshot)";
+    sqlx::query_as(query).bind(seen).fetch_one(pool).await.expect("changes")
+}
+
+#[tokio::test]
+async fn changes_go_once_everybody_had_the_time_to_read_them() {
+    let app = TestApp::spawn().await;
+    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let changes = "select count(*) from changes";
+    for _ in 0..5 {
+        change(&mut owner).await;
+    }
+    let (before, ..) = read(&pool, None).await;
+    assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
+    age(&mut owner).await;
+    change(&mut owner).await;
+
+    // Batch by batch, and what came after the old mark stays.
+    assert_eq!(trim(&pool, 3).await, Some(3));
+    assert_eq!(trim(&pool, 3).await, Some(2));
+    assert_eq!(trim(&pool, 3).await, Some(0));
+    assert_eq!(count(&mut owner, changes).await, 1);
+    // A reader that has read since the mark was made has lost nothing.
+    let (now, missed, came) = read(&pool, Some(&before)).await;
+    assert_eq!((missed, came), (false, 1));
+
+    // Marks older than the floor are not kept.
+    age(&mut owner).await;
+    trim(&pool, 100).await;
+    assert_eq!(count(&mut owner, changes).await, 0);
+    let old = "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
+    assert_eq!(count(&mut owner, old).await, 1);
+    assert!(!read(&pool, Some(&now)).await.1);
+    assert!(read(&pool, Some("3:3:")).await.1, "it may have missed something");
+}
+
+#[tokio::test]
+async fn what_a_long_transaction_wrote_is_not_trimmed() {
+    let app = TestApp::spawn().await;
+    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let mut slow = app.owner().await;
+    let mut held = slow.begin().await.expect("begun");
+    change(&mut held).await;
+    let (before, ..) = read(&pool, None).await;
+    trim(&pool, 100).await;
+    age(&mut owner).await;
+    held.commit().await.expect("committed");
+    trim(&pool, 100).await;
+    let (_, missed, came) = read(&pool, Some(&before)).await;
+    assert_eq!((missed, came), (false, 1));
+}
+
+#[tokio::test]
+async fn one_trims_at_a_time_and_nothing_above_the_floor_can_go() {
+    let app = TestApp::spawn().await;
+    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let mut tx = owner.begin().await.expect("begun");
+    let trimming = "select trim_changes('1 hour', 100)";
+    sqlx::query(trimming).execute(&mut *tx).await.expect("trimmed");
+    assert_eq!(trim(&pool, 100).await, None, "somebody else is at it");
+    tx.rollback().await.expect("undone");
+
+    change(&mut owner).await;
+    let mut tx = owner.begin().await.expect("begun");
+    sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
+    let deleted = sqlx::query("delete from changes").execute(&mut *tx).await.expect("allowed");
+    assert_eq!(deleted.rows_affected(), 0);
+}
+
+/// Ids that went back are of another server, or of one that lost its last
+/// moments.
+#[tokio::test]
+async fn a_snapshot_of_the_future_is_doubted() {
+    let app = TestApp::spawn().await;
+    let pool = app.app_role().await;
+    assert!(read(&pool, Some("900000000:900000000:")).await.1);
+}
+
+/// I01, F12
+#[tokio::test]
+async fn a_replica_that_slept_through_a_trim_starts_anew() {
+    let proxy = Proxy::postgres().await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let url = proxy.postgres_url(&app.database);
+    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = acme.on(&twin.channel);
+    let user = acme.create_user_without_password("ada@acme.test").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign(&user, &role).await;
+    until(2, || there.may(&user, "doc:read")).await;
+
+    // It hears nothing, while the role is taken and the record of it goes.
+    proxy.hold();
+    acme.unassign(&user, &role).await;
+    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    trim(&pool, 1000).await;
+    age(&mut owner).await;
+    trim(&pool, 1000).await;
+    assert_eq!(count(&mut owner, "select count(*) from changes").await, 0);
+    proxy.pass();
+
+    // The read that was held began before; nothing else told it of the change.
+    let request = || tenantry::proto::v1::CheckRequest {
+        user_id: user.clone(),
+        permission: "doc:read".into(),
+        ..Default::default()
+    };
+    let denies = || async {
+        there.permissions().check(request()).await.is_ok_and(|reply| !reply.into_inner().allowed)
+    };
+    until(10, denies).await;
+}
