@@ -52,8 +52,8 @@ async fn what_was_written_here_is_decided_with_there_at_once() {
             role_id: role.clone(),
             ..UnassignRoleRequest::default()
         };
-        let taken = acme.roles().unassign_role(request).await.expect("taken").into_inner();
-        let token = &taken.consistency_token;
+        let reply = acme.roles().unassign_role(request).await.expect("taken");
+        let token = &reply.into_inner().consistency_token;
 
         let list = ListPermissionsRequest {
             user_id: user.clone(),
@@ -184,7 +184,8 @@ async fn every_writes_token_counts_on_another_replica_at_once() {
     let root = app.platform_admin().await;
     for (n, method) in writes().iter().enumerate() {
         let (caller, message) = good(method, n, &root).await;
-        let reply = method.call(&caller, &message).await.expect(&method.path());
+        let reply = method.call(&caller, &message).await;
+        let reply = reply.unwrap_or_else(|status| panic!("{}: {status:?}", method.path()));
         let reply = DynamicMessage::decode(method.0.output(), reply.into_inner().as_slice());
         let token = reply
             .expect("a reply")
