@@ -41,8 +41,8 @@ async fn changes_go_once_everybody_had_the_time_to_read_them() {
     for _ in 0..5 {
         change(&mut owner).await;
     }
-    let (before, ..) = read(&pool, None).await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
+    let (before, ..) = read(&pool, None).await;
     age(&mut owner).await;
     change(&mut owner).await;
 
@@ -72,8 +72,8 @@ async fn what_a_long_transaction_wrote_is_not_trimmed() {
     let mut slow = app.owner().await;
     let mut held = slow.begin().await.expect("begun");
     change(&mut held).await;
-    let (before, ..) = read(&pool, None).await;
     trim(&pool, 100).await;
+    let (before, ..) = read(&pool, None).await;
     age(&mut owner).await;
     held.commit().await.expect("committed");
     trim(&pool, 100).await;
