@@ -119,6 +119,11 @@ impl Feed {
         self.horizon() >= revision.position || self.state.read_anew().await
     }
 
+    /// Reads the feed where memory may not answer; says whether it may then.
+    pub async fn refresh(&self) -> bool {
+        self.is_fresh() || self.state.read_anew().await
+    }
+
     /// Every transaction below it has ended, and memory knows its changes.
     #[must_use]
     pub fn horizon(&self) -> u64 {

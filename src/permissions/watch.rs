@@ -54,7 +54,7 @@ impl Watch {
         token: &str,
     ) -> Result<Messages> {
         let from = if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
-        if !self.feed.is_fresh() {
+        if !self.feed.refresh().await {
             return Err(interrupted());
         }
         // In this order, so that what changes meanwhile is told twice, not never.

@@ -147,7 +147,6 @@ async fn a_role_that_very_many_have_is_everybody() {
          select tenant_id, gen_random_uuid(), user_id, $2::uuid from users
          where tenant_id = $1::uuid and email_key like '%@a.test'",
     ] {
-        // Not told of: the streams begin later.
         sqlx::query(statement)
             .bind(&acme.tenant_id)
             .bind(&role)
@@ -155,6 +154,8 @@ async fn a_role_that_very_many_have_is_everybody() {
             .await
             .expect("rows");
     }
+    // Once this is acknowledged the replica has read of all that came before.
+    permit(&acme, &role, "doc:list").await;
     let before = watch(&acme).await.token;
     let mut watched = watch(&acme).await;
     permit(&acme, &role, "doc:write").await;
