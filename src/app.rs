@@ -113,7 +113,7 @@ impl App {
                 sessions: Sessions { db: db.clone(), cache: cache.clone() },
                 users: Users { db: db.clone(), cache, hasher, min_length },
                 roles: Roles { db: db.clone() },
-                permissions: Permissions { engine, authenticator },
+                permissions: Permissions { db: db.clone(), engine, authenticator },
             },
             stores: Stores { db, redis, subscriber: self.subscriber },
         }

@@ -3,16 +3,21 @@
 //! [`Engine`] gathers what a subject holds, [`decide`] judges it without any
 //! I/O, `rpc` speaks gRPC.
 
+mod batch;
 mod compiled;
 pub mod decide;
 mod engine;
+mod explain;
+mod holders;
 mod memory;
 pub mod permission;
 mod rpc;
 pub mod scope;
 mod standing;
+mod store;
+mod subjects;
 
-use crate::sessions::Authenticator;
+use crate::{db::Db, sessions::Authenticator};
 
 pub use engine::Engine;
 pub use memory::Memory;
@@ -22,6 +27,8 @@ pub use standing::{Standing, UserStanding};
 
 /// Decides over gRPC.
 pub struct Permissions {
+    /// Postgres, for what no decision waits for.
+    pub db: Db,
     /// Knows what subjects hold.
     pub engine: Engine,
     /// Knows whose the access tokens are that stand for subjects.
