@@ -46,7 +46,8 @@ create table role_assignments (
     )
 );
 
-create index role_assignments_role_idx on role_assignments (tenant_id, role_id);
+-- In the order in which the holders of a role are listed.
+create index role_assignments_role_idx on role_assignments (tenant_id, role_id, user_id);
 
 alter table role_assignments enable row level security;
 alter table role_assignments force row level security;

@@ -1,11 +1,12 @@
--- All that a decision about a subject depends on, in one round trip: it sets
--- the transaction's tenant itself. No row for an unknown tenant; user_state is
--- null for an unknown user; session_live is null when no session was asked
--- about. All is of one snapshot, below whose xmax lies everything that it saw.
-create function subject_standing(p_tenant uuid, p_user uuid, p_session uuid)
+-- All that decisions about some subjects depend on, in one round trip: it sets
+-- the transaction's tenant itself. No row for an unknown tenant; users that are
+-- unknown are not among the subjects. Each role comes once, however many of the
+-- subjects have it. session_live is null when no session was asked about. All is
+-- of one snapshot, below whose xmax lies everything that it saw.
+create function subject_standings(p_tenant uuid, p_users uuid[], p_session uuid)
     returns table (
         tenant_slug text, tenant_state text, is_platform boolean,
-        user_state text, session_live boolean, grants jsonb, snapshot_xmax xid8
+        session_live boolean, roles jsonb, subjects jsonb, snapshot_xmax xid8
     )
     language plpgsql
     set search_path = pg_catalog, public, pg_temp
@@ -13,7 +14,79 @@ as $$
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
     return query
-    select t.slug, t.state, t.is_platform, u.state,
+    with held as materialized (
+        select a.user_id, a.role_id, a.scope, extract(epoch from a.expires_at)::bigint as ends
+        from role_assignments a
+        where a.tenant_id = p_tenant and a.user_id = any (p_users)
+          and (a.expires_at is null or a.expires_at > now())
+    ), by_user as (
+        select h.user_id, jsonb_agg(jsonb_build_object(
+            'role_id', h.role_id, 'scope', h.scope, 'expires_at', h.ends
+        )) as grants
+        from held h group by h.user_id
+    )
+    select t.slug, t.state, t.is_platform,
+        case when p_session is not null then exists (
+            select from sessions s
+            where s.tenant_id = p_tenant and s.session_id = p_session
+              and s.user_id = any (p_users)
+              and s.revoked_at is null and s.expires_at > now()
+        ) end,
+        coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'role_id', r.role_id, 'name', r.name, 'level', r.level,
+                'permissions', r.permissions
+            ))
+            from roles r
+            where r.tenant_id = p_tenant and r.role_id in (select h.role_id from held h)
+        ), '[]'),
+        coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'user_id', u.user_id, 'state', u.state, 'grants', coalesce(b.grants, '[]')
+            ))
+            from users u
+            left join by_user b on b.user_id = u.user_id
+            where u.tenant_id = p_tenant and u.user_id = any (p_users)
+        ), '[]'),
+        pg_snapshot_xmax(pg_current_snapshot())
+    from tenants t
+    where t.tenant_id = p_tenant;
+end $$;
+
+-- What a decision about one subject depends on, with all that explains it: the
+-- assignments, also those that have ended, whose role permits it by one of
+-- p_forms, the first that does; and where they are asked for, the lowest roles
+-- that would permit it and that the subject was never given. No row for an
+-- unknown tenant.
+create function explained_standing(
+    p_tenant uuid, p_user uuid, p_session uuid, p_forms text[], p_roles bigint
+)
+    returns table (
+        tenant_state text, user_state text, session_live boolean,
+        assignments jsonb, missing_roles jsonb, snapshot_xmax xid8
+    )
+    language plpgsql
+    set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    perform set_config('tenantry.tenant', p_tenant::text, true);
+    return query
+    with permitting as materialized (
+        select r.role_id, r.name, r.level, (
+            select f.form from unnest(p_forms) with ordinality f (form, nth)
+            where f.form = any (r.permissions) order by f.nth limit 1
+        ) as permission
+        from roles r
+        where r.tenant_id = p_tenant and r.permissions && p_forms
+    ), given as materialized (
+        select a.assignment_id, a.scope, extract(epoch from a.expires_at)::bigint as ends,
+            r.role_id, r.name, r.level, r.permission
+        from role_assignments a
+        join permitting r on r.role_id = a.role_id
+        where a.tenant_id = p_tenant and a.user_id = p_user
+    )
+    select t.state,
+        (select u.state from users u where u.tenant_id = p_tenant and u.user_id = p_user),
         case when p_session is not null then exists (
             select from sessions s
             where s.tenant_id = p_tenant and s.session_id = p_session and s.user_id = p_user
@@ -21,18 +94,23 @@ begin
         ) end,
         coalesce((
             select jsonb_agg(jsonb_build_object(
-                'assignment_id', a.assignment_id, 'role_id', r.role_id, 'role_name', r.name,
-                'level', r.level, 'permissions', r.permissions, 'scope', a.scope,
-                'expires_at', extract(epoch from a.expires_at)::bigint
-            ) order by r.name, a.assignment_id)
-            from role_assignments a
-            join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-            where a.tenant_id = p_tenant and a.user_id = p_user
-              and (a.expires_at is null or a.expires_at > now())
+                'assignment_id', g.assignment_id, 'role_id', g.role_id, 'role_name', g.name,
+                'level', g.level, 'permission', g.permission, 'scope', g.scope,
+                'expires_at', g.ends
+            ) order by g.name, g.assignment_id)
+            from given g
+        ), '[]'),
+        coalesce((
+            select jsonb_agg(to_jsonb(m)) from (
+                select r.role_id, r.name as role_name, r.level, r.permission
+                from permitting r
+                where r.role_id not in (select g.role_id from given g)
+                order by r.level, r.name
+                limit p_roles
+            ) m
         ), '[]'),
         pg_snapshot_xmax(pg_current_snapshot())
     from tenants t
-    left join users u on u.tenant_id = t.tenant_id and u.user_id = p_user
     where t.tenant_id = p_tenant;
 end $$;
 
@@ -135,8 +213,10 @@ end $$;
 
 revoke execute on function role_names(uuid, uuid) from public;
 grant execute on function role_names(uuid, uuid) to tenantry_app;
-revoke execute on function subject_standing(uuid, uuid, uuid) from public;
-grant execute on function subject_standing(uuid, uuid, uuid) to tenantry_app;
+revoke execute on function subject_standings(uuid, uuid[], uuid) from public;
+grant execute on function subject_standings(uuid, uuid[], uuid) to tenantry_app;
+revoke execute on function explained_standing(uuid, uuid, uuid, text[], bigint) from public;
+grant execute on function explained_standing(uuid, uuid, uuid, text[], bigint) to tenantry_app;
 revoke execute on function rotate_session(
     uuid, uuid, uuid, text, text, text, text, text, text,
     interval, interval, interval, uuid, text, inet

@@ -119,6 +119,7 @@ impl App {
                 users: Users { db: db.clone(), cache, hasher, min_length },
                 roles: Roles { db: db.clone() },
                 permissions: Permissions {
+                    db: db.clone(),
                     engine,
                     authenticator,
                     watch: Watch { db: db.clone(), feed, watchers },

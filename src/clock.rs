@@ -21,6 +21,12 @@ pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     }
 }
 
+/// A protobuf timestamp of whole seconds since 1970.
+#[must_use]
+pub fn timestamp_of(seconds: i64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds, nanos: 0 }
+}
+
 /// The point in time of a protobuf timestamp; `None` when out of range.
 #[must_use]
 pub fn from_timestamp(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {

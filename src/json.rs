@@ -53,7 +53,9 @@ pub fn to_struct(from: &Map<String, Value>) -> Struct {
     Struct { fields: from.iter().map(|(key, value)| (key.clone(), to_value(value))).collect() }
 }
 
-fn to_value(from: &Value) -> prost_types::Value {
+/// JSON as a protobuf Value.
+#[must_use]
+pub fn to_value(from: &Value) -> prost_types::Value {
     let kind = match from {
         Value::Null => Kind::NullValue(0),
         Value::Bool(b) => Kind::BoolValue(*b),

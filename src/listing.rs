@@ -74,12 +74,16 @@ impl Page {
             return (rows, String::new());
         }
         rows.truncate(size);
-        let token = rows.last().map(|last| {
-            let mut bytes = id(last).as_bytes().to_vec();
-            bytes.extend_from_slice(&self.binding);
-            BASE64_URL_SAFE_NO_PAD.encode(bytes)
-        });
+        let token = rows.last().map(|last| self.token(id(last)));
         (rows, token.unwrap_or_default())
+    }
+
+    /// The token of the page after an id.
+    #[must_use]
+    pub fn token(&self, after: Uuid) -> String {
+        let mut bytes = after.as_bytes().to_vec();
+        bytes.extend_from_slice(&self.binding);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 }
 

@@ -20,13 +20,12 @@ pub fn decide(
         UserStanding::Disabled => return DecisionReason::SubjectDisabled,
         UserStanding::Active => {}
     }
-    let mut permitting = standing.grants().filter(|grant| grant.permits(wanted)).peekable();
-    if permitting.peek().is_none() {
-        return DecisionReason::NotGranted;
+    let mut reason = DecisionReason::NotGranted;
+    for grant in standing.grants().filter(|grant| grant.permits(wanted)) {
+        if scope::applies(grant.scope(), requested) {
+            return DecisionReason::Granted;
+        }
+        reason = DecisionReason::ScopeMismatch;
     }
-    if permitting.any(|grant| scope::applies(grant.scope.as_deref(), requested)) {
-        DecisionReason::Granted
-    } else {
-        DecisionReason::ScopeMismatch
-    }
+    reason
 }

@@ -1,28 +1,22 @@
 //! Knows what each subject holds: from memory where that may answer, else from
 //! Postgres, in one round trip.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use serde::Deserialize;
-use tokio::time;
-use uuid::Uuid;
+use foldhash::fast::RandomState;
 
 use super::{
-    Scope,
-    compiled::{PermissionSet, Shared},
+    Standing,
     memory::Memory,
-    standing::{Grant, Role, Standing, Tenant, UserStanding},
+    store::{self, Subjects},
 };
 use crate::{
     db::Db,
-    error::{Error, Result},
+    error::Result,
     feed::Feed,
     ids::{SessionId, TenantId, UserId},
     proto::v1::Consistency,
 };
-
-/// How long Postgres may take to answer before it counts as away.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Knows what each subject holds. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +25,9 @@ pub struct Engine {
     memory: Arc<Memory>,
     pub(super) feed: Feed,
 }
+
+/// What subjects of one tenant hold.
+pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
 
 /// A standing, and whether a session is live with it.
 pub struct Read {
@@ -82,11 +79,60 @@ impl Engine {
                 break;
             }
             let tide = self.memory.tide(tenant);
-            let read = self.query(tenant, user, None).await?;
-            return Ok(read.map(|(standing, _)| self.memory.keep(tenant, standing, tide, place)));
+            let read = self.query(tenant, &[user], None).await?;
+            let standing = read.and_then(|mut read| read.standings.pop());
+            return Ok(standing.map(|read| self.memory.keep(tenant, read, tide, place)));
         }
-        let read = self.query(tenant, user, None).await?;
-        Ok(read.map(|(standing, _)| Arc::new(standing)))
+        let read = self.query(tenant, &[user], None).await?;
+        Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
+    }
+
+    /// What subjects hold, each named once, as fresh as asked for; nothing when
+    /// there is no such tenant. One query for all that memory lacks and that
+    /// nobody else is reading.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when memory may not answer and Postgres is away.
+    pub async fn standings(
+        &self,
+        tenant: TenantId,
+        users: &[UserId],
+        consistency: Consistency,
+    ) -> Result<Standings> {
+        let mut found = Standings::with_capacity_and_hasher(users.len(), RandomState::default());
+        let (mut ours, mut places, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let from_memory = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
+        for &user in users {
+            if !from_memory {
+                ours.push(user);
+            } else if let Some(standing) = self.memory.get(tenant, user) {
+                found.insert(user, standing);
+            } else if let Some(place) = self.memory.place(tenant, user) {
+                ours.push(user);
+                places.push(place);
+            } else {
+                others.push(user);
+            }
+        }
+        if !ours.is_empty() {
+            let tide = self.memory.tide(tenant);
+            let read = self.query(tenant, &ours, None).await?;
+            let mut places = places.into_iter();
+            let read = read.map(|read| read.standings).unwrap_or_default();
+            for (user, standing) in ours.into_iter().zip(read) {
+                let standing = match places.next() {
+                    Some(place) => self.memory.keep(tenant, standing, tide, place),
+                    None => Arc::new(standing),
+                };
+                found.insert(user, standing);
+            }
+        }
+        // Waited for only now that others need not wait for us.
+        for user in others {
+            let standing = self.standing(tenant, user, consistency).await?;
+            found.extend(standing.map(|standing| (user, standing)));
+        }
+        Ok(found)
     }
 
     /// What a subject holds now and whether a session is live, read from
@@ -105,81 +151,26 @@ impl Engine {
             _ => None,
         };
         let tide = self.memory.tide(tenant);
-        let Some((standing, session_live)) = self.query(tenant, user, session).await? else {
-            return Ok(None);
-        };
-        let standing = match place {
+        let read = self.query(tenant, &[user], session).await?;
+        let Some(mut read) = read else { return Ok(None) };
+        let session_live = read.session_live;
+        let standing = read.standings.pop().map(|standing| match place {
             Some(place) => self.memory.keep(tenant, standing, tide, place),
             None => Arc::new(standing),
-        };
-        Ok(Some(Read { standing, session_live }))
+        });
+        Ok(standing.map(|standing| Read { standing, session_live }))
     }
 
     async fn query(
         &self,
         tenant: TenantId,
-        user: UserId,
+        users: &[UserId],
         session: Option<SessionId>,
-    ) -> Result<Option<(Standing, bool)>> {
-        let row = sqlx::query!(
-            r#"
-            select snapshot_xmax::text::bigint as "xmax!", tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
-                   is_platform as "is_platform!", user_state, session_live,
-                   grants as "grants!: sqlx::types::Json<Vec<GrantRow>>"
-            from subject_standing($1, $2, $3)
-            "#,
-            tenant.0,
-            user.0,
-            session.map(|id| id.0),
-        )
-        .fetch_optional(self.db.pool());
-        // One that hangs is away as well.
-        let row = time::timeout(PATIENCE, row).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        let Some(row) = row else { return Ok(None) };
-        self.feed.saw(row.xmax.cast_unsigned());
-        let user = match row.user_state.as_deref() {
-            None => UserStanding::Unknown,
-            Some("active") => UserStanding::Active,
-            Some("disabled") => UserStanding::Disabled,
-            Some(_) => return Err(Error::defect("a user in no known state")),
-        };
-        let tenant = Tenant {
-            slug: row.tenant_slug,
-            active: row.tenant_state == "active",
-            is_platform: row.is_platform,
-        };
-        let standing = Standing {
-            tenant: Arc::new(Shared::new(tenant)),
-            user,
-            grants: row.grants.0.into_iter().map(Grant::from).collect(),
-        };
-        Ok(Some((standing, row.session_live == Some(true))))
-    }
-}
-
-/// A grant as `subject_standing` tells it.
-#[derive(Debug, Deserialize)]
-struct GrantRow {
-    role_id: Uuid,
-    role_name: String,
-    level: i32,
-    permissions: Vec<String>,
-    scope: Option<Scope>,
-    expires_at: Option<i64>,
-}
-
-impl From<GrantRow> for Grant {
-    fn from(row: GrantRow) -> Self {
-        let role = Role {
-            id: row.role_id,
-            name: row.role_name,
-            level: row.level,
-            permissions: PermissionSet::compile(row.permissions),
-        };
-        Self {
-            role: Arc::new(Shared::new(role)),
-            scope: row.scope.map(Box::new),
-            expires_at: row.expires_at,
+    ) -> Result<Option<Subjects>> {
+        let read = store::standings(&self.db, tenant, users, session).await?;
+        if let Some(read) = &read {
+            self.feed.saw(read.xmax);
         }
+        Ok(read)
     }
 }

@@ -4,19 +4,24 @@
 //! I/O, `rpc` speaks gRPC.
 
 mod basis;
+mod batch;
 mod changed;
 mod compiled;
 pub mod decide;
 mod engine;
+mod explain;
+mod holders;
 mod memory;
 pub mod permission;
 mod rpc;
 pub mod scope;
 mod standing;
+mod store;
+mod subjects;
 mod watch;
 mod watchers;
 
-use crate::sessions::Authenticator;
+use crate::{db::Db, sessions::Authenticator};
 
 pub use engine::Engine;
 pub use memory::Memory;
@@ -28,6 +33,8 @@ pub use watchers::Watchers;
 
 /// Decides over gRPC.
 pub struct Permissions {
+    /// Postgres, for what no decision waits for.
+    pub db: Db,
     /// Knows what subjects hold.
     pub engine: Engine,
     /// Knows whose the access tokens are that stand for subjects.

@@ -49,6 +49,14 @@ impl<'a> Permission<'a> {
         self.action
     }
 
+    /// The permissions of a role that cover this one, a concrete one: the nearest
+    /// first.
+    #[must_use]
+    pub fn forms(&self) -> [String; 4] {
+        let Self { text, resource, action } = self;
+        [(*text).to_owned(), format!("{resource}:*"), format!("*:{action}"), "*:*".to_owned()]
+    }
+
     /// Whether holding this one means holding `wanted`, itself perhaps with
     /// wildcards. A `*` stands for a whole part, never for some letters of it.
     #[must_use]
@@ -110,5 +118,16 @@ mod tests {
         assert!(covers("*:*", "users:read") && covers("*:*", "*:*") && covers("*:*", "users:*"));
         assert!(covers("*:read", "users:read") && !covers("*:read", "users:write"));
         assert!(!covers("users:read", "users:*") && !covers("users:*", "*:*"));
+    }
+
+    /// F03
+    #[test]
+    fn the_forms_are_just_those_that_cover() {
+        let parts = ["a", "b", "a.b", "*"];
+        let wanted = Permission::parse("a:b").expect("wanted");
+        for held in parts.iter().flat_map(|r| parts.map(|action| format!("{r}:{action}"))) {
+            let covers = Permission::parse(&held).expect("held").covers(&wanted);
+            assert_eq!(wanted.forms().contains(&held), covers, "{held}");
+        }
     }
 }

@@ -1,29 +1,22 @@
 //! PermissionService over gRPC.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
-
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Permission, Permissions, Scope, Standing, decide::decide, scope, watch::Messages};
 use crate::{
     error::{Error, Result},
-    gate::{self, Reaching},
+    gate::{self, Caller, Reaching},
     ids::UserId,
     json,
     proto::v1::{
-        BatchCheckError, BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult,
-        CheckRequest, CheckResponse, Consistency, DecisionReason, ListPermissionsRequest,
-        ListPermissionsResponse, PermissionGrant, WatchPermissionsRequest,
+        BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, Consistency,
+        DecisionReason, Explanation, ListPermissionsRequest, ListPermissionsResponse,
+        ListSubjectsRequest, ListSubjectsResponse, PermissionGrant, WatchPermissionsRequest,
         permission_service_server::PermissionService,
     },
+    sessions::Authenticated,
 };
-
-/// What subjects of one tenant hold, each read once in a call.
-type Standings = HashMap<UserId, Option<Arc<Standing>>>;
 
 #[tonic::async_trait]
 impl PermissionService for Permissions {
@@ -34,15 +27,16 @@ impl PermissionService for Permissions {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
-        let reason = self.check_one(&reaching, message, basis.consistency).await?;
+        let (reason, explanation) = self.decide(&reaching, &message, basis.consistency).await?;
         let decision_id = log_decision(1);
-        let allowed = reason == DecisionReason::Granted;
+        let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
         let consistency_token = self.engine.token(basis)?;
         Ok(Response::new(CheckResponse {
             allowed,
-            reason: reason.into(),
+            reason,
             decision_id,
             consistency_token,
+            explanation,
         }))
     }
 
@@ -53,11 +47,7 @@ impl PermissionService for Permissions {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
-        let mut read = Standings::new();
-        let mut results = Vec::with_capacity(message.items.len());
-        for item in message.items {
-            results.push(self.check_item(&reaching, item, basis.consistency, &mut read).await?);
-        }
+        let results = self.decide_batch(&reaching, message.items, basis.consistency).await?;
         let decision_id = log_decision(results.len());
         let consistency_token = self.engine.token(basis)?;
         Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))
@@ -78,6 +68,14 @@ impl PermissionService for Permissions {
         Ok(Response::new(ListPermissionsResponse { permissions, consistency_token }))
     }
 
+    async fn list_subjects(
+        &self,
+        request: Request<ListSubjectsRequest>,
+    ) -> Result<Response<ListSubjectsResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        Ok(Response::new(self.subjects(&caller, request.into_inner()).await?))
+    }
+
     type WatchPermissionsStream = Messages;
 
     async fn watch_permissions(
@@ -91,102 +89,78 @@ impl PermissionService for Permissions {
     }
 }
 
+/// Whom a question is about.
+struct Asked<'a> {
+    caller: &'a Caller,
+    user: UserId,
+    /// The token that stood for the user, in force.
+    token: Option<Authenticated>,
+}
+
 impl Permissions {
-    async fn check_one(
+    async fn decide(
         &self,
         reaching: &Reaching,
-        request: CheckRequest,
+        request: &CheckRequest,
         consistency: Consistency,
-    ) -> Result<DecisionReason> {
+    ) -> Result<(DecisionReason, Option<Explanation>)> {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
+        let Some(asked) = self.subject(reaching, request).await? else {
+            return Ok((DecisionReason::TokenInvalid, None));
+        };
+        if request.explain {
+            let session = asked.token.map(|found| found.token.session);
+            return self.explain(asked.caller, asked.user, session, &permission, &requested).await;
+        }
+        let reason = self.check_one(asked, &permission, &requested, consistency).await?;
+        Ok((reason, None))
+    }
+
+    /// Whom the question is about; `None` when by a token that is not in force:
+    /// one of another tenant is not, here.
+    async fn subject<'a>(
+        &self,
+        reaching: &'a Reaching,
+        request: &CheckRequest,
+    ) -> Result<Option<Asked<'a>>> {
         let named = UserId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
             let (caller, user) = reaching.acting_for(named)?;
-            let standing = self.engine.standing(caller.tenant(), user, consistency).await?;
-            return Ok(decide(standing.as_deref(), &permission, &requested));
+            return Ok(Some(Asked { caller, user, token: None }));
         }
         if named.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
-        self.check_token(reaching, &request.access_token, &permission, &requested, consistency)
-            .await
+        let (caller, _) = reaching.within();
+        let found = self.authenticator.authenticate(&request.access_token).await?;
+        let Some(found) = found.filter(|found| found.token.tenant == caller.tenant()) else {
+            return Ok(None);
+        };
+        let (caller, user) = reaching.acting_for(Some(found.token.user))?;
+        Ok(Some(Asked { caller, user, token: Some(found) }))
     }
 
-    /// Decides for the subject of a token, which must be in force: one of
-    /// another tenant is not, here.
-    async fn check_token(
+    async fn check_one(
         &self,
-        reaching: &Reaching,
-        token: &str,
+        asked: Asked<'_>,
         permission: &Permission<'_>,
         requested: &Scope,
         consistency: Consistency,
     ) -> Result<DecisionReason> {
-        let (caller, _) = reaching.within();
-        let found = self.authenticator.authenticate(token).await?;
-        let found = found.filter(|found| found.token.tenant == caller.tenant());
-        let Some(found) = found else { return Ok(DecisionReason::TokenInvalid) };
-        let (caller, user) = reaching.acting_for(Some(found.token.user))?;
+        let tenant = asked.caller.tenant();
+        let Some(found) = asked.token else {
+            let standing = self.engine.standing(tenant, asked.user, consistency).await?;
+            return Ok(decide(standing.as_deref(), permission, requested));
+        };
         if consistency != Consistency::FullyConsistent {
             return Ok(decide(Some(&found.standing), permission, requested));
         }
-        let session = Some(found.token.session);
-        let read = self.engine.read(caller.tenant(), user, session).await?;
+        let read = self.engine.read(tenant, asked.user, Some(found.token.session)).await?;
         Ok(match read.filter(|read| read.session_live) {
             Some(read) => decide(Some(&read.standing), permission, requested),
             None => DecisionReason::TokenInvalid,
         })
-    }
-
-    /// Answers one question of a batch. What is wrong with the question is its
-    /// own answer; what is wrong with us fails the whole call.
-    async fn check_item(
-        &self,
-        reaching: &Reaching,
-        item: BatchCheckItem,
-        consistency: Consistency,
-        read: &mut Standings,
-    ) -> Result<BatchCheckResult> {
-        let correlation_id = item.correlation_id.clone();
-        match self.decide_item(reaching, &item, consistency, read).await {
-            Ok(reason) => Ok(BatchCheckResult {
-                correlation_id,
-                allowed: reason == DecisionReason::Granted,
-                reason: reason.into(),
-                error: None,
-            }),
-            Err(error @ (Error::Fields(_) | Error::Refused(..))) => {
-                let status = Status::from(error);
-                Ok(BatchCheckResult {
-                    correlation_id,
-                    error: Some(BatchCheckError {
-                        code: status.code() as i32,
-                        message: status.message().to_owned(),
-                    }),
-                    ..BatchCheckResult::default()
-                })
-            }
-            Err(ours) => Err(ours),
-        }
-    }
-
-    async fn decide_item(
-        &self,
-        reaching: &Reaching,
-        item: &BatchCheckItem,
-        consistency: Consistency,
-        read: &mut Standings,
-    ) -> Result<DecisionReason> {
-        let permission = Permission::concrete("permission", &item.permission)?;
-        let requested = scope::requested(item.scope.as_ref())?;
-        let (caller, user) =
-            reaching.acting_for(UserId::parse_optional("user_id", &item.user_id)?)?;
-        if let Entry::Vacant(entry) = read.entry(user) {
-            entry.insert(self.engine.standing(caller.tenant(), user, consistency).await?);
-        }
-        let standing = read.get(&user).and_then(Option::as_deref);
-        Ok(decide(standing, &permission, &requested))
     }
 }
 
@@ -197,7 +171,7 @@ fn list(standing: &Standing) -> Vec<PermissionGrant> {
             let role = grant.role.get();
             role.permissions.iter().map(|permission| PermissionGrant {
                 permission: permission.to_owned(),
-                scope: grant.scope.as_deref().map(json::to_struct),
+                scope: grant.scope().map(json::to_struct),
                 role_name: role.name.clone(),
             })
         })

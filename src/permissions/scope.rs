@@ -20,14 +20,22 @@ const MAX_LISTED: usize = 1000;
 /// the request's with an equal value, or one of the values when it is a list.
 #[must_use]
 pub fn applies(assigned: Option<&Scope>, requested: &Scope) -> bool {
-    assigned.is_none_or(|assigned| {
-        assigned.iter().all(|(key, wanted)| {
-            requested.get(key).is_some_and(|given| match wanted {
-                Value::Array(listed) => listed.iter().any(|one| equal(one, given)),
-                one => equal(one, given),
-            })
+    mismatches(assigned, requested).next().is_none()
+}
+
+/// The keys and values of an assignment's scope that the request's does not
+/// match.
+pub fn mismatches<'a>(
+    assigned: Option<&'a Scope>,
+    requested: &Scope,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let matches = |key: &str, wanted: &Value| {
+        requested.get(key).is_some_and(|given| match wanted {
+            Value::Array(listed) => listed.iter().any(|one| equal(one, given)),
+            one => equal(one, given),
         })
-    })
+    };
+    assigned.into_iter().flatten().filter(move |(key, wanted)| !matches(key, wanted))
 }
 
 /// Equal as JSON: 1 and 1.0 are the same number.

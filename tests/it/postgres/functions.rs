@@ -121,7 +121,8 @@ async fn planted_tables_are_not_used() {
     for call in [
         "find_tenant('a')".to_owned(),
         format!("find_tenant_by_email('{email}')"),
-        format!("subject_standing('{tenant}', '{user}', null)"),
+        format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
+        format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
         format!("sign_in_candidate('{tenant}', '{email}')"),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
@@ -138,8 +139,8 @@ async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
     let pool = app.app_role().await;
     let mut conn = pool.acquire().await.expect("a connection");
     let asks = format!(
-        "select count(*) from subject_standing('{}', '{}', '{}')
-         where user_state is not null or session_live or grants <> '[]'",
+        "select count(*) from subject_standings('{}', array['{}']::uuid[], '{}')
+         where session_live or roles <> '[]' or subjects <> '[]'",
         b.tenant_id, a.user_id, a.tokens.session_id
     );
     assert_eq!(count(&mut conn, asks).await, 0);

@@ -56,7 +56,8 @@ async fn functions_that_set_their_tenant_leave_none_behind() {
     let db = one_connection(&app);
     let (tenant, user, nil) = (&a.tenant_id, &a.user_id, uuid::Uuid::nil());
     for call in [
-        format!("subject_standing('{tenant}', '{user}', null)"),
+        format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
+        format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
         format!("sign_in_candidate('{tenant}', '{}')", a.email),
         format!(
             "rotate_session('{tenant}', '{user}', '{nil}', '', null, '', '', '', '',

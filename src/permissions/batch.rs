@@ -1,0 +1,71 @@
+//! `BatchCheck`: many questions, for which Postgres is asked once at most.
+
+use tonic::Status;
+
+use super::{Permission, Permissions, decide::decide, engine::Standings, scope};
+use crate::{
+    error::Result,
+    gate::Reaching,
+    ids::UserId,
+    proto::v1::{BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason},
+};
+
+impl Permissions {
+    /// Answers the questions of a batch, in their order. What is wrong with a
+    /// question is its own answer; what is wrong with us fails the whole call.
+    pub(super) async fn decide_batch(
+        &self,
+        reaching: &Reaching,
+        items: Vec<BatchCheckItem>,
+        consistency: Consistency,
+    ) -> Result<Vec<BatchCheckResult>> {
+        let subjects: Vec<_> = items.iter().map(|item| subject(reaching, item)).collect();
+        let mut users: Vec<_> = subjects.iter().flatten().copied().collect();
+        users.sort_unstable();
+        users.dedup();
+        let (caller, _) = reaching.within();
+        let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
+        let answers = items.into_iter().zip(subjects);
+        Ok(answers.map(|(item, subject)| answer(item, subject, &standings)).collect())
+    }
+}
+
+fn subject(reaching: &Reaching, item: &BatchCheckItem) -> Result<UserId> {
+    let named = UserId::parse_optional("user_id", &item.user_id)?;
+    reaching.acting_for(named).map(|(_, user)| user)
+}
+
+fn answer(
+    item: BatchCheckItem,
+    subject: Result<UserId>,
+    standings: &Standings,
+) -> BatchCheckResult {
+    match decide_item(&item, subject, standings) {
+        Ok(reason) => BatchCheckResult {
+            correlation_id: item.correlation_id,
+            allowed: reason == DecisionReason::Granted,
+            reason: reason.into(),
+            error: None,
+        },
+        Err(error) => {
+            let status = Status::from(error);
+            let (code, message) = (status.code() as i32, status.message().to_owned());
+            BatchCheckResult {
+                correlation_id: item.correlation_id,
+                error: Some(BatchCheckError { code, message }),
+                ..BatchCheckResult::default()
+            }
+        }
+    }
+}
+
+fn decide_item(
+    item: &BatchCheckItem,
+    subject: Result<UserId>,
+    standings: &Standings,
+) -> Result<DecisionReason> {
+    let permission = Permission::concrete("permission", &item.permission)?;
+    let requested = scope::requested(item.scope.as_ref())?;
+    let standing = standings.get(&subject?);
+    Ok(decide(standing.map(AsRef::as_ref), &permission, &requested))
+}

@@ -1,0 +1,87 @@
+//! Who holds a permission, in Postgres.
+
+use serde::Deserialize;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::Scope;
+use crate::{db::TenantTx, error::Result, ids::TenantId};
+
+/// A user whom some role with the permission was given.
+pub struct HolderRow {
+    /// The user.
+    pub user_id: Uuid,
+    /// Its assignments in force that permit it, wherever they apply; none for a
+    /// user who is disabled. First those that apply everywhere, and of those the
+    /// ones that last longest.
+    pub held: Json<Vec<HeldRow>>,
+    /// How many assignments were looked at to find the holders of this page.
+    pub looked_at: i64,
+}
+
+/// An assignment that permits it.
+#[derive(Debug, Deserialize)]
+pub struct HeldRow {
+    /// The role's name.
+    pub role_name: String,
+    /// Where it applies; everywhere when `None`.
+    pub scope: Option<Scope>,
+    /// When it ends, in seconds since 1970; never when `None`.
+    pub expires_at: Option<i64>,
+}
+
+/// The next users, by id, whom a role with one of the permissions `forms` was
+/// given: those of the next `look_at` assignments, so that the work does not
+/// grow with the tenant. With fewer looked at there are no more. None in a
+/// suspended tenant.
+pub async fn next(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    forms: &[String],
+    after: Uuid,
+    look_at: i64,
+) -> Result<Vec<HolderRow>> {
+    let rows = sqlx::query_as!(
+        HolderRow,
+        r#"
+        with permitting as materialized (
+            select r.role_id, r.name from roles r
+            where r.tenant_id = $1 and r.permissions && $2
+              and exists (select from tenants where tenant_id = $1 and state = 'active')
+        ), given as materialized (
+            select a.user_id
+            from permitting r
+            cross join lateral (
+                select user_id from role_assignments
+                where tenant_id = $1 and role_id = r.role_id and user_id > $3
+                order by user_id
+                limit $4
+            ) a
+            order by a.user_id
+            limit $4
+        )
+        select u.user_id, (select count(*) from given) as "looked_at!",
+               held.rows as "held!: Json<Vec<HeldRow>>"
+        from (select distinct user_id from given) g
+        join users u on u.tenant_id = $1 and u.user_id = g.user_id
+        cross join lateral (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'role_name', r.name, 'scope', a.scope,
+                'expires_at', extract(epoch from a.expires_at)::bigint
+            ) order by a.scope is not null, a.expires_at desc, r.name, a.assignment_id), '[]')
+            from role_assignments a
+            join permitting r on r.role_id = a.role_id
+            where a.tenant_id = $1 and a.user_id = u.user_id and u.state = 'active'
+              and (a.expires_at is null or a.expires_at > now())
+        ) held (rows)
+        order by u.user_id
+        "#,
+        tenant.0,
+        forms,
+        after,
+        look_at,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,229 @@
+//! What decisions depend on, in Postgres.
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use sqlx::types::Json;
+use tokio::time;
+use uuid::Uuid;
+
+use super::{
+    Scope,
+    compiled::{PermissionSet, Shared},
+    standing::{Grant, Role, Standing, Tenant, UserStanding},
+};
+use crate::{
+    db::Db,
+    error::{Error, Result},
+    ids::{SessionId, TenantId, UserId},
+};
+
+/// How long Postgres may take to answer before it counts as away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was read of some subjects of one tenant at one moment.
+pub struct Subjects {
+    /// What they hold, in the order in which they were asked for.
+    pub standings: Vec<Standing>,
+    /// Whether the session that was asked about is one of theirs and live; false
+    /// when none was asked about.
+    pub session_live: bool,
+    /// Below it lies every transaction that this has seen.
+    pub xmax: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct RoleRow {
+    role_id: Uuid,
+    name: String,
+    level: i32,
+    permissions: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SubjectRow {
+    user_id: Uuid,
+    state: String,
+    grants: Vec<GrantRow>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GrantRow {
+    role_id: Uuid,
+    scope: Option<Scope>,
+    expires_at: Option<i64>,
+}
+
+/// What subjects hold, each of them asked for once, in one round trip; `None`
+/// when there is no such tenant.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is away.
+pub async fn standings(
+    db: &Db,
+    tenant: TenantId,
+    users: &[UserId],
+    session: Option<SessionId>,
+) -> Result<Option<Subjects>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let row = sqlx::query!(
+        r#"
+        select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
+               is_platform as "is_platform!", session_live,
+               snapshot_xmax::text::bigint as "xmax!",
+               roles as "roles!: Json<Vec<RoleRow>>",
+               subjects as "subjects!: Json<Vec<SubjectRow>>"
+        from subject_standings($1, $2, $3)
+        "#,
+        tenant.0,
+        &ids,
+        session.map(|id| id.0),
+    )
+    .fetch_optional(db.pool());
+    let Some(row) = patiently(row).await? else { return Ok(None) };
+    let tenant = Arc::new(Shared::new(Tenant {
+        slug: row.tenant_slug,
+        active: row.tenant_state == "active",
+        is_platform: row.is_platform,
+    }));
+    let roles = row.roles.0.into_iter().map(|role| (role.role_id, role.into())).collect();
+    let mut found: HashMap<Uuid, SubjectRow> =
+        row.subjects.0.into_iter().map(|subject| (subject.user_id, subject)).collect();
+    let standings = ids
+        .iter()
+        .map(|id| standing(tenant.clone(), found.remove(id), &roles))
+        .collect::<Result<_>>()?;
+    let session_live = row.session_live == Some(true);
+    Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
+}
+
+fn standing(
+    tenant: Arc<Shared<Tenant>>,
+    found: Option<SubjectRow>,
+    roles: &HashMap<Uuid, Arc<Shared<Role>>>,
+) -> Result<Standing> {
+    let user = user_standing(found.as_ref().map(|subject| subject.state.as_str()))?;
+    let grants = found.map(|subject| subject.grants).unwrap_or_default();
+    let grants = grants.into_iter().map(|row| {
+        let role = roles.get(&row.role_id).cloned();
+        let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
+        Ok(Grant::new(role, row.scope, row.expires_at))
+    });
+    Ok(Standing { tenant, user, grants: grants.collect::<Result<_>>()? })
+}
+
+impl From<RoleRow> for Arc<Shared<Role>> {
+    fn from(row: RoleRow) -> Self {
+        Arc::new(Shared::new(Role {
+            id: row.role_id,
+            name: row.name,
+            level: row.level,
+            permissions: PermissionSet::compile(row.permissions),
+        }))
+    }
+}
+
+fn user_standing(state: Option<&str>) -> Result<UserStanding> {
+    match state {
+        None => Ok(UserStanding::Unknown),
+        Some("active") => Ok(UserStanding::Active),
+        Some("disabled") => Ok(UserStanding::Disabled),
+        Some(_) => Err(Error::defect("a user in no known state")),
+    }
+}
+
+/// What was read of one subject to explain a decision about it.
+pub struct Explained {
+    /// Whether the tenant is not suspended.
+    pub tenant_active: bool,
+    /// Whether the tenant has the user, and it may act.
+    pub user: UserStanding,
+    /// Whether the session that was asked about is the user's and live; false
+    /// when none was asked about.
+    pub session_live: bool,
+    /// The subject's assignments, also those that have ended, whose role
+    /// permits what was asked for.
+    pub assignments: Vec<AssignmentRow>,
+    /// The lowest roles that would permit it and that the subject was never
+    /// given.
+    pub missing_roles: Vec<MissingRoleRow>,
+    /// Below it lies every transaction that this has seen.
+    pub xmax: u64,
+}
+
+/// An assignment whose role permits what was asked for.
+#[derive(Debug, Deserialize)]
+pub struct AssignmentRow {
+    /// The assignment.
+    pub assignment_id: Uuid,
+    /// The role.
+    pub role_id: Uuid,
+    /// Its name.
+    pub role_name: String,
+    /// Its level.
+    pub level: i32,
+    /// That of its permissions which permits it.
+    pub permission: String,
+    /// Where the assignment applies; everywhere when `None`.
+    pub scope: Option<Scope>,
+    /// When it ends, in seconds since 1970; never when `None`.
+    pub expires_at: Option<i64>,
+}
+
+/// A role that would permit what was asked for.
+#[derive(Debug, Deserialize)]
+pub struct MissingRoleRow {
+    /// The role.
+    pub role_id: Uuid,
+    /// Its name.
+    pub role_name: String,
+    /// Its level.
+    pub level: i32,
+    /// That of its permissions which permits it.
+    pub permission: String,
+}
+
+/// What explains a decision, in one round trip; `None` when there is no such
+/// tenant. `forms` are the permissions of a role that permit what is asked for,
+/// `roles` is how many missing roles to look for.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is away.
+pub async fn explained(
+    db: &Db,
+    tenant: TenantId,
+    user: UserId,
+    session: Option<SessionId>,
+    forms: &[String],
+    roles: i64,
+) -> Result<Option<Explained>> {
+    let row = sqlx::query!(
+        r#"
+        select tenant_state as "tenant_state!", user_state, session_live,
+               snapshot_xmax::text::bigint as "xmax!",
+               assignments as "assignments!: Json<Vec<AssignmentRow>>",
+               missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
+        from explained_standing($1, $2, $3, $4, $5)
+        "#,
+        tenant.0,
+        user.0,
+        session.map(|id| id.0),
+        forms,
+        roles,
+    )
+    .fetch_optional(db.pool());
+    let Some(row) = patiently(row).await? else { return Ok(None) };
+    Ok(Some(Explained {
+        tenant_active: row.tenant_state == "active",
+        user: user_standing(row.user_state.as_deref())?,
+        session_live: row.session_live == Some(true),
+        assignments: row.assignments.0,
+        missing_roles: row.missing_roles.0,
+        xmax: row.xmax.cast_unsigned(),
+    }))
+}
+
+/// One that hangs is away as well.
+async fn patiently<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    Ok(time::timeout(PATIENCE, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
+}
