@@ -134,6 +134,7 @@ const READS: &[&str] = &[
     "ListRoleAssignments",
     "ListRoles",
     "ListSessions",
+    "ListSubjects",
     "ListTenants",
     "ListUsers",
     "LookupUser",
