@@ -13,6 +13,7 @@ mod look;
 mod proxy;
 mod sample;
 mod shorthand;
+mod statements;
 mod wait;
 
 pub use app::TestApp;

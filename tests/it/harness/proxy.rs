@@ -1,7 +1,11 @@
 //! A network that misbehaves on request, between a server and one of its
 //! stores.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,14 +14,21 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Cluster, within};
+use super::{Cluster, statements::Reader, within};
 
 /// Passes connections on to a store, until it is told to do otherwise.
 pub struct Proxy {
     addr: SocketAddr,
     state: watch::Sender<State>,
+    statements: Statements,
     _task: JoinSet<()>,
 }
+
+/// What Postgres was asked.
+type Statements = Arc<Mutex<Vec<String>>>;
+
+/// What a server asks at its own times: the feed, and whether Postgres is there.
+const OF_ITS_OWN: [&str; 2] = ["read_changes", r#"select true as "up!""#];
 
 /// What becomes of the bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -52,27 +63,28 @@ struct State {
 impl Proxy {
     /// To the shared Postgres.
     pub async fn postgres() -> Self {
-        Self::start(Cluster::get().postgres_socket()).await
+        Self::start(Cluster::get().postgres_socket(), true).await
     }
 
     /// To the shared Redis.
     pub async fn redis() -> Self {
-        Self::start(Cluster::get().redis_socket()).await
+        Self::start(Cluster::get().redis_socket(), false).await
     }
 
-    async fn start(target: PathBuf) -> Self {
+    async fn start(target: PathBuf, is_postgres: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let state = watch::Sender::new(State::default());
         let mut task = JoinSet::new();
-        let shared = state.clone();
+        let (shared, statements) = (state.clone(), Statements::default());
+        let log = is_postgres.then(|| statements.clone());
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass_on(client, target.clone(), shared.clone()));
+                connections.spawn(pass_on(client, target.clone(), shared.clone(), log.clone()));
             }
         });
-        Self { addr, state, _task: task }
+        Self { addr, state, statements, _task: task }
     }
 
     pub fn postgres_url(&self, database: &str) -> String {
@@ -108,6 +120,14 @@ impl Proxy {
         self.state.send_modify(|state| state.trigger = trigger);
     }
 
+    /// The statements that were sent since this was last asked, but for those that
+    /// no call asks for.
+    pub fn asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut *self.statements.lock().expect("no panic"));
+        asked.retain(|sql| !OF_ITS_OWN.iter().any(|own| sql.contains(own)));
+        asked
+    }
+
     /// Waits until something is held back.
     pub async fn until_held(&self) {
         let mut state = self.state.subscribe();
@@ -124,7 +144,12 @@ impl State {
     }
 }
 
-async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>) {
+async fn pass_on(
+    client: TcpStream,
+    target: PathBuf,
+    state: watch::Sender<State>,
+    log: Option<Statements>,
+) {
     if state.borrow().up == Flow::Cut {
         return;
     }
@@ -134,7 +159,11 @@ async fn pass_on(client: TcpStream, target: PathBuf, state: watch::Sender<State>
         (client.into_split(), store.into_split());
     let up = async {
         let mut buffer = vec![0; 64 * 1024];
+        let mut reader = Reader::default();
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            if let Some(log) = &log {
+                log.lock().expect("no panic").extend(reader.read(&buffer[..read]));
+            }
             fire(&state, &buffer[..read], port);
             if !may_pass(&state, |state| state.up).await
                 || to_store.write_all(&buffer[..read]).await.is_err()

@@ -1,7 +1,10 @@
 mod batch_check;
 mod by_token;
 mod check;
+mod explain;
 mod list_permissions;
+mod list_subjects;
 mod matrix;
+mod queries;
 mod random;
 mod scope;

@@ -1,0 +1,231 @@
+//! Check with an explanation.
+
+use serde_json::{Value, json};
+use tenantry::proto::v1::{
+    CheckRequest, CheckResponse, Consistency, DecisionReason, DisableUserRequest,
+    ExplainedAssignment, Explanation, LogoutRequest, RoleLevel, SubjectState, SuspendTenantRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
+
+fn ask(user: &str, scope: Value) -> CheckRequest {
+    CheckRequest {
+        user_id: user.into(),
+        permission: "invoice:pay".into(),
+        scope: struct_of(scope),
+        explain: true,
+        ..CheckRequest::default()
+    }
+}
+
+async fn explain(client: &Client, user: &str, scope: Value) -> (DecisionReason, Explanation) {
+    let reply = client.decide(ask(user, scope)).await;
+    (reply.reason(), reply.explanation.expect("an explanation"))
+}
+
+fn names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
+    assignments.iter().map(|assignment| assignment.role_name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_grant_names_the_assignment_and_the_permission_that_gave_it() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:*", "doc:read"]).await;
+    let reader = acme.create_role("a-reader", RoleLevel::Member, &["invoice:read"]).await;
+    acme.assign(&ada, &reader).await;
+    let scope = json!({ "team": ["x", "y"] });
+    let assignment = acme.assign_within(&ada, &clerk, scope.clone()).await;
+
+    let (reason, why) = explain(&acme, &ada, json!({ "team": "y" })).await;
+    assert_eq!(reason, DecisionReason::Granted);
+    let granted_by = ExplainedAssignment {
+        assignment_id: assignment,
+        role_id: clerk,
+        role_name: "clerk".into(),
+        permission: "invoice:*".into(),
+        scope: struct_of(scope),
+        ..ExplainedAssignment::default()
+    };
+    let wanted = Explanation {
+        subject_state: SubjectState::Active.into(),
+        granted_by: Some(granted_by),
+        ..Explanation::default()
+    };
+    assert_eq!(why, wanted);
+    let silent = CheckRequest { explain: false, ..ask(&ada, json!({ "team": "y" })) };
+    assert_eq!(acme.decide(silent).await.explanation, None);
+}
+
+#[tokio::test]
+async fn a_denial_names_what_came_nearest() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
+    let temp = acme.create_role("temp", RoleLevel::Member, &["*:pay"]).await;
+    acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
+    acme.create_role("bystander", RoleLevel::Member, &["invoice:read"]).await;
+    acme.assign_for_an_hour(&ada, &temp).await;
+    app.let_expire(&ada).await;
+    acme.assign_within(&ada, &clerk, json!({ "p": ["a", 1], "q": true, "r": "z" })).await;
+    acme.assign_within(&ada, &clerk, json!({ "p": "b" })).await;
+
+    let (reason, why) = explain(&acme, &ada, json!({ "p": "c", "r": "z" })).await;
+    assert_eq!(reason, DecisionReason::ScopeMismatch);
+    assert_eq!(why.subject_state(), SubjectState::Active);
+    assert_eq!(why.granted_by, None);
+
+    // The nearest first; a key that matches is no mismatch.
+    assert_eq!(names(&why.out_of_scope), ["clerk", "clerk"]);
+    let misses: Vec<_> = why.out_of_scope.iter().map(told).collect();
+    let first = json!([["p", "b", "c"]]);
+    let second = json!([["p", ["a", 1], "c"], ["q", true, null]]);
+    assert_eq!(misses, [first, second]);
+
+    assert_eq!(names(&why.expired), ["temp"]);
+    assert_eq!(why.expired[0].permission, "*:pay");
+    let ended = why.expired[0].expire_time.expect("an end").seconds;
+    assert!(ended <= tenantry::clock::now().unix_timestamp());
+
+    let missing: Vec<_> =
+        why.missing_roles.iter().map(|r| (&*r.role_name, &*r.permission)).collect();
+    assert_eq!(missing, [("boss", "invoice:*"), ("org_admin", "*:*")]);
+    assert_eq!(why.missing_roles[0].level(), RoleLevel::Manager);
+}
+
+/// The mismatches of an assignment: key, assigned and requested value.
+fn told(miss: &ExplainedAssignment) -> Value {
+    let plain = |value: Option<&prost_types::Value>| {
+        let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
+        let object = tenantry::json::object("v", &prost_types::Struct { fields }).expect("JSON");
+        object.get("v").cloned().unwrap_or_default()
+    };
+    let rows = miss.mismatches.iter().map(|mismatch| {
+        json!([mismatch.key, plain(mismatch.assigned.as_ref()), plain(mismatch.requested.as_ref())])
+    });
+    Value::Array(rows.collect())
+}
+
+#[tokio::test]
+async fn of_each_sort_the_ten_nearest_misses_are_told() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let held = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
+    for n in 0..12 {
+        acme.assign_within(&ada, &held, json!({ "n": n })).await;
+        acme.create_role(&format!("role-{n:02}"), RoleLevel::Viewer, &["invoice:pay"]).await;
+    }
+
+    let (_, why) = explain(&acme, &ada, json!({})).await;
+    assert_eq!(why.out_of_scope.len(), 10);
+    let missing: Vec<_> = why.missing_roles.iter().map(|role| role.role_name.clone()).collect();
+    assert_eq!(missing, (0..10).map(|n| format!("role-{n:02}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_state_of_the_subject_is_told() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let root = app.platform_admin().await;
+    let disabled = acme.member("ada", &["invoice:pay"]).await.user_id;
+    let request = DisableUserRequest { user_id: disabled.clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+
+    let states = async |client: &Client| {
+        let mut states = Vec::new();
+        for user in [&acme.user_id, &disabled, &other.user_id, &unknown_id()] {
+            let (reason, why) = explain(client, user, json!(null)).await;
+            states.push((reason, why.subject_state()));
+        }
+        states
+    };
+    let unknown = (DecisionReason::NotGranted, SubjectState::Unknown);
+    let mut wanted = [
+        (DecisionReason::Granted, SubjectState::Active),
+        (DecisionReason::SubjectDisabled, SubjectState::Disabled),
+        unknown,
+        unknown,
+    ];
+    assert_eq!(states(&acme).await, wanted);
+
+    let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
+    root.tenants().suspend_tenant(request).await.expect("suspended");
+    wanted = [(DecisionReason::NotGranted, SubjectState::TenantSuspended); 4];
+    assert_eq!(states(&root.with("x-tenant-id", &acme.tenant_id)).await, wanted);
+}
+
+#[tokio::test]
+async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
+    acme.assign_within(&ada.user_id, &clerk, json!({ "p": "a" })).await;
+    acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
+    let service = acme.member("service", &["permission:check"]).await;
+    let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
+
+    for (client, user, roles) in
+        [(&ada, "", 0), (&service, &*ada.user_id, 0), (&auditor, &*ada.user_id, 2)]
+    {
+        let (_, why) = explain(client, user, json!(null)).await;
+        assert_eq!(names(&why.out_of_scope), ["clerk"], "the subject's own");
+        assert_eq!(why.missing_roles.len(), roles);
+    }
+    let result = ada.permissions().check(ask(&acme.user_id, json!(null))).await;
+    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+#[tokio::test]
+async fn a_token_stands_for_its_subject_and_one_that_is_over_is_not_explained() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["invoice:pay"]).await;
+    let by_token =
+        CheckRequest { access_token: ada.tokens.access_token.clone(), ..ask("", json!(null)) };
+
+    let yes = acme.decide(by_token.clone()).await;
+    assert!(yes.allowed);
+    let granted_by = yes.explanation.expect("it").granted_by.expect("an assignment");
+    assert_eq!(granted_by.role_name, "ada");
+    ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let no = acme.decide(by_token).await;
+    assert_eq!((no.reason(), no.explanation), (DecisionReason::TokenInvalid, None));
+}
+
+/// An explanation is as fresh as a decision can be, and never says otherwise than
+/// the decision that it comes with.
+#[tokio::test]
+async fn an_explanation_agrees_with_its_decision_and_with_a_consistent_one() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let there = acme.on(&twin.channel);
+    let ada = acme.create_user("ada@acme.test").await;
+    let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
+
+    let agrees = async |reply: CheckResponse, allowed: bool| {
+        assert_eq!(reply.allowed, allowed);
+        let why = reply.explanation.expect("an explanation");
+        assert_eq!(why.granted_by.is_some(), allowed, "{why:?}");
+        let question = CheckRequest {
+            explain: false,
+            consistency: Consistency::FullyConsistent.into(),
+            ..ask(&ada, json!({ "p": 1 }))
+        };
+        assert_eq!(there.decide(question).await.reason, reply.reason);
+    };
+    for scope in [json!({ "p": 1 }), json!({ "p": 2 }), json!({ "p": [1, 2] }), json!({})] {
+        let question = ask(&ada, json!({ "p": 1 }));
+        agrees(there.decide(question.clone()).await, false).await;
+        acme.assign_within(&ada, &clerk, scope.clone()).await;
+        let applies = scope != json!({ "p": 2 });
+        agrees(there.decide(question.clone()).await, applies).await;
+        acme.unassign(&ada, &clerk).await;
+        agrees(there.decide(question).await, false).await;
+    }
+}

@@ -1,0 +1,202 @@
+//! PermissionService.ListSubjects
+
+use serde_json::{Value, json};
+use tenantry::proto::v1::{
+    DisableUserRequest, ListSubjectsRequest, ListSubjectsResponse, RoleLevel, Subject,
+    SuspendTenantRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, TestApp, refused, struct_of};
+
+fn ask(permission: &str, scope: Value) -> ListSubjectsRequest {
+    ListSubjectsRequest {
+        permission: permission.into(),
+        scope: struct_of(scope),
+        ..ListSubjectsRequest::default()
+    }
+}
+
+async fn page(client: &Client, request: ListSubjectsRequest) -> ListSubjectsResponse {
+    client.permissions().list_subjects(request).await.expect("a page").into_inner()
+}
+
+/// All subjects, page by page, and how many pages there were.
+async fn all(client: &Client, mut request: ListSubjectsRequest) -> (Vec<Subject>, usize) {
+    let (mut subjects, mut pages) = (Vec::new(), 0);
+    loop {
+        let reply = page(client, request.clone()).await;
+        subjects.extend(reply.subjects);
+        pages += 1;
+        if reply.next_page_token.is_empty() {
+            return (subjects, pages);
+        }
+        request.page_token = reply.next_page_token;
+    }
+}
+
+async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
+    all(client, request).await.0.into_iter().map(|subject| subject.user_id).collect()
+}
+
+#[tokio::test]
+async fn those_who_may_are_listed_by_id_with_what_lets_them() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
+    let boss = acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
+    let payer = acme.create_role("payer", RoleLevel::Member, &["*:pay"]).await;
+    acme.create_role("nobody", RoleLevel::Member, &["invoice:pay"]).await;
+    let mut users = Vec::new();
+    for n in 0..5 {
+        users.push(acme.create_user_without_password(&format!("u{n}@acme.test")).await);
+    }
+    acme.assign_within(&users[0], &clerk, json!({ "team": "x" })).await;
+    acme.assign_within(&users[1], &boss, json!({ "team": "y" })).await;
+    acme.assign_for_an_hour(&users[2], &payer).await;
+    // Twice, and once everywhere.
+    acme.assign_within(&users[3], &clerk, json!({ "team": "x" })).await;
+    acme.assign(&users[3], &boss).await;
+
+    let subject = |user: &str, role: &str, scope| Subject {
+        user_id: user.into(),
+        role_name: role.into(),
+        scope: struct_of(scope),
+        expire_time: None,
+    };
+    let mut found = all(&acme, ask("invoice:pay", json!({ "team": "x" }))).await.0;
+    let end = found[2].expire_time.take().expect("it ends").seconds;
+    assert!(end > tenantry::clock::now().unix_timestamp());
+    let wanted = [
+        subject(&acme.user_id, "org_admin", json!(null)),
+        subject(&users[0], "clerk", json!({ "team": "x" })),
+        subject(&users[2], "payer", json!(null)),
+        subject(&users[3], "boss", json!(null)),
+    ];
+    assert_eq!(found, wanted);
+    let everywhere = [&acme.user_id, &users[2], &users[3]].map(String::clone);
+    assert_eq!(ids(&acme, ask("invoice:pay", json!(null))).await, everywhere);
+    assert_eq!(ids(&acme, ask("doc:read", json!(null))).await, [acme.user_id.clone()]);
+}
+
+#[tokio::test]
+async fn it_takes_both_permissions() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
+        let member = acme.member(name, &permissions).await;
+        let result = member.permissions().list_subjects(ask("doc:read", json!(null))).await;
+        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+    let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
+    assert_eq!(ids(&auditor, ask("doc:read", json!(null))).await, [acme.user_id.clone()]);
+    for malformed in ["", "doc", "doc:*", "*:*"] {
+        let result = acme.permissions().list_subjects(ask(malformed, json!(null))).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+#[tokio::test]
+async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_out() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let root = app.platform_admin().await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let mut users = Vec::new();
+    for name in ["ada", "disabled", "expired"] {
+        users.push(acme.create_user_without_password(&format!("{name}@acme.test")).await);
+    }
+    acme.assign(&users[0], &role).await;
+    acme.assign(&users[1], &role).await;
+    acme.assign_for_an_hour(&users[2], &role).await;
+    app.let_expire(&users[2]).await;
+    let request = DisableUserRequest { user_id: users[1].clone() };
+    acme.users().disable_user(request).await.expect("disabled");
+
+    let question = ask("doc:read", json!(null));
+    let both = [acme.user_id.clone(), users[0].clone()];
+    assert_eq!(ids(&acme, question.clone()).await, both);
+    assert_eq!(ids(&other, question.clone()).await, [other.user_id.clone()]);
+
+    let staff = root.with("x-tenant-id", &acme.tenant_id);
+    assert_eq!(ids(&staff, question.clone()).await, both);
+    let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
+    root.tenants().suspend_tenant(request).await.expect("suspended");
+    assert_eq!(ids(&staff, question).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn pages_join_without_gap_or_double_and_their_tokens_are_bound() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut roles = Vec::new();
+    for n in 0..3 {
+        roles.push(acme.create_role(&format!("r{n}"), RoleLevel::Member, &["doc:read"]).await);
+    }
+    let mut wanted = vec![acme.user_id.clone()];
+    for n in 0..10 {
+        let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
+        for role in &roles[n % 3..] {
+            acme.assign(&user, role).await;
+        }
+        wanted.push(user);
+    }
+    for size in [1, 2, 3, 10, 11, 1000] {
+        let request = ListSubjectsRequest { page_size: size, ..ask("doc:read", json!(null)) };
+        assert_eq!(ids(&acme, request).await, wanted, "{size}");
+    }
+
+    let request = ListSubjectsRequest { page_size: 1, ..ask("doc:read", json!({ "p": 1 })) };
+    let token = page(&acme, request.clone()).await.next_page_token;
+    for other in [
+        ListSubjectsRequest { permission: "doc:write".into(), ..request.clone() },
+        ListSubjectsRequest { scope: struct_of(json!({ "p": 2 })), ..request.clone() },
+    ] {
+        let request = ListSubjectsRequest { page_token: token.clone(), ..other };
+        let result = acme.permissions().list_subjects(request).await;
+        refused(result, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    }
+}
+
+/// A scope that few of many match: pages may be empty, and none is the last but
+/// the one without a token.
+#[tokio::test]
+async fn a_page_does_a_bounded_part_of_the_work_and_loses_nobody() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let make = "with made as (
+            insert into users (tenant_id, user_id, email, email_key)
+            select $1::uuid, gen_random_uuid(), n || '@x.test', n || '@x.test'
+            from generate_series(1, 700) n
+            returning tenant_id, user_id, email
+        ), numbered as (
+            select *, row_number() over (order by user_id) as nth from made
+        ), given as (
+            insert into role_assignments
+                (tenant_id, assignment_id, user_id, role_id, scope, scope_key)
+            select tenant_id, gen_random_uuid(), user_id, $2::uuid,
+                jsonb_build_object('p', case when nth = 650 then 'x' else 'y' end, 'k', k),
+                k::text::bytea
+            -- One of them has more assignments than a page looks at.
+            from numbered, generate_series(1, case when nth = 10 then 600 else 1 end) k
+        )
+        select user_id::text from numbered where nth = 650";
+    let rare: String = sqlx::query_scalar(make)
+        .bind(&acme.tenant_id)
+        .bind(&role)
+        .fetch_one(&mut app.owner().await)
+        .await
+        .expect("users");
+
+    let question =
+        ListSubjectsRequest { page_size: 5, ..ask("doc:read", json!({ "p": "x", "k": 1 })) };
+    let first = page(&acme, question.clone()).await;
+    assert!(first.subjects.len() < 2 && !first.next_page_token.is_empty());
+    let (mut found, pages) = all(&acme, question).await;
+    found.retain(|subject| subject.user_id != acme.user_id);
+    assert_eq!(found.iter().map(|subject| &subject.user_id).collect::<Vec<_>>(), [&rare]);
+    assert!((3..=8).contains(&pages), "{pages}");
+    let (found, _) = all(&acme, ask("doc:read", json!({ "p": "y", "k": 1 }))).await;
+    assert_eq!(found.len(), 700, "699 and the administrator");
+}

@@ -1,0 +1,149 @@
+//! How often Postgres is asked to decide.
+
+use futures::future::join_all;
+use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency};
+
+use crate::harness::{Client, Proxy, TestApp, until};
+
+/// A replica whose statements are counted, and an administrator who is known
+/// to it.
+struct Counted {
+    proxy: Proxy,
+    app: TestApp,
+    _replica: TestApp,
+    acme: Client,
+    there: Client,
+}
+
+async fn counted() -> Counted {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&app.database);
+    let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = acme.on(&replica.channel);
+    // From here on its memory answers.
+    let is_warm = || async {
+        there.may("", "doc:read").await;
+        proxy.asked().is_empty()
+    };
+    until(10, is_warm).await;
+    Counted { proxy, app, _replica: replica, acme, there }
+}
+
+impl Counted {
+    /// How often subjects were read, which must be all that was asked.
+    #[track_caller]
+    fn reads(&self) -> usize {
+        let asked = self.proxy.asked();
+        assert!(asked.iter().all(|sql| sql.contains("from subject_standings(")), "{asked:?}");
+        asked.len()
+    }
+
+    /// Makes readers of documents, all but every third one.
+    async fn readers(&self, count: i32) -> Vec<(String, bool)> {
+        let role =
+            self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
+        let make = "with made as (
+                insert into users (tenant_id, user_id, email, email_key)
+                select $1::uuid, gen_random_uuid(), n || '@x.test', n || '@x.test'
+                from generate_series(1, $3) n
+                returning tenant_id, user_id, email
+            ), given as (
+                insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
+                select tenant_id, gen_random_uuid(), user_id, $2::uuid from made
+                where split_part(email, '@', 1)::int % 3 > 0
+            )
+            select user_id::text, split_part(email, '@', 1)::int % 3 > 0 from made";
+        sqlx::query_as(make)
+            .bind(&self.acme.tenant_id)
+            .bind(role.await)
+            .bind(count)
+            .fetch_all(&mut self.app.owner().await)
+            .await
+            .expect("readers")
+    }
+}
+
+fn about(user: &str, consistency: Consistency) -> CheckRequest {
+    CheckRequest {
+        user_id: user.into(),
+        permission: "doc:read".into(),
+        consistency: consistency.into(),
+        ..CheckRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_cold_check_asks_once_a_warm_one_never_and_a_consistent_one_each_time() {
+    let world = counted().await;
+    for (user, may) in world.readers(6).await {
+        for (consistency, reads) in [
+            (Consistency::MinimizeLatency, 1),
+            (Consistency::MinimizeLatency, 0),
+            (Consistency::FullyConsistent, 1),
+            (Consistency::FullyConsistent, 1),
+            (Consistency::MinimizeLatency, 0),
+        ] {
+            assert_eq!(world.there.decide(about(&user, consistency)).await.allowed, may);
+            assert_eq!(world.reads(), reads, "{consistency:?}");
+        }
+    }
+}
+
+/// H08
+#[tokio::test]
+async fn a_hundred_cold_checks_of_one_subject_at_once_ask_once() {
+    let world = counted().await;
+    for (user, may) in world.readers(5).await {
+        let checks = (0..100).map(|_| world.there.may(&user, "doc:read"));
+        assert_eq!(join_all(checks).await, [may; 100]);
+        assert_eq!(world.reads(), 1);
+    }
+}
+
+fn batch(users: &[(String, bool)], consistency: Consistency) -> BatchCheckRequest {
+    let items = users.iter().map(|(user, _)| BatchCheckItem {
+        user_id: user.clone(),
+        permission: "doc:read".into(),
+        ..BatchCheckItem::default()
+    });
+    BatchCheckRequest { items: items.collect(), consistency: consistency.into() }
+}
+
+async fn answers(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
+    let reply = client.permissions().batch_check(request).await.expect("decisions").into_inner();
+    reply.results.iter().map(|result| result.allowed).collect()
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_cold_subjects_asks_once() {
+    let world = counted().await;
+    let users = world.readers(1000).await;
+    let wanted: Vec<_> = users.iter().map(|(_, may)| *may).collect();
+
+    for (consistency, reads) in [
+        (Consistency::MinimizeLatency, 1),
+        (Consistency::MinimizeLatency, 0),
+        (Consistency::FullyConsistent, 1),
+    ] {
+        assert_eq!(answers(&world.there, batch(&users, consistency)).await, wanted);
+        assert_eq!(world.reads(), reads, "{consistency:?}");
+    }
+}
+
+#[tokio::test]
+async fn batches_at_once_read_no_subject_twice() {
+    let world = counted().await;
+    let users = world.readers(200).await;
+    // Each has half of its subjects in common with each of its neighbours.
+    let parts: Vec<_> = (0..3).map(|n| &users[n * 50..n * 50 + 100]).collect();
+    let batches = parts.iter().map(|part| {
+        let request = batch(part, Consistency::MinimizeLatency);
+        answers(&world.there, request)
+    });
+    for (answer, part) in join_all(batches).await.iter().zip(&parts) {
+        assert!(answer.iter().eq(part.iter().map(|(_, may)| may)));
+    }
+    assert!(world.reads() <= parts.len());
+}
