@@ -108,7 +108,11 @@ fn batch(users: &[(String, bool)], consistency: Consistency) -> BatchCheckReques
         permission: "doc:read".into(),
         ..BatchCheckItem::default()
     });
-    BatchCheckRequest { items: items.collect(), consistency: consistency.into() }
+    BatchCheckRequest {
+        items: items.collect(),
+        consistency: consistency.into(),
+        ..Default::default()
+    }
 }
 
 async fn answers(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
