@@ -5,6 +5,8 @@ mod explain;
 mod list_permissions;
 mod list_subjects;
 mod matrix;
+mod model;
 mod queries;
 mod random;
 mod scope;
+mod sequences;
