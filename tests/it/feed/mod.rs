@@ -1,2 +1,3 @@
 mod commits;
+mod delay;
 mod replicas;

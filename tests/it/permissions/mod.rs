@@ -1,3 +1,4 @@
+mod alike;
 mod batch_check;
 mod by_token;
 mod check;

@@ -36,7 +36,7 @@ fn means(word: &str, asked: &str) -> bool {
 }
 
 /// Whether a scope fits: 1 and "1" differ, a list offers its values.
-fn fits(assigned: &Scope, requested: &Scope) -> bool {
+pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
     assigned.iter().all(|(key, wanted)| {
         let offers = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
         let given = requested.get(key).map(ToString::to_string);
