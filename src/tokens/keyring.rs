@@ -1,6 +1,9 @@
 //! The keys in force: signs and verifies.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -83,8 +86,20 @@ struct Key {
 /// exists can sign and verify.
 pub struct Keyring {
     issuer: String,
-    access: Key,
-    refresh: Key,
+    access: Arc<Key>,
+    refresh: Arc<Key>,
+}
+
+/// The key that verified a token, as long as a keyring has it.
+#[derive(Clone, Debug)]
+pub struct VerifiedBy(Weak<Key>);
+
+impl VerifiedBy {
+    /// Whether it still verifies tokens.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl Keyring {
@@ -109,7 +124,11 @@ impl Keyring {
             paths.access_private.display(),
             paths.refresh_private.display()
         );
-        let ring = Self { issuer: issuer.to_owned(), access, refresh };
+        let ring = Self {
+            issuer: issuer.to_owned(),
+            access: Arc::new(access),
+            refresh: Arc::new(refresh),
+        };
         ring.try_out(TokenKind::Access)?;
         ring.try_out(TokenKind::Refresh)?;
         Ok(ring)
@@ -184,6 +203,14 @@ impl Keyring {
         (claims.iat <= latest).then_some(claims)
     }
 
+    /// The same, with the key that verified it, for those who remember the token:
+    /// it counts no longer than its key.
+    #[must_use]
+    pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
+        let key = VerifiedBy(Arc::downgrade(self.key(kind)));
+        self.verify(kind, token).map(|claims| (claims, key))
+    }
+
     /// A library without its cryptography compiles, and fails at first use: that
     /// must be here and not in the first sign-in.
     fn try_out(&self, kind: TokenKind) -> anyhow::Result<()> {
@@ -203,7 +230,7 @@ impl Keyring {
         Ok(())
     }
 
-    fn key(&self, kind: TokenKind) -> &Key {
+    fn key(&self, kind: TokenKind) -> &Arc<Key> {
         match kind {
             TokenKind::Access => &self.access,
             TokenKind::Refresh => &self.refresh,

@@ -63,12 +63,12 @@ impl Model {
             })
     }
 
-    /// Whom ListSubjects names.
+    /// Whom the list of subjects names.
     pub fn subjects(&self, asked: &str, requested: &Scope) -> Vec<String> {
         self.users.keys().filter(|user| self.allows(user, asked, requested)).cloned().collect()
     }
 
-    /// What ListPermissions shows: permission, role, scope.
+    /// What the list of permissions shows: permission, role, scope.
     pub fn permissions(&self, user: &str) -> Vec<(String, String, Scope)> {
         let mut shown = Vec::new();
         for a in self.held(user).filter(|_| self.acts(user)) {

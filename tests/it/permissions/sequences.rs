@@ -129,7 +129,8 @@ impl World {
             1 => self.create_role(tenant, replica).await,
             2 | 3 => {
                 let (role_id, permissions) = (self.role(tenant), self.words());
-                self.models[tenant].roles.get_mut(&role_id).expect("it").1 = permissions.clone();
+                let role = self.models[tenant].roles.get_mut(&role_id).expect("the role");
+                role.1.clone_from(&permissions);
                 let request =
                     UpdateRoleRequest { role_id, permissions, ..UpdateRoleRequest::default() };
                 by.roles().update_role(request).await.expect("changed");
