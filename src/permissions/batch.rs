@@ -1,4 +1,4 @@
-//! `BatchCheck`: many questions, for which Postgres is asked once at most.
+//! Batches: many questions, for which Postgres is asked once at most.
 
 use tonic::Status;
 

@@ -1,4 +1,4 @@
-//! `ListSubjects`: who may do this, in this tenant, within this scope?
+//! The list of subjects: who may do this, in this tenant, within this scope?
 
 use uuid::Uuid;
 

@@ -55,8 +55,10 @@ impl Authenticator {
     /// asked about the session; where Postgres is asked for the standing
     /// anyway, the session comes with it.
     async fn verify(&self, jwt: &str) -> Result<Option<Authenticated>> {
-        let Some(claims) = self.keyring.verify(TokenKind::Access, jwt) else { return Ok(None) };
-        let token = Arc::new(self.tokens.follow(&claims));
+        let Some((claims, key)) = self.keyring.verify_by(TokenKind::Access, jwt) else {
+            return Ok(None);
+        };
+        let token = Arc::new(self.tokens.follow(&claims, key));
         let (tenant, user, session) = (token.tenant, token.user, token.session);
         let mut ticket = None;
         if let Some(standing) = self.engine.remembered(tenant, user) {

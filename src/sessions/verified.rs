@@ -2,8 +2,9 @@
 //! token and replica.
 //!
 //! The key is the SHA-256 of the whole token, so what is remembered is true of
-//! just these bytes. An entry ends with its token's `exp`, and at once with its
-//! session: each holds on to its session's [`Life`], which the change feed ends.
+//! just these bytes. An entry ends with its token's `exp`, and at once with the key
+//! that verified it and with its session: each holds on to its session's [`Life`],
+//! which the change feed ends.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use crate::{
     clock,
     feed::{Change, Follow, Kind},
     ids::{SessionId, TenantId, UserId},
-    tokens::{Claims, LEEWAY_SECONDS},
+    tokens::{Claims, LEEWAY_SECONDS, VerifiedBy},
 };
 
 /// A token that was verified, its session live then.
@@ -36,6 +37,7 @@ pub struct Verified {
     pub session: SessionId,
     /// When the token ends, in seconds since 1970.
     pub expires_at: i64,
+    key: VerifiedBy,
     life: Arc<Life>,
 }
 
@@ -79,7 +81,8 @@ impl VerifiedTokens {
     #[must_use]
     pub fn get(&self, token: &str) -> Option<Arc<Verified>> {
         let known = self.tokens.get(&digest(token))?;
-        let over = known.life.revoked.load(Ordering::Acquire)
+        let over = !known.key.is_in_force()
+            || known.life.revoked.load(Ordering::Acquire)
             || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
         if over {
             self.tokens.remove(&digest(token));
@@ -91,10 +94,10 @@ impl VerifiedTokens {
     /// Begins to follow the session of verified claims. Call it before anybody is
     /// asked whether the session is live: a revocation from here on is seen.
     #[must_use]
-    pub fn follow(&self, claims: &Claims) -> Verified {
+    pub fn follow(&self, claims: &Claims, key: VerifiedBy) -> Verified {
         let (tenant, session) = (TenantId(claims.org), SessionId(claims.sid));
         let life = self.lives().life((tenant, session.0));
-        Verified { tenant, user: UserId(claims.sub), session, expires_at: claims.exp, life }
+        Verified { tenant, user: UserId(claims.sub), session, expires_at: claims.exp, key, life }
     }
 
     /// Remembers a token whose session was found live; says whether it still is.
@@ -157,4 +160,49 @@ fn digest(token: &str) -> Digest {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::tokens::{Keyring, TokenContent, TokenKind, pem};
+
+    fn keyring() -> Keyring {
+        let dir = tempfile::tempdir().expect("a folder");
+        pem::ensure(dir.path()).expect("keys");
+        Keyring::load(&pem::paths(dir.path()), "issuer", "audience").expect("a keyring")
+    }
+
+    fn token(keyring: &Keyring) -> String {
+        let content = TokenContent {
+            user: UserId::new(),
+            tenant: TenantId::new(),
+            session: SessionId::new(),
+            roles: Vec::new(),
+            jti: "a".into(),
+            issued_at: clock::now(),
+            expires_at: clock::now() + time::Duration::MINUTE,
+        };
+        let token = keyring.sign(TokenKind::Access, content).expect("a token");
+        token.jwt.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_token_is_remembered_as_long_as_its_key_is_in_a_keyring() {
+        let tokens = VerifiedTokens::new(10);
+        let (leaving, staying) = (keyring(), keyring());
+        let remembered = [&leaving, &staying].map(|keyring| {
+            let jwt = token(keyring);
+            let (claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
+            assert!(tokens.remember(&jwt, Arc::new(tokens.follow(&claims, key))));
+            jwt
+        });
+        assert!(remembered.iter().all(|jwt| tokens.get(jwt).is_some()));
+
+        drop(leaving);
+        let known = remembered.map(|jwt| tokens.get(&jwt).is_some());
+        assert_eq!(known, [false, true]);
+    }
 }

@@ -1,6 +1,9 @@
 //! The keys in force: signs and verifies.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
 
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::{
@@ -88,10 +91,22 @@ struct Key {
 /// exists can sign and verify.
 pub struct Keyring {
     issuer: String,
-    access: Key,
-    refresh: Key,
+    access: Arc<Key>,
+    refresh: Arc<Key>,
     /// What further secrets are derived from.
     root: Prk,
+}
+
+/// The key that verified a token, as long as a keyring has it.
+#[derive(Clone, Debug)]
+pub struct VerifiedBy(Weak<Key>);
+
+impl VerifiedBy {
+    /// Whether it still verifies tokens.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl Keyring {
@@ -117,7 +132,12 @@ impl Keyring {
             paths.refresh_private.display()
         );
         let root = root(&paths.refresh_private)?;
-        let ring = Self { issuer: issuer.to_owned(), access, refresh, root };
+        let ring = Self {
+            issuer: issuer.to_owned(),
+            access: Arc::new(access),
+            refresh: Arc::new(refresh),
+            root,
+        };
         ring.try_out(TokenKind::Access)?;
         ring.try_out(TokenKind::Refresh)?;
         Ok(ring)
@@ -207,6 +227,14 @@ impl Keyring {
         (claims.iat <= latest).then_some(claims)
     }
 
+    /// The same, with the key that verified it, for those who remember the token:
+    /// it counts no longer than its key.
+    #[must_use]
+    pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
+        let key = VerifiedBy(Arc::downgrade(self.key(kind)));
+        self.verify(kind, token).map(|claims| (claims, key))
+    }
+
     /// A library without its cryptography compiles, and fails at first use: that
     /// must be here and not in the first sign-in.
     fn try_out(&self, kind: TokenKind) -> anyhow::Result<()> {
@@ -226,7 +254,7 @@ impl Keyring {
         Ok(())
     }
 
-    fn key(&self, kind: TokenKind) -> &Key {
+    fn key(&self, kind: TokenKind) -> &Arc<Key> {
         match kind {
             TokenKind::Access => &self.access,
             TokenKind::Refresh => &self.refresh,

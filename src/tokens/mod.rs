@@ -6,7 +6,7 @@ mod keyring;
 pub mod pem;
 
 pub use claims::{Claims, TokenKind};
-pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent};
+pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;

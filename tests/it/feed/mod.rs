@@ -1,4 +1,5 @@
 mod commits;
+mod delay;
 mod metrics;
 mod model;
 mod replicas;

@@ -62,6 +62,32 @@ async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
     assert!(acme.decide(by_token(valid)).await.allowed);
 }
 
+/// F09
+#[tokio::test]
+async fn claims_grant_nothing_and_take_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+
+    for claims in [
+        json!({ "scope": "doc:write" }),
+        json!({ "scope": "", "scp": [], "permissions": [] }),
+        json!({ "scope": "*:*", "permissions": ["*:*"], "roles": ["org_admin"] }),
+        json!({ "roles": [] }),
+        json!({ "roles": null }),
+    ] {
+        let token = app.forge().with_claims(&ada.tokens.access_token, &claims);
+        let caller = ada.with_token(&token);
+        for (permission, may) in [("doc:read", true), ("doc:write", false), ("role:read", false)] {
+            let question = CheckRequest { permission: permission.into(), ..by_token(&token) };
+            assert_eq!(acme.decide(question).await.allowed, may, "{claims}: {permission}");
+            assert_eq!(caller.may("", permission).await, may, "{claims}: {permission}");
+        }
+        let result = caller.permissions().check(by_token(&acme.tokens.access_token)).await;
+        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+}
+
 #[tokio::test]
 async fn without_the_permission_only_an_own_token_is_decided_on() {
     let app = TestApp::spawn().await;

@@ -56,10 +56,34 @@ async fn an_unknown_user_is_denied_like_one_of_another_tenant() {
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     for stranger in [unknown_id(), a.user_id.clone()] {
-        let no = b.decide(ask(&stranger, "doc:read")).await;
-        assert!(!no.allowed);
-        assert_eq!(no.reason(), DecisionReason::NotGranted);
+        for consistency in [Consistency::MinimizeLatency, Consistency::FullyConsistent] {
+            for explain in [false, true] {
+                let question = CheckRequest {
+                    consistency: consistency.into(),
+                    explain,
+                    ..ask(&stranger, "doc:read")
+                };
+                let no = b.decide(question).await;
+                assert!(!no.allowed);
+                assert_eq!(no.reason(), DecisionReason::NotGranted);
+            }
+        }
     }
+}
+
+/// F19
+#[tokio::test]
+async fn in_an_unknown_tenant_nothing_is_decided() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let root = app.platform_admin().await;
+    let nowhere = unknown_id();
+
+    let question = ask(&acme.user_id, "doc:read");
+    let result = root.with("x-tenant-id", &nowhere).permissions().check(question.clone()).await;
+    refused(result, Code::NotFound, "NOT_FOUND");
+    let result = acme.with("x-tenant-id", &nowhere).permissions().check(question).await;
+    refused(result, Code::PermissionDenied, "TENANT_MISMATCH");
 }
 
 #[tokio::test]

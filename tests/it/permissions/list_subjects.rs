@@ -76,7 +76,7 @@ async fn those_who_may_are_listed_by_id_with_what_lets_them() {
     assert_eq!(found, wanted);
     let everywhere = [&acme.user_id, &users[2], &users[3]].map(String::clone);
     assert_eq!(ids(&acme, ask("invoice:pay", json!(null))).await, everywhere);
-    assert_eq!(ids(&acme, ask("doc:read", json!(null))).await, std::slice::from_ref(&acme.user_id));
+    assert_eq!(ids(&acme, ask("doc:read", json!(null))).await, [&*acme.user_id]);
 }
 
 #[tokio::test]
@@ -89,10 +89,7 @@ async fn it_takes_both_permissions() {
         refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
     let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
-    assert_eq!(
-        ids(&auditor, ask("doc:read", json!(null))).await,
-        std::slice::from_ref(&acme.user_id)
-    );
+    assert_eq!(ids(&auditor, ask("doc:read", json!(null))).await, [&*acme.user_id]);
     for malformed in ["", "doc", "doc:*", "*:*"] {
         let result = acme.permissions().list_subjects(ask(malformed, json!(null))).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
@@ -119,7 +116,7 @@ async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_o
     let question = ask("doc:read", json!(null));
     let both = [acme.user_id.clone(), users[0].clone()];
     assert_eq!(ids(&acme, question.clone()).await, both);
-    assert_eq!(ids(&other, question.clone()).await, std::slice::from_ref(&other.user_id));
+    assert_eq!(ids(&other, question.clone()).await, [&*other.user_id]);
 
     let staff = root.with("x-tenant-id", &acme.tenant_id);
     assert_eq!(ids(&staff, question.clone()).await, both);

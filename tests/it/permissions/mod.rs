@@ -1,3 +1,4 @@
+mod alike;
 mod batch_check;
 mod by_token;
 mod check;
@@ -5,6 +6,8 @@ mod explain;
 mod list_permissions;
 mod list_subjects;
 mod matrix;
+mod model;
 mod queries;
 mod random;
 mod scope;
+mod sequences;

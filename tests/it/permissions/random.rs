@@ -8,20 +8,20 @@ use crate::harness::{Client, TestApp, struct_of};
 const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
 
 /// A linear congruential generator (Knuth's MMIX): a seed tells the world.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(self.0 >> 33).expect("fits") % limit
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 
     /// A permission; with `parts` of three a concrete one.
-    fn permission(&mut self, parts: usize) -> String {
+    pub fn permission(&mut self, parts: usize) -> String {
         loop {
             let text = format!("{}:{}", PARTS[self.below(parts)], PARTS[self.below(parts)]);
             if text != "*:*" {
@@ -35,7 +35,7 @@ impl Dice {
     }
 
     /// A scope of up to two keys, each sometimes a list.
-    fn scope(&mut self) -> Map<String, Value> {
+    pub fn scope(&mut self) -> Map<String, Value> {
         let mut scope = Map::new();
         for key in ["p", "q"] {
             match self.below(4) {
@@ -136,7 +136,7 @@ async fn random_worlds_are_decided_as_the_model_decides_them() {
 }
 
 /// What is asked for is scalars.
-fn request_scope(dice: &mut Dice) -> Map<String, Value> {
+pub fn request_scope(dice: &mut Dice) -> Map<String, Value> {
     let mut scope = Map::new();
     for key in ["p", "q", "r"] {
         if dice.below(3) > 0 {

@@ -49,6 +49,8 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
          join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
          where a.tenant_id = '$t' and a.user_id = '$u'",
         "select * from role_assignments where tenant_id = '$t' and role_id = '$u'",
+        "select user_id from role_assignments
+         where tenant_id = '$t' and role_id = '$u' and user_id > '$u' order by user_id limit 50",
     ] {
         let query = query.replace("$t", &tenant).replace("$u", &user);
         let explain = AssertSqlSafe(format!("explain (costs off) {query}"));
@@ -58,5 +60,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{query}\n{plan}");
         // The setting is read once, not for each row.
         assert!(plan.contains("InitPlan"), "{query}\n{plan}");
+        // Nor must a page cost what all pages do.
+        assert!(!plan.contains("Sort"), "{query}\n{plan}");
     }
 }

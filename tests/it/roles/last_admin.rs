@@ -1,6 +1,9 @@
 //! A tenant always keeps an administrator.
 
+use std::ops::Range;
+
 use serde_json::json;
+use sqlx::PgConnection;
 use tenantry::proto::v1::{
     DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
 };
@@ -117,43 +120,58 @@ async fn the_administrators_role_can_not_be_emptied_or_lowered() {
 /// F08
 #[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_who_remove_each_other_at_once_leave_one() {
+    const TENANTS: usize = 4;
+    const ROUNDS: usize = 250;
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
-    let founder = app.tenant("acme").await;
-    let role = founder.system_role("org_admin").await;
+    let mut founders = Vec::new();
+    for n in 0..TENANTS {
+        founders.push(app.tenant(&format!("acme-{n}")).await);
+    }
+    let duels = founders.iter().enumerate().map(|(n, founder)| {
+        let rounds = n * ROUNDS..(n + 1) * ROUNDS;
+        duel(&app, &replica, founder, rounds)
+    });
+    futures::future::join_all(duels).await;
+}
 
-    for round in 0..90 {
+/// Rounds in one tenant, each on both replicas at once.
+async fn duel(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
+    let role = founder.system_role("org_admin").await;
+    let mut owner = app.owner().await;
+    for round in rounds {
         let (left, right) = (REMOVALS[round % 3], REMOVALS[round / 3 % 3]);
-        let pair = two_sole_administrators(&app, &founder, &role, round).await;
-        let here = app.sign_in_as(&pair[0], &founder).await;
-        let there = app.sign_in_as(&pair[1], &founder).await.on(&replica.channel);
+        let pair = two_sole_administrators(&mut owner, founder, &role, round).await;
+        let here = app.sign_in_as(&pair[0], founder).await;
+        let there = app.sign_in_as(&pair[1], founder).await.on(&replica.channel);
 
         let (a, b) = tokio::join!(
             remove(&here, &pair[1], &role, left),
             remove(&there, &pair[0], &role, right),
         );
         assert!(a.is_ok() != b.is_ok(), "{round}: {left:?} {right:?}: {a:?} {b:?}");
-        assert_eq!(app.count(ADMINS, &founder.tenant_id).await, 1, "{round}: {left:?} {right:?}");
+        let admins = sqlx::query_scalar(ADMINS).bind(&founder.tenant_id).fetch_one(&mut owner);
+        let admins: i64 = admins.await.expect("a count");
+        assert_eq!(admins, 1, "{round}: {left:?} {right:?}");
     }
 }
 
 const ADMINS: &str =
     "select count(*) from role_assignments a join roles r using (tenant_id, role_id)
     join users u using (tenant_id, user_id)
-    where tenant_id = $1 and r.name = 'org_admin' and u.state = 'active'";
+    where tenant_id = $1::uuid and r.name = 'org_admin' and u.state = 'active'";
 
 /// Makes two administrators and takes all others away, behind the server's
 /// back.
 async fn two_sole_administrators(
-    app: &TestApp,
+    owner: &mut PgConnection,
     founder: &Client,
     role: &str,
     round: usize,
 ) -> [String; 2] {
     let mut pair = [String::new(), String::new()];
-    let mut owner = app.owner().await;
     let remove_all = "delete from role_assignments where role_id = $1::uuid";
-    sqlx::query(remove_all).bind(role).execute(&mut owner).await.expect("nobody is left");
+    sqlx::query(remove_all).bind(role).execute(&mut *owner).await.expect("nobody is left");
     for (side, id) in pair.iter_mut().enumerate() {
         *id = crate::harness::unknown_id();
         let add = "with u as (insert into users (tenant_id, user_id, email, email_key)
@@ -165,7 +183,7 @@ async fn two_sole_administrators(
             .bind(&*id)
             .bind(format!("{round}-{side}@acme.test"))
             .bind(role)
-            .execute(&mut owner)
+            .execute(&mut *owner)
             .await
             .expect("an administrator");
     }

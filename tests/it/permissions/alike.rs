@@ -1,0 +1,156 @@
+//! Questions that differ in one thing never share an answer that is kept.
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use serde_json::{Map, Value};
+use tenantry::proto::v1::{CheckRequest, LogoutRequest, RoleLevel};
+use tokio::{runtime::Handle, task::block_in_place};
+
+use super::model::{Scope, fits};
+use crate::harness::{Client, TestApp, struct_of};
+
+/// How many pairs are tried.
+const PAIRS: u32 = 64;
+
+/// A question, its parts full of what might part them.
+#[derive(Clone, Debug, PartialEq)]
+struct Question {
+    tenant: usize,
+    user: usize,
+    resource: String,
+    action: String,
+    scope: Scope,
+    /// Whether it is asked by the token of the user's live session, or by one for
+    /// a session that has ended.
+    session_live: bool,
+}
+
+/// In what the second of a pair differs.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Tenant,
+    User,
+    Permission,
+    Scope,
+    Session,
+}
+
+fn questions() -> impl Strategy<Value = Question> {
+    let name = || "[ab][ab._-]{0,2}";
+    let text = || "[ab:,\"\\\\{}=]{0,3}";
+    let scope = prop::collection::btree_map("[ab:,.\"]{1,2}", text(), 0..3);
+    (0..2_usize, 0..2_usize, name(), name(), scope).prop_map(
+        |(tenant, user, resource, action, scope)| {
+            let scope: Map<_, _> = scope.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
+            Question { tenant, user, resource, action, scope, session_live: true }
+        },
+    )
+}
+
+/// Two questions that differ in one thing.
+fn pairs() -> impl Strategy<Value = (Question, Question)> {
+    let parts = [Part::Tenant, Part::User, Part::Permission, Part::Scope, Part::Session];
+    let pair = (questions(), questions(), prop::sample::select(parts.to_vec()));
+    pair.prop_map(|(one, other, part)| {
+        let mut second = one.clone();
+        match part {
+            Part::Tenant => second.tenant = 1 - one.tenant,
+            Part::User => second.user = 1 - one.user,
+            Part::Permission => (second.resource, second.action) = (other.resource, other.action),
+            Part::Scope => second.scope = other.scope,
+            Part::Session => second.session_live = false,
+        }
+        (one, second)
+    })
+}
+
+/// Two tenants with two users each, who have a live and an ended session.
+struct World {
+    admins: Vec<Client>,
+    users: Vec<[User; 2]>,
+}
+
+struct User {
+    id: String,
+    live: String,
+    ended: String,
+}
+
+impl World {
+    async fn new(app: &TestApp) -> Self {
+        let (mut admins, mut users) = (Vec::new(), Vec::new());
+        for slug in ["a", "b"] {
+            let admin = app.tenant(slug).await;
+            users.push([user(app, &admin, "u").await, user(app, &admin, "v").await]);
+            admins.push(admin);
+        }
+        Self { admins, users }
+    }
+
+    /// Asks by the user's id, and by its token.
+    async fn ask(&self, question: &Question) -> [bool; 2] {
+        let user = &self.users[question.tenant][question.user];
+        let by_id = CheckRequest {
+            user_id: user.id.clone(),
+            permission: format!("{}:{}", question.resource, question.action),
+            scope: struct_of(Value::Object(question.scope.clone())),
+            ..CheckRequest::default()
+        };
+        let token = if question.session_live { &user.live } else { &user.ended };
+        let by_token =
+            CheckRequest { user_id: String::new(), access_token: token.clone(), ..by_id.clone() };
+        let admin = &self.admins[question.tenant];
+        [admin.decide(by_id).await.allowed, admin.decide(by_token).await.allowed]
+    }
+
+    /// Grants just the first question, and asks both, again and again.
+    async fn try_pair(&self, one: &Question, second: &Question) {
+        let admin = &self.admins[one.tenant];
+        let user = &self.users[one.tenant][one.user].id;
+        let permission = format!("{}:{}", one.resource, one.action);
+        let name = crate::harness::unknown_id();
+        let role = admin.create_role(&name, RoleLevel::Member, &[&permission]).await;
+        admin.assign_within(user, &role, Value::Object(one.scope.clone())).await;
+        let same = one.tenant == second.tenant
+            && one.user == second.user
+            && (&one.resource, &one.action) == (&second.resource, &second.action)
+            && fits(&one.scope, &second.scope);
+        for _ in 0..2 {
+            assert_eq!(self.ask(one).await, [true, true], "{one:?}");
+            assert_eq!(self.ask(second).await, [same, same && second.session_live], "{second:?}");
+        }
+        admin.unassign(user, &role).await;
+    }
+}
+
+async fn user(app: &TestApp, admin: &Client, name: &str) -> User {
+    let id = admin.create_user_without_password(&format!("{name}@x.test")).await;
+    let live = app.sign_in_as(&id, admin).await;
+    let gone = app.sign_in_as(&id, admin).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    User { id, live: token(&live), ended: token(&gone) }
+}
+
+fn token(client: &Client) -> String {
+    let bearer = client.metadata.0.get("authorization").expect("a token").to_str().expect("text");
+    bearer.trim_start_matches("Bearer ").to_owned()
+}
+
+/// F16
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_differ_in_one_thing_are_answered_apart() {
+    let app = TestApp::spawn().await;
+    let world = World::new(&app).await;
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: PAIRS,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    });
+    block_in_place(|| {
+        let tried = runner.run(&pairs(), |(one, second)| {
+            Handle::current().block_on(world.try_pair(&one, &second));
+            Ok(())
+        });
+        tried.expect("told apart");
+    });
+}
