@@ -75,7 +75,11 @@ impl Follower {
         let (xmin, xmax) = bounds(&first.snapshot)?;
         // Before anything that depends on it.
         state.progress.saw(xmax);
-        if first.missed || self.in_doubt {
+        if self.seen.is_none() {
+            // What was looked up before there was a snapshot to go on from may have
+            // changed between the two.
+            self.clear();
+        } else if first.missed || self.in_doubt {
             tracing::warn!("changes may have been missed: memory starts anew");
             self.clear();
         }

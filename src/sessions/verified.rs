@@ -45,6 +45,14 @@ pub struct Verified {
 #[derive(Debug, Default)]
 pub struct Life {
     revoked: AtomicBool,
+    /// The feed does not tell any more whether it was: it must be looked up anew.
+    forgotten: AtomicBool,
+}
+
+impl Life {
+    fn is_known(&self) -> bool {
+        !self.revoked.load(Ordering::Acquire) && !self.forgotten.load(Ordering::Acquire)
+    }
 }
 
 type Digest = [u8; 32];
@@ -82,7 +90,7 @@ impl VerifiedTokens {
     pub fn get(&self, token: &str) -> Option<Arc<Verified>> {
         let known = self.tokens.get(&digest(token))?;
         let over = !known.key.is_in_force()
-            || known.life.revoked.load(Ordering::Acquire)
+            || !known.life.is_known()
             || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
         if over {
             self.tokens.remove(&digest(token));
@@ -103,7 +111,7 @@ impl VerifiedTokens {
     /// Remembers a token whose session was found live; says whether it still is.
     pub fn remember(&self, token: &str, verified: Arc<Verified>) -> bool {
         let live = !verified.life.revoked.load(Ordering::Acquire);
-        if live {
+        if verified.life.is_known() {
             self.tokens.insert(digest(token), verified);
         }
         live
@@ -149,8 +157,7 @@ impl Follow for VerifiedTokens {
     fn clear(&self) {
         let mut lives = self.lives();
         for life in lives.by_session.drain().filter_map(|(_, life)| life.upgrade()) {
-            // Not that it was revoked: that it must be looked up again.
-            life.revoked.store(true, Ordering::Release);
+            life.forgotten.store(true, Ordering::Release);
         }
         self.tokens.clear();
     }
@@ -187,6 +194,19 @@ mod tests {
         };
         let token = keyring.sign(TokenKind::Access, content).expect("a token");
         token.jwt.expose_secret().to_owned()
+    }
+
+    /// The session was live when it was asked about, but nobody would tell of its
+    /// end.
+    #[test]
+    fn a_token_whose_session_was_forgotten_meanwhile_counts_and_is_not_remembered() {
+        let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
+        let jwt = token(&keyring);
+        let (claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
+        let verified = Arc::new(tokens.follow(&claims, key));
+        tokens.clear();
+        assert!(tokens.remember(&jwt, verified));
+        assert!(tokens.get(&jwt).is_none());
     }
 
     #[test]
