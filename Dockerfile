@@ -6,6 +6,8 @@ WORKDIR /src
 ENV SQLX_OFFLINE=true
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .sqlx .sqlx
+# The load generator is not built, but its manifest is part of the workspace.
+COPY bench bench
 COPY build build
 COPY migrations migrations
 COPY proto proto

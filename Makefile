@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt ci policies sqlx-prepare clean-dev services
+.PHONY: help run test bench lint fmt ci policies sqlx-prepare clean-dev services
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C s
 
 test: services ## run all tests; ARGS goes to cargo test
 	cargo test $(ARGS)
+
+bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
+	cargo build --release --bin tenantry
+	cargo build --release --package tenantry-bench
+	@exec "$${CARGO_TARGET_DIR:-target}/release/tenantry-bench" $(ARGS)
 
 lint: ## check the formatting, and lint with every warning an error
 	cargo fmt --all --check

@@ -1,0 +1,115 @@
+//! What is called: requests that are encoded before the first one is sent.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tonic::{
+    Status,
+    client::Grpc,
+    metadata::{Ascii, MetadataValue},
+};
+
+use super::{codec::Encoded, connection::Connection};
+
+/// One call's message and token.
+#[derive(Clone)]
+pub struct Request {
+    /// The `authorization` metadata.
+    pub token: Option<MetadataValue<Ascii>>,
+    /// The encoded message.
+    pub message: Bytes,
+}
+
+/// What an answer is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The answer that was asked for.
+    Good,
+    /// A refusal that this load provokes.
+    Refused,
+    /// Anything else: there is nothing to measure.
+    Wrong,
+}
+
+/// Calls of one method, again and again through a list of requests. Cheap to
+/// clone; clones go through the list together.
+#[derive(Clone)]
+pub struct Calls {
+    /// What this is, for people.
+    pub name: &'static str,
+    path: PathAndQuery,
+    requests: Arc<[Request]>,
+    next: Arc<AtomicUsize>,
+    judge: fn(&Result<Bytes, Status>) -> Verdict,
+}
+
+impl Calls {
+    /// Calls of `path` whose answers `judge` looks at.
+    pub fn new(
+        name: &'static str,
+        path: &'static str,
+        requests: Vec<Request>,
+        judge: fn(&Result<Bytes, Status>) -> Verdict,
+    ) -> Self {
+        let (path, next) = (PathAndQuery::from_static(path), Arc::default());
+        Self { name, path, requests: requests.into(), next, judge }
+    }
+
+    /// The same under another name.
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// The next request; after the last comes the first.
+    pub(super) fn next(&self) -> &Request {
+        &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
+    }
+
+    /// The next request, unless all were sent.
+    pub(super) fn next_unsent(&self) -> Option<&Request> {
+        self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When the answer is wrong, with what it was.
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+        grpc: &mut Grpc<Connection>,
+    ) -> anyhow::Result<Verdict> {
+        let mut message = tonic::Request::new(request.message.clone());
+        if let Some(token) = &request.token {
+            message.metadata_mut().insert("authorization", token.clone());
+        }
+        let answer = match grpc.ready().await {
+            Ok(()) => grpc.unary(message, self.path.clone(), Encoded).await,
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
+        let answer = answer.map(tonic::Response::into_inner);
+        match (self.judge)(&answer) {
+            Verdict::Wrong => Err(match answer {
+                Ok(reply) => anyhow::anyhow!("{}: a wrong answer, {reply:?}", self.name),
+                Err(status) => {
+                    anyhow::anyhow!("{}: {:?}, {}", self.name, status.code(), status.message())
+                }
+            }),
+            verdict => Ok(verdict),
+        }
+    }
+}
+
+/// Judges answers whose first field must be 1: `SERVING` of a health check,
+/// `allowed` of a decision. Prost writes fields in order, so these are the first
+/// two bytes.
+pub fn serving_or_allowed(answer: &Result<Bytes, Status>) -> Verdict {
+    match answer {
+        Ok(reply) if reply.starts_with(&[0x08, 0x01]) => Verdict::Good,
+        _ => Verdict::Wrong,
+    }
+}

@@ -1,0 +1,108 @@
+//! One HTTP/2 connection under tonic's client.
+//!
+//! Tonic's own channel hands each call to a queue and that to another, which costs
+//! the load more than a bare server spends on the call: it would be the load that
+//! is measured. This hands calls straight to the connection.
+
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use h2::{RecvStream, client::SendRequest};
+use http::{Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame};
+use tokio::net::TcpStream;
+use tonic::{body::Body, client::Grpc};
+use tower_service::Service;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// More than any answer has: flow control must not be what is measured.
+const WINDOW: u32 = 4 << 20;
+
+/// A connection. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connection(SendRequest<Bytes>);
+
+/// Opens connections, each driven by a task of this runtime.
+///
+/// # Errors
+/// When the server does not answer.
+pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<Grpc<Connection>>> {
+    let origin: Uri = format!("http://{addr}").parse()?;
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(addr).await.with_context(|| format!("no {addr}"))?;
+        stream.set_nodelay(true)?;
+        let (requests, driver) = h2::client::Builder::new()
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .handshake::<_, Bytes>(stream)
+            .await?;
+        // Its end shows in the calls.
+        tokio::spawn(async { driver.await.ok() });
+        connections.push(Grpc::with_origin(Connection(requests), origin.clone()));
+    }
+    Ok(connections)
+}
+
+impl Service<Request<Body>> for Connection {
+    type Response = Response<Reply>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Reply>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut requests = self.0.clone();
+        let (parts, mut body) = request.into_parts();
+        Box::pin(async move {
+            let (reply, mut sending) =
+                requests.send_request(Request::from_parts(parts, ()), false)?;
+            let mut next = next_frame(&mut body).await?;
+            while let Some(data) = next {
+                // The end goes with the last data, as other clients send it.
+                next = next_frame(&mut body).await?;
+                sending.send_data(data, next.is_none())?;
+            }
+            Ok(reply.await?.map(Reply))
+        })
+    }
+}
+
+async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, BoxError> {
+    let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose()?;
+    Ok(frame.and_then(|frame| frame.into_data().ok()))
+}
+
+/// The body of an answer.
+pub(super) struct Reply(RecvStream);
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        match ready!(self.0.poll_data(cx)) {
+            Some(Ok(data)) => {
+                self.0.flow_control().release_capacity(data.len())?;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => {
+                let trailers = ready!(self.0.poll_trailers(cx))?;
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+}

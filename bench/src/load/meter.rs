@@ -1,0 +1,69 @@
+//! What load costs the server, and whether it was the server that it waited for.
+
+use std::time::Duration;
+
+use crate::{
+    cores::Cores,
+    proc::{self, CoreTimes},
+};
+
+/// Reads what a server has used.
+pub struct Meter {
+    pid: u32,
+    cores: Cores,
+}
+
+/// The state of all clocks at one moment.
+pub struct Reading {
+    cpu: Duration,
+    server: CoreTimes,
+    load: Vec<CoreTimes>,
+}
+
+/// What was used between two readings.
+#[derive(Clone, Copy)]
+pub struct Used {
+    /// The server's processor time.
+    pub cpu: Duration,
+    /// The share of the time in which the server's core was busy.
+    pub server_core: f64,
+    /// The same of the load's cores, on average.
+    pub load_cores: f64,
+}
+
+impl Meter {
+    /// A meter of the server with this process id.
+    pub fn new(pid: u32, cores: Cores) -> Self {
+        Self { pid, cores }
+    }
+
+    /// Reads all clocks.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub fn read(&self) -> anyhow::Result<Reading> {
+        Ok(Reading {
+            cpu: proc::cpu_time(self.pid)?,
+            server: CoreTimes::read(self.cores.server)?,
+            load: self
+                .cores
+                .load
+                .iter()
+                .map(|core| CoreTimes::read(*core))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Reading {
+    /// What was used since an earlier reading.
+    pub fn since(&self, earlier: &Self) -> Used {
+        let load: f64 =
+            self.load.iter().zip(&earlier.load).map(|(now, then)| now.busy_since(*then)).sum();
+        Used {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            server_core: self.server.busy_since(earlier.server),
+            load_cores: load / crate::number(self.load.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Every request once.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use anyhow::Context;
+use tonic::client::Grpc;
+
+use super::{Calls, Meter, Recorder, Taken, Used, connection, connection::Connection};
+use crate::cores::pin;
+
+/// Sends every request of `calls` once, with `streams` in progress on each of
+/// `connections`, and says what came of it and what it cost.
+///
+/// # Errors
+/// When the server can't be reached, or an answer is not what it must be.
+pub fn once(
+    cores: &[usize],
+    calls: &Calls,
+    addr: SocketAddr,
+    (connections, streams): (usize, usize),
+    meter: &Meter,
+) -> anyhow::Result<(Taken, Used)> {
+    // One core is enough: these calls wait for Postgres.
+    pin(cores)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let connections = connection::open(addr, connections).await?;
+        let recorder = Arc::new(Mutex::new(Recorder::new()?));
+        let (before, started) = (meter.read()?, Instant::now());
+        let callers: Vec<_> = connections
+            .iter()
+            .flat_map(|connection| (0..streams).map(move |_| connection.clone()))
+            .map(|connection| tokio::spawn(call_on(calls.clone(), connection, recorder.clone())))
+            .collect();
+        for caller in callers {
+            caller.await.context("a caller panicked")??;
+        }
+        let used = meter.read()?.since(&before);
+        let mut taken = Taken::new(started.elapsed());
+        taken.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((taken, used))
+    })
+}
+
+async fn call_on(
+    calls: Calls,
+    mut connection: Grpc<Connection>,
+    recorder: Arc<Mutex<Recorder>>,
+) -> anyhow::Result<()> {
+    while let Some(request) = calls.next_unsent() {
+        let started = Instant::now();
+        let verdict = calls.send(request, &mut connection).await?;
+        let took = started.elapsed();
+        recorder.lock().unwrap_or_else(PoisonError::into_inner).record(verdict, took);
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The open loop.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use tokio::task::JoinSet;
+use tonic::client::Grpc;
+
+use super::{Calls, Recorder, Window, connection::Connection};
+
+/// More calls than this in progress: the server can't follow, and there is no
+/// latency to measure.
+const MAX_IN_PROGRESS: usize = 20_000;
+
+/// Sends calls at their times until the window ends, and waits for all answers.
+///
+/// # Errors
+/// When the server can't follow, and those of [`Calls::send`].
+pub(super) async fn run(
+    calls: &Calls,
+    connections: &[Grpc<Connection>],
+    rate: f64,
+    window: Window,
+) -> anyhow::Result<Recorder> {
+    let recorder = Arc::new(Mutex::new(Recorder::new()?));
+    let mut callers = JoinSet::new();
+    for (due, connection) in schedule(window.begin, rate)
+        .take_while(|due| *due < window.until)
+        .zip(connections.iter().cycle())
+    {
+        // A timer is exact to a millisecond; looking at the clock is exact.
+        while Instant::now() < due {
+            tokio::task::yield_now().await;
+        }
+        while let Some(ended) = callers.try_join_next() {
+            ended.context("a caller panicked")??;
+        }
+        ensure!(callers.len() < MAX_IN_PROGRESS, "{}: {rate:.0}/s is too much", calls.name);
+        let (calls, recorder) = (calls.clone(), recorder.clone());
+        let counts = (window.from..window.until).contains(&due);
+        callers.spawn(call_once(calls, connection.clone(), due, counts.then_some(recorder)));
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended.context("a caller panicked")??;
+    }
+    let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(recorder.take())
+}
+
+/// The moments at which calls are due.
+fn schedule(begin: Instant, rate: f64) -> impl Iterator<Item = Instant> {
+    // Each from the beginning, so that no rounding adds up.
+    (0_u64..).map(move |index| begin + Duration::from_secs_f64(crate::number(index) / rate))
+}
+
+async fn call_once(
+    calls: Calls,
+    mut connection: Grpc<Connection>,
+    due: Instant,
+    recorder: Option<Arc<Mutex<Recorder>>>,
+) -> anyhow::Result<()> {
+    let verdict = calls.send(calls.next(), &mut connection).await?;
+    if let Some(recorder) = recorder {
+        let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        recorder.record(verdict, due.elapsed());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_due_at_an_even_pace() {
+        let begin = Instant::now();
+        let due: Vec<_> = schedule(begin, 3.0).take(3001).map(|due| due - begin).collect();
+        assert_eq!(due[0], Duration::ZERO);
+        assert_eq!(due[3], Duration::from_secs(1));
+        assert_eq!(due[3000], Duration::from_secs(1000));
+        assert!(due.is_sorted());
+    }
+}

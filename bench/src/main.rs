@@ -1,0 +1,143 @@
+//! Measures what Tenantry's decisions cost, against what gRPC itself costs on the
+//! same machine in the same minutes.
+//!
+//! Reading order: [`scenarios`] has one file for each question; they ask [`world`]
+//! for servers and data, [`load`] for calls, and tell [`report`] what they found.
+
+mod bare;
+mod cores;
+mod load;
+mod proc;
+mod report;
+mod scenarios;
+mod world;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
+
+use crate::{
+    cores::Cores,
+    report::Report,
+    scenarios::{Bench, Effort, SCENARIOS, Scenario},
+    world::World,
+};
+
+/// The most users with `--quick`.
+const QUICK_USERS: u64 = 100_000;
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let done = match matches.subcommand() {
+        Some(("bare", matches)) => serve_bare(matches),
+        _ => bench(&matches),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    let names = SCENARIOS.iter().map(|scenario| scenario.name);
+    Command::new("tenantry-bench")
+        .about("Measure what Tenantry's decisions cost")
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("Fewer rounds, shorter, with 100000 users at most"),
+        )
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("SCENARIO")
+                .action(ArgAction::Append)
+                .value_parser(PossibleValuesParser::new(names))
+                .help("Only this scenario; may be given several times"),
+        )
+        .arg(
+            Arg::new("users")
+                .long("users")
+                .value_name("N")
+                .value_parser(value_parser!(u64).range(1_000..))
+                .default_value("10000000")
+                .help("The users of the largest database"),
+        )
+        .arg(
+            Arg::new("keep-data")
+                .long("keep-data")
+                .action(ArgAction::SetTrue)
+                .help("Use the databases that an earlier run kept, and keep them"),
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_parser(value_parser!(PathBuf))
+                .default_value("target/bench")
+                .help("Where the stores and the report are"),
+        )
+        .subcommand(
+            Command::new("bare")
+                .about("Serve gRPC health and nothing else: what the server is compared with")
+                .arg(Arg::new("addr").required(true).value_parser(value_parser!(SocketAddr))),
+        )
+}
+
+fn serve_bare(matches: &ArgMatches) -> anyhow::Result<()> {
+    bare::serve(*matches.get_one("addr").context("no address")?)
+}
+
+fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
+    let quick = matches.get_flag("quick");
+    let mut users = *matches.get_one::<u64>("users").context("no number of users")?;
+    let mut effort = Effort {
+        rounds: 5,
+        warm_up: Duration::from_millis(1000),
+        measured: Duration::from_millis(3000),
+    };
+    if quick {
+        users = users.min(QUICK_USERS);
+        effort = Effort {
+            rounds: 2,
+            warm_up: Duration::from_millis(500),
+            measured: Duration::from_millis(1000),
+        };
+    }
+    let only: Vec<&String> = matches.get_many("only").unwrap_or_default().collect();
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| only.is_empty() || only.iter().any(|name| *name == scenario.name))
+        .collect();
+    let sizes = scenarios::sizes(&chosen, users);
+    let dir: &PathBuf = matches.get_one("dir").context("no folder")?;
+
+    let cores = Cores::divide()?;
+    let world = World::make(dir, cores, &sizes, matches.get_flag("keep-data"))?;
+    let report = Report::new(&world)?;
+    let mut bench = Bench { world, report, effort, users };
+    for scenario in chosen {
+        say(&format!("{}: {}", scenario.name, scenario.about));
+        (scenario.run)(&mut bench).with_context(|| scenario.name)?;
+    }
+    let Bench { world, report, .. } = bench;
+    say(&report.table());
+    report.write(dir)?;
+    world.end()
+}
+
+/// Tells whoever started this.
+#[expect(clippy::print_stdout, reason = "a command talks to people")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
+}
+
+/// A count, to calculate with. Exact up to 2^53, which no count here comes near.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+pub(crate) fn number(count: u64) -> f64 {
+    count as f64
+}

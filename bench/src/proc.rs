@@ -1,0 +1,97 @@
+//! What Linux says of a process and of the cores.
+
+use std::{fs, time::Duration};
+
+use anyhow::Context;
+
+/// The processor time that a process's threads have used so far, exact to the
+/// nanosecond. Threads that have ended are not in it; a server under load ends none.
+///
+/// # Errors
+/// When the process is gone.
+pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let tasks = format!("/proc/{pid}/task");
+    let mut nanos = 0;
+    for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        // A thread may end between the two.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let used = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        nanos += used.context("schedstat can't be read")?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// The memory that a process has to itself (`RssAnon`), in bytes.
+///
+/// # Errors
+/// When the process is gone.
+pub fn anonymous_memory(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let kib = field(&text, "RssAnon:").and_then(|value| value.split_whitespace().next());
+    let kib: u64 = kib.context("no RssAnon")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// What a core did so far, in the kernel's ticks.
+#[derive(Clone, Copy)]
+pub struct CoreTimes {
+    idle: u64,
+    total: u64,
+}
+
+impl CoreTimes {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When there is no such core.
+    pub fn read(core: usize) -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+        Self::parse(&text, core).with_context(|| format!("no core {core} in /proc/stat"))
+    }
+
+    fn parse(text: &str, core: usize) -> Option<Self> {
+        let times: Vec<u64> = field(text, &format!("cpu{core} "))?
+            .split_whitespace()
+            .map_while(|word| word.parse().ok())
+            .collect();
+        // user, nice, system, idle, iowait, irq, softirq, steal; then guests,
+        // which are in user already.
+        let idle = times.get(3)? + times.get(4)?;
+        Some(Self { idle, total: times.iter().take(8).sum() })
+    }
+
+    /// The share of the time since `earlier` in which the core had something to do.
+    pub fn busy_since(self, earlier: Self) -> f64 {
+        let total = self.total.saturating_sub(earlier.total).max(1);
+        let idle = self.idle.saturating_sub(earlier.idle);
+        1.0 - crate::number(idle) / crate::number(total)
+    }
+}
+
+/// What stands after `name` on the line that begins with it.
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_busy_when_it_is_not_idle() {
+        let text = "cpu  9 9 9 9\ncpu1 10 0 10 70 5 0 5 0 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
+        let before = CoreTimes { idle: 25, total: 50 };
+        let now = CoreTimes::parse(text, 1).expect("a core");
+        assert!((now.busy_since(before) - 0.0).abs() < 1e-9);
+        assert_eq!(CoreTimes::parse(text, 10).expect("a core").total, 8);
+        assert!(CoreTimes::parse(text, 2).is_none());
+    }
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let pid = std::process::id();
+        assert!(cpu_time(pid).expect("a time") > Duration::ZERO);
+        assert!(anonymous_memory(pid).expect("memory") > 0);
+    }
+}

@@ -1,0 +1,143 @@
+//! One figure: a number of each round, and what it should be.
+
+use serde::Serialize;
+
+use super::Run;
+
+/// What a figure should be.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub enum Target {
+    /// No less than this.
+    AtLeast(f64),
+    /// No more than this.
+    AtMost(f64),
+    /// 1, as far as can be told: the rounds lie on both sides of it, or the median
+    /// is within this distance.
+    One(f64),
+}
+
+/// A figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// Who found it.
+    pub scenario: &'static str,
+    /// What it is, with its unit where it is no ratio.
+    pub name: &'static str,
+    /// What it should be; nothing for a figure that is only recorded.
+    pub target: Option<Target>,
+    /// One of each round.
+    pub rounds: Vec<f64>,
+    /// Their median.
+    pub median: f64,
+    /// Their least.
+    pub min: f64,
+    /// Their greatest.
+    pub max: f64,
+    /// Whether the median is as it should be.
+    pub met: Option<bool>,
+    /// What else must be known of it.
+    pub note: Option<String>,
+    /// The rounds of which one side was not held up by the server.
+    #[serde(skip)]
+    client_bound: usize,
+}
+
+impl Figure {
+    /// A figure with a target.
+    pub fn new(name: &'static str, target: Target) -> Self {
+        Self { target: Some(target), ..Self::record(name) }
+    }
+
+    /// A figure that is only recorded.
+    pub fn record(name: &'static str) -> Self {
+        Self {
+            scenario: "",
+            name,
+            target: None,
+            rounds: Vec::new(),
+            median: f64::NAN,
+            min: f64::NAN,
+            max: f64::NAN,
+            met: None,
+            note: None,
+            client_bound: 0,
+        }
+    }
+
+    /// Adds a round's number.
+    pub fn push(&mut self, value: f64) {
+        self.rounds.push(value);
+    }
+
+    /// Adds a ratio of two rates, which is the server's only where the server's core
+    /// was what both waited for.
+    pub fn ratio_of_rates(&mut self, this: &Run, that: &Run) {
+        self.push(this.per_second / that.per_second);
+        self.client_bound += usize::from(this.client_bound || that.client_bound);
+    }
+
+    /// Calculates what follows from the rounds.
+    pub fn conclude(&mut self) {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else { return };
+        (self.min, self.max, self.median) = (*min, *max, median(&sorted));
+        self.met = self.target.map(|target| match target {
+            Target::AtLeast(least) => self.median >= least,
+            Target::AtMost(most) => self.median <= most,
+            Target::One(near) => {
+                (self.min <= 1.0 && self.max >= 1.0) || (self.median - 1.0).abs() <= near
+            }
+        });
+        if self.client_bound > 0 {
+            let (bound, all) = (self.client_bound, self.rounds.len());
+            self.note = Some(format!(
+                "client-bound in {bound} of {all} rounds: the server's core was not full, so \
+                 compare its CPU instead"
+            ));
+        }
+    }
+}
+
+/// The median of sorted numbers.
+pub(super) fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(target: Target, rounds: &[f64]) -> Figure {
+        let mut figure = Figure::new("f", target);
+        figure.rounds = rounds.to_vec();
+        figure.conclude();
+        figure
+    }
+
+    fn same(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn a_figure_is_its_rounds_median_with_their_spread() {
+        let odd = figure(Target::AtLeast(0.9), &[0.95, 0.5, 0.91]);
+        assert!(same(odd.median, 0.91) && same(odd.min, 0.5) && same(odd.max, 0.95));
+        assert_eq!(odd.met, Some(true));
+        let even = figure(Target::AtMost(3.0), &[4.0, 1.0, 3.0, 3.5]);
+        assert!(same(even.median, 3.25));
+        assert_eq!(even.met, Some(false));
+    }
+
+    #[test]
+    fn one_is_met_by_rounds_on_both_sides_of_it_or_near_it() {
+        assert_eq!(figure(Target::One(0.03), &[0.8, 1.5, 1.4]).met, Some(true));
+        assert_eq!(figure(Target::One(0.03), &[1.01, 1.02, 1.2]).met, Some(true));
+        assert_eq!(figure(Target::One(0.03), &[1.1, 1.2, 1.3]).met, Some(false));
+    }
+}

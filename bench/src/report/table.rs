@@ -1,0 +1,120 @@
+//! The table on standard output.
+
+use std::fmt::{self, Display, Write};
+
+use super::{Figure, Report, Run, Target};
+use crate::world::data::Loaded;
+
+impl Report {
+    /// All figures, and the medians of all measurements, as text.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = self.print(&mut text);
+        text
+    }
+
+    fn print(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "\n{:<52} {:>8} {:>9} {:>20}", "figure", "target", "median", "min..max")?;
+        for figure in &self.figures {
+            let target = figure.target.map(|t| t.to_string()).unwrap_or_default();
+            let Figure { name, median, min, max, .. } = figure;
+            let spread = format!("{min:.3}..{max:.3}");
+            let met = figure.met.map_or("", |met| if met { "met" } else { "MISSED" });
+            writeln!(out, "{name:<52} {target:>8} {median:>9.3} {spread:>20}  {met}")?;
+            if let Some(note) = &figure.note {
+                writeln!(out, "    {note}")?;
+            }
+        }
+        writeln!(
+            out,
+            "\n{:<26} {:>15} {:>9} {:>8} {:>8} {:>8} {:>9} {:>7} {:>6} {:>6}",
+            "calls (median of rounds)",
+            "pace",
+            "calls/s",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "CPU µs",
+            "server",
+            "core",
+            "load"
+        )?;
+        for runs in self.grouped() {
+            let middle = |value: fn(&Run) -> f64| median_of(&runs, value);
+            let pace = if runs.iter().all(|run| run.pace == runs[0].pace) {
+                runs[0].pace.clone()
+            } else {
+                format!("open ~{:.0}/s", middle(|run| run.per_second))
+            };
+            writeln!(
+                out,
+                "{:<26} {pace:>15} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>6.0}% {:>5.0}% {:>5.0}%",
+                runs[0].name,
+                middle(|run| run.per_second),
+                middle(|run| run.p50),
+                middle(|run| run.p99),
+                middle(|run| run.p999),
+                middle(|run| run.cpu_micros),
+                middle(|run| run.server_cpu * 100.0),
+                middle(|run| run.server_core * 100.0),
+                middle(|run| run.load_cores * 100.0),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The rounds of the same calls at the same kind of pace, in the order in which they were made.
+    pub(super) fn grouped(&self) -> Vec<Vec<&Run>> {
+        let mut groups: Vec<Vec<&Run>> = Vec::new();
+        for run in &self.runs {
+            let kind = |run: &Run| run.pace.starts_with("open");
+            let same = |group: &&mut Vec<&Run>| {
+                let first = group[0];
+                first.name == run.name
+                    && kind(first) == kind(run)
+                    && (kind(run) || first.pace == run.pace)
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.push(run),
+                None => groups.push(vec![run]),
+            }
+        }
+        groups
+    }
+}
+
+/// The median over runs of one of their numbers.
+pub(super) fn median_of(runs: &[&Run], value: fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(|run| value(run)).collect();
+    values.sort_by(f64::total_cmp);
+    super::figure::median(&values)
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::One(near) => write!(f, "1 ± {near}"),
+        }
+    }
+}
+
+impl Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (users, megabytes) = (self.users, self.bytes / 1_000_000);
+        match self.took {
+            Some(took) => {
+                let (seconds, rows) = (took.as_secs_f64(), self.rows);
+                let rate = crate::number(rows) / seconds;
+                write!(
+                    f,
+                    "{users} users: {rows} rows loaded in {seconds:.1} s ({rate:.0} rows/s), \
+                     {megabytes} MB on disk"
+                )
+            }
+            None => write!(f, "{users} users: kept from an earlier run, {megabytes} MB on disk"),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a decision costs beyond an empty call on the same server, and what the
+//! server adds to gRPC itself.
+
+use super::{Bench, USERS, requests};
+use crate::{
+    load::Pace,
+    report::{Figure, Target},
+    world::shape::Shape,
+};
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let server = bench.world.serve(USERS, &[])?;
+    let bare = bench.world.serve_bare()?;
+    let tokens = requests::subjects(bench, USERS)?;
+    let health = requests::health();
+    let on_bare = requests::health().named("health, bare server");
+    let with_token = requests::health_with(&tokens);
+    let check = requests::check_self(Shape { users: USERS }, &tokens);
+
+    bench.warm(&server, &check)?;
+
+    let mut bare_server = Figure::new("health ÷ a bare server's, calls/s", Target::AtLeast(0.95));
+    let mut bare_cost = Figure::record("health ÷ a bare server's, server CPU");
+    let mut to_token = Figure::new("Check ÷ health with a token, calls/s", Target::AtLeast(0.90));
+    let mut to_health = Figure::new("Check ÷ health, calls/s", Target::AtLeast(0.65));
+    let mut cpu_token = Figure::record("health with a token ÷ Check, server CPU");
+    let mut cpu_health = Figure::record("health ÷ Check, server CPU");
+    let mut beyond = Figure::new("Check − health with a token, server CPU µs", Target::AtMost(3.0));
+
+    for round in 1..=bench.effort.rounds {
+        let plain = bench.measure(round, &server, &health, Pace::FULL)?;
+        let nothing = bench.measure(round, &bare, &on_bare, Pace::FULL)?;
+        let empty = bench.measure(round, &server, &with_token, Pace::FULL)?;
+        let decided = bench.measure(round, &server, &check, Pace::FULL)?;
+
+        bare_server.ratio_of_rates(&plain, &nothing);
+        bare_cost.push(plain.cpu_micros / nothing.cpu_micros);
+        to_token.ratio_of_rates(&decided, &empty);
+        to_health.ratio_of_rates(&decided, &plain);
+        cpu_token.push(empty.cpu_micros / decided.cpu_micros);
+        cpu_health.push(plain.cpu_micros / decided.cpu_micros);
+        beyond.push(decided.cpu_micros - empty.cpu_micros);
+    }
+    let figures = [to_token, cpu_token, to_health, cpu_health, beyond, bare_server, bare_cost];
+    bench.report.add("overhead", figures);
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Fills a database, by COPY.
+
+use std::{
+    fmt::{Display, Write},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use secrecy::SecretString;
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tenantry::{
+    db,
+    tokens::{Keyring, TokenKind},
+};
+
+use super::shape::{self, ASKER_SESSIONS, ROLES, SESSIONS, Shape};
+
+/// How much is sent to Postgres at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// What was loaded, and what that took.
+#[derive(Clone, Serialize)]
+pub struct Loaded {
+    /// Users in the database.
+    pub users: u64,
+    /// All rows.
+    pub rows: u64,
+    /// How long it took, the indexes and the statistics included; absent when an
+    /// earlier run had loaded it.
+    pub took: Option<Duration>,
+    /// What it takes on disk, in bytes.
+    pub bytes: i64,
+}
+
+/// Fills an empty, migrated database.
+///
+/// # Errors
+/// When Postgres does not take it.
+pub async fn load(
+    owner: &SecretString,
+    shape: Shape,
+    keys: &Keyring,
+    guest_hash: &str,
+) -> anyhow::Result<u64> {
+    let mut first = loader(owner).await?;
+    let mut second = loader(owner).await?;
+    run(&mut first, &tenant_and_roles(guest_hash, shape)).await?;
+    // Both at once: each takes a core of Postgres's.
+    let (users, assignments) =
+        tokio::try_join!(load_users(&mut first, shape), load_assignments(&mut second, shape))?;
+    let sessions = load_sessions(&mut first, shape, keys).await?;
+    run(&mut first, "analyze").await?;
+    run(&mut first, "checkpoint").await?;
+    first.close().await?;
+    second.close().await?;
+    Ok(users + assignments + sessions + ROLES + 3)
+}
+
+/// What a database takes on disk, in bytes.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
+    let mut connection = db::connect_owner(owner).await?;
+    let row = sqlx::raw_sql("select pg_database_size(current_database())")
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(row.try_get(0)?)
+}
+
+/// A connection whose rows fire no triggers: what is loaded changes no decision,
+/// as nobody has asked for one yet.
+async fn loader(owner: &SecretString) -> anyhow::Result<PgConnection> {
+    let mut connection = db::connect_owner(owner).await?;
+    run(&mut connection, "set session_replication_role = replica").await?;
+    Ok(connection)
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    sqlx::raw_sql(sql).execute(connection).await.context("filling the database")?;
+    Ok(())
+}
+
+/// The few rows that need no COPY.
+fn tenant_and_roles(guest_hash: &str, shape: Shape) -> String {
+    let tenant = shape::tenant();
+    let roles: Vec<_> = (0..=ROLES)
+        .map(|role| {
+            let (id, permissions) = (shape::role_id(role), shape::permissions_of_role(role));
+            format!("('{tenant}', '{id}', 'role-{role:02}', 2, '{{{}}}')", permissions.join(","))
+        })
+        .collect();
+    format!(
+        "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench');
+         insert into roles (tenant_id, role_id, name, level, permissions) values {};
+         insert into credentials (tenant_id, user_id, password_hash)
+             values ('{tenant}', '{}', '{guest_hash}');",
+        roles.join(", "),
+        shape::user_id(shape.guest()),
+    )
+}
+
+/// The email of a user.
+pub fn email(user: u64) -> String {
+    format!("user-{user:08}@bench.test")
+}
+
+async fn load_users(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
+    let tenant = shape::tenant();
+    let lines = (0..=shape.guest()).map(|user| {
+        let (id, email) = (shape::user_id(user), email(user));
+        format!("{tenant}\t{id}\t{email}\t{email}")
+    });
+    copy(connection, "users (tenant_id, user_id, email, email_key)", lines).await
+}
+
+async fn load_assignments(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
+    let tenant = shape::tenant();
+    let pairs = (0..=shape.asker()).flat_map(|user| shape.roles_of(user).map(move |r| (user, r)));
+    let lines = pairs.zip(0..).map(|((user, role), number)| {
+        let (user, role) = (shape::user_id(user), shape::role_id(role));
+        format!("{tenant}\t{}\t{user}\t{role}", shape::assignment_id(number))
+    });
+    let columns = "role_assignments (tenant_id, assignment_id, user_id, role_id)";
+    copy(connection, columns, lines).await
+}
+
+async fn load_sessions(
+    connection: &mut PgConnection,
+    shape: Shape,
+    keys: &Keyring,
+) -> anyhow::Result<u64> {
+    let tenant = shape::tenant();
+    let (refresh, access) = (keys.kid(TokenKind::Refresh), keys.kid(TokenKind::Access));
+    let end = tenantry::clock::now() + time::Duration::days(30);
+    let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
+        let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
+        format!(
+            "{tenant}\t{id}\t{user}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
+        )
+    });
+    let columns = "sessions (tenant_id, session_id, user_id, refresh_jti, refresh_issued_at, \
+                   refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, \
+                   expires_at)";
+    copy(connection, columns, lines).await
+}
+
+/// Sends lines in COPY's text format, and says how many.
+async fn copy(
+    connection: &mut PgConnection,
+    columns: &str,
+    lines: impl Iterator<Item = impl Display>,
+) -> anyhow::Result<u64> {
+    let mut copy = connection.copy_in_raw(&format!("copy {columns} from stdin")).await?;
+    let mut chunk = String::with_capacity(CHUNK + 1024);
+    for line in lines {
+        // Writing to a string can't fail.
+        let _ = writeln!(chunk, "{line}");
+        if chunk.len() >= CHUNK {
+            copy.send(chunk.as_bytes()).await?;
+            chunk.clear();
+        }
+    }
+    copy.send(chunk.as_bytes()).await?;
+    Ok(copy.finish().await?)
+}
+
+/// How long something takes.
+pub async fn timed<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, Duration)> {
+    let started = Instant::now();
+    Ok((work.await?, started.elapsed()))
+}

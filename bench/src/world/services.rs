@@ -1,0 +1,64 @@
+//! The private Postgres and Redis.
+
+use std::{path::Path, thread};
+
+use anyhow::anyhow;
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection, Row};
+use tenantry::{
+    db,
+    dev::{Options, Services},
+};
+
+use crate::cores::pin;
+
+/// How much lower the stores' priority is than the load's where they share a core:
+/// load that has to wait for them would measure that.
+const NICENESS: i32 = 10;
+
+/// Starts both on these cores.
+///
+/// # Errors
+/// When they are not installed or do not come up.
+pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
+    // Both are a thread's own, and go on to what it starts.
+    let start = || {
+        if let Some(cores) = cores {
+            pin(cores)?;
+            rustix::process::setpriority_process(None, NICENESS)?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(Services::start(dir, Options { durable: false }))
+    };
+    thread::scope(|scope| scope.spawn(start).join().map_err(|_| anyhow!("a panic"))?)
+}
+
+/// The superuser's URL of a database.
+pub fn owner_url(services: &Services, database: &str) -> SecretString {
+    services.postgres_url("postgres", database).into()
+}
+
+/// Whether there is such a database.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool> {
+    let mut connection = db::connect_owner(&owner_url(services, "postgres")).await?;
+    let sql = format!("select exists (select from pg_database where datname = '{database}')");
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Runs statements on the cluster, each by itself.
+///
+/// # Errors
+/// When one fails.
+pub async fn administer(services: &Services, statements: &[String]) -> anyhow::Result<()> {
+    let mut connection = db::connect_owner(&owner_url(services, "postgres")).await?;
+    for statement in statements {
+        sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}

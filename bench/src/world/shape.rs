@@ -1,0 +1,172 @@
+//! What is in a database of so many users: all of it follows from the number.
+
+use tenantry::ids::{SessionId, TenantId, UserId};
+use uuid::Uuid;
+
+/// The roles of the tenant.
+pub const ROLES: u64 = 50;
+
+/// The permissions that a role grants.
+pub const ROLE_PERMISSIONS: u64 = 10;
+
+/// The different permissions that there are; roles share them.
+const PERMISSIONS: u64 = 100;
+
+/// The roles of a user that questions are asked about; all others have one.
+pub const SUBJECT_ROLES: u64 = 5;
+
+/// The users that questions are asked about, at most.
+const MAX_SUBJECTS: u64 = 100_000;
+
+/// The sessions of the subjects.
+pub const SESSIONS: u64 = 10_000;
+
+/// The sessions of the user that may ask about others.
+pub const ASKER_SESSIONS: u64 = 1_000;
+
+/// Users and what they hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Shape {
+    /// How many users there are.
+    pub users: u64,
+}
+
+/// What an id names, and where it is in the id.
+#[derive(Clone, Copy)]
+enum Kind {
+    Tenant = 1,
+    User = 2,
+    Role = 3,
+    Assignment = 4,
+    Session = 5,
+}
+
+impl Shape {
+    /// The users that questions are asked about: they are spread evenly over all.
+    pub fn subjects(self) -> u64 {
+        self.users.min(MAX_SUBJECTS)
+    }
+
+    /// The user that is this subject.
+    pub fn subject(self, index: u64) -> u64 {
+        index % self.subjects() * self.stride()
+    }
+
+    /// The user that may ask about others.
+    pub fn asker(self) -> u64 {
+        self.users
+    }
+
+    /// The user that signs in.
+    pub fn guest(self) -> u64 {
+        self.users + 1
+    }
+
+    /// The user of a session: subjects first, in turn, then the asker.
+    pub fn session_user(self, session: u64) -> u64 {
+        if session < SESSIONS { self.subject(session) } else { self.asker() }
+    }
+
+    /// The roles of a user.
+    pub fn roles_of(self, user: u64) -> impl Iterator<Item = u64> {
+        // Steps that meet 50 only after its full round: a user's roles differ.
+        const STEPS: [u64; 8] = [1, 3, 7, 9, 11, 13, 17, 19];
+        let asker = user == self.asker();
+        let is_subject = user < self.users && user.is_multiple_of(self.stride());
+        let number = user / self.stride();
+        let (first, step) = (number % ROLES, STEPS[index(number / ROLES % 8)]);
+        let count = if is_subject { SUBJECT_ROLES } else { 1 };
+        (0..count).map(move |turn| if asker { ROLES } else { (first + turn * step) % ROLES })
+    }
+
+    /// A permission that a user holds, through the first of its roles.
+    pub fn permission_of(self, user: u64) -> String {
+        let first = self.roles_of(user).next().unwrap_or_default();
+        permissions_of_role(first).into_iter().next().unwrap_or_default()
+    }
+
+    fn stride(self) -> u64 {
+        self.users / self.subjects()
+    }
+}
+
+/// The permissions of a role. Neighbours share most of theirs. The role after the
+/// last is the asker's.
+pub fn permissions_of_role(role: u64) -> Vec<String> {
+    if role == ROLES {
+        return vec!["permission:check".to_owned()];
+    }
+    (0..ROLE_PERMISSIONS)
+        .map(|turn| (role * 2 + turn) % PERMISSIONS)
+        .map(|number| {
+            format!("resource-{:02}:{}", number / 2, ["read", "write"][index(number % 2)])
+        })
+        .collect()
+}
+
+/// The tenant of all of it.
+pub fn tenant() -> TenantId {
+    TenantId(id(Kind::Tenant, 0))
+}
+
+/// A user's id.
+pub fn user_id(user: u64) -> UserId {
+    UserId(id(Kind::User, user))
+}
+
+/// A role's id.
+pub fn role_id(role: u64) -> Uuid {
+    id(Kind::Role, role)
+}
+
+/// An assignment's id.
+pub fn assignment_id(assignment: u64) -> Uuid {
+    id(Kind::Assignment, assignment)
+}
+
+/// A session's id.
+pub fn session_id(session: u64) -> SessionId {
+    SessionId(id(Kind::Session, session))
+}
+
+/// A `UUIDv7` that grows with the number, as those of the service grow with time.
+fn id(kind: Kind, number: u64) -> Uuid {
+    const EPOCH_MILLIS: u128 = 0x0190_0000_0000;
+    Uuid::from_u128(
+        (EPOCH_MILLIS + u128::from(number)) << 80 | 0x7 << 76 | (kind as u128) << 64 | 0b10 << 62,
+    )
+}
+
+fn index(small: u64) -> usize {
+    usize::try_from(small).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn subjects_have_five_different_roles_and_the_others_one() {
+        for users in [1_000, 100_000, 1_000_000] {
+            let shape = Shape { users };
+            for subject in 0..1_000 {
+                let roles: HashSet<_> = shape.roles_of(shape.subject(subject)).collect();
+                assert_eq!(roles.len(), 5, "{users} {subject}: {roles:?}");
+            }
+        }
+        let shape = Shape { users: 1_000_000 };
+        assert_eq!(shape.roles_of(1).count(), 1);
+        assert_eq!(shape.roles_of(shape.asker()).collect::<Vec<_>>(), [ROLES]);
+        assert_eq!(shape.subject(99_999), 999_990);
+    }
+
+    #[test]
+    fn ids_are_version_7_and_in_order() {
+        let ids: Vec<_> = (0..1_000).map(|user| user_id(user).0).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.iter().all(|id| id.get_version_num() == 7));
+        assert_ne!(role_id(3), assignment_id(3));
+    }
+}

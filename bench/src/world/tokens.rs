@@ -1,0 +1,62 @@
+//! Access tokens, signed with the server's own key.
+
+use std::{path::Path, thread, thread::available_parallelism};
+
+use anyhow::{Context, anyhow};
+use secrecy::ExposeSecret;
+use tenantry::tokens::{Keyring, TokenContent, TokenKind, pem};
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::shape::{self, Shape};
+
+/// The `authorization` metadata of one session.
+pub type Bearer = MetadataValue<Ascii>;
+
+/// Makes the keys if there are none, and reads them.
+///
+/// # Errors
+/// When they can't be written or read.
+pub fn keys(dir: &Path) -> anyhow::Result<Keyring> {
+    pem::ensure(dir)?;
+    // The issuer and the audience that the settings default to.
+    Keyring::load(&pem::paths(dir), "tenantry", "tenantry")
+}
+
+/// Signs the tokens of sessions `from..until`. A signature takes a millisecond, so
+/// all cores do.
+///
+/// # Errors
+/// Never in practice: keys that were loaded sign.
+pub fn sign(keys: &Keyring, shape: Shape, from: u64, until: u64) -> anyhow::Result<Vec<Bearer>> {
+    let threads = available_parallelism().map_or(1, usize::from);
+    let all: Vec<u64> = (from..until).collect();
+    thread::scope(|scope| {
+        let shares: Vec<_> = all
+            .chunks(all.len().div_ceil(threads).max(1))
+            .map(|share| scope.spawn(|| share.iter().map(|id| bearer(keys, shape, *id)).collect()))
+            .collect();
+        let mut tokens = Vec::new();
+        for share in shares {
+            let signed: anyhow::Result<Vec<_>> =
+                share.join().map_err(|_| anyhow!("signing panicked"))?;
+            tokens.extend(signed?);
+        }
+        Ok(tokens)
+    })
+}
+
+fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> {
+    let user = shape.session_user(session);
+    let now = tenantry::clock::now();
+    let content = TokenContent {
+        user: shape::user_id(user),
+        tenant: shape::tenant(),
+        session: shape::session_id(session),
+        roles: shape.roles_of(user).map(|role| format!("role-{role:02}")).collect(),
+        jti: tenantry::tokens::new_jti(),
+        issued_at: now,
+        expires_at: now + time::Duration::hours(24),
+    };
+    let token = keys.sign(TokenKind::Access, content).ok().context("a key does not sign")?;
+    Ok(format!("Bearer {}", token.jwt.expose_secret()).parse()?)
+}
