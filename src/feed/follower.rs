@@ -44,8 +44,10 @@ impl Follower {
             let read = time::timeout(PATIENCE, self.read(&state)).await;
             match read.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
-                    state.end(began);
                     self.metrics.read(changes, woken);
+                    if state.end(began) {
+                        self.metrics.lapsed();
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the change feed can't be read");

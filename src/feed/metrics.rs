@@ -12,10 +12,12 @@ use prometheus_client::{
 use super::state::State;
 
 /// The feed's counters.
+#[derive(Default)]
 pub(super) struct Metrics {
     reads: Family<Read, Counter>,
     changes: Counter,
     gap: Counter,
+    lapses: Counter,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -32,14 +34,15 @@ enum Outcome {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry, lag: Lag) -> Self {
-        let metrics =
-            Self { reads: Family::default(), changes: Counter::default(), gap: Counter::default() };
+        let metrics = Self::default();
         let reads = "Reads of the change feed";
         registry.register("tenantry_feed_reads", reads, metrics.reads.clone());
         let changes = "Changes that the change feed brought";
         registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
         let gap = "Changes that a poll found before a wake-up told of them";
         registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
+        let lapses = "Times that the feed was so late that memory could not answer";
+        registry.register("tenantry_feed_lapses", lapses, metrics.lapses.clone());
         registry.register_collector(Box::new(lag));
         metrics
     }
@@ -51,6 +54,10 @@ impl Metrics {
         if !woken {
             self.gap.inc_by(changes);
         }
+    }
+
+    pub(super) fn lapsed(&self) {
+        self.lapses.inc();
     }
 
     pub(super) fn failed(&self) {

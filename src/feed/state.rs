@@ -51,6 +51,10 @@ pub struct Feed {
     redis: Client,
 }
 
+/// Leave to answer from memory. Only the feed gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh(());
+
 /// What the follower and the rest share.
 pub(super) struct State {
     started: Instant,
@@ -92,10 +96,18 @@ impl Feed {
         Self { state, redis }
     }
 
-    /// Whether memory is no staler than it may be.
+    /// Leave to answer from memory, where it is no staler than it may be. It is for
+    /// now: ask for it before memory is looked at, and keep it over no wait.
+    #[must_use]
+    pub fn fresh(&self) -> Option<Fresh> {
+        let fresh = self.state.now() < self.state.fresh_until.load(Ordering::Acquire);
+        fresh.then_some(Fresh(()))
+    }
+
+    /// Whether memory may answer now.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.state.now() < self.state.fresh_until.load(Ordering::Acquire)
+        self.fresh().is_some()
     }
 
     /// How long ago the last good read began.
@@ -181,12 +193,14 @@ impl State {
         (self.begun.fetch_add(1, Ordering::AcqRel) + 1, self.now())
     }
 
-    /// A read has ended well.
-    pub(super) fn end(&self, (number, began): (u64, u64)) {
+    /// A read has ended well. Says whether it was late: since when the one before it
+    /// had lost its worth, memory could not answer.
+    pub(super) fn end(&self, (number, began): (u64, u64)) -> bool {
         let bound = u64::try_from(BOUND.as_millis()).unwrap_or(u64::MAX);
         self.read_at.store(began, Ordering::Release);
-        self.fresh_until.store(began + bound, Ordering::Release);
+        let until = self.fresh_until.swap(began + bound, Ordering::AcqRel);
         self.ended.send_replace(number);
+        number > 1 && self.now() > until
     }
 
     /// Waits until somebody says that there is something to read, no longer than

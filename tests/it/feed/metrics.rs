@@ -39,7 +39,7 @@ async fn a_change_that_redis_did_not_tell_of_is_counted() {
 }
 
 #[tokio::test]
-async fn the_lag_grows_while_postgres_does_not_answer() {
+async fn the_lag_grows_while_postgres_does_not_answer_and_the_lapse_is_counted() {
     let app = TestApp::spawn().await;
     let proxy = Proxy::postgres().await;
     let mut values = TestApp::values(&app.database);
@@ -51,5 +51,7 @@ async fn the_lag_grows_while_postgres_does_not_answer() {
     let failed = r#"tenantry_feed_reads_total{outcome="failed"}"#;
     until(10, || async { value(&parts, failed) > 0.0 }).await;
     until(10, || async { value(&parts, "tenantry_feed_lag_seconds") > 1.0 }).await;
+    proxy.pass();
+    until(10, || async { value(&parts, "tenantry_feed_lapses_total") > 0.0 }).await;
     parts.stores.close().await;
 }

@@ -29,7 +29,8 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
     ] {
         run(&mut owner, fill.into()).await.expect(fill);
     }
-    let query = "select tenant_id::text, user_id::text from users limit 1";
+    // The first, so that a page of those after it is a full one.
+    let query = "select tenant_id::text, user_id::text from users order by 1, 2 limit 1";
     let (tenant, user): (String, String) =
         sqlx::query_as(query).fetch_one(&mut owner).await.expect("a user");
     let pool = app.app_role().await;
