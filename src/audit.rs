@@ -1,7 +1,10 @@
 //! The audit trail: what happened, by whom, to whom; written in the
 //! transaction of what it records.
 
-use std::net::IpAddr;
+use std::{
+    fmt::{self, Display},
+    net::IpAddr,
+};
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
@@ -36,9 +39,16 @@ impl Origin {
 }
 
 /// Names a request, in the log and in its answer. The text is plain: letters,
-/// digits, `-`, `_` and `.`.
+/// digits, `-`, `_` and `.`. It is made text only where somebody reads it.
 #[derive(Clone, Debug)]
-pub struct RequestId(HeaderValue);
+pub enum RequestId {
+    /// The client's own.
+    Sent(HeaderValue),
+    /// Made here.
+    Made(Uuid),
+    /// That of what a command does.
+    Command,
+}
 
 impl RequestId {
     /// The one that the client sent, unless it is no plain word.
@@ -47,33 +57,36 @@ impl RequestId {
         const MAX: usize = 64;
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         let fits = (1..=MAX).contains(&sent.len()) && sent.as_bytes().iter().all(is_plain);
-        fits.then(|| Self(sent.clone()))
+        fits.then(|| Self::Sent(sent.clone()))
     }
 
     /// A new one.
     #[must_use]
     pub fn new() -> Self {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text = Uuid::now_v7().hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown")))
+        Self::Made(Uuid::now_v7())
     }
 
-    /// That of what a command does.
+    /// As a header's value. Each differs from the one before: it is marked so that
+    /// HTTP/2 does not keep it to be named again (RFC 7541, 7.1.3), which would
+    /// drive out what is.
     #[must_use]
-    pub fn of_a_command() -> Self {
-        Self(HeaderValue::from_static("command"))
+    pub fn header(&self) -> Option<HeaderValue> {
+        let mut value = match self {
+            Self::Sent(value) => value.clone(),
+            made => HeaderValue::from_str(&made.to_string()).ok()?,
+        };
+        value.set_sensitive(true);
+        Some(value)
     }
+}
 
-    /// As text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
-    }
-
-    /// As a header's value.
-    #[must_use]
-    pub fn header(&self) -> HeaderValue {
-        self.0.clone()
+impl Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent(value) => f.write_str(value.to_str().unwrap_or_default()),
+            Self::Made(id) => id.fmt(f),
+            Self::Command => f.write_str("command"),
+        }
     }
 }
 
@@ -151,7 +164,7 @@ pub async fn record(
         actor.user.map(|id| id.0),
         event.target,
         actor.session.map(|id| id.0),
-        actor.origin.request_id.as_str(),
+        actor.origin.request_id.to_string(),
         actor.origin.ip.map(IpNet::from),
         Value::Object(event.detail),
     )

@@ -161,5 +161,5 @@ async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)>
 
 /// Whoever runs the command.
 fn operator() -> Actor {
-    Actor::anonymous(&Origin { request_id: RequestId::of_a_command(), ip: None, user_agent: None })
+    Actor::anonymous(&Origin { request_id: RequestId::Command, ip: None, user_agent: None })
 }

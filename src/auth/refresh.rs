@@ -75,7 +75,7 @@ impl Auth {
             interval(self.lifetimes.access)?,
             interval(REPLAY_WINDOW)?,
             Uuid::now_v7(),
-            origin.request_id.as_str(),
+            origin.request_id.to_string(),
             origin.ip.map(IpNet::from) as Option<IpNet>,
         )
         .fetch_one(self.db.pool())

@@ -9,7 +9,7 @@ use super::{
     Admission,
     caller::{Caller, NamedTenant, Reach, Reaching, Visitor},
     metadata,
-    policy::{self, Access, Policies},
+    policy::{self, Access, MethodPolicy, Policies},
 };
 use crate::{
     audit::{self, Actor, Event, Origin},
@@ -35,37 +35,33 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// Admits a call: puts the proof into its extensions, or says why not.
+    /// Admits a call of one of our own methods, `None` when there is no such: puts
+    /// the proof into its extensions, or says why not.
     pub(super) async fn admit<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
+        method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<()> {
         metadata::bounded(request.headers())?;
-        let Some(access) = self.policies.of(request.uri().path()) else {
-            return Err(Error::refused(ErrorReason::MethodUnknown, "no such method"));
-        };
-        if !policy::is_own(request.uri().path()) {
-            // Probes and reflection know no tenants, and ask no store.
-            return Ok(());
-        }
+        let method = method.ok_or_else(method_unknown)?;
         let named = metadata::tenant(request.headers())?;
-        if *access == Access::Public {
-            let tenant = self.find(named).await?;
+        if method.access == Access::Public {
+            let tenant = Box::pin(self.find(named)).await?;
             request.extensions_mut().insert(Visitor::new(tenant, origin));
             return Ok(());
         }
 
         let mut caller = self.identify(request.headers(), origin).await?;
         if let Some(named) = named {
-            self.enter(&mut caller, named, request.uri().path()).await?;
+            Box::pin(self.enter(&mut caller, named, &method.path)).await?;
         }
-        if self.policies.stays_open(request.uri().path()) {
-            let (path, headers) = (request.uri().path(), request.headers());
-            let admission = Admission::new(self.clone(), path, headers, &caller);
+        if method.stays_open {
+            let headers = request.headers();
+            let admission = Admission::new(self.clone(), &method.path, headers, &caller);
             request.extensions_mut().insert(admission);
         }
-        match access {
+        match &method.access {
             Access::Public | Access::Authenticated => {
                 request.extensions_mut().insert(caller);
             }
@@ -87,6 +83,14 @@ impl Gatekeeper {
             }
         }
         Ok(())
+    }
+
+    /// Admits a call of another package's service: probes and reflection, which know
+    /// no tenants and ask no store.
+    pub(super) fn admit_public<B>(request: &Request<B>) -> Result<()> {
+        metadata::bounded(request.headers())?;
+        let known = policy::is_public_service(request.uri().path());
+        if known { Ok(()) } else { Err(method_unknown()) }
     }
 
     /// Whether a call that was admitted would be still.
@@ -168,6 +172,10 @@ fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bo
 
 fn may_act_across(caller: &Caller) -> bool {
     caller.is_platform() && caller.standing.holds(ACT_ACROSS)
+}
+
+fn method_unknown() -> Error {
+    Error::refused(ErrorReason::MethodUnknown, "no such method")
 }
 
 fn tenant_mismatch() -> Error {

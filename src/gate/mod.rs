@@ -35,10 +35,11 @@ pub use caller::{
 };
 pub use policy::{Access, MethodPolicy, Policies};
 
-use crate::{audit::Origin, error, proto::v1::ErrorReason};
+use crate::{audit::RequestId, error, proto::v1::ErrorReason};
 
-/// The metadata key that finds a request in the log; sent by the client or made
-/// here, and returned either way.
+/// The metadata key that finds a request in the log: sent by the client or made
+/// here. It is returned to whoever sent it, and with all that the log has a line
+/// about.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every call passes.
@@ -58,69 +59,70 @@ impl Gate {
     }
 
     /// Lets a call pass to the services, or answers why not.
-    pub async fn pass<S>(&self, request: Request<Body>, ip: IpAddr, services: &S) -> Response<Body>
+    pub async fn pass<S>(&self, request: Request<Body>, ip: IpAddr, services: S) -> Response<Body>
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let origin = metadata::origin(&request, ip);
         if policy::is_own(request.uri().path()) {
-            self.pass_own(request, origin, services).await
-        } else {
-            // Probes and reflection: they wait for nothing, and would drown the
-            // rest in the log. A probe that was refused for load would have the
-            // server restarted.
-            self.admit(request, origin, services).await
+            return self.pass_own(request, ip, services).await;
+        }
+        // Probes and reflection: they wait for nothing, and would drown the rest in
+        // the log. A probe that was refused for load would have the server restarted.
+        match Gatekeeper::admit_public(&request) {
+            Ok(()) => forward(services, request).await,
+            Err(refusal) => refuse(&Status::from(refusal)),
         }
     }
 
     async fn pass_own<S>(
         &self,
-        request: Request<Body>,
-        origin: Origin,
-        services: &S,
+        mut request: Request<Body>,
+        ip: IpAddr,
+        services: S,
     ) -> Response<Body>
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let started = Instant::now();
+        let origin = metadata::origin(&request, ip);
         let request_id = origin.request_id.clone();
-        let method = request.uri().path().to_owned();
+        let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);
         let permit = self.in_progress.try_acquire();
         let mut work = pin!(async {
-            match permit {
-                Ok(_permit) => self.admit(request, origin, services).await,
-                Err(_) => refuse(&overloaded()),
+            if permit.is_err() {
+                return refuse(&overloaded());
+            }
+            match self.keeper.admit(&mut request, method, origin).await {
+                Ok(()) => forward(services, request).await,
+                Err(refusal) => refuse(&Status::from(refusal)),
             }
         });
+        let is_constant = method.is_some_and(|method| method.is_constant);
+        // A path that is no method's is not for the log: anybody may send any.
+        let method = method.map_or("unknown", |method| &method.path);
         // What memory answers ends at the first poll. Only what has to wait needs
-        // a timer, and a span for whatever it logs meanwhile.
+        // a clock, a timer, and a span for whatever it logs meanwhile.
         let (mut response, waited) = match poll!(work.as_mut()) {
-            Poll::Ready(response) => (response, false),
+            Poll::Ready(response) => (response, Duration::ZERO),
             Poll::Pending => {
-                let span = tracing::info_span!("rpc", method, request_id = request_id.as_str());
-                let work = time::timeout_at((started + time_limit).into(), work).instrument(span);
-                (work.await.unwrap_or_else(|_| refuse(&deadline_exceeded())), true)
+                let started = Instant::now();
+                let span = tracing::info_span!("rpc", method, %request_id);
+                let work = time::timeout(time_limit, work).instrument(span);
+                let response = work.await.unwrap_or_else(|_| refuse(&deadline_exceeded()));
+                (response, started.elapsed())
             }
         };
-        log(&method, request_id.as_str(), &response, started, waited);
-        response.headers_mut().insert(REQUEST_ID, request_id.header());
-        response
-    }
-
-    async fn admit<S>(
-        &self,
-        mut request: Request<Body>,
-        origin: Origin,
-        services: &S,
-    ) -> Response<Body>
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
-    {
-        match self.keeper.admit(&mut request, origin).await {
-            Ok(()) => forward(services.clone(), request).await,
-            Err(refusal) => refuse(&Status::from(refusal)),
+        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+        let logged = !is_constant || code != Code::Ok;
+        if logged {
+            let micros = waited.as_micros();
+            tracing::info!(method, %request_id, ?code, micros, "done");
         }
+        if logged || matches!(request_id, RequestId::Sent(_)) {
+            let value = request_id.header();
+            response.headers_mut().extend(value.map(|value| (REQUEST_ID, value)));
+        }
+        response
     }
 }
 
@@ -150,16 +152,4 @@ fn deadline_exceeded() -> Status {
 
 fn overloaded() -> Status {
     error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
-}
-
-/// A line for each call, but for those that memory answered: there are thousands
-/// of them in a second.
-fn log(method: &str, request_id: &str, response: &Response<Body>, started: Instant, waited: bool) {
-    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-    if waited || code != Code::Ok {
-        let micros = started.elapsed().as_micros();
-        tracing::info!(method, request_id, ?code, micros, "done");
-    } else {
-        tracing::debug!(method, request_id, "done from memory");
-    }
 }

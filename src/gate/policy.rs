@@ -1,8 +1,9 @@
 //! Who may call which method: the table that the proto's options declare.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::{Context, bail, ensure};
+use foldhash::fast::RandomState;
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
@@ -24,6 +25,15 @@ const PUBLIC_SERVICES: &[&str] = &[
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// What services call with every request that they get themselves: thousands of
+/// times a second.
+const CONSTANT: &[&str] = &[
+    "/tenantry.v1.AuthService/IntrospectToken",
+    "/tenantry.v1.PermissionService/BatchCheck",
+    "/tenantry.v1.PermissionService/Check",
+    "/tenantry.v1.PermissionService/ListPermissions",
 ];
 
 /// Who may call a method.
@@ -51,14 +61,17 @@ pub struct MethodPolicy {
     pub path: String,
     /// Who may call it.
     pub access: Access,
+    /// Whether its calls stay open, so that their callers' admission must be asked
+    /// for again.
+    pub stays_open: bool,
+    /// Whether it is called with every request that our callers get.
+    pub is_constant: bool,
 }
 
 /// The policy of every method.
 #[derive(Debug)]
 pub struct Policies {
-    access: HashMap<String, Access>,
-    /// The methods whose calls stay open.
-    streams: HashSet<String>,
+    methods: HashMap<String, MethodPolicy, RandomState>,
 }
 
 impl Policies {
@@ -77,48 +90,45 @@ impl Policies {
     /// When a method has no policy, or one that makes no sense.
     pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
         let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
-        let (mut table, mut streams) = (HashMap::new(), HashSet::new());
+        let mut methods = HashMap::default();
         let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let access = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
-            if method.is_server_streaming() {
-                streams.insert(path.clone());
-            }
-            table.insert(path, access);
+            let stays_open = method.is_server_streaming();
+            let is_constant = CONSTANT.contains(&path.as_str());
+            methods.insert(path.clone(), MethodPolicy { path, access, stays_open, is_constant });
         }
-        ensure!(!table.is_empty(), "no methods in the descriptors");
-        Ok(Self { access: table, streams })
+        ensure!(!methods.is_empty(), "no methods in the descriptors");
+        Ok(Self { methods })
     }
 
     /// Who may call the method of a request's path; `None` when there is no
     /// such method.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&Access> {
-        if let Some(access) = self.access.get(path) {
-            return Some(access);
-        }
-        let service = path.strip_prefix('/')?.split('/').next()?;
-        PUBLIC_SERVICES.contains(&service).then_some(&Access::Public)
+        let own = self.method(path).map(|method| &method.access);
+        own.or_else(|| is_public_service(path).then_some(&Access::Public))
     }
 
-    /// Whether the method's calls stay open, so that their callers' admission must
-    /// be asked for again.
+    /// Our own method of a request's path.
     #[must_use]
-    pub fn stays_open(&self, path: &str) -> bool {
-        self.streams.contains(path)
+    pub fn method(&self, path: &str) -> Option<&MethodPolicy> {
+        self.methods.get(path)
     }
 
     /// Every method with its policy, by path.
-    pub fn iter(&self) -> impl Iterator<Item = MethodPolicy> {
-        let mut all: Vec<_> = self
-            .access
-            .iter()
-            .map(|(path, access)| MethodPolicy { path: path.clone(), access: access.clone() })
-            .collect();
+    pub fn iter(&self) -> impl Iterator<Item = &MethodPolicy> {
+        let mut all: Vec<_> = self.methods.values().collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         all.into_iter()
     }
+}
+
+/// Whether a path is that of another package's service that anybody may call.
+pub(super) fn is_public_service(path: &str) -> bool {
+    let service = path.strip_prefix('/').and_then(|path| path.split('/').next());
+    service.is_some_and(|service| PUBLIC_SERVICES.contains(&service))
 }
 
 fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Access> {

@@ -31,7 +31,9 @@ impl Engine {
         let fresh = match (asked, revision) {
             (C::Unspecified | C::MinimizeLatency, None) => true,
             (C::FullyConsistent, _) => false,
-            (C::Unspecified | C::AtLeastAsFresh, Some(seen)) => self.feed.reach(seen).await,
+            (C::Unspecified | C::AtLeastAsFresh, Some(seen)) => {
+                Box::pin(self.feed.reach(seen)).await
+            }
             (C::AtLeastAsFresh, None) => {
                 return Err(Error::field(FIELD, "must be given with AT_LEAST_AS_FRESH"));
             }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     db::Db,
     error::Result,
-    feed::Feed,
+    feed::{Feed, Fresh},
     ids::{SessionId, TenantId, UserId},
     proto::v1::Consistency,
 };
@@ -45,10 +45,10 @@ impl Engine {
         Self { db, memory, feed }
     }
 
-    /// A subject's standing if memory has it and may answer.
+    /// A subject's standing, if memory has it.
     #[must_use]
-    pub fn remembered(&self, tenant: TenantId, user: UserId) -> Option<Arc<Standing>> {
-        if self.feed.is_fresh() { self.memory.get(tenant, user) } else { None }
+    pub fn remembered(&self, tenant: TenantId, user: UserId, _: Fresh) -> Option<Arc<Standing>> {
+        self.memory.get(tenant, user)
     }
 
     /// What a subject holds, as fresh as asked for; `None` when there is no such
@@ -64,9 +64,21 @@ impl Engine {
         user: UserId,
         consistency: Consistency,
     ) -> Result<Option<Arc<Standing>>> {
+        if consistency == Consistency::FullyConsistent {
+            return Box::pin(self.read_standing(tenant, user)).await;
+        }
+        let fresh = self.feed.fresh();
+        match fresh.and_then(|fresh| self.remembered(tenant, user, fresh)) {
+            Some(standing) => Ok(Some(standing)),
+            // Boxed, so that what memory answers need not carry its size along.
+            None => Box::pin(self.fetch(tenant, user)).await,
+        }
+    }
+
+    async fn fetch(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
         // Asked anew on each turn: those who wait for one reader must not wait for
         // one another once Postgres has gone away.
-        while consistency != Consistency::FullyConsistent && self.feed.is_fresh() {
+        while self.feed.is_fresh() {
             if let Some(standing) = self.memory.get(tenant, user) {
                 return Ok(Some(standing));
             }
@@ -83,6 +95,10 @@ impl Engine {
             let standing = read.and_then(|mut read| read.standings.pop());
             return Ok(standing.map(|read| self.memory.keep(tenant, read, tide, place)));
         }
+        self.read_standing(tenant, user).await
+    }
+
+    async fn read_standing(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
         let read = self.query(tenant, &[user], None).await?;
         Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
     }

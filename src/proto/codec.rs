@@ -1,24 +1,39 @@
 //! The codec of all services: no message reaches a handler before its field
 //! rules hold.
 
+use std::marker::PhantomData;
+
 use prost::Message;
 use tonic::{
     Status,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
 
 use crate::{error, validate, validate::Validate};
 
-/// [`ProstCodec`] with a decoder that checks what it decoded.
+/// The room for a message that each call begins with, in bytes, twice: most
+/// messages fit, and larger ones grow. Tonic's own choice, 8 KiB, is beyond what
+/// allocators hand out at once.
+const ROOM: usize = 512;
+
+/// The size from which on a stream's messages are sent without waiting for more,
+/// in bytes: tonic's own choice.
+const SEND_AT: usize = 32 * 1024;
+
+/// A codec with a decoder that checks what it decoded.
 #[derive(Debug, Clone)]
-pub struct ValidatedCodec<T, U>(ProstCodec<T, U>);
+pub struct ValidatedCodec<T, U>(PhantomData<(T, U)>);
 
 // Derived, it would ask the messages for `Default`.
 impl<T, U> Default for ValidatedCodec<T, U> {
     fn default() -> Self {
-        Self(ProstCodec::default())
+        Self(PhantomData)
     }
+}
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(ROOM, SEND_AT)
 }
 
 impl<T, U> Codec for ValidatedCodec<T, U>
@@ -32,11 +47,11 @@ where
     type Decoder = ValidatedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.0.encoder()
+        ProstEncoder::new(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ValidatedDecoder(self.0.decoder())
+        ValidatedDecoder(ProstDecoder::new(buffers()))
     }
 }
 

@@ -44,8 +44,7 @@ pub(super) const NAMES: &[&str] = &[
     PermissionServiceServer::<Permissions>::NAME,
 ];
 
-/// Every service. Cheap to clone.
-#[derive(Clone)]
+/// Every service.
 pub(super) struct Services {
     /// The one that other services wait on is found first, past the router.
     permissions: PermissionServiceServer<Permissions>,
@@ -88,7 +87,7 @@ impl Services {
     }
 }
 
-impl Service<Request<Body>> for Services {
+impl Service<Request<Body>> for &Services {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Response<Body>, Infallible>;
@@ -101,9 +100,9 @@ impl Service<Request<Body>> for Services {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let service = request.uri().path().trim_start_matches('/').split('/').next();
         if service == Some(PermissionServiceServer::<Permissions>::NAME) {
-            self.permissions.call(request)
+            self.permissions.clone().call(request)
         } else {
-            Box::pin(self.others.call(request))
+            Box::pin(self.others.clone().call(request))
         }
     }
 }

@@ -43,6 +43,22 @@ impl Authenticator {
     /// # Errors
     /// UNAVAILABLE when memory may not answer and Postgres is away.
     pub async fn authenticate(&self, jwt: &str) -> Result<Option<Authenticated>> {
+        match self.remembered(jwt) {
+            Some(found) => Ok(Some(found)),
+            // Boxed, so that what memory answers need not carry its size along.
+            None => Box::pin(self.look_up(jwt)).await,
+        }
+    }
+
+    /// What memory knows of a token in force, where it may answer.
+    fn remembered(&self, jwt: &str) -> Option<Authenticated> {
+        let fresh = self.feed.fresh()?;
+        let token = self.tokens.get(jwt)?;
+        let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
+        Some(Authenticated { token, standing })
+    }
+
+    async fn look_up(&self, jwt: &str) -> Result<Option<Authenticated>> {
         let known = if self.feed.is_fresh() { self.tokens.get(jwt) } else { None };
         let Some(token) = known else { return self.verify(jwt).await };
         let standing =
@@ -61,7 +77,8 @@ impl Authenticator {
         let token = Arc::new(self.tokens.follow(&claims, key));
         let (tenant, user, session) = (token.tenant, token.user, token.session);
         let mut ticket = None;
-        if let Some(standing) = self.engine.remembered(tenant, user) {
+        let fresh = self.feed.fresh();
+        if let Some(standing) = fresh.and_then(|f| self.engine.remembered(tenant, user, f)) {
             match self.cache.lookup(tenant, session, user).await {
                 Lookup::Live => return Ok(self.remember(jwt, token, standing)),
                 Lookup::Unknown(to_fill) => ticket = Some(to_fill),

@@ -82,7 +82,7 @@ pub async fn open(
         issued_at,
         expires_at,
         Uuid::now_v7(),
-        opening.origin.request_id.as_str(),
+        opening.origin.request_id.to_string(),
     )
     .fetch_optional(db.pool())
     .await?;

@@ -88,12 +88,13 @@ impl VerifiedTokens {
     /// What is known of a token that is still in force.
     #[must_use]
     pub fn get(&self, token: &str) -> Option<Arc<Verified>> {
-        let known = self.tokens.get(&digest(token))?;
+        let digest = digest(token);
+        let known = self.tokens.get(&digest)?;
         let over = !known.key.is_in_force()
             || !known.life.is_known()
             || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
         if over {
-            self.tokens.remove(&digest(token));
+            self.tokens.remove(&digest);
             return None;
         }
         Some(known)

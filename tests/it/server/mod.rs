@@ -3,4 +3,5 @@
 mod cancelled;
 mod postgres_faults;
 mod redis_faults;
+mod request_id;
 mod stop;

@@ -1,0 +1,47 @@
+//! The request's name: in the answer wherever the log has a line about it.
+
+use tenantry::proto::v1::{CheckRequest, WhoAmIRequest};
+use tonic::metadata::MetadataMap;
+use uuid::Uuid;
+
+use crate::harness::{Client, TestApp};
+
+const KEY: &str = "x-request-id";
+
+fn named(metadata: &MetadataMap) -> Vec<&str> {
+    metadata.get_all(KEY).iter().map(|value| value.to_str().expect("text")).collect()
+}
+
+/// The metadata of a decision, and then of a refusal.
+async fn answers(client: &Client) -> (MetadataMap, MetadataMap) {
+    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let answer = client.permissions().check(question).await.expect("a decision");
+    let malformed = CheckRequest { permission: "doc".into(), ..CheckRequest::default() };
+    let refusal = client.permissions().check(malformed).await.expect_err("malformed");
+    (answer.metadata().clone(), refusal.metadata().clone())
+}
+
+#[tokio::test]
+async fn what_the_client_sent_comes_back() {
+    let app = TestApp::spawn().await;
+    let client = app.tenant("acme").await.with(KEY, "order-17_a.b");
+    let (answer, refusal) = answers(&client).await;
+    assert_eq!(named(&answer), ["order-17_a.b"]);
+    assert_eq!(named(&refusal), ["order-17_a.b"]);
+}
+
+#[tokio::test]
+async fn without_one_whatever_is_logged_is_named() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    // No plain word is not worth more than none.
+    for client in [acme.clone(), acme.with(KEY, "a b"), acme.with(KEY, &"a".repeat(65))] {
+        let (decision, refusal) = answers(&client).await;
+        assert_eq!(named(&decision), [""; 0], "it has an id of its own");
+        let answer = client.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
+        for metadata in [&refusal, answer.metadata()] {
+            let [name] = named(metadata)[..] else { panic!("named once") };
+            assert!(Uuid::parse_str(name).is_ok(), "{name}");
+        }
+    }
+}
