@@ -8,9 +8,10 @@ use std::{
 use anyhow::Context;
 use tonic::client::Grpc;
 
-use super::{Calls, Recorder, Window, connection::Connection};
+use super::{Calls, Recorder, Verdict, Window, connection::Connection};
 
-/// Keeps `streams` calls in progress on each connection until the window ends.
+/// Keeps `streams` calls in progress on each connection until the window ends. A
+/// caller that is refused waits for as long as it is asked to.
 ///
 /// # Errors
 /// Those of [`Calls::send`].
@@ -51,7 +52,13 @@ async fn call_on(
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
         }
-        started = ended;
+        started = match verdict {
+            Verdict::Refused(wait) => {
+                tokio::time::sleep(wait).await;
+                Instant::now()
+            }
+            _ => ended,
+        };
     }
     Ok(())
 }

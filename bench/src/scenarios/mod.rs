@@ -2,8 +2,11 @@
 //! each of several rounds: what drifts, drifts for all. The figure is the median of
 //! the rounds' ratios.
 
+mod batch;
+mod flood;
 mod overhead;
 mod requests;
+mod tail;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,12 +32,32 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "overhead",
-    about: "what a decision costs beyond gRPC itself",
-    sizes: usual,
-    run: overhead::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "overhead",
+        about: "what a decision costs beyond gRPC itself",
+        sizes: usual,
+        run: overhead::run,
+    },
+    Scenario {
+        name: "tail",
+        about: "how much later than an empty call's the slowest decisions come",
+        sizes: usual,
+        run: tail::run,
+    },
+    Scenario {
+        name: "batch",
+        about: "what a hundred decisions in one call cost, against one",
+        sizes: usual,
+        run: batch::run,
+    },
+    Scenario {
+        name: "flood",
+        about: "what a flood of sign-ins does to decisions",
+        sizes: usual,
+        run: flood::run,
+    },
+];
 
 fn usual(_: u64) -> Vec<u64> {
     vec![USERS]

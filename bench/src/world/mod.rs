@@ -91,6 +91,8 @@ impl World {
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
+            // Several serve at once.
+            ("HTTP_ADDR", "off".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let program = server::sibling("tenantry")?;

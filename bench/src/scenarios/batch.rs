@@ -1,0 +1,37 @@
+//! What a hundred decisions in one call cost the server, against one.
+
+use super::{Bench, USERS, requests};
+use crate::{
+    load::Pace,
+    report::{Figure, Target},
+    world::shape::{ASKER_SESSIONS, SESSIONS, Shape},
+};
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let server = bench.world.serve(USERS, &[])?;
+    let shape = Shape { users: USERS };
+    let tokens = requests::subjects(bench, USERS)?;
+    let askers = bench.world.tokens(USERS, SESSIONS, SESSIONS + ASKER_SESSIONS)?;
+    let check = requests::check_self(shape, &tokens);
+    let own = requests::batch_self(&tokens);
+    let others = requests::batch_others(shape, &askers);
+
+    for calls in [&check, &others] {
+        bench.warm(&server, calls)?;
+    }
+
+    let mut by_self =
+        Figure::new("BatchCheck of 100 about oneself ÷ Check, CPU", Target::AtMost(3.0));
+    let mut by_other = Figure::record("BatchCheck of 100 subjects ÷ Check, CPU");
+
+    for round in 1..=bench.effort.rounds {
+        let one = bench.measure(round, &server, &check, Pace::FULL)?;
+        let many = bench.measure(round, &server, &own, Pace::FULL)?;
+        let subjects = bench.measure(round, &server, &others, Pace::FULL)?;
+
+        by_self.push(many.cpu_micros / one.cpu_micros);
+        by_other.push(subjects.cpu_micros / one.cpu_micros);
+    }
+    bench.report.add("batch", [by_self, by_other]);
+    Ok(())
+}
