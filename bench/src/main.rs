@@ -122,6 +122,7 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let mut bench = Bench { world, report, effort, users };
     for scenario in chosen {
         say(&format!("{}: {}", scenario.name, scenario.about));
+        bench.report.begin(scenario.name);
         (scenario.run)(&mut bench).with_context(|| scenario.name)?;
     }
     let Bench { world, report, .. } = bench;

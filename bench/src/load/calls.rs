@@ -68,6 +68,11 @@ impl Calls {
         Self { name, ..self }
     }
 
+    /// The same from the first request on, whatever was sent.
+    pub fn again(&self) -> Self {
+        Self { next: Arc::default(), ..self.clone() }
+    }
+
     /// The next request; after the last comes the first.
     pub(super) fn next(&self) -> &Request {
         &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]

@@ -11,6 +11,8 @@ pub enum Target {
     AtLeast(f64),
     /// No more than this.
     AtMost(f64),
+    /// This, in every round.
+    Exactly(f64),
     /// 1, as far as can be told: the rounds lie on both sides of it, or the median
     /// is within this distance.
     One(f64),
@@ -85,6 +87,7 @@ impl Figure {
         self.met = self.target.map(|target| match target {
             Target::AtLeast(least) => self.median >= least,
             Target::AtMost(most) => self.median <= most,
+            Target::Exactly(value) => sorted.iter().all(|round| (round - value).abs() < 1e-9),
             Target::One(near) => {
                 (self.min <= 1.0 && self.max >= 1.0) || (self.median - 1.0).abs() <= near
             }
@@ -132,6 +135,12 @@ mod tests {
         let even = figure(Target::AtMost(3.0), &[4.0, 1.0, 3.0, 3.5]);
         assert!(same(even.median, 3.25));
         assert_eq!(even.met, Some(false));
+    }
+
+    #[test]
+    fn an_exact_target_is_met_by_every_round_or_not_at_all() {
+        assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0]).met, Some(true));
+        assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0, 1.001]).met, Some(false));
     }
 
     #[test]

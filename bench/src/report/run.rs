@@ -16,8 +16,12 @@ const SHARES: [f64; 20] = [
 /// What calls at a pace took, and cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
+    /// For which scenario.
+    pub scenario: &'static str,
     /// What was called.
     pub name: &'static str,
+    /// The users of the server's database, if it has one.
+    pub users: Option<u64>,
     /// In which round.
     pub round: u64,
     /// `closed 8 × 32`, or `open 1000/s`.
@@ -57,8 +61,16 @@ pub struct Run {
 }
 
 impl Run {
-    /// Describes what was taken. `alone` says that nothing else was called meanwhile.
-    pub fn new(part: &Part<'_>, round: u64, taken: &Taken, used: Used, alone: bool) -> Self {
+    /// Describes what was taken of a server with so many users. `alone` says that
+    /// nothing else was called meanwhile.
+    pub fn new(
+        part: &Part<'_>,
+        users: Option<u64>,
+        round: u64,
+        taken: &Taken,
+        used: Used,
+        alone: bool,
+    ) -> Self {
         let (pace, closed) = match part.pace {
             Pace::Closed { connections, streams } => {
                 (format!("closed {connections} × {streams}"), true)
@@ -68,7 +80,9 @@ impl Run {
         let answers = crate::number((taken.calls() + taken.refused).max(1));
         let cpu = used.cpu.as_secs_f64();
         Self {
+            scenario: "",
             name: part.calls.name,
+            users,
             round,
             pace,
             calls: taken.calls(),
@@ -87,5 +101,16 @@ impl Run {
             load_cores: used.load_cores,
             client_bound: closed && alone && used.server_core < FULL,
         }
+    }
+
+    /// Whether it was an open loop.
+    pub fn is_open(&self) -> bool {
+        self.pace.starts_with("open")
+    }
+
+    /// Whether this is another round of the same. The rate of an open loop may differ.
+    pub fn is_of(&self, other: &Self) -> bool {
+        let kind = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
+        kind(self) == kind(other) && (self.is_open() || self.pace == other.pace)
     }
 }

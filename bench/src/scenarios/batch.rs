@@ -4,17 +4,21 @@ use super::{Bench, USERS, requests};
 use crate::{
     load::Pace,
     report::{Figure, Target},
-    world::shape::{ASKER_SESSIONS, SESSIONS, Shape},
+    world::shape::Shape,
 };
+
+/// The questions of a batch.
+const BATCH: u64 = 100;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
     let shape = Shape { users: USERS };
     let tokens = requests::subjects(bench, USERS)?;
-    let askers = bench.world.tokens(USERS, SESSIONS, SESSIONS + ASKER_SESSIONS)?;
-    let check = requests::check_self(shape, &tokens);
+    let askers = requests::askers(bench, USERS)?;
+    let check = requests::check_self(shape, &tokens, 0);
     let own = requests::batch_self(&tokens);
-    let others = requests::batch_others(shape, &askers);
+    let others = requests::batches(shape, &askers, 0..BATCH * askers.len() as u64, BATCH)
+        .named("BatchCheck, 100 subjects");
 
     for calls in [&check, &others] {
         bench.warm(&server, calls)?;
@@ -32,6 +36,6 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         by_self.push(many.cpu_micros / one.cpu_micros);
         by_other.push(subjects.cpu_micros / one.cpu_micros);
     }
-    bench.report.add("batch", [by_self, by_other]);
+    bench.report.add([by_self, by_other]);
     Ok(())
 }

@@ -19,7 +19,7 @@ const MODERATE: f64 = 0.25;
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
     let tokens = requests::subjects(bench, USERS)?;
-    let check = requests::check_self(Shape { users: USERS }, &tokens);
+    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
     let alone = check.clone().named("Check, no sign-ins");
     let beside = check.clone().named("Check, during a flood");
     let sign_in = requests::sign_in(Shape { users: USERS });
@@ -49,6 +49,6 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         signed_in.push(flood.per_second);
         refused.push(crate::number(flood.refused) / flood.seconds);
     }
-    bench.report.add("flood", [tail, middle, signed_in, refused]);
+    bench.report.add([tail, middle, signed_in, refused]);
     Ok(())
 }

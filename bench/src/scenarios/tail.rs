@@ -13,7 +13,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let tokens = requests::subjects(bench, USERS)?;
     let health = requests::health();
     let with_token = requests::health_with(&tokens);
-    let check = requests::check_self(Shape { users: USERS }, &tokens);
+    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
 
     bench.warm(&server, &check)?;
 
@@ -32,6 +32,6 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         to_token.push(decided.p99 / empty.p99);
         middle.push(decided.p50 / plain.p50);
     }
-    bench.report.add("tail", [to_health, to_token, middle]);
+    bench.report.add([to_health, to_token, middle]);
     Ok(())
 }

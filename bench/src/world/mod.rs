@@ -7,6 +7,7 @@ pub mod data;
 pub mod server;
 mod services;
 pub mod shape;
+mod statements;
 pub mod tokens;
 
 use std::{
@@ -68,6 +69,7 @@ impl World {
             crate::say(note);
         }
         let loaded = runtime.block_on(load_all(&services, &keys, sizes, keep))?;
+        runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
         // What is still to be written would be written while something is measured.
         rustix::fs::sync();
@@ -97,7 +99,8 @@ impl World {
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let program = server::sibling("tenantry")?;
         let arguments = |_| vec!["serve".to_owned()];
-        self.runtime.block_on(Server::start(self.cores.server, &program, arguments, &all))
+        let start = Server::start(self.cores.server, &program, Some(users), arguments, &all);
+        self.runtime.block_on(start)
     }
 
     /// Starts the server that does nothing but answer.
@@ -107,7 +110,17 @@ impl World {
     pub fn serve_bare(&self) -> anyhow::Result<Server> {
         let program = std::env::current_exe().context("this program has no path")?;
         let arguments = |addr| vec!["bare".to_owned(), format!("{addr}")];
-        self.runtime.block_on(Server::start(self.cores.server, &program, arguments, &[]))
+        let start = Server::start(self.cores.server, &program, None, arguments, &[]);
+        self.runtime.block_on(start)
+    }
+
+    /// How often the servers of a database have asked Postgres for the sake of a call
+    /// so far.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub fn asked(&self, users: u64) -> anyhow::Result<u64> {
+        self.runtime.block_on(statements::asked(&self.services, &name(users)))
     }
 
     /// Signs the tokens of sessions `from..until` of a database.
