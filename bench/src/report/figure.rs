@@ -71,8 +71,8 @@ impl Figure {
         self.rounds.push(value);
     }
 
-    /// Adds a ratio of two rates, which is the server's only where the server's core
-    /// was what both waited for.
+    /// Adds a ratio of two rates, which is the server's only where the server was what
+    /// both waited for.
     pub fn ratio_of_rates(&mut self, this: &Run, that: &Run) {
         self.push(this.per_second / that.per_second);
         self.client_bound += usize::from(this.client_bound || that.client_bound);
@@ -95,7 +95,7 @@ impl Figure {
         if self.client_bound > 0 {
             let (bound, all) = (self.client_bound, self.rounds.len());
             self.note = Some(format!(
-                "client-bound in {bound} of {all} rounds: the server's core was not full, so \
+                "client-bound in {bound} of {all} rounds: the server did not fill its core, so \
                  compare its CPU instead"
             ));
         }

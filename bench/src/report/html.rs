@@ -19,6 +19,9 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 figure { margin: 1em 0 } svg { max-width: 100%; height: auto }
 ";
 
+/// One of a measurement's numbers.
+type Value = fn(&Run) -> f64;
+
 impl Report {
     /// The whole page.
     ///
@@ -27,9 +30,12 @@ impl Report {
     pub(super) fn page(&self) -> anyhow::Result<String> {
         let mut page = String::from("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
         page += "<title>Tenantry: what decisions cost</title>";
-        page += &format!("<style>{STYLE}</style>\n<h1>What decisions cost</h1>\n");
+        add(&mut page, format_args!("<style>{STYLE}</style>\n<h1>What decisions cost</h1>\n"));
         page += "<p>Ratios of what was measured in turn, in the same rounds, on one machine: \
                  docs/performance.md says how.</p>\n";
+        if let Some(warning) = self.disturbed() {
+            add(&mut page, format_args!("<p class=missed>{}</p>\n", text(&warning)));
+        }
         self.write_figures(&mut page);
         self.write_distributions(&mut page)?;
         self.write_sizes(&mut page)?;
@@ -97,7 +103,7 @@ impl Report {
             return Ok(());
         }
         *page += "<h2>Cost by size</h2>\n<p>Medians; a line upright is the rounds' spread.</p>\n";
-        let plots: [(&str, bool, fn(&Run) -> f64); 3] = [
+        let plots: [(&str, bool, Value); 3] = [
             ("calls/s", false, |run| run.per_second),
             ("p50, microseconds", true, |run| run.p50),
             ("p99, microseconds", true, |run| run.p99),
@@ -136,7 +142,7 @@ impl Report {
                     pace_of(&runs),
                 ),
             );
-            let middle = |value: fn(&Run) -> f64| median_of(&runs, value);
+            let middle = |value: Value| median_of(&runs, value);
             for (number, digits) in [
                 (middle(|run| run.per_second), 0),
                 (middle(|run| run.p50), 0),
@@ -192,7 +198,7 @@ fn distribution(runs: &[&Run]) -> Line {
     Line { name: format!("{}{users}, {}", runs[0].name, pace_of(runs)), points: points.collect() }
 }
 
-fn by_users(runs: &[&Run], value: fn(&Run) -> f64) -> Option<Point> {
+fn by_users(runs: &[&Run], value: Value) -> Option<Point> {
     let values = || runs.iter().map(|run| value(run));
     let spread = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     Some(Point {

@@ -49,14 +49,14 @@ pub struct Point {
 /// # Errors
 /// When there is nothing to draw.
 pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
-    let nines: Vec<_> = lines.iter().map(|line| line.in_nines()).collect();
+    let nines: Vec<_> = lines.iter().map(Line::in_nines).collect();
     let y = padded(values(&nines))?;
     let axes = Axes {
         x: 0.0..4.0,
         y: y.log_scale(),
         x_name: "share of calls",
         y_name: "microseconds, log scale",
-        x_label: &percent,
+        x_label: &|nines| percent(*nines),
     };
     axes.draw(&nines)
 }
@@ -106,6 +106,7 @@ where
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .margin(12)
+            .margin_right(36)
             .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(self.x, self.y)?;
@@ -161,8 +162,8 @@ fn nines(share: f64) -> f64 {
 }
 
 /// The share that has so many nines.
-fn percent(nines: &f64) -> String {
-    let share = 100.0 - 100.0 / 10_f64.powf(*nines);
+fn percent(nines: f64) -> String {
+    let share = 100.0 - 100.0 / 10_f64.powf(nines);
     format!("{} %", (share * 1000.0).round() / 1000.0)
 }
 
@@ -192,7 +193,7 @@ mod tests {
         for (share, wanted) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
             assert!((nines(share) - wanted).abs() < 1e-9, "{share}");
         }
-        assert_eq!([0.0, 1.0, 2.0, 3.0].map(|n| percent(&n)), ["0 %", "90 %", "99 %", "99.9 %"]);
+        assert_eq!([0.0, 1.0, 2.0, 3.0].map(percent), ["0 %", "90 %", "99 %", "99.9 %"]);
     }
 
     #[test]

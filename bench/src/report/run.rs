@@ -4,8 +4,12 @@ use serde::Serialize;
 
 use crate::load::{Pace, Part, Taken, Used};
 
-/// A core that is busy for at least this share of the time is what is waited for.
+/// A server that has its core for at least this share of the time is what is waited
+/// for.
 const FULL: f64 = 0.95;
+
+/// More of the server's core than this in other hands spoils what is measured.
+const DISTURBED: f64 = 0.1;
 
 /// The shares of calls whose times are kept: for the table, and for the plot.
 const SHARES: [f64; 20] = [
@@ -99,8 +103,13 @@ impl Run {
             server_cpu: cpu / taken.span.as_secs_f64(),
             server_core: used.server_core,
             load_cores: used.load_cores,
-            client_bound: closed && alone && used.server_core < FULL,
+            client_bound: closed && alone && cpu / taken.span.as_secs_f64() < FULL,
         }
+    }
+
+    /// Whether something else than the server had a good part of its core.
+    pub fn is_disturbed(&self) -> bool {
+        self.server_core - self.server_cpu > DISTURBED
     }
 
     /// Whether it was an open loop.

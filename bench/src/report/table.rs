@@ -61,7 +61,22 @@ impl Report {
                 middle(|run| run.load_cores * 100.0),
             )?;
         }
+        if let Some(warning) = self.disturbed() {
+            writeln!(out, "\n{warning}")?;
+        }
         Ok(())
+    }
+
+    /// What must be known of the whole run, if something else ran meanwhile.
+    pub(super) fn disturbed(&self) -> Option<String> {
+        let (all, disturbed) =
+            (self.runs.len(), self.runs.iter().filter(|r| r.is_disturbed()).count());
+        (disturbed > 0).then(|| {
+            format!(
+                "{disturbed} of {all} measurements were disturbed: something else used the \
+                 server's core. Tails and rates of this run say little."
+            )
+        })
     }
 
     /// The rounds of the same calls at the same kind of pace, in the order in which

@@ -13,8 +13,8 @@ const BATCH: u64 = 100;
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
     let shape = Shape { users: USERS };
-    let tokens = requests::subjects(bench, USERS)?;
-    let askers = requests::askers(bench, USERS)?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
+    let askers = bench.world.askers_tokens(USERS)?;
     let check = requests::check_self(shape, &tokens, 0);
     let own = requests::batch_self(&tokens);
     let others = requests::batches(shape, &askers, 0..BATCH * askers.len() as u64, BATCH)

@@ -17,8 +17,8 @@ const AT_ONCE: u64 = 64;
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
     let shape = Shape { users: USERS };
-    let askers = requests::askers(bench, USERS)?;
-    let tokens = requests::subjects(bench, USERS)?;
+    let askers = bench.world.askers_tokens(USERS)?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
     let per_round = usize::try_from(SUBJECTS)?;
     let mut tokens = tokens.chunks(per_round).zip((0..).step_by(per_round));
     // Those who have a session come first; nobody knows the others.

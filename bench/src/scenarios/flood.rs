@@ -18,7 +18,7 @@ const MODERATE: f64 = 0.25;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
-    let tokens = requests::subjects(bench, USERS)?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
     let alone = check.clone().named("Check, no sign-ins");
     let beside = check.clone().named("Check, during a flood");

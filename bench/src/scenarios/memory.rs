@@ -20,13 +20,13 @@ const ROOM: (&str, &str) = ("MEMORY_SUBJECTS", "200000");
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let shape = Shape { users: USERS };
     // So few that the server has met them all before it counts.
-    let askers = requests::askers(bench, USERS)?.into_iter().take(10).collect::<Vec<_>>();
-    let tokens = requests::subjects(bench, USERS)?;
+    let askers = bench.world.askers_tokens(USERS)?.into_iter().take(10).collect::<Vec<_>>();
+    let tokens = bench.world.subjects_tokens(USERS)?;
     let (all, first) = (shape.subjects(), shape.subjects() / FIRST);
     let (some, rest) = tokens.split_at(tokens.len() / 10);
     let batches = |from, until| {
-        let batches = requests::batches(shape, &askers, from..until, 1_000);
-        batches.named("BatchCheck, 1000 cold")
+        let batches = requests::batches(shape, &askers, from..until, 100);
+        batches.named("BatchCheck, 100 cold subjects")
     };
 
     let mut subject = Figure::new("memory of a subject with 5 roles, bytes", Target::AtMost(300.0));
@@ -39,7 +39,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let grown = growth(bench, round, &server, &batches(first, all))?;
         subject.push(grown / crate::number(all - first));
 
-        let again = batches(0, all).named("BatchCheck, 1000 warm");
+        let again = batches(0, all).named("BatchCheck, 100 warm subjects");
         let (_, asked) = bench.once(round, &server, &again, ONE_BY_ONE)?;
         ensure!(asked < 1.0, "not all subjects are in memory");
 

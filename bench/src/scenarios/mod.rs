@@ -150,7 +150,9 @@ impl Bench {
             .zip(&taken)
             .map(|(part, taken)| Run::new(part, server.users, round, taken, used, parts.len() == 1))
             .collect();
-        runs.iter().for_each(|run| self.report.record(run));
+        for run in &runs {
+            self.report.record(run);
+        }
         Ok(runs)
     }
 

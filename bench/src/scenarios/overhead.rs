@@ -11,7 +11,7 @@ use crate::{
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
     let bare = bench.world.serve_bare()?;
-    let tokens = requests::subjects(bench, USERS)?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
     let health = requests::health();
     let on_bare = requests::health().named("health, bare server");
     let with_token = requests::health_with(&tokens);

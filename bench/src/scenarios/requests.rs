@@ -11,12 +11,12 @@ use tenantry::proto::v1::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::Bench;
 use crate::{
     load::{Calls, Request, Verdict, serving_or_allowed},
     world::{
-        PASSWORD, data,
-        shape::{self, ASKER_SESSIONS, PERMISSIONS, SESSIONS, Shape},
+        data,
+        databases::PASSWORD,
+        shape::{self, PERMISSIONS, Shape},
         tokens::Bearer,
     },
 };
@@ -168,20 +168,4 @@ fn signed_in_or_told_to_wait(answer: &Result<Bytes, Status>) -> Verdict {
         }
         Err(_) => Verdict::Wrong,
     }
-}
-
-/// The tokens of all subjects' sessions.
-///
-/// # Errors
-/// Never in practice: loaded keys sign.
-pub fn subjects(bench: &Bench, users: u64) -> anyhow::Result<Vec<Bearer>> {
-    bench.world.tokens(users, 0, SESSIONS)
-}
-
-/// The tokens of those who may ask about others.
-///
-/// # Errors
-/// Never in practice: loaded keys sign.
-pub fn askers(bench: &Bench, users: u64) -> anyhow::Result<Vec<Bearer>> {
-    bench.world.tokens(users, SESSIONS, SESSIONS + ASKER_SESSIONS)
 }

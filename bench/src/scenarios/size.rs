@@ -38,8 +38,9 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for users in sizes(bench.users) {
         let (server, shape) = (bench.world.serve(users, &[])?, Shape { users });
-        let tokens = bench.world.tokens(users, 0, SUBJECTS)?;
-        let askers = requests::askers(bench, users)?;
+        let mut tokens = bench.world.subjects_tokens(users)?;
+        tokens.truncate(usize::try_from(SUBJECTS)?);
+        let askers = bench.world.askers_tokens(users)?;
         let warm = requests::check_self(shape, &tokens, 0);
         let read = requests::check_fresh(shape, &askers, (0..SUBJECTS).collect());
         bench.warm(&server, &warm)?;

@@ -10,7 +10,7 @@ use crate::{
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
-    let tokens = requests::subjects(bench, USERS)?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
     let health = requests::health();
     let with_token = requests::health_with(&tokens);
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
