@@ -117,15 +117,21 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let world = World::make(dir, cores, &sizes, matches.get_flag("keep-data"))?;
     let report = Report::new(&world)?;
     let mut bench = Bench { world, report, effort, users };
+    let mut failure = None;
     for scenario in chosen {
         say(&format!("{}: {}", scenario.name, scenario.about));
         bench.report.begin(scenario.name);
-        (scenario.run)(&mut bench).with_context(|| scenario.name)?;
+        // The others' findings are worth as much without this one's.
+        if let Err(error) = (scenario.run)(&mut bench).context(scenario.name) {
+            say(&format!("    {error:#}"));
+            failure.get_or_insert(error);
+        }
     }
     let Bench { world, report, .. } = bench;
     say(&report.table());
     report.write(dir)?;
-    world.end()
+    world.end()?;
+    failure.map_or(Ok(()), Err)
 }
 
 /// Tells whoever started this.
