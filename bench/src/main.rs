@@ -101,7 +101,7 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
         users = users.min(QUICK_USERS);
         effort = Effort {
             rounds: 2,
-            warm_up: Duration::from_millis(500),
+            warm_up: Duration::from_millis(300),
             measured: Duration::from_secs(1),
         };
     }
