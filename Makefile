@@ -17,7 +17,7 @@ run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C s
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
 test: services ## run all tests; ARGS goes to cargo test
-	cargo test $(ARGS)
+	cargo test --workspace $(ARGS)
 
 bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
 	cargo build --release --bin tenantry
@@ -26,7 +26,7 @@ bench: services ## measure what decisions cost; ARGS='--quick', --help lists mor
 
 lint: ## check the formatting, and lint with every warning an error
 	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 fmt: ## format the code
 	cargo fmt --all

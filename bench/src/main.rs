@@ -64,9 +64,9 @@ fn command() -> Command {
             Arg::new("users")
                 .long("users")
                 .value_name("N")
-                .value_parser(value_parser!(u64).range(1_000..))
+                .value_parser(value_parser!(u64).range(2_000..))
                 .default_value("10000000")
-                .help("The users of the largest database"),
+                .help("The users of the largest database, 2000 at least"),
         )
         .arg(
             Arg::new("keep-data")
@@ -95,17 +95,14 @@ fn serve_bare(matches: &ArgMatches) -> anyhow::Result<()> {
 fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let quick = matches.get_flag("quick");
     let mut users = *matches.get_one::<u64>("users").context("no number of users")?;
-    let mut effort = Effort {
-        rounds: 5,
-        warm_up: Duration::from_millis(1000),
-        measured: Duration::from_millis(3000),
-    };
+    let mut effort =
+        Effort { rounds: 5, warm_up: Duration::from_secs(1), measured: Duration::from_secs(3) };
     if quick {
         users = users.min(QUICK_USERS);
         effort = Effort {
             rounds: 2,
-            warm_up: Duration::from_millis(500),
-            measured: Duration::from_millis(1000),
+            warm_up: Duration::from_millis(300),
+            measured: Duration::from_secs(1),
         };
     }
     let only: Vec<&String> = matches.get_many("only").unwrap_or_default().collect();
@@ -120,14 +117,21 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let world = World::make(dir, cores, &sizes, matches.get_flag("keep-data"))?;
     let report = Report::new(&world)?;
     let mut bench = Bench { world, report, effort, users };
+    let mut failure = None;
     for scenario in chosen {
         say(&format!("{}: {}", scenario.name, scenario.about));
-        (scenario.run)(&mut bench).with_context(|| scenario.name)?;
+        bench.report.begin(scenario.name);
+        // The others' findings are worth as much without this one's.
+        if let Err(error) = (scenario.run)(&mut bench).context(scenario.name) {
+            say(&format!("    {error:#}"));
+            failure.get_or_insert(error);
+        }
     }
     let Bench { world, report, .. } = bench;
     say(&report.table());
     report.write(dir)?;
-    world.end()
+    world.end()?;
+    failure.map_or(Ok(()), Err)
 }
 
 /// Tells whoever started this.

@@ -1,8 +1,11 @@
 //! What is called: requests that are encoded before the first one is sent.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -29,8 +32,9 @@ pub struct Request {
 pub enum Verdict {
     /// The answer that was asked for.
     Good,
-    /// A refusal that this load provokes.
-    Refused,
+    /// A refusal that this load provokes, and how long it asks to wait before the
+    /// next call.
+    Refused(Duration),
     /// Anything else: there is nothing to measure.
     Wrong,
 }
@@ -44,7 +48,7 @@ pub struct Calls {
     path: PathAndQuery,
     requests: Arc<[Request]>,
     next: Arc<AtomicUsize>,
-    judge: fn(&Result<Bytes, Status>) -> Verdict,
+    judge: Judge,
 }
 
 impl Calls {
@@ -53,7 +57,7 @@ impl Calls {
         name: &'static str,
         path: &'static str,
         requests: Vec<Request>,
-        judge: fn(&Result<Bytes, Status>) -> Verdict,
+        judge: Judge,
     ) -> Self {
         let (path, next) = (PathAndQuery::from_static(path), Arc::default());
         Self { name, path, requests: requests.into(), next, judge }
@@ -62,6 +66,11 @@ impl Calls {
     /// The same under another name.
     pub fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
+    }
+
+    /// The same from the first request on, whatever was sent.
+    pub fn again(&self) -> Self {
+        Self { next: Arc::default(), ..self.clone() }
     }
 
     /// The next request; after the last comes the first.
@@ -103,6 +112,9 @@ impl Calls {
         }
     }
 }
+
+/// What judges an answer.
+pub type Judge = fn(&Result<Bytes, Status>) -> Verdict;
 
 /// Judges answers whose first field must be 1: `SERVING` of a health check,
 /// `allowed` of a decision. Prost writes fields in order, so these are the first

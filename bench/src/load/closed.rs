@@ -2,15 +2,16 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use tonic::client::Grpc;
 
-use super::{Calls, Recorder, Window, connection::Connection};
+use super::{Calls, Recorder, Verdict, Window, connection::Connection};
 
-/// Keeps `streams` calls in progress on each connection until the window ends.
+/// Keeps `streams` calls in progress on each connection until the window ends. A
+/// caller that is refused waits for as long as it is asked to, and up to as long again.
 ///
 /// # Errors
 /// Those of [`Calls::send`].
@@ -25,8 +26,9 @@ pub(super) async fn run(
     let callers: Vec<_> = connections
         .iter()
         .flat_map(|connection| (0..streams).map(move |_| connection.clone()))
-        .map(|connection| {
-            tokio::spawn(call_on(calls.clone(), connection, window, recorder.clone()))
+        .zip(0..)
+        .map(|(connection, caller)| {
+            tokio::spawn(call_on(calls.clone(), connection, caller, window, recorder.clone()))
         })
         .collect();
     for caller in callers {
@@ -39,6 +41,7 @@ pub(super) async fn run(
 async fn call_on(
     calls: Calls,
     mut connection: Grpc<Connection>,
+    mut turn: u64,
     window: Window,
     recorder: Arc<Mutex<Recorder>>,
 ) -> anyhow::Result<()> {
@@ -51,7 +54,35 @@ async fn call_on(
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
         }
-        started = ended;
+        started = match verdict {
+            Verdict::Refused(wait) => {
+                tokio::time::sleep(spread(wait, turn)).await;
+                turn += 1;
+                Instant::now()
+            }
+            _ => ended,
+        };
     }
     Ok(())
+}
+
+/// Once to twice as long, evenly by turn: callers that were refused at one moment must
+/// not all come back at another.
+fn spread(wait: Duration, turn: u64) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    wait.mul_f64(1.0 + (crate::number(turn) * GOLDEN).fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_wait_come_back_one_after_the_other() {
+        let mut waits: Vec<_> = (0..100).map(|turn| spread(Duration::from_secs(1), turn)).collect();
+        waits.sort_unstable();
+        assert!(waits[0] >= Duration::from_secs(1) && waits[99] < Duration::from_secs(2));
+        let longest = waits.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+        assert!(longest < Some(Duration::from_millis(20)), "{longest:?}");
+    }
 }

@@ -58,9 +58,6 @@ impl Pace {
     /// As much as the server can take.
     pub const FULL: Self = Self::Closed { connections: CONNECTIONS, streams: STREAMS };
 
-    /// One call after the other.
-    pub const SINGLE: Self = Self::Closed { connections: 1, streams: 1 };
-
     /// The share of this pace that one of several cores takes over.
     fn share(self, core: usize, cores: usize) -> Self {
         match self {

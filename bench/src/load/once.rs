@@ -1,40 +1,36 @@
 //! Every request once.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tonic::client::Grpc;
 
-use super::{Calls, Meter, Recorder, Taken, Used, connection, connection::Connection};
+use super::{Calls, Meter, Pace, Part, Recorder, Taken, Used, connection, connection::Connection};
 use crate::cores::pin;
 
-/// Sends every request of `calls` once, with `streams` in progress on each of
-/// `connections`, and says what came of it and what it cost.
+/// Sends every request of a part once, and says what came of it and what it cost.
 ///
 /// # Errors
-/// When the server can't be reached, or an answer is not what it must be.
-pub fn once(
-    cores: &[usize],
-    calls: &Calls,
-    addr: SocketAddr,
-    (connections, streams): (usize, usize),
-    meter: &Meter,
-) -> anyhow::Result<(Taken, Used)> {
+/// When the server can't be reached, an answer is not what it must be, or the pace
+/// is an open loop's, which has no end.
+pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(Taken, Used)> {
+    let Pace::Closed { connections, streams } = part.pace else { bail!("an open loop never ends") };
     // One core is enough: these calls wait for Postgres.
     pin(cores)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let connections = connection::open(addr, connections).await?;
+        let connections = connection::open(part.addr, connections).await?;
         let recorder = Arc::new(Mutex::new(Recorder::new()?));
         let (before, started) = (meter.read()?, Instant::now());
         let callers: Vec<_> = connections
             .iter()
             .flat_map(|connection| (0..streams).map(move |_| connection.clone()))
-            .map(|connection| tokio::spawn(call_on(calls.clone(), connection, recorder.clone())))
+            .map(|connection| {
+                tokio::spawn(call_on(part.calls.clone(), connection, recorder.clone()))
+            })
             .collect();
         for caller in callers {
             caller.await.context("a caller panicked")??;

@@ -95,7 +95,7 @@ mod tests {
             for micros in 1..=500 {
                 recorder.record(Verdict::Good, Duration::from_micros(core * 500 + micros));
             }
-            recorder.record(Verdict::Refused, Duration::from_secs(1));
+            recorder.record(Verdict::Refused(Duration::ZERO), Duration::from_secs(1));
             taken.add(&recorder);
         }
         assert_eq!((taken.calls(), taken.refused), (1000, 2));

@@ -11,6 +11,8 @@ pub enum Target {
     AtLeast(f64),
     /// No more than this.
     AtMost(f64),
+    /// This, in every round.
+    Exactly(f64),
     /// 1, as far as can be told: the rounds lie on both sides of it, or the median
     /// is within this distance.
     One(f64),
@@ -69,8 +71,8 @@ impl Figure {
         self.rounds.push(value);
     }
 
-    /// Adds a ratio of two rates, which is the server's only where the server's core
-    /// was what both waited for.
+    /// Adds a ratio of two rates, which is the server's only where the server was what
+    /// both waited for.
     pub fn ratio_of_rates(&mut self, this: &Run, that: &Run) {
         self.push(this.per_second / that.per_second);
         self.client_bound += usize::from(this.client_bound || that.client_bound);
@@ -85,6 +87,7 @@ impl Figure {
         self.met = self.target.map(|target| match target {
             Target::AtLeast(least) => self.median >= least,
             Target::AtMost(most) => self.median <= most,
+            Target::Exactly(value) => sorted.iter().all(|round| (round - value).abs() < 1e-9),
             Target::One(near) => {
                 (self.min <= 1.0 && self.max >= 1.0) || (self.median - 1.0).abs() <= near
             }
@@ -92,7 +95,7 @@ impl Figure {
         if self.client_bound > 0 {
             let (bound, all) = (self.client_bound, self.rounds.len());
             self.note = Some(format!(
-                "client-bound in {bound} of {all} rounds: the server's core was not full, so \
+                "client-bound in {bound} of {all} rounds: the server did not fill its core, so \
                  compare its CPU instead"
             ));
         }
@@ -132,6 +135,12 @@ mod tests {
         let even = figure(Target::AtMost(3.0), &[4.0, 1.0, 3.0, 3.5]);
         assert!(same(even.median, 3.25));
         assert_eq!(even.met, Some(false));
+    }
+
+    #[test]
+    fn an_exact_target_is_met_by_every_round_or_not_at_all() {
+        assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0]).met, Some(true));
+        assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0, 1.001]).met, Some(false));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What was found: a table for people, a file for programs, a page with plots.
 
 mod figure;
+mod html;
 mod machine;
+mod plot;
 mod run;
 mod table;
 
@@ -22,8 +24,10 @@ pub struct Report {
     machine: Machine,
     data: Vec<Loaded>,
     figures: Vec<Figure>,
-    /// Every measurement.
-    pub runs: Vec<Run>,
+    runs: Vec<Run>,
+    /// What is being found out.
+    #[serde(skip)]
+    scenario: &'static str,
 }
 
 impl Report {
@@ -37,13 +41,24 @@ impl Report {
             data: world.loaded.values().cloned().collect(),
             figures: Vec::new(),
             runs: Vec::new(),
+            scenario: "",
         })
     }
 
-    /// Adds what a scenario found.
-    pub fn add(&mut self, scenario: &'static str, figures: impl IntoIterator<Item = Figure>) {
+    /// What is added from here on, this scenario found.
+    pub fn begin(&mut self, scenario: &'static str) {
+        self.scenario = scenario;
+    }
+
+    /// Adds a measurement.
+    pub fn record(&mut self, run: &Run) {
+        self.runs.push(Run { scenario: self.scenario, ..run.clone() });
+    }
+
+    /// Adds what was found.
+    pub fn add(&mut self, figures: impl IntoIterator<Item = Figure>) {
         for mut figure in figures {
-            figure.scenario = scenario;
+            figure.scenario = self.scenario;
             figure.conclude();
             self.figures.push(figure);
         }
@@ -57,7 +72,10 @@ impl Report {
         let json = dir.join("report.json");
         fs::write(&json, serde_json::to_string_pretty(self)?)
             .with_context(|| json.display().to_string())?;
-        crate::say(&format!("{} has every measurement", json.display()));
+        let html = dir.join("report.html");
+        fs::write(&html, self.page()?).with_context(|| html.display().to_string())?;
+        crate::say(&format!("\n{} has every measurement", json.display()));
+        crate::say(&format!("{} has the tables and plots", html.display()));
         Ok(())
     }
 }

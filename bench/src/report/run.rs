@@ -4,8 +4,12 @@ use serde::Serialize;
 
 use crate::load::{Pace, Part, Taken, Used};
 
-/// A core that is busy for at least this share of the time is what is waited for.
+/// A server that has its core for at least this share of the time is what is waited
+/// for.
 const FULL: f64 = 0.95;
+
+/// More of the server's core than this in other hands spoils what is measured.
+const DISTURBED: f64 = 0.1;
 
 /// The shares of calls whose times are kept: for the table, and for the plot.
 const SHARES: [f64; 20] = [
@@ -16,8 +20,12 @@ const SHARES: [f64; 20] = [
 /// What calls at a pace took, and cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
+    /// For which scenario.
+    pub scenario: &'static str,
     /// What was called.
     pub name: &'static str,
+    /// The users of the server's database, if it has one.
+    pub users: Option<u64>,
     /// In which round.
     pub round: u64,
     /// `closed 8 × 32`, or `open 1000/s`.
@@ -57,8 +65,16 @@ pub struct Run {
 }
 
 impl Run {
-    /// Describes what was taken. `alone` says that nothing else was called meanwhile.
-    pub fn new(part: &Part<'_>, round: u64, taken: &Taken, used: Used, alone: bool) -> Self {
+    /// Describes what was taken of a server with so many users. `alone` says that
+    /// nothing else was called meanwhile.
+    pub fn new(
+        part: &Part<'_>,
+        users: Option<u64>,
+        round: u64,
+        taken: &Taken,
+        used: Used,
+        alone: bool,
+    ) -> Self {
         let (pace, closed) = match part.pace {
             Pace::Closed { connections, streams } => {
                 (format!("closed {connections} × {streams}"), true)
@@ -68,7 +84,9 @@ impl Run {
         let answers = crate::number((taken.calls() + taken.refused).max(1));
         let cpu = used.cpu.as_secs_f64();
         Self {
+            scenario: "",
             name: part.calls.name,
+            users,
             round,
             pace,
             calls: taken.calls(),
@@ -85,7 +103,23 @@ impl Run {
             server_cpu: cpu / taken.span.as_secs_f64(),
             server_core: used.server_core,
             load_cores: used.load_cores,
-            client_bound: closed && alone && used.server_core < FULL,
+            client_bound: closed && alone && cpu / taken.span.as_secs_f64() < FULL,
         }
+    }
+
+    /// Whether something else than the server had a good part of its core.
+    pub fn is_disturbed(&self) -> bool {
+        self.server_core - self.server_cpu > DISTURBED
+    }
+
+    /// Whether it was an open loop.
+    pub fn is_open(&self) -> bool {
+        self.pace.starts_with("open")
+    }
+
+    /// Whether this is another round of the same. The rate of an open loop may differ.
+    pub fn is_of(&self, other: &Self) -> bool {
+        let kind = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
+        kind(self) == kind(other) && (self.is_open() || self.pace == other.pace)
     }
 }

@@ -28,8 +28,10 @@ impl Report {
         }
         writeln!(
             out,
-            "\n{:<26} {:>15} {:>9} {:>8} {:>8} {:>8} {:>9} {:>7} {:>6} {:>6}",
+            "\n{:<9} {:<32} {:>9} {:>15} {:>9} {:>8} {:>8} {:>8} {:>9} {:>7} {:>6} {:>6}",
+            "scenario",
             "calls (median of rounds)",
+            "users",
             "pace",
             "calls/s",
             "p50 µs",
@@ -42,15 +44,13 @@ impl Report {
         )?;
         for runs in self.grouped() {
             let middle = |value: fn(&Run) -> f64| median_of(&runs, value);
-            let pace = if runs.iter().all(|run| run.pace == runs[0].pace) {
-                runs[0].pace.clone()
-            } else {
-                format!("open ~{:.0}/s", middle(|run| run.per_second))
-            };
+            let Run { scenario, name, users, .. } = runs[0];
+            let users = users.map(|users| users.to_string()).unwrap_or_default();
+            let pace = pace_of(&runs);
             writeln!(
                 out,
-                "{:<26} {pace:>15} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>6.0}% {:>5.0}% {:>5.0}%",
-                runs[0].name,
+                "{scenario:<9} {name:<32} {users:>9} {pace:>15} {:>9.0} {:>8.0} {:>8.0} {:>8.0} \
+                 {:>9.2} {:>6.0}% {:>5.0}% {:>5.0}%",
                 middle(|run| run.per_second),
                 middle(|run| run.p50),
                 middle(|run| run.p99),
@@ -61,20 +61,30 @@ impl Report {
                 middle(|run| run.load_cores * 100.0),
             )?;
         }
+        if let Some(warning) = self.disturbed() {
+            writeln!(out, "\n{warning}")?;
+        }
         Ok(())
     }
 
-    /// The rounds of the same calls at the same kind of pace, in the order in which they were made.
+    /// What must be known of the whole run, if something else ran meanwhile.
+    pub(super) fn disturbed(&self) -> Option<String> {
+        let (all, disturbed) =
+            (self.runs.len(), self.runs.iter().filter(|r| r.is_disturbed()).count());
+        (disturbed > 0).then(|| {
+            format!(
+                "{disturbed} of {all} measurements were disturbed: something else used the \
+                 server's core. Tails and rates of this run say little."
+            )
+        })
+    }
+
+    /// The rounds of the same calls at the same kind of pace, in the order in which
+    /// they were made.
     pub(super) fn grouped(&self) -> Vec<Vec<&Run>> {
         let mut groups: Vec<Vec<&Run>> = Vec::new();
         for run in &self.runs {
-            let kind = |run: &Run| run.pace.starts_with("open");
-            let same = |group: &&mut Vec<&Run>| {
-                let first = group[0];
-                first.name == run.name
-                    && kind(first) == kind(run)
-                    && (kind(run) || first.pace == run.pace)
-            };
+            let same = |group: &&mut Vec<&Run>| run.is_of(group[0]);
             match groups.iter_mut().find(same) {
                 Some(group) => group.push(run),
                 None => groups.push(vec![run]),
@@ -85,10 +95,18 @@ impl Report {
 }
 
 /// The median over runs of one of their numbers.
-pub(super) fn median_of(runs: &[&Run], value: fn(&Run) -> f64) -> f64 {
+pub(super) fn median_of(runs: &[&Run], value: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(|run| value(run)).collect();
     values.sort_by(f64::total_cmp);
     super::figure::median(&values)
+}
+
+/// The pace of some runs; their mean rate where it differs from round to round.
+pub(super) fn pace_of(runs: &[&Run]) -> String {
+    if runs.iter().all(|run| run.pace == runs[0].pace) {
+        return runs[0].pace.clone();
+    }
+    format!("open ~{:.0}/s", median_of(runs, |run| run.per_second))
 }
 
 impl Display for Target {
@@ -96,6 +114,7 @@ impl Display for Target {
         match self {
             Self::AtLeast(least) => write!(f, "≥ {least}"),
             Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::Exactly(value) => write!(f, "= {value}"),
             Self::One(near) => write!(f, "1 ± {near}"),
         }
     }

@@ -2,19 +2,31 @@
 //! each of several rounds: what drifts, drifts for all. The figure is the median of
 //! the rounds' ratios.
 
+mod batch;
+mod cold;
+mod flood;
+mod memory;
 mod overhead;
 mod requests;
+mod size;
+mod tail;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    load::{self, Calls, Meter, Pace, Part, Span},
+    load::{self, Calls, Meter, Pace, Part, Span, Taken, Used},
     report::{Report, Run},
     world::{World, server::Server},
 };
 
 /// The users of the database that most scenarios ask.
 pub const USERS: u64 = 100_000;
+
+/// One call after the other, where each is sent once.
+const ONE_BY_ONE: Pace = Pace::Closed { connections: 1, streams: 1 };
+
+/// 64 calls at once, where each is sent once.
+const WIDE: Pace = Pace::Closed { connections: 8, streams: 8 };
 
 /// A question.
 pub struct Scenario {
@@ -29,12 +41,50 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "overhead",
-    about: "what a decision costs beyond gRPC itself",
-    sizes: usual,
-    run: overhead::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "overhead",
+        about: "what a decision costs beyond gRPC itself",
+        sizes: usual,
+        run: overhead::run,
+    },
+    Scenario {
+        name: "tail",
+        about: "how much later than an empty call's the slowest decisions come",
+        sizes: usual,
+        run: tail::run,
+    },
+    Scenario {
+        name: "batch",
+        about: "what a hundred decisions in one call cost, against one",
+        sizes: usual,
+        run: batch::run,
+    },
+    Scenario {
+        name: "flood",
+        about: "what a flood of sign-ins does to decisions",
+        sizes: usual,
+        run: flood::run,
+    },
+    Scenario {
+        name: "cold",
+        about: "what it takes to decide about a subject that is not in memory",
+        sizes: usual,
+        run: cold::run,
+    },
+    Scenario {
+        name: "memory",
+        about: "what a subject takes in the server's memory",
+        sizes: usual,
+        run: memory::run,
+    },
+    Scenario {
+        name: "size",
+        about: "whether a decision's cost depends on how much there is in Postgres",
+        sizes: size::sizes,
+        run: size::run,
+    },
+];
 
 fn usual(_: u64) -> Vec<u64> {
     vec![USERS]
@@ -98,18 +148,42 @@ impl Bench {
         let runs: Vec<_> = parts
             .iter()
             .zip(&taken)
-            .map(|(part, taken)| Run::new(part, round, taken, used, parts.len() == 1))
+            .map(|(part, taken)| Run::new(part, server.users, round, taken, used, parts.len() == 1))
             .collect();
-        self.report.runs.extend(runs.iter().cloned());
+        for run in &runs {
+            self.report.record(run);
+        }
         Ok(runs)
+    }
+
+    /// Sends every request of `calls` once, and records it; says also how often
+    /// Postgres was asked for all of them.
+    fn once(
+        &mut self,
+        round: u64,
+        server: &Server,
+        calls: &Calls,
+        pace: Pace,
+    ) -> anyhow::Result<(Run, f64)> {
+        let users = server.users.ok_or_else(|| anyhow::anyhow!("a server without a database"))?;
+        let part = Part { calls, addr: server.addr, pace };
+        let before = self.world.asked(users)?;
+        let (taken, used) = self.send(server, &part)?;
+        let asked = self.world.asked(users)? - before;
+        let run = Run::new(&part, server.users, round, &taken, used, true);
+        self.report.record(&run);
+        Ok((run, crate::number(asked)))
     }
 
     /// Sends every request of `calls` once, so that the server has met them. It
     /// takes what is sent again from its memory.
     fn warm(&self, server: &Server, calls: &Calls) -> anyhow::Result<()> {
-        let cores = &self.world.cores;
-        let meter = Meter::new(server.pid(), cores.clone());
-        load::once(&cores.load, calls, server.addr, (8, 8), &meter)?;
+        self.send(server, &Part { calls, addr: server.addr, pace: WIDE })?;
         Ok(())
+    }
+
+    fn send(&self, server: &Server, part: &Part<'_>) -> anyhow::Result<(Taken, Used)> {
+        let cores = &self.world.cores;
+        load::once(&cores.load, part, &Meter::new(server.pid(), cores.clone()))
     }
 }

@@ -1,20 +1,30 @@
 //! The calls that scenarios make.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use prost::Message;
-use tenantry::proto::v1::CheckRequest;
+use tenantry::proto::v1::{
+    BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest,
+    Consistency, LoginRequest,
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use super::Bench;
 use crate::{
-    load::{Calls, Request, serving_or_allowed},
+    load::{Calls, Request, Verdict, serving_or_allowed},
     world::{
-        shape::{SESSIONS, Shape},
+        data,
+        databases::PASSWORD,
+        shape::{self, PERMISSIONS, Shape},
         tokens::Bearer,
     },
 };
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const CHECK: &str = "/tenantry.v1.PermissionService/Check";
+const BATCH_CHECK: &str = "/tenantry.v1.PermissionService/BatchCheck";
+const LOGIN: &str = "/tenantry.v1.AuthService/Login";
 
 /// Health checks without a token.
 pub fn health() -> Calls {
@@ -32,23 +42,130 @@ pub fn health_with(tokens: &[Bearer]) -> Calls {
 }
 
 /// Each subject asks about itself, with its token, whether it may do what it may.
-pub fn check_self(shape: Shape, tokens: &[Bearer]) -> Calls {
+/// The tokens are those of the sessions from `first` on.
+pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
     let requests = tokens
         .iter()
-        .zip(0..)
+        .zip(first..)
         .map(|(token, session)| {
             let permission = shape.permission_of(shape.session_user(session));
-            let message = CheckRequest { permission, ..CheckRequest::default() };
-            Request { token: Some(token.clone()), message: message.encode_to_vec().into() }
+            request(token, &CheckRequest { permission, ..CheckRequest::default() })
         })
         .collect();
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// The tokens of all subjects' sessions.
-///
-/// # Errors
-/// Never in practice: loaded keys sign.
-pub fn subjects(bench: &Bench, users: u64) -> anyhow::Result<Vec<Bearer>> {
-    bench.world.tokens(users, 0, SESSIONS)
+/// The asker asks about these subjects.
+pub fn check_about(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
+    check_others(shape, askers, subjects, Consistency::MinimizeLatency)
+}
+
+/// The asker asks about these subjects what Postgres says of them now.
+pub fn check_fresh(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
+    check_others(shape, askers, subjects, Consistency::FullyConsistent).named("Check from Postgres")
+}
+
+fn check_others(
+    shape: Shape,
+    askers: &[Bearer],
+    subjects: Vec<u64>,
+    consistency: Consistency,
+) -> Calls {
+    let ask = |(subject, token)| {
+        let BatchCheckItem { user_id, permission, .. } = about(shape, subject);
+        let consistency = consistency.into();
+        request(
+            token,
+            &CheckRequest { user_id, permission, consistency, ..CheckRequest::default() },
+        )
+    };
+    let requests = subjects.into_iter().zip(askers.iter().cycle()).map(ask).collect();
+    Calls::new("Check", CHECK, requests, serving_or_allowed)
+}
+
+/// Each subject asks about itself, with its token, for every permission that there
+/// is, as a program does that shows what its user may do.
+pub fn batch_self(tokens: &[Bearer]) -> Calls {
+    let ask = |number| {
+        let permission = shape::permission(number);
+        BatchCheckItem { permission, ..BatchCheckItem::default() }
+    };
+    let message = batch((0..PERMISSIONS).map(ask).collect());
+    let requests = tokens.iter().map(|token| request(token, &message)).collect();
+    Calls::new("BatchCheck, oneself", BATCH_CHECK, requests, some_allowed)
+}
+
+/// The asker asks about these subjects, `size` at once.
+pub fn batches(shape: Shape, askers: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
+    let firsts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
+    let ask = |(first, token): (u64, &Bearer)| {
+        let asked = first..(first + size).min(subjects.end);
+        request(token, &batch(asked.map(|subject| about(shape, subject)).collect()))
+    };
+    let requests = firsts.zip(askers.iter().cycle()).map(ask).collect();
+    Calls::new("BatchCheck, subjects", BATCH_CHECK, requests, all_allowed)
+}
+
+/// Asks whether a subject may do what it may.
+fn about(shape: Shape, subject: u64) -> BatchCheckItem {
+    let user = shape.subject(subject);
+    BatchCheckItem {
+        user_id: shape::user_id(user).to_string(),
+        permission: shape.permission_of(user),
+        ..BatchCheckItem::default()
+    }
+}
+
+fn batch(items: Vec<BatchCheckItem>) -> BatchCheckRequest {
+    BatchCheckRequest { items, ..BatchCheckRequest::default() }
+}
+
+fn request(token: &Bearer, message: &impl Message) -> Request {
+    Request { token: Some(token.clone()), message: message.encode_to_vec().into() }
+}
+
+/// Of all permissions a subject has some, and no question has no answer.
+fn some_allowed(answer: &Result<Bytes, Status>) -> Verdict {
+    judge_batch(answer, |results| {
+        results.len() as u64 == PERMISSIONS
+            && results.iter().all(|result| result.error.is_none())
+            && results.iter().any(|result| result.allowed)
+    })
+}
+
+fn all_allowed(answer: &Result<Bytes, Status>) -> Verdict {
+    judge_batch(answer, |results| {
+        !results.is_empty() && results.iter().all(|result| result.allowed)
+    })
+}
+
+fn judge_batch(
+    answer: &Result<Bytes, Status>,
+    is_good: fn(&[BatchCheckResult]) -> bool,
+) -> Verdict {
+    let reply = answer.as_ref().ok().and_then(|reply| BatchCheckResponse::decode(&reply[..]).ok());
+    if reply.is_some_and(|reply| is_good(&reply.results)) { Verdict::Good } else { Verdict::Wrong }
+}
+
+/// The guest signs in.
+pub fn sign_in(shape: Shape) -> Calls {
+    let message = LoginRequest {
+        email: data::email(shape.guest()),
+        password: PASSWORD.to_owned(),
+        organization_slug: "bench".to_owned(),
+        ..LoginRequest::default()
+    };
+    let request = Request { token: None, message: message.encode_to_vec().into() };
+    Calls::new("Login", LOGIN, vec![request], signed_in_or_told_to_wait)
+}
+
+fn signed_in_or_told_to_wait(answer: &Result<Bytes, Status>) -> Verdict {
+    match answer {
+        Ok(_) => Verdict::Good,
+        Err(status) if status.code() == Code::ResourceExhausted => {
+            let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            wait.map_or(Verdict::Wrong, Verdict::Refused)
+        }
+        Err(_) => Verdict::Wrong,
+    }
 }

@@ -4,9 +4,11 @@
 //! stores are started again, away from the server's core.
 
 pub mod data;
+pub mod databases;
 pub mod server;
 mod services;
 pub mod shape;
+mod statements;
 pub mod tokens;
 
 use std::{
@@ -17,24 +19,15 @@ use std::{
 use anyhow::Context;
 use data::Loaded;
 use server::Server;
-use shape::Shape;
+use shape::{ASKER_SESSIONS, SESSIONS, Shape};
 use tenantry::{
-    config::{Passwords, SETTINGS, Values},
-    db,
     dev::Services,
-    passwords::{Hasher, normalise},
     tokens::{Keyring, pem},
 };
 use tokens::Bearer;
 use tokio::runtime::Runtime;
 
 use crate::cores::{Cores, pin};
-
-/// The guest's password.
-pub const PASSWORD: &str = "correct horse battery";
-
-/// How a database is called while it is not complete.
-const UNFINISHED: &str = "unfinished";
 
 /// The stores with their data, and how to serve from them.
 pub struct World {
@@ -45,7 +38,8 @@ pub struct World {
     services: Services,
     runtime: Runtime,
     keys_dir: PathBuf,
-    keys: Keyring,
+    /// The tokens of all sessions, by the users of their database.
+    tokens: BTreeMap<u64, Vec<Bearer>>,
     keep: bool,
 }
 
@@ -67,14 +61,16 @@ impl World {
         for note in services.notes() {
             crate::say(note);
         }
-        let loaded = runtime.block_on(load_all(&services, &keys, sizes, keep))?;
+        let tokens = sign_all(&keys, sizes)?;
+        let loaded = runtime.block_on(databases::load(&services, &keys, sizes, keep))?;
+        runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
         // What is still to be written would be written while something is measured.
         rustix::fs::sync();
 
         pin(&cores.load)?;
         let services = services::start(&stores, Some(&cores.stores))?;
-        Ok(Self { loaded, cores, services, runtime, keys_dir, keys, keep })
+        Ok(Self { loaded, cores, services, runtime, keys_dir, tokens, keep })
     }
 
     /// Starts a server on the database of this size, with settings beyond the
@@ -85,17 +81,20 @@ impl World {
     pub fn serve(&self, users: u64, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
         let keys = pem::paths(&self.keys_dir);
         let mut all = vec![
-            ("DATABASE_URL", self.services.postgres_url("tenantry_app", &name(users))),
+            ("DATABASE_URL", self.services.postgres_url("tenantry_app", &databases::name(users))),
             ("REDIS_URL", self.services.redis_url()),
             ("JWT_ACCESS_PRIVATE_KEY_PATH", keys.access_private.display().to_string()),
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
+            // Several serve at once.
+            ("HTTP_ADDR", "off".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let program = server::sibling("tenantry")?;
         let arguments = |_| vec!["serve".to_owned()];
-        self.runtime.block_on(Server::start(self.cores.server, &program, arguments, &all))
+        let start = Server::start(self.cores.server, &program, Some(users), arguments, &all);
+        self.runtime.block_on(start)
     }
 
     /// Starts the server that does nothing but answer.
@@ -105,15 +104,38 @@ impl World {
     pub fn serve_bare(&self) -> anyhow::Result<Server> {
         let program = std::env::current_exe().context("this program has no path")?;
         let arguments = |addr| vec!["bare".to_owned(), format!("{addr}")];
-        self.runtime.block_on(Server::start(self.cores.server, &program, arguments, &[]))
+        let start = Server::start(self.cores.server, &program, None, arguments, &[]);
+        self.runtime.block_on(start)
     }
 
-    /// Signs the tokens of sessions `from..until` of a database.
+    /// How often the servers of a database have asked Postgres for the sake of a call
+    /// so far.
     ///
     /// # Errors
-    /// Those of [`tokens::sign`].
-    pub fn tokens(&self, users: u64, from: u64, until: u64) -> anyhow::Result<Vec<Bearer>> {
-        tokens::sign(&self.keys, Shape { users }, from, until)
+    /// When Postgres is away.
+    pub fn asked(&self, users: u64) -> anyhow::Result<u64> {
+        self.runtime.block_on(statements::asked(&self.services, &databases::name(users)))
+    }
+
+    /// The tokens of the subjects' sessions of a database, in order.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn subjects_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
+        Ok(self.tokens(users)?[..usize::try_from(SESSIONS)?].to_vec())
+    }
+
+    /// The tokens of the one who may ask about others.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn askers_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
+        Ok(self.tokens(users)?[usize::try_from(SESSIONS)?..].to_vec())
+    }
+
+    fn tokens(&self, users: u64) -> anyhow::Result<&[Bearer]> {
+        let tokens = self.tokens.get(&users).map(Vec::as_slice);
+        tokens.with_context(|| format!("no database of {users} users"))
     }
 
     /// Ends the stores.
@@ -123,93 +145,14 @@ impl World {
     pub fn end(self) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             if !self.keep {
-                let drops: Vec<_> =
-                    self.loaded.keys().map(|users| drop_of(&name(*users))).collect();
-                services::administer(&self.services, &drops).await?;
+                databases::drop(&self.services, self.loaded.keys()).await?;
             }
             self.services.stop().await
         })
     }
 }
 
-/// The database of so many users.
-fn name(users: u64) -> String {
-    format!("users_{users}")
-}
-
-fn drop_of(database: &str) -> String {
-    format!("drop database if exists {database} with (force)")
-}
-
-async fn load_all(
-    services: &Services,
-    keys: &Keyring,
-    sizes: &[u64],
-    keep: bool,
-) -> anyhow::Result<BTreeMap<u64, Loaded>> {
-    // Tidying up is for quieter times, and so are checkpoints.
-    let quiet = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
-    services::administer(services, &quiet.map(str::to_owned)).await?;
-    services::administer(services, &["select pg_reload_conf()".to_owned()]).await?;
-    let hash = guest_hash().await?;
-    let mut loaded = BTreeMap::new();
-    for users in sizes {
-        let kept = keep && is_current(services, *users).await;
-        let (rows, took) = if kept {
-            (0, None)
-        } else {
-            let work = load_one(services, keys, Shape { users: *users }, &hash);
-            let (rows, took) = data::timed(work).await?;
-            (rows, Some(took))
-        };
-        let bytes = data::size(&services::owner_url(services, &name(*users))).await?;
-        let found = Loaded { users: *users, rows, took, bytes };
-        crate::say(&found.to_string());
-        loaded.insert(*users, found);
-    }
-    Ok(loaded)
-}
-
-/// Whether an earlier run left this database, with the schema of today.
-async fn is_current(services: &Services, users: u64) -> bool {
-    if !services::exists(services, &name(users)).await.unwrap_or(false) {
-        return false;
-    }
-    let migrated = async {
-        let mut owner = db::connect_owner(&services::owner_url(services, &name(users))).await?;
-        db::migrate(&mut owner, None).await
-    };
-    migrated.await.is_ok()
-}
-
-async fn load_one(
-    services: &Services,
-    keys: &Keyring,
-    shape: Shape,
-    guest_hash: &str,
-) -> anyhow::Result<u64> {
-    let name = name(shape.users);
-    let fresh = [drop_of(&name), drop_of(UNFINISHED), format!("create database {UNFINISHED}")];
-    services::administer(services, &fresh).await?;
-    let owner = services::owner_url(services, UNFINISHED);
-    let mut connection = db::connect_owner(&owner).await?;
-    db::migrate(&mut connection, None).await?;
-    sqlx::Connection::close(connection).await?;
-    let rows = data::load(&owner, shape, keys, guest_hash).await?;
-    let complete = format!("alter database {UNFINISHED} rename to {name}");
-    services::administer(services, &[complete]).await?;
-    Ok(rows)
-}
-
-/// The guest's password, hashed as the settings default to.
-async fn guest_hash() -> anyhow::Result<String> {
-    let mut values = Values::default();
-    for setting in SETTINGS {
-        if let Some(default) = setting.default {
-            values.set(setting.name, default);
-        }
-    }
-    let hasher = Hasher::start(&Passwords::check(&values)?)?;
-    let hash = hasher.hash(normalise(PASSWORD)).await;
-    hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
+fn sign_all(keys: &Keyring, sizes: &[u64]) -> anyhow::Result<BTreeMap<u64, Vec<Bearer>>> {
+    let sign = |users| tokens::sign(keys, Shape { users }, SESSIONS + ASKER_SESSIONS);
+    sizes.iter().map(|users| Ok((*users, sign(*users)?))).collect()
 }

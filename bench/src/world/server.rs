@@ -22,18 +22,21 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Server {
     /// Where it serves.
     pub addr: SocketAddr,
+    /// The users of its database, if it has one.
+    pub users: Option<u64>,
     child: Child,
 }
 
 impl Server {
-    /// Starts `program` on `core` and waits until it serves. `arguments` are given
-    /// the address.
+    /// Starts `program` on `core`, with a database of so many users, and waits until
+    /// it serves. `arguments` are given the address.
     ///
     /// # Errors
     /// When the program does not start or ends, with what it said.
     pub async fn start(
         core: usize,
         program: &Path,
+        users: Option<u64>,
         arguments: impl Fn(SocketAddr) -> Vec<String>,
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
@@ -46,7 +49,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child =
             command.spawn().with_context(|| format!("can't start {}", program.display()))?;
-        let mut server = Self { addr, child };
+        let mut server = Self { addr, users, child };
         if let Err(error) = server.serving().await {
             drop(server);
             // What it says this time is what it said.

@@ -10,7 +10,7 @@ pub const ROLES: u64 = 50;
 pub const ROLE_PERMISSIONS: u64 = 10;
 
 /// The different permissions that there are; roles share them.
-const PERMISSIONS: u64 = 100;
+pub const PERMISSIONS: u64 = 100;
 
 /// The roles of a user that questions are asked about; all others have one.
 pub const SUBJECT_ROLES: u64 = 5;
@@ -96,12 +96,12 @@ pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
         return vec!["permission:check".to_owned()];
     }
-    (0..ROLE_PERMISSIONS)
-        .map(|turn| (role * 2 + turn) % PERMISSIONS)
-        .map(|number| {
-            format!("resource-{:02}:{}", number / 2, ["read", "write"][index(number % 2)])
-        })
-        .collect()
+    (0..ROLE_PERMISSIONS).map(|turn| permission((role * 2 + turn) % PERMISSIONS)).collect()
+}
+
+/// One of the permissions that there are.
+pub fn permission(number: u64) -> String {
+    format!("resource-{:02}:{}", number / 2, ["read", "write"][index(number % 2)])
 }
 
 /// The tenant of all of it.

@@ -1,0 +1,54 @@
+//! What a flood of sign-ins does to decisions. Hashing shares the server's core
+//! with them, and more want to sign in than its queue holds.
+
+use anyhow::ensure;
+
+use super::{Bench, USERS, requests};
+use crate::{
+    load::{Pace, Part},
+    report::{Figure, Target},
+    world::shape::Shape,
+};
+
+/// Four times the queue's default: it is always full.
+const FLOOD: Pace = Pace::Closed { connections: 8, streams: 64 };
+
+/// The share of what the server can take that decisions ask for.
+const MODERATE: f64 = 0.25;
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let server = bench.world.serve(USERS, &[])?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
+    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
+    let alone = check.clone().named("Check, no sign-ins");
+    let beside = check.clone().named("Check, during a flood");
+    let sign_in = requests::sign_in(Shape { users: USERS });
+
+    bench.warm(&server, &check)?;
+
+    let mut tail = Figure::new("Check in a flood of sign-ins ÷ without, p99", Target::AtMost(2.0));
+    let mut middle = Figure::record("Check in a flood of sign-ins ÷ without, p50");
+    let mut signed_in = Figure::record("sign-ins during the flood, calls/s");
+    let mut refused = Figure::record("sign-ins refused during the flood, calls/s");
+
+    for round in 1..=bench.effort.rounds {
+        let most = bench.measure(round, &server, &check, Pace::FULL)?;
+        let pace = Pace::Open { rate: most.per_second * MODERATE };
+        let calm = bench.measure(round, &server, &alone, pace)?;
+        let parts = [
+            Part { calls: &beside, addr: server.addr, pace },
+            Part { calls: &sign_in, addr: server.addr, pace: FLOOD },
+        ];
+        let [flooded, flood] = &bench.measure_all(round, &server, &parts)?[..] else {
+            anyhow::bail!("two parts have two results")
+        };
+        ensure!(flood.refused > 0, "the hashing queue was never full");
+
+        tail.push(flooded.p99 / calm.p99);
+        middle.push(flooded.p50 / calm.p50);
+        signed_in.push(flood.per_second);
+        refused.push(crate::number(flood.refused) / flood.seconds);
+    }
+    bench.report.add([tail, middle, signed_in, refused]);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Whether a decision's cost depends on how much there is in Postgres.
+
+use super::{Bench, ONE_BY_ONE, requests};
+use crate::{
+    load::{Calls, Pace},
+    report::{Figure, Run, Target},
+    world::{server::Server, shape::Shape},
+};
+
+/// The users of the databases that are always compared, as far as the largest is
+/// larger.
+const SIZES: [u64; 2] = [1_000, 100_000];
+
+/// The subjects in use, the same number in each database: what differs is the data
+/// that nobody asks for.
+const SUBJECTS: u64 = 1_000;
+
+/// The databases: the last one is the largest.
+pub fn sizes(users: u64) -> Vec<u64> {
+    SIZES.into_iter().filter(|size| *size < users).chain([users]).collect()
+}
+
+/// One database, and what is asked of it.
+struct Sized {
+    server: Server,
+    warm: Calls,
+    read: Calls,
+}
+
+/// A round's measurements of one database.
+struct Cost {
+    full: Run,
+    half: Run,
+    read: Run,
+}
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for users in sizes(bench.users) {
+        let (server, shape) = (bench.world.serve(users, &[])?, Shape { users });
+        let mut tokens = bench.world.subjects_tokens(users)?;
+        tokens.truncate(usize::try_from(SUBJECTS)?);
+        let askers = bench.world.askers_tokens(users)?;
+        let warm = requests::check_self(shape, &tokens, 0);
+        let read = requests::check_fresh(shape, &askers, (0..SUBJECTS).collect());
+        bench.warm(&server, &warm)?;
+        bench.warm(&server, &read)?;
+        all.push(Sized { server, warm, read });
+    }
+
+    let mut rate = Figure::new("Check, largest ÷ smallest database, calls/s", Target::One(0.05));
+    let mut middle = Figure::new("Check, largest ÷ smallest database, p50", Target::One(0.05));
+    let mut tail = Figure::new("Check, largest ÷ smallest database, p99", Target::One(0.1));
+    let mut read = Figure::record("Check from Postgres, largest ÷ smallest database, p50");
+
+    for round in 1..=bench.effort.rounds {
+        let costs = measure(bench, round, &all)?;
+        let [smallest, .., largest] = &costs[..] else {
+            anyhow::bail!("one database can't be compared: take more --users")
+        };
+        rate.ratio_of_rates(&largest.full, &smallest.full);
+        middle.push(largest.half.p50 / smallest.half.p50);
+        tail.push(largest.half.p99 / smallest.half.p99);
+        read.push(largest.read.p50 / smallest.read.p50);
+    }
+    bench.report.add([rate, middle, tail, read]);
+    Ok(())
+}
+
+/// Asks each database the same, in turn.
+fn measure(bench: &mut Bench, round: u64, all: &[Sized]) -> anyhow::Result<Vec<Cost>> {
+    let mut full = Vec::new();
+    for Sized { server, warm, .. } in all {
+        full.push(bench.measure(round, server, warm, Pace::FULL)?);
+    }
+    // One pace for all: half of what the slowest can take.
+    let least = full.iter().map(|run| run.per_second).fold(f64::INFINITY, f64::min);
+    let pace = Pace::Open { rate: least / 2.0 };
+    let mut costs = Vec::new();
+    for (Sized { server, warm, read }, full) in all.iter().zip(full) {
+        let half = bench.measure(round, server, warm, pace)?;
+        let (read, _) = bench.once(round, server, &read.again(), ONE_BY_ONE)?;
+        costs.push(Cost { full, half, read });
+    }
+    Ok(costs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_database_comes_last_and_once() {
+        assert_eq!(sizes(1_000), [1_000]);
+        assert_eq!(sizes(50_000), [1_000, 50_000]);
+        assert_eq!(sizes(100_000), [1_000, 100_000]);
+        assert_eq!(sizes(10_000_000), [1_000, 100_000, 10_000_000]);
+    }
+}

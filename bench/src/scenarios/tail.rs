@@ -1,0 +1,37 @@
+//! How much later than an empty call's the slowest decisions come, at half of what
+//! the server can take.
+
+use super::{Bench, USERS, requests};
+use crate::{
+    load::Pace,
+    report::{Figure, Target},
+    world::shape::Shape,
+};
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let server = bench.world.serve(USERS, &[])?;
+    let tokens = bench.world.subjects_tokens(USERS)?;
+    let health = requests::health();
+    let with_token = requests::health_with(&tokens);
+    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
+
+    bench.warm(&server, &check)?;
+
+    let mut to_health = Figure::new("Check ÷ health at half load, p99", Target::AtMost(1.3));
+    let mut to_token = Figure::record("Check ÷ health with a token at half load, p99");
+    let mut middle = Figure::record("Check ÷ health at half load, p50");
+
+    for round in 1..=bench.effort.rounds {
+        let most = bench.measure(round, &server, &check, Pace::FULL)?;
+        let half = Pace::Open { rate: most.per_second / 2.0 };
+        let plain = bench.measure(round, &server, &health, half)?;
+        let empty = bench.measure(round, &server, &with_token, half)?;
+        let decided = bench.measure(round, &server, &check, half)?;
+
+        to_health.push(decided.p99 / plain.p99);
+        to_token.push(decided.p99 / empty.p99);
+        middle.push(decided.p50 / plain.p50);
+    }
+    bench.report.add([to_health, to_token, middle]);
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The databases: made of nothing, or found where an earlier run left them.
+
+use std::collections::BTreeMap;
+
+use tenantry::{
+    config::{Passwords, SETTINGS, Values},
+    db,
+    dev::Services,
+    passwords::{Hasher, normalise},
+    tokens::Keyring,
+};
+
+use super::{
+    data::{self, Loaded},
+    services,
+    shape::Shape,
+};
+
+/// The guest's password.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// How a database is called while it is not complete.
+const UNFINISHED: &str = "unfinished";
+
+/// The database of so many users.
+pub fn name(users: u64) -> String {
+    format!("users_{users}")
+}
+
+/// Drops databases.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn drop(services: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
+    let drops: Vec<_> = sizes.map(|users| drop_of(&name(*users))).collect();
+    services::administer(services, &drops).await
+}
+
+fn drop_of(database: &str) -> String {
+    format!("drop database if exists {database} with (force)")
+}
+
+/// Makes databases of these sizes. With `keep` those that an earlier run left are
+/// used where they are complete.
+///
+/// # Errors
+/// When Postgres does not take them, or the disk is full.
+pub async fn load(
+    services: &Services,
+    keys: &Keyring,
+    sizes: &[u64],
+    keep: bool,
+) -> anyhow::Result<BTreeMap<u64, Loaded>> {
+    // Tidying up is for quieter times, and so are checkpoints.
+    let quiet = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
+    services::administer(services, &quiet.map(str::to_owned)).await?;
+    services::administer(services, &["select pg_reload_conf()".to_owned()]).await?;
+    let hash = guest_hash().await?;
+    let mut loaded = BTreeMap::new();
+    for users in sizes {
+        let kept = keep && is_current(services, *users).await;
+        let (rows, took) = if kept {
+            (0, None)
+        } else {
+            let work = load_one(services, keys, Shape { users: *users }, &hash);
+            let (rows, took) = data::timed(work).await?;
+            (rows, Some(took))
+        };
+        let bytes = data::size(&services::owner_url(services, &name(*users))).await?;
+        let found = Loaded { users: *users, rows, took, bytes };
+        crate::say(&found.to_string());
+        loaded.insert(*users, found);
+    }
+    Ok(loaded)
+}
+
+/// Whether an earlier run left this database, with the schema of today.
+async fn is_current(services: &Services, users: u64) -> bool {
+    if !services::exists(services, &name(users)).await.unwrap_or(false) {
+        return false;
+    }
+    let migrated = async {
+        let mut owner = db::connect_owner(&services::owner_url(services, &name(users))).await?;
+        db::migrate(&mut owner, None).await
+    };
+    migrated.await.is_ok()
+}
+
+async fn load_one(
+    services: &Services,
+    keys: &Keyring,
+    shape: Shape,
+    guest_hash: &str,
+) -> anyhow::Result<u64> {
+    let name = name(shape.users);
+    let fresh = [drop_of(&name), drop_of(UNFINISHED), format!("create database {UNFINISHED}")];
+    services::administer(services, &fresh).await?;
+    let owner = services::owner_url(services, UNFINISHED);
+    let mut connection = db::connect_owner(&owner).await?;
+    db::migrate(&mut connection, None).await?;
+    sqlx::Connection::close(connection).await?;
+    let rows = data::load(&owner, shape, keys, guest_hash).await?;
+    let complete = format!("alter database {UNFINISHED} rename to {name}");
+    services::administer(services, &[complete]).await?;
+    Ok(rows)
+}
+
+/// The guest's password, hashed as the settings default to.
+async fn guest_hash() -> anyhow::Result<String> {
+    let mut values = Values::default();
+    for setting in SETTINGS {
+        if let Some(default) = setting.default {
+            values.set(setting.name, default);
+        }
+    }
+    let hasher = Hasher::start(&Passwords::check(&values)?)?;
+    let hash = hasher.hash(normalise(PASSWORD)).await;
+    hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
+}
