@@ -42,6 +42,8 @@ impl Follower {
         while !self.db.is_closed() {
             let began = state.begin();
             let read = time::timeout(PATIENCE, self.read(&state)).await;
+            // A server that falls silent may be one whose place another takes.
+            self.in_doubt |= read.is_err();
             match read.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
                     self.metrics.read(changes, woken);
@@ -132,10 +134,10 @@ fn bounds(snapshot: &str) -> Result<(u64, u64)> {
 fn is_another_server(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,
-        // SQLSTATE 57P: shut down, crashed, starting.
-        Error::Database(sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| code.starts_with("57P"))
-        }
+        // SQLSTATE 57P: shut down, crashed, starting; 08 and 58: lost, as poolers say it.
+        Error::Database(sqlx::Error::Database(error)) => error
+            .code()
+            .is_some_and(|code| ["57P", "08", "58"].iter().any(|class| code.starts_with(class))),
         _ => false,
     }
 }

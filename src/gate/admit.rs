@@ -93,6 +93,21 @@ impl Gatekeeper {
         if known { Ok(()) } else { Err(method_unknown()) }
     }
 
+    /// Refuses a call that its metadata alone rules out.
+    pub(super) async fn screen(
+        &self,
+        headers: &HeaderMap,
+        method: Option<&MethodPolicy>,
+        origin: Origin,
+    ) -> Result<()> {
+        metadata::bounded(headers)?;
+        let method = method.ok_or_else(method_unknown)?;
+        if method.access != Access::Public {
+            self.identify(headers, origin).await?;
+        }
+        Ok(())
+    }
+
     /// Whether a call that was admitted would be still.
     pub(super) async fn readmit(
         &self,

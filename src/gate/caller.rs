@@ -100,6 +100,12 @@ impl Caller {
         &self.standing
     }
 
+    /// Where the call comes from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// The caller as an audit event's actor.
     #[must_use]
     pub fn actor(&self) -> Actor {

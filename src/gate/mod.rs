@@ -8,11 +8,13 @@ mod admission;
 mod admit;
 mod caller;
 mod deadline;
+mod message;
 mod metadata;
 mod policy;
 
 use std::{
     convert::Infallible,
+    mem,
     net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
@@ -35,7 +37,11 @@ pub use caller::{
 };
 pub use policy::{Access, MethodPolicy, Policies};
 
-use crate::{audit::RequestId, error, proto::v1::ErrorReason};
+use crate::{
+    audit::{Origin, RequestId},
+    error,
+    proto::v1::ErrorReason,
+};
 
 /// The metadata key that finds a request in the log: sent by the client or made
 /// here. It is returned to whoever sent it, and with all that the log has a line
@@ -47,15 +53,22 @@ pub struct Gate {
     keeper: Arc<Gatekeeper>,
     in_progress: Semaphore,
     time_limit: Duration,
+    message_limit: usize,
 }
 
 impl Gate {
     /// A gate that lets `max_requests` be in progress at once, each until its
-    /// deadline and no longer than `time_limit`.
+    /// deadline and no longer than `time_limit`, with messages of at most
+    /// `message_limit` bytes.
     #[must_use]
-    pub fn new(keeper: Gatekeeper, max_requests: usize, time_limit: Duration) -> Self {
+    pub fn new(
+        keeper: Gatekeeper,
+        max_requests: usize,
+        time_limit: Duration,
+        message_limit: usize,
+    ) -> Self {
         let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
-        Self { keeper: Arc::new(keeper), in_progress, time_limit }
+        Self { keeper: Arc::new(keeper), in_progress, time_limit, message_limit }
     }
 
     /// Lets a call pass to the services, or answers why not.
@@ -92,9 +105,9 @@ impl Gate {
             if permit.is_err() {
                 return refuse(&overloaded());
             }
-            match self.keeper.admit(&mut request, method, origin).await {
+            match self.admit(&mut request, method, origin).await {
                 Ok(()) => forward(services, request).await,
-                Err(refusal) => refuse(&Status::from(refusal)),
+                Err(refusal) => refuse(&refusal),
             }
         });
         let is_constant = method.is_some_and(|method| method.is_constant);
@@ -123,6 +136,28 @@ impl Gate {
             response.headers_mut().extend(value.map(|value| (REQUEST_ID, value)));
         }
         response
+    }
+
+    /// Admits a call once its message is there: what was true of the caller when the
+    /// call began may not be any more. Who would not be admitted anyway is not waited
+    /// for.
+    async fn admit(
+        &self,
+        request: &mut Request<Body>,
+        method: Option<&MethodPolicy>,
+        origin: Origin,
+    ) -> Result<(), Status> {
+        let body = mem::take(request.body_mut());
+        let mut message = pin!(message::gather(body, self.message_limit));
+        *request.body_mut() = match poll!(message.as_mut()) {
+            Poll::Ready(message) => message?,
+            Poll::Pending => {
+                let headers = request.headers();
+                Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
+                message.await?
+            }
+        };
+        Ok(self.keeper.admit(request, method, origin).await?)
     }
 }
 

@@ -170,9 +170,13 @@ impl Engine {
         let read = self.query(tenant, &[user], session).await?;
         let Some(mut read) = read else { return Ok(None) };
         let session_live = read.session_live;
-        let standing = read.standings.pop().map(|standing| match place {
-            Some(place) => self.memory.keep(tenant, standing, tide, place),
-            None => Arc::new(standing),
+        let standing = read.standings.pop().map(|standing| {
+            // What is kept shares roles that others read before, as old as the feed
+            // allows; what is answered is what was read.
+            if let Some(place) = place {
+                self.memory.keep(tenant, standing.clone(), tide, place);
+            }
+            Arc::new(standing)
         });
         Ok(standing.map(|standing| Read { standing, session_live }))
     }

@@ -28,7 +28,7 @@ impl PermissionService for Permissions {
         let message = request.into_inner();
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
         let (reason, explanation) = self.decide(&reaching, &message, basis.consistency).await?;
-        let decision_id = log_decision(reason);
+        let decision_id = log_decision(&reaching, &message, reason);
         let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
         let consistency_token = self.engine.token(basis)?;
         Ok(Response::new(CheckResponse {
@@ -95,9 +95,6 @@ struct Asked<'a> {
     user: UserId,
     /// The token that stood for the user, in force.
     token: Option<Authenticated>,
-    /// What the gate has just looked up, where that is about the user and what the
-    /// request asks for is no fresher.
-    known: Option<&'a Standing>,
 }
 
 impl Permissions {
@@ -132,10 +129,7 @@ impl Permissions {
         let named = UserId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
             let (caller, user) = reaching.acting_for(named)?;
-            let is_caller = user == caller.user() && caller.tenant() == caller.home();
-            let known = is_caller && request.consistency_token.is_empty();
-            let known = known.then(|| &**caller.standing());
-            return Ok(Some(Asked { caller, user, token: None, known }));
+            return Ok(Some(Asked { caller, user, token: None }));
         }
         if named.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
@@ -146,7 +140,7 @@ impl Permissions {
             return Ok(None);
         };
         let (caller, user) = reaching.acting_for(Some(found.token.user))?;
-        Ok(Some(Asked { caller, user, token: Some(found), known: None }))
+        Ok(Some(Asked { caller, user, token: Some(found) }))
     }
 
     async fn check_one(
@@ -156,16 +150,12 @@ impl Permissions {
         requested: &Scope,
         consistency: Consistency,
     ) -> Result<DecisionReason> {
-        use Consistency as C;
         let tenant = asked.caller.tenant();
         let Some(found) = asked.token else {
-            if let Some(known) = asked.known.filter(|_| consistency == C::MinimizeLatency) {
-                return Ok(decide(Some(known), permission, requested));
-            }
             let standing = self.engine.standing(tenant, asked.user, consistency).await?;
             return Ok(decide(standing.as_deref(), permission, requested));
         };
-        if consistency != C::FullyConsistent {
+        if consistency != Consistency::FullyConsistent {
             return Ok(decide(Some(&found.standing), permission, requested));
         }
         let read = self.engine.read(tenant, asked.user, Some(found.token.session));
@@ -195,13 +185,24 @@ fn list(standing: &Standing) -> Vec<PermissionGrant> {
 
 /// Names a decision, in the log as in the answer. There are thousands in a second,
 /// and people look into denials: a line about what was granted is for debugging.
-fn log_decision(reason: DecisionReason) -> String {
+fn log_decision(reaching: &Reaching, asked: &CheckRequest, reason: DecisionReason) -> String {
     let decision_id = Uuid::now_v7().to_string();
     if reason == DecisionReason::Granted {
         tracing::debug!(%decision_id, "granted");
-    } else {
-        tracing::info!(%decision_id, reason = reason.as_str_name(), "denied");
+        return decision_id;
     }
+    let (caller, _) = reaching.within();
+    let CheckRequest { user_id, permission, .. } = asked;
+    tracing::info!(
+        %decision_id,
+        reason = reason.as_str_name(),
+        request_id = %caller.origin().request_id,
+        tenant = %caller.tenant(),
+        caller = %caller.user(),
+        user_id,
+        permission,
+        "denied"
+    );
     decision_id
 }
 

@@ -104,12 +104,14 @@ fn standing(
 ) -> Result<Standing> {
     let user = user_standing(found.as_ref().map(|subject| subject.state.as_str()))?;
     let grants = found.map(|subject| subject.grants).unwrap_or_default();
-    let grants = grants.into_iter().map(|row| {
+    // Exactly as many as there are: these stay in memory.
+    let mut held = Vec::with_capacity(grants.len());
+    for row in grants {
         let role = roles.get(&row.role_id).cloned();
         let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
-        Ok(Grant::new(role, row.scope, row.expires_at))
-    });
-    Ok(Standing { tenant, user, grants: grants.collect::<Result<_>>()? })
+        held.push(Grant::new(role, row.scope, row.expires_at));
+    }
+    Ok(Standing { tenant, user, grants: held.into() })
 }
 
 impl From<RoleRow> for Arc<Shared<Role>> {

@@ -61,7 +61,9 @@ impl Roles {
 }
 
 fn in_the_future(at: &Timestamp) -> Result<OffsetDateTime> {
+    // Whole seconds: what memory counts in, and Postgres must agree with.
     clock::from_timestamp(at)
+        .and_then(|at| at.replace_nanosecond(0).ok())
         .filter(|at| *at > clock::now())
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }

@@ -45,7 +45,7 @@ pub async fn serve(
     let watchers = parts.serving.permissions.watch.watchers.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
-    let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout);
+    let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout, limit);
     let cores = Cores::start(config.threads, &Arc::new(Entry { gate, services }))?;
     tokio::select! {
         () = stop => {}

@@ -77,10 +77,16 @@ impl Authenticator {
         let token = Arc::new(self.tokens.follow(&claims, key));
         let (tenant, user, session) = (token.tenant, token.user, token.session);
         let mut ticket = None;
-        let fresh = self.feed.fresh();
-        if let Some(standing) = fresh.and_then(|f| self.engine.remembered(tenant, user, f)) {
+        let remembered =
+            || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
+        if remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
-                Lookup::Live => return Ok(self.remember(jwt, token, standing)),
+                // Asked for again: Redis may have taken its time.
+                Lookup::Live => {
+                    if let Some(standing) = remembered() {
+                        return Ok(self.remember(jwt, token, standing));
+                    }
+                }
                 Lookup::Unknown(to_fill) => ticket = Some(to_fill),
             }
         }

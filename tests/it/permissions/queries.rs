@@ -66,13 +66,18 @@ impl Counted {
                 where split_part(email, '@', 1)::int % 3 > 0
             )
             select user_id::text, split_part(email, '@', 1)::int % 3 > 0 from made";
-        sqlx::query_as(make)
+        let readers = sqlx::query_as(make)
             .bind(&self.acme.tenant_id)
             .bind(role.await)
             .bind(count)
             .fetch_all(&mut self.app.owner().await)
             .await
-            .expect("readers")
+            .expect("readers");
+        // A write ends when its replica knows all changes before it: none comes while
+        // queries are counted.
+        self.there.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
+        self.proxy.asked();
+        readers
     }
 }
 

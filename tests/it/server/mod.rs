@@ -4,4 +4,5 @@ mod cancelled;
 mod postgres_faults;
 mod redis_faults;
 mod request_id;
+mod slow_message;
 mod stop;

@@ -1,0 +1,87 @@
+//! A call is decided by what is true when its message is there, not by what was true
+//! when its metadata came.
+
+use bytes::Bytes;
+use h2::{SendStream, client::ResponseFuture};
+use http::Request;
+use prost::Message;
+use tenantry::proto::v1::{CheckRequest, CheckResponse, RevokeAllSessionsRequest, RoleLevel};
+use tokio::net::TcpStream;
+use tonic::{Code, Status};
+
+use crate::harness::{Client, TestApp};
+
+/// A Check whose metadata has been sent and whose message has not.
+struct Begun {
+    message: SendStream<Bytes>,
+    answer: ResponseFuture,
+}
+
+/// Begins a Check; the server has its metadata.
+async fn begin(app: &TestApp, client: &Client) -> Begun {
+    let stream = TcpStream::connect(app.addr).await.expect("connected");
+    let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(async { connection.await.ok() });
+    let request = |path: &str| {
+        Request::post(format!("http://{}/{path}", app.addr))
+            .header("content-type", "application/grpc")
+            .header("authorization", format!("Bearer {}", client.tokens.access_token))
+            .body(())
+            .expect("a request")
+    };
+    let check = request("tenantry.v1.PermissionService/Check");
+    let (answer, message) = requests.send_request(check, false).expect("sent");
+    // What comes after it on the same connection is answered, so it has come.
+    let after = request("grpc.health.v1.Health/Check");
+    let (after, mut nothing) = requests.send_request(after, false).expect("sent");
+    nothing.send_data(Bytes::from_static(&[0; 5]), true).expect("sent");
+    after.await.expect("an answer");
+    Begun { message, answer }
+}
+
+impl Begun {
+    /// Sends the message, and waits for the decision.
+    async fn end(mut self, permission: &str) -> Result<CheckResponse, Status> {
+        let message = CheckRequest { permission: permission.into(), ..CheckRequest::default() };
+        let message = message.encode_to_vec();
+        let length = u8::try_from(message.len()).expect("it is short");
+        let framed = [&[0, 0, 0, 0, length], message.as_slice()].concat();
+        self.message.send_data(framed.into(), true).expect("sent");
+        let answer = self.answer.await.expect("an answer");
+        if let Some(status) = Status::from_header_map(answer.headers()) {
+            return Err(status);
+        }
+        let mut body = answer.into_body();
+        let data = body.data().await.expect("data").expect("data");
+        Ok(CheckResponse::decode(&data[5..]).expect("a decision"))
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_was_taken_meanwhile_does_not_count() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    acme.assign(&ada.user_id, &reader).await;
+    assert!(ada.may("", "doc:read").await, "and memory has it");
+
+    let (kept, taken) = (begin(&app, &ada).await, begin(&app, &ada).await);
+    assert!(kept.end("doc:read").await.expect("a decision").allowed);
+    acme.unassign(&ada.user_id, &reader).await;
+    assert!(!taken.end("doc:read").await.expect("a decision").allowed);
+}
+
+#[tokio::test]
+async fn a_session_that_was_revoked_meanwhile_is_over() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    assert!(ada.may("", "doc:read").await, "and memory has it");
+
+    let begun = begin(&app, &ada).await;
+    let everywhere = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
+    acme.sessions().revoke_all_sessions(everywhere).await.expect("revoked");
+    let refused = begun.end("doc:read").await.expect_err("it is over");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
