@@ -102,6 +102,7 @@ impl Gatekeeper {
     ) -> Result<()> {
         metadata::bounded(headers)?;
         let method = method.ok_or_else(method_unknown)?;
+        metadata::tenant(headers)?;
         if method.access != Access::Public {
             self.identify(headers, origin).await?;
         }
