@@ -43,9 +43,7 @@ impl Gatekeeper {
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<()> {
-        metadata::bounded(request.headers())?;
-        let method = method.ok_or_else(method_unknown)?;
-        let named = metadata::tenant(request.headers())?;
+        let (method, named) = read(request.headers(), method)?;
         if method.access == Access::Public {
             let tenant = Box::pin(self.find(named)).await?;
             request.extensions_mut().insert(Visitor::new(tenant, origin));
@@ -100,9 +98,7 @@ impl Gatekeeper {
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<()> {
-        metadata::bounded(headers)?;
-        let method = method.ok_or_else(method_unknown)?;
-        metadata::tenant(headers)?;
+        let (method, _) = read(headers, method)?;
         if method.access != Access::Public {
             self.identify(headers, origin).await?;
         }
@@ -179,6 +175,17 @@ impl Gatekeeper {
         let event = Event::new("acted_across_tenants").detail("method", path);
         audit::record_alone(&self.db, tenant.id, &actor, event).await
     }
+}
+
+/// What the metadata says before anybody is asked: the method, and the tenant that it
+/// names.
+fn read<'a>(
+    headers: &HeaderMap,
+    method: Option<&'a MethodPolicy>,
+) -> Result<(&'a MethodPolicy, Option<String>)> {
+    metadata::bounded(headers)?;
+    let method = method.ok_or_else(method_unknown)?;
+    Ok((method, metadata::tenant(headers)?))
 }
 
 fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bool {
