@@ -35,16 +35,18 @@ create policy changes_of_trim on changes for delete to tenantry_lookup
 -- other. Null stands for the first call, which returns only its snapshot.
 -- At least one row: of nulls but for the snapshot when nothing changed.
 --
+-- server: when it started, by which a reader tells that another has taken its place.
 -- missed: changes since p_seen may be lost. They were trimmed, or this is another
 -- server's past: transaction ids went back.
 create function read_changes(p_seen pg_snapshot)
     returns table (
-        snapshot pg_snapshot, missed boolean, tenant_id uuid, kind text, subject_id uuid
+        snapshot pg_snapshot, server timestamptz, missed boolean,
+        tenant_id uuid, kind text, subject_id uuid
     )
     language sql stable security definer
     set search_path = pg_catalog, public, pg_temp
 begin atomic
-    select pg_current_snapshot(),
+    select pg_current_snapshot(), pg_postmaster_start_time(),
         coalesce(pg_snapshot_xmin(p_seen) < (select changes_floor()), false)
             or coalesce(
                 pg_snapshot_xmax(p_seen) > pg_snapshot_xmax(pg_current_snapshot()), false),

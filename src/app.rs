@@ -13,7 +13,7 @@ use crate::{
     auth::Auth,
     config::{self, Config, Passwords, Server},
     db::Db,
-    feed::{Connections, Feed, Follow, Sealer},
+    feed::{self, Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
@@ -31,6 +31,7 @@ pub struct App {
     pub server: Server,
     /// Postgres.
     pub db: Db,
+    feed_db: Db,
     redis: Client,
     subscriber: SubscriberClient,
     keyring: Arc<Keyring>,
@@ -55,6 +56,7 @@ impl App {
         let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
         Ok(Self {
             db: Db::connect(&config.database.url, config.database.max_connections)?,
+            feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
             sealer: Sealer::new(&keyring)?,
             redis: redis::connect(&config.redis_url)?,
             subscriber: redis::subscriber(&config.redis_url)?,
@@ -73,7 +75,7 @@ impl App {
     /// change feed.
     #[must_use]
     pub fn into_parts(self) -> Parts {
-        let Self { server, db, redis, keyring, hasher, .. } = self;
+        let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone());
         let memory = Arc::new(Memory::new(self.memory.subjects));
         let tokens = Arc::new(VerifiedTokens::new(self.memory.tokens));
@@ -81,7 +83,7 @@ impl App {
         let followers: Vec<Arc<dyn Follow>> =
             vec![memory.clone(), tokens.clone(), watchers.clone()];
         let connections =
-            Connections { db: db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
+            Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
@@ -125,7 +127,7 @@ impl App {
                     watch: Watch { db: db.clone(), feed, watchers },
                 },
             },
-            stores: Stores { db, redis, subscriber: self.subscriber },
+            stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
         }
     }
 }
@@ -165,6 +167,7 @@ pub struct Serving {
 pub struct Stores {
     /// Postgres.
     pub db: Db,
+    feed_db: Db,
     redis: Client,
     subscriber: SubscriberClient,
 }
@@ -173,6 +176,7 @@ impl Stores {
     /// Closes the connections.
     pub async fn close(&self) {
         self.db.close().await;
+        self.feed_db.close().await;
         // Redis may be away; there is nothing in it to lose.
         self.redis.quit().await.ok();
         self.subscriber.quit().await.ok();

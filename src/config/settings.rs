@@ -41,7 +41,11 @@ const fn secret(name: &'static str, help: &'static str) -> Setting {
 pub const SETTINGS: &[Setting] = &[
     secret("DATABASE_URL", "Postgres, as the role tenantry_app: postgres://tenantry_app@host/db"),
     secret("MIGRATE_DATABASE_URL", "Postgres, as the role that owns the schema"),
-    setting("DATABASE_MAX_CONNECTIONS", Some("20"), "Connections to Postgres, at most"),
+    setting(
+        "DATABASE_MAX_CONNECTIONS",
+        Some("20"),
+        "Connections to Postgres for calls, at most; the change feed has two of its own",
+    ),
     secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
     setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),
     setting(

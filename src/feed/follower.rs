@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::time::OffsetDateTime;
 use tokio::time;
 
 use super::{Change, Follow, Kind, metrics::Metrics, state::State};
@@ -26,10 +27,16 @@ pub(super) struct Follower {
     db: Db,
     followers: Vec<Arc<dyn Follow>>,
     metrics: Metrics,
-    /// The snapshot of the last good read.
-    seen: Option<String>,
+    /// What the last good read saw.
+    seen: Option<Seen>,
     /// Whether what was seen may not be the server's past any more.
     in_doubt: bool,
+}
+
+struct Seen {
+    snapshot: String,
+    /// Which server it was, by when it started.
+    server: OffsetDateTime,
 }
 
 impl Follower {
@@ -66,10 +73,11 @@ impl Follower {
     async fn read(&mut self, state: &State) -> Result<u64> {
         let rows = sqlx::query!(
             r#"
-            select snapshot::text as "snapshot!", missed as "missed!", tenant_id, kind, subject_id
+            select snapshot::text as "snapshot!", server as "server!", missed as "missed!",
+                   tenant_id, kind, subject_id
             from read_changes($1::text::pg_snapshot)
             "#,
-            self.seen,
+            self.seen.as_ref().map(|seen| &seen.snapshot),
         )
         .fetch_all(self.db.pool())
         .await?;
@@ -79,13 +87,16 @@ impl Follower {
         let (xmin, xmax) = bounds(&first.snapshot)?;
         // Before anything that depends on it.
         state.progress.saw(xmax);
-        if self.seen.is_none() {
+        match &self.seen {
             // What was looked up before there was a snapshot to go on from may have
             // changed between the two.
-            self.clear();
-        } else if first.missed || self.in_doubt {
-            tracing::warn!("changes may have been missed: memory starts anew");
-            self.clear();
+            None => self.clear(state),
+            // A pooler may pass on to another server without a connection lost.
+            Some(seen) if first.missed || self.in_doubt || seen.server != first.server => {
+                tracing::warn!("changes may have been missed: memory starts anew");
+                self.clear(state);
+            }
+            Some(_) => {}
         }
         let mut changes = 0;
         for row in &rows {
@@ -98,12 +109,12 @@ impl Follower {
             match Kind::parse(kind) {
                 Some(kind) => self.apply(&Change { tenant: TenantId(tenant), kind, subject }),
                 // A newer version writes it.
-                None => self.clear(),
+                None => self.clear(state),
             }
         }
         state.progress.passed_on(xmin);
         self.in_doubt = false;
-        self.seen = Some(first.snapshot.clone());
+        self.seen = Some(Seen { snapshot: first.snapshot.clone(), server: first.server });
         Ok(changes)
     }
 
@@ -113,7 +124,8 @@ impl Follower {
         }
     }
 
-    fn clear(&self) {
+    fn clear(&self, state: &State) {
+        state.start_anew();
         for follower in &self.followers {
             follower.clear();
         }

@@ -21,7 +21,7 @@ mod wake;
 
 use uuid::Uuid;
 
-pub use state::{Connections, Feed, Fresh};
+pub use state::{CONNECTIONS, Connections, Feed, Fresh};
 pub use token::Sealer;
 
 use crate::ids::TenantId;

@@ -34,9 +34,13 @@ use crate::{
 /// `minimize_latency`.
 const BOUND: Duration = Duration::from_secs(1);
 
+/// How many connections to Postgres the feed uses: its reader one, trimming another.
+pub const CONNECTIONS: u32 = 2;
+
 /// What the feed goes through.
 pub struct Connections<'a> {
-    /// Where it is.
+    /// Where it is. They are the feed's own, so that it is not late when calls use
+    /// up theirs.
     pub db: Db,
     /// Wakes the other replicas.
     pub redis: Client,
@@ -62,6 +66,8 @@ pub(super) struct State {
     /// since `started`.
     read_at: AtomicU64,
     fresh_until: AtomicU64,
+    /// When memory last started anew; in the same.
+    anew_at: AtomicU64,
     /// How many reads have begun, and how many of those have ended well.
     begun: AtomicU64,
     ended: watch::Sender<u64>,
@@ -84,6 +90,7 @@ impl Feed {
             started: Instant::now(),
             read_at: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
+            anew_at: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             ended: watch::Sender::new(0),
             woken: woken.clone(),
@@ -108,6 +115,13 @@ impl Feed {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.fresh().is_some()
+    }
+
+    /// Whether memory was told of every change in this time, up to the last read:
+    /// it did not start anew meanwhile.
+    #[must_use]
+    pub fn was_followed_for(&self, time: Duration) -> bool {
+        self.state.since(&self.state.anew_at) > time
     }
 
     /// How long ago the last good read began.
@@ -209,8 +223,17 @@ impl State {
         time::timeout(limit, self.woken.notified()).await.is_ok()
     }
 
+    /// Memory starts anew: what was committed up to here it is not told of.
+    pub(super) fn start_anew(&self) {
+        self.anew_at.store(self.now(), Ordering::Release);
+    }
+
     pub(super) fn lag(&self) -> Duration {
-        Duration::from_millis(self.now().saturating_sub(self.read_at.load(Ordering::Acquire)))
+        self.since(&self.read_at)
+    }
+
+    fn since(&self, moment: &AtomicU64) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(moment.load(Ordering::Acquire)))
     }
 
     fn now(&self) -> u64 {

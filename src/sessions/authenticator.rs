@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Lookup, SessionCache, Verified, VerifiedTokens};
+use super::{Lookup, SessionCache, Verified, VerifiedTokens, cache::ECHO};
 use crate::{
     clock,
     error::Result,
@@ -79,7 +79,9 @@ impl Authenticator {
         let mut ticket = None;
         let remembered =
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
-        if remembered().is_some() {
+        // An entry in Redis may be older than what memory was told: it would keep a
+        // session that ended between the two.
+        if self.feed.was_followed_for(ECHO) && remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
                 // Asked for again: Redis may have taken its time.
                 Lookup::Live => {

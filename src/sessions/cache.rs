@@ -8,8 +8,9 @@
 //!   its commit, and a read that was under way meanwhile can't fill the cache
 //!   with what it saw before.
 //! - An entry counts for [`TRUST`] after the look-up before Postgres was read,
-//!   by Redis's own clock, however late it was written. If the change of epoch got lost (Redis was away, was restarted,
-//!   failed over), nobody believes the old entry for longer than that.
+//!   by Redis's own clock, however late it was written. If the change of epoch got
+//!   lost (Redis was away, was restarted, failed over), nobody believes the old entry
+//!   for longer than that.
 //!
 //! An empty cache says nothing, and neither does a Redis that does not answer.
 
@@ -22,6 +23,10 @@ use crate::ids::{SessionId, TenantId, UserId};
 
 /// For how long an entry counts after the look-up that led to it.
 const TRUST: Duration = Duration::from_millis(750);
+
+/// A session that ended longer ago than this is called live by no look-up: the
+/// trust, and a quarter of a second for clocks that are not at one pace.
+pub(super) const ECHO: Duration = Duration::from_secs(1);
 
 /// What arrives in Redis longer than this after the look-up is too old to keep.
 const MAX_AGE: Duration = Duration::from_millis(250);

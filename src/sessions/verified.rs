@@ -12,13 +12,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
+use super::cache::ECHO;
 use crate::{
     clock,
     feed::{Change, Follow, Kind},
@@ -74,9 +75,6 @@ struct Lives {
     /// a moment more.
     just_ended: HashMap<SessionKey, Instant>,
 }
-
-/// For longer than this the shared cache calls no session live that has ended.
-const AFTERGLOW: Duration = Duration::from_secs(5);
 
 impl VerifiedTokens {
     /// Room for at most this many tokens.
@@ -140,7 +138,7 @@ impl Lives {
 
     fn end(&mut self, session: SessionKey) {
         let now = Instant::now();
-        self.just_ended.retain(|_, ended| now.duration_since(*ended) < AFTERGLOW);
+        self.just_ended.retain(|_, ended| now.duration_since(*ended) < ECHO);
         self.just_ended.insert(session, now);
         if let Some(life) = self.by_session.remove(&session).and_then(|life| life.upgrade()) {
             life.revoked.store(true, Ordering::Release);

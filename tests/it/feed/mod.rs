@@ -1,5 +1,6 @@
 mod commits;
 mod delay;
+mod follower;
 mod metrics;
 mod model;
 mod replicas;

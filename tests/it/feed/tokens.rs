@@ -277,6 +277,10 @@ async fn without_the_feed_postgres_decides_and_without_postgres_nobody() {
     until(2, || async { !there.may(&user, "doc:read").await }).await;
     // The feed hangs; the rest of Postgres answers.
     proxy.when_sent("read_changes", Then::HoldReplies);
+    let statement = "select pg_terminate_backend(pid) from pg_stat_activity
+                     where datname = current_database() and query like '%from read_changes(%'
+                       and pid <> pg_backend_pid()";
+    sqlx::query(statement).execute(&mut app.owner().await).await.expect("it connects anew");
     proxy.until_held().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;

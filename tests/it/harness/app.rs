@@ -142,6 +142,15 @@ impl TestApp {
         (status.expect("a status"), body.to_owned())
     }
 
+    /// A metric's value, by its name and labels as the page has them; `None` for one
+    /// that was not counted yet.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = self.get("/metrics").await;
+        let values = page.lines().filter_map(|line| line.rsplit_once(' '));
+        let mut named = values.filter(|(found, _)| *found == name);
+        named.next().map(|(_, value)| value.parse().expect("a number"))
+    }
+
     /// Makes tokens as this server would, and as it never would.
     pub fn forge(&self) -> Forge {
         Forge::new(&Cluster::get().keys)

@@ -58,6 +58,8 @@ struct State {
     /// The connection, by its client's port, whose replies alone are held.
     replies_of: Option<u16>,
     held: bool,
+    /// Replies with these bytes never arrive.
+    swallowed: Option<&'static [u8]>,
 }
 
 impl Proxy {
@@ -98,6 +100,11 @@ impl Proxy {
     /// Swallows everything: the store hangs.
     pub fn hold(&self) {
         self.become_(Flow::Hold, Flow::Hold);
+    }
+
+    /// Swallows what Redis publishes, and nothing else.
+    pub fn swallow_messages(&self) {
+        self.state.send_modify(|state| state.swallowed = Some(b"message\r\n"));
     }
 
     /// Ends all connections, and every new one: the store is gone.
@@ -142,6 +149,10 @@ impl State {
             _ => self.down,
         }
     }
+
+    fn swallows(&self, reply: &[u8]) -> bool {
+        self.swallowed.is_some_and(|swallowed| contains(reply, swallowed))
+    }
 }
 
 async fn pass_on(
@@ -175,6 +186,9 @@ async fn pass_on(
     let down = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_store.read(&mut buffer).await {
+            if state.borrow().swallows(&buffer[..read]) {
+                continue;
+            }
             if !may_pass(&state, |state| state.replies(port)).await
                 || to_client.write_all(&buffer[..read]).await.is_err()
             {
@@ -192,10 +206,14 @@ async fn pass_on(
     }
 }
 
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
 fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     state.send_if_modified(|state| {
         let Some((wanted, then)) = &state.trigger else { return false };
-        if !sent.windows(wanted.len()).any(|window| window == wanted) {
+        if !contains(sent, wanted) {
             return false;
         }
         match then {

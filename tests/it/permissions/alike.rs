@@ -118,7 +118,9 @@ impl World {
             assert_eq!(self.ask(one).await, [true, true], "{one:?}");
             assert_eq!(self.ask(second).await, [same, same && second.session_live], "{second:?}");
         }
+        // The same question in another state of the world.
         admin.unassign(user, &role).await;
+        assert_eq!(self.ask(one).await, [false, false], "{one:?}");
     }
 }
 

@@ -41,14 +41,9 @@ impl Counted {
     }
 
     /// How often the feed has been late, as the replica counts it; `None` while it is.
-    async fn lapses(&self) -> Option<String> {
-        let (_, text) = self.replica.get("/metrics").await;
-        let value = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.expect(name).trim().to_owned()
-        };
-        let lag: f64 = value("tenantry_feed_lag_seconds ").parse().expect("seconds");
-        (lag < 1.0).then(|| value("tenantry_feed_lapses_total "))
+    async fn lapses(&self) -> Option<f64> {
+        let lag = self.replica.metric("tenantry_feed_lag_seconds").await.expect("a lag");
+        if lag < 1.0 { self.replica.metric("tenantry_feed_lapses_total").await } else { None }
     }
 
     /// Makes readers of documents, all but every third one.

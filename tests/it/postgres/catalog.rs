@@ -113,6 +113,25 @@ async fn add_acme(owner: &mut PgConnection) {
     }
 }
 
+/// F06: a role has permissions and no other roles, so there is no chain to follow and
+/// no cycle to make. Whatever held a role as its part would show here.
+#[tokio::test]
+async fn roles_contain_no_roles() {
+    let database = Cluster::get().new_database().await;
+    let mut owner = Cluster::get().connect_owner(&database).await;
+    let referring = "select conrelid::regclass::text from pg_constraint
+                     where contype = 'f' and confrelid = 'roles'::regclass";
+    let referring: Vec<String> =
+        sqlx::query_scalar(referring).fetch_all(&mut owner).await.expect("the catalog");
+    assert_eq!(referring, ["role_assignments"]);
+    let columns = "select attname::text from pg_attribute
+                   where attrelid = 'roles'::regclass and attnum > 0 and not attisdropped
+                     and atttypid = any (array['uuid', 'uuid[]']::regtype[]) order by attname";
+    let columns: Vec<String> =
+        sqlx::query_scalar(columns).fetch_all(&mut owner).await.expect("the catalog");
+    assert_eq!(columns, ["role_id", "tenant_id"]);
+}
+
 /// E01, E07, E09, E14
 #[tokio::test]
 async fn every_table_is_closed_to_other_tenants() {
