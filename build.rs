@@ -1,5 +1,5 @@
 //! Makes the gRPC code, the descriptors and the field rules' validators from
-//! `proto/`; needs no protoc.
+//! `proto/`, which needs no protoc, and the list of common passwords.
 
 #[path = "build/checks.rs"]
 mod checks;
@@ -7,6 +7,8 @@ mod checks;
 mod emit;
 #[path = "build/names.rs"]
 mod names;
+#[path = "build/passwords.rs"]
+mod passwords;
 #[path = "build/rules.rs"]
 mod rules;
 
@@ -50,6 +52,7 @@ fn generate() -> Result<(), Box<dyn Error>> {
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
     fs::write(out.join("descriptors.bin"), descriptors)?;
     fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
+    fs::write(out.join("common-passwords.fst"), passwords::common()?)?;
     Ok(())
 }
 

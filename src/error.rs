@@ -192,6 +192,7 @@ fn code(reason: ErrorReason) -> Code {
         | R::InvalidPageToken
         | R::RequestIdReused
         | R::ConsistencyTokenInvalid
+        | R::PasswordTooCommon
         | R::TenantRequired => Code::InvalidArgument,
         R::TokenMissing | R::TokenInvalid | R::InvalidCredentials => Code::Unauthenticated,
         R::PermissionMissing

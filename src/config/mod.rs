@@ -5,6 +5,7 @@ mod values;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     thread::available_parallelism,
     time::Duration,
 };
@@ -102,7 +103,7 @@ pub struct Lifetimes {
 }
 
 /// What passwords must be, and how they are hashed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Passwords {
     /// Shortest password, in characters; a tenant may ask for more.
     pub min_length: usize,
@@ -112,6 +113,8 @@ pub struct Passwords {
     pub iterations: u32,
     /// argon2id lanes.
     pub parallelism: u32,
+    /// The file with the peppers, where there are any.
+    pub pepper: Option<PathBuf>,
     /// Threads that hash.
     pub threads: usize,
     /// How many wait for one.
@@ -209,6 +212,10 @@ impl Passwords {
             memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
             iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
             parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
+            pepper: reader.read("PASSWORD_PEPPER_PATH", |text| match text {
+                "off" => Ok(None),
+                path => Ok(Some(path.into())),
+            }),
             threads: threads(reader.number("HASHING_THREADS", 0, 1024)),
             queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
         }

@@ -71,6 +71,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),
     setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
+    setting("PASSWORD_PEPPER_PATH", Some("off"), "File with peppers for new hashes, or off"),
     setting("HASHING_THREADS", Some("0"), "Threads that hash passwords; 0: one per core"),
     setting("HASHING_QUEUE", Some("128"), "Passwords that wait for a thread; more are refused"),
     setting(

@@ -1,13 +1,16 @@
 //! The pool that hashes passwords: few threads of low priority, behind a short
 //! queue, so that sign-ins never slow down decisions.
 
-use std::thread;
+use std::{sync::Arc, thread};
 
 use async_channel::{Receiver, Sender, TrySendError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
-use super::scheme::{Argon2id, Outcome};
+use super::{
+    pepper::Peppers,
+    scheme::{Argon2id, Outcome},
+};
 use crate::{
     config::Passwords,
     error::{Error, Result},
@@ -31,11 +34,14 @@ impl Hasher {
     /// Starts the threads.
     ///
     /// # Errors
-    /// When the parameters are no argon2 parameters or a thread can't start.
+    /// When the parameters are no argon2 parameters, the peppers can't be read, or a
+    /// thread can't start.
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
+        let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
+        let peppers = Arc::new(peppers.unwrap_or_default());
         let (sender, receiver) = async_channel::bounded(config.queue);
         for _ in 0..config.threads {
-            let scheme = Argon2id::new(config.memory_kib, config.iterations, config.parallelism)?;
+            let scheme = Argon2id::new(config, peppers.clone())?;
             let jobs = receiver.clone();
             thread::Builder::new()
                 .name("password-hashing".into())

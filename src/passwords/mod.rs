@@ -1,6 +1,8 @@
 //! Passwords: what they must be, and how they are kept.
 
+mod common;
 mod hasher;
+mod pepper;
 mod rules;
 mod scheme;
 
@@ -27,11 +29,11 @@ pub fn normalise(password: &str) -> SecretString {
 /// the tenant's, which can only ask for more.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field`, with the reason.
+/// `INVALID_ARGUMENT` naming `field`, as [`check`].
 pub fn check_in(
     tenant: &TenantRow,
     password: &SecretString,
-    field: &str,
+    field: &'static str,
     email: &str,
     server_min_length: usize,
 ) -> Result<()> {

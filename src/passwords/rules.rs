@@ -4,7 +4,11 @@
 use secrecy::{ExposeSecret, SecretString};
 use unicode_normalization::UnicodeNormalization;
 
-use crate::error::{Error, Result};
+use super::common::is_common;
+use crate::{
+    error::{Error, Result},
+    proto::v1::ErrorReason,
+};
 
 /// Whose password it is to be: words that must not be the password.
 pub struct Context<'a> {
@@ -24,8 +28,9 @@ const SERVICE: &str = "tenantry";
 /// Checks a normalised password. Its greatest length is a rule of the proto.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field`, with the reason.
-pub fn check(field: &str, password: &SecretString, context: &Context<'_>) -> Result<()> {
+/// `INVALID_ARGUMENT` naming `field`: `INVALID_FIELDS` when it is too short,
+/// `PASSWORD_TOO_COMMON` when it is easily guessed.
+pub fn check(field: &'static str, password: &SecretString, context: &Context<'_>) -> Result<()> {
     let password = password.expose_secret();
     if password.chars().count() < context.min_length {
         let text = format!("must have at least {} characters", context.min_length);
@@ -34,9 +39,13 @@ pub fn check(field: &str, password: &SecretString, context: &Context<'_>) -> Res
     let lower = password.to_lowercase();
     let local_part = context.email.split('@').next().unwrap_or_default();
     let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
-    if words.iter().any(|word| is_repeated(&lower, &comparable(word))) {
-        let text = "must not be the email, or the name of the organisation or the service";
-        return Err(Error::field(field, text));
+    let unit = unit(&lower);
+    let refused = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
+    if words.iter().any(|word| self::unit(&comparable(word)) == unit) {
+        return refused("must not be the email, or the name of the organisation or the service");
+    }
+    if is_common(&lower) {
+        return refused("must not be one of the most common passwords");
     }
     Ok(())
 }
@@ -46,9 +55,11 @@ fn comparable(word: &str) -> String {
     word.trim().nfkc().collect::<String>().to_lowercase()
 }
 
-/// Whether the text is the word, once or over and over.
-fn is_repeated(text: &str, word: &str) -> bool {
-    !word.is_empty() && !text.is_empty() && text.replace(word, "").is_empty()
+/// The shortest text that this one is, once or over and over.
+fn unit(text: &str) -> &str {
+    let ends = text.char_indices().map(|(at, _)| at).skip(1);
+    let mut units = ends.filter(|end| text.len().is_multiple_of(*end)).map(|end| &text[..end]);
+    units.find(|unit| text == unit.repeat(text.len() / unit.len())).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -62,7 +73,7 @@ mod tests {
             tenant_slug: "engines",
             min_length: 8,
         };
-        check("password", &password.into(), &context)
+        check("password", &crate::passwords::normalise(password), &context)
     }
 
     #[test]
@@ -72,16 +83,22 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_passwords() {
+    fn names_and_common_passwords_are_refused() {
         for word in [
             "ada.lovelace@EXAMPLE.org",
             "ada.lovelace",
             "analytical engines",
             "ENGINESengines",
             "tenantry",
+            "iloveyou",
+            "Football",
+            "passwordPassword",
+            "ｓｕｎｓｈｉｎｅ",
         ] {
             assert!(verdict(word).is_err(), "{word}");
         }
-        assert!(verdict("engines of delight").is_ok());
+        for good in ["engines of delight", "password of mine", "abcabcabcabc", "xxxxxxxxxxxxxxx"] {
+            assert!(verdict(good).is_ok(), "{good}");
+        }
     }
 }

@@ -1,12 +1,18 @@
 //! The forms in which passwords are kept: argon2id, and bcrypt from elsewhere.
 
+use std::sync::Arc;
+
 use argon2::{
-    Algorithm, Argon2, Block, Params, Version,
+    Algorithm, Argon2, Block, Params, ParamsBuilder, Version,
     password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt},
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
-use crate::error::{Error, Result};
+use super::pepper::Peppers;
+use crate::{
+    config::Passwords,
+    error::{Error, Result},
+};
 
 /// What a verification found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,18 +32,25 @@ const BCRYPT_INPUT: usize = 72;
 const SALT: usize = 16;
 const HASH: usize = 32;
 
-/// argon2id with today's parameters, and the memory that it works in, kept
+/// argon2id with today's parameters and pepper, and the memory that it works in, kept
 /// between uses.
 pub(super) struct Argon2id {
     params: Params,
+    peppers: Arc<Peppers>,
     memory: Vec<Block>,
 }
 
 impl Argon2id {
-    pub(super) fn new(memory_kib: u32, iterations: u32, lanes: u32) -> Result<Self> {
-        let params = Params::new(memory_kib, iterations, lanes, Some(HASH))
+    pub(super) fn new(config: &Passwords, peppers: Arc<Peppers>) -> Result<Self> {
+        let params = ParamsBuilder::new()
+            .m_cost(config.memory_kib)
+            .t_cost(config.iterations)
+            .p_cost(config.parallelism)
+            .keyid(peppers.current())
+            .output_len(HASH)
+            .build()
             .map_err(|e| Error::defect(format!("argon2 parameters: {e}")))?;
-        Ok(Self { params, memory: Vec::new() })
+        Ok(Self { params, peppers, memory: Vec::new() })
     }
 
     /// The password as a PHC string with a salt of its own.
@@ -65,6 +78,11 @@ impl Argon2id {
             return Err(unreadable());
         };
         let params = Params::try_from(&kept).map_err(|_| unreadable())?;
+        if self.peppers.secret(params.keyid()).is_none() {
+            // The answer and its time must not tell this user from others.
+            tracing::error!("a password's hash names a pepper that is not configured");
+            return self.work_for_nothing(password).map(|()| Outcome::Wrong);
+        }
         let hash = self.derive(password, salt, &params)?;
         if verify_slices_are_equal(&hash, expected.as_bytes()).is_err() {
             return Ok(Outcome::Wrong);
@@ -72,18 +90,24 @@ impl Argon2id {
         let today = &self.params;
         let outdated = params.m_cost() < today.m_cost()
             || params.t_cost() < today.t_cost()
-            || params.p_cost() != today.p_cost();
+            || params.p_cost() != today.p_cost()
+            || params.keyid() != today.keyid();
         Ok(if outdated { Outcome::RightButOutdated } else { Outcome::Right })
     }
 
     fn derive(&mut self, password: &[u8], salt: &[u8], params: &Params) -> Result<[u8; HASH]> {
+        let pepper = self.peppers.secret(params.keyid());
+        let pepper = pepper.ok_or_else(|| Error::defect("a pepper that is not configured"))?;
         let blocks = params.block_count();
         if self.memory.len() < blocks {
             self.memory.resize(blocks, Block::default());
         }
         let mut out = [0; HASH];
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-            .hash_password_into_with_memory(password, salt, &mut out, &mut self.memory[..blocks])
+        let memory = &mut self.memory[..blocks];
+        Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, params.clone())
+            .and_then(|argon2| {
+                argon2.hash_password_into_with_memory(password, salt, &mut out, memory)
+            })
             .map_err(|e| Error::defect(format!("argon2: {e}")))?;
         Ok(out)
     }
@@ -117,10 +141,32 @@ fn unreadable() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
     use super::*;
 
     fn argon2id() -> Argon2id {
-        Argon2id::new(19_456, 2, 1).expect("parameters")
+        with(19_456, 2, Peppers::default())
+    }
+
+    fn with(memory_kib: u32, iterations: u32, peppers: Peppers) -> Argon2id {
+        let config = Passwords {
+            min_length: 8,
+            memory_kib,
+            iterations,
+            parallelism: 1,
+            pepper: None,
+            threads: 1,
+            queue: 1,
+        };
+        Argon2id::new(&config, Arc::new(peppers)).expect("parameters")
+    }
+
+    /// With the peppers of these ids, that of new hashes first.
+    fn peppered(ids: &[&str]) -> Argon2id {
+        let line = |id: &&str| format!("{id} {}\n", STANDARD.encode([id.as_bytes()[0]; 32]));
+        let file = ids.iter().map(line).collect::<String>();
+        with(19_456, 2, Peppers::parse(&file.into()).expect("peppers"))
     }
 
     #[test]
@@ -135,9 +181,31 @@ mod tests {
 
     #[test]
     fn weaker_parameters_are_outdated() {
-        let old = Argon2id::new(12_288, 3, 1).expect("parameters").hash(b"pw").expect("hash");
+        let old = with(12_288, 3, Peppers::default()).hash(b"pw").expect("hash");
         let found = argon2id().verify(b"pw", &old).expect("verify");
         assert_eq!(found, Outcome::RightButOutdated);
+    }
+
+    #[test]
+    fn a_peppered_hash_takes_its_pepper_to_verify() {
+        let kept = peppered(&["new"]).hash(b"pw").expect("hash");
+        assert!(kept.contains(",keyid="), "{kept}");
+        let verdict = |mut scheme: Argon2id| scheme.verify(b"pw", &kept).expect("verify");
+        assert_eq!(verdict(peppered(&["new", "old"])), Outcome::Right);
+        assert_eq!(verdict(peppered(&["old", "new"])), Outcome::RightButOutdated);
+        assert_eq!(verdict(peppered(&["old"])), Outcome::Wrong);
+        assert_eq!(verdict(argon2id()), Outcome::Wrong);
+        let without = argon2id().hash(b"pw").expect("hash");
+        let found = peppered(&["new"]).verify(b"pw", &without).expect("verify");
+        assert_eq!(found, Outcome::RightButOutdated);
+    }
+
+    #[test]
+    fn the_secret_and_not_its_name_makes_the_difference() {
+        let kept = peppered(&["aa"]).hash(b"pw").expect("hash");
+        let other = format!("aa {}", STANDARD.encode([0; 32]));
+        let mut other = with(19_456, 2, Peppers::parse(&other.into()).expect("peppers"));
+        assert_eq!(other.verify(b"pw", &kept).expect("verify"), Outcome::Wrong);
     }
 
     #[test]

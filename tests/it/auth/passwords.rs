@@ -1,6 +1,15 @@
 //! What a password must be, and how it is kept.
 
-use tenantry::proto::v1::{LoginRequest, RegisterRequest};
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tenantry::{
+    config::Values,
+    proto::v1::{
+        ChangePasswordRequest, CreateUserRequest, LoginRequest, RegisterRequest,
+        create_user_request::Credential,
+    },
+};
 use tonic::Code;
 
 use super::register::{organisation, register, registered};
@@ -32,16 +41,16 @@ async fn signs_in(app: &TestApp, slug: &str, password: &str) -> bool {
 
 /// B01, B02, B04
 #[tokio::test]
-async fn short_ones_long_ones_and_names_are_refused() {
+async fn short_long_and_easily_guessed_ones_are_refused() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
+    for bad in ["", "1234567", "🦀🦀🦀🦀🦀🦀🦀", &"x".repeat(1025), &"é".repeat(513)]
+    {
+        let result = register(&nobody, with(bad, "engines-1")).await;
+        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    }
     for bad in [
-        "",
-        "1234567",
-        "🦀🦀🦀🦀🦀🦀🦀",
-        &"x".repeat(1025),
-        &"é".repeat(513),
         "ada.lovelace@new.test",
         "ADA.LOVELACE@NEW.TEST",
         "ada.lovelace",
@@ -50,10 +59,35 @@ async fn short_ones_long_ones_and_names_are_refused() {
         "Analytical EnginesAnalytical Engines",
         "engines-1engines-1engines-1",
         "TenantryTenantry",
+        "password",
+        "Qwertyuiop",
+        "passwordpassword",
     ] {
         let result = register(&nobody, with(bad, "engines-1")).await;
-        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
     }
+    assert_eq!(app.row_counts().await["users"], 0);
+}
+
+/// B04
+#[tokio::test]
+async fn common_ones_are_refused_wherever_one_is_set() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let request = CreateUserRequest {
+        email: "ada@acme.test".into(),
+        credential: Some(Credential::Password("Sunshine".into())),
+        ..CreateUserRequest::default()
+    };
+    let made = acme.users().create_user(request).await;
+    refused(made, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+    let request = ChangePasswordRequest {
+        current_password: PASSWORD.into(),
+        new_password: "football".into(),
+    };
+    let changed = acme.auth().change_password(request).await;
+    refused(changed, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+    acme.login("acme", &acme.email, PASSWORD).await;
 }
 
 /// B04
@@ -69,7 +103,7 @@ async fn a_name_is_refused_however_it_is_spelt() {
     ] {
         let request =
             RegisterRequest { password: password.into(), ..organisation(name, "some-slug") };
-        refused(register(&nobody, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+        refused(register(&nobody, request).await, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
     }
 }
 
@@ -82,7 +116,7 @@ async fn what_is_long_enough_and_not_too_long_signs_in() {
     let sixty_four = "correct horse battery staple ".repeat(3)[..64].to_owned();
 
     for (at, good) in
-        ["12345678", "🦀🦀🦀🦀🦀🦀🦀🐪", " leading and trailing ", &sixty_four, &longest]
+        ["12 45 78", "🦀🦀🦀🦀🦀🦀🦀🐪", " leading and trailing ", &sixty_four, &longest]
             .into_iter()
             .enumerate()
     {
@@ -129,7 +163,7 @@ async fn forms_of_the_same_characters_are_one_password_and_others_are_not() {
 async fn invisible_characters_are_characters() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
-    let forms = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "password"];
+    let forms = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "pass-word"];
 
     for (at, password) in forms.iter().enumerate() {
         registered(&nobody, with(password, &format!("form-{at}"))).await;
@@ -167,6 +201,48 @@ async fn equal_passwords_are_kept_as_argon2id_with_salts_of_their_own() {
     salts.sort_unstable();
     salts.dedup();
     assert_eq!((kept.len(), salts.len()), (6, 6));
+}
+
+/// R7
+#[tokio::test]
+async fn a_new_pepper_takes_over_as_users_sign_in() {
+    let files = tempfile::tempdir().expect("a folder");
+    let line = |id: &str| format!("{id} {}", STANDARD.encode(id.repeat(40)));
+    let (a, b) = (files.path().join("a"), files.path().join("b"));
+    std::fs::write(&a, line("a")).expect("written");
+    std::fs::write(&b, format!("{}\n{}", line("b"), line("a"))).expect("written");
+    let peppered = |path: &Path| {
+        let path = path.display().to_string();
+        move |values: &mut Values| values.set("PASSWORD_PEPPER_PATH", path)
+    };
+    let plain = TestApp::spawn().await;
+    plain.tenant("acme").await;
+    let kept = async || {
+        let query = sqlx::query_scalar("select password_hash from credentials");
+        let hash: String = query.fetch_one(&mut plain.owner().await).await.expect("a hash");
+        hash.split('$').nth(3).expect("parameters").to_owned()
+    };
+    let may_sign_in = async |app: &TestApp| {
+        let request = LoginRequest {
+            email: "admin@acme.test".into(),
+            password: PASSWORD.into(),
+            organization_slug: "acme".into(),
+            ..LoginRequest::default()
+        };
+        app.anonymous().auth().login(request).await
+    };
+
+    assert_eq!(kept().await, "m=19456,t=2,p=1");
+    for (path, keyid) in [(&a, "YQ"), (&b, "Yg")] {
+        let app = TestApp::on(&plain.database, peppered(path)).await;
+        may_sign_in(&app).await.expect("signs in");
+        assert_eq!(kept().await, format!("m=19456,t=2,p=1,keyid={keyid}"));
+        may_sign_in(&app).await.expect("signs in");
+    }
+    let app = TestApp::on(&plain.database, peppered(&a)).await;
+    for without in [&plain, &app] {
+        refused(may_sign_in(without).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
 }
 
 #[tokio::test]

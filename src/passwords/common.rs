@@ -1,0 +1,30 @@
+//! The passwords that attackers try first (SP 800-63B-4, 3.1.1.2; ASVS 6.2.4).
+
+use fst::Set;
+
+/// The 100,000 most common ones that are long enough to be accepted otherwise;
+/// `third_party/passwords` says where they come from.
+static LIST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/common-passwords.fst"));
+
+/// Whether a normalised password, in lower case, is one of them.
+pub(super) fn is_common(lower: &str) -> bool {
+    Set::new(LIST).is_ok_and(|set| set.contains(lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_whole() {
+        let list = Set::new(LIST).expect("a set");
+        assert_eq!(list.len(), 100_000);
+        list.as_fst().verify().expect("its checksum");
+        for common in ["password", "12345678", "qwertyuiop", "smokey24"] {
+            assert!(is_common(common), "{common}");
+        }
+        for uncommon in ["", "passwor", "correct horse battery staple"] {
+            assert!(!is_common(uncommon), "{uncommon}");
+        }
+    }
+}
