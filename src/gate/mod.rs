@@ -14,7 +14,6 @@ mod policy;
 
 use std::{
     convert::Infallible,
-    mem,
     net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
@@ -25,6 +24,7 @@ use std::{
 
 use futures_util::{FutureExt, poll};
 use http::{HeaderName, Request, Response};
+use hyper::body::Incoming;
 use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
@@ -72,7 +72,12 @@ impl Gate {
     }
 
     /// Lets a call pass to the services, or answers why not.
-    pub async fn pass<S>(&self, request: Request<Body>, ip: IpAddr, services: S) -> Response<Body>
+    pub async fn pass<S>(
+        &self,
+        request: Request<Incoming>,
+        ip: IpAddr,
+        services: S,
+    ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
@@ -82,14 +87,14 @@ impl Gate {
         // Probes and reflection: they wait for nothing, and would drown the rest in
         // the log. A probe that was refused for load would have the server restarted.
         match Gatekeeper::admit_public(&request) {
-            Ok(()) => forward(services, request).await,
+            Ok(()) => forward(services, request.map(Body::new)).await,
             Err(refusal) => refuse(&Status::from(refusal)),
         }
     }
 
     async fn pass_own<S>(
         &self,
-        mut request: Request<Body>,
+        request: Request<Incoming>,
         ip: IpAddr,
         services: S,
     ) -> Response<Body>
@@ -105,8 +110,8 @@ impl Gate {
             if permit.is_err() {
                 return refuse(&overloaded());
             }
-            match self.admit(&mut request, method, origin).await {
-                Ok(()) => forward(services, request).await,
+            match self.admit(request, method, origin).await {
+                Ok(request) => forward(services, request).await,
                 Err(refusal) => refuse(&refusal),
             }
         });
@@ -143,21 +148,22 @@ impl Gate {
     /// for.
     async fn admit(
         &self,
-        request: &mut Request<Body>,
+        request: Request<Incoming>,
         method: Option<&MethodPolicy>,
         origin: Origin,
-    ) -> Result<(), Status> {
-        let body = mem::take(request.body_mut());
+    ) -> Result<Request<Body>, Status> {
+        let (head, body) = request.into_parts();
         let mut message = pin!(message::gather(body, self.message_limit));
-        *request.body_mut() = match poll!(message.as_mut()) {
+        let message = match poll!(message.as_mut()) {
             Poll::Ready(message) => message?,
             Poll::Pending => {
-                let headers = request.headers();
-                Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
+                Box::pin(self.keeper.screen(&head.headers, method, origin.clone())).await?;
                 message.await?
             }
         };
-        Ok(self.keeper.admit(request, method, origin).await?)
+        let mut request = Request::from_parts(head, message);
+        self.keeper.admit(&mut request, method, origin).await?;
+        Ok(request)
     }
 }
 

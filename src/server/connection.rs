@@ -80,9 +80,6 @@ impl Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (entry, peer) = (self.entry.clone(), self.peer);
-        Box::pin(async move {
-            let request = request.map(Body::new);
-            Ok(entry.gate.pass(request, peer.ip(), &entry.services).await)
-        })
+        Box::pin(async move { Ok(entry.gate.pass(request, peer.ip(), &entry.services).await) })
     }
 }

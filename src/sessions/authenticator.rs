@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Lookup, SessionCache, Verified, VerifiedTokens, cache::ECHO};
+use super::{Lookup, SessionCache, Verified, VerifiedTokens, cache::ECHO, verified::Digest};
 use crate::{
     clock,
     error::Result,
@@ -43,24 +43,25 @@ impl Authenticator {
     /// # Errors
     /// UNAVAILABLE when memory may not answer and Postgres is away.
     pub async fn authenticate(&self, jwt: &str) -> Result<Option<Authenticated>> {
-        match self.remembered(jwt) {
+        let digest = Digest::of(jwt);
+        match self.remembered(&digest) {
             Some(found) => Ok(Some(found)),
             // Boxed, so that what memory answers need not carry its size along.
-            None => Box::pin(self.look_up(jwt)).await,
+            None => Box::pin(self.look_up(jwt, digest)).await,
         }
     }
 
     /// What memory knows of a token in force, where it may answer.
-    fn remembered(&self, jwt: &str) -> Option<Authenticated> {
+    fn remembered(&self, digest: &Digest) -> Option<Authenticated> {
         let fresh = self.feed.fresh()?;
-        let token = self.tokens.get(jwt)?;
+        let token = self.tokens.get(digest)?;
         let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
         Some(Authenticated { token, standing })
     }
 
-    async fn look_up(&self, jwt: &str) -> Result<Option<Authenticated>> {
-        let known = if self.feed.is_fresh() { self.tokens.get(jwt) } else { None };
-        let Some(token) = known else { return self.verify(jwt).await };
+    async fn look_up(&self, jwt: &str, digest: Digest) -> Result<Option<Authenticated>> {
+        let known = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
+        let Some(token) = known else { return self.verify(jwt, digest).await };
         let standing =
             self.engine.standing(token.tenant, token.user, Consistency::MinimizeLatency).await?;
         Ok(standing.map(|standing| Authenticated { token, standing }))
@@ -70,7 +71,7 @@ impl Authenticator {
     /// session looked up. Where the subject's standing is in memory, Redis is
     /// asked about the session; where Postgres is asked for the standing
     /// anyway, the session comes with it.
-    async fn verify(&self, jwt: &str) -> Result<Option<Authenticated>> {
+    async fn verify(&self, jwt: &str, digest: Digest) -> Result<Option<Authenticated>> {
         let Some((claims, key)) = self.keyring.verify_by(TokenKind::Access, jwt) else {
             return Ok(None);
         };
@@ -86,7 +87,7 @@ impl Authenticator {
                 // Asked for again: Redis may have taken its time.
                 Lookup::Live => {
                     if let Some(standing) = remembered() {
-                        return Ok(self.remember(jwt, token, standing));
+                        return Ok(self.remember(digest, token, standing));
                     }
                 }
                 Lookup::Unknown(to_fill) => ticket = Some(to_fill),
@@ -98,16 +99,16 @@ impl Authenticator {
             let ends_in = claims.exp - clock::now().unix_timestamp();
             self.cache.fill(ticket, ends_in).await;
         }
-        Ok(self.remember(jwt, token, read.standing))
+        Ok(self.remember(digest, token, read.standing))
     }
 
     /// `None` when the session ended while it was looked up.
     fn remember(
         &self,
-        jwt: &str,
+        digest: Digest,
         token: Arc<Verified>,
         standing: Arc<Standing>,
     ) -> Option<Authenticated> {
-        self.tokens.remember(jwt, token.clone()).then_some(Authenticated { token, standing })
+        self.tokens.remember(digest, token.clone()).then_some(Authenticated { token, standing })
     }
 }

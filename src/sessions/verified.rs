@@ -1,7 +1,7 @@
 //! Access tokens that were verified, in memory: a signature is checked once per
 //! token and replica.
 //!
-//! The key is the SHA-256 of the whole token, so what is remembered is true of
+//! The key is the [`Digest`] of the whole token, so what is remembered is true of
 //! just these bytes. An entry ends with its token's `exp`, and at once with the key
 //! that verified it and with its session: each holds on to its session's [`Life`],
 //! which the change feed ends.
@@ -56,7 +56,19 @@ impl Life {
     }
 }
 
-type Digest = [u8; 32];
+/// The SHA-256 of a whole token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Of this token.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self(out)
+    }
+}
 
 /// The tokens in use, within bounds.
 pub struct VerifiedTokens {
@@ -85,14 +97,13 @@ impl VerifiedTokens {
 
     /// What is known of a token that is still in force.
     #[must_use]
-    pub fn get(&self, token: &str) -> Option<Arc<Verified>> {
-        let digest = digest(token);
-        let known = self.tokens.get(&digest)?;
+    pub fn get(&self, token: &Digest) -> Option<Arc<Verified>> {
+        let known = self.tokens.get(token)?;
         let over = !known.key.is_in_force()
             || !known.life.is_known()
             || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
         if over {
-            self.tokens.remove(&digest);
+            self.tokens.remove(token);
             return None;
         }
         Some(known)
@@ -108,10 +119,10 @@ impl VerifiedTokens {
     }
 
     /// Remembers a token whose session was found live; says whether it still is.
-    pub fn remember(&self, token: &str, verified: Arc<Verified>) -> bool {
+    pub fn remember(&self, token: Digest, verified: Arc<Verified>) -> bool {
         let live = !verified.life.revoked.load(Ordering::Acquire);
         if verified.life.is_known() {
-            self.tokens.insert(digest(token), verified);
+            self.tokens.insert(token, verified);
         }
         live
     }
@@ -162,12 +173,6 @@ impl Follow for VerifiedTokens {
     }
 }
 
-fn digest(token: &str) -> Digest {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
@@ -204,8 +209,8 @@ mod tests {
         let (claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
         let verified = Arc::new(tokens.follow(&claims, key));
         tokens.clear();
-        assert!(tokens.remember(&jwt, verified));
-        assert!(tokens.get(&jwt).is_none());
+        assert!(tokens.remember(Digest::of(&jwt), verified));
+        assert!(tokens.get(&Digest::of(&jwt)).is_none());
     }
 
     #[test]
@@ -215,13 +220,14 @@ mod tests {
         let remembered = [&leaving, &staying].map(|keyring| {
             let jwt = token(keyring);
             let (claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
-            assert!(tokens.remember(&jwt, Arc::new(tokens.follow(&claims, key))));
-            jwt
+            let token = Digest::of(&jwt);
+            assert!(tokens.remember(token, Arc::new(tokens.follow(&claims, key))));
+            token
         });
-        assert!(remembered.iter().all(|jwt| tokens.get(jwt).is_some()));
+        assert!(remembered.iter().all(|token| tokens.get(token).is_some()));
 
         drop(leaving);
-        let known = remembered.map(|jwt| tokens.get(&jwt).is_some());
+        let known = remembered.map(|token| tokens.get(&token).is_some());
         assert_eq!(known, [false, true]);
     }
 }
