@@ -3,9 +3,9 @@
 
 use std::{sync::Arc, thread};
 
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::{
     pepper::Peppers,
@@ -28,6 +28,14 @@ type Job = Box<dyn FnOnce(&mut Argon2id) + Send>;
 #[derive(Clone)]
 pub struct Hasher {
     jobs: Sender<Job>,
+    places: Arc<Semaphore>,
+}
+
+/// A place in the queue. Whoever has to ask others for what is to be hashed takes it
+/// first: who is refused anyway costs nobody anything.
+pub struct Place<'a> {
+    hasher: &'a Hasher,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Hasher {
@@ -39,7 +47,9 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        let (sender, receiver) = async_channel::bounded(config.queue);
+        // There is a place for those who wait and for those who are served.
+        let places = config.queue + config.threads;
+        let (sender, receiver) = async_channel::bounded(places);
         for _ in 0..config.threads {
             let scheme = Argon2id::new(config, peppers.clone())?;
             let jobs = receiver.clone();
@@ -47,13 +57,35 @@ impl Hasher {
                 .name("password-hashing".into())
                 .spawn(move || work(&jobs, scheme))?;
         }
-        Ok(Self { jobs: sender })
+        Ok(Self { jobs: sender, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// Takes a place in the queue.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` at once when it is full.
+    pub fn place(&self) -> Result<Place<'_>> {
+        let full = |_| {
+            let text = "too many passwords are being checked; try again";
+            Error::refused(ErrorReason::HashingQueueFull, text)
+        };
+        Ok(Place { hasher: self, _permit: self.places.try_acquire().map_err(full)? })
     }
 
     /// The PHC string to keep for a normalised password.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` at once when the queue is full.
+    pub async fn hash(&self, password: SecretString) -> Result<String> {
+        self.place()?.hash(password).await
+    }
+}
+
+impl Place<'_> {
+    /// The PHC string to keep for a normalised password.
+    ///
+    /// # Errors
+    /// INTERNAL when it can't be made, which no password makes it.
     pub async fn hash(&self, password: SecretString) -> Result<String> {
         self.run(move |scheme| scheme.hash(password.expose_secret().as_bytes())).await
     }
@@ -63,7 +95,7 @@ impl Hasher {
     /// can't be told from a wrong password by the time it takes.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` at once when the queue is full.
+    /// INTERNAL for a hash that can't be read.
     pub async fn verify(&self, password: SecretString, kept: Option<String>) -> Result<Outcome> {
         self.run(move |scheme| {
             let password = password.expose_secret().as_bytes();
@@ -86,13 +118,10 @@ impl Hasher {
                 reply.send(job(scheme)).ok();
             }
         });
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => Error::refused(
-                ErrorReason::HashingQueueFull,
-                "too many passwords are being checked; try again",
-            ),
-            TrySendError::Closed(_) => Error::defect("the hashing threads are gone"),
-        })?;
+        // There is room for all who have a place, but for jobs that nobody waits for any
+        // more; they end at once.
+        let sent = self.hasher.jobs.send(job).await;
+        sent.map_err(|_| Error::defect("the hashing threads are gone"))?;
         answer.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }

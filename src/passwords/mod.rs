@@ -6,7 +6,7 @@ mod pepper;
 mod rules;
 mod scheme;
 
-pub use hasher::Hasher;
+pub use hasher::{Hasher, Place};
 pub use rules::{Context, check};
 pub use scheme::Outcome;
 
