@@ -15,6 +15,7 @@ use crate::{
     db::Db,
     feed::{self, Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
+    limits::{Limits, Names, Rates, TrustedProxies},
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
     redis,
@@ -40,8 +41,11 @@ pub struct App {
     tokens: crate::config::Lifetimes,
     tenant_registration: bool,
     memory: config::Memory,
+    rates: Rates,
+    proxies: TrustedProxies,
     policies: Policies,
     sealer: Sealer,
+    names: Names,
 }
 
 impl App {
@@ -58,6 +62,7 @@ impl App {
             db: Db::connect(&config.database.url, config.database.max_connections)?,
             feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
             sealer: Sealer::new(&keyring)?,
+            names: Names::new(&keyring)?,
             redis: redis::connect(&config.redis_url)?,
             subscriber: redis::subscriber(&config.redis_url)?,
             keyring: Arc::new(keyring),
@@ -66,6 +71,8 @@ impl App {
             tokens: tokens.lifetimes,
             tenant_registration: config.tenant_registration,
             memory: config.memory,
+            rates: config.rates,
+            proxies: config.proxies,
             policies,
             server: config.server,
         })
@@ -87,6 +94,7 @@ impl App {
         let mut registry = Registry::default();
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
+        let limits = Limits::new(self.rates, self.names, redis.clone(), &mut registry);
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),
@@ -102,6 +110,8 @@ impl App {
                 policies: self.policies,
                 authenticator: authenticator.clone(),
                 db: db.clone(),
+                proxies: self.proxies,
+                limits: limits.clone(),
             },
             registry,
             serving: Serving {
@@ -114,6 +124,7 @@ impl App {
                     keyring: keyring.clone(),
                     hasher: hasher.clone(),
                     lifetimes: self.tokens,
+                    limits,
                     min_length,
                     tenant_registration: self.tenant_registration,
                 },

@@ -37,6 +37,9 @@ pub enum Error {
     /// caller.
     #[error("{1}")]
     Refused(ErrorReason, Cow<'static, str>),
+    /// Too much of something: it may come again after this time.
+    #[error("rate limited")]
+    RateLimited(Duration),
     /// Postgres failed; [`Status`] tells an outage from a defect.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
@@ -74,6 +77,7 @@ impl Error {
         match self {
             Self::Fields(_) => ErrorReason::InvalidFields,
             Self::Field(reason, ..) | Self::Refused(reason, _) => *reason,
+            Self::RateLimited(_) => ErrorReason::RateLimited,
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
             Self::Database(error) if is_race(error) => ErrorReason::Conflict,
             Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
@@ -103,6 +107,7 @@ impl From<Error> for Status {
             Error::Fields(fields) => invalid(reason, fields),
             Error::Field(_, path, text) => invalid(reason, vec![(path.into(), text.into())]),
             Error::Refused(_, message) => status(reason, &message),
+            Error::RateLimited(wait) => with_retry(reason, "too many; try again later", wait),
             Error::Database(_) | Error::Defect(_) => status(reason, plain_message(reason)),
         }
     }
@@ -111,11 +116,16 @@ impl From<Error> for Status {
 /// A status with the reason's code and details.
 #[must_use]
 pub fn status(reason: ErrorReason, message: &str) -> Status {
+    with_retry(reason, message, RETRY_DELAY)
+}
+
+/// A status that tells, where a retry helps, when.
+fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
     let code = code(reason);
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_text(reason), DOMAIN, HashMap::new());
     if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-        details.set_retry_info(Some(RETRY_DELAY));
+        details.set_retry_info(Some(delay));
     }
     Status::with_error_details(code, message, details)
 }
@@ -208,7 +218,7 @@ fn code(reason: ErrorReason) -> Code {
         }
         R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
-        R::HashingQueueFull | R::Overloaded => Code::ResourceExhausted,
+        R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,
         R::MethodUnknown => Code::Unimplemented,
         R::StoreUnavailable | R::WatchInterrupted => Code::Unavailable,

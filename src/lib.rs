@@ -29,6 +29,7 @@ pub mod gate;
 mod idempotency;
 pub mod ids;
 pub mod json;
+mod limits;
 mod listing;
 pub mod passwords;
 mod permissions;

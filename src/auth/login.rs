@@ -4,14 +4,16 @@
 //! a password, wrong password: one answer, and the same work for it.
 
 use secrecy::SecretString;
+use uuid::Uuid;
 
-use super::{Auth, invalid_credentials};
+use super::{Auth, end_guess, invalid_credentials};
 use crate::{
     audit::{self, Actor, Event, Origin},
     error::Result,
     gate::NamedTenant,
-    ids::SessionId,
-    passwords::{self, Outcome},
+    ids::{SessionId, TenantId},
+    limits::Class,
+    passwords::{self, Outcome, Place},
     proto::v1::LoginRequest,
     sessions::{
         Lookup,
@@ -33,15 +35,33 @@ impl Auth {
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
+        let place = self.hasher.place()?;
         let email_key = email::key(&message.email);
         let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;
+        let id = tenant.as_ref().map(|tenant| tenant.id);
+        // Where there is no such tenant, those who ask for one are counted together.
+        self.limits.tenant(Class::SignIn, id.unwrap_or(TenantId(Uuid::nil()))).await?;
+        let guess = self.limits.guess(id, &email_key, origin.ip).await?;
+        let opened = self.open(&place, tenant.as_ref(), &email_key, &message, origin).await;
+        drop(place);
+        end_guess(guess, &opened).await;
+        opened?.sign(self.keyring.clone()).await
+    }
+
+    async fn open(
+        &self,
+        place: &Place<'_>,
+        tenant: Option<&TenantRef>,
+        email_key: &str,
+        message: &LoginRequest,
+        origin: &Origin,
+    ) -> Result<open::Unsigned> {
         let password = passwords::normalise(&message.password);
         for _ in 0..ATTEMPTS {
-            let device_name = &message.device_name;
-            let opened =
-                self.attempt(tenant.as_ref(), &email_key, &password, device_name, origin).await?;
+            let trial = Trial { password: &password, device_name: &message.device_name, origin };
+            let opened = self.attempt(place, tenant, email_key, trial).await?;
             if let Some(unsigned) = opened {
-                return unsigned.sign(self.keyring.clone()).await;
+                return Ok(unsigned);
             }
         }
         Err(invalid_credentials())
@@ -51,23 +71,22 @@ impl Auth {
     /// right, but what it was compared with has changed meanwhile.
     async fn attempt(
         &self,
+        place: &Place<'_>,
         tenant: Option<&TenantRef>,
         email_key: &str,
-        password: &SecretString,
-        device_name: &str,
-        origin: &Origin,
+        Trial { password, device_name, origin }: Trial<'_>,
     ) -> Result<Option<open::Unsigned>> {
         let candidate = match tenant {
             Some(tenant) => credentials::candidate(&self.db, tenant.id, email_key).await?,
             None => None,
         };
-        let verified = self.verify(password.clone(), candidate.as_ref()).await?;
+        let verified = verify(place, password.clone(), candidate.as_ref()).await?;
         let (Some(tenant), Some(candidate), Some(verified)) = (tenant, &candidate, verified) else {
             self.record_failure(tenant, candidate.as_ref(), origin).await?;
             return Err(invalid_credentials());
         };
         let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(self.hasher.hash(password.clone()).await?),
+            Outcome::RightButOutdated => Some(place.hash(password.clone()).await?),
             _ => None,
         };
         let session = SessionId::new();
@@ -110,21 +129,6 @@ impl Auth {
         }
     }
 
-    async fn verify(
-        &self,
-        password: SecretString,
-        candidate: Option<&Candidate>,
-    ) -> Result<Option<Verified>> {
-        let kept = candidate.filter(|c| c.active).and_then(|c| c.password_hash.clone());
-        let outcome = self.hasher.verify(password, kept.clone()).await?;
-        Ok(match (outcome, kept) {
-            (Outcome::Right | Outcome::RightButOutdated, Some(hash)) => {
-                Some(Verified { outcome, hash })
-            }
-            _ => None,
-        })
-    }
-
     /// A failure's record stands alone, so that it does not roll back with it.
     async fn record_failure(
         &self,
@@ -141,7 +145,31 @@ impl Auth {
     }
 }
 
+/// What somebody signs in with.
+#[derive(Clone, Copy)]
+struct Trial<'a> {
+    password: &'a SecretString,
+    device_name: &'a str,
+    origin: &'a Origin,
+}
+
 struct Verified {
     outcome: Outcome,
     hash: String,
+}
+
+/// The hash that the password was found right by.
+async fn verify(
+    place: &Place<'_>,
+    password: SecretString,
+    candidate: Option<&Candidate>,
+) -> Result<Option<Verified>> {
+    let kept = candidate.filter(|c| c.active).and_then(|c| c.password_hash.clone());
+    let outcome = place.verify(password, kept.clone()).await?;
+    Ok(match (outcome, kept) {
+        (Outcome::Right | Outcome::RightButOutdated, Some(hash)) => {
+            Some(Verified { outcome, hash })
+        }
+        _ => None,
+    })
 }

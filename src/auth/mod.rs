@@ -13,7 +13,8 @@ use std::sync::Arc;
 use crate::{
     config::Lifetimes,
     db::Db,
-    error::Error,
+    error::{Error, Result},
+    limits::{Guess, Limits},
     passwords::Hasher,
     permissions::Engine,
     proto::v1::ErrorReason,
@@ -37,10 +38,21 @@ pub struct Auth {
     pub hasher: Hasher,
     /// The lives of tokens and sessions.
     pub lifetimes: Lifetimes,
+    /// Counts sign-ins and the like.
+    pub limits: Limits,
     /// The shortest password that the server allows.
     pub min_length: usize,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
+}
+
+/// Ends a guess at a password by what came of it.
+async fn end_guess<T>(guess: Guess, result: &Result<T>) {
+    match result {
+        Ok(_) => guess.right().await,
+        Err(error) if error.reason() == ErrorReason::InvalidCredentials => guess.wrong().await,
+        Err(_) => guess.abandoned().await,
+    }
 }
 
 /// UNAUTHENTICATED, the same for whatever was wrong with a sign-in.

@@ -1,14 +1,16 @@
 //! ChangePassword: the current one for a new one.
 
-use super::{Auth, invalid_credentials};
+use secrecy::SecretString;
+
+use super::{Auth, end_guess, invalid_credentials};
 use crate::{
     audit::{self, Event},
     error::Result,
     gate::Caller,
-    passwords::{self, Outcome},
+    passwords::{self, Outcome, Place},
     proto::v1::ChangePasswordRequest,
     sessions, tenants,
-    users::{self, credentials},
+    users::{self, credentials, email},
 };
 
 impl Auth {
@@ -19,6 +21,7 @@ impl Auth {
         message: ChangePasswordRequest,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
+        let place = self.hasher.place()?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let organisation = tenants::store::get(&mut tx, tenant).await?;
@@ -29,14 +32,13 @@ impl Auth {
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
         let current = passwords::normalise(&message.current_password);
-        let outcome = self.hasher.verify(current, kept.clone()).await?;
-        let kept = kept.filter(|_| outcome != Outcome::Wrong);
-        let Some(verified) = kept else {
-            let event = Event::new("password_change_failed").target(user.0);
-            audit::record_alone(&self.db, tenant, &caller.actor(), event).await?;
-            return Err(invalid_credentials());
-        };
-        let hash = self.hasher.hash(new).await?;
+        let email_key = email::key(&row.email);
+        let guess = self.limits.guess(Some(tenant), &email_key, caller.origin().ip).await?;
+        let verified = self.verify_current(&place, caller, current, kept).await;
+        end_guess(guess, &verified).await;
+        let verified = verified?;
+        let hash = place.hash(new).await?;
+        drop(place);
 
         let mut tx = self.db.begin(tenant).await?;
         if !credentials::replace(&mut tx, tenant, user, &verified, &hash).await? {
@@ -50,5 +52,22 @@ impl Auth {
         tx.commit().await?;
         self.cache.forget(tenant).await;
         Ok(token)
+    }
+
+    /// The hash that the password was found right by. A failure is recorded.
+    async fn verify_current(
+        &self,
+        place: &Place<'_>,
+        caller: &Caller,
+        password: SecretString,
+        kept: Option<String>,
+    ) -> Result<String> {
+        let outcome = place.verify(password, kept.clone()).await?;
+        if let Some(kept) = kept.filter(|_| outcome != Outcome::Wrong) {
+            return Ok(kept);
+        }
+        let event = Event::new("password_change_failed").target(caller.user().0);
+        audit::record_alone(&self.db, caller.home(), &caller.actor(), event).await?;
+        Err(invalid_credentials())
     }
 }

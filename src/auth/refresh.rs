@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
+    limits::Class,
     proto::v1::{ErrorReason, RefreshRequest},
     sessions::open::Unsigned,
     tokens::{Claims, TokenKind, TokenPair, new_jti},
@@ -42,6 +43,7 @@ impl Auth {
             // Not a reuse: else an outsider could end sessions with it.
             return Err(token_invalid());
         }
+        self.limits.tenant(Class::Refresh, TenantId(claims.org)).await?;
         let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
         let rotated = self.rotate(&claims, request_id, origin).await?;
         rotated.sign(self.keyring.clone()).await

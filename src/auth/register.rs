@@ -11,6 +11,7 @@ use crate::{
     gate::NamedTenant,
     idempotency::{self, Key},
     ids::{RoleId, TenantId, UserId},
+    limits::Class,
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles::{self, system},
@@ -117,6 +118,7 @@ impl Auth {
         message: &RegisterRequest,
         password: SecretString,
     ) -> Result<RegisterResponse> {
+        self.limits.tenant(Class::Registration, tenant.id).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = tenants::store::get(&mut tx, tenant.id).await?;
         // No connection is held while the password is hashed.

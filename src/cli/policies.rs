@@ -6,7 +6,9 @@ use crate::gate::{Access, Policies};
 /// the proto's options.
 pub(super) fn run() -> anyhow::Result<()> {
     for method in Policies::load()?.iter() {
-        println!("{:<52} {}", method.path, describe(&method.access));
+        let limit = method.limit.map(|class| format!("; limited as {}", class.name()));
+        let limit = limit.unwrap_or_default();
+        println!("{:<52} {}{limit}", method.path, describe(&method.access));
     }
     Ok(())
 }

@@ -16,7 +16,10 @@ use tracing_subscriber::EnvFilter;
 pub use settings::{SETTINGS, Setting};
 pub use values::Values;
 
-use crate::tokens::KeyPaths;
+use crate::{
+    limits::{Rates, TrustedProxies},
+    tokens::KeyPaths,
+};
 use values::Reader;
 
 /// Where metrics and probes are served when nobody says.
@@ -36,6 +39,10 @@ pub struct Config {
     pub tokens: Tokens,
     /// What passwords must be, and how they are hashed.
     pub passwords: Passwords,
+    /// How often somebody may ask for what costs much.
+    pub rates: Rates,
+    /// Whose word about addresses counts.
+    pub proxies: TrustedProxies,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
     /// What is kept in memory.
@@ -137,6 +144,13 @@ impl Config {
             redis_url: reader.url("REDIS_URL", crate::redis::check_url),
             tokens: Tokens::read(&mut reader),
             passwords: Passwords::read(&mut reader),
+            rates: Rates {
+                sign_in: reader.read("RATE_LIMIT_SIGN_IN", str::parse),
+                registration: reader.read("RATE_LIMIT_REGISTRATION", str::parse),
+                refresh: reader.read("RATE_LIMIT_REFRESH", str::parse),
+                introspection: reader.read("RATE_LIMIT_INTROSPECTION", str::parse),
+            },
+            proxies: reader.read("TRUSTED_PROXIES", str::parse),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
             memory: Memory {
                 subjects: size(reader.number("MEMORY_SUBJECTS", 1, 100_000_000)),

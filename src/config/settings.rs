@@ -67,6 +67,31 @@ pub const SETTINGS: &[Setting] = &[
     setting("JWT_ACCESS_EXPIRES_IN", Some("15m"), "Life of an access token, 24h at most"),
     setting("JWT_REFRESH_EXPIRES_IN", Some("30d"), "Life of a refresh token: the idle limit"),
     setting("SESSION_EXPIRES_IN", Some("30d"), "Life of a session, whatever is refreshed"),
+    setting(
+        "TRUSTED_PROXIES",
+        Some("off"),
+        "Networks of proxies whose x-forwarded-for counts, or off",
+    ),
+    setting(
+        "RATE_LIMIT_SIGN_IN",
+        Some("600/1m,6000/1m"),
+        "Sign-ins from a network, for a tenant; or off",
+    ),
+    setting(
+        "RATE_LIMIT_REGISTRATION",
+        Some("600/1m,6000/1m"),
+        "Registrations from a network, for a tenant; or off",
+    ),
+    setting(
+        "RATE_LIMIT_REFRESH",
+        Some("30000/1m,100000/1m"),
+        "Refreshes from a network, for a tenant; or off",
+    ),
+    setting(
+        "RATE_LIMIT_INTROSPECTION",
+        Some("600000/1m,off"),
+        "Introspections from a network, for a tenant, on each replica; or off",
+    ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Shortest password, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),

@@ -1,5 +1,5 @@
 //! The order in which a call is admitted. One function, top to bottom:
-//! size, policy, tenant metadata, token, session, tenant, permission.
+//! size, policy, tenant metadata, token, session, tenant, limit, permission.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::{
     audit::{self, Actor, Event, Origin},
     db::Db,
     error::{Error, Result},
+    limits::{Class, Limits, TrustedProxies},
     permissions::UserStanding,
     proto::v1::ErrorReason,
     sessions::{Authenticated, Authenticator},
@@ -32,6 +33,10 @@ pub struct Gatekeeper {
     pub authenticator: Authenticator,
     /// Finds tenants.
     pub db: Db,
+    /// Whose word about addresses counts.
+    pub proxies: TrustedProxies,
+    /// Counts calls.
+    pub limits: Limits,
 }
 
 impl Gatekeeper {
@@ -45,12 +50,18 @@ impl Gatekeeper {
     ) -> Result<()> {
         let (method, named) = read(request.headers(), method)?;
         if method.access == Access::Public {
+            if let Some(class) = method.limit {
+                Box::pin(self.limits.network(class, origin.ip)).await?;
+            }
             let tenant = Box::pin(self.find(named)).await?;
             request.extensions_mut().insert(Visitor::new(tenant, origin));
             return Ok(());
         }
 
         let mut caller = self.identify(request.headers(), origin).await?;
+        if let Some(class) = method.limit {
+            Box::pin(self.limit(class, &caller)).await?;
+        }
         if let Some(named) = named {
             Box::pin(self.enter(&mut caller, named, &method.path)).await?;
         }
@@ -152,6 +163,11 @@ impl Gatekeeper {
             standing,
             origin,
         })
+    }
+
+    async fn limit(&self, class: Class, caller: &Caller) -> Result<()> {
+        self.limits.network(class, caller.origin.ip).await?;
+        self.limits.tenant(class, caller.home).await
     }
 
     /// Works in the tenant that the metadata names, where it is not the

@@ -102,7 +102,7 @@ pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let sent = headers.get(REQUEST_ID).and_then(RequestId::accept);
     Origin {
         request_id: sent.unwrap_or_else(RequestId::new),
-        ip: Some(ip.to_canonical()),
+        ip: Some(ip),
         user_agent: headers.get(header::USER_AGENT).cloned(),
     }
 }

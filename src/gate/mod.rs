@@ -101,7 +101,8 @@ impl Gate {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let origin = metadata::origin(&request, ip);
+        let client = self.keeper.proxies.client(ip, request.headers());
+        let origin = metadata::origin(&request, client);
         let request_id = origin.request_id.clone();
         let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);

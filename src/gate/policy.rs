@@ -7,7 +7,10 @@ use foldhash::fast::RandomState;
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
-use crate::proto::{self, v1};
+use crate::{
+    limits::Class,
+    proto::{self, v1},
+};
 
 /// The package whose methods must all declare a policy.
 const PACKAGE: &str = "tenantry.v1";
@@ -61,6 +64,8 @@ pub struct MethodPolicy {
     pub path: String,
     /// Who may call it.
     pub access: Access,
+    /// With which others its calls are limited.
+    pub limit: Option<Class>,
     /// Whether its calls stay open, so that their callers' admission must be asked
     /// for again.
     pub stays_open: bool,
@@ -94,10 +99,12 @@ impl Policies {
         let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-            let access = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
+            let policy = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
+            let Policy { access, limit } = policy;
             let stays_open = method.is_server_streaming();
             let is_constant = CONSTANT.contains(&path.as_str());
-            methods.insert(path.clone(), MethodPolicy { path, access, stays_open, is_constant });
+            let method = MethodPolicy { path, access, limit, stays_open, is_constant };
+            methods.insert(method.path.clone(), method);
         }
         ensure!(!methods.is_empty(), "no methods in the descriptors");
         Ok(Self { methods })
@@ -131,7 +138,14 @@ pub(super) fn is_public_service(path: &str) -> bool {
     service.is_some_and(|service| PUBLIC_SERVICES.contains(&service))
 }
 
-fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Access> {
+/// What the option says.
+#[derive(PartialEq, Eq, Debug)]
+struct Policy {
+    access: Access,
+    limit: Option<Class>,
+}
+
+fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Policy> {
     let option = pool.get_extension_by_name(OPTION).context("the option is not declared")?;
     let options = method.options();
     ensure!(options.has_extension(&option), "is missing");
@@ -141,7 +155,15 @@ fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Acce
     check(policy)
 }
 
-fn check(policy: v1::Policy) -> anyhow::Result<Access> {
+fn check(policy: v1::Policy) -> anyhow::Result<Policy> {
+    let said = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
+    let access = access(policy)?;
+    let open = access == Access::Public && said == v1::Limit::Unspecified;
+    ensure!(!open, "must say how a public method is limited");
+    Ok(Policy { access, limit: Class::of(said) })
+}
+
+fn access(policy: v1::Policy) -> anyhow::Result<Access> {
     let plain = policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
     match policy.access() {
         v1::Access::Public if plain => Ok(Access::Public),
@@ -165,8 +187,12 @@ mod tests {
 
     #[test]
     fn a_policy_says_all_or_nothing() {
-        let public = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
-        assert_eq!(check(public.clone()).ok(), Some(Access::Public));
+        let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
+        assert!(check(unlimited.clone()).is_err(), "public, and nothing about limits");
+        let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
+        let read = Policy { access: Access::Public, limit: Some(Class::SignIn) };
+        assert_eq!(check(public.clone()).ok(), Some(read));
+        assert!(check(v1::Policy { limit: 99, ..public.clone() }).is_err(), "an unknown limit");
         let odd = v1::Policy { permissions: vec!["user:read".into()], ..public };
         assert!(check(odd).is_err(), "public with a permission");
         assert!(check(v1::Policy::default()).is_err(), "nothing said");

@@ -12,6 +12,7 @@ mod commands;
 mod dev;
 mod feed;
 mod harness;
+mod limits;
 mod permissions;
 mod policy_coverage;
 mod postgres;

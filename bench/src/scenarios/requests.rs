@@ -147,16 +147,19 @@ fn judge_batch(
     if reply.is_some_and(|reply| is_good(&reply.results)) { Verdict::Good } else { Verdict::Wrong }
 }
 
-/// The guest signs in.
+/// The guests sign in, in turn.
 pub fn sign_in(shape: Shape) -> Calls {
-    let message = LoginRequest {
-        email: data::email(shape.guest()),
-        password: PASSWORD.to_owned(),
-        organization_slug: "bench".to_owned(),
-        ..LoginRequest::default()
+    let request = |guest| {
+        let message = LoginRequest {
+            email: data::email(guest),
+            password: PASSWORD.to_owned(),
+            organization_slug: "bench".to_owned(),
+            ..LoginRequest::default()
+        };
+        Request { token: None, message: message.encode_to_vec().into() }
     };
-    let request = Request { token: None, message: message.encode_to_vec().into() };
-    Calls::new("Login", LOGIN, vec![request], signed_in_or_told_to_wait)
+    let requests = shape.guests().map(request).collect();
+    Calls::new("Login", LOGIN, requests, signed_in_or_told_to_wait)
 }
 
 fn signed_in_or_told_to_wait(answer: &Result<Bytes, Status>) -> Verdict {

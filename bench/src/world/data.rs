@@ -93,13 +93,16 @@ fn tenant_and_roles(guest_hash: &str, shape: Shape) -> String {
             format!("('{tenant}', '{id}', 'role-{role:02}', 2, '{{{}}}')", permissions.join(","))
         })
         .collect();
+    let guests: Vec<_> = shape
+        .guests()
+        .map(|guest| format!("('{tenant}', '{}', '{guest_hash}')", shape::user_id(guest)))
+        .collect();
     format!(
         "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench');
          insert into roles (tenant_id, role_id, name, level, permissions) values {};
-         insert into credentials (tenant_id, user_id, password_hash)
-             values ('{tenant}', '{}', '{guest_hash}');",
+         insert into credentials (tenant_id, user_id, password_hash) values {};",
         roles.join(", "),
-        shape::user_id(shape.guest()),
+        guests.join(", "),
     )
 }
 
@@ -110,7 +113,7 @@ pub fn email(user: u64) -> String {
 
 async fn load_users(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
-    let lines = (0..=shape.guest()).map(|user| {
+    let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
         format!("{tenant}\t{id}\t{email}\t{email}")
     });

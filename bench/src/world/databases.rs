@@ -16,7 +16,7 @@ use super::{
     shape::Shape,
 };
 
-/// The guest's password.
+/// The guests' password.
 pub const PASSWORD: &str = "correct horse battery";
 
 /// How a database is called while it is not complete.
@@ -105,7 +105,7 @@ async fn load_one(
     Ok(rows)
 }
 
-/// The guest's password, hashed as the settings default to.
+/// The guests' password, hashed as the settings default to.
 async fn guest_hash() -> anyhow::Result<String> {
     let mut values = Values::default();
     for setting in SETTINGS {

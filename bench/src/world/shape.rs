@@ -41,6 +41,9 @@ enum Kind {
     Session = 5,
 }
 
+/// The users that have a password.
+const GUESTS: u64 = 64;
+
 impl Shape {
     /// The users that questions are asked about: they are spread evenly over all.
     pub fn subjects(self) -> u64 {
@@ -57,9 +60,9 @@ impl Shape {
         self.users
     }
 
-    /// The user that signs in.
-    pub fn guest(self) -> u64 {
-        self.users + 1
+    /// The users that sign in: so many that none is told to wait for the others.
+    pub fn guests(self) -> std::ops::Range<u64> {
+        self.users + 1..self.users + 1 + GUESTS
     }
 
     /// The user of a session: subjects first, in turn, then the asker.

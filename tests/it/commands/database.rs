@@ -106,7 +106,7 @@ async fn policies_shows_every_method() {
     paths.sort_unstable();
     assert_eq!(shown.iter().map(|(path, _)| *path).collect::<Vec<_>>(), paths);
     let of = |name: &str| shown.iter().find(|(path, _)| path.ends_with(name)).expect(name).1.trim();
-    assert_eq!(of("/Login"), "public");
+    assert_eq!(of("/Login"), "public; limited as sign_in");
     assert_eq!(of("/WhoAmI"), "authenticated");
     assert_eq!(of("/GetUser"), "user:read, or for one's own");
     assert_eq!(of("/CreateTenant"), "tenant:create, in the platform tenant");

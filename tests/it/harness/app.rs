@@ -87,6 +87,11 @@ impl TestApp {
             ("GRPC_ADDR", "127.0.0.1:0".into()),
             ("HTTP_ADDR", "127.0.0.1:0".into()),
             ("SHUTDOWN_GRACE", "2s".into()),
+            // All tests call from one address.
+            ("RATE_LIMIT_SIGN_IN", "off".into()),
+            ("RATE_LIMIT_REGISTRATION", "off".into()),
+            ("RATE_LIMIT_REFRESH", "off".into()),
+            ("RATE_LIMIT_INTROSPECTION", "off".into()),
         ] {
             values.set(name, value);
         }

@@ -16,7 +16,7 @@ async fn refusal(database: &str, url: String) -> String {
     let config = Config::check(&values).expect("settings");
     let listeners = Listeners::bind(&config.server).await.expect("ports");
     let app = App::build(config).expect("the app builds");
-    let served = within(10, server::serve(app, listeners, std::future::pending())).await;
+    let served = within(10, Box::pin(server::serve(app, listeners, std::future::pending()))).await;
     served.expect_err("it should not start").to_string()
 }
 

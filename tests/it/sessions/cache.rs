@@ -5,23 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tenantry::proto::v1::{
     LoginRequest, LogoutRequest, RevokeAllSessionsRequest, RevokeSessionRequest, WhoAmIRequest,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-};
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::harness::{Client, Cluster, PASSWORD, Proxy, TestApp, Then, refused, until};
-
-/// Sends one command to Redis; the whole reply.
-async fn redis(command: &str) -> String {
-    let mut stream = UnixStream::connect(Cluster::get().redis_socket()).await.expect("Redis");
-    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await.expect("sent");
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await.expect("a reply");
-    reply
-}
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, until};
 
 async fn is_signed_in(client: &Client) -> bool {
     client.auth().who_am_i(WhoAmIRequest {}).await.is_ok()

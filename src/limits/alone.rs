@@ -1,0 +1,70 @@
+//! What one replica counts alone: while Redis is away, and what is asked too often to
+//! ask Redis.
+
+use std::{collections::HashMap, num::NonZeroU32, time::Duration};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+
+use super::rates::{Class, Rate, Rates, Rule};
+
+/// The names that are counted apart, of each rule. Beyond, all others share one count.
+const NAMES: usize = 100_000;
+
+/// Stands for all those others.
+const OTHERS: &str = "";
+
+/// The guesses at one account from one network that may come at once, and the time
+/// after which there is room for another.
+const GUESSES: u32 = 10;
+const GUESS_INTERVAL: Duration = Duration::from_secs(30);
+
+type Counter = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
+
+pub(super) struct Alone {
+    clock: DefaultClock,
+    rates: HashMap<(Class, &'static str), Counter>,
+    guesses: Option<Counter>,
+}
+
+impl Alone {
+    pub(super) fn new(rates: &Rates) -> Self {
+        let rules = Class::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
+        let counters = rules.filter_map(|rule| Some(((rule.class, rule.by), counter(rule.rate?)?)));
+        let calls = NonZeroU32::new(GUESSES);
+        let guesses = calls.map(|calls| Rate { calls, per: GUESS_INTERVAL * GUESSES });
+        Self {
+            clock: DefaultClock::default(),
+            rates: counters.collect(),
+            guesses: guesses.and_then(counter),
+        }
+    }
+
+    /// How long there is no room for one more call; zero where it was taken.
+    pub(super) fn take(&self, rule: &Rule, name: &str) -> Duration {
+        self.ask(self.rates.get(&(rule.class, rule.by)), name)
+    }
+
+    /// How long nobody may guess.
+    pub(super) fn guess(&self, name: &str) -> Duration {
+        self.ask(self.guesses.as_ref(), name)
+    }
+
+    fn ask(&self, counter: Option<&Counter>, name: &str) -> Duration {
+        let Some(counter) = counter else { return Duration::ZERO };
+        if counter.len() >= NAMES {
+            counter.retain_recent();
+        }
+        let name = if counter.len() < NAMES { name } else { OTHERS };
+        let taken = counter.check_key(&name.to_owned());
+        taken.err().map_or(Duration::ZERO, |until| until.wait_time_from(self.clock.now()))
+    }
+}
+
+fn counter(rate: Rate) -> Option<Counter> {
+    let quota = Quota::with_period(rate.interval())?.allow_burst(rate.calls);
+    Some(RateLimiter::hashmap(quota))
+}

@@ -1,0 +1,114 @@
+//! Guesses: who gives wrong passwords of an account waits, longer each time.
+//!
+//! It is counted for each account from each network, so that nobody can lock out the
+//! owner, who comes from another (SP 800-63B-4, 3.2.2; ASVS 6.3.1). Against guesses
+//! from many networks they are counted together as well, with a higher bound; what
+//! follows from it spares the networks where the owner signed in before.
+//!
+//! A guess counts when it begins: many at once are no more than one after the other.
+
+use std::{net::IpAddr, time::Duration};
+
+use uuid::Uuid;
+
+use super::{Limits, names::Names};
+use crate::{error::Result, ids::TenantId};
+
+/// The failures from one network that cost nothing; the next one waits.
+const FREE: u64 = 10;
+
+/// The failures from everywhere that cost nothing (SP 800-63B-4: 100 at most).
+const FREE_EVERYWHERE: u64 = 100;
+
+/// The guesses that may be under way besides, from one network: an owner with many
+/// devices, or a program.
+const BESIDES: u64 = 50;
+
+/// How long a guess is under way at most.
+const UNDERWAY: Duration = Duration::from_secs(30);
+
+/// The first wait; each further one is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest wait: nothing is locked for good.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// How long failures are remembered after the last one.
+const REMEMBERED: Duration = Duration::from_hours(24);
+
+/// How long it is remembered where the owner signed in.
+const KNOWN: Duration = Duration::from_hours(30 * 24);
+
+/// A guess under way.
+#[must_use]
+pub struct Guess {
+    limits: Limits,
+    keys: Vec<String>,
+}
+
+impl Limits {
+    /// Begins a guess at the password of an account, whether it exists or not; `None`
+    /// stands for a tenant that does not.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time to wait.
+    pub async fn guess(
+        &self,
+        tenant: Option<TenantId>,
+        email_key: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Guess> {
+        let tenant = Names::tenant(tenant.unwrap_or(TenantId(Uuid::nil())));
+        let account = self.0.names.account(&tenant, email_key);
+        let network = ip.map(|ip| self.0.names.network(ip)).unwrap_or_default();
+        let keys = vec![
+            format!("guess:{{{tenant}}}:{account}:here:{network}"),
+            format!("guess:{{{tenant}}}:{account}:everywhere"),
+            format!("guess:{{{tenant}}}:{account}:underway:{network}"),
+            format!("guess:{{{tenant}}}:{account}:known:{network}"),
+        ];
+        let arguments = vec![FREE, BESIDES, millis(UNDERWAY)];
+        let shared = self.0.shared.guess(keys.clone(), arguments).await;
+        let wait = shared.unwrap_or_else(|_| {
+            self.0.metrics.counted_alone();
+            self.0.alone.guess(&format!("{account}{network}"))
+        });
+        self.judge(wait, "guess", "account")?;
+        Ok(Guess { limits: self.clone(), keys })
+    }
+}
+
+impl Guess {
+    /// It was right.
+    pub async fn right(self) {
+        let told = self.limits.0.shared.right(self.keys, KNOWN).await;
+        told.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
+    }
+
+    /// It was wrong.
+    pub async fn wrong(self) {
+        self.end(1).await;
+    }
+
+    /// Nobody knows what it was.
+    pub async fn abandoned(self) {
+        self.end(0).await;
+    }
+
+    async fn end(self, wrong: u64) {
+        let arguments = vec![
+            FREE,
+            FREE_EVERYWHERE,
+            millis(FIRST_WAIT),
+            millis(LONGEST_WAIT),
+            REMEMBERED.as_secs(),
+            wrong,
+        ];
+        let told = self.limits.0.shared.wrong(self.keys, arguments).await;
+        told.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

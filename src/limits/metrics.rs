@@ -1,0 +1,38 @@
+//! What the limits' operators watch.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+#[derive(Default)]
+pub(super) struct Metrics {
+    refused: Family<Refused, Counter>,
+    alone: Counter,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Refused {
+    class: &'static str,
+    by: &'static str,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let refused = "Calls that were refused for their number";
+        registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
+        let alone = "Calls that this replica counted alone, for Redis did not answer";
+        registry.register("tenantry_rate_counted_alone", alone, metrics.alone.clone());
+        metrics
+    }
+
+    pub(super) fn refused(&self, class: &'static str, by: &'static str) {
+        self.refused.get_or_create(&Refused { class, by }).inc();
+    }
+
+    pub(super) fn counted_alone(&self) {
+        self.alone.inc();
+    }
+}

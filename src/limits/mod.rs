@@ -1,0 +1,104 @@
+//! Limits: how often somebody may ask for what costs much or is worth guessing.
+//!
+//! Two rules, apart from each other:
+//!
+//! - **Rates** (`rates.rs`): so many calls of a class in a time, from one network and
+//!   for one tenant. The proto says which class a method is of; the gate asks for the
+//!   network, the operation for the tenant as soon as it knows it.
+//! - **Guesses** (`guesses.rs`): wrong passwords of one account make those who tried
+//!   them wait, longer each time, and nobody else.
+//!
+//! Both are counted in Redis, for all replicas together (`shared.rs`). While Redis is
+//! away each replica counts alone (`alone.rs`), and the limits hold for each.
+
+mod alone;
+mod guesses;
+mod metrics;
+mod names;
+mod proxies;
+mod rates;
+mod shared;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use fred::clients::Client;
+use prometheus_client::registry::Registry;
+
+pub use guesses::Guess;
+pub use names::Names;
+pub use proxies::TrustedProxies;
+pub use rates::{Class, Rate, Rates};
+
+use alone::Alone;
+use metrics::Metrics;
+use rates::Rule;
+use shared::Shared;
+
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
+
+/// Counts, and refuses what is too much. Cheap to clone.
+#[derive(Clone)]
+pub struct Limits(Arc<Inner>);
+
+struct Inner {
+    rates: Rates,
+    names: Names,
+    shared: Shared,
+    alone: Alone,
+    metrics: Metrics,
+}
+
+impl Limits {
+    /// Limits that are counted in this Redis.
+    #[must_use]
+    pub fn new(rates: Rates, names: Names, redis: Client, registry: &mut Registry) -> Self {
+        Self(Arc::new(Inner {
+            alone: Alone::new(&rates),
+            rates,
+            names,
+            shared: Shared::new(redis),
+            metrics: Metrics::register(registry),
+        }))
+    }
+
+    /// Takes a call of this class from this address into account.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time after which there is room again.
+    pub async fn network(&self, class: Class, ip: Option<IpAddr>) -> Result<()> {
+        let Some(ip) = ip else { return Ok(()) };
+        let name = self.0.names.network(ip);
+        self.take(self.0.rates.network(class), &name).await
+    }
+
+    /// Takes a call of this class for this tenant into account.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time after which there is room again.
+    pub async fn tenant(&self, class: Class, tenant: TenantId) -> Result<()> {
+        self.take(self.0.rates.tenant(class), &Names::tenant(tenant)).await
+    }
+
+    async fn take(&self, rule: Rule, name: &str) -> Result<()> {
+        let Some(rate) = rule.rate else { return Ok(()) };
+        let shared = if rule.class.is_shared() {
+            let taken = self.0.shared.take(&rule.key(name), rate).await;
+            taken.inspect_err(|_| self.0.metrics.counted_alone()).ok()
+        } else {
+            None
+        };
+        let wait = shared.unwrap_or_else(|| self.0.alone.take(&rule, name));
+        self.judge(wait, rule.class.name(), rule.by)
+    }
+
+    fn judge(&self, wait: Duration, class: &'static str, by: &'static str) -> Result<()> {
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.0.metrics.refused(class, by);
+        Err(Error::RateLimited(wait))
+    }
+}

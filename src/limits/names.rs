@@ -1,0 +1,87 @@
+//! Names for what is counted. They go into Redis: of a fixed length, whatever an
+//! attacker sends, and telling nothing of emails and addresses.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use crate::{ids::TenantId, tokens::Keyring};
+
+/// Names the key's use.
+const LABEL: &str = "tenantry limit names";
+
+/// The part of a digest that is used, in bytes: no two names meet by chance.
+const LENGTH: usize = 16;
+
+/// What one holder of IPv6 addresses has at least (RFC 6177).
+const NETWORK_BITS: u32 = 64;
+
+/// Names what is counted.
+pub struct Names(hmac::Key);
+
+impl Names {
+    /// Names that only those know who have the keyring's secret.
+    ///
+    /// # Errors
+    /// When the secret can't be derived, which no keyring makes it.
+    pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
+        Ok(Self(hmac::Key::new(HMAC_SHA256, &keyring.derive(LABEL)?)))
+    }
+
+    /// A tenant's own id: no secret, and its hash tag.
+    pub(super) fn tenant(tenant: TenantId) -> String {
+        tenant.to_string()
+    }
+
+    pub(super) fn network(&self, ip: IpAddr) -> String {
+        self.digest(&[b"network", &octets(network(ip))])
+    }
+
+    /// An account of a tenant, by its name, whether they exist or not.
+    pub(super) fn account(&self, tenant: &str, email_key: &str) -> String {
+        self.digest(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> String {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        BASE64_URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..LENGTH])
+    }
+}
+
+/// The network that an address stands for: itself, or its /64.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX << (128 - NETWORK_BITS);
+            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G03
+    #[test]
+    fn addresses_of_one_holder_are_one_network() {
+        let of = |text: &str| network(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8:0:0:ffff::9"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+}

@@ -1,0 +1,119 @@
+//! Whose call it is, by address: the peer's, or what a proxy that is trusted says.
+
+use std::{net::IpAddr, str::FromStr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies whose word counts. None, where none is named: then what callers say of
+/// themselves is not looked at (ASVS 15.3.4).
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// The address of whoever sent a call: the peer, unless it is trusted; then the
+    /// last one in `x-forwarded-for` that is not. What stands before it may be
+    /// anybody's invention. `forwarded` and `x-real-ip` are not read.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        if !self.trusts(client) {
+            return client;
+        }
+        let values = headers.get_all(&FORWARDED_FOR).iter().rev();
+        let hops = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+        for hop in hops {
+            // Behind what can't be read nothing can be told apart: the one who passed
+            // it on answers for it.
+            let Some(ip) = address(hop) else { break };
+            client = ip;
+            if !self.trusts(ip) {
+                break;
+            }
+        }
+        client
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// An address, perhaps with a port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(hop).ok()?.trim();
+    let bare = text.parse().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|addr| addr.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    bare.or_else(with_port).or_else(in_brackets).map(|ip: IpAddr| ip.to_canonical())
+}
+
+impl FromStr for TrustedProxies {
+    type Err = String;
+
+    /// Reads networks with commas between them, a single address as one of its own, or
+    /// `off`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::default());
+        }
+        let network = |text: &str| {
+            let text = text.trim();
+            text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+        };
+        let networks = text.split(',').map(network).collect::<Option<_>>();
+        networks.map(Self).ok_or_else(|| "must be networks like 10.0.0.0/8,::1, or off".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &str, peer: &str, sent: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in sent {
+            headers.append(&FORWARDED_FOR, value.parse().expect("a value"));
+        }
+        headers.append("x-real-ip", "9.9.9.9".parse().expect("a value"));
+        headers.append("forwarded", "for=9.9.9.9".parse().expect("a value"));
+        let trusted: TrustedProxies = trusted.parse().expect("networks");
+        trusted.client(peer.parse().expect("a peer"), &headers).to_string()
+    }
+
+    /// G03
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        assert_eq!(client("off", "192.0.2.1", &["1.1.1.1"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.0/8", "192.0.2.1", &["1.1.1.1"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.0/8", "10.1.1.1", &["1.1.1.1"]), "1.1.1.1");
+        assert_eq!(client("10.0.0.0/8", "::ffff:10.1.1.1", &["1.1.1.1"]), "1.1.1.1");
+        assert_eq!(client("10.1.1.1", "10.1.1.2", &["1.1.1.1"]), "10.1.1.2");
+    }
+
+    /// G03
+    #[test]
+    fn the_last_hop_that_is_not_trusted_counts() {
+        let of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
+        assert_eq!(of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
+        assert_eq!(of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
+        assert_eq!(of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
+        assert_eq!(of(&["1.1.1.1:4711"]), "1.1.1.1");
+        assert_eq!(of(&["[2001:db8::1]:4711"]), "2001:db8::1");
+        assert_eq!(of(&["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(of(&["1.1.1.1, unknown"]), "10.1.1.1");
+        assert_eq!(of(&["1.1.1.1, x, 10.2.2.2"]), "10.2.2.2");
+        assert_eq!(of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
+        assert_eq!(of(&[""]), "10.1.1.1");
+        assert_eq!(of(&[]), "10.1.1.1");
+    }
+
+    #[test]
+    fn networks_are_read_or_refused() {
+        for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/8,", "on"] {
+            assert!(bad.parse::<TrustedProxies>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Who gives wrong passwords waits, and nobody else does.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tonic::Code;
+
+use super::{address, at, believing, guess, sign_in, wait, wrong};
+use crate::harness::{Client, PASSWORD, TestApp, redis, refused};
+
+/// The failures from one network that cost nothing.
+const FREE: usize = 10;
+
+async fn acme() -> (TestApp, Client) {
+    let app = TestApp::with(|values| {
+        believing(values);
+        values.set("HASHING_QUEUE", "1000");
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    (app, acme)
+}
+
+/// Lets all waits of a tenant's accounts be over.
+async fn let_time_pass(acme: &Client) {
+    let listed = redis(&format!("KEYS guess:{{{}}}*", acme.tenant_id)).await;
+    for key in listed.lines().filter(|line| line.contains(":here:") || line.contains(":everywhere"))
+    {
+        redis(&format!("HSET {} until 0", key.trim())).await;
+    }
+}
+
+/// B10, R8
+#[tokio::test]
+async fn ten_failures_make_that_network_wait_and_not_the_owner() {
+    let (app, acme) = acme().await;
+    let (attacker, owner) = (at(&app, &address()), at(&app, &address()));
+    let right = || sign_in(&acme.email, "acme", PASSWORD);
+    for _ in 0..FREE {
+        wrong(guess(&attacker, &acme.email, "acme").await);
+    }
+    let first = wait(guess(&attacker, &acme.email, "acme").await);
+    assert!(first > Duration::from_secs(25) && first <= Duration::from_secs(30), "{first:?}");
+    wait(attacker.auth().login(right()).await.expect_err("it must wait"));
+    owner.auth().login(right()).await.expect("signs in");
+    // The owner's success is no pardon for the attacker.
+    wait(guess(&attacker, &acme.email, "acme").await);
+
+    // Each further failure doubles the wait, up to an hour.
+    for doubled in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        let_time_pass(&acme).await;
+        wrong(guess(&attacker, &acme.email, "acme").await);
+        let told = wait(guess(&attacker, &acme.email, "acme").await).as_secs();
+        assert!(told > doubled - 5 && told <= doubled, "{told} s, not {doubled}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_forgets_the_failures() {
+    let (app, acme) = acme().await;
+    let client = at(&app, &address());
+    for _ in 0..3 {
+        for _ in 1..FREE {
+            wrong(guess(&client, &acme.email, "acme").await);
+        }
+        let right = sign_in(&acme.email, "acme", PASSWORD);
+        client.auth().login(right).await.expect("signs in");
+    }
+}
+
+/// R9
+#[tokio::test]
+async fn accounts_that_do_not_exist_are_limited_alike() {
+    let (app, _) = acme().await;
+    for slug in ["acme", "nowhere"] {
+        let client = at(&app, &address());
+        for _ in 0..FREE {
+            wrong(guess(&client, "nobody@acme.test", slug).await);
+        }
+        wait(guess(&client, "nobody@acme.test", slug).await);
+        // Another account, as far as anybody can tell, has its own count.
+        wrong(guess(&client, "somebody@acme.test", slug).await);
+    }
+}
+
+/// B12
+#[tokio::test]
+async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
+    let (app, acme) = acme().await;
+    let attacker = at(&app, &address());
+    let guesses = (0..500).map(|at| {
+        let (attacker, email) = (&attacker, &acme.email);
+        async move {
+            let password = if at == 400 { PASSWORD } else { "not this one" };
+            attacker.auth().login(sign_in(email, "acme", password)).await
+        }
+    });
+    let mut compared = 0;
+    for reply in join_all(guesses).await {
+        let status = reply.expect_err("found by guessing");
+        match status.code() {
+            Code::Unauthenticated => compared += 1,
+            _ => _ = wait(status),
+        }
+    }
+    assert!((FREE..=60).contains(&compared), "{compared} were compared");
+    let right = sign_in(&acme.email, "acme", PASSWORD);
+    wait(attacker.auth().login(right).await.expect_err("it must wait"));
+}
+
+/// R8
+#[tokio::test]
+async fn a_hundred_failures_from_many_networks_spare_those_that_the_owner_knows() {
+    let (app, acme) = acme().await;
+    let home = at(&app, &address());
+    let right = || sign_in(&acme.email, "acme", PASSWORD);
+    home.auth().login(right()).await.expect("signs in");
+    for _ in 0..10 {
+        let attacker = at(&app, &address());
+        for _ in 0..FREE {
+            wrong(guess(&attacker, &acme.email, "acme").await);
+        }
+    }
+    wait(guess(&at(&app, &address()), &acme.email, "acme").await);
+    wait(at(&app, &address()).auth().login(right()).await.expect_err("a network not known"));
+    wrong(guess(&home, &acme.email, "acme").await);
+    home.auth().login(right()).await.expect("signs in at home");
+    // That was a success: nobody waits for what was before.
+    at(&app, &address()).auth().login(right()).await.expect("signs in elsewhere");
+}
+
+/// A wrong current password is a guess too.
+#[tokio::test]
+async fn who_has_a_session_can_not_guess_its_password() {
+    let (app, acme) = acme().await;
+    let thief = acme.with("x-forwarded-for", &address());
+    let change = || async {
+        let request = tenantry::proto::v1::ChangePasswordRequest {
+            current_password: "not this one".into(),
+            new_password: "another one altogether".into(),
+        };
+        thief.auth().change_password(request).await
+    };
+    for _ in 0..FREE {
+        refused(change().await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    wait(change().await.expect_err("it must wait"));
+    let elsewhere = at(&app, &address());
+    elsewhere.auth().login(sign_in(&acme.email, "acme", PASSWORD)).await.expect("signs in");
+}

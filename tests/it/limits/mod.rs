@@ -1,0 +1,57 @@
+//! How often somebody may try, and how long who tried too often waits.
+
+mod guesses;
+mod rates;
+
+use std::time::Duration;
+
+use tenantry::{config::Values, proto::v1::LoginRequest};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{Client, TestApp, refused};
+
+/// Lets tests call from any address: the server believes what they say of themselves.
+fn believing(values: &mut Values) {
+    values.set("TRUSTED_PROXIES", "127.0.0.1");
+}
+
+/// An address of a network that nobody else has.
+fn address() -> String {
+    let random = uuid::Uuid::new_v4().into_bytes();
+    format!("2001:db8:{:02x}{:02x}:{:02x}{:02x}::1", random[0], random[1], random[2], random[3])
+}
+
+/// Somebody without a token at this address.
+fn at(app: &TestApp, address: &str) -> Client {
+    app.anonymous().with("x-forwarded-for", address)
+}
+
+fn sign_in(email: &str, slug: &str, password: &str) -> LoginRequest {
+    LoginRequest {
+        email: email.into(),
+        password: password.into(),
+        organization_slug: slug.into(),
+        ..LoginRequest::default()
+    }
+}
+
+/// A sign-in with a wrong password: its status.
+async fn guess(client: &Client, email: &str, slug: &str) -> Status {
+    let request = sign_in(email, slug, "not this one");
+    client.auth().login(request).await.expect_err("a wrong password")
+}
+
+/// The call was refused for its number; when it may come again.
+#[track_caller]
+fn wait(status: Status) -> Duration {
+    let status =
+        refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "RATE_LIMITED");
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    retry.filter(|wait| !wait.is_zero()).expect("when to retry")
+}
+
+#[track_caller]
+fn wrong(status: Status) {
+    refused(Err::<tonic::Response<()>, _>(status), Code::Unauthenticated, "INVALID_CREDENTIALS");
+}
