@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "HTTP_ADDR",
         Some("127.0.0.1:8080"),
-        "Address that metrics and probes are served on over HTTP, or off",
+        "Address that metrics, probes and keys are served on over HTTP, or off",
     ),
     setting("SERVING_THREADS", Some("0"), "Threads that serve gRPC; 0: one per core"),
     setting("MAX_MESSAGE_BYTES", Some("1048576"), "Largest request message, in bytes"),

@@ -1,4 +1,4 @@
-//! Metrics and probes over HTTP, for those that speak no gRPC.
+//! HTTP, for those that speak no gRPC: metrics and probes here, keys in `well_known`.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use tokio::{net::TcpListener, sync::watch};
 /// The media type of the exposition format (`OpenMetrics` 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves for as long as it is polled.
-pub(super) async fn serve(
-    listener: Option<TcpListener>,
-    registry: Registry,
-    ready: watch::Receiver<bool>,
-) {
-    let Some(listener) = listener else { return std::future::pending().await };
-    let routes = Router::new()
+/// Metrics and probes.
+pub(super) fn routes(registry: Registry, ready: watch::Receiver<bool>) -> Router {
+    Router::new()
         // The process answers: whatever else is the matter, a restart won't help.
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz).with_state(ready))
-        .route("/metrics", get(metrics).with_state(Arc::new(registry)));
+        .route("/metrics", get(metrics).with_state(Arc::new(registry)))
+}
+
+/// Serves for as long as it is polled.
+pub(super) async fn serve(listener: Option<TcpListener>, routes: Router) {
+    let Some(listener) = listener else { return std::future::pending().await };
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "HTTP is not served any more");
         std::future::pending::<()>().await;

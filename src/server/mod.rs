@@ -10,6 +10,7 @@ mod http;
 mod listeners;
 mod readiness;
 mod services;
+mod well_known;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -42,6 +43,9 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
 
+    let keyring = parts.serving.auth.keyring.clone();
+    let routes =
+        http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let watchers = parts.serving.permissions.watch.watchers.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
@@ -51,7 +55,7 @@ pub async fn serve(
         () = stop => {}
         () = readiness.watch(&stores.db) => {}
         () = cores.accept(&listeners.grpc) => {}
-        () = http::serve(listeners.http, parts.registry, readiness.subscribe()) => {}
+        () = http::serve(listeners.http, routes) => {}
     }
     readiness.report(false).await;
     // A stream never ends by itself.

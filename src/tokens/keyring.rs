@@ -149,6 +149,12 @@ impl Keyring {
         &self.key(kind).kid
     }
 
+    /// The tokens' `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// The public keys that verify access tokens (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {

@@ -11,6 +11,7 @@ mod bad_input;
 mod commands;
 mod dev;
 mod feed;
+mod fuzz;
 mod harness;
 mod limits;
 mod permissions;

@@ -137,6 +137,12 @@ impl TestApp {
 
     /// What an HTTP GET answers: the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.get_whole(path).await;
+        (status, body)
+    }
+
+    /// What an HTTP GET answers: the status, the head and the body.
+    pub async fn get_whole(&self, path: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.http).await.expect("HTTP is served");
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -144,7 +150,7 @@ impl TestApp {
         stream.read_to_string(&mut answer).await.expect("read");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.expect("a status"), body.to_owned())
+        (status.expect("a status"), head.to_owned(), body.to_owned())
     }
 
     /// A metric's value, by its name and labels as the page has them; `None` for one

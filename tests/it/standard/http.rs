@@ -1,7 +1,9 @@
-//! Metrics and probes over HTTP.
+//! Metrics, probes and keys over HTTP.
 
+use serde_json::{Value, json};
 use tenantry::{
     config::{Config, DEFAULT_HTTP_ADDR},
+    proto::v1::GetJwksRequest,
     server::Listeners,
 };
 use tokio::net::TcpListener;
@@ -31,6 +33,39 @@ async fn metrics_are_in_the_format_that_scrapers_read() {
     assert_eq!(status, 200);
     assert!(page.ends_with("# EOF\n"), "{page}");
     assert_eq!(app.get("/metrics/secret").await.0, 404);
+}
+
+#[tokio::test]
+async fn keys_are_where_verifiers_look_for_them() {
+    let app = TestApp::with(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
+    let (status, head, body) = app.get_whole("/.well-known/jwks.json").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
+    assert!(head.contains("cache-control: public, max-age=300"), "{head}");
+    let keys: Value = serde_json::from_str(&body).expect("JSON");
+    let by_rpc = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    let by_rpc: Vec<_> = by_rpc
+        .into_inner()
+        .keys
+        .into_iter()
+        .map(|key| {
+            json!({"kty": key.kty, "use": key.r#use, "alg": key.alg, "kid": key.kid,
+                   "n": key.n, "e": key.e})
+        })
+        .collect();
+    assert_eq!(keys, json!({ "keys": by_rpc }));
+
+    let (status, document) = app.get("/.well-known/openid-configuration").await;
+    assert_eq!(status, 200);
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    assert_eq!(document["issuer"], "https://id.example.com/");
+    assert_eq!(document["jwks_uri"], "https://id.example.com/.well-known/jwks.json");
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_no_url_has_no_configuration_to_find() {
+    let app = TestApp::spawn().await;
+    assert_eq!(app.get("/.well-known/openid-configuration").await.0, 404);
 }
 
 #[tokio::test]

@@ -1,0 +1,63 @@
+//! What those who verify tokens themselves ask for, at the places where they look.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use serde_json::json;
+
+use crate::tokens::Keyring;
+
+const JWKS: &str = "/.well-known/jwks.json";
+
+/// For how long the answers may be kept: a key is shown so much longer before it signs.
+const KEPT: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
+
+pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
+    Router::new()
+        .route(JWKS, get(jwks))
+        .route("/.well-known/openid-configuration", get(configuration))
+        .with_state(keyring)
+}
+
+/// The keys that access tokens verify with (RFC 7517, 5).
+async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
+    let keys: Vec<_> = keyring
+        .jwks()
+        .into_iter()
+        .map(|key| {
+            json!({
+                "kty": key.kty,
+                "use": key.r#use,
+                "alg": key.alg,
+                "kid": key.kid,
+                "n": key.n,
+                "e": key.e,
+            })
+        })
+        .collect();
+    let media_type = (header::CONTENT_TYPE, "application/jwk-set+json");
+    ([media_type, KEPT], json!({ "keys": keys }).to_string())
+}
+
+/// Where the keys are (`OpenID` Connect Discovery 1.0, 4), for libraries that start from
+/// the issuer. Only an issuer that is a URL can be started from.
+async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
+    let issuer = keyring.issuer();
+    if !issuer.starts_with("https://") && !issuer.starts_with("http://") {
+        return Err((StatusCode::NOT_FOUND, "JWT_ISSUER is no URL"));
+    }
+    let document = json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{}{JWKS}", issuer.trim_end_matches('/')),
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "subject_types_supported": ["public"],
+        "response_types_supported": [],
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json"), KEPT], document.to_string()))
+}

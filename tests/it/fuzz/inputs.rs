@@ -1,0 +1,104 @@
+//! Inputs that are nearly right: those that are kept, and what becomes of them by small
+//! changes.
+
+use std::path::Path;
+
+use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
+use tokio::{runtime::Handle, task::block_in_place};
+
+/// How many inputs each target is tried with, but for `FUZZ_CASES`.
+const CASES: u32 = 200;
+
+/// What is known to be worth trying, a JSON list of texts for each target. What once
+/// failed is added to it.
+pub struct Corpus(Vec<String>);
+
+impl Corpus {
+    pub fn kept(target: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fuzz/corpus");
+        let text = std::fs::read_to_string(folder.join(format!("{target}.json")));
+        Self(serde_json::from_str(&text.expect("a corpus")).expect("a list of texts"))
+    }
+
+    /// With what only a running server can give.
+    pub fn and(mut self, seed: &str) -> Self {
+        self.0.push(seed.to_owned());
+        self
+    }
+
+    /// Tries all that is kept, and then what becomes of it. What fails is made as small
+    /// as it can be, and shown.
+    #[expect(clippy::needless_pass_by_value, reason = "it is called with a closure")]
+    pub fn try_each(&self, try_one: impl AsyncFn(&str)) {
+        block_in_place(|| {
+            let try_one = |input: &str| Handle::current().block_on(try_one(input));
+            self.0.iter().for_each(|input| try_one(input));
+            let cases = std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+            let mut runner = TestRunner::new(ProptestConfig {
+                cases: cases.unwrap_or(CASES),
+                failure_persistence: None,
+                max_shrink_iters: 500,
+                ..ProptestConfig::default()
+            });
+            let tried = runner.run(&self.inputs(), |input| {
+                try_one(&input);
+                Ok(())
+            });
+            tried.expect("every input is taken well");
+        });
+    }
+
+    fn inputs(&self) -> impl Strategy<Value = String> + use<> {
+        let seeds = prop::sample::select(self.0.clone());
+        let changes = prop::collection::vec((change(), any::<Index>()), 0..4);
+        (seeds.clone(), seeds, changes).prop_map(|(seed, other, changes)| {
+            let mut text: Vec<char> = seed.chars().collect();
+            for (change, at) in changes {
+                change.make(&mut text, at, &other);
+            }
+            text.into_iter().collect()
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(char),
+    Replace(char),
+    Remove,
+    /// The rest once more.
+    Double,
+    /// The end of another input in place of this one's.
+    Splice,
+    Cut,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let character = || prop_oneof![prop::char::range(' ', '~'), any::<char>()];
+    prop_oneof![
+        character().prop_map(Change::Insert),
+        character().prop_map(Change::Replace),
+        Just(Change::Remove),
+        Just(Change::Double),
+        Just(Change::Splice),
+        Just(Change::Cut),
+    ]
+}
+
+impl Change {
+    fn make(self, text: &mut Vec<char>, at: Index, other: &str) {
+        let at = at.index(text.len() + 1);
+        match self {
+            Self::Insert(character) => text.insert(at, character),
+            Self::Replace(character) if at < text.len() => text[at] = character,
+            Self::Remove if at < text.len() => _ = text.remove(at),
+            Self::Double => text.extend_from_within(at..),
+            Self::Splice => {
+                text.truncate(at);
+                text.extend(other.chars().skip(at));
+            }
+            Self::Cut => text.truncate(at),
+            Self::Replace(_) | Self::Remove => {}
+        }
+    }
+}
