@@ -37,6 +37,12 @@ macro_rules! id {
     };
 }
 
+impl TenantId {
+    /// Stands for whatever tenant was named and does not exist: what is counted and
+    /// recorded of it.
+    pub const UNKNOWN: Self = Self(Uuid::nil());
+}
+
 /// Ids that requests name things by.
 macro_rules! named_in_requests {
     ($($name:ident),*) => {$(

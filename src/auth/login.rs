@@ -4,7 +4,6 @@
 //! a password, wrong password: one answer, and the same work for it.
 
 use secrecy::SecretString;
-use uuid::Uuid;
 
 use super::{Auth, end_guess, invalid_credentials};
 use crate::{
@@ -38,11 +37,11 @@ impl Auth {
         let place = self.hasher.place()?;
         let email_key = email::key(&message.email);
         let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;
-        let id = tenant.as_ref().map(|tenant| tenant.id);
-        // Where there is no such tenant, those who ask for one are counted together.
-        self.limits.tenant(Class::SignIn, id.unwrap_or(TenantId(Uuid::nil()))).await?;
-        let guess = self.limits.guess(id, &email_key, origin.ip).await?;
-        let opened = self.open(&place, tenant.as_ref(), &email_key, &message, origin).await;
+        // From here on a tenant that does not exist is one that has no users.
+        let tenant = tenant.map_or(TenantId::UNKNOWN, |tenant| tenant.id);
+        self.limits.tenant(Class::SignIn, tenant).await?;
+        let guess = self.limits.guess(tenant, &email_key, origin.ip).await?;
+        let opened = self.open(&place, tenant, &email_key, &message, origin).await;
         drop(place);
         end_guess(guess, &opened).await;
         opened?.sign(self.keyring.clone()).await
@@ -51,7 +50,7 @@ impl Auth {
     async fn open(
         &self,
         place: &Place<'_>,
-        tenant: Option<&TenantRef>,
+        tenant: TenantId,
         email_key: &str,
         message: &LoginRequest,
         origin: &Origin,
@@ -72,16 +71,13 @@ impl Auth {
     async fn attempt(
         &self,
         place: &Place<'_>,
-        tenant: Option<&TenantRef>,
+        tenant: TenantId,
         email_key: &str,
         Trial { password, device_name, origin }: Trial<'_>,
     ) -> Result<Option<open::Unsigned>> {
-        let candidate = match tenant {
-            Some(tenant) => credentials::candidate(&self.db, tenant.id, email_key).await?,
-            None => None,
-        };
+        let candidate = credentials::candidate(&self.db, tenant, email_key).await?;
         let verified = verify(place, password.clone(), candidate.as_ref()).await?;
-        let (Some(tenant), Some(candidate), Some(verified)) = (tenant, &candidate, verified) else {
+        let (Some(candidate), Some(verified)) = (&candidate, verified) else {
             self.record_failure(tenant, candidate.as_ref(), origin).await?;
             return Err(invalid_credentials());
         };
@@ -93,9 +89,9 @@ impl Auth {
         // The session is about to be used: keep it where all replicas look
         // first. The look-up comes before it opens, so that what ends it
         // meanwhile keeps it out.
-        let lookup = self.cache.lookup(tenant.id, session, candidate.user).await;
+        let lookup = self.cache.lookup(tenant, session, candidate.user).await;
         let opening = Opening {
-            tenant: tenant.id,
+            tenant,
             user: candidate.user,
             session,
             verified_hash: &verified.hash,
@@ -132,16 +128,15 @@ impl Auth {
     /// A failure's record stands alone, so that it does not roll back with it.
     async fn record_failure(
         &self,
-        tenant: Option<&TenantRef>,
+        tenant: TenantId,
         candidate: Option<&Candidate>,
         origin: &Origin,
     ) -> Result<()> {
-        let Some(tenant) = tenant else { return Ok(()) };
         let mut event = Event::new("sign_in_failed");
         if let Some(candidate) = candidate {
             event = event.target(candidate.user.0);
         }
-        audit::record_alone(&self.db, tenant.id, &Actor::anonymous(origin), event).await
+        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await
     }
 }
 

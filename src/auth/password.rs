@@ -33,7 +33,7 @@ impl Auth {
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
         let current = passwords::normalise(&message.current_password);
         let email_key = email::key(&row.email);
-        let guess = self.limits.guess(Some(tenant), &email_key, caller.origin().ip).await?;
+        let guess = self.limits.guess(tenant, &email_key, caller.origin().ip).await?;
         let verified = self.verify_current(&place, caller, current, kept).await;
         end_guess(guess, &verified).await;
         let verified = verified?;

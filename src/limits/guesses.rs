@@ -9,8 +9,6 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use uuid::Uuid;
-
 use super::{Limits, names::Names};
 use crate::{error::Result, ids::TenantId};
 
@@ -47,18 +45,17 @@ pub struct Guess {
 }
 
 impl Limits {
-    /// Begins a guess at the password of an account, whether it exists or not; `None`
-    /// stands for a tenant that does not.
+    /// Begins a guess at the password of an account, whether it exists or not.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time to wait.
     pub async fn guess(
         &self,
-        tenant: Option<TenantId>,
+        tenant: TenantId,
         email_key: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
-        let tenant = Names::tenant(tenant.unwrap_or(TenantId(Uuid::nil())));
+        let tenant = Names::tenant(tenant);
         let account = self.0.names.account(&tenant, email_key);
         let network = ip.map(|ip| self.0.names.network(ip)).unwrap_or_default();
         let keys = vec![

@@ -10,4 +10,5 @@ mod refresh;
 mod refresh_faults;
 mod register;
 mod register_join;
+mod timing;
 mod who_am_i;

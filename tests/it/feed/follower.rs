@@ -1,8 +1,9 @@
 //! The feed is followed whatever else goes on.
 
 use sqlx::{AssertSqlSafe, Connection};
-use tenantry::proto::v1::{RoleLevel, UpdateRoleRequest};
+use tenantry::proto::v1::UpdateRoleRequest;
 
+use super::replicas::reader;
 use crate::harness::{TestApp, until};
 
 /// I02: calls that wait for a lock use up their connections, and not the feed's.
@@ -10,9 +11,7 @@ use crate::harness::{TestApp, until};
 async fn the_feed_is_not_late_when_calls_use_up_the_connections() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
     let acme = app.tenant("acme").await;
-    let user = acme.create_user_without_password("ada@acme.test").await;
-    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    acme.assign(&user, &role).await;
+    let (user, role) = reader(&acme, "ada").await;
     until(5, || acme.may(&user, "doc:read")).await;
 
     let mut owner = app.owner().await;
@@ -50,9 +49,7 @@ async fn the_feed_is_not_late_when_calls_use_up_the_connections() {
 async fn when_another_server_answers_memory_starts_anew() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let user = acme.create_user_without_password("ada@acme.test").await;
-    let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    acme.assign(&user, &role).await;
+    let (user, _) = reader(&acme, "ada").await;
     until(5, || acme.may(&user, "doc:read")).await;
 
     let mut owner = app.owner().await;

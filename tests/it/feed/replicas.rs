@@ -23,7 +23,7 @@ enum Redis {
 }
 
 /// A reader whom one replica made and another has decided about.
-async fn reader(admin: &Client, name: &str) -> (String, String) {
+pub(super) async fn reader(admin: &Client, name: &str) -> (String, String) {
     let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
     let role = admin.create_role(name, RoleLevel::Member, &["doc:read"]).await;
     admin.assign(&user, &role).await;

@@ -276,6 +276,7 @@ async fn nothing_is_told_of_other_tenants() {
     assert_eq!(open(&acme, &foreign).await.1.user_ids, [""; 0]);
 }
 
+/// D17
 #[tokio::test]
 async fn a_stream_ends_with_its_callers_session_or_permission() {
     let app = TestApp::spawn().await;
