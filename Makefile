@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt ci policies sqlx-prepare clean-dev services
+.PHONY: help run test bench lint fmt ci policies sbom sqlx-prepare clean-dev services
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ ci: services ## run what continuous integration runs
 
 policies: ## print every RPC and who may call it
 	@cargo run --quiet -- policies
+
+sbom: ## write what the program is made of: target/sbom/ (CycloneDX)
+	scripts/sbom
 
 sqlx-prepare: services ## check the queries against a database and record them in .sqlx
 	scripts/sqlx-prepare

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tenantry::proto::v1::{DisableUserRequest, LoginRequest};
 use tonic::Code;
 
-use crate::harness::{TestApp, refused};
+use crate::harness::{TestApp, refused, unknown_id};
 
 /// Samples of each cause: fewer than an account may fail before all must wait.
 const SAMPLES: usize = 90;
@@ -37,10 +37,12 @@ async fn causes_of_failure_can_not_be_told_apart_by_time() {
     let request = DisableUserRequest { user_id: disabled };
     acme.users().disable_user(request).await.expect("disabled");
     acme.create_user_without_password("invited@acme.test").await;
+    // Failures are counted by email, for all that name no tenant together.
+    let elsewhere = format!("{}@nowhere.test", unknown_id());
     let causes = [
         ("wrong password", "acme", "admin@acme.test"),
         ("no such user", "acme", "nobody@acme.test"),
-        ("no such tenant", "nowhere", "admin@acme.test"),
+        ("no such tenant", "nowhere", elsewhere.as_str()),
         ("disabled", "acme", "disabled@acme.test"),
         ("without a password", "acme", "invited@acme.test"),
     ];

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tonic::Code;
 
 use super::{address, at, believing, guess, sign_in, wait, wrong};
-use crate::harness::{Client, PASSWORD, TestApp, redis, refused};
+use crate::harness::{Client, PASSWORD, TestApp, redis, refused, unknown_id};
 
 /// The failures from one network that cost nothing.
 const FREE: usize = 10;
@@ -74,12 +74,13 @@ async fn accounts_that_do_not_exist_are_limited_alike() {
     let (app, _) = acme().await;
     for slug in ["acme", "nowhere"] {
         let client = at(&app, &address());
+        let [nobody, somebody] = [(); 2].map(|()| format!("{}@acme.test", unknown_id()));
         for _ in 0..FREE {
-            wrong(guess(&client, "nobody@acme.test", slug).await);
+            wrong(guess(&client, &nobody, slug).await);
         }
-        wait(guess(&client, "nobody@acme.test", slug).await);
+        wait(guess(&client, &nobody, slug).await);
         // Another account, as far as anybody can tell, has its own count.
-        wrong(guess(&client, "somebody@acme.test", slug).await);
+        wrong(guess(&client, &somebody, slug).await);
     }
 }
 
