@@ -22,7 +22,7 @@ use crate::{
     roles::Roles,
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
     tenants::Tenants,
-    tokens::Keyring,
+    tokens::{self, Keyring, Renew},
     users::Users,
 };
 
@@ -44,8 +44,8 @@ pub struct App {
     rates: Rates,
     proxies: TrustedProxies,
     policies: Policies,
-    sealer: Sealer,
-    names: Names,
+    sealer: Arc<Sealer>,
+    names: Arc<Names>,
 }
 
 impl App {
@@ -61,8 +61,8 @@ impl App {
         Ok(Self {
             db: Db::connect(&config.database.url, config.database.max_connections)?,
             feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
-            sealer: Sealer::new(&keyring)?,
-            names: Names::new(&keyring)?,
+            sealer: Arc::new(Sealer::new(&keyring)?),
+            names: Arc::new(Names::new(&keyring)?),
             redis: redis::connect(&config.redis_url)?,
             subscriber: redis::subscriber(&config.redis_url)?,
             keyring: Arc::new(keyring),
@@ -85,20 +85,22 @@ impl App {
         let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone());
         let memory = Arc::new(Memory::new(self.memory.subjects));
-        let tokens = Arc::new(VerifiedTokens::new(self.memory.tokens));
+        let verified = Arc::new(VerifiedTokens::new(self.memory.tokens));
         let watchers = Arc::new(Watchers::default());
         let followers: Vec<Arc<dyn Follow>> =
-            vec![memory.clone(), tokens.clone(), watchers.clone()];
+            vec![memory.clone(), verified.clone(), watchers.clone()];
         let connections =
             Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
+        let renewed: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
+        tokens::keep_current(&keyring, renewed, &mut registry);
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
         let limits = Limits::new(self.rates, self.names, redis.clone(), &mut registry);
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),
-            tokens,
+            tokens: verified,
             feed: feed.clone(),
             engine: engine.clone(),
             cache: cache.clone(),

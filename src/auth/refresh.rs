@@ -58,8 +58,8 @@ impl Auth {
         let row = sqlx::query_as!(
             Rotation,
             r#"
-            select outcome as "outcome!", refresh_jti, access_jti, issued_at,
-                   refresh_expires_at, access_expires_at, roles
+            select outcome as "outcome!", refresh_jti, access_jti, refresh_kid, access_kid,
+                   issued_at, refresh_expires_at, access_expires_at, roles
             from rotate_session(
                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
             )
@@ -97,6 +97,8 @@ struct Rotation {
     outcome: String,
     refresh_jti: Option<String>,
     access_jti: Option<String>,
+    refresh_kid: Option<String>,
+    access_kid: Option<String>,
     issued_at: Option<OffsetDateTime>,
     refresh_expires_at: Option<OffsetDateTime>,
     access_expires_at: Option<OffsetDateTime>,
@@ -112,8 +114,10 @@ impl Rotation {
             roles: self.roles?,
             issued_at: self.issued_at?,
             access_jti: self.access_jti?,
+            access_kid: self.access_kid?,
             access_expires_at: self.access_expires_at?,
             refresh_jti: self.refresh_jti?,
+            refresh_kid: self.refresh_kid?,
             refresh_expires_at: self.refresh_expires_at?,
         })
     }

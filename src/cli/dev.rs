@@ -147,7 +147,7 @@ fn point_at_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(&keys)
         .with_context(|| format!("can't create {}", keys.display()))?;
-    pem::ensure(&keys)?;
+    pem::ensure(&keys, pem::KeyAlgorithm::Rs256)?;
     let paths = pem::paths(&keys);
     for (name, path) in [
         ("JWT_ACCESS_PRIVATE_KEY_PATH", paths.access_private),

@@ -1,43 +1,171 @@
 //! `tenantry keys`
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use anyhow::{Context, ensure};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command,
+    builder::{PossibleValuesParser, TypedValueParser},
+    value_parser,
+};
 
-use crate::tokens::{Keyring, TokenKind, pem};
+use crate::{
+    clock,
+    config::SETTINGS,
+    tokens::{
+        Keyring, TokenKind,
+        pem::{self, KeyAlgorithm, Lives},
+    },
+};
+
+const ACCESS_LIFE: &str = "JWT_ACCESS_EXPIRES_IN";
+const REFRESH_LIFE: &str = "JWT_REFRESH_EXPIRES_IN";
 
 pub(super) fn command() -> Command {
-    let dir = Arg::new("dir")
-        .long("dir")
-        .value_name("DIR")
-        .value_parser(value_parser!(PathBuf))
-        .default_value("keys")
-        .help("Folder of the PEM files");
     Command::new("keys")
-        .about("Make and show the keys that sign tokens")
+        .about("Make, rotate and show the keys that sign tokens")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             Command::new("generate")
-                .about("Make both RSA 3072 key pairs; keys that are there are left alone")
-                .arg(dir.clone()),
+                .about("Make both key pairs; keys that are there are left alone")
+                .arg(dir())
+                .arg(algorithm().default_value("RS256")),
         )
-        .subcommand(Command::new("list").about("Show the ids of the keys").arg(dir))
+        .subcommand(
+            Command::new("rotate")
+                .about(
+                    "Add keys that are published now and sign later, so that no token fails, \
+                     and retire what is over. One round at a time",
+                )
+                .arg(dir())
+                .arg(algorithm())
+                .arg(
+                    Arg::new("ahead")
+                        .long("ahead")
+                        .value_name("TIME")
+                        .value_parser(humantime::parse_duration)
+                        .default_value("15m")
+                        .help("How long before they sign: all replicas and readers need them"),
+                )
+                .arg(
+                    Arg::new("compromised")
+                        .long("compromised")
+                        .action(ArgAction::SetTrue)
+                        .help("Drop the old keys at once: everybody must sign in again"),
+                )
+                .args(lives()),
+        )
+        .subcommand(
+            Command::new("retire")
+                .about("Remove replaced keys whose tokens have ended")
+                .arg(dir())
+                .args(lives()),
+        )
+        .subcommand(Command::new("list").about("Show the keys and their states").arg(dir()))
+}
+
+fn dir() -> Arg {
+    Arg::new("dir")
+        .long("dir")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .default_value("keys")
+        .help("Folder of the PEM files")
+}
+
+fn algorithm() -> Arg {
+    let names =
+        PossibleValuesParser::new(["RS256", "ES256", "EdDSA"]).map(|name| match name.as_str() {
+            "ES256" => KeyAlgorithm::Es256,
+            "EdDSA" => KeyAlgorithm::EdDsa,
+            _ => KeyAlgorithm::Rs256,
+        });
+    Arg::new("algorithm")
+        .long("algorithm")
+        .value_parser(names)
+        .help("What the new keys sign with; at a rotation the same as now if not given")
+}
+
+/// The settings that say how long tokens live.
+fn lives() -> Vec<Arg> {
+    let settings =
+        SETTINGS.iter().filter(|setting| [ACCESS_LIFE, REFRESH_LIFE].contains(&setting.name));
+    settings
+        .map(|setting| {
+            let arg = Arg::new(setting.name)
+                .long(setting.flag())
+                .env(setting.name)
+                .value_name("TIME")
+                .value_parser(humantime::parse_duration)
+                .help(setting.help);
+            match setting.default {
+                Some(default) => arg.default_value(default),
+                None => arg,
+            }
+        })
+        .collect()
 }
 
 pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
     let dir = matches.get_one::<PathBuf>("dir").context("no folder")?;
-    if name == "generate" {
-        if pem::ensure(dir)? {
-            println!("made keys in {}", dir.display());
-        } else {
-            println!("keys are in {} already", dir.display());
+    match name {
+        "generate" => {
+            let algorithm = matches.get_one("algorithm").copied().context("no algorithm")?;
+            if pem::ensure(dir, algorithm)? {
+                println!("made keys in {}", dir.display());
+            } else {
+                println!("keys are in {} already", dir.display());
+            }
+        }
+        "rotate" => rotate(dir, matches)?,
+        "retire" => pem::retire(dir, read_lives(matches)?)?,
+        _ => {}
+    }
+    list(dir)
+}
+
+fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
+    // What can't be served with is not rotated either.
+    Keyring::load(&pem::paths(dir), "", "")?;
+    let algorithm = matches.get_one("algorithm").copied();
+    if matches.get_flag("compromised") {
+        pem::replace(dir, algorithm)?;
+        println!("replaced the keys in {}: all tokens from before are refused", dir.display());
+        return Ok(());
+    }
+    let ahead = *matches.get_one::<Duration>("ahead").context("no time")?;
+    ensure!(ahead <= Duration::from_hours(24 * 365), "--ahead must be a year at most");
+    let starts = clock::now().replace_nanosecond(0).context("the clock")? + ahead;
+    if pem::rotate(dir, algorithm, starts, read_lives(matches)?)? {
+        println!(
+            "added keys in {}; they sign in {}",
+            dir.display(),
+            humantime::format_duration(ahead)
+        );
+    } else {
+        println!("keys in {} still wait for their time; none was added", dir.display());
+    }
+    Ok(())
+}
+
+fn read_lives(matches: &ArgMatches) -> anyhow::Result<Lives> {
+    let life = |name| matches.get_one::<Duration>(name).copied().context("no lifetime");
+    Ok(Lives { access: life(ACCESS_LIFE)?, refresh: life(REFRESH_LIFE)? })
+}
+
+fn list(dir: &Path) -> anyhow::Result<()> {
+    let keyring = Keyring::load(&pem::paths(dir), "", "")?;
+    for kind in [TokenKind::Access, TokenKind::Refresh] {
+        let name = if kind == TokenKind::Access { "access" } else { "refresh" };
+        for key in keyring.list(kind) {
+            let since = key.starts.map(|time| format!("  from {time}")).unwrap_or_default();
+            println!("{name:<7} {} {:<9} {}{since}", key.kid, key.state, key.alg);
         }
     }
-    let keyring = Keyring::load(&pem::paths(dir), "", "")?;
-    println!("access  {}", keyring.kid(TokenKind::Access));
-    println!("refresh {}", keyring.kid(TokenKind::Refresh));
     Ok(())
 }

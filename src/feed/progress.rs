@@ -12,7 +12,7 @@ use crate::error::Result;
 
 /// How far this replica has come.
 pub(super) struct Progress {
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     /// Every transaction below it had ended, and its changes were passed on.
     horizon: AtomicU64,
     /// Nothing at or above it was seen by anything in memory.
@@ -22,12 +22,13 @@ pub(super) struct Progress {
 }
 
 struct Latest {
+    round: u64,
     revision: Revision,
     token: String,
 }
 
 impl Progress {
-    pub(super) fn new(sealer: Sealer) -> Self {
+    pub(super) fn new(sealer: Arc<Sealer>) -> Self {
         Self {
             sealer,
             horizon: AtomicU64::new(0),
@@ -54,13 +55,16 @@ impl Progress {
     /// horizon was this. It is sealed once for all who need the same.
     pub(super) fn token(&self, horizon: u64) -> Result<String> {
         let revision = Revision { horizon, position: self.position.load(Ordering::Acquire) };
+        // Read before it is sealed: at worst it is sealed once more.
+        let round = self.sealer.round();
         if let Some(latest) = &*self.latest.load()
             && latest.revision == revision
+            && latest.round == round
         {
             return Ok(latest.token.clone());
         }
         let token = self.sealer.seal(revision)?;
-        self.latest.store(Some(Arc::new(Latest { revision, token: token.clone() })));
+        self.latest.store(Some(Arc::new(Latest { round, revision, token: token.clone() })));
         Ok(token)
     }
 

@@ -81,7 +81,7 @@ impl Feed {
     pub fn follow(
         connections: Connections<'_>,
         followers: Vec<Arc<dyn Follow>>,
-        sealer: Sealer,
+        sealer: Arc<Sealer>,
         registry: &mut Registry,
     ) -> Self {
         let Connections { db, redis, subscriber } = connections;

@@ -2,12 +2,18 @@
 //!
 //! They are opaque and can't be forged: sealed with a key that all replicas share.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::{
     error::{Error, Result},
-    tokens::Keyring,
+    tokens::{Keyring, Renew},
 };
 
 /// The tokens' format, in their first byte.
@@ -34,17 +40,30 @@ pub struct Revision {
 
 /// Seals and opens tokens.
 pub struct Sealer {
-    key: RandomizedNonceKey,
+    /// The one that seals first; all of them open.
+    keys: ArcSwap<Vec<RandomizedNonceKey>>,
+    /// How often they changed.
+    round: AtomicU64,
 }
 
 impl Sealer {
-    /// A sealer with the key that the replicas share.
+    /// A sealer with the keys that the replicas share.
     ///
     /// # Errors
-    /// When the key can't be made, which no keyring makes it.
+    /// When a key can't be made, which no keyring makes it.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &keyring.derive(LABEL)?)?;
-        Ok(Self { key })
+        Ok(Self::with(keys(&keyring.derive(LABEL)?)?))
+    }
+
+    fn with(keys: Vec<RandomizedNonceKey>) -> Self {
+        Self { keys: ArcSwap::from_pointee(keys), round: AtomicU64::new(0) }
+    }
+
+    /// A number that changes with the keys: a token that was sealed in another round
+    /// may not open for long.
+    #[must_use]
+    pub fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
     }
 
     /// The token of a revision.
@@ -56,7 +75,9 @@ impl Sealer {
         sealed.push(VERSION);
         sealed.extend(revision.horizon.to_be_bytes());
         sealed.extend(revision.position.to_be_bytes());
-        let nonce = self.key.seal_in_place_append_tag(Aad::empty(), &mut sealed);
+        let keys = self.keys.load();
+        let key = keys.first().ok_or_else(|| Error::defect("nothing to seal with"))?;
+        let nonce = key.seal_in_place_append_tag(Aad::empty(), &mut sealed);
         let nonce = nonce.map_err(|_| Error::defect("a token can't be sealed"))?;
         sealed.splice(..0, *nonce.as_ref());
         Ok(BASE64_URL_SAFE_NO_PAD.encode(sealed))
@@ -68,18 +89,32 @@ impl Sealer {
         if token.len() > MAX_TOKEN {
             return None;
         }
-        let mut sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (nonce, payload) = sealed.split_at_mut_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let payload = self.key.open_in_place(nonce, Aad::empty(), payload).ok()?;
-        let (version, numbers) = payload.split_first()?;
-        let (horizon, position) = numbers.split_first_chunk()?;
-        let position = position.try_into().ok().filter(|_| *version == VERSION)?;
-        Some(Revision {
-            horizon: u64::from_be_bytes(*horizon),
-            position: u64::from_be_bytes(position),
-        })
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        self.keys.load().iter().find_map(|key| open(key, sealed.clone()))
     }
+}
+
+impl Renew for Sealer {
+    fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
+        self.keys.store(Arc::new(keys(&keyring.derive(LABEL)?)?));
+        self.round.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+fn keys(secrets: &[[u8; 32]]) -> anyhow::Result<Vec<RandomizedNonceKey>> {
+    let keys = secrets.iter().map(|secret| RandomizedNonceKey::new(&AES_256_GCM, secret));
+    Ok(keys.collect::<Result<_, _>>()?)
+}
+
+fn open(key: &RandomizedNonceKey, mut sealed: Vec<u8>) -> Option<Revision> {
+    let (nonce, payload) = sealed.split_at_mut_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let payload = key.open_in_place(nonce, Aad::empty(), payload).ok()?;
+    let (version, numbers) = payload.split_first()?;
+    let (horizon, position) = numbers.split_first_chunk()?;
+    let position = position.try_into().ok().filter(|_| *version == VERSION)?;
+    Some(Revision { horizon: u64::from_be_bytes(*horizon), position: u64::from_be_bytes(position) })
 }
 
 #[cfg(test)]
@@ -87,7 +122,7 @@ mod tests {
     use super::*;
 
     fn sealer(byte: u8) -> Sealer {
-        Sealer { key: RandomizedNonceKey::new(&AES_256_GCM, &[byte; 32]).expect("a key") }
+        Sealer::with(keys(&[[byte; 32]]).expect("a key"))
     }
 
     #[test]
@@ -97,6 +132,16 @@ mod tests {
         assert_eq!(sealer(1).open(&token), Some(revision));
         assert_eq!(sealer(2).open(&token), None);
         assert_ne!(sealer(1).seal(revision).expect("sealed"), token, "each has its own nonce");
+    }
+
+    #[test]
+    fn another_key_seals_and_the_one_before_still_opens() {
+        let old = sealer(1).seal(Revision::default()).expect("sealed");
+        let both = Sealer::with(keys(&[[2; 32], [1; 32]]).expect("keys"));
+        let new = both.seal(Revision::default()).expect("sealed");
+        assert_eq!(both.open(&old), Some(Revision::default()));
+        assert_eq!(sealer(2).open(&new), Some(Revision::default()));
+        assert_eq!(sealer(1).open(&new), None);
     }
 
     #[test]

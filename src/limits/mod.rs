@@ -45,7 +45,7 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     rates: Rates,
-    names: Names,
+    names: Arc<Names>,
     shared: Shared,
     alone: Alone,
     metrics: Metrics,
@@ -54,7 +54,7 @@ struct Inner {
 impl Limits {
     /// Limits that are counted in this Redis.
     #[must_use]
-    pub fn new(rates: Rates, names: Names, redis: Client, registry: &mut Registry) -> Self {
+    pub fn new(rates: Rates, names: Arc<Names>, redis: Client, registry: &mut Registry) -> Self {
         Self(Arc::new(Inner {
             alone: Alone::new(&rates),
             rates,

@@ -1,12 +1,20 @@
 //! Names for what is counted. They go into Redis: of a fixed length, whatever an
 //! attacker sends, and telling nothing of emails and addresses.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
+use anyhow::Context;
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::{ids::TenantId, tokens::Keyring};
+use crate::{
+    ids::TenantId,
+    tokens::{Keyring, Renew},
+};
 
 /// Names the key's use.
 const LABEL: &str = "tenantry limit names";
@@ -18,7 +26,7 @@ const LENGTH: usize = 16;
 const NETWORK_BITS: u32 = 64;
 
 /// Names what is counted.
-pub struct Names(hmac::Key);
+pub struct Names(ArcSwap<hmac::Key>);
 
 impl Names {
     /// Names that only those know who have the keyring's secret.
@@ -26,7 +34,7 @@ impl Names {
     /// # Errors
     /// When the secret can't be derived, which no keyring makes it.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
-        Ok(Self(hmac::Key::new(HMAC_SHA256, &keyring.derive(LABEL)?)))
+        Ok(Self(ArcSwap::from_pointee(key(keyring)?)))
     }
 
     /// A tenant's own id: no secret, and its hash tag.
@@ -44,13 +52,26 @@ impl Names {
     }
 
     fn digest(&self, parts: &[&[u8]]) -> String {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.0.load());
         for part in parts {
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part);
         }
         BASE64_URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..LENGTH])
     }
+}
+
+impl Renew for Names {
+    fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
+        self.0.store(Arc::new(key(keyring)?));
+        Ok(())
+    }
+}
+
+fn key(keyring: &Keyring) -> anyhow::Result<hmac::Key> {
+    let secrets = keyring.derive(LABEL)?;
+    let secret = secrets.first().context("no secret for names")?;
+    Ok(hmac::Key::new(HMAC_SHA256, secret))
 }
 
 /// The network that an address stands for: itself, or its /64.

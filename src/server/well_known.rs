@@ -9,7 +9,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::tokens::Keyring;
 
@@ -31,14 +31,22 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
         .jwks()
         .into_iter()
         .map(|key| {
-            json!({
-                "kty": key.kty,
-                "use": key.r#use,
-                "alg": key.alg,
-                "kid": key.kid,
-                "n": key.n,
-                "e": key.e,
-            })
+            let members = [
+                ("kty", key.kty),
+                ("use", key.r#use),
+                ("alg", key.alg),
+                ("kid", key.kid),
+                ("n", key.n),
+                ("e", key.e),
+                ("crv", key.crv),
+                ("x", key.x),
+                ("y", key.y),
+            ];
+            members
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| (name.to_owned(), Value::from(value)))
+                .collect::<Map<_, _>>()
         })
         .collect();
     let media_type = (header::CONTENT_TYPE, "application/jwk-set+json");
@@ -55,7 +63,7 @@ async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse
     let document = json!({
         "issuer": issuer,
         "jwks_uri": format!("{}{JWKS}", issuer.trim_end_matches('/')),
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": ["RS256", "ES256", "EdDSA"],
         "subject_types_supported": ["public"],
         "response_types_supported": [],
     });

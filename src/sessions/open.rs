@@ -56,7 +56,9 @@ pub async fn open(
         issued_at,
         access_jti: new_jti(),
         access_expires_at: expires_at.min(issued_at + span(lifetimes.access)?),
+        access_kid: keyring.kid(TokenKind::Access),
         refresh_jti: new_jti(),
+        refresh_kid: keyring.kid(TokenKind::Refresh),
         refresh_expires_at: expires_at.min(issued_at + span(lifetimes.refresh)?),
     };
     let opened = sqlx::query!(
@@ -74,10 +76,10 @@ pub async fn open(
         opening.origin.ip.map(IpNet::from) as Option<IpNet>,
         opening.origin.user_agent(),
         unsigned.refresh_jti,
-        keyring.kid(TokenKind::Refresh),
+        unsigned.refresh_kid,
         unsigned.refresh_expires_at,
         unsigned.access_jti,
-        keyring.kid(TokenKind::Access),
+        unsigned.access_kid,
         unsigned.access_expires_at,
         issued_at,
         expires_at,
@@ -111,10 +113,14 @@ pub struct Unsigned {
     pub issued_at: OffsetDateTime,
     /// The access token's id.
     pub access_jti: String,
+    /// The key that signs it.
+    pub access_kid: String,
     /// When it ends.
     pub access_expires_at: OffsetDateTime,
     /// The refresh token's id.
     pub refresh_jti: String,
+    /// The key that signs it.
+    pub refresh_kid: String,
     /// When it ends.
     pub refresh_expires_at: OffsetDateTime,
 }
@@ -137,11 +143,11 @@ impl Unsigned {
         };
         let access = content(self.roles, self.access_jti, self.access_expires_at);
         let refresh = content(Vec::new(), self.refresh_jti, self.refresh_expires_at);
-        let session = self.session;
+        let (session, access_kid, refresh_kid) = (self.session, self.access_kid, self.refresh_kid);
         let sign = move || -> Result<TokenPair> {
             Ok(TokenPair {
-                access: keyring.sign(TokenKind::Access, access)?,
-                refresh: keyring.sign(TokenKind::Refresh, refresh)?,
+                access: keyring.sign(TokenKind::Access, &access_kid, access)?,
+                refresh: keyring.sign(TokenKind::Refresh, &refresh_kid, refresh)?,
                 session,
             })
         };

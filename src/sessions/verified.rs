@@ -182,7 +182,7 @@ mod tests {
 
     fn keyring() -> Keyring {
         let dir = tempfile::tempdir().expect("a folder");
-        pem::ensure(dir.path()).expect("keys");
+        pem::ensure(dir.path(), pem::KeyAlgorithm::Rs256).expect("keys");
         Keyring::load(&pem::paths(dir.path()), "issuer", "audience").expect("a keyring")
     }
 
@@ -196,7 +196,9 @@ mod tests {
             issued_at: clock::now(),
             expires_at: clock::now() + time::Duration::MINUTE,
         };
-        let token = keyring.sign(TokenKind::Access, content).expect("a token");
+        let token = keyring
+            .sign(TokenKind::Access, &keyring.kid(TokenKind::Access), content)
+            .expect("a token");
         token.jwt.expose_secret().to_owned()
     }
 

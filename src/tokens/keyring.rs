@@ -5,22 +5,18 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use anyhow::{Context, bail, ensure};
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    hkdf::{HKDF_SHA256, Prk, Salt},
-    rsa::KeyPair,
-};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    jwk::{AlgorithmParameters, Jwk, ThumbprintHash},
-};
-use secrecy::{ExposeSecret, SecretSlice};
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use jsonwebtoken::Header;
+use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Claims, Token, TokenKind};
+use super::{
+    Claims, Token, TokenKind, files,
+    key::{Purpose, SigningKey, VerifyingKey, name},
+};
 use crate::{
     clock,
     error::{Error, Result},
@@ -41,9 +37,6 @@ const MAX_TOKEN: usize = 8192;
 /// The bytes of role names that a token has room for: with more it would be too
 /// long to be sent. Decisions never depend on the names.
 const MAX_ROLES: usize = 2048;
-
-/// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
-const MIN_MODULUS: usize = 2048 / 8;
 
 /// Where the PEM files of both key pairs are.
 #[derive(Clone, Debug)]
@@ -77,29 +70,46 @@ pub struct TokenContent {
     pub expires_at: OffsetDateTime,
 }
 
-/// One key pair, bound to one kind of token and one algorithm.
-struct Key {
-    kid: String,
-    audience: String,
-    encoding: EncodingKey,
-    decoding: DecodingKey,
-    validation: Validation,
-    jwk: JsonWebKey,
+/// The keys of one kind of token.
+struct KeySet {
+    /// Those with their private half, oldest first.
+    signing: Vec<SigningKey>,
+    /// The one of them that signs now.
+    current: usize,
+    /// All that verify.
+    verifying: Vec<Arc<VerifyingKey>>,
 }
 
-/// The service's keys. Reading them is the only way to make one, so one that
-/// exists can sign and verify.
+/// The keys of one moment.
+struct Ring {
+    access: KeySet,
+    refresh: KeySet,
+}
+
+/// The service's keys, as their files have them. Reading them is the only way to make
+/// one, so one that exists can sign and verify.
 pub struct Keyring {
+    paths: KeyPaths,
     issuer: String,
-    access: Arc<Key>,
-    refresh: Arc<Key>,
-    /// What further secrets are derived from.
-    root: Prk,
+    audiences: [String; 2],
+    ring: ArcSwap<Ring>,
+}
+
+/// A key, for people to look at.
+pub struct Listed {
+    /// Its id (RFC 7638).
+    pub kid: String,
+    /// Its algorithm (RFC 7518, 3.1).
+    pub alg: &'static str,
+    /// published: verifies, and will sign; signing; retired: verifies what it signed.
+    pub state: &'static str,
+    /// From when it signs, where its file says so.
+    pub starts: Option<OffsetDateTime>,
 }
 
 /// The key that verified a token, as long as a keyring has it.
 #[derive(Clone, Debug)]
-pub struct VerifiedBy(Weak<Key>);
+pub struct VerifiedBy(Weak<VerifyingKey>);
 
 impl VerifiedBy {
     /// Whether it still verifies tokens.
@@ -110,43 +120,38 @@ impl VerifiedBy {
 }
 
 impl Keyring {
-    /// Reads both key pairs, and signs and verifies with each once.
+    /// Reads the keys, and signs and verifies with those that sign.
     ///
     /// # Errors
-    /// When a file can't be read or is no RSA key of at least 2048 bits, a
-    /// public key is not its private key's, or both pairs are the same. No
-    /// error repeats key bytes.
+    /// When a file can't be read or has no key, a key is none of RSA with at least
+    /// 2048 bits, P-256 and Ed25519, a private key's public key is missing, or both
+    /// kinds share a key. No error repeats key bytes.
     pub fn load(paths: &KeyPaths, issuer: &str, audience: &str) -> anyhow::Result<Self> {
-        let access =
-            Key::load(&paths.access_private, &paths.access_public, issuer, audience.to_owned())?;
-        let refresh = Key::load(
-            &paths.refresh_private,
-            &paths.refresh_public,
-            issuer,
-            format!("{audience}/refresh"),
-        )?;
-        ensure!(
-            access.kid != refresh.kid,
-            "access and refresh tokens must have keys of their own, but {} and {} are the same",
-            paths.access_private.display(),
-            paths.refresh_private.display()
-        );
-        let root = root(&paths.refresh_private)?;
-        let ring = Self {
-            issuer: issuer.to_owned(),
-            access: Arc::new(access),
-            refresh: Arc::new(refresh),
-            root,
-        };
-        ring.try_out(TokenKind::Access)?;
-        ring.try_out(TokenKind::Refresh)?;
-        Ok(ring)
+        let audiences = [audience.to_owned(), format!("{audience}/refresh")];
+        let ring = Ring::load(paths, issuer, &audiences, None)?;
+        let (paths, issuer) = (paths.clone(), issuer.to_owned());
+        Ok(Self { paths, issuer, audiences, ring: ArcSwap::from_pointee(ring) })
     }
 
-    /// The id of the key that signs tokens of a kind (RFC 7638).
+    /// Reads the files again; says whether anything is different. What stays is not
+    /// touched: tokens that its keys verified are still known.
+    ///
+    /// # Errors
+    /// Like [`Keyring::load`]; the keys in force stay so.
+    pub fn reload(&self) -> anyhow::Result<bool> {
+        let old = self.ring.load_full();
+        let new = Ring::load(&self.paths, &self.issuer, &self.audiences, Some(&old))?;
+        let changed = !new.is_like(&old);
+        if changed {
+            self.ring.store(Arc::new(new));
+        }
+        Ok(changed)
+    }
+
+    /// The id of the key that signs tokens of a kind now (RFC 7638).
     #[must_use]
-    pub fn kid(&self, kind: TokenKind) -> &str {
-        &self.key(kind).kid
+    pub fn kid(&self, kind: TokenKind) -> String {
+        self.ring.load().set(kind).current().kid.clone()
     }
 
     /// The tokens' `iss`.
@@ -155,37 +160,178 @@ impl Keyring {
         &self.issuer
     }
 
-    /// The public keys that verify access tokens (RFC 7517).
+    /// The public keys that verify access tokens, or will soon (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
-        vec![self.access.jwk.clone()]
+        self.ring.load().access.verifying.iter().map(|key| key.jwk.clone()).collect()
     }
 
-    /// A secret for one use, the same on every replica: they share the key that
-    /// signs refresh tokens.
+    /// The keys of a kind, oldest first.
+    #[must_use]
+    pub fn list(&self, kind: TokenKind) -> Vec<Listed> {
+        let ring = self.ring.load();
+        let set = ring.set(kind);
+        let listed = set.verifying.iter().map(|key| {
+            let at = set.signing.iter().position(|signing| signing.kid == key.kid);
+            Listed {
+                kid: key.kid.clone(),
+                alg: name(key.alg),
+                state: match at {
+                    Some(at) if at == set.current => "signing",
+                    Some(at) if at > set.current => "published",
+                    _ => "retired",
+                },
+                starts: at.and_then(|at| set.signing[at].starts),
+            }
+        });
+        listed.collect()
+    }
+
+    /// Secrets for one use, the same on every replica: each is of one key that signs
+    /// refresh tokens, the one that signs now first.
     ///
     /// # Errors
     /// When the derivation fails, which no input makes it do.
-    pub fn derive(&self, label: &str) -> anyhow::Result<[u8; 32]> {
-        let mut secret = [0; 32];
-        self.root
-            .expand(&[label.as_bytes()], HKDF_SHA256)
-            .and_then(|derived| derived.fill(&mut secret))
-            .ok()
-            .context("a secret can't be derived")?;
-        Ok(secret)
+    pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
+        let ring = self.ring.load();
+        let current = ring.refresh.current();
+        let others = ring.refresh.signing.iter().filter(|key| key.kid != current.kid);
+        std::iter::once(current).chain(others).map(|key| expand(&key.root(), label)).collect()
     }
 
-    /// Signs a token. RS256 is deterministic: the same content gives the same
-    /// bytes. Takes about a millisecond of CPU, so call it off the runtime.
+    /// Signs a token with the key of this id, or, where that has gone, with the one
+    /// that signs now. RS256 and `EdDSA` are deterministic: the same content gives the
+    /// same bytes. Takes up to a millisecond of CPU, so call it off the runtime.
     ///
     /// # Errors
     /// INTERNAL when the key does not sign, which [`Keyring::load`] rules out.
-    pub fn sign(&self, kind: TokenKind, content: TokenContent) -> Result<Token> {
-        let key = self.key(kind);
+    pub fn sign(&self, kind: TokenKind, key_id: &str, content: TokenContent) -> Result<Token> {
+        let audience = &self.audiences[usize::from(kind == TokenKind::Refresh)];
+        self.ring.load().set(kind).sign(kind, key_id, &self.issuer, audience, content)
+    }
+
+    /// The claims of a token of this kind that is well-formed, signed by us,
+    /// and within its time; `None` for any other, whatever is wrong with it.
+    #[must_use]
+    pub fn verify(&self, kind: TokenKind, token: &str) -> Option<Claims> {
+        self.verify_by(kind, token).map(|(claims, _)| claims)
+    }
+
+    /// The same, with the key that verified it, for those who remember the token:
+    /// it counts no longer than its key.
+    #[must_use]
+    pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
+        self.ring.load().set(kind).verify(kind, token)
+    }
+}
+
+impl Ring {
+    fn load(
+        paths: &KeyPaths,
+        issuer: &str,
+        audiences: &[String; 2],
+        old: Option<&Self>,
+    ) -> anyhow::Result<Self> {
+        let load = |kind, private: &Path, public: &Path, audience: &str| {
+            let purpose = Purpose { issuer, audience };
+            let set = KeySet::load(private, public, purpose, old.map(|old| old.set(kind)))?;
+            let as_before = old.is_some_and(|old| old.set(kind).is_like(&set));
+            if !as_before {
+                set.try_out(kind, purpose)?;
+            }
+            anyhow::Ok(set)
+        };
+        let (access, refresh) = (TokenKind::Access, TokenKind::Refresh);
+        let ring = Self {
+            access: load(access, &paths.access_private, &paths.access_public, &audiences[0])?,
+            refresh: load(refresh, &paths.refresh_private, &paths.refresh_public, &audiences[1])?,
+        };
+        let shared = ring.access.verifying.iter().any(|key| ring.refresh.find(&key.kid).is_some());
+        ensure!(
+            !shared,
+            "access and refresh tokens must have keys of their own, but {} and {} share one",
+            paths.access_public.display(),
+            paths.refresh_public.display()
+        );
+        Ok(ring)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.access.is_like(&other.access) && self.refresh.is_like(&other.refresh)
+    }
+
+    fn set(&self, kind: TokenKind) -> &KeySet {
+        match kind {
+            TokenKind::Access => &self.access,
+            TokenKind::Refresh => &self.refresh,
+        }
+    }
+}
+
+impl KeySet {
+    fn load(
+        private: &Path,
+        public: &Path,
+        purpose: Purpose<'_>,
+        old: Option<&Self>,
+    ) -> anyhow::Result<Self> {
+        let unusable = |path: &Path| format!("{} can't be used", path.display());
+        let blocks = files::read(private)?;
+        let signing = blocks.iter().map(SigningKey::read);
+        let mut signing: Vec<_> =
+            signing.collect::<anyhow::Result<_>>().with_context(|| unusable(private))?;
+        signing.sort_by_key(|key| key.starts);
+        let mut verifying = Vec::new();
+        for block in files::read(public)? {
+            let key = VerifyingKey::read(&block, purpose).with_context(|| unusable(public))?;
+            let known = old.and_then(|old| old.find(&key.kid)).cloned();
+            verifying.push(known.unwrap_or_else(|| Arc::new(key)));
+        }
+        for key in &signing {
+            ensure!(
+                verifying.iter().any(|public| public.kid == key.kid),
+                "{} does not have the public key of {}",
+                public.display(),
+                private.display()
+            );
+        }
+        let now = clock::now();
+        let started = |key: &SigningKey| key.starts.is_none_or(|starts| starts <= now);
+        let current = signing.iter().rposition(started).unwrap_or(0);
+        Ok(Self { signing, current, verifying })
+    }
+
+    fn current(&self) -> &SigningKey {
+        &self.signing[self.current]
+    }
+
+    fn find(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+        self.verifying.iter().find(|key| key.kid == kid)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let signing = |set: &Self| -> Vec<_> {
+            set.signing.iter().map(|key| (key.kid.clone(), key.starts)).collect()
+        };
+        let verifying =
+            |set: &Self| -> Vec<_> { set.verifying.iter().map(|key| key.kid.clone()).collect() };
+        self.current == other.current
+            && signing(self) == signing(other)
+            && verifying(self) == verifying(other)
+    }
+
+    fn sign(
+        &self,
+        kind: TokenKind,
+        key_id: &str,
+        issuer: &str,
+        audience: &str,
+        content: TokenContent,
+    ) -> Result<Token> {
+        let key = self.signing.iter().find(|key| key.kid == key_id).unwrap_or(self.current());
         let claims = Claims {
-            iss: self.issuer.clone(),
-            aud: key.audience.clone(),
+            iss: issuer.to_owned(),
+            aud: audience.to_owned(),
             sub: content.user.0,
             org: content.tenant.0,
             roles: fitting(content.roles),
@@ -195,7 +341,9 @@ impl Keyring {
             nbf: content.issued_at.unix_timestamp(),
             exp: content.expires_at.unix_timestamp(),
         };
-        let mut header = Header::new(Algorithm::RS256);
+        let public =
+            self.find(&key.kid).ok_or_else(|| Error::defect("a key without its public half"))?;
+        let mut header = Header::new(public.alg);
         header.typ = Some(kind.typ().to_owned());
         header.kid = Some(key.kid.clone());
         let jwt = jsonwebtoken::encode(&header, &claims, &key.encoding)
@@ -203,14 +351,10 @@ impl Keyring {
         Ok(Token { jwt: jwt.into(), expires_at: content.expires_at })
     }
 
-    /// The claims of a token of this kind that is well-formed, signed by us,
-    /// and within its time; `None` for any other, whatever is wrong with it.
-    #[must_use]
-    pub fn verify(&self, kind: TokenKind, token: &str) -> Option<Claims> {
+    fn verify(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
         if token.len() > MAX_TOKEN {
             return None;
         }
-        let key = self.key(kind);
         let header = jsonwebtoken::decode_header(token).ok()?;
         // Keys come from our ring alone, never from the token (RFC 8725, 3.1);
         // a critical extension that we don't know must be refused (RFC 7515,
@@ -221,87 +365,39 @@ impl Keyring {
             || header.x5c.is_some();
         if brings_keys
             || header.crit.is_some()
-            || header.kid.as_deref() != Some(&key.kid)
             || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ))
         {
             return None;
         }
+        let key = self.find(header.kid.as_deref()?)?;
         let claims: Claims =
             jsonwebtoken::decode(token, &key.decoding, &key.validation).ok()?.claims;
         // The library checks `exp` and `nbf`.
         let latest = clock::now().unix_timestamp() + LEEWAY_SECONDS;
-        (claims.iat <= latest).then_some(claims)
-    }
-
-    /// The same, with the key that verified it, for those who remember the token:
-    /// it counts no longer than its key.
-    #[must_use]
-    pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
-        let key = VerifiedBy(Arc::downgrade(self.key(kind)));
-        self.verify(kind, token).map(|claims| (claims, key))
+        (claims.iat <= latest).then(|| (claims, VerifiedBy(Arc::downgrade(key))))
     }
 
     /// A library without its cryptography compiles, and fails at first use: that
     /// must be here and not in the first sign-in.
-    fn try_out(&self, kind: TokenKind) -> anyhow::Result<()> {
+    fn try_out(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let now = clock::now();
-        let content = TokenContent {
-            user: UserId(Uuid::nil()),
-            tenant: TenantId(Uuid::nil()),
-            session: SessionId(Uuid::nil()),
-            roles: Vec::new(),
-            jti: super::new_jti(),
-            issued_at: now,
-            expires_at: now + LIFE_OF_TRIAL,
-        };
-        let token = self.sign(kind, content).context("a key does not sign")?;
-        let verified = self.verify(kind, token.jwt.expose_secret());
-        ensure!(verified.is_some(), "a key does not verify what it signed");
-        Ok(())
-    }
-
-    fn key(&self, kind: TokenKind) -> &Arc<Key> {
-        match kind {
-            TokenKind::Access => &self.access,
-            TokenKind::Refresh => &self.refresh,
+        for key in &self.signing {
+            let content = TokenContent {
+                user: UserId(Uuid::nil()),
+                tenant: TenantId(Uuid::nil()),
+                session: SessionId(Uuid::nil()),
+                roles: Vec::new(),
+                jti: super::new_jti(),
+                issued_at: now,
+                expires_at: now + LIFE_OF_TRIAL,
+            };
+            let token = self
+                .sign(kind, &key.kid, purpose.issuer, purpose.audience, content)
+                .context("a key does not sign")?;
+            let verified = self.verify(kind, token.jwt.expose_secret());
+            ensure!(verified.is_some(), "a key does not verify what it signed");
         }
-    }
-}
-
-impl Key {
-    fn load(private: &Path, public: &Path, issuer: &str, audience: String) -> anyhow::Result<Self> {
-        let private_pem = read(private)?;
-        let encoding = EncodingKey::from_rsa_pem(private_pem.expose_secret())
-            .ok()
-            .with_context(|| format!("{} is no RSA private key in PEM", private.display()))?;
-        let public_pem = read(public)?;
-        let decoding = DecodingKey::from_rsa_pem(public_pem.expose_secret())
-            .ok()
-            .with_context(|| format!("{} is no RSA public key in PEM", public.display()))?;
-
-        let own = Jwk::from_encoding_key(&encoding, Algorithm::RS256)
-            .ok()
-            .with_context(|| format!("{} is no RSA private key", private.display()))?;
-        let published = Jwk::from_decoding_key(&decoding, Some(Algorithm::RS256))
-            .ok()
-            .with_context(|| format!("{} is no RSA public key", public.display()))?;
-        let id = thumbprint(&own)?;
-        ensure!(
-            id == thumbprint(&published)?,
-            "{} is not the public key of {}",
-            public.display(),
-            private.display()
-        );
-        let jwk = public_jwk(&own, &id)
-            .with_context(|| format!("{} can't be used", private.display()))?;
-
-        let mut validation = Validation::new(Algorithm::RS256);
-        validation.leeway = LEEWAY_SECONDS.unsigned_abs();
-        validation.validate_nbf = true;
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[&audience]);
-        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Ok(Self { kid: id, audience, encoding, decoding, validation, jwk })
+        Ok(())
     }
 }
 
@@ -315,38 +411,11 @@ fn fitting(mut roles: Vec<String>) -> Vec<String> {
     roles
 }
 
-fn read(path: &Path) -> anyhow::Result<SecretSlice<u8>> {
-    let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
-    Ok(SecretSlice::from(bytes))
-}
-
-/// The root of derived secrets (RFC 5869): of the key itself, however its file
-/// spells it.
-fn root(private: &Path) -> anyhow::Result<Prk> {
-    let parsed = pem::parse(read(private)?.expose_secret()).ok().map(pem::Pem::into_contents);
-    let parsed = parsed.map(SecretSlice::from).and_then(|der| {
-        let der = der.expose_secret();
-        KeyPair::from_pkcs8(der).or_else(|_| KeyPair::from_der(der)).ok()
-    });
-    let key = parsed.with_context(|| format!("{} is no RSA private key", private.display()))?;
-    let der: Pkcs8V1Der<'_> = key.as_der().ok().context("an RSA key can't be encoded")?;
-    Ok(Salt::new(HKDF_SHA256, &[]).extract(der.as_ref()))
-}
-
-fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {
-    jwk.thumbprint(ThumbprintHash::SHA256).context("no thumbprint (RFC 7638) of a key")
-}
-
-fn public_jwk(jwk: &Jwk, kid: &str) -> anyhow::Result<JsonWebKey> {
-    let AlgorithmParameters::RSA(rsa) = &jwk.algorithm else { bail!("not an RSA key") };
-    let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).context("an unreadable modulus")?;
-    ensure!(modulus.len() >= MIN_MODULUS, "RSA keys must have at least 2048 bits");
-    Ok(JsonWebKey {
-        kty: "RSA".into(),
-        r#use: "sig".into(),
-        alg: "RS256".into(),
-        kid: kid.into(),
-        n: rsa.n.clone(),
-        e: rsa.e.clone(),
-    })
+fn expand(root: &Prk, label: &str) -> anyhow::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    root.expand(&[label.as_bytes()], HKDF_SHA256)
+        .and_then(|derived| derived.fill(&mut secret))
+        .ok()
+        .context("a secret can't be derived")?;
+    Ok(secret)
 }

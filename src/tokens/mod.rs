@@ -2,11 +2,15 @@
 //! `aud` (RFC 8725, 3.11 and 3.12), so that neither passes for the other.
 
 mod claims;
+mod files;
+mod key;
 mod keyring;
 pub mod pem;
+mod reload;
 
 pub use claims::{Claims, TokenKind};
 pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
+pub use reload::{Renew, keep_current};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;

@@ -1,22 +1,43 @@
-//! Makes key pairs as PEM files.
+//! Makes keys in PEM files, and the files' rotation.
 
 use std::{
-    fs::OpenOptions,
-    io::Write,
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
-    rsa::{KeyPair, KeySize},
-    signature::KeyPair as _,
+    rsa::{KeyPair as RsaKeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
+use time::OffsetDateTime;
 
-use super::KeyPaths;
+use super::{
+    KeyPaths,
+    files::{self, Block},
+};
+use crate::clock;
 
-/// The files of both key pairs in a folder.
+/// For how long a replaced private key is kept: its secrets open consistency tokens,
+/// and a refresh that is repeated is signed with it again.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// What a key signs with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyAlgorithm {
+    /// RS256 with 3072 bits.
+    Rs256,
+    /// ES256.
+    Es256,
+    /// `EdDSA` with Ed25519.
+    EdDsa,
+}
+
+/// The files of both kinds of keys in a folder.
 #[must_use]
 pub fn paths(dir: &Path) -> KeyPaths {
     let file = |name: &str| -> PathBuf { dir.join(name) };
@@ -28,14 +49,13 @@ pub fn paths(dir: &Path) -> KeyPaths {
     }
 }
 
-/// Makes both RSA 3072 key pairs (128-bit security) in a folder, unless they are
-/// all there; private keys are readable by their owner alone. Says whether it
-/// made them.
+/// Makes both key pairs in a folder, unless they are all there; private keys are
+/// readable by their owner alone. Says whether it made them.
 ///
 /// # Errors
 /// When some are there and some are not (keys are never overwritten), or they
 /// can't be written.
-pub fn ensure(dir: &Path) -> anyhow::Result<bool> {
+pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     let paths = paths(dir);
     let files = [
         &paths.access_private,
@@ -49,29 +69,212 @@ pub fn ensure(dir: &Path) -> anyhow::Result<bool> {
     if let Some(file) = files.iter().find(|file| file.exists()) {
         bail!("{} is there without the other keys; move it away first", file.display());
     }
-    std::fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
-    write_pair(&paths.access_private, &paths.access_public)?;
-    write_pair(&paths.refresh_private, &paths.refresh_public)?;
+    fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+    for pair in Pair::both(&paths) {
+        let (private, public) = generate(algorithm, None)?;
+        pair.write_public(&[public])?;
+        pair.write_private(&[private])?;
+    }
     Ok(true)
 }
 
-fn write_pair(private: &Path, public: &Path) -> anyhow::Result<()> {
-    let pair = KeyPair::generate(KeySize::Rsa3072).context("can't generate a key")?;
-    let private_der: Pkcs8V1Der<'_> = pair.as_der().context("can't encode a key")?;
-    let public_der: PublicKeyX509Der<'_> =
-        pair.public_key().as_der().context("can't encode a key")?;
-    write(public, 0o644, &pem::Pem::new("PUBLIC KEY", public_der.as_ref()))?;
-    write(private, 0o600, &pem::Pem::new("PRIVATE KEY", private_der.as_ref()))
+/// Adds a key to both pairs that verifies from now on and signs from `starts` on, and
+/// retires what is over. Says whether it added any: not while one waits for its time.
+///
+/// # Errors
+/// When the files can't be used or written.
+pub fn rotate(
+    dir: &Path,
+    algorithm: Option<KeyAlgorithm>,
+    starts: OffsetDateTime,
+    lives: Lives,
+) -> anyhow::Result<bool> {
+    let _lock = lock(dir)?;
+    let mut added = false;
+    for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
+        pair.retire(life)?;
+        let (mut private, mut public) = pair.read()?;
+        let now = clock::now();
+        if private.iter().any(|key| key.starts.is_some_and(|starts| starts > now)) {
+            continue;
+        }
+        let algorithm = match algorithm {
+            Some(algorithm) => algorithm,
+            None => algorithm_of(private.last().context("there is no key")?)?,
+        };
+        let (new_private, new_public) = generate(algorithm, Some(starts))?;
+        private.push(new_private);
+        public.push(new_public);
+        // A crash in between leaves a public key that no token needs.
+        pair.write_public(&public)?;
+        pair.write_private(&private)?;
+        added = true;
+    }
+    Ok(added)
 }
 
-fn write(path: &Path, mode: u32, content: &pem::Pem) -> anyhow::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .with_context(|| format!("can't create {}", path.display()))?;
-    file.write_all(pem::encode(content).as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("can't write {}", path.display()))
+/// Puts new keys in the place of all that are there: what those signed counts no more.
+///
+/// # Errors
+/// When the files can't be written.
+pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
+    let _lock = lock(dir)?;
+    for pair in Pair::both(&paths(dir)) {
+        let algorithm = match algorithm {
+            Some(algorithm) => algorithm,
+            None => algorithm_of(pair.read()?.0.last().context("there is no key")?)?,
+        };
+        let (private, public) = generate(algorithm, None)?;
+        pair.write_private(&[private])?;
+        pair.write_public(&[public])?;
+    }
+    Ok(())
+}
+
+/// Removes private keys that were replaced a day ago, and public keys whose tokens have
+/// all ended.
+///
+/// # Errors
+/// When the files can't be used or written.
+pub fn retire(dir: &Path, lives: Lives) -> anyhow::Result<()> {
+    let _lock = lock(dir)?;
+    for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
+        pair.retire(life)?;
+    }
+    Ok(())
+}
+
+/// How long tokens live.
+#[derive(Clone, Copy)]
+pub struct Lives {
+    /// Access tokens.
+    pub access: Duration,
+    /// Refresh tokens.
+    pub refresh: Duration,
+}
+
+impl Lives {
+    fn both(self) -> [Duration; 2] {
+        [self.access, self.refresh]
+    }
+}
+
+/// The two files of one kind of keys.
+struct Pair<'a> {
+    private: &'a Path,
+    public: &'a Path,
+}
+
+impl<'a> Pair<'a> {
+    fn both(paths: &'a KeyPaths) -> [Self; 2] {
+        [
+            Self { private: &paths.access_private, public: &paths.access_public },
+            Self { private: &paths.refresh_private, public: &paths.refresh_public },
+        ]
+    }
+
+    fn read(&self) -> anyhow::Result<(Vec<Block>, Vec<Block>)> {
+        Ok((files::read(self.private)?, files::read(self.public)?))
+    }
+
+    fn retire(&self, life: Duration) -> anyhow::Result<()> {
+        let (private, public) = self.read()?;
+        // The private key first: one without its public half would be refused.
+        if let Some(kept) = lasting(private, KEPT)? {
+            self.write_private(&kept)?;
+        }
+        if let Some(kept) = lasting(public, life.max(KEPT))? {
+            self.write_public(&kept)?;
+        }
+        Ok(())
+    }
+
+    fn write_private(&self, keys: &[Block]) -> anyhow::Result<()> {
+        write(self.private, 0o600, keys)
+    }
+
+    fn write_public(&self, keys: &[Block]) -> anyhow::Result<()> {
+        write(self.public, 0o644, keys)
+    }
+}
+
+/// Those of the keys, oldest first, whose successor began to sign less than `kept` ago;
+/// `None` when all of them.
+fn lasting(keys: Vec<Block>, kept: Duration) -> anyhow::Result<Option<Vec<Block>>> {
+    let limit = clock::now() - kept;
+    let over = |key: &Block| key.starts.is_some_and(|starts| starts <= limit);
+    let first = keys.iter().rposition(over).unwrap_or(0);
+    anyhow::ensure!(keys.is_sorted_by_key(|key| key.starts), "keys must be in the files by age");
+    Ok((first > 0).then(|| keys.into_iter().skip(first).collect()))
+}
+
+fn generate(
+    algorithm: KeyAlgorithm,
+    starts: Option<OffsetDateTime>,
+) -> anyhow::Result<(Block, Block)> {
+    let made = || -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
+        Ok(match algorithm {
+            KeyAlgorithm::Rs256 => {
+                let pair = RsaKeyPair::generate(KeySize::Rsa3072)?;
+                let private: Pkcs8V1Der<'_> = pair.as_der()?;
+                let public: PublicKeyX509Der<'_> = pair.public_key().as_der()?;
+                (private.as_ref().to_vec(), public.as_ref().to_vec())
+            }
+            KeyAlgorithm::Es256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+                let public: PublicKeyX509Der<'_> = pair.public_key().as_der()?;
+                (pair.to_pkcs8v1()?.as_ref().to_vec(), public.as_ref().to_vec())
+            }
+            KeyAlgorithm::EdDsa => {
+                let pair = Ed25519KeyPair::generate()?;
+                let public: PublicKeyX509Der<'_> = pair.public_key().as_der()?;
+                (pair.to_pkcs8v1()?.as_ref().to_vec(), public.as_ref().to_vec())
+            }
+        })
+    };
+    let (private, public) = made().ok().context("can't make a key")?;
+    let block = |tag: &str, der| Block::new(starts, pem::Pem::new(tag, der));
+    Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
+}
+
+/// The algorithm of a private key that is there.
+fn algorithm_of(key: &Block) -> anyhow::Result<KeyAlgorithm> {
+    use jsonwebtoken::EncodingKey;
+    let text = key.text();
+    if EncodingKey::from_rsa_pem(text.as_bytes()).is_ok() {
+        Ok(KeyAlgorithm::Rs256)
+    } else if EncodingKey::from_ec_pem(text.as_bytes()).is_ok() {
+        Ok(KeyAlgorithm::Es256)
+    } else if EncodingKey::from_ed_pem(text.as_bytes()).is_ok() {
+        Ok(KeyAlgorithm::EdDsa)
+    } else {
+        bail!("a key is of an unknown kind")
+    }
+}
+
+/// One rotation at a time.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let lock = || {
+        let folder = File::open(dir)?;
+        folder.lock()?;
+        std::io::Result::Ok(folder)
+    };
+    lock().with_context(|| format!("can't read {}", dir.display()))
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, mode: u32, keys: &[Block]) -> anyhow::Result<()> {
+    let draft = path.with_extension("draft");
+    let text = files::render(keys)?;
+    let write = || -> std::io::Result<()> {
+        fs::remove_file(&draft).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("can't write {}", path.display()))
 }

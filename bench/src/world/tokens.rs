@@ -17,7 +17,7 @@ pub type Bearer = MetadataValue<Ascii>;
 /// # Errors
 /// When they can't be written or read.
 pub fn keys(dir: &Path) -> anyhow::Result<Keyring> {
-    pem::ensure(dir)?;
+    pem::ensure(dir, pem::KeyAlgorithm::Rs256)?;
     // The issuer and the audience that the settings default to.
     Keyring::load(&pem::paths(dir), "tenantry", "tenantry")
 }
@@ -57,6 +57,9 @@ fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> 
         issued_at: now,
         expires_at: now + time::Duration::hours(24),
     };
-    let token = keys.sign(TokenKind::Access, content).ok().context("a key does not sign")?;
+    let token = keys
+        .sign(TokenKind::Access, &keys.kid(TokenKind::Access), content)
+        .ok()
+        .context("a key does not sign")?;
     Ok(format!("Bearer {}", token.jwt.expose_secret()).parse()?)
 }

@@ -61,3 +61,84 @@ async fn there_is_nothing_to_list_in_an_empty_folder() {
     assert!(!ran.ok && ran.err.contains("can't read"), "{ran:?}");
     assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
 }
+
+/// Keys and states, as `list` and `rotate` print them.
+fn states(text: &str) -> Vec<(String, String)> {
+    let lines =
+        text.lines().filter(|line| line.starts_with("access") || line.starts_with("refresh"));
+    lines
+        .map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            (words[0].to_owned(), words[2].to_owned())
+        })
+        .collect()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(kind, state)| ((*kind).to_owned(), (*state).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_rotation_publishes_then_signs_then_retires() {
+    let place = tempdir().expect("a folder");
+    let folder = place.path().to_str().expect("text");
+    let keys = async |arguments: &[&str]| {
+        let ran = run(&[&["keys"], arguments, &["--dir", folder]].concat(), &[]).await;
+        assert!(ran.ok && ran.err.is_empty() && !ran.out.contains("PRIVATE"), "{ran:?}");
+        ran.out
+    };
+    let first = keys(&["generate", "--algorithm", "ES256"]).await;
+    assert!(first.contains("ES256"), "{first}");
+
+    let waiting = pairs(&[
+        ("access", "signing"),
+        ("access", "published"),
+        ("refresh", "signing"),
+        ("refresh", "published"),
+    ]);
+    assert_eq!(states(&keys(&["rotate", "--ahead", "1h"]).await), waiting);
+    let files = contents(place.path());
+    assert!(keys(&["rotate", "--ahead", "1h"]).await.contains("none was added"));
+    assert_eq!(contents(place.path()), files, "one round at a time");
+    for private in ["access.pem", "refresh.pem"] {
+        let mode = fs::metadata(place.path().join(private)).expect(private).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
+
+    // Two days later: the new ones have signed since.
+    for file in FILES {
+        let path = place.path().join(file);
+        let text = fs::read_to_string(&path).expect("a file");
+        let (head, tail) = text.split_once("signs from ").expect("a time");
+        let (_, tail) = tail.split_once('\n').expect("a line");
+        let past = time::OffsetDateTime::now_utc() - time::Duration::days(2);
+        let past = past.format(&time::format_description::well_known::Rfc3339).expect("text");
+        fs::write(&path, format!("{head}signs from {past}\n{tail}")).expect("written");
+    }
+    let retired = states(&keys(&["retire"]).await);
+    assert_eq!(
+        retired,
+        pairs(&[("access", "signing"), ("refresh", "retired"), ("refresh", "signing")]),
+        "refresh tokens live for 30 days"
+    );
+    let private = fs::read_to_string(place.path().join("refresh.pem")).expect("a file");
+    assert_eq!(private.matches("-----BEGIN").count(), 1, "a replaced private key goes");
+    let retired = keys(&["retire", "--jwt-refresh-expires-in", "1h"]).await;
+    assert_eq!(states(&retired), pairs(&[("access", "signing"), ("refresh", "signing")]));
+
+    let kids = ["access", "refresh"].map(|kind| word_after(&retired, kind).to_owned());
+    let replaced = keys(&["rotate", "--compromised", "--algorithm", "EdDSA"]).await;
+    assert_eq!(states(&replaced), pairs(&[("access", "signing"), ("refresh", "signing")]));
+    assert!(kids.iter().all(|kid| !replaced.contains(kid)) && replaced.contains("EdDSA"));
+}
+
+#[tokio::test]
+async fn what_can_not_be_served_with_is_not_rotated() {
+    let place = tempdir().expect("a folder");
+    let folder = place.path().to_str().expect("text");
+    for arguments in [&["rotate"][..], &["rotate", "--compromised"], &["retire"]] {
+        let ran = run(&[&["keys"], arguments, &["--dir", folder]].concat(), &[]).await;
+        assert!(!ran.ok && ran.err.contains("can't read"), "{ran:?}");
+    }
+    assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
+}

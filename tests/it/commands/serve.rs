@@ -95,7 +95,7 @@ async fn keys_that_can_not_be_used_are_named_and_their_bytes_are_not_shown() {
         ("refresh.pem", Box::new(|dir| write(dir, "refresh.pem", &ec_key()))),
         ("refresh.pem", Box::new(|dir| fs::remove_file(dir.join("refresh.pem")).expect("gone"))),
         (
-            "access.pub.pem is not the public key of",
+            "access.pub.pem does not have the public key of",
             Box::new(|dir| copy(dir, "refresh.pub.pem", "access.pub.pem")),
         ),
         (

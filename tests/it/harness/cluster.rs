@@ -47,7 +47,7 @@ impl Cluster {
         let services =
             Services::start(&dir, Options { durable: false }).await.expect("servers start");
         let keys = dir.join("keys");
-        pem::ensure(&keys).expect("keys");
+        pem::ensure(&keys, pem::KeyAlgorithm::Rs256).expect("keys");
         let cluster = Self { services, keys: pem::paths(&keys) };
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner = cluster.connect_owner(TEMPLATE).await;

@@ -16,7 +16,7 @@ async fn a_key_that_the_token_brings_is_never_used_nor_fetched() {
     let header = serde_json::to_value(header).expect("JSON");
 
     let dir = tempfile::tempdir().expect("a folder");
-    key_files::ensure(dir.path()).expect("keys");
+    key_files::ensure(dir.path(), key_files::KeyAlgorithm::Rs256).expect("keys");
     let paths = key_files::paths(dir.path());
     let private = std::fs::read(paths.access_private).expect("a key");
     let attacker = EncodingKey::from_rsa_pem(&private).expect("a key");

@@ -5,6 +5,7 @@ mod claims;
 mod credentials;
 mod headers;
 mod kinds;
+mod rotation;
 mod times;
 
 use tenantry::proto::v1::WhoAmIRequest;

@@ -1,0 +1,107 @@
+//! PEM files with several keys, oldest first. The line before a key says from when
+//! it signs:
+//!
+//! ```text
+//! signs from 2026-11-24T10:00:00Z
+//! -----BEGIN PRIVATE KEY-----
+//! ```
+//!
+//! Text around PEM blocks is allowed (RFC 7468, 5.2), so that other tools read the
+//! files too. A key without such a line has always signed.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use pem::Pem;
+use secrecy::{ExposeSecret, SecretString};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use zeroize::Zeroizing;
+
+const BEGIN: &str = "-----BEGIN ";
+const STARTS: &str = "signs from ";
+
+/// One key in a file.
+pub(super) struct Block {
+    /// From when it signs.
+    pub starts: Option<OffsetDateTime>,
+    pem: Pem,
+}
+
+impl Block {
+    pub fn new(starts: Option<OffsetDateTime>, pem: Pem) -> Self {
+        Self { starts, pem }
+    }
+
+    /// The key alone, in PEM.
+    pub fn text(&self) -> Zeroizing<String> {
+        Zeroizing::new(pem::encode(&self.pem))
+    }
+
+    fn render(&self, into: &mut String) -> anyhow::Result<()> {
+        if let Some(starts) = self.starts {
+            into.push_str(STARTS);
+            into.push_str(&starts.format(&Rfc3339).context("a time can't be written")?);
+            into.push('\n');
+        }
+        into.push_str(&self.text());
+        Ok(())
+    }
+}
+
+/// The keys of a file.
+///
+/// # Errors
+/// When it can't be read or parsed, or has none. No error repeats what is in it.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Block>> {
+    let text = std::fs::read_to_string(path)
+        .map(SecretString::from)
+        .with_context(|| format!("can't read {}", path.display()))?;
+    parse(text.expose_secret()).with_context(|| format!("{} can't be used", path.display()))
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Block>> {
+    let keys = pem::parse_many(text).ok().context("it is not PEM")?;
+    let before: Vec<_> = text.split(BEGIN).collect();
+    ensure!(!keys.is_empty(), "it has no key in PEM");
+    ensure!(before.len() == keys.len() + 1, "a key in it is not whole");
+    let with_starts = keys.into_iter().zip(before).map(|(pem, before)| {
+        let line = before.lines().rev().find_map(|line| line.trim().strip_prefix(STARTS));
+        let starts = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
+        Ok(Block { starts: starts.ok().context("a time in it is not RFC 3339")?, pem })
+    });
+    with_starts.collect()
+}
+
+/// The text of a file with these keys.
+pub(super) fn render(blocks: &[Block]) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    for block in blocks {
+        block.render(&mut text)?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_from_when_each_of_its_keys_signs() {
+        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time");
+        let blocks =
+            [Block::new(None, Pem::new("A", [1])), Block::new(Some(at), Pem::new("B", [2]))];
+        let read = parse(&render(&blocks).expect("text")).expect("keys");
+        assert_eq!(read.iter().map(|block| block.starts).collect::<Vec<_>>(), [None, Some(at)]);
+        assert_eq!(*read[1].text(), *blocks[1].text());
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        let whole = pem::encode(&Pem::new("A", [1; 40]));
+        let half = &whole[..whole.len() / 2];
+        for text in ["", "text", half, &format!("{whole}{half}"), &format!("{STARTS}noon\n{whole}")]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

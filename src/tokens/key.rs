@@ -1,0 +1,133 @@
+//! One key, bound to one kind of token and one algorithm (RFC 8725, 3.1).
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Validation,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, ThumbprintHash},
+};
+use time::OffsetDateTime;
+
+use super::{LEEWAY_SECONDS, files::Block};
+use crate::proto::v1::JsonWebKey;
+
+/// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
+const MIN_MODULUS: usize = 2048 / 8;
+
+/// Whose tokens a key verifies, and for whom they are.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose<'a> {
+    pub issuer: &'a str,
+    pub audience: &'a str,
+}
+
+/// The private half: signs from a time on.
+pub(super) struct SigningKey {
+    pub kid: String,
+    pub starts: Option<OffsetDateTime>,
+    pub encoding: EncodingKey,
+}
+
+impl SigningKey {
+    /// Reads a private key of any of the algorithms.
+    pub fn read(block: &Block) -> anyhow::Result<Self> {
+        let text = block.text();
+        let (encoding, alg) = if let Ok(key) = EncodingKey::from_rsa_pem(text.as_bytes()) {
+            (key, Algorithm::RS256)
+        } else if let Ok(key) = EncodingKey::from_ec_pem(text.as_bytes()) {
+            (key, Algorithm::ES256)
+        } else if let Ok(key) = EncodingKey::from_ed_pem(text.as_bytes()) {
+            (key, Algorithm::EdDSA)
+        } else {
+            bail!("it is no RSA, P-256 or Ed25519 private key in PEM");
+        };
+        let jwk = Jwk::from_encoding_key(&encoding, alg).ok().context("it can't be used")?;
+        let kid = thumbprint(&jwk)?;
+        // What can't be published can't sign.
+        published(&jwk, alg, &kid)?;
+        Ok(Self { kid, starts: block.starts, encoding })
+    }
+
+    /// The root of secrets that are derived from this key (RFC 5869).
+    pub fn root(&self) -> Prk {
+        Salt::new(HKDF_SHA256, &[]).extract(self.encoding.as_bytes())
+    }
+}
+
+/// The public half: verifies.
+pub(super) struct VerifyingKey {
+    pub kid: String,
+    pub alg: Algorithm,
+    pub decoding: DecodingKey,
+    pub validation: Validation,
+    pub jwk: JsonWebKey,
+}
+
+impl VerifyingKey {
+    /// Reads a public key of any of the algorithms.
+    pub fn read(block: &Block, purpose: Purpose<'_>) -> anyhow::Result<Self> {
+        let text = block.text();
+        let (decoding, alg) = if let Ok(key) = DecodingKey::from_rsa_pem(text.as_bytes()) {
+            (key, Algorithm::RS256)
+        } else if let Ok(key) = DecodingKey::from_ec_pem(text.as_bytes()) {
+            (key, Algorithm::ES256)
+        } else if let Ok(key) = DecodingKey::from_ed_pem(text.as_bytes()) {
+            (key, Algorithm::EdDSA)
+        } else {
+            bail!("it is no RSA, P-256 or Ed25519 public key in PEM");
+        };
+        let own = Jwk::from_decoding_key(&decoding, Some(alg)).ok().context("it can't be used")?;
+        let kid = thumbprint(&own)?;
+        let jwk = published(&own, alg, &kid)?;
+        let mut validation = Validation::new(alg);
+        validation.leeway = LEEWAY_SECONDS.unsigned_abs();
+        validation.validate_nbf = true;
+        validation.set_issuer(&[purpose.issuer]);
+        validation.set_audience(&[purpose.audience]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        Ok(Self { kid, alg, decoding, validation, jwk })
+    }
+}
+
+fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {
+    jwk.thumbprint(ThumbprintHash::SHA256).ok().context("it has no thumbprint (RFC 7638)")
+}
+
+/// What the world is shown of a key (RFC 7517, RFC 8037).
+fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey> {
+    let mut shown = JsonWebKey {
+        r#use: "sig".into(),
+        alg: name(alg).into(),
+        kid: kid.into(),
+        ..JsonWebKey::default()
+    };
+    match &jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) => {
+            let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).context("an unreadable modulus")?;
+            ensure!(modulus.len() >= MIN_MODULUS, "RSA keys must have at least 2048 bits");
+            shown.kty = "RSA".into();
+            (shown.n, shown.e) = (rsa.n.clone(), rsa.e.clone());
+        }
+        AlgorithmParameters::EllipticCurve(ec) => {
+            ensure!(ec.curve == EllipticCurve::P256, "EC keys must be of the curve P-256");
+            (shown.kty, shown.crv) = ("EC".into(), "P-256".into());
+            (shown.x, shown.y) = (ec.x.clone(), ec.y.clone());
+        }
+        AlgorithmParameters::OctetKeyPair(okp) => {
+            (shown.kty, shown.crv) = ("OKP".into(), "Ed25519".into());
+            shown.x.clone_from(&okp.x);
+        }
+        _ => bail!("it is of an unknown kind"),
+    }
+    Ok(shown)
+}
+
+/// The algorithm's name (RFC 7518, 3.1).
+pub(super) fn name(alg: Algorithm) -> &'static str {
+    match alg {
+        Algorithm::ES256 => "ES256",
+        Algorithm::EdDSA => "EdDSA",
+        _ => "RS256",
+    }
+}
