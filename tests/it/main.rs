@@ -14,6 +14,7 @@ mod feed;
 mod fuzz;
 mod harness;
 mod limits;
+mod logs;
 mod permissions;
 mod policy_coverage;
 mod postgres;

@@ -1,0 +1,224 @@
+//! What the process writes while it serves: none of what people send it.
+
+use std::{process::Stdio, time::Duration};
+
+use prost_reflect::{DynamicMessage, Kind, ReflectMessage, Value};
+use tenantry::{
+    config::SETTINGS,
+    proto::v1::{
+        ChangePasswordRequest, CheckRequest, CreateUserRequest, IntrospectTokenRequest,
+        LoginRequest, LookupUserRequest, RefreshRequest, RegisterRequest, UpdateUserRequest,
+        WhoAmIRequest, create_user_request::Credential,
+    },
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    commands::tenantry,
+    harness::{Client, Cluster, TestApp, mask, methods, struct_of},
+};
+
+/// In everything that is sent and that nobody else is to read.
+const CANARY: &str = "canary7f3a";
+const PASSWORD: &str = "a canary7f3a of a password";
+const EMAIL: &str = "canary7f3a@acme.test";
+
+/// Would end a line and begin one of its own, if it were written as it is.
+const FORGED_LINE: &str = "canary7f3a\n{\"level\":\"INFO\",\"forged\":true}\n\u{1b}[31m\u{202e}";
+
+/// The binary, serving, and where.
+struct Serving {
+    process: Child,
+    log: JoinHandle<Vec<String>>,
+    channel: Channel,
+}
+
+impl Serving {
+    async fn start(level: &str) -> Self {
+        let database = Cluster::get().new_database().await;
+        let values = TestApp::values(&database);
+        let settings: Vec<_> = SETTINGS
+            .iter()
+            .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
+            .chain([("LOG_FORMAT", "json"), ("LOG_LEVEL", level)])
+            .collect();
+        let mut command = tenantry(&["serve"], &settings);
+        let mut process =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
+        let (tell, told) = oneshot::channel();
+        // Read from the start: a full pipe would stop the server.
+        let log = tokio::spawn(async move {
+            let (mut log, mut tell) = (Vec::new(), Some(tell));
+            while let Some(line) = lines.next_line().await.expect("its log") {
+                let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
+                if event["message"] == "serving"
+                    && let Some(tell) = tell.take()
+                {
+                    tell.send(event["address"].as_str().expect("an address").to_owned()).ok();
+                }
+                log.push(line);
+            }
+            log
+        });
+        let address =
+            timeout(Duration::from_mins(1), told).await.expect("in time").expect("serves");
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+        let channel = timeout(Duration::from_secs(10), async {
+            loop {
+                if let Ok(channel) = endpoint.connect().await {
+                    break channel;
+                }
+            }
+        });
+        Self { process, log, channel: channel.await.expect("it listens") }
+    }
+
+    /// Stops it; all that it wrote.
+    async fn stop(mut self) -> Vec<String> {
+        let pid = self.process.id().expect("it runs").to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+        let ended = timeout(Duration::from_secs(30), self.process.wait()).await;
+        assert!(ended.expect("it ends").expect("a status").success());
+        self.log.await.expect("its log")
+    }
+}
+
+async fn register(client: &Client) {
+    let request = RegisterRequest {
+        email: EMAIL.into(),
+        password: PASSWORD.into(),
+        organization_name: format!("The {CANARY} company"),
+        organization_slug: "acme".into(),
+        ..RegisterRequest::default()
+    };
+    client.auth().register(request.clone()).await.expect("registered");
+    client.auth().register(request).await.expect_err("it is taken");
+}
+
+/// Sign-ins that fail, each for a reason of its own.
+async fn fail_to_sign_in(client: &Client) {
+    for (email, password, slug) in [
+        (EMAIL, "wrong canary7f3a", "acme"),
+        ("unknown-canary7f3a@acme.test", PASSWORD, "acme"),
+        (EMAIL, PASSWORD, "canary7f3a"),
+        (FORGED_LINE, FORGED_LINE, FORGED_LINE),
+    ] {
+        let request = LoginRequest {
+            email: email.into(),
+            password: password.into(),
+            organization_slug: slug.into(),
+            device_name: FORGED_LINE.into(),
+        };
+        client.auth().login(request).await.expect_err("refused");
+    }
+}
+
+async fn work(admin: &Client) {
+    let user = CreateUserRequest {
+        email: format!("other-{CANARY}@acme.test"),
+        display_name: FORGED_LINE.replace(['\n', '\u{1b}'], " "),
+        credential: Some(Credential::Password(PASSWORD.into())),
+        ..CreateUserRequest::default()
+    };
+    let made = admin.users().create_user(user.clone()).await.expect("made").into_inner();
+    admin.users().create_user(user).await.expect_err("it is taken");
+    let update = UpdateUserRequest {
+        user_id: made.user.expect("a user").id,
+        display_name: Some(format!("{CANARY} again")),
+        update_mask: mask(&["display_name"]),
+        ..UpdateUserRequest::default()
+    };
+    admin.users().update_user(update).await.expect("updated");
+    let email = EMAIL.to_owned();
+    admin.users().lookup_user(LookupUserRequest { email }).await.expect("found");
+    let check = CheckRequest {
+        access_token: admin.tokens.access_token.clone(),
+        permission: "doc:read".into(),
+        scope: struct_of(serde_json::json!({ "secret": CANARY })),
+        ..CheckRequest::default()
+    };
+    admin.permissions().check(check).await.expect("decided");
+    let wrong = ChangePasswordRequest {
+        current_password: "wrong canary7f3a".into(),
+        new_password: format!("{PASSWORD}, a new one"),
+    };
+    admin.auth().change_password(wrong).await.expect_err("refused");
+}
+
+/// A refresh, one that is a reuse, and tokens that are looked into.
+async fn use_tokens(admin: &Client) {
+    for token in [&admin.tokens.access_token, &admin.tokens.refresh_token] {
+        let request = IntrospectTokenRequest { token: token.clone() };
+        admin.auth().introspect_token(request).await.expect("answered");
+        let (cut, _) = token.split_at(token.len() - 9);
+        admin.with_token(cut).auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
+    }
+    let refresh_token = admin.tokens.refresh_token.clone();
+    let request = RefreshRequest { refresh_token, request_id: String::new() };
+    admin.auth().refresh(request.clone()).await.expect("refreshed");
+    admin.auth().refresh(request).await.expect_err("a reuse");
+}
+
+/// Every method with the canary as every text, which breaks the rules of most.
+async fn send_everywhere(client: &Client) {
+    for method in methods() {
+        let mut message = method.request();
+        fill(&mut message);
+        timeout(Duration::from_secs(10), method.call(client, &message)).await.ok();
+    }
+}
+
+fn fill(message: &mut DynamicMessage) {
+    for field in message.descriptor().fields() {
+        if field.kind() == Kind::String && !field.is_list() && !field.is_map() {
+            message.set_field(&field, Value::String(FORGED_LINE.into()));
+        }
+    }
+}
+
+/// K01 K02
+#[tokio::test]
+async fn what_people_send_is_not_in_the_log_at_any_level() {
+    for level in ["info", "debug"] {
+        let serving = Serving::start(level).await;
+        let anonymous = Client::anonymous(serving.channel.clone());
+        register(&anonymous).await;
+        fail_to_sign_in(&anonymous).await;
+        let admin = anonymous.login("acme", EMAIL, PASSWORD).await;
+        let strange = admin.with("user-agent-note", CANARY);
+        work(&strange).await;
+        send_everywhere(&strange).await;
+        send_everywhere(&anonymous.with("x-tenant-id", CANARY)).await;
+        let other = anonymous.login("acme", EMAIL, PASSWORD).await;
+        use_tokens(&other).await;
+        let log = serving.stop().await;
+
+        assert!(log.len() > 2 * methods().len(), "{level}: {log:?}");
+        for line in &log {
+            let event: serde_json::Value = serde_json::from_str(line).expect(line);
+            assert!(event.get("forged").is_none(), "{level}: {line}");
+        }
+        let signature = |token: &str| token.rsplit('.').next().expect("a part").to_owned();
+        let cluster = Cluster::get();
+        for secret in [
+            CANARY.to_owned(),
+            signature(&admin.tokens.access_token),
+            signature(&other.tokens.access_token),
+            signature(&other.tokens.refresh_token),
+            cluster.app_url(""),
+            "argon2id".to_owned(),
+            "PRIVATE KEY".to_owned(),
+        ] {
+            let found = log.iter().find(|line| line.contains(&secret));
+            assert_eq!(found, None, "{level}: {secret}");
+        }
+    }
+}
