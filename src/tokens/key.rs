@@ -26,6 +26,7 @@ pub(super) struct Purpose<'a> {
 pub(super) struct SigningKey {
     pub kid: String,
     pub starts: Option<OffsetDateTime>,
+    pub alg: Algorithm,
     pub encoding: EncodingKey,
 }
 
@@ -46,7 +47,7 @@ impl SigningKey {
         let kid = thumbprint(&jwk)?;
         // What can't be published can't sign.
         published(&jwk, alg, &kid)?;
-        Ok(Self { kid, starts: block.starts, encoding })
+        Ok(Self { kid, starts: block.starts, alg, encoding })
     }
 
     /// The root of secrets that are derived from this key (RFC 5869).

@@ -14,11 +14,13 @@ use aws_lc_rs::{
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
+use jsonwebtoken::Algorithm;
 use time::OffsetDateTime;
 
 use super::{
     KeyPaths,
     files::{self, Block},
+    key::SigningKey,
 };
 use crate::clock;
 
@@ -98,10 +100,7 @@ pub fn rotate(
         if private.iter().any(|key| key.starts.is_some_and(|starts| starts > now)) {
             continue;
         }
-        let algorithm = match algorithm {
-            Some(algorithm) => algorithm,
-            None => algorithm_of(private.last().context("there is no key")?)?,
-        };
+        let algorithm = algorithm.map_or_else(|| newest_algorithm(&private), Ok)?;
         let (new_private, new_public) = generate(algorithm, Some(starts))?;
         private.push(new_private);
         public.push(new_public);
@@ -120,10 +119,8 @@ pub fn rotate(
 pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for pair in Pair::both(&paths(dir)) {
-        let algorithm = match algorithm {
-            Some(algorithm) => algorithm,
-            None => algorithm_of(pair.read()?.0.last().context("there is no key")?)?,
-        };
+        let newest = || newest_algorithm(&files::read(pair.private)?);
+        let algorithm = algorithm.map_or_else(newest, Ok)?;
         let (private, public) = generate(algorithm, None)?;
         pair.write_private(&[private])?;
         pair.write_public(&[public])?;
@@ -237,19 +234,14 @@ fn generate(
     Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
 }
 
-/// The algorithm of a private key that is there.
-fn algorithm_of(key: &Block) -> anyhow::Result<KeyAlgorithm> {
-    use jsonwebtoken::EncodingKey;
-    let text = key.text();
-    if EncodingKey::from_rsa_pem(text.as_bytes()).is_ok() {
-        Ok(KeyAlgorithm::Rs256)
-    } else if EncodingKey::from_ec_pem(text.as_bytes()).is_ok() {
-        Ok(KeyAlgorithm::Es256)
-    } else if EncodingKey::from_ed_pem(text.as_bytes()).is_ok() {
-        Ok(KeyAlgorithm::EdDsa)
-    } else {
-        bail!("a key is of an unknown kind")
-    }
+/// What the newest of a file's private keys signs with.
+fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
+    let newest = private.last().context("there is no key")?;
+    Ok(match SigningKey::read(newest)?.alg {
+        Algorithm::ES256 => KeyAlgorithm::Es256,
+        Algorithm::EdDSA => KeyAlgorithm::EdDsa,
+        _ => KeyAlgorithm::Rs256,
+    })
 }
 
 /// One rotation at a time.
