@@ -25,6 +25,7 @@ pub mod db;
 pub mod dev;
 mod error;
 mod feed;
+mod files;
 pub mod gate;
 mod idempotency;
 pub mod ids;

@@ -1,9 +1,8 @@
 //! `tenantry dev`: everything that serving needs, made where it is missing.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +17,7 @@ use crate::{
     config::{Config, Values},
     db::{self, Db},
     dev::{Options, Services},
+    files,
     provision::{self, Credentials},
     server::{self, Listeners},
     telemetry,
@@ -200,18 +200,8 @@ fn read_demo(file: &Path) -> Option<Value> {
 
 /// Writes a file that its owner alone can read, whole or not at all.
 fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
-    let draft = path.with_extension("draft");
-    let write = || -> std::io::Result<()> {
-        fs::remove_file(&draft).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
+    files::replace(path, 0o600, content.as_bytes())
+        .with_context(|| format!("can't write {}", path.display()))
 }
 
 fn greet(addr: &str, credentials: &Path, demo: &Value) {

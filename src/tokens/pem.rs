@@ -1,9 +1,7 @@
 //! Makes keys in PEM files, and the files' rotation.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -254,19 +252,8 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     lock().with_context(|| format!("can't read {}", dir.display()))
 }
 
-/// Writes a file whole or not at all.
 fn write(path: &Path, mode: u32, keys: &[Block]) -> anyhow::Result<()> {
-    let draft = path.with_extension("draft");
     let text = files::render(keys)?;
-    let write = || -> std::io::Result<()> {
-        fs::remove_file(&draft).or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
+    crate::files::replace(path, mode, text.as_bytes())
+        .with_context(|| format!("can't write {}", path.display()))
 }
