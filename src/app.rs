@@ -10,6 +10,7 @@ use fred::{
 use prometheus_client::registry::Registry;
 
 use crate::{
+    audit::{self, Audit, Refusals},
     auth::Auth,
     config::{self, Config, Passwords, Server},
     db::Db,
@@ -44,6 +45,7 @@ pub struct App {
     rates: Rates,
     proxies: TrustedProxies,
     policies: Policies,
+    audit_stream_length: u32,
     sealer: Arc<Sealer>,
     names: Arc<Names>,
 }
@@ -74,6 +76,7 @@ impl App {
             rates: config.rates,
             proxies: config.proxies,
             policies,
+            audit_stream_length: config.audit_stream_length,
             server: config.server,
         })
     }
@@ -96,6 +99,9 @@ impl App {
         tokens::keep_current(&keyring, renewed, &mut registry);
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
+        let refusals = Refusals::new(db.clone());
+        let length = self.audit_stream_length;
+        let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
         let limits = Limits::new(self.rates, self.names, redis.clone(), &mut registry);
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
@@ -114,6 +120,7 @@ impl App {
                 db: db.clone(),
                 proxies: self.proxies,
                 limits: limits.clone(),
+                refusals: refusals.clone(),
             },
             registry,
             serving: Serving {
@@ -127,6 +134,7 @@ impl App {
                     hasher: hasher.clone(),
                     lifetimes: self.tokens,
                     limits,
+                    refusals: refusals.clone(),
                     min_length,
                     tenant_registration: self.tenant_registration,
                 },
@@ -138,8 +146,11 @@ impl App {
                     engine,
                     authenticator,
                     watch: Watch { db: db.clone(), feed, watchers },
+                    refusals: refusals.clone(),
                 },
+                audit: Audit { db: db.clone(), beat },
             },
+            refusals,
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
         }
     }
@@ -153,6 +164,8 @@ pub struct Parts {
     pub gatekeeper: Gatekeeper,
     /// What is measured.
     pub registry: Registry,
+    /// What was refused and is yet to be recorded.
+    pub refusals: Arc<Refusals>,
     /// What is behind it.
     pub serving: Serving,
     /// What to watch, and to close at the end.
@@ -173,6 +186,8 @@ pub struct Serving {
     pub roles: Roles,
     /// PermissionService.
     pub permissions: Permissions,
+    /// AuditService.
+    pub audit: Audit,
 }
 
 /// The connections to the stores.

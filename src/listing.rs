@@ -143,6 +143,24 @@ impl Filter {
         Some(escaped + ending)
     }
 
+    /// A field's condition as it stands.
+    #[must_use]
+    pub fn exactly(&self, field: &str) -> Option<&str> {
+        self.0.get(field).map(String::as_str)
+    }
+
+    /// A field's condition as an id.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` when it is no UUID.
+    pub fn id(&self, field: &str) -> Result<Option<Uuid>> {
+        let read = |text| {
+            Uuid::try_parse(text)
+                .map_err(|_| Error::field("filter", format!("{field} must be a UUID")))
+        };
+        self.exactly(field).map(read).transpose()
+    }
+
     /// A field's condition as one of an enum's values, with or without the
     /// enum's prefix.
     ///

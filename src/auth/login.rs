@@ -63,6 +63,7 @@ impl Auth {
                 return Ok(unsigned);
             }
         }
+        self.record_failure(tenant, None, origin).await?;
         Err(invalid_credentials())
     }
 

@@ -11,6 +11,7 @@ mod whoami;
 use std::sync::Arc;
 
 use crate::{
+    audit::Refusals,
     config::Lifetimes,
     db::Db,
     error::{Error, Result},
@@ -40,6 +41,8 @@ pub struct Auth {
     pub lifetimes: Lifetimes,
     /// Counts sign-ins and the like.
     pub limits: Limits,
+    /// Records what is refused.
+    pub refusals: Arc<Refusals>,
     /// The shortest password that the server allows.
     pub min_length: usize,
     /// Whether Register may create tenants.

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use super::{Auth, end_guess, invalid_credentials};
 use crate::{
     audit::{self, Event},
-    error::Result,
+    error::{Error, Result},
     gate::Caller,
     passwords::{self, Outcome, Place},
     proto::v1::ChangePasswordRequest,
@@ -42,7 +42,8 @@ impl Auth {
 
         let mut tx = self.db.begin(tenant).await?;
         if !credentials::replace(&mut tx, tenant, user, &verified, &hash).await? {
-            return Err(invalid_credentials());
+            drop(tx);
+            return Err(self.failed(caller).await?);
         }
         let but_this = Some(caller.session());
         sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed").await?;
@@ -66,8 +67,13 @@ impl Auth {
         if let Some(kept) = kept.filter(|_| outcome != Outcome::Wrong) {
             return Ok(kept);
         }
+        Err(self.failed(caller).await?)
+    }
+
+    /// The refusal, once it is recorded.
+    async fn failed(&self, caller: &Caller) -> Result<Error> {
         let event = Event::new("password_change_failed").target(caller.user().0);
         audit::record_alone(&self.db, caller.home(), &caller.actor(), event).await?;
-        Err(invalid_credentials())
+        Ok(invalid_credentials())
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Auth;
 use crate::{
-    audit::Origin,
+    audit::{Actor, Event, Origin, Refusal},
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
@@ -87,7 +87,18 @@ impl Auth {
             self.db.committed().await;
             self.cache.forget(TenantId(claims.org)).await;
         }
+        if row.outcome == "ended" {
+            self.record_ended(claims, origin).await;
+        }
         row.into_unsigned(claims).ok_or_else(token_invalid)
+    }
+
+    async fn record_ended(&self, claims: &Claims, origin: &Origin) {
+        let (tenant, subject) = (TenantId(claims.org), UserId(claims.sub));
+        let session = Some(SessionId(claims.sid));
+        let actor = Actor { session, ..Actor::anonymous(origin) };
+        let event = Event::new("refresh_refused").target(subject.0);
+        self.refusals.record(Refusal { tenant, subject, actor, event }).await;
     }
 }
 

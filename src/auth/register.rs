@@ -7,7 +7,7 @@ use super::Auth;
 use crate::{
     audit::{self, Actor, Event, Origin},
     db::TenantTx,
-    error::{Error, Result},
+    error::{Error, Result, reason_text},
     gate::NamedTenant,
     idempotency::{self, Key},
     ids::{RoleId, TenantId, UserId},
@@ -124,7 +124,7 @@ impl Auth {
         // No connection is held while the password is hashed.
         drop(tx);
         if !tenant.active || !Known::read(&row.settings).self_registration {
-            return Err(registration_closed());
+            return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
         let hash = self.hasher.hash(password).await?;
@@ -135,7 +135,21 @@ impl Auth {
             return Ok(first);
         }
         let role = roles::store::find_system(&mut tx, tenant.id, system::MEMBER).await?;
-        self.add_user(tx, origin, message, &key, &hash, role).await
+        let joined = self.add_user(tx, origin, message, &key, &hash, role).await;
+        match joined {
+            Err(error) if error.reason() == ErrorReason::EmailTaken => {
+                Err(self.refused(tenant.id, origin, error).await?)
+            }
+            other => other,
+        }
+    }
+
+    /// The refusal, once it is recorded.
+    async fn refused(&self, tenant: TenantId, origin: &Origin, error: Error) -> Result<Error> {
+        let reason = reason_text(error.reason());
+        let event = Event::new("registration_refused").detail("reason", reason);
+        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+        Ok(error)
     }
 
     async fn add_user(

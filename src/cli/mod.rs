@@ -1,6 +1,7 @@
 //! The commands.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
 
+mod audit;
 mod bootstrap;
 mod dev;
 mod healthcheck;
@@ -54,6 +55,7 @@ pub fn command() -> Command {
              tenantry_app with a password, give it that password",
         ))
         .subcommand(keys::command())
+        .subcommand(audit::command())
         .subcommand(
             with_settings("bootstrap", "Make the platform tenant and its first administrator")
                 .arg(bootstrap::email_argument("admin@platform.local")),
@@ -71,6 +73,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match name {
         "policies" => return policies::run(),
         "keys" => return keys::run(matches),
+        "audit" => return block_on(audit::run(matches)),
         _ => {}
     }
     let values = Values::gather(matches)?;

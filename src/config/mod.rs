@@ -47,6 +47,8 @@ pub struct Config {
     pub tenant_registration: bool,
     /// What is kept in memory.
     pub memory: Memory,
+    /// Entries that each tenant's stream of audit events keeps.
+    pub audit_stream_length: u32,
 }
 
 /// What is kept in memory, at most.
@@ -156,6 +158,7 @@ impl Config {
                 subjects: size(reader.number("MEMORY_SUBJECTS", 1, 100_000_000)),
                 tokens: size(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
             },
+            audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),
         };
         // What logging is started with, so that its mistakes are in the list.
         reader.choice("LOG_FORMAT", "json", "human");

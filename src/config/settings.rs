@@ -100,6 +100,11 @@ pub const SETTINGS: &[Setting] = &[
         Some("600000/1m,off"),
         "Introspections from a network, for a tenant, on each replica; or off",
     ),
+    setting(
+        "AUDIT_STREAM_LENGTH",
+        Some("1000"),
+        "Audit events kept in each tenant's Redis stream, about; 0: none are sent",
+    ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Shortest password, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),

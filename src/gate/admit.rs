@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Request};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use super::{
     Admission,
@@ -12,7 +14,7 @@ use super::{
     policy::{self, Access, MethodPolicy, Policies},
 };
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, Origin, Refusal, Refusals},
     db::Db,
     error::{Error, Result},
     limits::{Class, Limits, TrustedProxies},
@@ -37,17 +39,20 @@ pub struct Gatekeeper {
     pub proxies: TrustedProxies,
     /// Counts calls.
     pub limits: Limits,
+    /// Records calls that are refused.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Gatekeeper {
     /// Admits a call of one of our own methods, `None` when there is no such: puts
-    /// the proof into its extensions, or says why not.
+    /// the proof into its extensions, or says why not. Returns who calls; nobody on a
+    /// public method.
     pub(super) async fn admit<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
         method: Option<&MethodPolicy>,
         origin: Origin,
-    ) -> Result<()> {
+    ) -> Result<Option<Caller>, Status> {
         let (method, named) = read(request.headers(), method)?;
         if method.access == Access::Public {
             if let Some(class) = method.limit {
@@ -55,43 +60,70 @@ impl Gatekeeper {
             }
             let tenant = Box::pin(self.find(named)).await?;
             request.extensions_mut().insert(Visitor::new(tenant, origin));
-            return Ok(());
+            return Ok(None);
         }
 
         let mut caller = self.identify(request.headers(), origin).await?;
+        let admitted = self.admit_caller(request, method, named, &mut caller).await;
+        if let Err(error) = admitted {
+            let refusal = Status::from(error);
+            self.record_refusal(&caller, &method.path, &refusal).await;
+            return Err(refusal);
+        }
+        Ok(Some(caller))
+    }
+
+    async fn admit_caller<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        method: &MethodPolicy,
+        named: Option<String>,
+        caller: &mut Caller,
+    ) -> Result<()> {
         if let Some(class) = method.limit {
-            Box::pin(self.limit(class, &caller)).await?;
+            Box::pin(self.limit(class, caller)).await?;
         }
         if let Some(named) = named {
-            Box::pin(self.enter(&mut caller, named, &method.path)).await?;
+            Box::pin(self.enter(caller, named, &method.path)).await?;
         }
         if method.stays_open {
             let headers = request.headers();
-            let admission = Admission::new(self.clone(), &method.path, headers, &caller);
+            let admission = Admission::new(self.clone(), &method.path, headers, caller);
             request.extensions_mut().insert(admission);
         }
         match &method.access {
             Access::Public | Access::Authenticated => {
-                request.extensions_mut().insert(caller);
+                request.extensions_mut().insert(caller.clone());
             }
             Access::Permission { permissions, self_allowed, platform_only } => {
-                let holds = holds_all(&caller, permissions, *platform_only);
+                let holds = holds_all(caller, permissions, *platform_only);
                 let own = Reach::Own(caller.user());
                 match (self_allowed, holds) {
                     (false, true) => {
-                        request.extensions_mut().insert(caller);
+                        request.extensions_mut().insert(caller.clone());
                     }
                     (true, true) => {
-                        request.extensions_mut().insert(Reaching::new(caller, Reach::Tenant));
+                        request
+                            .extensions_mut()
+                            .insert(Reaching::new(caller.clone(), Reach::Tenant));
                     }
                     (true, false) => {
-                        request.extensions_mut().insert(Reaching::new(caller, own));
+                        request.extensions_mut().insert(Reaching::new(caller.clone(), own));
                     }
                     (false, false) => return Err(permission_missing(permissions)),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Records that a caller was refused for want of a permission, if it was.
+    pub(super) async fn record_refusal(&self, caller: &Caller, path: &str, refusal: &Status) {
+        if refusal.code() == Code::PermissionDenied {
+            let reason = refusal.get_details_error_info().map(|info| info.reason);
+            let reason = reason.unwrap_or_default();
+            self.refusals.record(Refusal::of_call(caller, path, &reason)).await;
+        }
     }
 
     /// Admits a call of another package's service: probes and reflection, which know

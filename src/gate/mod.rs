@@ -23,7 +23,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, poll};
-use http::{HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
@@ -112,7 +112,11 @@ impl Gate {
                 return refuse(&overloaded());
             }
             match self.admit(request, method, origin).await {
-                Ok(request) => forward(services, request).await,
+                Ok((request, caller)) => {
+                    let response = forward(services, request).await;
+                    self.record_refusal(caller, method, response.headers()).await;
+                    response
+                }
                 Err(refusal) => refuse(&refusal),
             }
         });
@@ -144,6 +148,20 @@ impl Gate {
         response
     }
 
+    /// Records what a handler refused.
+    async fn record_refusal(
+        &self,
+        caller: Option<Caller>,
+        method: Option<&MethodPolicy>,
+        answer: &HeaderMap,
+    ) {
+        if let (Some(caller), Some(method)) = (caller, method)
+            && let Some(status) = Status::from_header_map(answer)
+        {
+            self.keeper.record_refusal(&caller, &method.path, &status).await;
+        }
+    }
+
     /// Admits a call once its message is there: what was true of the caller when the
     /// call began may not be any more. Who would not be admitted anyway is not waited
     /// for.
@@ -152,7 +170,7 @@ impl Gate {
         request: Request<Incoming>,
         method: Option<&MethodPolicy>,
         origin: Origin,
-    ) -> Result<Request<Body>, Status> {
+    ) -> Result<(Request<Body>, Option<Caller>), Status> {
         let (head, body) = request.into_parts();
         let mut message = pin!(message::gather(body, self.message_limit));
         let message = match poll!(message.as_mut()) {
@@ -163,8 +181,8 @@ impl Gate {
             }
         };
         let mut request = Request::from_parts(head, message);
-        self.keeper.admit(&mut request, method, origin).await?;
-        Ok(request)
+        let caller = self.keeper.admit(&mut request, method, origin).await?;
+        Ok((request, caller))
     }
 }
 

@@ -1,14 +1,20 @@
 //! Batches: many questions, for which Postgres is asked once at most.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Permission, Permissions, decide::decide, engine::Standings, scope};
 use crate::{
-    error::Result,
+    audit::Refusal,
+    error::{Result, reason_text},
     gate::Reaching,
     ids::UserId,
-    proto::v1::{BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason},
+    proto::v1::{
+        BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason, ErrorReason,
+    },
 };
+
+/// The method, as the audit trail names it.
+const PATH: &str = "/tenantry.v1.PermissionService/BatchCheck";
 
 impl Permissions {
     /// Answers the questions of a batch, in their order. What is wrong with a
@@ -27,6 +33,16 @@ impl Permissions {
         let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
         let answers = items.into_iter().zip(subjects);
         Ok(answers.map(|(item, subject)| answer(item, subject, &standings)).collect())
+    }
+
+    /// Records that questions of a batch were refused: the call itself is answered.
+    pub(super) async fn record_refused(&self, reaching: &Reaching, results: &[BatchCheckResult]) {
+        let refused = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
+        if results.iter().filter_map(|result| result.error.as_ref()).any(refused) {
+            let (caller, _) = reaching.within();
+            let reason = reason_text(ErrorReason::PermissionMissing);
+            self.refusals.record(Refusal::of_call(caller, PATH, reason)).await;
+        }
     }
 }
 

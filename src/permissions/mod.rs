@@ -21,7 +21,9 @@ mod subjects;
 mod watch;
 mod watchers;
 
-use crate::{db::Db, sessions::Authenticator};
+use std::sync::Arc;
+
+use crate::{audit::Refusals, db::Db, sessions::Authenticator};
 
 pub use engine::Engine;
 pub use memory::Memory;
@@ -41,4 +43,6 @@ pub struct Permissions {
     pub authenticator: Authenticator,
     /// Tells what changes.
     pub watch: Watch,
+    /// Records what is refused within a call that is answered.
+    pub refusals: Arc<Refusals>,
 }

@@ -48,6 +48,7 @@ impl PermissionService for Permissions {
         let message = request.into_inner();
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
         let results = self.decide_batch(&reaching, message.items, basis.consistency).await?;
+        self.record_refused(&reaching, &results).await;
         let decision_id = log_decisions(&results);
         let consistency_token = self.engine.token(basis)?;
         Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))

@@ -18,6 +18,7 @@ use tokio::time;
 
 use crate::{
     app::{App, Stores},
+    audit::Refusals,
     gate::Gate,
 };
 use connection::Entry;
@@ -47,6 +48,7 @@ pub async fn serve(
     let routes =
         http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let watchers = parts.serving.permissions.watch.watchers.clone();
+    let beat = parts.serving.audit.beat.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
     let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout, limit);
@@ -60,18 +62,23 @@ pub async fn serve(
     readiness.report(false).await;
     // A stream never ends by itself.
     watchers.stop();
+    beat.stop();
     let drained = cores.drain();
     drop(listeners.grpc);
     // A connection that ignores the goodbye must not keep the process.
     if time::timeout(config.shutdown_grace, drained).await.is_err() {
         tracing::warn!("stopped with connections still open");
     }
-    close(&stores).await;
+    close(&parts.refusals, &stores).await;
     Ok(())
 }
 
-async fn close(stores: &Stores) {
+async fn close(refusals: &Refusals, stores: &Stores) {
     const PATIENCE: Duration = Duration::from_secs(2);
+    // The calls that were refused last, and just counted.
+    if !matches!(time::timeout(PATIENCE, refusals.flush()).await, Ok(Ok(()))) {
+        tracing::warn!("stopped with refusals that are counted nowhere");
+    }
     if time::timeout(PATIENCE, stores.close()).await.is_err() {
         tracing::warn!("stopped with a store's connection still open");
     }

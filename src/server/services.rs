@@ -16,12 +16,13 @@ use tower::Service;
 
 use crate::{
     app::Serving,
+    audit::Audit,
     auth::Auth,
     permissions::Permissions,
     proto::{
         DESCRIPTORS,
         v1::{
-            auth_service_server::AuthServiceServer,
+            audit_service_server::AuditServiceServer, auth_service_server::AuthServiceServer,
             permission_service_server::PermissionServiceServer,
             role_service_server::RoleServiceServer, session_service_server::SessionServiceServer,
             tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
@@ -42,6 +43,7 @@ pub(super) const NAMES: &[&str] = &[
     UserServiceServer::<Users>::NAME,
     RoleServiceServer::<Roles>::NAME,
     PermissionServiceServer::<Permissions>::NAME,
+    AuditServiceServer::<Audit>::NAME,
 ];
 
 /// Every service.
@@ -78,7 +80,8 @@ impl Services {
                 SessionServiceServer::new(serving.sessions).max_decoding_message_size(limit),
             )
             .add_service(UserServiceServer::new(serving.users).max_decoding_message_size(limit))
-            .add_service(RoleServiceServer::new(serving.roles).max_decoding_message_size(limit));
+            .add_service(RoleServiceServer::new(serving.roles).max_decoding_message_size(limit))
+            .add_service(AuditServiceServer::new(serving.audit).max_decoding_message_size(limit));
         let permissions = PermissionServiceServer::new(serving.permissions);
         Ok(Self {
             permissions: permissions.max_decoding_message_size(limit),

@@ -44,7 +44,8 @@ impl TenantService for Tenants {
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
-            let event = Event::new("acted_across_tenants").detail("method", "GetTenant");
+            let event = Event::new("acted_across_tenants")
+                .detail("method", "/tenantry.v1.TenantService/GetTenant");
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
             tx.commit().await?;
         }
@@ -74,6 +75,10 @@ impl TenantService for Tenants {
             &page,
         )
         .await?;
+        let event = Event::new("acted_across_tenants")
+            .detail("method", "/tenantry.v1.TenantService/ListTenants");
+        audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
+        tx.commit_record().await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.tenant_id);
         let tenants = rows.into_iter().map(Tenant::from).collect();
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))

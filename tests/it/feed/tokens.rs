@@ -130,6 +130,7 @@ const READS: &[&str] = &[
     "GetTenant",
     "GetUser",
     "IntrospectToken",
+    "ListEvents",
     "ListPermissions",
     "ListRoleAssignments",
     "ListRoles",
@@ -138,6 +139,7 @@ const READS: &[&str] = &[
     "ListTenants",
     "ListUsers",
     "LookupUser",
+    "WatchEvents",
     "WatchPermissions",
     "WhoAmI",
     // They open sessions, and a session that is not known yet is looked up.

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::TestApp;
+use super::{TestApp, until};
+
+/// Kinds of events that tell of what did not happen.
+const REFUSALS: &str = "'call_refused', 'refresh_refused', 'registration_refused'";
 
 impl TestApp {
     /// Every row of a tenant, of every table, as JSON: audit trail, change feed
-    /// and all.
+    /// and all. Not that something was refused, nor where the trail's events have
+    /// their places, which comes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner = self.owner().await;
         let mut rows = BTreeMap::new();
         for table in tables(&mut owner).await {
             let sql = format!(
                 "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
-                 from {table} t where tenant_id = '{tenant_id}'"
+                 from {table} t where tenant_id = '{tenant_id}'
+                   and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             );
             let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
             rows.insert(table, found.expect("rows"));
@@ -23,16 +28,34 @@ impl TestApp {
         rows
     }
 
-    /// How many rows each table has.
+    /// How many rows each table has; refusals and places are left out as above.
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         let mut owner = self.owner().await;
         let mut counts = BTreeMap::new();
         for table in tables(&mut owner).await {
-            let sql = format!("select count(*) from {table}");
+            let sql = format!(
+                "select count(*) from {table} t
+                 where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
+            );
             let count = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
             counts.insert(table, count.expect("a count"));
         }
         counts
+    }
+
+    /// Waits until all that was recorded has its place, and was sent.
+    pub async fn audit_settled(&self) {
+        let waiting =
+            "select exists (select from audit_queue) or exists (select from audit_outbox)";
+        let owner = tokio::sync::Mutex::new(self.owner().await);
+        let settled = || async {
+            let waiting: bool = sqlx::query_scalar(waiting)
+                .fetch_one(&mut *owner.lock().await)
+                .await
+                .expect("an answer");
+            !waiting
+        };
+        until(10, settled).await;
     }
 
     /// How many audit events of a kind a tenant has.
@@ -47,7 +70,8 @@ impl TestApp {
 async fn tables(owner: &mut PgConnection) -> Vec<String> {
     let sql = "select relname::text from pg_class
                where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
-                 and relname not in ('_sqlx_migrations', 'change_marks')";
+                 and relname not in ('_sqlx_migrations', 'change_marks',
+                   'audit_chain', 'audit_queue', 'audit_outbox')";
     let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(owner).await.expect("tables");
     assert!(tables.len() > 5, "{tables:?}");
     tables

@@ -28,7 +28,7 @@ pub struct Proxy {
 type Statements = Arc<Mutex<Vec<String>>>;
 
 /// What a server asks at its own times: the feed, and whether Postgres is there.
-const OF_ITS_OWN: [&str; 2] = ["read_changes", r#"select true as "up!""#];
+const OF_ITS_OWN: [&str; 3] = ["read_changes", "audit_backlog", r#"select true as "up!""#];
 
 /// What becomes of the bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

@@ -71,6 +71,7 @@ impl Counted {
         // A write ends when its replica knows all changes before it: none comes while
         // queries are counted.
         self.there.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
+        self.app.audit_settled().await;
         self.proxy.asked();
         readers
     }

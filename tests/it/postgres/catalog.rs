@@ -10,6 +10,10 @@ const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
 
 /// Policies that look across tenants, for the role that owns the lookups.
 const ACROSS: &[&str] = &[
+    "audit_chain_of_lookup",
+    "audit_events_of_lookup",
+    "audit_outbox_of_lookup",
+    "audit_queue_of_lookup",
     "change_marks_of_lookup",
     "changes_of_lookup",
     "changes_of_trim",
@@ -28,7 +32,9 @@ with tables as (
         and pg_get_expr(p.polqual, p.polrelid) = own.rows
         and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
         p.polname = any ($2) and p.polcmd = case p.polname
-            when 'change_marks_of_lookup' then '*' when 'changes_of_trim' then 'd' else 'r' end
+            when 'change_marks_of_lookup' then '*' when 'changes_of_trim' then 'd'
+            when 'audit_chain_of_lookup' then '*' when 'audit_outbox_of_lookup' then '*'
+            when 'audit_queue_of_lookup' then '*' else 'r' end
         and p.polroles = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
             as is_lookup
     from pg_policy p,
@@ -93,6 +99,8 @@ async fn lookup_faults(app: &PgPool) -> Vec<&'static str> {
         ("select count(*) from find_tenant_by_email('ada@acme.test')", "no tenant by email"),
         ("select count(distinct tenant_id) from read_changes('1:1:')", "no changes"),
         ("select trim_changes('0 s', 10)", "nothing trimmed"),
+        ("select count(*) from read_unsealed(10)", "nothing to seal"),
+        ("select count(*) from read_outbox(10)", "nothing to send"),
     ] {
         let found = sqlx::query_scalar::<_, Option<i64>>(call).fetch_one(app).await;
         if found.ok() != Some(Some(1)) {
@@ -108,6 +116,12 @@ async fn add_acme(owner: &mut PgConnection) {
         "insert into users (tenant_id, user_id, email, email_key)
          select tenant_id, gen_random_uuid(), 'ada@acme.test', 'ada@acme.test' from tenants",
         "update users set state = 'disabled'",
+        "insert into audit_events (tenant_id, event_id, kind, request_id)
+         select tenant_id, gen_random_uuid(), 'tenant_created', '' from tenants",
+        "insert into audit_events (tenant_id, event_id, kind, request_id)
+         select tenant_id, gen_random_uuid(), 'user_created', '' from tenants",
+        "select seal_events(array_agg(tenant_id), array_agg(event_id), array[1],
+             array[sha256('')]) from audit_events where kind = 'tenant_created'",
     ] {
         sqlx::query(statement).execute(&mut *owner).await.expect("a row");
     }

@@ -1,13 +1,37 @@
 //! No statement of the service's role reaches another tenant, whatever it says.
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::proto::v1::{CreateUserRequest, RoleLevel};
 
 use super::{count, run, state, tenant_tables, work_in};
-use crate::harness::{Client, TestApp};
+use crate::harness::{Client, Cluster, TestApp};
 
-/// A tenant with at least one row in every table.
+/// A stopped server's database, and tenants with at least one row in every table.
+async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>) {
+    let app = TestApp::spawn().await;
+    let mut tenants = Vec::new();
+    for slug in slugs {
+        tenants.push(full_tenant(&app, slug).await.tenant_id);
+    }
+    let database = app.database.clone();
+    app.stop().await;
+    // What waited for a place in the trail, or to be sent, may not wait any more.
+    let mut owner = Cluster::get().connect_owner(&database).await;
+    for statement in [
+        "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
+        "insert into audit_chain select tenant_id, 1000, gen_random_uuid(), sha256('') from tenants",
+        "insert into audit_outbox select tenant_id, 1000 from tenants",
+    ] {
+        run(&mut owner, statement.into()).await.expect("rows");
+    }
+    (database, tenants)
+}
+
+async fn app_role(database: &str) -> PgConnection {
+    PgConnection::connect(&Cluster::get().app_url(database)).await.expect("a connection")
+}
+
 async fn full_tenant(app: &TestApp, slug: &str) -> Client {
     let admin = app.tenant(slug).await;
     let member = admin.member("ada", &["user:read"]).await;
@@ -37,7 +61,7 @@ async fn insert(
     table: &str,
     row: &Value,
 ) -> String {
-    let columns: String = sqlx::query_scalar(
+    let columns: Option<String> = sqlx::query_scalar(
         "select string_agg(quote_ident(attname), ', ') from pg_attribute
          where attrelid = $1::regclass and attnum > 0 and not attisdropped and attidentity = ''
            and has_column_privilege('tenantry_app', attrelid, attnum, 'INSERT')",
@@ -46,6 +70,7 @@ async fn insert(
     .fetch_one(owner)
     .await
     .expect("columns");
+    let Some(columns) = columns else { return "42501".into() };
     let statement = format!(
         "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)"
     );
@@ -65,21 +90,19 @@ fn untouched(result: Result<u64, String>, what: &str) {
 /// E04
 #[tokio::test]
 async fn another_tenants_rows_can_not_be_read_written_or_made() {
-    let app = TestApp::spawn().await;
-    let (a, b) = (full_tenant(&app, "a").await, full_tenant(&app, "b").await);
-    let mut owner = app.owner().await;
-    let pool = app.app_role().await;
-    let mut conn = pool.acquire().await.expect("a connection");
-    work_in(&mut conn, &a.tenant_id).await;
+    let (database, tenants) = full_tenants(["a", "b"]).await;
+    let (a, b) = (&tenants[0], &tenants[1]);
+    let mut owner = Cluster::get().connect_owner(&database).await;
+    let mut conn = app_role(&database).await;
+    work_in(&mut conn, a).await;
 
     for table in tenant_tables(&mut owner).await {
-        let own = rows_of(&mut owner, &table, &a.tenant_id).await.len();
-        let others = rows_of(&mut owner, &table, &b.tenant_id).await;
+        let own = rows_of(&mut owner, &table, a).await.len();
+        let others = rows_of(&mut owner, &table, b).await;
         assert!(own > 0 && !others.is_empty(), "{table} is not covered: add rows above");
 
         let seen = count(&mut conn, format!("select count(*) from {table}")).await;
         assert_eq!(usize::try_from(seen), Ok(own), "{table}");
-        let b = &b.tenant_id;
         for of_b in [
             format!("update {table} set tenant_id = tenant_id where tenant_id = '{b}'"),
             format!("delete from {table} where tenant_id = '{b}'"),
@@ -96,27 +119,26 @@ async fn another_tenants_rows_can_not_be_read_written_or_made() {
 /// E03
 #[tokio::test]
 async fn without_a_tenant_there_is_nothing() {
-    let app = TestApp::spawn().await;
-    let a = full_tenant(&app, "a").await;
-    let mut owner = app.owner().await;
-    let pool = app.app_role().await;
+    let (database, tenants) = full_tenants(["a"]).await;
+    let a = &tenants[0];
+    let mut owner = Cluster::get().connect_owner(&database).await;
     let tables = tenant_tables(&mut owner).await;
     let not_a_tenant = [
         None,
         Some(String::new()),
         Some("no uuid".into()),
-        Some(format!("{} ", a.tenant_id)),
-        Some(a.tenant_id.to_uppercase().replace('0', "A")),
-        Some(format!("{},{}", a.tenant_id, a.tenant_id)),
+        Some(format!("{a} ")),
+        Some(a.to_uppercase().replace('0', "A")),
+        Some(format!("{a},{a}")),
         Some("00000000-0000-0000-0000-000000000000".into()),
     ];
     for setting in not_a_tenant {
-        let mut conn = pool.acquire().await.expect("a connection").detach();
+        let mut conn = app_role(&database).await;
         if let Some(setting) = &setting {
             work_in(&mut conn, setting).await;
         }
         for table in &tables {
-            let rows = rows_of(&mut owner, table, &a.tenant_id).await;
+            let rows = rows_of(&mut owner, table, a).await;
             let what = format!("{table} with {setting:?}");
             let seen = count(&mut conn, format!("select count(*) from {table}")).await;
             assert_eq!(seen, 0, "{what}");
@@ -126,7 +148,7 @@ async fn without_a_tenant_there_is_nothing() {
                 &what,
             );
             assert_eq!(insert(&mut owner, &mut conn, table, &rows[0]).await, "42501", "{what}");
-            assert_eq!(rows_of(&mut owner, table, &a.tenant_id).await, rows, "{what}");
+            assert_eq!(rows_of(&mut owner, table, a).await, rows, "{what}");
         }
     }
 }
@@ -134,9 +156,8 @@ async fn without_a_tenant_there_is_nothing() {
 /// E14
 #[tokio::test]
 async fn statistics_do_not_tell_of_rows() {
-    let app = TestApp::spawn().await;
-    let a = full_tenant(&app, "a").await;
-    let mut owner = app.owner().await;
+    let (database, tenants) = full_tenants(["a"]).await;
+    let mut owner = Cluster::get().connect_owner(&database).await;
     run(&mut owner, "analyze".into()).await.expect("analyzed");
     let query = || {
         "select count(*) from pg_stats where schemaname = 'public'
@@ -144,8 +165,7 @@ async fn statistics_do_not_tell_of_rows() {
             .to_owned()
     };
     assert!(count(&mut owner, query()).await > 0);
-    let pool = app.app_role().await;
-    let mut conn = pool.acquire().await.expect("a connection");
-    work_in(&mut conn, &a.tenant_id).await;
+    let mut conn = app_role(&database).await;
+    work_in(&mut conn, &tenants[0]).await;
     assert_eq!(count(&mut conn, query()).await, 0);
 }

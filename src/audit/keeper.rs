@@ -1,0 +1,151 @@
+//! What happens to the trail by itself: events are sealed, and sent on.
+
+use std::{sync::Arc, time::Duration};
+
+use fred::clients::Client;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tokio::{sync::watch, time};
+
+use super::{Refusals, sealer, stream};
+use crate::{db::Db, error::Error};
+
+/// How often events are sealed. Together with how often streams look, it is less than
+/// a second.
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// How often the outbox is looked into when nothing was sealed here.
+const SEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often counted refusals are recorded.
+const COUNT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Tells of progress, until the server stops.
+#[derive(Debug)]
+pub struct Beat(watch::Sender<State>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Going,
+    Stopped,
+}
+
+/// Hears of progress.
+pub struct Listener(watch::Receiver<State>);
+
+impl Default for Beat {
+    fn default() -> Self {
+        Self(watch::Sender::new(State::Going))
+    }
+}
+
+impl Beat {
+    /// Somebody who hears of whatever is sealed here from now on.
+    #[must_use]
+    pub fn listen(&self) -> Listener {
+        Listener(self.0.subscribe())
+    }
+
+    /// Ends whoever listens.
+    pub fn stop(&self) {
+        self.0.send_replace(State::Stopped);
+    }
+
+    fn sealed(&self) {
+        self.0.send_modify(|_| {});
+    }
+}
+
+impl Listener {
+    /// Waits for something to be sealed, no longer than `patience`. False when the
+    /// server stops.
+    pub async fn wait(&mut self, patience: Duration) -> bool {
+        let changed = time::timeout(patience, self.0.changed()).await;
+        !matches!(changed, Ok(Err(_))) && *self.0.borrow() == State::Going
+    }
+}
+
+/// What the trail's operators watch.
+#[derive(Default)]
+struct Metrics {
+    sealed: Counter,
+    sent: Counter,
+    unsent: Counter,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let sealed = "Audit events that this replica sealed";
+        registry.register("tenantry_audit_sealed", sealed, metrics.sealed.clone());
+        let sent = "Audit events that this replica sent to Redis";
+        registry.register("tenantry_audit_sent", sent, metrics.sent.clone());
+        let unsent = "Times that Redis did not take an audit event";
+        registry.register("tenantry_audit_send_failures", unsent, metrics.unsent.clone());
+        metrics
+    }
+}
+
+/// Keeps the trail until the database's connections are closed; its streams in Redis
+/// have about `stream_length` entries each, or are none.
+pub fn keep(
+    db: &Db,
+    redis: &Client,
+    stream_length: u32,
+    refusals: Arc<Refusals>,
+    registry: &mut Registry,
+) -> Arc<Beat> {
+    let beat = Arc::new(Beat::default());
+    let Metrics { sealed, sent, unsent } = Metrics::register(registry);
+    let woken = beat.listen();
+    tokio::spawn(seal(db.clone(), beat.clone(), sealed));
+    tokio::spawn(send(db.clone(), redis.clone(), stream_length, woken, sent, unsent));
+    tokio::spawn(record_counts(db.clone(), refusals));
+    beat
+}
+
+async fn seal(db: Db, beat: Arc<Beat>, sealed: Counter) {
+    while !db.is_closed() {
+        let count = sealer::seal(&db).await.unwrap_or_else(|error| late(&error));
+        if count > 0 {
+            sealed.inc_by(u64::try_from(count).unwrap_or_default());
+            beat.sealed();
+        }
+        if count < sealer::BATCH {
+            time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+async fn send(
+    db: Db,
+    redis: Client,
+    length: u32,
+    mut woken: Listener,
+    sent: Counter,
+    unsent: Counter,
+) {
+    while !db.is_closed() {
+        let progress = stream::publish(&db, &redis, length).await;
+        let progress = progress.unwrap_or_else(|error| late(&error));
+        sent.inc_by(u64::try_from(progress.sent).unwrap_or_default());
+        unsent.inc_by(u64::from(progress.failed));
+        if progress.failed {
+            time::sleep(SEND_INTERVAL).await;
+        } else if !progress.more && !woken.wait(SEND_INTERVAL).await {
+            return;
+        }
+    }
+}
+
+async fn record_counts(db: Db, refusals: Arc<Refusals>) {
+    while !db.is_closed() {
+        time::sleep(COUNT_INTERVAL).await;
+        refusals.flush().await.unwrap_or_else(|error| late(&error));
+    }
+}
+
+/// Nothing is lost: it waits in Postgres, or in memory for a record of its own.
+fn late<T: Default>(error: &Error) -> T {
+    tracing::warn!(%error, "the audit trail waits");
+    T::default()
+}

@@ -1,0 +1,86 @@
+//! The audit trail: what happened, by whom, to whom.
+//!
+//! An event is written in the transaction of what it records ([`record`]); a refusal,
+//! which changes nothing, by itself (`refusals`). From then on the trail keeps itself
+//! (`keeper`): a moment later `sealer` gives the event its place in its tenant's chain
+//! of hashes (`chain`), and `stream` sends it on to Redis.
+
+mod chain;
+mod event;
+mod keeper;
+mod origin;
+mod refusals;
+mod rpc;
+mod sealer;
+mod store;
+mod stream;
+pub mod verify;
+mod watch;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sqlx::types::ipnet::IpNet;
+use uuid::Uuid;
+
+pub use event::{Actor, Event};
+pub use keeper::{Beat, keep};
+pub use origin::{Origin, RequestId};
+pub use refusals::{Refusal, Refusals};
+
+use crate::{
+    db::{Db, TenantTx},
+    error::Result,
+    ids::TenantId,
+};
+
+/// AuditService.
+pub struct Audit {
+    /// Postgres.
+    pub db: Db,
+    /// Tells of what is sealed.
+    pub beat: Arc<Beat>,
+}
+
+/// Records an event of `tenant`, the transaction's own.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    actor: &Actor,
+    event: Event,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into audit_events
+            (tenant_id, event_id, kind, actor_tenant_id, actor_id, target_id, session_id,
+             request_id, ip, detail)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "#,
+        tenant.0,
+        Uuid::now_v7(),
+        event.kind,
+        actor.tenant.map(|id| id.0),
+        actor.user.map(|id| id.0),
+        event.target,
+        actor.session.map(|id| id.0),
+        actor.origin.request_id.to_string(),
+        actor.origin.ip.map(IpNet::from),
+        Value::Object(event.detail),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Records an event that nothing else is written with, like a refusal.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
+    let mut tx = db.begin(tenant).await?;
+    record(&mut tx, tenant, actor, event).await?;
+    tx.commit_record().await
+}

@@ -1,0 +1,113 @@
+//! What is refused to a subject that is known: recorded before its caller hears of
+//! it, but for floods: of those the rest of a minute is one event.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Actor, Event, record_alone};
+use crate::{
+    db::Db,
+    error::Result,
+    gate::Caller,
+    ids::{TenantId, UserId},
+};
+
+/// A subject's refusals in one tenant and minute that are recorded one by one, at most.
+const SINGLY: u64 = 20;
+
+/// Records refusals.
+pub struct Refusals {
+    db: Db,
+    /// Since the last flush.
+    seen: Mutex<HashMap<(TenantId, UserId), Seen>>,
+}
+
+struct Seen {
+    count: u64,
+    /// Of the last one.
+    actor: Actor,
+}
+
+/// A refusal.
+pub struct Refusal {
+    /// In which tenant.
+    pub tenant: TenantId,
+    /// To whom.
+    pub subject: UserId,
+    /// Who asked.
+    pub actor: Actor,
+    /// What is recorded of it.
+    pub event: Event,
+}
+
+impl Refusal {
+    /// Of a call that a caller must not make.
+    #[must_use]
+    pub fn of_call(caller: &Caller, method: &str, reason: &str) -> Self {
+        let event = Event::new("call_refused").detail("method", method).detail("reason", reason);
+        Self { tenant: caller.tenant(), subject: caller.user(), actor: caller.actor(), event }
+    }
+}
+
+impl Refusals {
+    /// With nothing seen.
+    #[must_use]
+    pub fn new(db: Db) -> Arc<Self> {
+        Arc::new(Self { db, seen: Mutex::default() })
+    }
+
+    /// Records a refusal, whether or not the caller still waits. Where Postgres is
+    /// away it is refused all the same, and the log says what has no record.
+    pub async fn record(&self, refusal: Refusal) {
+        if !self.is_single(&refusal) {
+            return;
+        }
+        let db = self.db.clone();
+        let recorded = tokio::spawn(async move {
+            let Refusal { tenant, actor, event, .. } = refusal;
+            let request_id = actor.origin.request_id.clone();
+            if let Err(error) = record_alone(&db, tenant, &actor, event).await {
+                tracing::error!(%error, %tenant, %request_id, "a refusal was not recorded");
+            }
+        });
+        // It logs its own failure; one that panicked has been logged too.
+        recorded.await.ok();
+    }
+
+    /// Records the refusals that were just counted.
+    ///
+    /// # Errors
+    /// When Postgres is away; what is not recorded then is counted on.
+    pub async fn flush(&self) -> Result<()> {
+        let seen = std::mem::take(&mut *self.seen());
+        let mut outcome = Ok(());
+        for ((tenant, subject), seen) in seen.into_iter().filter(|(_, s)| s.count > SINGLY) {
+            let event = Event::new("refusals_counted")
+                .target(subject.0)
+                .detail("count", seen.count - SINGLY);
+            if let Err(error) = record_alone(&self.db, tenant, &seen.actor, event).await {
+                outcome = Err(error);
+                let mut now = self.seen();
+                let added = now.remove(&(tenant, subject)).map_or(0, |seen| seen.count);
+                now.insert((tenant, subject), Seen { count: seen.count + added, ..seen });
+            }
+        }
+        outcome
+    }
+
+    fn is_single(&self, refusal: &Refusal) -> bool {
+        let mut seen = self.seen();
+        let of_subject = seen
+            .entry((refusal.tenant, refusal.subject))
+            .or_insert_with(|| Seen { count: 0, actor: refusal.actor.clone() });
+        of_subject.count += 1;
+        of_subject.actor = refusal.actor.clone();
+        of_subject.count <= SINGLY
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<(TenantId, UserId), Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

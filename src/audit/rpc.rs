@@ -1,0 +1,106 @@
+//! AuditService over gRPC.
+
+use std::fmt::Display;
+
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Audit, chain,
+    store::{self, EventRow, Wanted},
+    watch::{self, Messages},
+};
+use crate::{
+    clock,
+    error::{Error, Result},
+    gate, json,
+    listing::{self, Filter},
+    proto::v1::{
+        AuditEvent, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
+        audit_service_server::AuditService,
+    },
+};
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let message = request.into_inner();
+        let wanted = Wanted::read(&message)?;
+        let page = listing::page(
+            message.page_size,
+            &message.page_token,
+            &("events", caller.tenant(), &message.filter, message.start_time, message.end_time),
+        )?;
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let rows = store::list(&mut tx, caller.tenant(), &wanted, &page).await?;
+        let (rows, next_page_token) = page.cut(rows, |row| row.event_id);
+        let events = rows.into_iter().map(AuditEvent::from).collect();
+        Ok(Response::new(ListEventsResponse { events, next_page_token }))
+    }
+
+    type WatchEventsStream = Messages;
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Messages>, Status> {
+        let caller = gate::caller(&request)?;
+        let admission = gate::admission(&request)?;
+        let after = request.into_inner().after_position;
+        Ok(Response::new(watch::open(&self.db, &self.beat, &caller, admission, after).await?))
+    }
+}
+
+impl Wanted {
+    fn read(message: &ListEventsRequest) -> Result<Self> {
+        let fields = ["kind", "actor_id", "target_id", "session_id", "request_id"];
+        let filter = Filter::parse(&message.filter, &fields)?;
+        let (start, end) =
+            (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
+        if start.zip(end).is_some_and(|(start, end)| start >= end) {
+            return Err(Error::field("end_time", "must be later than start_time"));
+        }
+        Ok(Self {
+            kind: filter.like("kind"),
+            actor: filter.id("actor_id")?,
+            target: filter.id("target_id")?,
+            session: filter.id("session_id")?,
+            request_id: filter.exactly("request_id").map(str::to_owned),
+            start,
+            end,
+        })
+    }
+}
+
+fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
+    let read = |at| clock::from_timestamp(&at).ok_or_else(|| Error::field(field, "out of range"));
+    at.map(read).transpose()
+}
+
+impl From<EventRow> for AuditEvent {
+    fn from(row: EventRow) -> Self {
+        fn text(value: Option<impl Display>) -> String {
+            value.map(|value| value.to_string()).unwrap_or_default()
+        }
+        Self {
+            id: row.event_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            kind: row.kind,
+            actor_id: text(row.actor_id),
+            actor_tenant_id: text(row.actor_tenant_id),
+            target_id: text(row.target_id),
+            session_id: text(row.session_id),
+            request_id: row.request_id,
+            ip: text(row.ip.map(|ip| ip.addr())),
+            detail: row.detail.as_object().map(json::to_struct),
+            create_time: Some(clock::timestamp(row.created_at)),
+            position: row.position,
+            hash: chain::text(&row.hash),
+        }
+    }
+}

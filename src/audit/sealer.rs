@@ -1,0 +1,82 @@
+//! Gives events their places in the chain: one replica at a time, whichever comes
+//! first. What is not sealed when a process ends, the next one seals.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{chain, store::EventRow};
+use crate::{db::Db, error::Result};
+
+/// Events that one transaction seals, at most.
+pub const BATCH: usize = 500;
+
+/// What is written of the events that were sealed.
+#[derive(Default)]
+struct Places {
+    tenants: Vec<Uuid>,
+    events: Vec<Uuid>,
+    positions: Vec<i64>,
+    hashes: Vec<Vec<u8>>,
+}
+
+/// Seals the events that wait, a batch at most; says how many.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn seal(db: &Db) -> Result<usize> {
+    let waits = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
+    if !waits.fetch_one(db.pool()).await? {
+        return Ok(0);
+    }
+    let mut tx = db.pool().begin().await?;
+    let rows = sqlx::query_as!(
+        EventRow,
+        r#"
+        select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
+               (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,
+               (event).target_id, (event).session_id, (event).request_id as "request_id!",
+               (event).ip, (event).detail as "detail!", (event).created_at as "created_at!",
+               last_position as "position!", last_hash as "hash!"
+        from read_unsealed($1)
+        "#,
+        i64::try_from(BATCH).unwrap_or(i64::MAX),
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let places = Places::of(&rows);
+    sqlx::query!(
+        "select seal_events($1, $2, $3, $4)",
+        &places.tenants,
+        &places.events,
+        &places.positions,
+        &places.hashes,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(rows.len())
+}
+
+impl Places {
+    /// Each event's place: after its tenant's last, and the ones before it here.
+    fn of(events: &[EventRow]) -> Self {
+        let mut places = Self::default();
+        let mut last: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();
+        for event in events {
+            let before =
+                last.entry(event.tenant_id).or_insert_with(|| (event.position, event.hash.clone()));
+            let position = before.0 + 1;
+            let hash = chain::hash(event, position, &before.1);
+            *before = (position, hash.clone());
+            places.tenants.push(event.tenant_id);
+            places.events.push(event.event_id);
+            places.positions.push(position);
+            places.hashes.push(hash);
+        }
+        places
+    }
+}

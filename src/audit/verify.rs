@@ -1,0 +1,120 @@
+//! Whether the trail is what was recorded: each tenant's chain, computed anew.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{
+    chain,
+    store::{self, EventRow},
+};
+use crate::{clock, db::Db, error::Result, ids::TenantId};
+
+/// Places that are read at once.
+const BATCH: i64 = 1000;
+
+/// How long an event may wait for its place.
+const PATIENCE: time::Duration = time::Duration::minutes(1);
+
+/// The end of a chain: what is kept elsewhere, a chain can be held against.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Head {
+    /// The tenant.
+    pub tenant_id: uuid::Uuid,
+    /// The last place.
+    pub position: i64,
+    /// The hash there, as base64url.
+    pub hash: String,
+}
+
+/// What was found of one tenant.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// Up to where the chain is whole.
+    #[serde(flatten)]
+    pub head: Head,
+    /// What is wrong; the first break of the chain only, for nothing can be said of
+    /// what follows it.
+    pub faults: Vec<String>,
+}
+
+/// The tenants that have or had a trail, as `platform`, the platform's tenant, sees them.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
+    let mut tx = db.begin(platform).await?;
+    let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#);
+    Ok(tenants.fetch_all(tx.conn()).await?.into_iter().map(TenantId).collect())
+}
+
+/// Computes a tenant's chain anew, and holds it against a head that was kept.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Finding> {
+    let mut walk = Walk { position: 0, hash: Vec::new(), kept, passed_kept: false };
+    let mut faults = Vec::new();
+    while faults.is_empty() {
+        let mut tx = db.begin(tenant).await?;
+        let rows = store::after(&mut tx, tenant, walk.position, BATCH).await?;
+        if rows.is_empty() {
+            break;
+        }
+        faults.extend(rows.iter().find_map(|row| walk.step(row).err()));
+    }
+    faults.extend(outside(db, tenant).await?);
+    if let Some(kept) = kept.filter(|_| !walk.passed_kept) {
+        faults.push(format!("the chain does not lead to the kept hash at {}", kept.position));
+    }
+    let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
+    Ok(Finding { head, faults })
+}
+
+/// Along a chain, from its start.
+struct Walk<'a> {
+    position: i64,
+    hash: Vec<u8>,
+    kept: Option<&'a Head>,
+    passed_kept: bool,
+}
+
+impl Walk<'_> {
+    /// Goes on to an event, or says what is wrong with it.
+    fn step(&mut self, row: &EventRow) -> Result<(), String> {
+        let next = self.position + 1;
+        if row.position != next {
+            return Err(format!("the event at position {next} is gone, or its place is"));
+        }
+        let hash = chain::hash(row, next, &self.hash);
+        if hash != row.hash {
+            let id = row.event_id;
+            return Err(format!("the event at position {next}, {id}, is not what was sealed"));
+        }
+        (self.position, self.hash) = (next, hash);
+        self.passed_kept |= self
+            .kept
+            .is_some_and(|kept| kept.position == next && kept.hash == chain::text(&self.hash));
+        Ok(())
+    }
+}
+
+/// Events that have no place: none may be for long.
+async fn outside(db: &Db, tenant: TenantId) -> Result<Option<String>> {
+    let mut tx = db.begin(tenant).await?;
+    let before: OffsetDateTime = clock::now() - PATIENCE;
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from audit_events e
+        where e.tenant_id = $1 and e.created_at < $2 and not exists (
+            select from audit_chain c
+            where c.tenant_id = e.tenant_id and c.event_id = e.event_id
+        )
+        "#,
+        tenant.0,
+        before,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    let text = || format!("{count} events have no place in the chain, though they are not new");
+    Ok((count > 0).then(text))
+}

@@ -1,0 +1,116 @@
+//! `WatchEvents`: a tenant's events as they get their places.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    keeper::{Beat, Listener},
+    store,
+};
+use crate::{
+    db::Db,
+    error::{Error, Result},
+    gate::{Admission, Caller},
+    ids::TenantId,
+    proto::v1::{ErrorReason, WatchEventsResponse as Message},
+};
+
+/// How often a stream looks for what another replica has sealed, and asks whether its
+/// caller is admitted still.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// A stream is not silent for longer.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Events that are read at once.
+const BATCH: i64 = 100;
+
+/// The messages of a stream.
+pub type Messages = BoxStream<'static, Result<Message, Status>>;
+
+/// One caller's stream.
+struct Stream {
+    db: Db,
+    listener: Listener,
+    admission: Admission,
+    tenant: TenantId,
+    /// Up to where it has read.
+    position: i64,
+    ready: VecDeque<Message>,
+    told: Instant,
+}
+
+/// A stream for this caller, of what follows a position or from now on.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn open(
+    db: &Db,
+    beat: &Arc<Beat>,
+    caller: &Caller,
+    admission: Admission,
+    after: Option<i64>,
+) -> Result<Messages> {
+    let listener = beat.listen();
+    let tenant = caller.tenant();
+    let position = match after {
+        Some(position) => position,
+        None => store::last_position(&mut db.begin(tenant).await?, tenant).await?,
+    };
+    let mut stream = Stream {
+        db: db.clone(),
+        listener,
+        admission,
+        tenant,
+        position,
+        ready: VecDeque::new(),
+        told: Instant::now(),
+    };
+    stream.ready.push_back(Message { event: None, position });
+    let messages = stream::try_unfold(stream, |mut stream| async move {
+        let message = stream.next().await?;
+        Ok(Some((message, stream)))
+    });
+    Ok(messages.boxed())
+}
+
+impl Stream {
+    /// The next message; an error ends the stream.
+    async fn next(&mut self) -> Result<Message> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                self.told = Instant::now();
+                return Ok(message);
+            }
+            let patience = if self.read().await? { Duration::ZERO } else { INTERVAL };
+            if !self.listener.wait(patience).await {
+                return Err(interrupted());
+            }
+            self.admission.renew().await?;
+            if self.ready.is_empty() && self.told.elapsed() >= HEARTBEAT {
+                self.ready.push_back(Message { event: None, position: self.position });
+            }
+        }
+    }
+
+    /// Reads on; false when nothing followed.
+    async fn read(&mut self) -> Result<bool> {
+        let mut tx = self.db.begin(self.tenant).await?;
+        let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;
+        let Some(last) = rows.last() else { return Ok(false) };
+        self.position = last.position;
+        self.ready.extend(rows.into_iter().map(|row| {
+            let position = row.position;
+            Message { event: Some(row.into()), position }
+        }));
+        Ok(true)
+    }
+}
+
+fn interrupted() -> Error {
+    let text = "the stream can't go on here: open another, after the last position";
+    Error::refused(ErrorReason::WatchInterrupted, text)
+}

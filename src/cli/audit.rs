@@ -1,0 +1,98 @@
+//! `tenantry audit`
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::url;
+use crate::{
+    audit::verify::{self, Finding, Head},
+    config::Values,
+    db::Db,
+    ids::TenantId,
+    provision, tenants,
+};
+
+/// Its arguments.
+pub(super) fn command() -> Command {
+    let verify = Command::new("verify")
+        .about(
+            "Compute every tenant's audit trail anew. Prints one line of JSON for each: where \
+             it ends, and what is wrong with it; fails when anything is",
+        )
+        .arg(
+            Arg::new("tenant")
+                .long("tenant")
+                .value_name("TENANT")
+                .help("Only this tenant's, by id or slug"),
+        )
+        .arg(
+            Arg::new("kept")
+                .long("kept")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Lines that an earlier run printed: the trail must still lead to them"),
+        );
+    Command::new("audit")
+        .about("Work on the audit trail")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Values::arguments(verify))
+}
+
+pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (_, matches) = matches.subcommand().context("no command")?;
+    let values = Values::gather(matches)?;
+    let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    let kept = match matches.get_one::<PathBuf>("kept") {
+        Some(path) => read_kept(path)?,
+        None => HashMap::new(),
+    };
+    let tenants = match matches.get_one::<String>("tenant") {
+        Some(named) => vec![find(&db, named).await?],
+        None => all(&db, &kept).await?,
+    };
+    let mut faulty = 0;
+    for tenant in &tenants {
+        let finding = verify::verify(&db, *tenant, kept.get(&tenant.0)).await?;
+        println!("{}", serde_json::to_string(&finding)?);
+        faulty += usize::from(!finding.faults.is_empty());
+    }
+    ensure!(faulty == 0, "{faulty} of {} trails are not what was recorded", tenants.len());
+    Ok(())
+}
+
+/// A tenant by id, which one that was deleted has still, or by slug.
+async fn find(db: &Db, named: &str) -> anyhow::Result<TenantId> {
+    if let Ok(id) = uuid::Uuid::try_parse(named) {
+        return Ok(TenantId(id));
+    }
+    Ok(tenants::find(db, named).await?.context("there is no such tenant")?.id)
+}
+
+/// Tenants with a trail, and those that had one.
+async fn all(db: &Db, kept: &HashMap<uuid::Uuid, Head>) -> anyhow::Result<Vec<TenantId>> {
+    let platform = tenants::find(db, provision::PLATFORM).await?;
+    let platform = platform.context(
+        "there is no platform tenant, which alone sees all tenants: name one with --tenant",
+    )?;
+    let mut tenants = verify::tenants(db, platform.id).await?;
+    tenants.extend(kept.keys().map(|id| TenantId(*id)));
+    tenants.sort_unstable();
+    tenants.dedup();
+    Ok(tenants)
+}
+
+fn read_kept(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {shown}"))?;
+    let mut kept = HashMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let finding: Finding =
+            serde_json::from_str(line).with_context(|| format!("{shown} has an unknown line"))?;
+        // Of several, each was true: the last is the furthest.
+        kept.insert(finding.head.tenant_id, finding.head);
+    }
+    Ok(kept)
+}
