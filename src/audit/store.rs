@@ -95,7 +95,7 @@ pub async fn list(
     Ok(rows)
 }
 
-/// A tenant's events that have a place after `position`, in the chain's order.
+/// A tenant's events at the next places after `position`, in the chain's order.
 ///
 /// # Errors
 /// When Postgres is away.
@@ -110,11 +110,13 @@ pub async fn after(
         r#"
         select e.tenant_id, e.event_id, e.kind, e.actor_tenant_id, e.actor_id, e.target_id,
                e.session_id, e.request_id, e.ip, e.detail, e.created_at, c.position, c.hash
-        from audit_chain c
+        from (
+            select tenant_id, position, event_id, hash from audit_chain
+            where tenant_id = $1 and position > $2
+            order by position limit $3
+        ) c
         join audit_events e on e.tenant_id = c.tenant_id and e.event_id = c.event_id
-        where c.tenant_id = $1 and c.position > $2
         order by c.position
-        limit $3
         "#,
         tenant.0,
         position,

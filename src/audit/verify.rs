@@ -62,6 +62,10 @@ pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Fi
         }
         faults.extend(rows.iter().find_map(|row| walk.step(row).err()));
     }
+    let last = store::last_position(&mut db.begin(tenant).await?, tenant).await?;
+    if faults.is_empty() && last > walk.position {
+        faults.push(gone(walk.position + 1));
+    }
     faults.extend(outside(db, tenant).await?);
     if let Some(kept) = kept.filter(|_| !walk.passed_kept) {
         faults.push(format!("the chain does not lead to the kept hash at {}", kept.position));
@@ -83,7 +87,7 @@ impl Walk<'_> {
     fn step(&mut self, row: &EventRow) -> Result<(), String> {
         let next = self.position + 1;
         if row.position != next {
-            return Err(format!("the event at position {next} is gone, or its place is"));
+            return Err(gone(next));
         }
         let hash = chain::hash(row, next, &self.hash);
         if hash != row.hash {
@@ -96,6 +100,10 @@ impl Walk<'_> {
             .is_some_and(|kept| kept.position == next && kept.hash == chain::text(&self.hash));
         Ok(())
     }
+}
+
+fn gone(position: i64) -> String {
+    format!("the event at position {position} is gone, or its place is")
 }
 
 /// Events that have no place: none may be for long.

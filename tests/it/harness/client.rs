@@ -2,10 +2,11 @@
 
 use tenantry::proto::v1::{
     AssignRoleRequest, CreateRoleRequest, CreateUserRequest, LoginRequest, LoginResponse,
-    RegisterRequest, RoleLevel, auth_service_client::AuthServiceClient,
-    create_user_request::Credential, permission_service_client::PermissionServiceClient,
-    role_service_client::RoleServiceClient, session_service_client::SessionServiceClient,
-    tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
+    RegisterRequest, RoleLevel, audit_service_client::AuditServiceClient,
+    auth_service_client::AuthServiceClient, create_user_request::Credential,
+    permission_service_client::PermissionServiceClient, role_service_client::RoleServiceClient,
+    session_service_client::SessionServiceClient, tenant_service_client::TenantServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tonic::{
     Code, Request, Response, Status,
@@ -106,6 +107,9 @@ impl Client {
     }
     pub fn permissions(&self) -> PermissionServiceClient<Service> {
         PermissionServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone())
+    }
+    pub fn audit(&self) -> AuditServiceClient<Service> {
+        AuditServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone())
     }
 
     /// Signs up a tenant and signs its administrator in.

@@ -135,6 +135,11 @@ impl Proxy {
         asked
     }
 
+    /// Whether a trigger has cut the connections.
+    pub fn is_cut(&self) -> bool {
+        self.state.borrow().up == Flow::Cut
+    }
+
     /// Waits until something is held back.
     pub async fn until_held(&self) {
         let mut state = self.state.subscribe();

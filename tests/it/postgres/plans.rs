@@ -25,6 +25,13 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
          select u.tenant_id, gen_random_uuid(), user_id, role_id from users u
          join roles r on r.tenant_id = u.tenant_id and r.name = 'r-1'",
+        "insert into audit_events
+             (tenant_id, event_id, kind, actor_id, target_id, request_id, created_at)
+         select u.tenant_id, gen_random_uuid(), 'kind-' || n, user_id, user_id, '',
+             now() - n * interval '1 minute'
+         from users u, generate_series(1, 3) n",
+        "insert into audit_chain select tenant_id, row_number() over (partition by tenant_id),
+             event_id, sha256('') from audit_events",
         "analyze",
     ] {
         run(&mut owner, fill.into()).await.expect(fill);
@@ -52,6 +59,14 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "select * from role_assignments where tenant_id = '$t' and role_id = '$u'",
         "select user_id from role_assignments
          where tenant_id = '$t' and role_id = '$u' and user_id > '$u' order by user_id limit 50",
+        "select * from audit_events where tenant_id = '$t'
+         order by created_at desc, event_id desc limit 50",
+        "select * from audit_events where tenant_id = '$t' and actor_id = '$u'
+         order by created_at desc, event_id desc limit 50",
+        "select * from audit_events where tenant_id = '$t' and target_id = '$u'
+             and created_at < now() order by created_at desc, event_id desc limit 50",
+        "select * from audit_chain where tenant_id = '$t' and position > 7
+         order by position limit 50",
     ] {
         let query = query.replace("$t", &tenant).replace("$u", &user);
         let explain = AssertSqlSafe(format!("explain (costs off) {query}"));

@@ -1,0 +1,103 @@
+//! Places in the chain: each event has one, in its tenant's order, whoever seals.
+
+use futures::future::join_all;
+use tenantry::proto::v1::RoleLevel;
+
+use super::events;
+use crate::harness::{Client, Proxy, TestApp, Then, until};
+
+/// Asserts that all events have places from 1 on, without gaps.
+async fn has_no_gaps(of: &Client, app: &TestApp) {
+    app.audit_settled().await;
+    let mut places: Vec<_> = events(of, "").await.iter().map(|event| event.position).collect();
+    places.sort_unstable();
+    let wanted: Vec<_> = (1..=i64::try_from(places.len()).expect("few")).collect();
+    assert_eq!(places, wanted);
+}
+
+async fn create_roles(by: &Client, prefix: &str, count: usize) {
+    let create = |n| async move {
+        by.create_role(&format!("{prefix}-{n}"), RoleLevel::Member, &[]).await;
+    };
+    join_all((0..count).map(create)).await;
+}
+
+#[tokio::test]
+async fn many_writers_on_two_replicas_leave_no_gap() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let there = acme.on(&twin.channel);
+    tokio::join!(
+        create_roles(&acme, "here", 40),
+        create_roles(&there, "there", 40),
+        create_roles(&other, "other", 20),
+    );
+    has_no_gaps(&acme, &app).await;
+    has_no_gaps(&other, &app).await;
+}
+
+/// A transaction that ends late has its place late, and no event is passed over.
+#[tokio::test]
+async fn an_event_that_is_committed_late_has_the_place_after() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut owner = app.owner().await;
+    let mut late = sqlx::Connection::begin(&mut owner).await.expect("begun");
+    sqlx::query(
+        "insert into audit_events (tenant_id, event_id, kind, request_id)
+         values ($1::uuid, gen_random_uuid(), 'late', '')",
+    )
+    .bind(&acme.tenant_id)
+    .execute(&mut *late)
+    .await
+    .expect("an event");
+    create_roles(&acme, "early", 3).await;
+    let has_place = |kind: &'static str| {
+        let acme = acme.clone();
+        async move { events(&acme, kind).await.iter().all(|event| event.position > 0) }
+    };
+    until(10, || has_place("kind = role_created")).await;
+    late.commit().await.expect("committed");
+    has_no_gaps(&acme, &app).await;
+    let all = events(&acme, "").await;
+    let last = all.iter().max_by_key(|event| event.position).expect("events");
+    assert_eq!(last.kind, "late");
+}
+
+/// I08: whatever ends the sealer's connection, and wherever, the next one goes on.
+#[tokio::test]
+async fn a_sealer_that_is_cut_off_anywhere_leaves_a_whole_chain() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    let database = app.database.clone();
+    app.stop().await;
+    for (n, (step, then)) in [
+        ("read_unsealed", Then::Cut),
+        ("seal_events", Then::Cut),
+        ("seal_events", Then::HoldReplies),
+        ("read_outbox", Then::Cut),
+        ("mark_published", Then::Cut),
+        ("mark_published", Then::HoldReplies),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let proxy = Proxy::postgres().await;
+        let url = proxy.postgres_url(&database);
+        let cut = TestApp::on(&database, |values| values.set("DATABASE_URL", url)).await;
+        proxy.when_sent(step, then);
+        let there = acme.on(&cut.channel);
+        there.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+        if then == Then::HoldReplies {
+            proxy.until_held().await;
+            proxy.cut();
+        } else {
+            until(10, || async { proxy.is_cut() }).await;
+        }
+        proxy.pass();
+        has_no_gaps(&there, &cut).await;
+        cut.stop().await;
+    }
+}

@@ -1,0 +1,29 @@
+//! The audit trail: what is recorded, who reads it, and what proves it.
+
+mod chain;
+mod changes;
+mod list;
+mod refusals;
+mod stream;
+mod verify;
+mod watch;
+
+use tenantry::proto::v1::{AuditEvent, ListEventsRequest};
+
+use crate::harness::Client;
+
+/// All events that match a filter, oldest first.
+async fn events(of: &Client, filter: &str) -> Vec<AuditEvent> {
+    let request = ListEventsRequest {
+        filter: filter.into(),
+        page_size: 1000,
+        ..ListEventsRequest::default()
+    };
+    let mut events = of.audit().list_events(request).await.expect("events").into_inner().events;
+    events.reverse();
+    events
+}
+
+fn kinds(events: &[AuditEvent]) -> Vec<&str> {
+    events.iter().map(|event| event.kind.as_str()).collect()
+}

@@ -1,0 +1,175 @@
+//! Refusals are recorded, each by itself, and of a flood the number.
+
+use futures::future::join_all;
+use prost_types::value::Kind;
+use tenantry::proto::v1::{
+    AssignRoleRequest, AuditEvent, BatchCheckItem, BatchCheckRequest, CheckRequest,
+    CreateRoleRequest, GetJwksRequest, ListUsersRequest, LogoutRequest, RefreshRequest,
+    RegisterRequest, RoleLevel,
+};
+use tonic::Code;
+
+use super::{events, kinds};
+use crate::harness::{PASSWORD, Proxy, TestApp, Then, refused, unknown_id, until};
+
+fn detail(event: &AuditEvent, name: &str) -> String {
+    let detail = event.detail.as_ref().expect("a detail");
+    match &detail.fields[name].kind {
+        Some(Kind::StringValue(text)) => text.clone(),
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// R33
+#[tokio::test]
+async fn whatever_a_user_must_not_do_is_recorded() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let weak = acme.member("weak", &["role:create", "role:assign"]).await;
+    let strong = acme.create_role("strong", RoleLevel::Manager, &["doc:delete"]).await;
+
+    // By the method's policy.
+    let reply = weak.users().list_users(ListUsersRequest::default()).await;
+    refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
+    // By the tenant.
+    let elsewhere = weak.with("x-tenant-id", &other.tenant_id);
+    let reply = elsewhere.users().list_users(ListUsersRequest::default()).await;
+    refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
+    // By what the request says.
+    let grant = AssignRoleRequest {
+        user_id: weak.user_id.clone(),
+        role_id: strong,
+        ..AssignRoleRequest::default()
+    };
+    weak.roles().assign_role(grant).await.expect_err("more than it holds");
+    let create = CreateRoleRequest {
+        name: "mine".into(),
+        level: RoleLevel::OrgAdmin.into(),
+        ..CreateRoleRequest::default()
+    };
+    weak.roles().create_role(create).await.expect_err("above its own level");
+    // About another.
+    let about =
+        CheckRequest { user_id: unknown_id(), permission: "doc:read".into(), ..Default::default() };
+    let reply = weak.permissions().check(about).await;
+    refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
+    // In a batch that is answered.
+    let item = |user: &str| BatchCheckItem {
+        user_id: user.into(),
+        permission: "doc:read".into(),
+        ..BatchCheckItem::default()
+    };
+    let items = vec![item(""), item(&acme.user_id), item(&other.user_id)];
+    let batch = BatchCheckRequest { items, ..BatchCheckRequest::default() };
+    weak.permissions().batch_check(batch).await.expect("answers");
+
+    let refusals = events(&acme, "kind = call_refused").await;
+    let found: Vec<_> =
+        refusals.iter().map(|event| (detail(event, "method"), detail(event, "reason"))).collect();
+    let service = |method: &str| format!("/tenantry.v1.{method}");
+    assert_eq!(found.len(), 6, "{found:?}");
+    for (n, (method, reason)) in [
+        ("UserService/ListUsers", "PERMISSION_MISSING"),
+        ("UserService/ListUsers", "TENANT_MISMATCH"),
+        ("RoleService/AssignRole", ""),
+        ("RoleService/CreateRole", ""),
+        ("PermissionService/Check", "PERMISSION_MISSING"),
+        ("PermissionService/BatchCheck", "PERMISSION_MISSING"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(found[n].0, service(method));
+        assert!(found[n].1.contains(reason) && !found[n].1.is_empty(), "{found:?}");
+    }
+    for event in &refusals {
+        assert_eq!(event.actor_id, weak.user_id);
+        assert_eq!(event.session_id, weak.tokens.session_id);
+        assert_eq!(event.ip, "127.0.0.1");
+    }
+    assert!(events(&other, "kind = call_refused").await.is_empty());
+}
+
+/// A denial is an answer, and no refusal.
+#[tokio::test]
+async fn what_is_answered_is_not_recorded() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let weak = acme.member("weak", &[]).await;
+    assert!(!weak.may("", "doc:read").await);
+    assert!(events(&acme, "kind = call_refused").await.is_empty());
+}
+
+#[tokio::test]
+async fn failures_without_a_token_are_recorded_where_they_belong() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let join = RegisterRequest {
+        email: "eve@acme.test".into(),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        ..RegisterRequest::default()
+    };
+    app.anonymous().auth().register(join).await.expect_err("closed");
+    ada.auth().logout(LogoutRequest::default()).await.expect("signs out");
+    let refresh = RefreshRequest {
+        refresh_token: ada.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    app.anonymous().auth().refresh(refresh).await.expect_err("the session has ended");
+
+    let refused = events(&acme, "kind = registration_refused").await;
+    assert_eq!(refused.len(), 1);
+    assert_eq!(detail(&refused[0], "reason"), "REGISTRATION_CLOSED");
+    let refused = events(&acme, "kind = refresh_refused").await;
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].target_id, ada.user_id);
+    assert_eq!(refused[0].session_id, ada.tokens.session_id);
+}
+
+#[tokio::test]
+async fn of_a_flood_the_number_is_recorded() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let weak = acme.member("weak", &[]).await;
+    let calls = (0..100).map(|_| async {
+        weak.users().list_users(ListUsersRequest::default()).await.expect_err("refused");
+    });
+    join_all(calls).await;
+    assert_eq!(events(&acme, "kind = call_refused").await.len(), 20);
+
+    // At a stop, as after each minute, the rest is recorded.
+    let database = app.database.clone();
+    app.stop().await;
+    let app = TestApp::on(&database, |_| {}).await;
+    let counted = events(&acme.on(&app.channel), "kind = refusals_counted").await;
+    assert_eq!(kinds(&counted), ["refusals_counted"]);
+    assert_eq!(detail(&counted[0], "count"), "80");
+    assert_eq!(counted[0].target_id, weak.user_id);
+}
+
+/// Who hangs up before the answer is recorded all the same.
+#[tokio::test]
+async fn nobody_escapes_by_hanging_up() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let weak = acme.member("weak", &[]).await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&app.database);
+    let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = weak.on(&replica.channel);
+    proxy.when_sent("call_refused", Then::Hold);
+    let mut users = there.users();
+    tokio::select! {
+        reply = users.list_users(ListUsersRequest::default()) => panic!("held: {reply:?}"),
+        () = proxy.until_held() => {}
+    }
+    // By the time that this is answered the server has heard of it.
+    for _ in 0..2 {
+        there.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    }
+    proxy.pass();
+    until(10, || async { events(&acme, "kind = call_refused").await.len() == 1 }).await;
+}

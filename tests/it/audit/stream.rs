@@ -1,0 +1,95 @@
+//! The outbox: what consumers find in Redis.
+
+use tenantry::proto::v1::RoleLevel;
+
+use super::events;
+use crate::harness::{Client, Proxy, TestApp, Then, redis, until};
+
+/// The ids of a tenant's stream.
+async fn ids(of: &Client) -> Vec<String> {
+    let reply = redis(&format!("XRANGE audit:{{{}}} - +", of.tenant_id)).await;
+    reply.lines().filter(|line| line.ends_with("-0")).map(str::to_owned).collect()
+}
+
+fn first(count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("{n}-0")).collect()
+}
+
+#[tokio::test]
+async fn each_event_is_an_entry_whose_id_is_its_position() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
+    app.audit_settled().await;
+    assert_eq!(ids(&acme).await, first(4));
+    let entry = redis(&format!("XRANGE audit:{{{}}} 4 4", acme.tenant_id)).await;
+    let fields: Vec<_> = entry.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
+    let event = events(&acme, "kind = role_created").await.remove(0);
+    for (name, value) in [
+        ("id", &event.id),
+        ("kind", &"role_created".to_owned()),
+        ("actor_id", &acme.user_id),
+        ("actor_tenant_id", &acme.tenant_id),
+        ("target_id", &role),
+        ("session_id", &acme.tokens.session_id),
+        ("request_id", &event.request_id),
+        ("hash", &event.hash),
+    ] {
+        let at = fields.iter().position(|field| *field == name).expect(name);
+        assert_eq!(fields[at + 1], value, "{name}");
+    }
+    assert!(fields.contains(&"create_time") && fields.contains(&"detail"));
+    assert!(!entry.contains("127.0.0.1"), "the client's address");
+}
+
+#[tokio::test]
+async fn a_stream_is_bounded_and_may_be_none() {
+    let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    assert_eq!(ids(&acme).await, [""; 0]);
+    assert_eq!(events(&acme, "").await.len(), 3);
+}
+
+/// While Redis is away, or hangs, nothing waits for it, and nothing is lost.
+#[tokio::test]
+async fn what_redis_missed_it_gets_later_in_order() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    for (n, misbehave) in [Proxy::cut as fn(&Proxy), Proxy::hold].into_iter().enumerate() {
+        let before = ids(&acme).await.len();
+        misbehave(&proxy);
+        for m in 0..3 {
+            acme.create_role(&format!("role-{n}{m}"), RoleLevel::Member, &[]).await;
+        }
+        let all_sealed =
+            || async { events(&acme, "").await.iter().all(|event| event.position > 0) };
+        until(10, all_sealed).await;
+        assert_eq!(ids(&acme).await.len(), before);
+        proxy.pass();
+        app.audit_settled().await;
+        assert_eq!(ids(&acme).await, first(before + 3));
+    }
+}
+
+/// An entry is sent again when nobody heard that it arrived, and is there once.
+#[tokio::test]
+async fn what_is_sent_twice_is_there_once() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    for n in 0..3 {
+        proxy.when_sent("XADD", Then::HoldReplies);
+        acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+        proxy.until_held().await;
+        proxy.cut();
+        proxy.pass();
+        app.audit_settled().await;
+        assert_eq!(ids(&acme).await, first(4 + n));
+    }
+}

@@ -1,0 +1,120 @@
+//! `WatchEvents`: who is told, in which order, and when a stream ends.
+
+use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as Message};
+use tonic::{Code, Streaming};
+
+use super::events;
+use crate::harness::{Client, TestApp, refused, within};
+
+async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
+    let request = WatchEventsRequest { after_position };
+    client.audit().watch_events(request).await.expect("it opens").into_inner()
+}
+
+async fn next(stream: &mut Streaming<Message>) -> Message {
+    within(12, stream.message()).await.expect("goes on").expect("a message")
+}
+
+/// The next events, passing over messages without one.
+async fn told(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        let message = next(stream).await;
+        if message.event.is_some() {
+            told.push(message);
+        }
+    }
+    told
+}
+
+fn kinds(messages: &[Message]) -> Vec<&str> {
+    messages.iter().filter_map(|m| m.event.as_ref()).map(|event| event.kind.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    app.audit_settled().await;
+    let mut streams = [watch(&acme, None).await, watch(&acme.on(&twin.channel), None).await];
+    let start = events(&acme, "").await.len();
+    for stream in &mut streams {
+        let first = next(stream).await;
+        assert_eq!(first.event, None);
+        assert_eq!(usize::try_from(first.position), Ok(start));
+    }
+    for n in 0..5 {
+        acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+        other.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+    }
+    for stream in &mut streams {
+        let told = told(stream, 5).await;
+        assert_eq!(kinds(&told), ["role_created"; 5]);
+        for (n, message) in told.iter().enumerate() {
+            let event = message.event.as_ref().expect("an event");
+            assert_eq!(event.tenant_id, acme.tenant_id);
+            assert_eq!(message.position, event.position);
+            assert_eq!(usize::try_from(event.position), Ok(start + n + 1));
+            assert_eq!(event.hash.len(), 43);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_another_ended() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    let mut whole = watch(&acme, Some(0)).await;
+    let from_the_first = told(&mut whole, 3).await;
+    assert_eq!(kinds(&from_the_first), ["tenant_created", "user_registered", "signed_in"]);
+    let mut rest = watch(&acme, Some(from_the_first[0].position)).await;
+    assert_eq!(next(&mut rest).await.position, 1);
+    assert_eq!(told(&mut rest, 2).await, from_the_first[1..]);
+    let reply = acme.audit().watch_events(WatchEventsRequest { after_position: Some(-1) }).await;
+    refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_no_dead_one() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    let mut stream = watch(&acme, None).await;
+    let first = next(&mut stream).await;
+    assert_eq!(next(&mut stream).await, first);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_what_admitted_it() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let auditor = acme.member("auditor", &["audit:read"]).await;
+    let mut stream = watch(&auditor, None).await;
+    acme.unassign(&auditor.user_id, &acme.role_named("auditor").await).await;
+    let end = within(10, async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    });
+    refused::<()>(Err(end.await), Code::PermissionDenied, "PERMISSION_MISSING");
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut stream = watch(&acme, None).await;
+    within(5, app.stop()).await;
+    let end = within(5, async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    });
+    refused::<()>(Err(end.await), Code::Unavailable, "WATCH_INTERRUPTED");
+}
