@@ -26,6 +26,7 @@ COPY --from=build /usr/local/bin/tenantry /usr/local/bin/tenantry
 # A volume mounted here for the first time takes over the owner, and can be written to.
 COPY --from=build --chown=65532:65532 /keys /keys
 USER 65532:65532
+# Without a certificate it asks for PLAINTEXT=all before it serves there.
 ENV GRPC_ADDR=[::]:50051
 EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

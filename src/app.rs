@@ -19,11 +19,12 @@ use crate::{
     limits::{Limits, Names, Rates, TrustedProxies},
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
-    redis,
+    redis, reload,
     roles::Roles,
+    server::Tls,
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
     tenants::Tenants,
-    tokens::{self, Keyring, Renew},
+    tokens::{Keyring, Renew, Renewed},
     users::Users,
 };
 
@@ -45,6 +46,7 @@ pub struct App {
     rates: Rates,
     proxies: TrustedProxies,
     policies: Policies,
+    tls: Option<Arc<Tls>>,
     audit_stream_length: u32,
     sealer: Arc<Sealer>,
     names: Arc<Names>,
@@ -61,6 +63,7 @@ impl App {
         let tokens = &config.tokens;
         let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
         Ok(Self {
+            tls: config.server.tls.clone().map(Tls::load).transpose()?,
             db: Db::connect(&config.database.url, config.database.max_connections)?,
             feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
             sealer: Arc::new(Sealer::new(&keyring)?),
@@ -95,8 +98,12 @@ impl App {
         let connections =
             Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
-        let renewed: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
-        tokens::keep_current(&keyring, renewed, &mut registry);
+        let derived: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
+        let keys = Renewed::new(keyring.clone(), derived);
+        reload::keep_current(&keys, &mut registry);
+        if let Some(tls) = &self.tls {
+            reload::keep_current(tls, &mut registry);
+        }
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
         let refusals = Refusals::new(db.clone());
@@ -151,6 +158,8 @@ impl App {
                 audit: Audit { db: db.clone(), beat },
             },
             refusals,
+            keys,
+            tls: self.tls,
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
         }
     }
@@ -164,6 +173,10 @@ pub struct Parts {
     pub gatekeeper: Gatekeeper,
     /// What is measured.
     pub registry: Registry,
+    /// The keys, current for as long as this is held.
+    pub keys: Arc<Renewed>,
+    /// What connections are encrypted with, where they are.
+    pub tls: Option<Arc<Tls>>,
     /// What was refused and is yet to be recorded.
     pub refusals: Arc<Refusals>,
     /// What is behind it.

@@ -37,6 +37,7 @@ mod permissions;
 pub mod proto;
 pub mod provision;
 mod redis;
+mod reload;
 mod roles;
 pub mod server;
 mod sessions;

@@ -6,6 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -17,6 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Fails unless the server is ready.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
+    // Whoever has no certificate that the server's authorities know, as this command,
+    // asks over HTTP.
+    if values.get("TLS_CERT_PATH").is_some_and(|path| path != "off") {
+        return time::timeout(TIMEOUT, ask_http(&values)).await.context("no answer in time")?;
+    }
     let addr = values.get("GRPC_ADDR").context("GRPC_ADDR must be set")?;
     let addr: SocketAddr = addr.parse().context("GRPC_ADDR is no address")?;
     let channel = Endpoint::from_shared(format!("http://{}", reachable(addr)))?
@@ -29,6 +39,22 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let status = reply.into_inner().status();
     ensure!(status == ServingStatus::Serving, "the server is {}", status.as_str_name());
     println!("{}", status.as_str_name());
+    Ok(())
+}
+
+async fn ask_http(values: &Values) -> anyhow::Result<()> {
+    let addr = values.get("HTTP_ADDR").filter(|addr| *addr != "off");
+    let addr = addr.context("HTTP_ADDR must be set: gRPC takes TLS")?;
+    let addr = reachable(addr.parse().context("HTTP_ADDR is no address")?);
+    let stream = TcpStream::connect(addr);
+    let stream = stream.await.with_context(|| format!("nothing answers on {addr}"))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request =
+        Request::get("/readyz").header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let status = sender.send_request(request).await?.status();
+    ensure!(status == StatusCode::OK, "the server is not ready");
+    println!("{}", ServingStatus::Serving.as_str_name());
     Ok(())
 }
 

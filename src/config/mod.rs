@@ -1,5 +1,6 @@
 //! Settings, checked: a [`Config`] that exists can be served with.
 
+mod server;
 mod settings;
 mod values;
 
@@ -13,6 +14,7 @@ use std::{
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
 pub use values::Values;
 
@@ -58,26 +60,6 @@ pub struct Memory {
     pub subjects: usize,
     /// Access tokens that were verified.
     pub tokens: usize,
-}
-
-/// Where gRPC is served, and its limits.
-pub struct Server {
-    /// The address.
-    pub addr: SocketAddr,
-    /// Where metrics and probes are served over HTTP; `None` for nowhere.
-    pub http_addr: Option<SocketAddr>,
-    /// Threads that serve it.
-    pub threads: usize,
-    /// Largest request message, in bytes.
-    pub max_message_bytes: usize,
-    /// Longest time for a request.
-    pub request_timeout: Duration,
-    /// Requests in progress at once.
-    pub max_requests: usize,
-    /// Time that requests in progress have at a stop.
-    pub shutdown_grace: Duration,
-    /// Whether reflection is served.
-    pub reflection: bool,
 }
 
 /// Postgres.
@@ -171,25 +153,6 @@ impl Config {
     }
 }
 
-impl Server {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| address(text).map(Some));
-        Self {
-            addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-            http_addr: reader.read("HTTP_ADDR", |text| match text {
-                "off" => Ok(None),
-                _ => address(text).map(Some),
-            }),
-            threads: threads(reader.number("SERVING_THREADS", 0, 1024)),
-            max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
-            request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
-            max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
-            shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
-            reflection: reader.choice("REFLECTION", "on", "off"),
-        }
-    }
-}
-
 impl Tokens {
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
@@ -229,10 +192,7 @@ impl Passwords {
             memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
             iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
             parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
-            pepper: reader.read("PASSWORD_PEPPER_PATH", |text| match text {
-                "off" => Ok(None),
-                path => Ok(Some(path.into())),
-            }),
+            pepper: reader.path_or_off("PASSWORD_PEPPER_PATH"),
             threads: threads(reader.number("HASHING_THREADS", 0, 1024)),
             queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
         }
@@ -245,10 +205,6 @@ fn threads(number: u32) -> usize {
         0 => available_parallelism().map_or(1, usize::from),
         given => size(given),
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
 }
 
 fn size(number: u32) -> usize {

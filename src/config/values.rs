@@ -148,6 +148,11 @@ impl<'a> Reader<'a> {
         self.text(name).into()
     }
 
+    /// A path, or none.
+    pub(super) fn path_or_off(&mut self, name: &str) -> Option<PathBuf> {
+        self.read(name, |text| Ok((text != "off").then(|| text.into())))
+    }
+
     pub(super) fn number(&mut self, name: &str, min: u32, max: u32) -> u32 {
         self.read(name, |text| match text.parse() {
             Ok(number) if (min..=max).contains(&number) => Ok(number),

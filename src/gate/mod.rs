@@ -48,6 +48,10 @@ use crate::{
 /// about.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The longest message of a public method, in bytes: whoever has no token may have us
+/// hold no more of what it never finishes.
+const PUBLIC_MESSAGE: usize = 64 * 1024;
+
 /// What every call passes.
 pub struct Gate {
     keeper: Arc<Gatekeeper>,
@@ -172,7 +176,9 @@ impl Gate {
         origin: Origin,
     ) -> Result<(Request<Body>, Option<Caller>), Status> {
         let (head, body) = request.into_parts();
-        let mut message = pin!(message::gather(body, self.message_limit));
+        let is_public = method.is_some_and(|method| method.access == Access::Public);
+        let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
+        let mut message = pin!(message::gather(body, limit.min(self.message_limit)));
         let message = match poll!(message.as_mut()) {
             Poll::Ready(message) => message?,
             Poll::Pending => {

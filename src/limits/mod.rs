@@ -25,7 +25,7 @@ use fred::clients::Client;
 use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
-pub use names::Names;
+pub use names::{Names, network};
 pub use proxies::TrustedProxies;
 pub use rates::{Class, Rate, Rates};
 

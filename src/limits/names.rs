@@ -75,7 +75,8 @@ fn key(keyring: &Keyring) -> anyhow::Result<hmac::Key> {
 }
 
 /// The network that an address stands for: itself, or its /64.
-fn network(ip: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let mask = u128::MAX << (128 - NETWORK_BITS);

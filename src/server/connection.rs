@@ -1,17 +1,29 @@
 //! One connection: HTTP/2 from its first byte to an orderly end.
 
 use std::{
-    convert::Infallible, future::Future, net::SocketAddr, pin::Pin, pin::pin, sync::Arc,
+    convert::Infallible,
+    future::{self, Future},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    time,
+};
 use tonic::body::Body;
 
-use super::{cores::stopped, services::Services};
+use super::{Tls, cores::stopped, counted::Counted, services::Services};
 use crate::gate::Gate;
 
 /// The metadata of a call that is read at all, in bytes. The gate takes less, and
@@ -19,7 +31,20 @@ use crate::gate::Gate;
 const MAX_METADATA_READ: u32 = 32 * 1024;
 
 /// The streams that one connection may have open.
-const MAX_STREAMS: u32 = 1024;
+const MAX_STREAMS: u32 = 256;
+
+/// Streams that the peer may open and reset before they were looked at, and those that
+/// it may have us reset: then it gets `ENHANCE_YOUR_CALM` (CVE-2023-44487,
+/// CVE-2025-8671).
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_RESETS_FOR_ERRORS: usize = 128;
+
+/// How long a connection has for its handshake, and to say what it speaks.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// What HTTP/2 begins with, and the head of the frame that must follow, in bytes
+/// (RFC 9113, 3.4).
+const PREFACE: usize = 24 + 9;
 
 /// How long a connection may be silent before it is pinged, and then before it
 /// is closed.
@@ -29,20 +54,59 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Entry {
     pub(super) gate: Gate,
     pub(super) services: Services,
+    /// What connections are encrypted with; `None` where they are not.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// After which a connection takes no more calls.
+    pub(super) max_age: Duration,
+    /// What its calls in progress then have.
+    pub(super) grace: Duration,
 }
 
-/// Serves a connection until the peer ends it, or the server stops and its calls
-/// in progress have finished.
+/// Serves a connection until the peer ends it, it is too old, or the server stops and
+/// its calls in progress have finished.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     entry: Arc<Entry>,
     stopping: watch::Receiver<bool>,
 ) {
-    let calls = Calls { entry, peer };
-    let mut connection = pin!(protocol().serve_connection(TokioIo::new(stream), calls));
+    let Some(tls) = entry.tls.clone() else {
+        return speak(stream, peer, entry, stopping).await;
+    };
+    let greeted = tokio::select! {
+        greeted = time::timeout(GREETING, tls.accept(stream)) => greeted,
+        () = stopped(stopping.clone()) => return,
+    };
+    match greeted {
+        Ok(Ok(stream)) => Box::pin(speak(stream, peer, entry, stopping)).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: SocketAddr,
+    entry: Arc<Entry>,
+    stopping: watch::Receiver<bool>,
+) {
+    let (max_age, grace) = (spread(entry.max_age, peer), entry.grace);
+    let read = Arc::new(AtomicUsize::new(0));
+    let stream = TokioIo::new(Counted::new(stream, read.clone()));
+    let mut connection = pin!(protocol().serve_connection(stream, Calls { entry, peer }));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent(&read) => {
+            tracing::debug!("a connection said nothing");
+            return;
+        }
+        () = time::sleep(max_age) => {
+            connection.as_mut().graceful_shutdown();
+            match time::timeout(grace, connection).await {
+                Ok(ended) => ended,
+                Err(_) => Ok(()),
+            }
+        }
         () = stopped(stopping.clone()) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -54,6 +118,21 @@ pub(super) async fn serve(
     drop(stopping);
 }
 
+/// Completes when the peer has not begun to speak in time. Later a connection that
+/// says nothing is pinged.
+async fn silent(read: &AtomicUsize) {
+    time::sleep(GREETING).await;
+    if read.load(Ordering::Relaxed) >= PREFACE {
+        future::pending::<()>().await;
+    }
+}
+
+/// Up to a tenth less, so that connections that began together do not end together:
+/// their clients' ports differ.
+fn spread(age: Duration, peer: SocketAddr) -> Duration {
+    age / 1000 * (1000 - u32::from(peer.port() % 100))
+}
+
 fn protocol() -> http2::Builder<TokioExecutor> {
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
@@ -62,6 +141,8 @@ fn protocol() -> http2::Builder<TokioExecutor> {
         .keep_alive_timeout(KEEPALIVE)
         .max_header_list_size(MAX_METADATA_READ)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
         // gRPC has no use for it, and each answer would pay for it.
         .auto_date_header(false);
     http2

@@ -22,14 +22,18 @@ use tokio::{
     time,
 };
 
-use super::connection::{self, Entry};
+use super::{
+    connection::{self, Entry},
+    connections::{Connections, Open},
+};
 
 /// How long to wait where the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cores' runtimes, at work until dropped.
 pub(super) struct Cores {
-    cores: Vec<Core>,
+    all: Vec<Core>,
+    open: Arc<Connections>,
     /// Tells connections to take no more calls, and is closed once all have ended.
     stopping: watch::Sender<bool>,
 }
@@ -44,13 +48,13 @@ struct Core {
 struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    _open: Open,
+    counted: (Open, OnCore),
 }
 
-/// Counts a connection for as long as it is there.
-struct Open(Arc<AtomicUsize>);
+/// Counts a core's connection for as long as it is there.
+struct OnCore(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OnCore {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -61,11 +65,15 @@ impl Cores {
     ///
     /// # Errors
     /// When the system gives no thread or no runtime.
-    pub(super) fn start(count: usize, entry: &Arc<Entry>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        count: usize,
+        open: Arc<Connections>,
+        entry: &Arc<Entry>,
+    ) -> anyhow::Result<Self> {
         let stopping = watch::Sender::new(false);
         let start = |number| Core::start(number, entry.clone(), stopping.subscribe());
-        let cores = (0..count).map(start).collect::<anyhow::Result<_>>()?;
-        Ok(Self { cores, stopping })
+        let all = (0..count).map(start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { all, open, stopping })
     }
 
     /// Accepts connections for as long as it is polled, and gives each to the core
@@ -88,10 +96,12 @@ impl Cores {
     }
 
     fn deal(&self, stream: std::net::TcpStream, peer: SocketAddr) {
-        let core = self.cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
+        // Who is too many hears nothing: a reason would cost what it is about.
+        let Some(open) = self.open.open(peer.ip()) else { return };
+        let core = self.all.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
         let Some(core) = core else { return };
         core.open.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted { stream, peer, _open: Open(core.open.clone()) };
+        let accepted = Accepted { stream, peer, counted: (open, OnCore(core.open.clone())) };
         if core.connections.send(accepted).is_err() {
             tracing::error!("a core takes no connections any more");
         }
@@ -139,14 +149,14 @@ async fn take(
             next = accepted.recv() => next,
             () = stopped(stopping.clone()) => return,
         };
-        let Some(Accepted { stream, peer, _open: open }) = next else { return };
+        let Some(Accepted { stream, peer, counted }) = next else { return };
         let (entry, stopping) = (entry.clone(), stopping.clone());
         tokio::spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => connection::serve(stream, peer, entry, stopping).await,
                 Err(error) => tracing::warn!(%error, "a connection can't be served"),
             }
-            drop(open);
+            drop(counted);
         });
     }
 }

@@ -5,11 +5,14 @@
 //! each call to the gate.
 
 mod connection;
+mod connections;
 mod cores;
+mod counted;
 mod http;
 mod listeners;
 mod readiness;
 mod services;
+mod tls;
 mod well_known;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -22,10 +25,12 @@ use crate::{
     gate::Gate,
 };
 use connection::Entry;
+use connections::Connections;
 use cores::Cores;
 pub use listeners::Listeners;
 use readiness::Readiness;
 use services::Services;
+pub use tls::Tls;
 
 /// Serves until `stop` completes, then drains: not ready first, then no new
 /// calls, and those in progress finish within the grace.
@@ -39,11 +44,12 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     app.db.check_privileges().await?;
-    let parts = app.into_parts();
+    let mut parts = app.into_parts();
     let (config, stores) = (parts.server, parts.stores);
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
 
+    let open = Connections::new(config.connections, &mut parts.registry);
     let keyring = parts.serving.auth.keyring.clone();
     let routes =
         http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
@@ -52,7 +58,14 @@ pub async fn serve(
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
     let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout, limit);
-    let cores = Cores::start(config.threads, &Arc::new(Entry { gate, services }))?;
+    let entry = Entry {
+        gate,
+        services,
+        tls: parts.tls,
+        max_age: config.connections.max_age,
+        grace: config.request_timeout,
+    };
+    let cores = Cores::start(config.threads, open, &Arc::new(entry))?;
     tokio::select! {
         () = stop => {}
         () = readiness.watch(&stores.db) => {}
@@ -69,6 +82,7 @@ pub async fn serve(
     if time::timeout(config.shutdown_grace, drained).await.is_err() {
         tracing::warn!("stopped with connections still open");
     }
+    drop(parts.keys);
     close(&parts.refusals, &stores).await;
     Ok(())
 }

@@ -10,7 +10,7 @@ mod reload;
 
 pub use claims::{Claims, TokenKind};
 pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
-pub use reload::{Renew, keep_current};
+pub use reload::{Renew, Renewed};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;

@@ -1,29 +1,16 @@
 //! What the process writes while it serves: none of what people send it.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage, Value};
-use tenantry::{
-    config::SETTINGS,
-    proto::v1::{
-        ChangePasswordRequest, CheckRequest, CreateUserRequest, IntrospectTokenRequest,
-        LoginRequest, LookupUserRequest, RefreshRequest, RegisterRequest, UpdateUserRequest,
-        WhoAmIRequest, create_user_request::Credential,
-    },
+use tenantry::proto::v1::{
+    ChangePasswordRequest, CheckRequest, CreateUserRequest, IntrospectTokenRequest, LoginRequest,
+    LookupUserRequest, RefreshRequest, RegisterRequest, UpdateUserRequest, WhoAmIRequest,
+    create_user_request::Credential,
 };
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    sync::oneshot,
-    task::JoinHandle,
-    time::timeout,
-};
-use tonic::transport::{Channel, Endpoint};
+use tokio::time::timeout;
 
-use crate::{
-    commands::tenantry,
-    harness::{Client, Cluster, TestApp, mask, methods, struct_of},
-};
+use crate::harness::{Client, Cluster, Serving, mask, methods, struct_of};
 
 /// In everything that is sent and that nobody else is to read.
 const CANARY: &str = "canary7f3a";
@@ -32,64 +19,6 @@ const EMAIL: &str = "canary7f3a@acme.test";
 
 /// Would end a line and begin one of its own, if it were written as it is.
 const FORGED_LINE: &str = "canary7f3a\n{\"level\":\"INFO\",\"forged\":true}\n\u{1b}[31m\u{202e}";
-
-/// The binary, serving, and where.
-struct Serving {
-    process: Child,
-    log: JoinHandle<Vec<String>>,
-    channel: Channel,
-}
-
-impl Serving {
-    async fn start(level: &str) -> Self {
-        let database = Cluster::get().new_database().await;
-        let values = TestApp::values(&database);
-        let settings: Vec<_> = SETTINGS
-            .iter()
-            .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
-            .chain([("LOG_FORMAT", "json"), ("LOG_LEVEL", level)])
-            .collect();
-        let mut command = tenantry(&["serve"], &settings);
-        let mut process =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
-        let (tell, told) = oneshot::channel();
-        // Read from the start: a full pipe would stop the server.
-        let log = tokio::spawn(async move {
-            let (mut log, mut tell) = (Vec::new(), Some(tell));
-            while let Some(line) = lines.next_line().await.expect("its log") {
-                let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
-                if event["message"] == "serving"
-                    && let Some(tell) = tell.take()
-                {
-                    tell.send(event["address"].as_str().expect("an address").to_owned()).ok();
-                }
-                log.push(line);
-            }
-            log
-        });
-        let address =
-            timeout(Duration::from_mins(1), told).await.expect("in time").expect("serves");
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
-        let channel = timeout(Duration::from_secs(10), async {
-            loop {
-                if let Ok(channel) = endpoint.connect().await {
-                    break channel;
-                }
-            }
-        });
-        Self { process, log, channel: channel.await.expect("it listens") }
-    }
-
-    /// Stops it; all that it wrote.
-    async fn stop(mut self) -> Vec<String> {
-        let pid = self.process.id().expect("it runs").to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        let ended = timeout(Duration::from_secs(30), self.process.wait()).await;
-        assert!(ended.expect("it ends").expect("a status").success());
-        self.log.await.expect("its log")
-    }
-}
 
 async fn register(client: &Client) {
     let request = RegisterRequest {
@@ -188,7 +117,7 @@ fn fill(message: &mut DynamicMessage) {
 #[tokio::test]
 async fn what_people_send_is_not_in_the_log_at_any_level() {
     for level in ["info", "debug"] {
-        let serving = Serving::start(level).await;
+        let serving = Serving::start(&[("LOG_LEVEL", level)]).await;
         let anonymous = Client::anonymous(serving.channel.clone());
         register(&anonymous).await;
         fail_to_sign_in(&anonymous).await;

@@ -55,7 +55,7 @@ impl TestApp {
             stopped.await.ok();
         }));
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
-        let channel = endpoint.connect().await.expect("the server listens");
+        let channel = endpoint.connect_lazy();
         Self {
             addr,
             http,

@@ -1,0 +1,135 @@
+//! Where it is served, how, and within which limits.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{DAY, size, threads, values::Reader};
+
+/// Where gRPC is served, and its limits.
+pub struct Server {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Where metrics and probes are served over HTTP; `None` for nowhere.
+    pub http_addr: Option<SocketAddr>,
+    /// What it is encrypted with; `None` where it is not.
+    pub tls: Option<TlsPaths>,
+    /// Threads that serve it.
+    pub threads: usize,
+    /// Connections, at once and for how long.
+    pub connections: Connections,
+    /// Largest request message, in bytes.
+    pub max_message_bytes: usize,
+    /// Longest time for a request.
+    pub request_timeout: Duration,
+    /// Requests in progress at once.
+    pub max_requests: usize,
+    /// Time that requests in progress have at a stop.
+    pub shutdown_grace: Duration,
+    /// Whether reflection is served.
+    pub reflection: bool,
+}
+
+/// The files of TLS.
+#[derive(Clone, Debug)]
+pub struct TlsPaths {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of the clients' certificates; `None` where clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Connections, at once and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// At once.
+    pub total: usize,
+    /// At once from one address.
+    pub per_address: usize,
+    /// After which one takes no more calls.
+    pub max_age: Duration,
+}
+
+/// What may be served without TLS beyond the loopback addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Plaintext {
+    /// Nothing.
+    #[default]
+    Loopback,
+    /// Metrics, probes and public keys.
+    Http,
+    /// gRPC too.
+    All,
+}
+
+impl Server {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let tls = TlsPaths::read(reader);
+        let plaintext = Plaintext::read(reader);
+        let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| {
+            let addr = address(text)?;
+            if tls.is_some() || addr.ip().is_loopback() || plaintext == Plaintext::All {
+                return Ok(Some(addr));
+            }
+            Err("is an address that others reach: set TLS_CERT_PATH and TLS_KEY_PATH, or ask \
+                 for PLAINTEXT=all"
+                .into())
+        });
+        let http_addr = |text: &str| match (text, plaintext) {
+            ("off", _) => Ok(None),
+            (text, Plaintext::Loopback) if !address(text)?.ip().is_loopback() => {
+                Err("is an address that others reach, without TLS: ask for PLAINTEXT=http".into())
+            }
+            (text, _) => address(text).map(Some),
+        };
+        Self {
+            addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            http_addr: reader.read("HTTP_ADDR", http_addr),
+            tls,
+            connections: Connections {
+                total: size(reader.number("MAX_CONNECTIONS", 1, 1_000_000)),
+                per_address: size(reader.number("MAX_CONNECTIONS_PER_ADDRESS", 1, 1_000_000)),
+                max_age: reader.duration("MAX_CONNECTION_AGE", 366 * DAY),
+            },
+            threads: threads(reader.number("SERVING_THREADS", 0, 1024)),
+            max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
+            request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
+            max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
+            shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
+            reflection: reader.choice("REFLECTION", "on", "off"),
+        }
+    }
+}
+
+impl TlsPaths {
+    /// The certificate and its key go together.
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let cert = reader.path_or_off("TLS_CERT_PATH");
+        let client_ca = reader.path_or_off("TLS_CLIENT_CA_PATH");
+        let key: Option<PathBuf> = reader.read("TLS_KEY_PATH", |text| match (&cert, text) {
+            (Some(_), "off") => Err("must be set, for TLS_CERT_PATH is".into()),
+            (None, "off") if client_ca.is_some() => {
+                Err("must be set, with TLS_CERT_PATH, for TLS_CLIENT_CA_PATH is".into())
+            }
+            (None, "off") => Ok(None),
+            (None, _) => Err("is set, and TLS_CERT_PATH is not".into()),
+            (Some(_), path) => Ok(Some(path.into())),
+        });
+        Some(Self { cert: cert?, key: key?, client_ca })
+    }
+}
+
+impl Plaintext {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        reader.read("PLAINTEXT", |text| match text {
+            "loopback" => Ok(Self::Loopback),
+            "http" => Ok(Self::Http),
+            "all" => Ok(Self::All),
+            _ => Err("must be loopback, http or all".into()),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
+}

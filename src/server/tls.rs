@@ -1,0 +1,132 @@
+//! TLS: the certificate, and who may connect. Its files are read again when they
+//! change; connections that are there go on with what they began with.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use zeroize::Zeroizing;
+
+use crate::{config::TlsPaths, reload::Reload};
+
+/// HTTP/2's name in the handshake (RFC 7540, 3.1): gRPC speaks nothing else.
+const ALPN: &[u8] = b"h2";
+
+/// What new connections are encrypted with.
+pub struct Tls {
+    paths: TlsPaths,
+    current: ArcSwap<Loaded>,
+}
+
+struct Loaded {
+    files: Files,
+    acceptor: TlsAcceptor,
+}
+
+/// The files' bytes.
+#[derive(PartialEq, Eq)]
+struct Files {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one is not there, or they do not go together.
+    pub fn load(paths: TlsPaths) -> anyhow::Result<Arc<Self>> {
+        let files = Files::read(&paths)?;
+        let current = ArcSwap::from_pointee(Loaded::new(files, &paths)?);
+        Ok(Arc::new(Self { paths, current }))
+    }
+
+    /// Greets a client (RFC 8446, 4).
+    ///
+    /// # Errors
+    /// When it does not complete, the client has no certificate and must have one, or
+    /// it does not speak HTTP/2.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = self.current.load().acceptor.clone();
+        let stream = acceptor.accept(stream).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(io::Error::other("the client does not ask for h2"));
+        }
+        Ok(stream)
+    }
+}
+
+impl Reload for Tls {
+    const NAME: &str = "certificates";
+    const METRIC: &str = "tenantry_certificate_reloads";
+
+    fn reload(&self) -> anyhow::Result<bool> {
+        let files = Files::read(&self.paths)?;
+        if files == self.current.load().files {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(Loaded::new(files, &self.paths)?));
+        Ok(true)
+    }
+}
+
+impl Files {
+    fn read(paths: &TlsPaths) -> anyhow::Result<Self> {
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("can't read {}", path.display()));
+        Ok(Self {
+            cert: read(&paths.cert)?,
+            key: Zeroizing::new(read(&paths.key)?),
+            client_ca: paths.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+}
+
+impl Loaded {
+    fn new(files: Files, paths: &TlsPaths) -> anyhow::Result<Self> {
+        let chain = certificates(&files.cert, &paths.cert)?;
+        let key_path = paths.key.display();
+        // Its error tells where in the file, not what stands there.
+        let key = PrivateKeyDer::from_pem_slice(&files.key)
+            .map_err(|_| anyhow::anyhow!("{key_path} has no private key in PEM"))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .context("no version of TLS")?;
+        let config = match (&files.client_ca, &paths.client_ca) {
+            (Some(pem), Some(path)) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(pem, path)? {
+                    let shown = path.display();
+                    roots.add(authority).with_context(|| format!("{shown} has no authority"))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                config.with_client_cert_verifier(verifier.build()?)
+            }
+            _ => config.with_no_client_auth(),
+        };
+        let mut config = config.with_single_cert(chain, key).with_context(|| {
+            format!("{} and {key_path} do not go together", paths.cert.display())
+        })?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self { files, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+}
+
+fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let shown = path.display();
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let read = read.map_err(|_| anyhow::anyhow!("{shown} is no PEM"))?;
+    ensure!(!read.is_empty(), "{shown} has no certificate");
+    Ok(read)
+}

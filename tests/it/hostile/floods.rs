@@ -1,0 +1,111 @@
+//! More than anybody needs, as fast as it goes.
+
+use futures::future::join_all;
+use tokio::io::AsyncWriteExt;
+
+use super::{
+    SLACK, answers,
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, Peer,
+        RST_STREAM, SETTINGS, WINDOW_UPDATE, call, frame,
+    },
+};
+use crate::harness::{Serving, within};
+
+/// Sends the same again and again until the server has had enough, or `bytes` are
+/// sent; the code that it says goodbye with.
+async fn flood(serving: &Serving, next: impl Fn(u32) -> Vec<u8>, count: u32) -> Option<u32> {
+    let (mut ear, mut mouth) = Peer::connect(serving.addr).await.split();
+    let talk = async move {
+        for first in (0..count).step_by(1000) {
+            let batch: Vec<u8> = (first..first + 1000).flat_map(&next).collect();
+            if mouth.write_all(&batch).await.is_err() {
+                return;
+            }
+        }
+        mouth.shutdown().await.ok();
+    };
+    // It reads what it is told, or the server would stop to read.
+    let (code, ()) = within(60, async { tokio::join!(ear.goodbye(), talk) }).await;
+    code
+}
+
+/// G09: CVE-2023-44487, CVE-2023-26964.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_reset_at_once_end_their_connection() {
+    let serving = Serving::start(&[]).await;
+    answers(&serving).await;
+    let before = serving.status("VmRSS");
+    let block = call();
+    let reset = |n: u32| {
+        let stream = 2 * n + 1;
+        let mut frames = frame(HEADERS, END_HEADERS, stream, &block);
+        frames.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        frames
+    };
+    let floods = (0..50).map(|_| flood(&serving, reset, 100_000));
+    let (codes, ()) = tokio::join!(join_all(floods), async {
+        for _ in 0..20 {
+            answers(&serving).await;
+        }
+    });
+    // A connection that is closed with much unread is reset, and its goodbye lost.
+    let said: Vec<_> = codes.into_iter().flatten().collect();
+    assert!(!said.is_empty() && said.iter().all(|code| *code == ENHANCE_YOUR_CALM), "{said:?}");
+    assert!(serving.status("VmRSS") < before + SLACK);
+    answers(&serving).await;
+}
+
+/// G10: RUSTSEC-2024-0332.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_block_that_never_ends_ends_its_connection() {
+    let serving = Serving::start(&[]).await;
+    answers(&serving).await;
+    let before = serving.status("VmRSS");
+    for piece in [&[][..], &[0; 16], &[0x40; 1000]] {
+        let next = |n: u32| match n {
+            0 => frame(HEADERS, 0, 1, &call()),
+            _ => frame(CONTINUATION, 0, 1, piece),
+        };
+        flood(&serving, next, 1_000_000).await;
+        answers(&serving).await;
+    }
+    assert!(serving.status("VmRSS") < before + SLACK);
+}
+
+/// G11: RUSTSEC-2026-0258, RUSTSEC-2024-0003, CVE-2025-8671.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_say_nothing_cost_nothing() {
+    let serving = Serving::start(&[]).await;
+    answers(&serving).await;
+    let before = serving.status("VmRSS");
+    let block = call();
+    let floods: [&(dyn Fn(u32) -> Vec<u8> + Sync); 5] = [
+        &|n| match n {
+            0 => frame(HEADERS, END_HEADERS, 1, &block),
+            _ => frame(DATA, 0, 1, &[]),
+        },
+        &|_| frame(SETTINGS, 0, 0, &[]),
+        &|_| frame(PING, 0, 0, &[7; 8]),
+        // A window that grows by nothing, which makes the server reset the stream.
+        &|n| {
+            let stream = 2 * n + 1;
+            let mut frames = frame(HEADERS, END_HEADERS, stream, &block);
+            frames.extend(frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes()));
+            frames
+        },
+        // What must not follow the end of a stream.
+        &|n| {
+            let stream = 2 * n + 1;
+            let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+            frames.extend(frame(DATA, END_STREAM, stream, &[0; 5]));
+            frames
+        },
+    ];
+    for next in floods {
+        let floods = (0..4).map(|_| flood(&serving, next, 200_000));
+        let (_, ()) = tokio::join!(join_all(floods), answers(&serving));
+        answers(&serving).await;
+    }
+    assert!(serving.status("VmRSS") < before + SLACK);
+}

@@ -1,0 +1,105 @@
+//! HTTP/2 by hand (RFC 9113, 4.1 and 6).
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// What begins a connection, and an empty SETTINGS.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The header block of a call of a public method (RFC 7541, 6.2.2: literals that no
+/// table keeps).
+pub fn call() -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/tenantry.v1.AuthService/GetJwks"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).expect("short"));
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// One connection, or the half of it that reads.
+pub struct Peer<S = TcpStream> {
+    pub stream: S,
+}
+
+impl Peer {
+    /// With the preface sent.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(addr).await.expect("connects");
+        stream.write_all(PREFACE).await.expect("sent");
+        Self { stream }
+    }
+
+    /// What reads, and what writes.
+    pub fn split(self) -> (Peer<OwnedReadHalf>, OwnedWriteHalf) {
+        let (stream, writer) = self.stream.into_split();
+        (Peer { stream }, writer)
+    }
+
+    /// Sends, until the server closes the connection; whether it still takes more.
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+}
+
+impl<S: AsyncRead + Unpin> Peer<S> {
+    /// The code of the GOAWAY that ends the connection; `None` when it ends without.
+    pub async fn goodbye(&mut self) -> Option<u32> {
+        let mut said = None;
+        loop {
+            let mut head = [0; 9];
+            if self.stream.read_exact(&mut head).await.is_err() {
+                return said;
+            }
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).expect("short")];
+            if self.stream.read_exact(&mut payload).await.is_err() {
+                return said;
+            }
+            if head[3] == GOAWAY {
+                said = payload[4..8].try_into().ok().map(u32::from_be_bytes);
+            }
+        }
+    }
+}

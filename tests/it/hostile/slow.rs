@@ -1,0 +1,69 @@
+//! As little as possible, for as long as possible.
+
+use std::time::Duration;
+
+use tokio::{io::AsyncWriteExt, net::TcpStream, time};
+
+use super::{
+    SLACK, answers,
+    frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Peer, SETTINGS, call, frame},
+};
+use crate::harness::{Serving, within};
+
+/// G11: readers that never read. What is kept for them is bounded by what a connection
+/// may have open.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_without_a_window_are_kept_little_for() {
+    let serving = Serving::start(&[]).await;
+    answers(&serving).await;
+    let before = serving.status("VmRSS");
+    let mut peers = Vec::new();
+    for _ in 0..50 {
+        let mut peer = Peer::connect(serving.addr).await;
+        // SETTINGS_INITIAL_WINDOW_SIZE = 0.
+        peer.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+        for n in 0..1000 {
+            let stream = 2 * n + 1;
+            peer.send(&frame(HEADERS, END_HEADERS, stream, &call())).await;
+            peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await;
+        }
+        peers.push(peer);
+    }
+    answers(&serving).await;
+    assert!(serving.status("VmRSS") < before + SLACK);
+    drop(peers);
+    serving.stop().await;
+}
+
+/// G13: who never finishes its greeting is let go, however slowly it speaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn greetings_that_never_end_are_cut_off() {
+    let serving = Serving::start(&[]).await;
+    let mut peers = Vec::new();
+    for sent in [0, 1, 10, PREFACE.len() - 1].repeat(25) {
+        let mut stream = TcpStream::connect(serving.addr).await.expect("connects");
+        stream.write_all(&PREFACE[..sent]).await.expect("sent");
+        peers.push(Peer { stream });
+    }
+    answers(&serving).await;
+    let began = time::Instant::now();
+    for peer in &mut peers {
+        within(20, peer.goodbye()).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(5), "they had some time");
+    answers(&serving).await;
+}
+
+/// G13: a connection has an age at which it takes no more calls, and then an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_at_their_age() {
+    let other = [("MAX_CONNECTION_AGE", "1s"), ("REQUEST_TIMEOUT", "1s")];
+    let serving = Serving::start(&other).await;
+    let mut polite = Peer::connect(serving.addr).await;
+    assert_eq!(within(10, polite.goodbye()).await, Some(0));
+    // With a call that never ends.
+    let mut open = Peer::connect(serving.addr).await;
+    open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
+    within(10, open.goodbye()).await;
+    answers(&serving).await;
+}

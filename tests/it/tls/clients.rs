@@ -1,0 +1,99 @@
+//! Who connects.
+
+use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use tenantry::proto::v1::WhoAmIRequest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{Authority, Files, ask, channel};
+use crate::{
+    commands::run,
+    harness::{Client, TestApp, within},
+};
+
+#[tokio::test]
+async fn calls_are_encrypted_and_nothing_else_is_served() {
+    let authority = Authority::new();
+    let files = Files::of(&authority);
+    let app = TestApp::with(|values| files.set(values)).await;
+    let client = Client::anonymous(channel(&app, &authority, None));
+    let acme = client.sign_up_tenant("acme").await;
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
+
+    ask(app.channel.clone()).await.expect_err("plaintext");
+    ask(channel(&app, &Authority::new(), None)).await.expect_err("another authority");
+    let http = app.http.to_string();
+    let settings = [("TLS_CERT_PATH", "cert.pem"), ("HTTP_ADDR", http.as_str())];
+    let ran = run(&["healthcheck"], &settings).await;
+    assert!(ran.ok, "{ran:?}");
+}
+
+/// A client that does not ask for HTTP/2 gets no connection that would speak it.
+#[tokio::test]
+async fn a_client_that_does_not_ask_for_http2_is_cut_off() {
+    let authority = Authority::new();
+    let files = Files::of(&authority);
+    let app = TestApp::with(|values| files.set(values)).await;
+    for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
+        let mut roots = RootCertStore::empty();
+        let cert = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM");
+        roots.add(cert).expect("an authority");
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols;
+        let stream = TcpStream::connect(app.addr).await.expect("connects");
+        let name = "localhost".try_into().expect("a name");
+        let tls = TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await;
+        if let Ok(mut tls) = tls {
+            let mut rest = Vec::new();
+            within(5, tls.read_to_end(&mut rest)).await.ok();
+            assert!(rest.is_empty(), "{rest:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_need_a_certificate_where_authorities_are_named() {
+    let (authority, of_clients) = (Authority::new(), Authority::new());
+    let files = Files::of(&authority);
+    let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
+    let own = of_clients.sign("billing.internal");
+    ask(channel(&app, &authority, Some(&own))).await.expect("an answer");
+    ask(channel(&app, &authority, None)).await.expect_err("no certificate");
+    let foreign = authority.sign("billing.internal");
+    ask(channel(&app, &authority, Some(&foreign))).await.expect_err("another's certificate");
+}
+
+/// G13, J02: who begins a handshake and goes no further is let go, and holds nobody up.
+#[tokio::test]
+async fn handshakes_that_get_nowhere_end() {
+    let authority = Authority::new();
+    let files = Files::of(&authority);
+    let app = TestApp::with(|values| files.set(values)).await;
+    let mut stuck = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(app.addr).await.expect("connects");
+        // The head of a record that promises 512 bytes (RFC 8446, 5.1).
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("sent");
+        stuck.push(stream);
+    }
+    ask(channel(&app, &authority, None)).await.expect("an answer");
+    let began = Instant::now();
+    for stream in &mut stuck {
+        let mut rest = Vec::new();
+        within(20, stream.read_to_end(&mut rest)).await.ok();
+    }
+    assert!(began.elapsed() > Duration::from_secs(5), "they had some time");
+    let _one_more = TcpStream::connect(app.addr).await.expect("connects");
+    within(5, app.stop()).await;
+}
