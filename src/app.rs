@@ -1,8 +1,8 @@
 //! The service's parts, built once.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fred::{
     clients::{Client, SubscriberClient},
     interfaces::ClientLike,
@@ -61,7 +61,7 @@ impl App {
     pub fn build(config: Config) -> anyhow::Result<Self> {
         let policies = Policies::load().context("the proto's policies")?;
         let tokens = &config.tokens;
-        let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
+        let keyring = load_keys(tokens)?;
         Ok(Self {
             tls: config.server.tls.clone().map(Tls::load).transpose()?,
             db: Db::connect(&config.database.url, config.database.max_connections)?,
@@ -163,6 +163,14 @@ impl App {
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
         }
     }
+}
+
+/// Reads the keys in a thread of its own: a key service's client must not block the
+/// runtime's.
+fn load_keys(tokens: &config::Tokens) -> anyhow::Result<Keyring> {
+    let load = || Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience);
+    let loaded = thread::scope(|scope| scope.spawn(load).join());
+    loaded.unwrap_or_else(|_| bail!("a thread that read keys died"))
 }
 
 /// The gate and the services.

@@ -34,6 +34,7 @@ impl Auth {
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
+        self.keyring.check_signs()?;
         let place = self.hasher.place()?;
         let email_key = email::key(&message.email);
         let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;

@@ -44,6 +44,8 @@ impl Auth {
             return Err(token_invalid());
         }
         self.limits.tenant(Class::Refresh, TenantId(claims.org)).await?;
+        // A token that is spent, and no successor to give, would cost the session.
+        self.keyring.check_signs()?;
         let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
         let rotated = self.rotate(&claims, request_id, origin).await?;
         rotated.sign(self.keyring.clone()).await

@@ -131,7 +131,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 
 fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
     // What can't be served with is not rotated either.
-    Keyring::load(&pem::paths(dir), "", "")?;
+    Keyring::load(&pem::source(dir), "", "")?;
     let algorithm = matches.get_one("algorithm").copied();
     if matches.get_flag("compromised") {
         pem::replace(dir, algorithm)?;
@@ -159,7 +159,7 @@ fn read_lives(matches: &ArgMatches) -> anyhow::Result<Lives> {
 }
 
 fn list(dir: &Path) -> anyhow::Result<()> {
-    let keyring = Keyring::load(&pem::paths(dir), "", "")?;
+    let keyring = Keyring::load(&pem::source(dir), "", "")?;
     for kind in [TokenKind::Access, TokenKind::Refresh] {
         let name = if kind == TokenKind::Access { "access" } else { "refresh" };
         for key in keyring.list(kind) {

@@ -2,6 +2,7 @@
 
 mod server;
 mod settings;
+mod tokens;
 mod values;
 
 use std::{
@@ -16,12 +17,10 @@ use tracing_subscriber::EnvFilter;
 
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
+pub use tokens::{Lifetimes, Tokens};
 pub use values::Values;
 
-use crate::{
-    limits::{Rates, TrustedProxies},
-    tokens::KeyPaths,
-};
+use crate::limits::{Rates, TrustedProxies};
 use values::Reader;
 
 /// Where metrics and probes are served when nobody says.
@@ -68,29 +67,6 @@ pub struct Database {
     pub url: SecretString,
     /// The pool's size.
     pub max_connections: u32,
-}
-
-/// Keys and lifetimes.
-pub struct Tokens {
-    /// The PEM files.
-    pub keys: KeyPaths,
-    /// The tokens' `iss`.
-    pub issuer: String,
-    /// The access tokens' `aud`.
-    pub audience: String,
-    /// The tokens' and sessions' lives.
-    pub lifetimes: Lifetimes,
-}
-
-/// The lives of tokens and sessions.
-#[derive(Clone, Copy, Debug)]
-pub struct Lifetimes {
-    /// Of an access token.
-    pub access: Duration,
-    /// Of a refresh token: a session that is not refreshed for so long ends.
-    pub refresh: Duration,
-    /// Of a session, whatever is refreshed.
-    pub session: Duration,
 }
 
 /// What passwords must be, and how they are hashed.
@@ -150,26 +126,6 @@ impl Config {
         });
         reader.finish()?;
         Ok(config)
-    }
-}
-
-impl Tokens {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
-            keys: KeyPaths {
-                access_private: reader.path("JWT_ACCESS_PRIVATE_KEY_PATH"),
-                access_public: reader.path("JWT_ACCESS_PUBLIC_KEY_PATH"),
-                refresh_private: reader.path("JWT_REFRESH_PRIVATE_KEY_PATH"),
-                refresh_public: reader.path("JWT_REFRESH_PUBLIC_KEY_PATH"),
-            },
-            issuer: reader.text("JWT_ISSUER"),
-            audience: reader.text("JWT_AUDIENCE"),
-            lifetimes: Lifetimes {
-                access: reader.duration("JWT_ACCESS_EXPIRES_IN", DAY),
-                refresh: reader.duration("JWT_REFRESH_EXPIRES_IN", 366 * DAY),
-                session: reader.duration("SESSION_EXPIRES_IN", 366 * DAY),
-            },
-        }
     }
 }
 

@@ -183,7 +183,7 @@ mod tests {
     fn keyring() -> Keyring {
         let dir = tempfile::tempdir().expect("a folder");
         pem::ensure(dir.path(), pem::KeyAlgorithm::Rs256).expect("keys");
-        Keyring::load(&pem::paths(dir.path()), "issuer", "audience").expect("a keyring")
+        Keyring::load(&pem::source(dir.path()), "issuer", "audience").expect("a keyring")
     }
 
     fn token(keyring: &Keyring) -> String {

@@ -1,16 +1,25 @@
 //! One key, bound to one kind of token and one algorithm (RFC 8725, 3.1).
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Validation,
+    Algorithm, DecodingKey, EncodingKey, Validation, crypto,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, ThumbprintHash},
 };
 use time::OffsetDateTime;
 
-use super::{LEEWAY_SECONDS, files::Block};
-use crate::proto::v1::JsonWebKey;
+use super::{
+    LEEWAY_SECONDS,
+    files::Block,
+    transit::{Transit, Version},
+};
+use crate::{
+    error::{Error, Result},
+    proto::v1::{ErrorReason, JsonWebKey},
+};
 
 /// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
 const MIN_MODULUS: usize = 2048 / 8;
@@ -27,7 +36,15 @@ pub(super) struct SigningKey {
     pub kid: String,
     pub starts: Option<OffsetDateTime>,
     pub alg: Algorithm,
-    pub encoding: EncodingKey,
+    /// The root of secrets that are derived from this key (RFC 5869).
+    pub root: Prk,
+    signer: Signer,
+}
+
+/// Where the private half is.
+enum Signer {
+    Here(EncodingKey),
+    Transit { service: Arc<Transit>, name: String, version: u32 },
 }
 
 impl SigningKey {
@@ -47,13 +64,57 @@ impl SigningKey {
         let kid = thumbprint(&jwk)?;
         // What can't be published can't sign.
         published(&jwk, alg, &kid)?;
-        Ok(Self { kid, starts: block.starts, alg, encoding })
+        let root = root(encoding.as_bytes());
+        Ok(Self { kid, starts: block.starts, alg, root, signer: Signer::Here(encoding) })
     }
 
-    /// The root of secrets that are derived from this key (RFC 5869).
-    pub fn root(&self) -> Prk {
-        Salt::new(HKDF_SHA256, &[]).extract(self.encoding.as_bytes())
+    /// A version of a key in a key service, by its public half.
+    ///
+    /// # Errors
+    /// When the service gives no secret of it.
+    pub fn in_transit(
+        service: &Arc<Transit>,
+        name: &str,
+        version: &Version,
+        public: &VerifyingKey,
+    ) -> anyhow::Result<Self> {
+        let root = root(&service.root(name, version.number)?);
+        let (service, name, version_number) = (service.clone(), name.to_owned(), version.number);
+        Ok(Self {
+            kid: public.kid.clone(),
+            starts: version.public.starts,
+            alg: public.alg,
+            root,
+            signer: Signer::Transit { service, name, version: version_number },
+        })
     }
+
+    /// Signs what a JWT begins with, its header and claims: the signature (RFC 7515,
+    /// 5.1).
+    ///
+    /// # Errors
+    /// UNAVAILABLE where a key service does not sign.
+    pub fn sign(&self, message: &str) -> Result<String> {
+        match &self.signer {
+            Signer::Here(key) => crypto::sign(message.as_bytes(), key, self.alg)
+                .map_err(|_| Error::defect("a loaded key does not sign")),
+            Signer::Transit { service, name, version } => {
+                service.sign(name, *version, message.as_bytes()).map_err(|error| {
+                    tracing::error!(error = format!("{error:#}"), "a token was not signed");
+                    signer_away()
+                })
+            }
+        }
+    }
+}
+
+/// The key service does not do what it is there for.
+pub(super) fn signer_away() -> Error {
+    Error::refused(ErrorReason::StoreUnavailable, "no token can be signed right now")
+}
+
+fn root(secret: &[u8]) -> Prk {
+    Salt::new(HKDF_SHA256, &[]).extract(secret)
 }
 
 /// The public half: verifies.

@@ -1,21 +1,27 @@
 //! The keys in force: signs and verifies.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    path::PathBuf,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::Header;
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Claims, Token, TokenKind, files,
-    key::{Purpose, SigningKey, VerifyingKey, name},
+    Claims, Token, TokenKind,
+    key::{Purpose, SigningKey, VerifyingKey, name, signer_away},
+    source::{KeySource, Keys, Source},
 };
 use crate::{
     clock,
@@ -72,12 +78,9 @@ pub struct TokenContent {
 
 /// The keys of one kind of token.
 struct KeySet {
-    /// Those with their private half, oldest first.
-    signing: Vec<SigningKey>,
-    /// The one of them that signs now.
+    keys: Keys,
+    /// The one of those that sign that does so now.
     current: usize,
-    /// All that verify.
-    verifying: Vec<Arc<VerifyingKey>>,
 }
 
 /// The keys of one moment.
@@ -86,10 +89,12 @@ struct Ring {
     refresh: KeySet,
 }
 
-/// The service's keys, as their files have them. Reading them is the only way to make
+/// The service's keys, as their source has them. Reading them is the only way to make
 /// one, so one that exists can sign and verify.
 pub struct Keyring {
-    paths: KeyPaths,
+    source: Source,
+    /// Whether the source answered when it was last asked.
+    reached: AtomicBool,
     issuer: String,
     audiences: [String; 2],
     ring: ArcSwap<Ring>,
@@ -120,32 +125,46 @@ impl VerifiedBy {
 }
 
 impl Keyring {
-    /// Reads the keys, and signs and verifies with those that sign.
+    /// Reads the keys, and signs and verifies with those that sign. Blocks where they
+    /// are in a key service, and must then not be called on the runtime's threads.
     ///
     /// # Errors
     /// When a file can't be read or has no key, a key is none of RSA with at least
-    /// 2048 bits, P-256 and Ed25519, a private key's public key is missing, or both
-    /// kinds share a key. No error repeats key bytes.
-    pub fn load(paths: &KeyPaths, issuer: &str, audience: &str) -> anyhow::Result<Self> {
+    /// 2048 bits, P-256 and Ed25519, a private key's public key is missing, both
+    /// kinds share a key, or the key service does not answer. No error repeats key
+    /// bytes.
+    pub fn load(source: &KeySource, issuer: &str, audience: &str) -> anyhow::Result<Self> {
+        let source = Source::open(source)?;
         let audiences = [audience.to_owned(), format!("{audience}/refresh")];
-        let ring = Ring::load(paths, issuer, &audiences, None)?;
-        let (paths, issuer) = (paths.clone(), issuer.to_owned());
-        Ok(Self { paths, issuer, audiences, ring: ArcSwap::from_pointee(ring) })
+        let ring = Ring::load(&source, issuer, &audiences, None)?;
+        let (ring, issuer) = (ArcSwap::from_pointee(ring), issuer.to_owned());
+        Ok(Self { source, reached: AtomicBool::new(true), issuer, audiences, ring })
     }
 
-    /// Reads the files again; says whether anything is different. What stays is not
+    /// Reads the keys again; says whether anything is different. What stays is not
     /// touched: tokens that its keys verified are still known.
     ///
     /// # Errors
     /// Like [`Keyring::load`]; the keys in force stay so.
     pub fn reload(&self) -> anyhow::Result<bool> {
         let old = self.ring.load_full();
-        let new = Ring::load(&self.paths, &self.issuer, &self.audiences, Some(&old))?;
+        let new = Ring::load(&self.source, &self.issuer, &self.audiences, Some(&old));
+        self.reached.store(new.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
+        let new = new?;
         let changed = !new.is_like(&old);
         if changed {
             self.ring.store(Arc::new(new));
         }
         Ok(changed)
+    }
+
+    /// Whether tokens can be signed, as far as is known: for whoever is about to do
+    /// what can't be taken back, and has tokens to give out then.
+    ///
+    /// # Errors
+    /// UNAVAILABLE while the key service does not answer.
+    pub fn check_signs(&self) -> Result<()> {
+        if self.reached.load(Ordering::Relaxed) { Ok(()) } else { Err(signer_away()) }
     }
 
     /// The id of the key that signs tokens of a kind now (RFC 7638).
@@ -163,7 +182,7 @@ impl Keyring {
     /// The public keys that verify access tokens, or will soon (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
-        self.ring.load().access.verifying.iter().map(|key| key.jwk.clone()).collect()
+        self.ring.load().access.keys.verifying.iter().map(|key| key.jwk.clone()).collect()
     }
 
     /// The keys of a kind, oldest first.
@@ -171,8 +190,8 @@ impl Keyring {
     pub fn list(&self, kind: TokenKind) -> Vec<Listed> {
         let ring = self.ring.load();
         let set = ring.set(kind);
-        let listed = set.verifying.iter().map(|key| {
-            let at = set.signing.iter().position(|signing| signing.kid == key.kid);
+        let listed = set.keys.verifying.iter().map(|key| {
+            let at = set.keys.signing.iter().position(|signing| signing.kid == key.kid);
             Listed {
                 kid: key.kid.clone(),
                 alg: name(key.alg),
@@ -181,7 +200,7 @@ impl Keyring {
                     Some(at) if at > set.current => "published",
                     _ => "retired",
                 },
-                starts: at.and_then(|at| set.signing[at].starts),
+                starts: at.and_then(|at| set.keys.signing[at].starts),
             }
         });
         listed.collect()
@@ -195,8 +214,8 @@ impl Keyring {
     pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
         let ring = self.ring.load();
         let current = ring.refresh.current();
-        let others = ring.refresh.signing.iter().filter(|key| key.kid != current.kid);
-        std::iter::once(current).chain(others).map(|key| expand(&key.root(), label)).collect()
+        let others = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
+        std::iter::once(current).chain(others).map(|key| expand(&key.root, label)).collect()
     }
 
     /// Signs a token with the key of this id, or, where that has gone, with the one
@@ -227,31 +246,31 @@ impl Keyring {
 
 impl Ring {
     fn load(
-        paths: &KeyPaths,
+        source: &Source,
         issuer: &str,
         audiences: &[String; 2],
         old: Option<&Self>,
     ) -> anyhow::Result<Self> {
-        let load = |kind, private: &Path, public: &Path, audience: &str| {
+        let load = |kind, audience: &str| {
             let purpose = Purpose { issuer, audience };
-            let set = KeySet::load(private, public, purpose, old.map(|old| old.set(kind)))?;
-            let as_before = old.is_some_and(|old| old.set(kind).is_like(&set));
-            if !as_before {
+            let old = old.map(|old| old.set(kind));
+            let set = KeySet::of(source.read(kind, purpose, old.map(|old| &old.keys))?);
+            if !old.is_some_and(|old| old.is_like(&set)) {
                 set.try_out(kind, purpose)?;
             }
             anyhow::Ok(set)
         };
-        let (access, refresh) = (TokenKind::Access, TokenKind::Refresh);
         let ring = Self {
-            access: load(access, &paths.access_private, &paths.access_public, &audiences[0])?,
-            refresh: load(refresh, &paths.refresh_private, &paths.refresh_public, &audiences[1])?,
+            access: load(TokenKind::Access, &audiences[0])?,
+            refresh: load(TokenKind::Refresh, &audiences[1])?,
         };
-        let shared = ring.access.verifying.iter().any(|key| ring.refresh.find(&key.kid).is_some());
+        let [access, refresh] = source.names();
+        let shared =
+            ring.access.keys.verifying.iter().any(|key| ring.refresh.find(&key.kid).is_some());
         ensure!(
             !shared,
-            "access and refresh tokens must have keys of their own, but {} and {} share one",
-            paths.access_public.display(),
-            paths.refresh_public.display()
+            "access and refresh tokens must have keys of their own, but {access} and {refresh} \
+             share one"
         );
         Ok(ring)
     }
@@ -269,52 +288,29 @@ impl Ring {
 }
 
 impl KeySet {
-    fn load(
-        private: &Path,
-        public: &Path,
-        purpose: Purpose<'_>,
-        old: Option<&Self>,
-    ) -> anyhow::Result<Self> {
-        let unusable = |path: &Path| format!("{} can't be used", path.display());
-        let blocks = files::read(private)?;
-        let signing = blocks.iter().map(SigningKey::read);
-        let mut signing: Vec<_> =
-            signing.collect::<anyhow::Result<_>>().with_context(|| unusable(private))?;
-        signing.sort_by_key(|key| key.starts);
-        let mut verifying = Vec::new();
-        for block in files::read(public)? {
-            let key = VerifyingKey::read(&block, purpose).with_context(|| unusable(public))?;
-            let known = old.and_then(|old| old.find(&key.kid)).cloned();
-            verifying.push(known.unwrap_or_else(|| Arc::new(key)));
-        }
-        for key in &signing {
-            ensure!(
-                verifying.iter().any(|public| public.kid == key.kid),
-                "{} does not have the public key of {}",
-                public.display(),
-                private.display()
-            );
-        }
+    fn of(mut keys: Keys) -> Self {
+        keys.signing.sort_by_key(|key| key.starts);
         let now = clock::now();
-        let started = |key: &SigningKey| key.starts.is_none_or(|starts| starts <= now);
-        let current = signing.iter().rposition(started).unwrap_or(0);
-        Ok(Self { signing, current, verifying })
+        let started = |key: &Arc<SigningKey>| key.starts.is_none_or(|starts| starts <= now);
+        let current = keys.signing.iter().rposition(started).unwrap_or(0);
+        Self { keys, current }
     }
 
-    fn current(&self) -> &SigningKey {
-        &self.signing[self.current]
+    fn current(&self) -> &Arc<SigningKey> {
+        &self.keys.signing[self.current]
     }
 
     fn find(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
-        self.verifying.iter().find(|key| key.kid == kid)
+        self.keys.verifying.iter().find(|key| key.kid == kid)
     }
 
     fn is_like(&self, other: &Self) -> bool {
         let signing = |set: &Self| -> Vec<_> {
-            set.signing.iter().map(|key| (key.kid.clone(), key.starts)).collect()
+            set.keys.signing.iter().map(|key| (key.kid.clone(), key.starts)).collect()
         };
-        let verifying =
-            |set: &Self| -> Vec<_> { set.verifying.iter().map(|key| key.kid.clone()).collect() };
+        let verifying = |set: &Self| -> Vec<_> {
+            set.keys.verifying.iter().map(|key| key.kid.clone()).collect()
+        };
         self.current == other.current
             && signing(self) == signing(other)
             && verifying(self) == verifying(other)
@@ -328,7 +324,8 @@ impl KeySet {
         audience: &str,
         content: TokenContent,
     ) -> Result<Token> {
-        let key = self.signing.iter().find(|key| key.kid == key_id).unwrap_or(self.current());
+        let named = self.keys.signing.iter().find(|key| key.kid == key_id);
+        let key = named.unwrap_or(self.current());
         let claims = Claims {
             iss: issuer.to_owned(),
             aud: audience.to_owned(),
@@ -344,9 +341,10 @@ impl KeySet {
         let mut header = Header::new(key.alg);
         header.typ = Some(kind.typ().to_owned());
         header.kid = Some(key.kid.clone());
-        let jwt = jsonwebtoken::encode(&header, &claims, &key.encoding)
-            .map_err(|_| Error::defect("a loaded key does not sign"))?;
-        Ok(Token { jwt: jwt.into(), expires_at: content.expires_at })
+        let message = [part(&header)?, part(&claims)?].join(".");
+        let signature = key.sign(&message)?;
+        let jwt = [message, signature].join(".").into();
+        Ok(Token { jwt, expires_at: content.expires_at })
     }
 
     fn verify(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
@@ -379,7 +377,7 @@ impl KeySet {
     /// must be here and not in the first sign-in.
     fn try_out(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let now = clock::now();
-        for key in &self.signing {
+        for key in &self.keys.signing {
             let content = TokenContent {
                 user: UserId(Uuid::nil()),
                 tenant: TenantId(Uuid::nil()),
@@ -397,6 +395,12 @@ impl KeySet {
         }
         Ok(())
     }
+}
+
+/// A part of a JWT (RFC 7515, 3.1).
+fn part(of: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_vec(of).map_err(|_| Error::defect("claims are no JSON"))?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
 /// The names that a token has room for.

@@ -7,10 +7,14 @@ mod key;
 mod keyring;
 pub mod pem;
 mod reload;
+mod source;
+mod transit;
 
 pub use claims::{Claims, TokenKind};
 pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
 pub use reload::{Renew, Renewed};
+pub use source::KeySource;
+pub use transit::TransitPaths;
 
 use secrecy::SecretString;
 use time::OffsetDateTime;

@@ -16,7 +16,7 @@ use jsonwebtoken::Algorithm;
 use time::OffsetDateTime;
 
 use super::{
-    KeyPaths,
+    KeyPaths, KeySource,
     files::{self, Block},
     key::SigningKey,
 };
@@ -47,6 +47,12 @@ pub fn paths(dir: &Path) -> KeyPaths {
         refresh_private: file("refresh.pem"),
         refresh_public: file("refresh.pub.pem"),
     }
+}
+
+/// The same, as a keyring reads them.
+#[must_use]
+pub fn source(dir: &Path) -> KeySource {
+    KeySource::Files(paths(dir))
 }
 
 /// Makes both key pairs in a folder, unless they are all there; private keys are

@@ -19,7 +19,7 @@ pub type Bearer = MetadataValue<Ascii>;
 pub fn keys(dir: &Path) -> anyhow::Result<Keyring> {
     pem::ensure(dir, pem::KeyAlgorithm::Rs256)?;
     // The issuer and the audience that the settings default to.
-    Keyring::load(&pem::paths(dir), "tenantry", "tenantry")
+    Keyring::load(&pem::source(dir), "tenantry", "tenantry")
 }
 
 /// Signs the tokens of so many sessions. A signature takes a millisecond, so all

@@ -16,6 +16,7 @@ mod sample;
 mod serving;
 mod shorthand;
 mod statements;
+mod transit;
 mod wait;
 
 pub use app::TestApp;
@@ -28,4 +29,5 @@ pub use redis::redis;
 pub use sample::{Ids, precise};
 pub use serving::Serving;
 pub use shorthand::{mask, struct_of, unknown_id};
+pub use transit::KeyService;
 pub use wait::{until, within};

@@ -7,6 +7,7 @@ mod headers;
 mod kinds;
 mod rotation;
 mod times;
+mod transit;
 
 use tenantry::proto::v1::WhoAmIRequest;
 use tonic::Code;

@@ -1,0 +1,150 @@
+//! Where keys come from: files, or a key service.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, ensure};
+
+use super::{
+    KeyPaths, TokenKind, files,
+    key::{Purpose, SigningKey, VerifyingKey},
+    transit::{Transit, TransitPaths, Version},
+};
+
+/// Where the keys are.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// In PEM files.
+    Files(KeyPaths),
+    /// In a key service.
+    Transit(TransitPaths),
+}
+
+/// The same, ready to be read.
+pub(super) enum Source {
+    Files(KeyPaths),
+    Transit(Arc<Transit>),
+}
+
+/// The keys of one kind of token: those that sign, oldest first, and all that verify.
+pub(super) struct Keys {
+    pub signing: Vec<Arc<SigningKey>>,
+    pub verifying: Vec<Arc<VerifyingKey>>,
+}
+
+impl Source {
+    pub fn open(source: &KeySource) -> anyhow::Result<Self> {
+        Ok(match source {
+            KeySource::Files(paths) => Self::Files(paths.clone()),
+            KeySource::Transit(paths) => Self::Transit(Arc::new(Transit::new(paths)?)),
+        })
+    }
+
+    /// Whether others than this process are needed to sign.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Transit(_))
+    }
+
+    /// The names of both kinds' keys, for people.
+    pub fn names(&self) -> [String; 2] {
+        match self {
+            Self::Files(paths) => {
+                [&paths.access_public, &paths.refresh_public].map(|path| path.display().to_string())
+            }
+            Self::Transit(service) => [service.paths.access.clone(), service.paths.refresh.clone()],
+        }
+    }
+
+    /// Reads the keys of a kind. What `old` has already is taken from there.
+    pub fn read(
+        &self,
+        kind: TokenKind,
+        purpose: Purpose<'_>,
+        old: Option<&Keys>,
+    ) -> anyhow::Result<Keys> {
+        let is_access = kind == TokenKind::Access;
+        match self {
+            Self::Files(paths) if is_access => {
+                of_files(&paths.access_private, &paths.access_public, purpose, old)
+            }
+            Self::Files(paths) => {
+                of_files(&paths.refresh_private, &paths.refresh_public, purpose, old)
+            }
+            Self::Transit(service) => {
+                let TransitPaths { access, refresh, .. } = &service.paths;
+                let name = if is_access { access } else { refresh };
+                of_service(service, name, purpose, old)
+                    .with_context(|| format!("the key {name} of the key service can't be used"))
+            }
+        }
+    }
+}
+
+impl Keys {
+    fn verifying(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+        self.verifying.iter().find(|key| key.kid == kid)
+    }
+}
+
+fn of_files(
+    private: &Path,
+    public: &Path,
+    purpose: Purpose<'_>,
+    old: Option<&Keys>,
+) -> anyhow::Result<Keys> {
+    let unusable = |path: &Path| format!("{} can't be used", path.display());
+    let blocks = files::read(private)?;
+    let signing = blocks.iter().map(|block| SigningKey::read(block).map(Arc::new));
+    let signing: Vec<_> =
+        signing.collect::<anyhow::Result<_>>().with_context(|| unusable(private))?;
+    let verifying = files::read(public)?;
+    let verifying = verifying.iter().map(|block| {
+        let key = VerifyingKey::read(block, purpose)?;
+        Ok(old.and_then(|old| old.verifying(&key.kid)).cloned().unwrap_or_else(|| Arc::new(key)))
+    });
+    let verifying = verifying.collect::<anyhow::Result<_>>().with_context(|| unusable(public))?;
+    let keys = Keys { signing, verifying };
+    for key in &keys.signing {
+        ensure!(
+            keys.verifying(&key.kid).is_some(),
+            "{} does not have the public key of {}",
+            public.display(),
+            private.display()
+        );
+    }
+    Ok(keys)
+}
+
+fn of_service(
+    service: &Arc<Transit>,
+    name: &str,
+    purpose: Purpose<'_>,
+    old: Option<&Keys>,
+) -> anyhow::Result<Keys> {
+    let mut keys = Keys { signing: Vec::new(), verifying: Vec::new() };
+    for version in service.versions(name)? {
+        let public = VerifyingKey::read(&version.public, purpose)?;
+        if version.signs {
+            keys.signing.push(signing(service, name, &version, &public, old)?);
+        }
+        let known = old.and_then(|old| old.verifying(&public.kid)).cloned();
+        keys.verifying.push(known.unwrap_or_else(|| Arc::new(public)));
+    }
+    ensure!(!keys.signing.is_empty(), "no version of it signs");
+    Ok(keys)
+}
+
+/// A version's secret is asked for once.
+fn signing(
+    service: &Arc<Transit>,
+    name: &str,
+    version: &Version,
+    public: &VerifyingKey,
+    old: Option<&Keys>,
+) -> anyhow::Result<Arc<SigningKey>> {
+    let is_same =
+        |key: &&Arc<SigningKey>| key.kid == public.kid && key.starts == version.public.starts;
+    match old.and_then(|old| old.signing.iter().find(is_same)) {
+        Some(known) => Ok(known.clone()),
+        None => SigningKey::in_transit(service, name, version, public).map(Arc::new),
+    }
+}

@@ -1,0 +1,284 @@
+//! A key service that speaks Vault's Transit API, as its documentation has it: paths,
+//! names and forms of `transit/keys`, `transit/sign` and `transit/hmac`.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+        RsaKeyPair,
+    },
+};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{net::TcpListener, task::AbortHandle};
+
+const TOKEN: &str = "hvs.CAESIJ-of-the-tests";
+
+enum Private {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+struct Version {
+    private: Private,
+    hmac: hmac::Key,
+    made: OffsetDateTime,
+}
+
+struct Key {
+    kind: &'static str,
+    versions: BTreeMap<u32, Version>,
+    min_decryption_version: u32,
+    /// How often it was asked to sign.
+    signed: u32,
+}
+
+type Keys = Arc<Mutex<BTreeMap<String, Key>>>;
+
+/// The service, at work until dropped.
+pub struct KeyService {
+    pub addr: SocketAddr,
+    keys: Keys,
+    dir: tempfile::TempDir,
+    task: AbortHandle,
+}
+
+impl Drop for KeyService {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl KeyService {
+    /// With a key for each kind of token.
+    pub async fn start(kind: &'static str) -> Self {
+        let keys = Keys::default();
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).expect("written");
+        let (addr, task) = serve("127.0.0.1:0".parse().expect("an address"), &keys).await;
+        let service = Self { addr, keys, dir, task };
+        for name in ["tenantry-access", "tenantry-refresh"] {
+            let key = Key { kind, versions: BTreeMap::new(), min_decryption_version: 1, signed: 0 };
+            service.keys.lock().expect("no panic").insert(name.into(), key);
+            service.rotate(name, OffsetDateTime::UNIX_EPOCH);
+        }
+        service
+    }
+
+    /// Adds a version that was made then.
+    pub fn rotate(&self, name: &str, made: OffsetDateTime) {
+        let mut keys = self.keys.lock().expect("no panic");
+        let key = keys.get_mut(name).expect("a key");
+        let number = key.versions.keys().last().map_or(1, |last| last + 1);
+        key.versions.insert(number, Version::new(key.kind, made));
+    }
+
+    /// Retires the versions before this one.
+    pub fn retire_before(&self, name: &str, version: u32) {
+        let mut keys = self.keys.lock().expect("no panic");
+        keys.get_mut(name).expect("a key").min_decryption_version = version;
+    }
+
+    /// How often a key was asked to sign.
+    pub fn signed(&self, name: &str) -> u32 {
+        self.keys.lock().expect("no panic")[name].signed
+    }
+
+    /// The settings of a server that uses it, and no files.
+    pub fn set(&self, values: &mut tenantry::config::Values) {
+        values.set("TRANSIT_URL", format!("http://{}", self.addr));
+        values.set("TRANSIT_TOKEN_PATH", self.token().display().to_string());
+        for name in [
+            "JWT_ACCESS_PRIVATE_KEY_PATH",
+            "JWT_ACCESS_PUBLIC_KEY_PATH",
+            "JWT_REFRESH_PRIVATE_KEY_PATH",
+            "JWT_REFRESH_PUBLIC_KEY_PATH",
+        ] {
+            values.set(name, "");
+        }
+    }
+
+    /// The file with the token.
+    pub fn token(&self) -> PathBuf {
+        self.dir.path().join("token")
+    }
+
+    /// Is gone.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+
+    /// Is back, with the same keys.
+    pub async fn restart(&mut self) {
+        (_, self.task) = serve(self.addr, &self.keys).await;
+    }
+}
+
+async fn serve(addr: SocketAddr, keys: &Keys) -> (SocketAddr, AbortHandle) {
+    let listener = loop {
+        if let Ok(listener) = TcpListener::bind(addr).await {
+            break listener;
+        }
+        tokio::task::yield_now().await;
+    };
+    let addr = listener.local_addr().expect("an address");
+    let routes = Router::new()
+        .route("/v1/transit/keys/{name}", get(read))
+        .route("/v1/transit/sign/{name}/{hash}", post(sign))
+        .route("/v1/transit/hmac/{name}/{hash}", post(authenticate))
+        .with_state(keys.clone());
+    let task = tokio::spawn(async move { axum::serve(listener, routes).await.ok() });
+    (addr, task.abort_handle())
+}
+
+impl Version {
+    fn new(kind: &str, made: OffsetDateTime) -> Self {
+        let private = match kind {
+            "rsa-2048" => Private::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
+            "ecdsa-p256" => Private::Ec(
+                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
+            ),
+            "ed25519" => Private::Ed(Ed25519KeyPair::generate().expect("a key")),
+            other => panic!("{other}"),
+        };
+        let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("a key");
+        Self { private, hmac, made }
+    }
+
+    fn public(&self) -> String {
+        let pem = |der: PublicKeyX509Der| pem::encode(&pem::Pem::new("PUBLIC KEY", der.as_ref()));
+        match &self.private {
+            Private::Rsa(key) => pem(key.public_key().as_der().expect("DER")),
+            Private::Ec(key) => pem(key.public_key().as_der().expect("DER")),
+            Private::Ed(key) => BASE64_STANDARD.encode(key.public_key().as_ref()),
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.private {
+            Private::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("signed");
+                signature
+            }
+            Private::Ec(key) => key.sign(&random, message).expect("signed").as_ref().to_vec(),
+            Private::Ed(key) => key.sign(message).as_ref().to_vec(),
+        }
+    }
+}
+
+type Answer = (StatusCode, String);
+
+fn refuse(status: StatusCode, text: &str) -> Answer {
+    (status, json!({ "errors": [text] }).to_string())
+}
+
+fn answer(data: &Value) -> Answer {
+    (StatusCode::OK, json!({ "request_id": "", "data": data }).to_string())
+}
+
+/// Finds a key for whoever has the token.
+fn with_key(
+    keys: &Keys,
+    headers: &HeaderMap,
+    name: &str,
+    then: impl FnOnce(&mut Key) -> Answer,
+) -> Answer {
+    if headers.get("x-vault-token").is_none_or(|token| token != TOKEN) {
+        return refuse(StatusCode::FORBIDDEN, "permission denied");
+    }
+    let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+    match keys.get_mut(name) {
+        Some(key) => then(key),
+        None => refuse(StatusCode::NOT_FOUND, "no such key"),
+    }
+}
+
+async fn read(State(keys): State<Keys>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    with_key(&keys, &headers, &name, |key| {
+        let shown = key.versions.range(key.min_decryption_version..).map(|(number, version)| {
+            let made = version.made.format(&Rfc3339).expect("a time");
+            let shown = json!({ "creation_time": made, "name": key.kind,
+                "public_key": version.public() });
+            (number.to_string(), shown)
+        });
+        answer(&json!({
+            "type": key.kind,
+            "latest_version": key.versions.keys().last(),
+            "min_decryption_version": key.min_decryption_version,
+            "min_encryption_version": 0,
+            "keys": shown.collect::<serde_json::Map<_, _>>(),
+            "supports_signing": true,
+        }))
+    })
+}
+
+/// The version that a request names, and what it wants processed.
+fn asked<'a>(key: &'a Key, body: &[u8]) -> Option<(u32, &'a Version, Vec<u8>, Value)> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let number = u32::try_from(body["key_version"].as_u64()?).ok()?;
+    let input = BASE64_STANDARD.decode(body["input"].as_str()?).ok()?;
+    Some((number, key.versions.get(&number)?, input, body))
+}
+
+async fn sign(
+    State(keys): State<Keys>,
+    Path((name, hash)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    with_key(&keys, &headers, &name, |key| {
+        key.signed += 1;
+        let Some((number, version, input, body)) = asked(key, &body) else {
+            return refuse(StatusCode::BAD_REQUEST, "unreadable");
+        };
+        let rsa = matches!(version.private, Private::Rsa(_));
+        if hash != "sha2-256" || rsa && body["signature_algorithm"] != "pkcs1v15" {
+            return refuse(StatusCode::BAD_REQUEST, "not RS256");
+        }
+        let signature = version.sign(&input);
+        let text = match body["marshaling_algorithm"].as_str() {
+            Some("jws") => BASE64_URL_SAFE_NO_PAD.encode(signature),
+            _ => BASE64_STANDARD.encode(signature),
+        };
+        answer(&json!({ "signature": format!("vault:v{number}:{text}"), "key_version": number }))
+    })
+}
+
+async fn authenticate(
+    State(keys): State<Keys>,
+    Path((name, _)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    with_key(&keys, &headers, &name, |key| {
+        let Some((number, version, input, _)) = asked(key, &body) else {
+            return refuse(StatusCode::BAD_REQUEST, "unreadable");
+        };
+        let tag = BASE64_STANDARD.encode(hmac::sign(&version.hmac, &input));
+        answer(&json!({ "hmac": format!("vault:v{number}:{tag}") }))
+    })
+}

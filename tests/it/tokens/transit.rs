@@ -1,0 +1,154 @@
+//! Keys in a key service: tokens that it signs, and what becomes of them when it turns
+//! to other keys, or is away.
+
+use jsonwebtoken::decode_header;
+use tenantry::{
+    app::App,
+    config::Config,
+    proto::v1::{GetJwksRequest, LoginRequest, RefreshRequest, WhoAmIRequest},
+};
+use time::OffsetDateTime;
+use tonic::Code;
+
+use crate::harness::{Client, Cluster, KeyService, PASSWORD, TestApp, refused, until};
+
+async fn kids(app: &TestApp) -> Vec<String> {
+    let keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    keys.into_inner().keys.into_iter().map(|key| key.kid).collect()
+}
+
+fn kid(client: &Client) -> String {
+    let header = decode_header(&client.tokens.access_token).expect("a header");
+    header.kid.expect("a kid")
+}
+
+fn again(client: &Client) -> RefreshRequest {
+    RefreshRequest {
+        refresh_token: client.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    }
+}
+
+fn sign_in(client: &Client) -> LoginRequest {
+    LoginRequest {
+        email: client.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: client.slug.clone(),
+        ..LoginRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_every_algorithm_are_signed_there() {
+    for (kind, alg) in [("rsa-2048", "RS256"), ("ecdsa-p256", "ES256"), ("ed25519", "EdDSA")] {
+        let service = KeyService::start(kind).await;
+        let app = TestApp::with(|values| service.set(values)).await;
+        let twin = TestApp::on(&app.database, |values| service.set(values)).await;
+        let before = service.signed("tenantry-access");
+        let acme = app.tenant("acme").await;
+        assert_eq!(service.signed("tenantry-access"), before + 1);
+        let keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+        assert_eq!(keys.into_inner().keys[0].alg, alg);
+        assert_eq!(kids(&app).await, [kid(&acme)]);
+        let there = acme.on(&twin.channel);
+        there.auth().who_am_i(WhoAmIRequest {}).await.expect("both have the key");
+        there.auth().refresh(again(&acme)).await.expect("refreshed");
+    }
+}
+
+/// J03
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_is_published_and_signs_later_and_no_token_fails() {
+    let service = KeyService::start("ed25519").await;
+    let app = TestApp::with(|values| service.set(values)).await;
+    let acme = app.tenant("acme").await;
+    let first = kid(&acme);
+
+    service.rotate("tenantry-access", OffsetDateTime::now_utc());
+    until(10, || async { kids(&app).await.len() == 2 }).await;
+    let second = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    assert_eq!(kid(&second), first, "everybody may know the new one first");
+
+    // One that was made a quarter of an hour ago signs.
+    service.rotate(
+        "tenantry-access",
+        OffsetDateTime::now_utc() - time::Duration::minutes(15) - time::Duration::SECOND,
+    );
+    until(10, || async { kids(&app).await.len() == 3 }).await;
+    let third = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    assert_ne!(kid(&third), first);
+    for client in [&acme, &second, &third] {
+        client.auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+    }
+
+    service.retire_before("tenantry-access", 2);
+    until(10, || async { kids(&app).await.len() == 2 }).await;
+    let reply = acme.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    third.auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+}
+
+/// J04, R31
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_service_is_away_tokens_count_and_none_is_spent() {
+    let mut service = KeyService::start("ed25519").await;
+    let app = TestApp::with(|values| service.set(values)).await;
+    let acme = app.tenant("acme").await;
+    service.stop();
+    let failed = "tenantry_key_reloads_total{outcome=\"failed\"}";
+    until(10, || async { app.metric(failed).await.is_some() }).await;
+
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("its public keys are known");
+    let reply = app.anonymous().auth().login(sign_in(&acme)).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    let reply = app.anonymous().auth().refresh(again(&acme)).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+
+    service.restart().await;
+    let back = || async { app.anonymous().auth().login(sign_in(&acme)).await.is_ok() };
+    until(10, back).await;
+    app.anonymous().auth().refresh(again(&acme)).await.expect("it was not spent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_token_is_used_and_a_revoked_one_is_told_of() {
+    let service = KeyService::start("ed25519").await;
+    let app = TestApp::with(|values| service.set(values)).await;
+    let acme = app.tenant("acme").await;
+    let good = std::fs::read_to_string(service.token()).expect("a token");
+    std::fs::write(service.token(), "hvs.revoked").expect("written");
+    let failed = "tenantry_key_reloads_total{outcome=\"failed\"}";
+    until(10, || async { app.metric(failed).await.is_some() }).await;
+    std::fs::write(service.token(), good).expect("written");
+    until(10, || async { acme.auth().login(sign_in(&acme)).await.is_ok() }).await;
+}
+
+/// J06
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_can_not_be_used_stops_the_start() {
+    let service = KeyService::start("ed25519").await;
+    let database = Cluster::get().new_database().await;
+    for (setting, value, wanted) in [
+        ("JWT_ACCESS_TRANSIT_KEY", "nothing", "answers 404"),
+        ("JWT_ACCESS_TRANSIT_KEY", "tenantry-refresh", "keys of their own"),
+        ("TRANSIT_MOUNT", "elsewhere", "answers 404"),
+        ("TRANSIT_TOKEN_PATH", "/nowhere/token", "can't read /nowhere/token"),
+        ("TRANSIT_URL", "http://127.0.0.1:1", "does not answer"),
+        ("TRANSIT_CA_PATH", "/nowhere/ca.pem", "can't read /nowhere/ca.pem"),
+    ] {
+        let mut values = TestApp::values(&database);
+        service.set(&mut values);
+        values.set(setting, value);
+        let config = Config::check(&values).expect("settings");
+        let error = App::build(config).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        assert!(error.contains(wanted), "{setting}: {error}");
+        assert!(!error.contains("hvs."), "{error}");
+    }
+    for url in ["http://vault.internal:8200", "vault:8200", "ftp://127.0.0.1"] {
+        let mut values = TestApp::values(&database);
+        service.set(&mut values);
+        values.set("TRANSIT_URL", url);
+        let error = Config::check(&values).err().map(|error| error.to_string());
+        assert!(error.unwrap_or_default().contains("TRANSIT_URL must be"), "{url}");
+    }
+}
