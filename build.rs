@@ -9,6 +9,8 @@ mod emit;
 mod names;
 #[path = "build/passwords.rs"]
 mod passwords;
+#[path = "build/redact.rs"]
+mod redact;
 #[path = "build/rules.rs"]
 mod rules;
 
@@ -39,18 +41,22 @@ fn generate() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = compile()?;
 
-    let mut files = compiler.file_descriptor_set();
-    // Its types are options only; no code of ours names them.
-    files.file.retain(|file| file.package() != "buf.validate");
-    tonic_prost_build::configure()
-        .codec_path("crate::proto::codec::ValidatedCodec")
-        .compile_fds(files)?;
-
     // Encoded by protox and not from prost's types, which drop custom options.
     // Comments stay out of the server.
+    let mut files = compiler.file_descriptor_set();
     let descriptors = compiler.include_source_info(false).encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
+
+    // Its types are options only; no code of ours names them.
+    files.file.retain(|file| file.package() != "buf.validate");
+    let redacted = redact::messages(&pool);
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::ValidatedCodec")
+        .skip_debug(redacted.iter().map(|message| format!(".{}", message.full_name())))
+        .compile_fds(files)?;
+
     fs::write(out.join("descriptors.bin"), descriptors)?;
+    fs::write(out.join("debug.rs"), redact::debugs(&pool))?;
     fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
     fs::write(out.join("common-passwords.fst"), passwords::common()?)?;
     Ok(())

@@ -8,7 +8,8 @@ use crate::{
     rules::{self, Rules},
 };
 
-const PACKAGE: &str = "tenantry.v1";
+/// Our own messages' package.
+pub const PACKAGE: &str = "tenantry.v1";
 
 /// The validators of all messages as Rust code, or what is wrong with the
 /// rules, one line for each message.

@@ -22,14 +22,18 @@ pub fn member(name: &str) -> String {
     if KEYWORDS.contains(&name.as_str()) { format!("r#{name}") } else { name }
 }
 
-/// The enum variant of a field that is a member of a oneof.
-pub fn variant(oneof: &OneofDescriptor, field: &FieldDescriptor) -> String {
+/// The enum of a oneof.
+pub fn oneof(oneof: &OneofDescriptor) -> String {
     format!(
-        "{}{}::{}",
+        "{}{}",
         module_of(Some(oneof.parent_message().clone())),
-        oneof.name().to_upper_camel_case(),
-        field.name().to_upper_camel_case()
+        oneof.name().to_upper_camel_case()
     )
+}
+
+/// The enum variant of a field that is a member of a oneof.
+pub fn variant(of: &OneofDescriptor, field: &FieldDescriptor) -> String {
+    format!("{}::{}", oneof(of), field.name().to_upper_camel_case())
 }
 
 /// The module of what is nested in a message, as a prefix.

@@ -19,6 +19,13 @@ mod rules {
     include!(concat!(env!("OUT_DIR"), "/validate.rs"));
 }
 
+/// `Debug` of messages with fields that the proto marks with `debug_redact`.
+mod redacted {
+    use crate::proto::v1;
+
+    include!(concat!(env!("OUT_DIR"), "/debug.rs"));
+}
+
 /// The encoded `FileDescriptorSet` of the API with all it imports and its
 /// custom options, for reflection and the server's own policies.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

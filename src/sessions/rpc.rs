@@ -89,8 +89,10 @@ impl SessionService for Sessions {
             return Err(Error::not_found().into());
         }
         let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
-        let event = Event::new("sessions_revoked").target(user.0).detail("count", count);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        if count > 0 {
+            let event = Event::new("sessions_revoked").target(user.0).detail("count", count);
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        }
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;

@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod bad_input;
 mod commands;
+mod debug;
 mod dev;
 mod feed;
 mod fuzz;

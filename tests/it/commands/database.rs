@@ -20,6 +20,19 @@ async fn migrating_an_empty_database_twice_gives_one_that_serves() {
     assert!(app.tenant("acme").await.may("", "doc:read").await);
 }
 
+/// J14: replicas that start together with a new version migrate once.
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_that_run_at_once_are_applied_once() {
+    let cluster = Cluster::get();
+    cluster.empty_database("cmd_migrate_at_once").await;
+    let owner = cluster.owner_url("cmd_migrate_at_once");
+    let settings = [("MIGRATE_DATABASE_URL", owner.as_str())];
+    let all = futures::future::join_all((0..4).map(|_| run(&["migrate"], &settings))).await;
+    assert!(all.iter().all(|ran| ran.ok), "{all:?}");
+    let app = TestApp::on("cmd_migrate_at_once", |_| {}).await;
+    assert!(app.tenant("acme").await.may("", "doc:read").await);
+}
+
 #[tokio::test]
 async fn the_platform_is_made_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;

@@ -4,6 +4,6 @@ mod follower;
 mod metrics;
 mod model;
 mod replicas;
-mod tokens;
+pub mod tokens;
 mod trim;
 mod watch;

@@ -147,7 +147,8 @@ const READS: &[&str] = &[
     "Refresh",
 ];
 
-fn writes() -> Vec<Method> {
+/// The methods that change something.
+pub fn writes() -> Vec<Method> {
     methods().into_iter().filter(|method| !READS.contains(&method.0.name())).collect()
 }
 
@@ -164,7 +165,7 @@ fn just_the_writes_return_a_token_for_their_change() {
 
 /// A write's request that is not refused, on things of a tenant of its own, and
 /// who sends it.
-async fn good(method: &Method, n: usize, root: &Client) -> (Client, DynamicMessage) {
+pub async fn good(method: &Method, n: usize, root: &Client) -> (Client, DynamicMessage) {
     let slug = format!("t{n}");
     let admin = Client::anonymous(root.channel.clone()).sign_up_tenant(&slug).await;
     let user = admin.create_user_without_password("grace@acme.test").await;

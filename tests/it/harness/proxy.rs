@@ -48,6 +48,8 @@ pub enum Then {
     HoldReplies,
     /// Cut the connections before the store sees them.
     Cut,
+    /// Pass them on, and cut their connection before the reply.
+    CutReplies,
 }
 
 #[derive(Default)]
@@ -55,6 +57,8 @@ struct State {
     up: Flow,
     down: Flow,
     trigger: Option<(Vec<u8>, Then)>,
+    /// What to do at the statement that is so many statements away.
+    countdown: Option<(usize, Then)>,
     /// The connection, by its client's port, whose replies alone are held.
     replies_of: Option<u16>,
     held: bool,
@@ -127,11 +131,21 @@ impl Proxy {
         self.state.send_modify(|state| state.trigger = trigger);
     }
 
+    /// Does something once, at the n-th statement from here that a call asks for.
+    pub fn at_statement(&self, n: usize, then: Then) {
+        self.state.send_modify(|state| state.countdown = Some((n, then)));
+    }
+
+    /// Whether the statement that was waited for has come.
+    pub fn has_fired(&self) -> bool {
+        self.state.borrow().countdown.is_none()
+    }
+
     /// The statements that were sent since this was last asked, but for those that
     /// no call asks for.
     pub fn asked(&self) -> Vec<String> {
         let mut asked = std::mem::take(&mut *self.statements.lock().expect("no panic"));
-        asked.retain(|sql| !OF_ITS_OWN.iter().any(|own| sql.contains(own)));
+        asked.retain(|sql| !is_of_its_own(sql));
         asked
     }
 
@@ -148,6 +162,15 @@ impl Proxy {
 }
 
 impl State {
+    fn become_(&mut self, then: Then, port: u16) {
+        match then {
+            Then::Hold => (self.up, self.down) = (Flow::Hold, Flow::Hold),
+            Then::HoldReplies => (self.down, self.replies_of) = (Flow::Hold, Some(port)),
+            Then::Cut => (self.up, self.down) = (Flow::Cut, Flow::Cut),
+            Then::CutReplies => (self.down, self.replies_of) = (Flow::Cut, Some(port)),
+        }
+    }
+
     fn replies(&self, port: u16) -> Flow {
         match self.replies_of {
             Some(held) if held != port => Flow::Pass,
@@ -178,7 +201,10 @@ async fn pass_on(
         let mut reader = Reader::default();
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
             if let Some(log) = &log {
-                log.lock().expect("no panic").extend(reader.read(&buffer[..read]));
+                let statements = reader.read(&buffer[..read]);
+                let asked = statements.iter().filter(|sql| !is_of_its_own(sql)).count();
+                count_down(&state, asked, port);
+                log.lock().expect("no panic").extend(statements);
             }
             fire(&state, &buffer[..read], port);
             if !may_pass(&state, |state| state.up).await
@@ -218,17 +244,31 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     state.send_if_modified(|state| {
         let Some((wanted, then)) = &state.trigger else { return false };
+        let then = *then;
         if !contains(sent, wanted) {
             return false;
         }
-        match then {
-            Then::Hold => (state.up, state.down) = (Flow::Hold, Flow::Hold),
-            Then::HoldReplies => (state.down, state.replies_of) = (Flow::Hold, Some(port)),
-            Then::Cut => (state.up, state.down) = (Flow::Cut, Flow::Cut),
-        }
+        state.become_(then, port);
         state.trigger = None;
         true
     });
+}
+
+fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
+    state.send_if_modified(|state| {
+        let Some((left, then)) = state.countdown else { return false };
+        if statements < left {
+            state.countdown = Some((left - statements, then));
+            return false;
+        }
+        state.countdown = None;
+        state.become_(then, port);
+        true
+    });
+}
+
+fn is_of_its_own(sql: &str) -> bool {
+    OF_ITS_OWN.iter().any(|own| sql.contains(own))
 }
 
 /// Waits while the direction is held; false when it is cut.

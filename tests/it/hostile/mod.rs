@@ -3,6 +3,8 @@
 
 mod floods;
 mod frames;
+mod hashing;
+mod names;
 mod slow;
 mod sockets;
 

@@ -5,10 +5,15 @@ use std::{
     process::Output,
 };
 
+use tenantry::proto::v1::{LogoutRequest, RefreshRequest, RoleLevel, WhoAmIRequest};
 use tokio::process::Command;
+use tonic::Code;
 
 use super::catalog::faults;
-use crate::harness::{Cluster, TestApp};
+use crate::{
+    commands::run as run_command,
+    harness::{Client, Cluster, PASSWORD, TestApp, refused},
+};
 
 /// A program that came with the running Postgres.
 async fn program(app: &TestApp, name: &str) -> PathBuf {
@@ -36,12 +41,9 @@ async fn the_service_role_can_not_dump() {
     assert!(!String::from_utf8_lossy(&dumped.stdout).contains("admin@a.test"));
 }
 
-/// E16
-#[tokio::test]
-async fn a_restored_database_is_closed_as_the_original_was() {
-    let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let (pg_dump, psql) = (program(&app, "pg_dump").await, program(&app, "psql").await);
+/// A copy of a server's database, by a dump; its name.
+async fn restore(app: &TestApp) -> String {
+    let (pg_dump, psql) = (program(app, "pg_dump").await, program(app, "psql").await);
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("dump.sql").display().to_string();
     let dumped = output(pg_dump, &["-f", &file, "-d", &app.owner_url()]).await;
@@ -52,9 +54,57 @@ async fn a_restored_database_is_closed_as_the_original_was() {
     let url = Cluster::get().owner_url(&restored);
     let loaded = output(psql, &["-q", "-v", "ON_ERROR_STOP=1", "-f", &file, "-d", &url]).await;
     assert!(loaded.status.success(), "{loaded:?}");
+    restored
+}
 
+/// E16
+#[tokio::test]
+async fn a_restored_database_is_closed_as_the_original_was() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let restored = restore(&app).await;
     let mut owner = Cluster::get().connect_owner(&restored).await;
     assert_eq!(faults(&mut owner).await, [""; 0]);
     let again = TestApp::on(&restored, |_| {}).await;
-    again.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    again.anonymous().login("acme", &acme.email, PASSWORD).await;
+}
+
+/// I12: what was over stays over, what is in force stays in force, and the audit trail
+/// goes on where it was.
+#[tokio::test]
+async fn a_restored_database_remembers_what_was_revoked() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ended = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let fired = acme.member("fired", &["user:read"]).await;
+    ended.auth().logout(LogoutRequest::default()).await.expect("signs out");
+    acme.unassign(&fired.user_id, &acme.role_named("fired").await).await;
+    app.audit_settled().await;
+    let restored = restore(&app).await;
+    // As docs/deployment.md says.
+    let mut owner = Cluster::get().connect_owner(&restored).await;
+    super::run(&mut owner, "truncate changes, change_marks".into()).await.expect("emptied");
+
+    let again = TestApp::on(&restored, |_| {}).await;
+    let here = |client: &Client| client.on(&again.channel);
+    here(&acme).auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+    let reply = here(&ended).auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let refresh = RefreshRequest {
+        refresh_token: ended.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    let reply = again.anonymous().auth().refresh(refresh).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    assert!(!here(&acme).may(&fired.user_id, "user:read").await);
+
+    // Consistency tokens from before ask for no more than there is.
+    let role = here(&acme).create_role("late", RoleLevel::Member, &["doc:read"]).await;
+    here(&acme).assign(&fired.user_id, &role).await;
+    assert!(here(&acme).may(&fired.user_id, "doc:read").await);
+    again.audit_settled().await;
+    let url = Cluster::get().app_url(&restored);
+    let verified =
+        run_command(&["audit", "verify", "--tenant", "acme"], &[("DATABASE_URL", &url)]).await;
+    assert!(verified.ok, "{verified:?}");
 }

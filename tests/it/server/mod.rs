@@ -1,6 +1,7 @@
 //! The server as a whole: stores that fail, callers that leave, stops.
 
 mod cancelled;
+mod cut_off;
 mod postgres_faults;
 mod redis_faults;
 mod request_id;

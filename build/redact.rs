@@ -1,0 +1,63 @@
+//! Writes `Debug` for messages with fields that are not to be shown: those that the
+//! proto marks with `debug_redact`.
+
+use std::fmt::Write as _;
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDescriptor, Value};
+
+use crate::{emit::PACKAGE, names};
+
+/// The messages whose `Debug` is written here, as prost names them.
+pub fn messages(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
+    let ours = pool.all_messages().filter(|message| message.package_name() == PACKAGE);
+    ours.filter(|message| message.fields().any(|field| is_redacted(&field))).collect()
+}
+
+/// `Debug` for all of them, and for their oneofs.
+pub fn debugs(pool: &DescriptorPool) -> String {
+    messages(pool).iter().map(of_message).collect()
+}
+
+fn is_redacted(field: &FieldDescriptor) -> bool {
+    let options = field.options();
+    let value = options.get_field_by_name("debug_redact");
+    value.is_some_and(|value| *value == Value::Bool(true))
+}
+
+fn of_message(message: &MessageDescriptor) -> String {
+    let mut body = String::new();
+    let oneof =
+        |field: &FieldDescriptor| field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
+    for field in message.fields().filter(|field| oneof(field).is_none()) {
+        let (name, member) = (field.name(), names::member(field.name()));
+        let value =
+            if is_redacted(&field) { "\"[redacted]\"".into() } else { format!("self.{member}") };
+        write!(body, ".field({name:?}, &{value})").ok();
+    }
+    let oneofs: Vec<_> = message.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
+    for oneof in &oneofs {
+        let (name, member) = (oneof.name(), names::member(oneof.name()));
+        write!(body, ".field({name:?}, &self.{member})").ok();
+    }
+    let of_oneofs: String = oneofs.iter().map(of_oneof).collect();
+    implementation(
+        &names::message(message),
+        &format!("f.debug_struct({:?}){body}.finish()", message.name()),
+    ) + &of_oneofs
+}
+
+/// Of a oneof it is shown which member is set.
+fn of_oneof(oneof: &OneofDescriptor) -> String {
+    let mut arms = String::new();
+    for field in oneof.fields() {
+        writeln!(arms, "{}(_) => {:?},", names::variant(oneof, &field), field.name()).ok();
+    }
+    implementation(&names::oneof(oneof), &format!("f.write_str(match self {{\n{arms}}})"))
+}
+
+fn implementation(name: &str, body: &str) -> String {
+    format!(
+        "impl std::fmt::Debug for {name} {{\n\
+         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {{\n{body}\n}}\n}}\n"
+    )
+}
