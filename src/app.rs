@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     audit::{self, Audit, Refusals},
     auth::Auth,
+    bounded::Bounded,
     config::{self, Config, Passwords, Server},
     db::Db,
     feed::{self, Connections, Feed, Follow, Sealer},
@@ -27,6 +28,14 @@ use crate::{
     tokens::{Keyring, Renew, Renewed},
     users::Users,
 };
+
+/// Streams of `WatchPermissions`, at once, altogether and for a tenant.
+const PERMISSION_STREAMS: usize = 10_000;
+const PERMISSION_STREAMS_OF_TENANT: usize = 5_000;
+
+/// Streams of `WatchEvents`, likewise.
+const AUDIT_STREAMS: usize = 200;
+const AUDIT_STREAMS_OF_TENANT: usize = 20;
 
 /// Everything that serves, wired.
 pub struct App {
@@ -152,10 +161,19 @@ impl App {
                     db: db.clone(),
                     engine,
                     authenticator,
-                    watch: Watch { db: db.clone(), feed, watchers },
+                    watch: Watch {
+                        db: db.clone(),
+                        feed,
+                        watchers,
+                        streams: Bounded::new(PERMISSION_STREAMS, PERMISSION_STREAMS_OF_TENANT),
+                    },
                     refusals: refusals.clone(),
                 },
-                audit: Audit { db: db.clone(), beat },
+                audit: Audit {
+                    db: db.clone(),
+                    beat,
+                    streams: Bounded::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
+                },
             },
             refusals,
             keys,

@@ -18,6 +18,7 @@
 pub mod app;
 mod audit;
 mod auth;
+mod bounded;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -29,6 +29,7 @@ pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
 
 use crate::{
+    bounded::Bounded,
     db::{Db, TenantTx},
     error::Result,
     ids::TenantId,
@@ -40,6 +41,8 @@ pub struct Audit {
     pub db: Db,
     /// Tells of what is sealed.
     pub beat: Arc<Beat>,
+    /// The streams that are open: each asks Postgres now and then.
+    pub streams: Arc<Bounded<TenantId>>,
 }
 
 /// Records an event of `tenant`, the transaction's own.

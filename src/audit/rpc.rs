@@ -52,7 +52,7 @@ impl AuditService for Audit {
         let caller = gate::caller(&request)?;
         let admission = gate::admission(&request)?;
         let after = request.into_inner().after_position;
-        Ok(Response::new(watch::open(&self.db, &self.beat, &caller, admission, after).await?))
+        Ok(Response::new(watch::open(self, &caller, admission, after).await?))
     }
 }
 

@@ -1,16 +1,14 @@
 //! `WatchEvents`: a tenant's events as they get their places.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{
-    keeper::{Beat, Listener},
-    store,
-};
+use super::{Audit, keeper::Listener, store};
 use crate::{
+    bounded::Open,
     db::Db,
     error::{Error, Result},
     gate::{Admission, Caller},
@@ -41,21 +39,22 @@ struct Stream {
     position: i64,
     ready: VecDeque<Message>,
     told: Instant,
+    _open: Open<TenantId>,
 }
 
 /// A stream for this caller, of what follows a position or from now on.
 ///
 /// # Errors
-/// When Postgres is away.
+/// `RESOURCE_EXHAUSTED` when there are too many; UNAVAILABLE when Postgres is away.
 pub async fn open(
-    db: &Db,
-    beat: &Arc<Beat>,
+    audit: &Audit,
     caller: &Caller,
     admission: Admission,
     after: Option<i64>,
 ) -> Result<Messages> {
-    let listener = beat.listen();
     let tenant = caller.tenant();
+    let open = audit.streams.open(tenant)?;
+    let (db, listener) = (&audit.db, audit.beat.listen());
     let position = match after {
         Some(position) => position,
         None => store::last_position(&mut db.begin(tenant).await?, tenant).await?,
@@ -68,6 +67,7 @@ pub async fn open(
         position,
         ready: VecDeque::new(),
         told: Instant::now(),
+        _open: open,
     };
     stream.ready.push_back(Message { event: None, position });
     let messages = stream::try_unfold(stream, |mut stream| async move {

@@ -15,6 +15,7 @@ use super::{
     watchers::{News, Watchers},
 };
 use crate::{
+    bounded::{Bounded, Open},
     db::Db,
     error::{Error, Result},
     feed::Feed,
@@ -35,6 +36,8 @@ pub struct Watch {
     pub feed: Feed,
     /// Who watches.
     pub watchers: Arc<Watchers>,
+    /// The streams that are open: each is told of every change in its tenant.
+    pub streams: Arc<Bounded<TenantId>>,
 }
 
 /// The messages of a stream.
@@ -45,7 +48,8 @@ impl Watch {
     /// is one.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that is not ours, UNAVAILABLE while the feed
+    /// `INVALID_ARGUMENT` for a token that is not ours, `RESOURCE_EXHAUSTED` when there
+    /// are too many streams, UNAVAILABLE while the feed
     /// can't be followed.
     pub async fn open(
         &self,
@@ -53,6 +57,7 @@ impl Watch {
         admission: Admission,
         token: &str,
     ) -> Result<Messages> {
+        let open = self.streams.open(caller.tenant())?;
         let from = if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
         if !self.feed.refresh().await {
             return Err(interrupted());
@@ -65,7 +70,8 @@ impl Watch {
             Some(from) => self.since(caller.tenant(), from).await?,
         };
         first.consistency_token = self.feed.token(horizon)?;
-        let stream = Stream { news, admission, feed: self.feed.clone(), lost: false };
+        let feed = self.feed.clone();
+        let stream = Stream { news, admission, feed, lost: false, _open: open };
         let rest = stream::try_unfold(stream, |mut stream| async move {
             let message = stream.next().await?;
             Ok(Some((message, stream)))
@@ -98,6 +104,7 @@ struct Stream {
     feed: Feed,
     /// Whether news were lost since the last message.
     lost: bool,
+    _open: Open<TenantId>,
 }
 
 impl Stream {

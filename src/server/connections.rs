@@ -1,10 +1,6 @@
 //! How many connections there may be, and where they come from.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -12,20 +8,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{config, limits};
+use crate::{
+    bounded::{self, Bounded, TooMany},
+    config, limits,
+};
 
 /// The connections that are open.
 pub(super) struct Connections {
-    limits: config::Connections,
-    open: Mutex<OpenOnes>,
+    open: Arc<Bounded<IpAddr>>,
     gauge: Gauge,
     refused: Family<Refused, Counter>,
-}
-
-#[derive(Default)]
-struct OpenOnes {
-    total: usize,
-    by_network: HashMap<IpAddr, usize>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -35,53 +27,36 @@ struct Refused {
 
 /// One that is open, until dropped.
 pub(super) struct Open {
-    all: Arc<Connections>,
-    network: IpAddr,
+    gauge: Gauge,
+    _counted: bounded::Open<IpAddr>,
 }
 
 impl Connections {
-    pub(super) fn new(limits: config::Connections, registry: &mut Registry) -> Arc<Self> {
+    pub(super) fn new(limits: config::Connections, registry: &mut Registry) -> Self {
         let (gauge, refused) = (Gauge::default(), Family::default());
         registry.register("tenantry_connections", "gRPC connections that are open", gauge.clone());
         let help = "gRPC connections that were closed for their number";
         registry.register("tenantry_connections_refused", help, refused.clone());
-        Arc::new(Self { limits, open: Mutex::default(), gauge, refused })
+        Self { open: Bounded::new(limits.total, limits.per_address), gauge, refused }
     }
 
     /// Counts one more; `None` when there are too many.
-    pub(super) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Open> {
-        let network = limits::network(peer);
-        let mut open = self.lock();
-        let from_there = open.by_network.get(&network).copied().unwrap_or_default();
-        let by = if open.total >= self.limits.total {
-            "total"
-        } else if from_there >= self.limits.per_address {
-            "address"
-        } else {
-            open.total += 1;
-            open.by_network.insert(network, from_there + 1);
-            self.gauge.inc();
-            return Some(Open { all: self.clone(), network });
+    pub(super) fn open(&self, peer: IpAddr) -> Option<Open> {
+        let by = match self.open.open(limits::network(peer)) {
+            Ok(counted) => {
+                self.gauge.inc();
+                return Some(Open { gauge: self.gauge.clone(), _counted: counted });
+            }
+            Err(TooMany::Total) => "total",
+            Err(TooMany::OfOwner) => "address",
         };
         self.refused.get_or_create(&Refused { by }).inc();
         None
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OpenOnes> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut open = self.all.lock();
-        open.total -= 1;
-        self.all.gauge.dec();
-        if let Some(count) = open.by_network.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_network.remove(&self.network);
-            }
-        }
+        self.gauge.dec();
     }
 }

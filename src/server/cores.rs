@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The cores' runtimes, at work until dropped.
 pub(super) struct Cores {
     all: Vec<Core>,
-    open: Arc<Connections>,
+    open: Connections,
     /// Tells connections to take no more calls, and is closed once all have ended.
     stopping: watch::Sender<bool>,
 }
@@ -67,7 +67,7 @@ impl Cores {
     /// When the system gives no thread or no runtime.
     pub(super) fn start(
         count: usize,
-        open: Arc<Connections>,
+        open: Connections,
         entry: &Arc<Entry>,
     ) -> anyhow::Result<Self> {
         let stopping = watch::Sender::new(false);

@@ -4,7 +4,7 @@ use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as 
 use tonic::{Code, Streaming};
 
 use super::events;
-use crate::harness::{Client, TestApp, refused, within};
+use crate::harness::{Client, TestApp, refused, until, within};
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
     let request = WatchEventsRequest { after_position };
@@ -117,4 +117,21 @@ async fn a_stop_ends_streams() {
         }
     });
     refused::<()>(Err(end.await), Code::Unavailable, "WATCH_INTERRUPTED");
+}
+
+/// Each stream costs queries, so one tenant can't have them all.
+#[tokio::test]
+async fn streams_have_a_number() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(watch(&acme, None).await);
+    }
+    let reply = acme.audit().watch_events(WatchEventsRequest::default()).await;
+    refused(reply, Code::ResourceExhausted, "OVERLOADED");
+    watch(&other, None).await;
+    open.pop();
+    until(10, || async { acme.audit().watch_events(WatchEventsRequest::default()).await.is_ok() })
+        .await;
 }

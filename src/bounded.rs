@@ -1,0 +1,106 @@
+//! How many of a kind there may be at once: altogether, and of one owner.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{error::Error, proto::v1::ErrorReason};
+
+/// Counts what is open, by owner.
+pub struct Bounded<K: Eq + Hash + Copy> {
+    total: usize,
+    per_owner: usize,
+    open: Mutex<Counts<K>>,
+}
+
+struct Counts<K> {
+    all: usize,
+    by_owner: HashMap<K, usize>,
+}
+
+/// One that is open, until dropped.
+pub struct Open<K: Eq + Hash + Copy> {
+    all: Arc<Bounded<K>>,
+    owner: K,
+}
+
+/// Of what there are too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TooMany {
+    /// Altogether.
+    Total,
+    /// Of this owner.
+    OfOwner,
+}
+
+impl From<TooMany> for Error {
+    fn from(_: TooMany) -> Self {
+        Self::refused(ErrorReason::Overloaded, "there are as many of these as there may be")
+    }
+}
+
+impl<K: Eq + Hash + Copy> Bounded<K> {
+    /// With none open.
+    #[must_use]
+    pub fn new(total: usize, per_owner: usize) -> Arc<Self> {
+        let open = Mutex::new(Counts { all: 0, by_owner: HashMap::new() });
+        Arc::new(Self { total, per_owner, open })
+    }
+
+    /// One more of an owner's.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub fn open(self: &Arc<Self>, owner: K) -> Result<Open<K>, TooMany> {
+        let mut open = self.lock();
+        if open.all >= self.total {
+            return Err(TooMany::Total);
+        }
+        let of_owner = open.by_owner.entry(owner).or_default();
+        if *of_owner >= self.per_owner {
+            return Err(TooMany::OfOwner);
+        }
+        *of_owner += 1;
+        open.all += 1;
+        Ok(Open { all: self.clone(), owner })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts<K>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Copy> Drop for Open<K> {
+    fn drop(&mut self) {
+        let mut open = self.all.lock();
+        open.all -= 1;
+        if let Some(count) = open.by_owner.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_owner.remove(&self.owner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_makes_room() {
+        let all = Bounded::new(3, 2);
+        let first = all.open('a').ok();
+        let second = all.open('a').ok();
+        assert!(first.is_some() && second.is_some());
+        assert_eq!(all.open('a').err(), Some(TooMany::OfOwner));
+        let other = all.open('b').ok();
+        assert_eq!(all.open('c').err(), Some(TooMany::Total));
+        drop(second);
+        assert!(all.open('a').is_ok());
+        drop((first, other));
+        assert!(all.lock().by_owner.is_empty());
+    }
+}
