@@ -10,11 +10,12 @@ use fred::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    audit::{self, Audit, Refusals},
+    audit::{self, Refusals},
     auth::Auth,
     bounded::Bounded,
     config::{self, Config, Passwords, Server},
     db::Db,
+    events::Events,
     feed::{self, Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
     limits::{Limits, Names, Rates, TrustedProxies},
@@ -169,7 +170,7 @@ impl App {
                     },
                     refusals: refusals.clone(),
                 },
-                audit: Audit {
+                events: Events {
                     db: db.clone(),
                     beat,
                     streams: Bounded::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
@@ -226,7 +227,7 @@ pub struct Serving {
     /// PermissionService.
     pub permissions: Permissions,
     /// AuditService.
-    pub audit: Audit,
+    pub events: Events,
 }
 
 /// The connections to the stores.

@@ -25,6 +25,7 @@ pub mod config;
 pub mod db;
 pub mod dev;
 mod error;
+mod events;
 mod feed;
 mod files;
 pub mod gate;

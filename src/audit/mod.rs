@@ -5,45 +5,30 @@
 //! (`keeper`): a moment later `sealer` gives the event its place in its tenant's chain
 //! of hashes (`chain`), and `stream` sends it on to Redis.
 
-mod chain;
+pub mod chain;
 mod event;
 mod keeper;
 mod origin;
 mod refusals;
-mod rpc;
 mod sealer;
-mod store;
+pub mod store;
 mod stream;
 pub mod verify;
-mod watch;
-
-use std::sync::Arc;
 
 use serde_json::Value;
 use sqlx::types::ipnet::IpNet;
 use uuid::Uuid;
 
 pub use event::{Actor, Event};
-pub use keeper::{Beat, keep};
+pub use keeper::{Beat, Listener, keep};
 pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
 
 use crate::{
-    bounded::Bounded,
     db::{Db, TenantTx},
     error::Result,
     ids::TenantId,
 };
-
-/// AuditService.
-pub struct Audit {
-    /// Postgres.
-    pub db: Db,
-    /// Tells of what is sealed.
-    pub beat: Arc<Beat>,
-    /// The streams that are open: each asks Postgres now and then.
-    pub streams: Arc<Bounded<TenantId>>,
-}
 
 /// Records an event of `tenant`, the transaction's own.
 ///

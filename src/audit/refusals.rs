@@ -10,7 +10,6 @@ use super::{Actor, Event, record_alone};
 use crate::{
     db::Db,
     error::Result,
-    gate::Caller,
     ids::{TenantId, UserId},
 };
 
@@ -40,15 +39,6 @@ pub struct Refusal {
     pub actor: Actor,
     /// What is recorded of it.
     pub event: Event,
-}
-
-impl Refusal {
-    /// Of a call that a caller must not make.
-    #[must_use]
-    pub fn of_call(caller: &Caller, method: &str, reason: &str) -> Self {
-        let event = Event::new("call_refused").detail("method", method).detail("reason", reason);
-        Self { tenant: caller.tenant(), subject: caller.user(), actor: caller.actor(), event }
-    }
 }
 
 impl Refusals {

@@ -14,7 +14,7 @@ use super::{
     policy::{self, Access, MethodPolicy, Policies},
 };
 use crate::{
-    audit::{self, Actor, Event, Origin, Refusal, Refusals},
+    audit::{self, Actor, Event, Origin, Refusals},
     db::Db,
     error::{Error, Result},
     limits::{Class, Limits, TrustedProxies},
@@ -122,7 +122,7 @@ impl Gatekeeper {
         if refusal.code() == Code::PermissionDenied {
             let reason = refusal.get_details_error_info().map(|info| info.reason);
             let reason = reason.unwrap_or_default();
-            self.refusals.record(Refusal::of_call(caller, path, &reason)).await;
+            self.refusals.record(caller.refusal(path, &reason)).await;
         }
     }
 

@@ -6,7 +6,7 @@ use tonic::Request;
 
 use super::Admission;
 use crate::{
-    audit::{Actor, Origin},
+    audit::{Actor, Event, Origin, Refusal},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     permissions::Standing,
@@ -104,6 +104,13 @@ impl Caller {
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// That this caller must not make a call, as the audit trail has it.
+    #[must_use]
+    pub fn refusal(&self, method: &str, reason: &str) -> Refusal {
+        let event = Event::new("call_refused").detail("method", method).detail("reason", reason);
+        Refusal { tenant: self.tenant, subject: self.user, actor: self.actor(), event }
     }
 
     /// The caller as an audit event's actor.

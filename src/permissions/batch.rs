@@ -4,7 +4,6 @@ use tonic::{Code, Status};
 
 use super::{Permission, Permissions, decide::decide, engine::Standings, scope};
 use crate::{
-    audit::Refusal,
     error::{Result, reason_text},
     gate::Reaching,
     ids::UserId,
@@ -41,7 +40,7 @@ impl Permissions {
         if results.iter().filter_map(|result| result.error.as_ref()).any(refused) {
             let (caller, _) = reaching.within();
             let reason = reason_text(ErrorReason::PermissionMissing);
-            self.refusals.record(Refusal::of_call(caller, PATH, reason)).await;
+            self.refusals.record(caller.refusal(PATH, reason)).await;
         }
     }
 }

@@ -54,7 +54,7 @@ pub async fn serve(
     let routes =
         http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let watchers = parts.serving.permissions.watch.watchers.clone();
-    let beat = parts.serving.audit.beat.clone();
+    let beat = parts.serving.events.beat.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
     let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout, limit);

@@ -16,8 +16,8 @@ use tower::Service;
 
 use crate::{
     app::Serving,
-    audit::Audit,
     auth::Auth,
+    events::Events,
     permissions::Permissions,
     proto::{
         DESCRIPTORS,
@@ -43,7 +43,7 @@ pub(super) const NAMES: &[&str] = &[
     UserServiceServer::<Users>::NAME,
     RoleServiceServer::<Roles>::NAME,
     PermissionServiceServer::<Permissions>::NAME,
-    AuditServiceServer::<Audit>::NAME,
+    AuditServiceServer::<Events>::NAME,
 ];
 
 /// Every service.
@@ -81,7 +81,7 @@ impl Services {
             )
             .add_service(UserServiceServer::new(serving.users).max_decoding_message_size(limit))
             .add_service(RoleServiceServer::new(serving.roles).max_decoding_message_size(limit))
-            .add_service(AuditServiceServer::new(serving.audit).max_decoding_message_size(limit));
+            .add_service(AuditServiceServer::new(serving.events).max_decoding_message_size(limit));
         let permissions = PermissionServiceServer::new(serving.permissions);
         Ok(Self {
             permissions: permissions.max_decoding_message_size(limit),

@@ -7,11 +7,14 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Audit, chain,
-    store::{self, EventRow, Wanted},
+    Events,
     watch::{self, Messages},
 };
 use crate::{
+    audit::{
+        chain,
+        store::{self, EventRow, Wanted},
+    },
     clock,
     error::{Error, Result},
     gate, json,
@@ -23,14 +26,14 @@ use crate::{
 };
 
 #[tonic::async_trait]
-impl AuditService for Audit {
+impl AuditService for Events {
     async fn list_events(
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let wanted = Wanted::read(&message)?;
+        let wanted = wanted(&message)?;
         let page = listing::page(
             message.page_size,
             &message.page_token,
@@ -56,25 +59,23 @@ impl AuditService for Audit {
     }
 }
 
-impl Wanted {
-    fn read(message: &ListEventsRequest) -> Result<Self> {
-        let fields = ["kind", "actor_id", "target_id", "session_id", "request_id"];
-        let filter = Filter::parse(&message.filter, &fields)?;
-        let (start, end) =
-            (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
-        if start.zip(end).is_some_and(|(start, end)| start >= end) {
-            return Err(Error::field("end_time", "must be later than start_time"));
-        }
-        Ok(Self {
-            kind: filter.like("kind"),
-            actor: filter.id("actor_id")?,
-            target: filter.id("target_id")?,
-            session: filter.id("session_id")?,
-            request_id: filter.exactly("request_id").map(str::to_owned),
-            start,
-            end,
-        })
+fn wanted(message: &ListEventsRequest) -> Result<Wanted> {
+    let fields = ["kind", "actor_id", "target_id", "session_id", "request_id"];
+    let filter = Filter::parse(&message.filter, &fields)?;
+    let (start, end) =
+        (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
+    if start.zip(end).is_some_and(|(start, end)| start >= end) {
+        return Err(Error::field("end_time", "must be later than start_time"));
     }
+    Ok(Wanted {
+        kind: filter.like("kind"),
+        actor: filter.id("actor_id")?,
+        target: filter.id("target_id")?,
+        session: filter.id("session_id")?,
+        request_id: filter.exactly("request_id").map(str::to_owned),
+        start,
+        end,
+    })
 }
 
 fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {

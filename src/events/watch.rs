@@ -6,8 +6,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Audit, keeper::Listener, store};
+use super::Events;
 use crate::{
+    audit::{Listener, store},
     bounded::Open,
     db::Db,
     error::{Error, Result},
@@ -47,14 +48,14 @@ struct Stream {
 /// # Errors
 /// `RESOURCE_EXHAUSTED` when there are too many; UNAVAILABLE when Postgres is away.
 pub async fn open(
-    audit: &Audit,
+    events: &Events,
     caller: &Caller,
     admission: Admission,
     after: Option<i64>,
 ) -> Result<Messages> {
     let tenant = caller.tenant();
-    let open = audit.streams.open(tenant)?;
-    let (db, listener) = (&audit.db, audit.beat.listen());
+    let open = events.streams.open(tenant)?;
+    let (db, listener) = (&events.db, events.beat.listen());
     let position = match after {
         Some(position) => position,
         None => store::last_position(&mut db.begin(tenant).await?, tenant).await?,

@@ -1,0 +1,18 @@
+//! Shows the audit trail's events.
+
+mod rpc;
+mod watch;
+
+use std::sync::Arc;
+
+use crate::{audit::Beat, bounded::Bounded, db::Db, ids::TenantId};
+
+/// Shows events over gRPC.
+pub struct Events {
+    /// Postgres.
+    pub db: Db,
+    /// Tells of what is sealed.
+    pub beat: Arc<Beat>,
+    /// The streams that are open: each asks Postgres now and then.
+    pub streams: Arc<Bounded<TenantId>>,
+}
