@@ -72,8 +72,9 @@ async fn serve_on(
     let credentials = dir.join("credentials.json");
     let demo = provision(values, &owner, &config.database.url, &credentials).await?;
 
+    let transport = if config.server.tls.is_some() { "" } else { "-plaintext " };
     let app = App::build(config)?;
-    greet(&addr.to_string(), &credentials, &demo);
+    greet(&addr.to_string(), transport, &credentials, &demo);
     server::serve(app, listeners, stop).await
 }
 
@@ -204,7 +205,7 @@ fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-fn greet(addr: &str, credentials: &Path, demo: &Value) {
+fn greet(addr: &str, transport: &str, credentials: &Path, demo: &Value) {
     let login = json!({
         "email": demo["email"],
         "password": demo["password"],
@@ -213,7 +214,7 @@ fn greet(addr: &str, credentials: &Path, demo: &Value) {
     println!("credentials are in {}", credentials.display());
     println!("sign in to the demo tenant with:");
     println!();
-    println!("  grpcurl -plaintext -d '{login}' {addr} tenantry.v1.AuthService/Login");
+    println!("  grpcurl {transport}-d '{login}' {addr} tenantry.v1.AuthService/Login");
     println!();
     println!("serving gRPC on {addr}; Ctrl-C stops");
 }

@@ -35,7 +35,13 @@ impl Db {
     /// # Errors
     /// When the URL can't be read.
     pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
-        let options = parse(url)?.options([("statement_timeout", "10s"), ("lock_timeout", "5s")]);
+        let options = parse(url)?.options([
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
+            // Of a process that hangs or can't be reached any more, which would keep its
+            // locks: no transaction here waits for anything but Postgres.
+            ("idle_in_transaction_session_timeout", "10s"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)

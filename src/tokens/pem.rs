@@ -63,25 +63,39 @@ pub fn source(dir: &Path) -> KeySource {
 /// can't be written.
 pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     let paths = paths(dir);
-    let files = [
-        &paths.access_private,
-        &paths.access_public,
-        &paths.refresh_private,
-        &paths.refresh_public,
-    ];
-    if files.iter().all(|file| file.exists()) {
+    // Whoever may only read the folder has no lock to take. What is half there may be
+    // somebody else's work.
+    if matches!(are_there(&paths), Ok(true)) {
         return Ok(false);
     }
-    if let Some(file) = files.iter().find(|file| file.exists()) {
-        bail!("{} is there without the other keys; move it away first", file.display());
-    }
     fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+    let _lock = lock(dir)?;
+    if are_there(&paths)? {
+        return Ok(false);
+    }
     for pair in Pair::both(&paths) {
         let (private, public) = generate(algorithm, None)?;
         pair.write_public(&[public])?;
         pair.write_private(&[private])?;
     }
     Ok(true)
+}
+
+/// Whether all the files are there, or none is.
+fn are_there(paths: &KeyPaths) -> anyhow::Result<bool> {
+    let files = [
+        &paths.access_private,
+        &paths.access_public,
+        &paths.refresh_private,
+        &paths.refresh_public,
+    ];
+    let missing = files.iter().filter(|file| !file.exists()).count();
+    match files.iter().find(|file| file.exists()) {
+        Some(file) if missing > 0 => {
+            bail!("{} is there without the other keys; move it away first", file.display())
+        }
+        found => Ok(found.is_some()),
+    }
 }
 
 /// Adds a key to both pairs that verifies from now on and signs from `starts` on, and
@@ -248,7 +262,7 @@ fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
     })
 }
 
-/// One rotation at a time.
+/// One at a time makes or rotates keys.
 fn lock(dir: &Path) -> anyhow::Result<File> {
     let lock = || {
         let folder = File::open(dir)?;

@@ -101,3 +101,26 @@ async fn a_sealer_that_is_cut_off_anywhere_leaves_a_whole_chain() {
         cut.stop().await;
     }
 }
+
+/// A replica that hangs while it seals holds the others up for no longer than an open
+/// transaction may be idle.
+#[tokio::test]
+async fn a_sealer_that_hangs_is_waited_for_no_longer_than_it_may_be() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    app.audit_settled().await;
+    let database = app.database.clone();
+    app.stop().await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&database);
+    let hanging = TestApp::on(&database, |values| values.set("DATABASE_URL", url)).await;
+    proxy.when_sent("seal_events", Then::Hold);
+    acme.on(&hanging.channel).create_role("ops", RoleLevel::Member, &[]).await;
+    proxy.until_held().await;
+    let other = TestApp::on(&database, |_| {}).await;
+    let sealed = || async {
+        let events = events(&acme.on(&other.channel), "kind = role_created").await;
+        events.iter().all(|event| event.position > 0)
+    };
+    until(30, sealed).await;
+}

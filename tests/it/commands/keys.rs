@@ -39,6 +39,19 @@ async fn keys_are_made_once_and_then_left_alone() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_made_at_once_are_made_once() {
+    let place = tempdir().expect("a folder");
+    let folder = place.path().to_str().expect("text");
+    let generate = ["keys", "generate", "--algorithm", "ES256", "--dir", folder];
+    let all = futures::future::join_all((0..8).map(|_| run(&generate, &[]))).await;
+    let made = all.iter().filter(|ran| ran.out.contains("made keys in")).count();
+    assert_eq!(made, 1, "{all:?}");
+    assert!(all.iter().all(|ran| ran.ok), "{all:?}");
+    let list = run(&["keys", "list", "--dir", folder], &[]).await;
+    assert!(list.ok, "{list:?}");
+}
+
 #[tokio::test]
 async fn some_of_the_files_are_not_completed() {
     let place = tempdir().expect("a folder");

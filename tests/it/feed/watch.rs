@@ -232,6 +232,7 @@ async fn what_was_trimmed_since_is_everybody() {
     let token = watch(&acme).await.token;
     users(&acme, 1).await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    app.changes_settled().await;
     for statement in [
         "select trim_changes('1 hour', 100)",
         "update change_marks set recorded_at = recorded_at - interval '2 hours'",

@@ -43,19 +43,28 @@ impl TestApp {
         counts
     }
 
+    /// Waits until every transaction that began before the last change has ended, in
+    /// other tests' databases too: none holds the horizon below it.
+    pub async fn changes_settled(&self) {
+        let over = "select not exists (select from changes
+                    where xid >= pg_snapshot_xmin(pg_current_snapshot()))";
+        self.until_so(over).await;
+    }
+
     /// Waits until all that was recorded has its place, and was sent.
     pub async fn audit_settled(&self) {
-        let waiting =
-            "select exists (select from audit_queue) or exists (select from audit_outbox)";
+        let settled =
+            "select not exists (select from audit_queue) and not exists (select from audit_outbox)";
+        self.until_so(settled).await;
+    }
+
+    async fn until_so(&self, question: &'static str) {
         let owner = tokio::sync::Mutex::new(self.owner().await);
-        let settled = || async {
-            let waiting: bool = sqlx::query_scalar(waiting)
-                .fetch_one(&mut *owner.lock().await)
-                .await
-                .expect("an answer");
-            !waiting
+        let is_so = || async {
+            let mut owner = owner.lock().await;
+            sqlx::query_scalar(question).fetch_one(&mut *owner).await.expect("an answer")
         };
-        until(10, settled).await;
+        until(20, is_so).await;
     }
 
     /// How many audit events of a kind a tenant has.
