@@ -41,6 +41,12 @@ impl Event {
         Self { kind, target: None, detail: Map::new() }
     }
 
+    /// The platform's staff called a method in another tenant.
+    #[must_use]
+    pub fn across_tenants(method: &str) -> Self {
+        Self::new("acted_across_tenants").detail("method", method)
+    }
+
     /// What it happened to.
     #[must_use]
     pub fn target(mut self, id: Uuid) -> Self {

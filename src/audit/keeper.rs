@@ -19,24 +19,12 @@ const SEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How often counted refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Tells of progress, until the server stops.
-#[derive(Debug)]
-pub struct Beat(watch::Sender<State>);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Going,
-    Stopped,
-}
+/// Tells of progress, until the server stops, which is what it holds.
+#[derive(Default, Debug)]
+pub struct Beat(watch::Sender<bool>);
 
 /// Hears of progress.
-pub struct Listener(watch::Receiver<State>);
-
-impl Default for Beat {
-    fn default() -> Self {
-        Self(watch::Sender::new(State::Going))
-    }
-}
+pub struct Listener(watch::Receiver<bool>);
 
 impl Beat {
     /// Somebody who hears of whatever is sealed here from now on.
@@ -47,7 +35,7 @@ impl Beat {
 
     /// Ends whoever listens.
     pub fn stop(&self) {
-        self.0.send_replace(State::Stopped);
+        self.0.send_replace(true);
     }
 
     fn sealed(&self) {
@@ -60,7 +48,7 @@ impl Listener {
     /// server stops.
     pub async fn wait(&mut self, patience: Duration) -> bool {
         let changed = time::timeout(patience, self.0.changed()).await;
-        !matches!(changed, Ok(Err(_))) && *self.0.borrow() == State::Going
+        !matches!(changed, Ok(Err(_))) && !*self.0.borrow()
     }
 }
 
@@ -127,11 +115,13 @@ async fn send(
     while !db.is_closed() {
         let progress = stream::publish(&db, &redis, length).await;
         let progress = progress.unwrap_or_else(|error| late(&error));
-        sent.inc_by(u64::try_from(progress.sent).unwrap_or_default());
+        if length > 0 {
+            sent.inc_by(u64::try_from(progress.done).unwrap_or_default());
+        }
         unsent.inc_by(u64::from(progress.failed));
         if progress.failed {
             time::sleep(SEND_INTERVAL).await;
-        } else if !progress.more && !woken.wait(SEND_INTERVAL).await {
+        } else if progress.done == 0 && !woken.wait(SEND_INTERVAL).await {
             return;
         }
     }

@@ -23,10 +23,14 @@ pub struct Refusals {
     seen: Mutex<HashMap<(TenantId, UserId), Seen>>,
 }
 
+#[derive(Default)]
 struct Seen {
-    count: u64,
-    /// Of the last one.
-    actor: Actor,
+    /// Recorded one by one.
+    singly: u64,
+    /// Just counted.
+    counted: u64,
+    /// Of the last that was counted.
+    actor: Option<Actor>,
 }
 
 /// A refusal.
@@ -73,15 +77,16 @@ impl Refusals {
     pub async fn flush(&self) -> Result<()> {
         let seen = std::mem::take(&mut *self.seen());
         let mut outcome = Ok(());
-        for ((tenant, subject), seen) in seen.into_iter().filter(|(_, s)| s.count > SINGLY) {
-            let event = Event::new("refusals_counted")
-                .target(subject.0)
-                .detail("count", seen.count - SINGLY);
-            if let Err(error) = record_alone(&self.db, tenant, &seen.actor, event).await {
+        for (of, Seen { counted, actor, .. }) in seen {
+            let Some(actor) = actor else { continue };
+            let (tenant, subject) = of;
+            let event = Event::new("refusals_counted").target(subject.0).detail("count", counted);
+            if let Err(error) = record_alone(&self.db, tenant, &actor, event).await {
                 outcome = Err(error);
-                let mut now = self.seen();
-                let added = now.remove(&(tenant, subject)).map_or(0, |seen| seen.count);
-                now.insert((tenant, subject), Seen { count: seen.count + added, ..seen });
+                let mut seen = self.seen();
+                let since = seen.entry(of).or_default();
+                since.counted += counted;
+                since.actor.get_or_insert(actor);
             }
         }
         outcome
@@ -89,12 +94,14 @@ impl Refusals {
 
     fn is_single(&self, refusal: &Refusal) -> bool {
         let mut seen = self.seen();
-        let of_subject = seen
-            .entry((refusal.tenant, refusal.subject))
-            .or_insert_with(|| Seen { count: 0, actor: refusal.actor.clone() });
-        of_subject.count += 1;
-        of_subject.actor = refusal.actor.clone();
-        of_subject.count <= SINGLY
+        let of_subject = seen.entry((refusal.tenant, refusal.subject)).or_default();
+        if of_subject.singly < SINGLY {
+            of_subject.singly += 1;
+            return true;
+        }
+        of_subject.counted += 1;
+        of_subject.actor = Some(refusal.actor.clone());
+        false
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<(TenantId, UserId), Seen>> {

@@ -35,12 +35,10 @@ struct Sent {
 /// How sending went.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Progress {
-    /// Events that the streams have now.
-    pub sent: usize,
+    /// Events that left the outbox.
+    pub done: usize,
     /// Whether Redis did not take one.
     pub failed: bool,
-    /// Whether there may be more to send.
-    pub more: bool,
 }
 
 /// Sends what is in the outbox, a batch at most. Each stream keeps about `length`
@@ -68,25 +66,27 @@ pub async fn publish(db: &Db, redis: &Client, length: u32) -> Result<Progress> {
     )
     .fetch_all(&mut *tx)
     .await?;
-    let mut progress = Progress::default();
-    for event in events.iter().filter(|_| length > 0) {
-        if let Err(error) = send(redis, event, length).await {
-            tracing::debug!(%error, "an audit event waits in the outbox");
-            progress.failed = true;
-            break;
-        }
-        progress.sent += 1;
-    }
-    let done = if length > 0 { &events[..progress.sent] } else { &events[..] };
-    if done.is_empty() {
+    let done = if length > 0 { send_all(redis, &events, length).await } else { events.len() };
+    let progress = Progress { done, failed: done < events.len() };
+    if done == 0 {
         return Ok(progress);
     }
-    progress.more = !progress.failed;
-    let tenants: Vec<_> = done.iter().map(|event| event.tenant_id).collect();
-    let positions: Vec<_> = done.iter().map(|event| event.position).collect();
+    let tenants: Vec<_> = events[..done].iter().map(|event| event.tenant_id).collect();
+    let positions: Vec<_> = events[..done].iter().map(|event| event.position).collect();
     sqlx::query!("select mark_published($1, $2)", &tenants, &positions).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(progress)
+}
+
+/// How many of the events Redis took, up to the first that it did not.
+async fn send_all(redis: &Client, events: &[Sent], length: u32) -> usize {
+    for (at, event) in events.iter().enumerate() {
+        if let Err(error) = send(redis, event, length).await {
+            tracing::debug!(%error, "an audit event waits in the outbox");
+            return at;
+        }
+    }
+    events.len()
 }
 
 async fn send(redis: &Client, event: &Sent, length: u32) -> Result<(), Error> {

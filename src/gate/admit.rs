@@ -91,24 +91,23 @@ impl Gatekeeper {
             let admission = Admission::new(self.clone(), &method.path, headers, caller);
             request.extensions_mut().insert(admission);
         }
+        let proven = caller.clone();
         match &method.access {
             Access::Public | Access::Authenticated => {
-                request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(proven);
             }
             Access::Permission { permissions, self_allowed, platform_only } => {
                 let holds = holds_all(caller, permissions, *platform_only);
                 let own = Reach::Own(caller.user());
                 match (self_allowed, holds) {
                     (false, true) => {
-                        request.extensions_mut().insert(caller.clone());
+                        request.extensions_mut().insert(proven);
                     }
                     (true, true) => {
-                        request
-                            .extensions_mut()
-                            .insert(Reaching::new(caller.clone(), Reach::Tenant));
+                        request.extensions_mut().insert(Reaching::new(proven, Reach::Tenant));
                     }
                     (true, false) => {
-                        request.extensions_mut().insert(Reaching::new(caller.clone(), own));
+                        request.extensions_mut().insert(Reaching::new(proven, own));
                     }
                     (false, false) => return Err(permission_missing(permissions)),
                 }
@@ -220,7 +219,7 @@ impl Gatekeeper {
         };
         caller.tenant = tenant.id;
         let actor: Actor = caller.actor();
-        let event = Event::new("acted_across_tenants").detail("method", path);
+        let event = Event::across_tenants(path);
         audit::record_alone(&self.db, tenant.id, &actor, event).await
     }
 }

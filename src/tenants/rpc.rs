@@ -44,8 +44,7 @@ impl TenantService for Tenants {
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
-            let event = Event::new("acted_across_tenants")
-                .detail("method", "/tenantry.v1.TenantService/GetTenant");
+            let event = Event::across_tenants("/tenantry.v1.TenantService/GetTenant");
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
             tx.commit().await?;
         }
@@ -75,8 +74,7 @@ impl TenantService for Tenants {
             &page,
         )
         .await?;
-        let event = Event::new("acted_across_tenants")
-            .detail("method", "/tenantry.v1.TenantService/ListTenants");
+        let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
         audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
         tx.commit_record().await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.tenant_id);

@@ -1,7 +1,7 @@
 //! The keys in force: signs and verifies.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -55,6 +55,16 @@ pub struct KeyPaths {
     pub refresh_private: PathBuf,
     /// Its public key.
     pub refresh_public: PathBuf,
+}
+
+impl KeyPaths {
+    /// The private and the public keys' file of a kind.
+    pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
+        match kind {
+            TokenKind::Access => (&self.access_private, &self.access_public),
+            TokenKind::Refresh => (&self.refresh_private, &self.refresh_public),
+        }
+    }
 }
 
 /// What a token is to say, times in whole seconds.
@@ -264,7 +274,8 @@ impl Ring {
             access: load(TokenKind::Access, &audiences[0])?,
             refresh: load(TokenKind::Refresh, &audiences[1])?,
         };
-        let [access, refresh] = source.names();
+        let [access, refresh] =
+            [TokenKind::Access, TokenKind::Refresh].map(|kind| source.name(kind));
         let shared =
             ring.access.keys.verifying.iter().any(|key| ring.refresh.find(&key.kid).is_some());
         ensure!(
@@ -301,7 +312,7 @@ impl KeySet {
     }
 
     fn find(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
-        self.keys.verifying.iter().find(|key| key.kid == kid)
+        self.keys.verifying(kid)
     }
 
     fn is_like(&self, other: &Self) -> bool {

@@ -16,7 +16,7 @@ use jsonwebtoken::Algorithm;
 use time::OffsetDateTime;
 
 use super::{
-    KeyPaths, KeySource,
+    KeyPaths, KeySource, TokenKind,
     files::{self, Block},
     key::SigningKey,
 };
@@ -83,12 +83,7 @@ pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
 
 /// Whether all the files are there, or none is.
 fn are_there(paths: &KeyPaths) -> anyhow::Result<bool> {
-    let files = [
-        &paths.access_private,
-        &paths.access_public,
-        &paths.refresh_private,
-        &paths.refresh_public,
-    ];
+    let files = Pair::both(paths).map(|pair| [pair.private, pair.public]).concat();
     let missing = files.iter().filter(|file| !file.exists()).count();
     match files.iter().find(|file| file.exists()) {
         Some(file) if missing > 0 => {
@@ -182,10 +177,10 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn both(paths: &'a KeyPaths) -> [Self; 2] {
-        [
-            Self { private: &paths.access_private, public: &paths.access_public },
-            Self { private: &paths.refresh_private, public: &paths.refresh_public },
-        ]
+        [TokenKind::Access, TokenKind::Refresh].map(|kind| {
+            let (private, public) = paths.of(kind);
+            Self { private, public }
+        })
     }
 
     fn read(&self) -> anyhow::Result<(Vec<Block>, Vec<Block>)> {

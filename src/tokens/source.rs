@@ -44,13 +44,11 @@ impl Source {
         matches!(self, Self::Transit(_))
     }
 
-    /// The names of both kinds' keys, for people.
-    pub fn names(&self) -> [String; 2] {
+    /// The name of a kind's keys, for people.
+    pub fn name(&self, kind: TokenKind) -> String {
         match self {
-            Self::Files(paths) => {
-                [&paths.access_public, &paths.refresh_public].map(|path| path.display().to_string())
-            }
-            Self::Transit(service) => [service.paths.access.clone(), service.paths.refresh.clone()],
+            Self::Files(paths) => paths.of(kind).1.display().to_string(),
+            Self::Transit(service) => service.paths.name(kind).to_owned(),
         }
     }
 
@@ -61,17 +59,13 @@ impl Source {
         purpose: Purpose<'_>,
         old: Option<&Keys>,
     ) -> anyhow::Result<Keys> {
-        let is_access = kind == TokenKind::Access;
         match self {
-            Self::Files(paths) if is_access => {
-                of_files(&paths.access_private, &paths.access_public, purpose, old)
-            }
             Self::Files(paths) => {
-                of_files(&paths.refresh_private, &paths.refresh_public, purpose, old)
+                let (private, public) = paths.of(kind);
+                of_files(private, public, purpose, old)
             }
             Self::Transit(service) => {
-                let TransitPaths { access, refresh, .. } = &service.paths;
-                let name = if is_access { access } else { refresh };
+                let name = service.paths.name(kind);
                 of_service(service, name, purpose, old)
                     .with_context(|| format!("the key {name} of the key service can't be used"))
             }
@@ -80,7 +74,8 @@ impl Source {
 }
 
 impl Keys {
-    fn verifying(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+    /// The key of this id, among those that verify.
+    pub fn verifying(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.verifying.iter().find(|key| key.kid == kid)
     }
 }

@@ -22,7 +22,7 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::Url;
 
-use super::files::Block;
+use super::{TokenKind, files::Block};
 
 /// How long the service may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,16 @@ pub struct TransitPaths {
     pub access: String,
     /// The key for refresh tokens.
     pub refresh: String,
+}
+
+impl TransitPaths {
+    /// The name of a kind's key.
+    pub(super) fn name(&self, kind: TokenKind) -> &str {
+        match kind {
+            TokenKind::Access => &self.access,
+            TokenKind::Refresh => &self.refresh,
+        }
+    }
 }
 
 /// The service.
