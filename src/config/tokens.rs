@@ -5,7 +5,10 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::{DAY, values::Reader};
-use crate::tokens::{KeyPaths, KeySource, TransitPaths};
+use crate::{
+    tokens::{KeyPaths, KeySource, TransitKeys},
+    transit::TransitAddress,
+};
 
 /// Keys and lifetimes.
 pub struct Tokens {
@@ -59,11 +62,13 @@ fn keys(reader: &mut Reader<'_>) -> KeySource {
             refresh_public: reader.path("JWT_REFRESH_PUBLIC_KEY_PATH"),
         });
     };
-    KeySource::Transit(TransitPaths {
-        url,
-        mount: reader.text("TRANSIT_MOUNT"),
-        token: reader.path("TRANSIT_TOKEN_PATH"),
-        ca: reader.path_or_off("TRANSIT_CA_PATH"),
+    KeySource::Transit(TransitKeys {
+        service: TransitAddress {
+            url,
+            mount: reader.text("TRANSIT_MOUNT"),
+            token: reader.path("TRANSIT_TOKEN_PATH"),
+            ca: reader.path_or_off("TRANSIT_CA_PATH"),
+        },
         access: reader.text("JWT_ACCESS_TRANSIT_KEY"),
         refresh: reader.text("JWT_REFRESH_TRANSIT_KEY"),
     })

@@ -4,15 +4,13 @@
 //! A pepper is argon2's own secret value (RFC 9106, 3.1), and its id stands in the
 //! hash, so that a new one can take over while hashes with the old ones verify.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use argon2::KeyId;
-use base64::{Engine, engine::general_purpose::STANDARD};
-use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use secrecy::{ExposeSecret, SecretSlice};
 
-/// The shortest pepper, in bytes: more than the 112 bits that are asked for.
-const SHORTEST: usize = 32;
+use crate::key_lines::{self, KeyLine};
 
 /// The peppers in use, that of new hashes first.
 #[derive(Default)]
@@ -24,30 +22,17 @@ struct Pepper {
 }
 
 impl Peppers {
-    /// Reads a file of lines `<id> <base64>`. Empty lines and those that begin with `#`
-    /// say nothing.
+    /// Reads a file of keys.
     pub(super) fn load(path: &Path) -> anyhow::Result<Self> {
-        let name = path.display();
-        let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
-        Self::parse(&text.into()).with_context(|| format!("the peppers in {name}"))
+        Self::of(key_lines::read(path)?)
     }
 
-    pub(super) fn parse(text: &SecretString) -> anyhow::Result<Self> {
-        let mut peppers = Self::default();
-        for (at, line) in text.expose_secret().lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let pepper = Pepper::parse(line).with_context(|| format!("line {}", at + 1))?;
-            ensure!(
-                peppers.secret(pepper.id.as_bytes()).is_none(),
-                "line {}: its id is used above",
-                at + 1
-            );
-            peppers.0.push(pepper);
-        }
-        ensure!(!peppers.0.is_empty(), "there is none in it");
-        Ok(peppers)
+    pub(super) fn of(keys: Vec<KeyLine>) -> anyhow::Result<Self> {
+        let pepper = |line: KeyLine| {
+            let id = KeyId::new(line.id.as_bytes()).ok().context("an id is too long")?;
+            Ok(Pepper { id, secret: line.key })
+        };
+        keys.into_iter().map(pepper).collect::<anyhow::Result<_>>().map(Self)
     }
 
     /// The id of the pepper for new hashes; the empty one where there is none.
@@ -66,54 +51,20 @@ impl Peppers {
     }
 }
 
-impl Pepper {
-    /// Nothing of the line is in the errors.
-    fn parse(line: &str) -> anyhow::Result<Self> {
-        let mut parts = line.split_whitespace();
-        let (Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next()) else {
-            bail!("it must be an id, a space and a key in base64");
-        };
-        ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "its id must be alphanumeric");
-        let id = KeyId::new(id.as_bytes()).ok().context("its id must have 8 characters at most")?;
-        let secret = STANDARD.decode(secret).ok().context("its key must be base64")?;
-        ensure!(secret.len() >= SHORTEST, "its key must have {SHORTEST} bytes at least");
-        Ok(Self { id, secret: secret.into() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use base64::{Engine, engine::general_purpose::STANDARD};
 
-    fn parse(text: &str) -> Result<Peppers, String> {
-        Peppers::parse(&text.into()).map_err(|error| format!("{error:#}"))
-    }
+    use super::*;
 
     #[test]
     fn the_first_is_for_new_hashes_and_all_verify() {
         let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 40]));
-        let peppers = parse(&format!("# two\n\nb {new}\na {old}\n")).expect("peppers");
+        let keys = key_lines::parse(&format!("# two\n\nb {new}\na {old}\n").into());
+        let peppers = Peppers::of(keys.expect("keys")).expect("peppers");
         assert_eq!(peppers.current().as_bytes(), b"b");
         assert_eq!(peppers.secret(b"a"), Some([1; 32].as_slice()));
         assert_eq!(peppers.secret(b"b"), Some([2; 40].as_slice()));
         assert_eq!((peppers.secret(b"c"), peppers.secret(b"")), (None, Some([].as_slice())));
-    }
-
-    #[test]
-    fn a_line_that_is_wrong_is_named_and_not_repeated() {
-        let key = STANDARD.encode([7; 32]);
-        for (text, wanted) in [
-            (String::new(), "there is none"),
-            ("a".into(), "line 1: it must be an id"),
-            (format!("a {key} more"), "line 1: it must be an id"),
-            (format!("# x\nninechars {key}"), "line 2: its id must have 8"),
-            (format!("a-b {key}"), "line 1: its id must be alphanumeric"),
-            (format!("a !{key}"), "line 1: its key must be base64"),
-            (format!("a {}", STANDARD.encode([7; 31])), "line 1: its key must have 32"),
-            (format!("a {key}\na {key}"), "line 2: its id is used"),
-        ] {
-            let message = parse(&text).err().unwrap_or_default();
-            assert!(message.contains(wanted) && !message.contains(&key), "{text}: {message}");
-        }
     }
 }

@@ -162,11 +162,15 @@ mod tests {
         Argon2id::new(&config, Arc::new(peppers)).expect("parameters")
     }
 
+    fn peppers(file: &str) -> Peppers {
+        Peppers::of(crate::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
+    }
+
     /// With the peppers of these ids, that of new hashes first.
     fn peppered(ids: &[&str]) -> Argon2id {
         let line = |id: &&str| format!("{id} {}\n", STANDARD.encode([id.as_bytes()[0]; 32]));
         let file = ids.iter().map(line).collect::<String>();
-        with(19_456, 2, Peppers::parse(&file.into()).expect("peppers"))
+        with(19_456, 2, peppers(&file))
     }
 
     #[test]
@@ -204,7 +208,7 @@ mod tests {
     fn the_secret_and_not_its_name_makes_the_difference() {
         let kept = peppered(&["aa"]).hash(b"pw").expect("hash");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
-        let mut other = with(19_456, 2, Peppers::parse(&other.into()).expect("peppers"));
+        let mut other = with(19_456, 2, peppers(&other));
         assert_eq!(other.verify(b"pw", &kept).expect("verify"), Outcome::Wrong);
     }
 

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::{
     LEEWAY_SECONDS,
     files::Block,
-    transit::{Transit, Version},
+    transit::{KeyService, Version},
 };
 use crate::{
     error::{Error, Result},
@@ -44,7 +44,7 @@ pub(super) struct SigningKey {
 /// Where the private half is.
 enum Signer {
     Here(EncodingKey),
-    Transit { service: Arc<Transit>, name: String, version: u32 },
+    Transit { service: Arc<KeyService>, name: String, version: u32 },
 }
 
 impl SigningKey {
@@ -73,7 +73,7 @@ impl SigningKey {
     /// # Errors
     /// When the service gives no secret of it.
     pub fn in_transit(
-        service: &Arc<Transit>,
+        service: &Arc<KeyService>,
         name: &str,
         version: &Version,
         public: &VerifyingKey,

@@ -14,7 +14,7 @@ pub use claims::{Claims, TokenKind};
 pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
 pub use reload::{Renew, Renewed};
 pub use source::KeySource;
-pub use transit::TransitPaths;
+pub use transit::TransitKeys;
 
 use secrecy::SecretString;
 use time::OffsetDateTime;

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use super::{
     KeyPaths, TokenKind, files,
     key::{Purpose, SigningKey, VerifyingKey},
-    transit::{Transit, TransitPaths, Version},
+    transit::{KeyService, TransitKeys, Version},
 };
 
 /// Where the keys are.
@@ -16,13 +16,13 @@ pub enum KeySource {
     /// In PEM files.
     Files(KeyPaths),
     /// In a key service.
-    Transit(TransitPaths),
+    Transit(TransitKeys),
 }
 
 /// The same, ready to be read.
 pub(super) enum Source {
     Files(KeyPaths),
-    Transit(Arc<Transit>),
+    Transit(Arc<KeyService>),
 }
 
 /// The keys of one kind of token: those that sign, oldest first, and all that verify.
@@ -35,7 +35,7 @@ impl Source {
     pub fn open(source: &KeySource) -> anyhow::Result<Self> {
         Ok(match source {
             KeySource::Files(paths) => Self::Files(paths.clone()),
-            KeySource::Transit(paths) => Self::Transit(Arc::new(Transit::new(paths)?)),
+            KeySource::Transit(keys) => Self::Transit(Arc::new(KeyService::new(keys)?)),
         })
     }
 
@@ -48,7 +48,7 @@ impl Source {
     pub fn name(&self, kind: TokenKind) -> String {
         match self {
             Self::Files(paths) => paths.of(kind).1.display().to_string(),
-            Self::Transit(service) => service.paths.name(kind).to_owned(),
+            Self::Transit(service) => service.keys.name(kind).to_owned(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Source {
                 of_files(private, public, purpose, old)
             }
             Self::Transit(service) => {
-                let name = service.paths.name(kind);
+                let name = service.keys.name(kind);
                 of_service(service, name, purpose, old)
                     .with_context(|| format!("the key {name} of the key service can't be used"))
             }
@@ -110,7 +110,7 @@ fn of_files(
 }
 
 fn of_service(
-    service: &Arc<Transit>,
+    service: &Arc<KeyService>,
     name: &str,
     purpose: Purpose<'_>,
     old: Option<&Keys>,
@@ -130,7 +130,7 @@ fn of_service(
 
 /// A version's secret is asked for once.
 fn signing(
-    service: &Arc<Transit>,
+    service: &Arc<KeyService>,
     name: &str,
     version: &Version,
     public: &VerifyingKey,

@@ -1,31 +1,20 @@
-//! Keys in a key service that speaks Vault's Transit API: private keys never
-//! leave it (ASVS 13.3.3).
+//! Keys for tokens in a key service.
 //!
 //! A version of a key verifies from the moment it is made, and signs a quarter of an
 //! hour later, as keys in files do. Raising `min_decryption_version` retires those
 //! before it.
-//!
-//! The client blocks, as signing does: it is called off the runtime's threads.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use pem::Pem;
-use reqwest::{
-    Certificate,
-    blocking::{Client, RequestBuilder},
-};
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use url::Url;
 
 use super::{TokenKind, files::Block};
-
-/// How long the service may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
+use crate::transit::{Transit, TransitAddress};
 
 /// How long a version is published before it signs: longer than anybody may keep the
 /// page with the keys.
@@ -34,30 +23,23 @@ const AHEAD: time::Duration = time::Duration::minutes(15);
 /// What secrets are derived from, of each version of a key.
 const ROOT: &str = "tenantry: root of derived secrets";
 
-/// What an Ed25519 public key of 32 bytes begins with as
-/// `SubjectPublicKeyInfo`
+/// What an Ed25519 public key of 32 bytes begins with as `SubjectPublicKeyInfo`
 /// (RFC 8410, 4).
 const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Where the service is, and what its keys are called.
+/// The keys in a key service, by name.
 #[derive(Clone, Debug)]
-pub struct TransitPaths {
-    /// Its address.
-    pub url: Url,
-    /// Where the engine is mounted.
-    pub mount: String,
-    /// The file with the token, read at each call: an agent renews it.
-    pub token: PathBuf,
-    /// The file with the service's authority; `None` for those that the system trusts.
-    pub ca: Option<PathBuf>,
+pub struct TransitKeys {
+    /// Where it is.
+    pub service: TransitAddress,
     /// The key for access tokens.
     pub access: String,
     /// The key for refresh tokens.
     pub refresh: String,
 }
 
-impl TransitPaths {
+impl TransitKeys {
     /// The name of a kind's key.
     pub(super) fn name(&self, kind: TokenKind) -> &str {
         match kind {
@@ -67,10 +49,10 @@ impl TransitPaths {
     }
 }
 
-/// The service.
-pub(super) struct Transit {
-    client: Client,
-    pub paths: TransitPaths,
+/// The service, with the names of the keys.
+pub(super) struct KeyService {
+    service: Transit,
+    pub keys: TransitKeys,
 }
 
 /// A version of a key, as the service tells of it.
@@ -80,11 +62,6 @@ pub(super) struct Version {
     pub public: Block,
     /// Whether the service still signs with it.
     pub signs: bool,
-}
-
-#[derive(Deserialize)]
-struct Answer<T> {
-    data: T,
 }
 
 #[derive(Deserialize)]
@@ -112,26 +89,14 @@ struct Hmac {
     hmac: String,
 }
 
-impl Transit {
-    /// A client; it connects when it is asked for something.
-    pub fn new(paths: &TransitPaths) -> anyhow::Result<Self> {
-        let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
-        if let Some(path) = &paths.ca {
-            let shown = path.display();
-            let pem = fs::read(path).with_context(|| format!("can't read {shown}"))?;
-            let authorities = Certificate::from_pem_bundle(&pem);
-            let authorities = authorities.ok().filter(|found| !found.is_empty());
-            client = client
-                .tls_certs_only(authorities.with_context(|| format!("{shown} has no authority"))?);
-        }
-        let client = client.build().context("no client for TRANSIT_URL")?;
-        Ok(Self { client, paths: paths.clone() })
+impl KeyService {
+    pub fn new(keys: &TransitKeys) -> anyhow::Result<Self> {
+        Ok(Self { service: Transit::new(&keys.service)?, keys: keys.clone() })
     }
 
     /// A key's versions, oldest first.
     pub fn versions(&self, name: &str) -> anyhow::Result<Vec<Version>> {
-        let request = self.client.get(self.address(&["keys", name])?);
-        let key: Key = self.ask(request)?;
+        let key: Key = self.service.get(&["keys", name])?;
         let oldest = key.keys.keys().next().copied();
         let versions = key.keys.iter().map(|(number, public)| {
             let made = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
@@ -154,50 +119,18 @@ impl Transit {
             "marshaling_algorithm": "jws",
             "signature_algorithm": "pkcs1v15",
         });
-        let request = self.client.post(self.address(&["sign", name, "sha2-256"])?).json(&body);
-        let signed: Signed = self.ask(request)?;
+        let signed: Signed = self.service.post(&["sign", name, "sha2-256"], &body)?;
         Ok(value(&signed.signature, version)?.to_owned())
     }
 
     /// A secret of a version's.
     pub fn root(&self, name: &str, version: u32) -> anyhow::Result<Vec<u8>> {
         let body = json!({ "input": BASE64_STANDARD.encode(ROOT), "key_version": version });
-        let request = self.client.post(self.address(&["hmac", name, "sha2-256"])?).json(&body);
-        let hmac: Hmac = self.ask(request)?;
+        let hmac: Hmac = self.service.post(&["hmac", name, "sha2-256"], &body)?;
         let secret = BASE64_STANDARD.decode(value(&hmac.hmac, version)?);
         let secret = secret.ok().context("the key service answers with no base64")?;
         ensure!(secret.len() == 32, "the key service answers with no HMAC of 32 bytes");
         Ok(secret)
-    }
-
-    fn address(&self, path: &[&str]) -> anyhow::Result<Url> {
-        let mut url = self.paths.url.clone();
-        {
-            let mut segments =
-                url.path_segments_mut().ok().context("TRANSIT_URL can't have a path")?;
-            segments.pop_if_empty().push("v1").extend(self.paths.mount.split('/')).extend(path);
-        }
-        Ok(url)
-    }
-
-    /// No error repeats what was sent or answered: it may be secret.
-    fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let shown = self.paths.token.display();
-        let token = fs::read_to_string(&self.paths.token)
-            .map(SecretString::from)
-            .with_context(|| format!("can't read {shown}"))?;
-        let answer = request
-            .header("x-vault-token", token.expose_secret().trim())
-            .header("x-vault-request", "true")
-            .send()
-            .map_err(|error| {
-                anyhow::anyhow!("the key service does not answer: {}", kind(&error))
-            })?;
-        let status = answer.status();
-        ensure!(status.is_success(), "the key service answers {status}");
-        let answer: Answer<T> =
-            answer.json().ok().context("the key service answers something else")?;
-        Ok(answer.data)
     }
 }
 
@@ -223,15 +156,5 @@ fn value(text: &str, version: u32) -> anyhow::Result<&str> {
     match value {
         Some((number, value)) if number.parse() == Ok(version) => Ok(value),
         _ => bail!("the key service did not use version {version}"),
-    }
-}
-
-fn kind(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() {
-        "it takes too long"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the connection broke"
     }
 }

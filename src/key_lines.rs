@@ -1,0 +1,93 @@
+//! Files of secret keys, several of them by id: one for what is new, the others for
+//! what was made with them.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+
+/// The shortest key, in bytes: more than the 112 bits that SP 800-131A asks for.
+const SHORTEST: usize = 32;
+
+/// The longest id, in characters.
+const LONGEST_ID: usize = 8;
+
+/// A key.
+pub struct KeyLine {
+    /// What it is called.
+    pub id: String,
+    /// The key.
+    pub key: SecretSlice<u8>,
+}
+
+/// Reads a file of lines `<id> <base64>`. Empty lines and those that begin with `#`
+/// say nothing.
+///
+/// # Errors
+/// When it can't be read, has no key, or one that is none. No error repeats a key.
+pub fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
+    let name = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
+    parse(&text.into()).with_context(|| format!("the keys in {name}"))
+}
+
+/// Reads the lines.
+///
+/// # Errors
+/// When there is no key, or one that is none.
+pub fn parse(text: &SecretString) -> anyhow::Result<Vec<KeyLine>> {
+    let mut keys: Vec<KeyLine> = Vec::new();
+    for (at, line) in text.expose_secret().lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let key = KeyLine::parse(line).with_context(|| format!("line {}", at + 1))?;
+        ensure!(
+            keys.iter().all(|above| above.id != key.id),
+            "line {}: its id is used above",
+            at + 1
+        );
+        keys.push(key);
+    }
+    ensure!(!keys.is_empty(), "there is none in it");
+    Ok(keys)
+}
+
+impl KeyLine {
+    fn parse(line: &str) -> anyhow::Result<Self> {
+        let mut parts = line.split_whitespace();
+        let (Some(id), Some(key), None) = (parts.next(), parts.next(), parts.next()) else {
+            bail!("it must be an id, a space and a key in base64");
+        };
+        ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "its id must be alphanumeric");
+        ensure!(id.len() <= LONGEST_ID, "its id must have {LONGEST_ID} characters at most");
+        let key = STANDARD.decode(key).ok().context("its key must be base64")?;
+        ensure!(key.len() >= SHORTEST, "its key must have {SHORTEST} bytes at least");
+        Ok(Self { id: id.to_owned(), key: key.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_wrong_is_named_and_not_repeated() {
+        let key = STANDARD.encode([7; 32]);
+        for (text, wanted) in [
+            (String::new(), "there is none"),
+            ("a".into(), "line 1: it must be an id"),
+            (format!("a {key} more"), "line 1: it must be an id"),
+            (format!("# x\nninechars {key}"), "line 2: its id must have 8"),
+            (format!("a-b {key}"), "line 1: its id must be alphanumeric"),
+            (format!("a !{key}"), "line 1: its key must be base64"),
+            (format!("a {}", STANDARD.encode([7; 31])), "line 1: its key must have 32"),
+            (format!("a {key}\na {key}"), "line 2: its id is used"),
+        ] {
+            let message = parse(&text.clone().into()).err().map(|e| format!("{e:#}"));
+            let message = message.unwrap_or_default();
+            assert!(message.contains(wanted) && !message.contains(&key), "{text}: {message}");
+        }
+    }
+}
