@@ -1,10 +1,12 @@
 create table users (
     tenant_id      uuid        not null,
     user_id        uuid        not null,
-    email          text        not null,
-    -- The email in the one form that is compared: NFKC, lower case.
-    email_key      text        not null,
-    display_name   text        not null default '',
+    -- The email and the name, sealed under the tenant's data key.
+    profile        bytea       not null,
+    -- What the email is found by: keyed hashes of the one form that is compared
+    -- (NFKC, lower case), within the tenant and across tenants.
+    email_index    bytea       not null,
+    email_lookup   bytea       not null,
     state          text        not null default 'active',
     email_verified boolean     not null default false,
     version        bigint      not null default 1,
@@ -13,12 +15,12 @@ create table users (
     constraint users_pkey primary key (tenant_id, user_id),
     constraint users_tenant_fkey foreign key (tenant_id)
         references tenants (tenant_id) on delete cascade,
-    constraint users_email_key unique (tenant_id, email_key),
+    constraint users_email_key unique (tenant_id, email_index),
     constraint users_state_check check (state in ('active', 'disabled'))
 );
 
 -- For sign-in by email alone, which looks across tenants.
-create index users_email_across_tenants_idx on users (email_key);
+create index users_email_across_tenants_idx on users (email_lookup);
 
 alter table users enable row level security;
 alter table users force row level security;

@@ -2,9 +2,9 @@ create table sessions (
     tenant_id          uuid        not null,
     session_id         uuid        not null,
     user_id            uuid        not null,
-    device_name        text        not null default '',
-    ip                 inet,
-    user_agent         text        not null default '',
+    -- The device's name, the address and the user agent, sealed under the tenant's
+    -- data key.
+    client             bytea       not null,
     -- The refresh token in force, as all that it takes to sign it again; the
     -- token itself is stored nowhere.
     refresh_jti        text        not null,

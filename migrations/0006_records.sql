@@ -9,7 +9,8 @@ create table audit_events (
     target_id       uuid,
     session_id      uuid,
     request_id      text        not null,
-    ip              inet,
+    -- The address, sealed under the tenant's data key.
+    ip              bytea,
     detail          jsonb       not null default '{}',
     created_at      timestamptz not null default now(),
     constraint audit_events_pkey primary key (tenant_id, event_id)
@@ -29,6 +30,8 @@ create table idempotency_records (
     actor_id    uuid        not null,
     method      text        not null,
     request_id  text        not null,
+    -- Both tell of personal data: a keyed hash, and what is sealed under the tenant's
+    -- data key.
     fingerprint bytea       not null,
     response    bytea       not null,
     created_at  timestamptz not null default now(),

@@ -2,7 +2,7 @@
 -- read just the columns that it needs.
 grant select (tenant_id, name, slug, settings, state, is_platform, version, created_at, updated_at)
     on tenants to tenantry_lookup;
-grant select (tenant_id, email_key) on users to tenantry_lookup;
+grant select (tenant_id, email_lookup) on users to tenantry_lookup;
 
 create policy tenants_of_lookup on tenants for select to tenantry_lookup using (true);
 create policy users_of_lookup on users for select to tenantry_lookup using (true);
@@ -23,7 +23,7 @@ begin atomic
 end;
 
 -- The tenant that has a user with this email, where it is the only one.
-create function find_tenant_by_email(p_email_key text)
+create function find_tenant_by_email(p_email_lookup bytea)
     returns table (tenant_id uuid, slug text, state text, is_platform boolean)
     language sql stable security definer
     set search_path = pg_catalog, public, pg_temp
@@ -32,7 +32,7 @@ begin atomic
     from tenants t
     where t.tenant_id = (
         select case when count(*) = 1 then (array_agg(u.tenant_id))[1] end
-        from (select tenant_id from users where email_key = p_email_key limit 2) u
+        from (select tenant_id from users where email_lookup = p_email_lookup limit 2) u
     );
 end;
 
@@ -73,7 +73,7 @@ begin
     grant create on schema public to tenantry_lookup;
     foreach lookup in array array[
         'find_tenant(text)',
-        'find_tenant_by_email(text)',
+        'find_tenant_by_email(bytea)',
         'list_tenants(uuid, bigint, text, text, text)'
     ] loop
         execute format('revoke execute on function %s from public', lookup);

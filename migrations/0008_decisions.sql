@@ -139,7 +139,7 @@ create function rotate_session(
     p_refresh_jti text, p_access_jti text,
     p_refresh_kid text, p_access_kid text,
     p_refresh_lifetime interval, p_access_lifetime interval, p_replay_window interval,
-    p_event uuid, p_trace_id text, p_ip inet
+    p_event uuid, p_trace_id text, p_ip bytea
 )
     returns table (
         outcome text, refresh_jti text, access_jti text, refresh_kid text, access_kid text,
@@ -219,9 +219,9 @@ revoke execute on function explained_standing(uuid, uuid, uuid, text[], bigint) 
 grant execute on function explained_standing(uuid, uuid, uuid, text[], bigint) to tenantry_app;
 revoke execute on function rotate_session(
     uuid, uuid, uuid, text, text, text, text, text, text,
-    interval, interval, interval, uuid, text, inet
+    interval, interval, interval, uuid, text, bytea
 ) from public;
 grant execute on function rotate_session(
     uuid, uuid, uuid, text, text, text, text, text, text,
-    interval, interval, interval, uuid, text, inet
+    interval, interval, interval, uuid, text, bytea
 ) to tenantry_app;

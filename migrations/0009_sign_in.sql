@@ -1,7 +1,7 @@
 -- What a sign-in compares its password with, in one round trip. No row when
 -- the tenant has no such user. It runs for whoever knows an email, so it gives
 -- nothing that the service does not need.
-create function sign_in_candidate(p_tenant uuid, p_email_key text)
+create function sign_in_candidate(p_tenant uuid, p_email_index bytea)
     returns table (user_id uuid, active boolean, password_hash text)
     language plpgsql
     set search_path = pg_catalog, public, pg_temp
@@ -13,7 +13,7 @@ begin
     from users u
     join tenants t on t.tenant_id = u.tenant_id
     left join credentials c on c.tenant_id = u.tenant_id and c.user_id = u.user_id
-    where u.tenant_id = p_tenant and u.email_key = p_email_key;
+    where u.tenant_id = p_tenant and u.email_index = p_email_index;
 end $$;
 
 -- Opens a session for a password that was verified: all of it in one statement,
@@ -21,11 +21,11 @@ end $$;
 -- user, the tenant or the password changed while the hash was computed.
 create function open_session(
     p_tenant uuid, p_user uuid, p_verified_hash text, p_new_hash text,
-    p_session uuid, p_device_name text, p_ip inet, p_user_agent text,
+    p_session uuid, p_client bytea,
     p_refresh_jti text, p_refresh_kid text, p_refresh_expires_at timestamptz,
     p_access_jti text, p_access_kid text, p_access_expires_at timestamptz,
     p_issued_at timestamptz, p_expires_at timestamptz,
-    p_event uuid, p_trace_id text
+    p_event uuid, p_trace_id text, p_ip bytea
 )
     returns table (roles text[])
     language plpgsql
@@ -62,11 +62,11 @@ begin
     end if;
 
     insert into sessions (
-        tenant_id, session_id, user_id, device_name, ip, user_agent,
+        tenant_id, session_id, user_id, client,
         refresh_jti, refresh_kid, refresh_issued_at, refresh_expires_at,
         access_jti, access_kid, access_expires_at, expires_at
     ) values (
-        p_tenant, p_session, p_user, p_device_name, p_ip, p_user_agent,
+        p_tenant, p_session, p_user, p_client,
         p_refresh_jti, p_refresh_kid, p_issued_at, p_refresh_expires_at,
         p_access_jti, p_access_kid, p_access_expires_at, p_expires_at
     );
@@ -80,13 +80,13 @@ begin
     return query select role_names(p_tenant, p_user);
 end $$;
 
-revoke execute on function sign_in_candidate(uuid, text) from public;
-grant execute on function sign_in_candidate(uuid, text) to tenantry_app;
+revoke execute on function sign_in_candidate(uuid, bytea) from public;
+grant execute on function sign_in_candidate(uuid, bytea) to tenantry_app;
 revoke execute on function open_session(
-    uuid, uuid, text, text, uuid, text, inet, text, text, text, timestamptz,
-    text, text, timestamptz, timestamptz, timestamptz, uuid, text
+    uuid, uuid, text, text, uuid, bytea, text, text, timestamptz,
+    text, text, timestamptz, timestamptz, timestamptz, uuid, text, bytea
 ) from public;
 grant execute on function open_session(
-    uuid, uuid, text, text, uuid, text, inet, text, text, text, timestamptz,
-    text, text, timestamptz, timestamptz, timestamptz, uuid, text
+    uuid, uuid, text, text, uuid, bytea, text, text, timestamptz,
+    text, text, timestamptz, timestamptz, timestamptz, uuid, text, bytea
 ) to tenantry_app;

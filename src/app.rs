@@ -21,6 +21,7 @@ use crate::{
     limits::{Limits, Names, Rates, TrustedProxies},
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
+    privacy::DataKeys,
     redis, reload,
     roles::Roles,
     server::Tls,
@@ -60,6 +61,7 @@ pub struct App {
     audit_stream_length: u32,
     sealer: Arc<Sealer>,
     names: Arc<Names>,
+    data_keys: Arc<DataKeys>,
 }
 
 impl App {
@@ -71,10 +73,12 @@ impl App {
     pub fn build(config: Config) -> anyhow::Result<Self> {
         let policies = Policies::load().context("the proto's policies")?;
         let tokens = &config.tokens;
-        let keyring = load_keys(tokens)?;
+        let (keyring, data_keys) = load_keys(&config)?;
         Ok(Self {
             tls: config.server.tls.clone().map(Tls::load).transpose()?,
-            db: Db::connect(&config.database.url, config.database.max_connections)?,
+            db: Db::connect(&config.database.url, config.database.max_connections)?
+                .with_data_keys(data_keys.clone()),
+            data_keys,
             feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
             sealer: Arc::new(Sealer::new(&keyring)?),
             names: Arc::new(Names::new(&keyring)?),
@@ -104,13 +108,14 @@ impl App {
         let verified = Arc::new(VerifiedTokens::new(self.memory.tokens));
         let watchers = Arc::new(Watchers::default());
         let followers: Vec<Arc<dyn Follow>> =
-            vec![memory.clone(), verified.clone(), watchers.clone()];
+            vec![memory.clone(), verified.clone(), watchers.clone(), self.data_keys.clone()];
         let connections =
             Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
         let derived: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
         let keys = Renewed::new(keyring.clone(), derived);
         reload::keep_current(&keys, &mut registry);
+        reload::keep_current(&self.data_keys, &mut registry);
         if let Some(tls) = &self.tls {
             reload::keep_current(tls, &mut registry);
         }
@@ -186,8 +191,12 @@ impl App {
 
 /// Reads the keys in a thread of its own: a key service's client must not block the
 /// runtime's.
-fn load_keys(tokens: &config::Tokens) -> anyhow::Result<Keyring> {
-    let load = || Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience);
+fn load_keys(config: &Config) -> anyhow::Result<(Keyring, Arc<DataKeys>)> {
+    let tokens = &config.tokens;
+    let load = || {
+        let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
+        Ok((keyring, DataKeys::load(&config.master)?))
+    };
     let loaded = thread::scope(|scope| scope.spawn(load).join());
     loaded.unwrap_or_else(|_| bail!("a thread that read keys died"))
 }

@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Result, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -20,5 +20,24 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, path)?;
+    // The name, too, outlives a crash of the machine.
+    File::open(folder(path))?.sync_all()
+}
+
+/// Locks a folder for as long as the result is kept: one at a time changes what is in
+/// it.
+///
+/// # Errors
+/// When it can't be read.
+pub fn lock(dir: &Path) -> Result<File> {
+    let folder = File::open(dir)?;
+    folder.lock()?;
+    Ok(folder)
+}
+
+/// The folder that a file is in.
+#[must_use]
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

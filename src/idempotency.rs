@@ -9,8 +9,12 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
+    privacy::{Cipher, Place},
     proto::v1::ErrorReason,
 };
+
+/// Where responses are sealed.
+const TABLE: &str = "idempotency_records";
 
 /// What makes two requests the same.
 pub struct Key<'a> {
@@ -24,6 +28,18 @@ pub struct Key<'a> {
     pub request_id: &'a str,
     /// Of the request's content.
     pub fingerprint: Vec<u8>,
+}
+
+impl Key<'_> {
+    /// The fingerprint as it is kept: who reads it can't try emails.
+    fn keyed(&self, cipher: &Cipher) -> Vec<u8> {
+        cipher.index("request", &self.fingerprint).to_vec()
+    }
+
+    fn row(&self) -> Vec<u8> {
+        let actor = actor(self);
+        [actor.as_bytes(), self.method.as_bytes(), b"/", self.request_id.as_bytes()].concat()
+    }
 }
 
 /// The fingerprint of a request, from which the caller takes secrets first: a
@@ -59,13 +75,15 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
     .fetch_optional(tx.conn())
     .await?;
     let Some(kept) = kept else { return Ok(None) };
-    if kept.fingerprint != key.fingerprint {
+    let cipher = tx.cipher(key.tenant).await?;
+    if kept.fingerprint != key.keyed(&cipher) {
         return Err(Error::refused(
             ErrorReason::RequestIdReused,
             "this request_id was used for another request",
         ));
     }
-    let response = R::decode(kept.response.as_slice());
+    let response = cipher.open(Place { table: TABLE, row: &key.row() }, &kept.response)?;
+    let response = R::decode(response.as_slice());
     response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
 }
 
@@ -77,6 +95,9 @@ pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message)
     if key.request_id.is_empty() {
         return Ok(());
     }
+    let cipher = tx.cipher(key.tenant).await?;
+    let response =
+        cipher.seal(Place { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
     sqlx::query!(
         r#"
         insert into idempotency_records
@@ -87,8 +108,8 @@ pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message)
         actor(key),
         key.method,
         key.request_id,
-        key.fingerprint,
-        response.encode_to_vec(),
+        key.keyed(&cipher),
+        response,
     )
     .execute(tx.conn())
     .await?;

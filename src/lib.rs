@@ -37,6 +37,7 @@ mod limits;
 mod listing;
 pub mod passwords;
 mod permissions;
+pub mod privacy;
 pub mod proto;
 pub mod provision;
 mod redis;

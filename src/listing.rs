@@ -67,15 +67,41 @@ impl Page {
         self.size + 1
     }
 
+    /// The same where, if `picks`, [`Page::pick`] leaves some of the rows out: then as
+    /// many as the longest page has, whatever this one has.
+    #[must_use]
+    pub fn limit_of(&self, picks: bool) -> i64 {
+        if picks { MAX_SIZE } else { self.limit() }
+    }
+
     /// The page's rows, and the token of the next page; empty on the last.
-    pub fn cut<T>(&self, mut rows: Vec<T>, id: impl Fn(&T) -> Uuid) -> (Vec<T>, String) {
+    pub fn cut<T>(&self, rows: Vec<T>, id: impl Fn(&T) -> Uuid) -> (Vec<T>, String) {
+        self.pick(rows, self.limit(), id, |_| true)
+    }
+
+    /// The page's rows among those that were read, `limit` at most, and the token of
+    /// the next page.
+    pub fn pick<T>(
+        &self,
+        rows: Vec<T>,
+        limit: i64,
+        id: impl Fn(&T) -> Uuid,
+        is_meant: impl Fn(&T) -> bool,
+    ) -> (Vec<T>, String) {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        if rows.len() <= size {
-            return (rows, String::new());
+        let is_all = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
+        let (mut picked, mut looked_at) = (Vec::new(), None);
+        for row in rows {
+            if picked.len() == size {
+                return (picked, looked_at.map(|last| self.token(last)).unwrap_or_default());
+            }
+            looked_at = Some(id(&row));
+            if is_meant(&row) {
+                picked.push(row);
+            }
         }
-        rows.truncate(size);
-        let token = rows.last().map(|last| self.token(id(last)));
-        (rows, token.unwrap_or_default())
+        let more = looked_at.filter(|_| !is_all);
+        (picked, more.map(|last| self.token(last)).unwrap_or_default())
     }
 
     /// The token of the page after an id.
@@ -127,20 +153,18 @@ impl Filter {
     /// ending, all else stands for itself.
     #[must_use]
     pub fn like(&self, field: &str) -> Option<String> {
-        self.like_key(field, str::to_owned)
+        Some(self.pattern(field, str::to_owned)?.like())
     }
 
-    /// The same of a field that is compared in the form that `key` gives. The
-    /// form comes first: it may make wildcards of other characters.
+    /// A field's condition, of a field that is compared in the form that `key` gives.
+    /// The form comes first: it may make wildcards of other characters.
     #[must_use]
-    pub fn like_key(&self, field: &str, key: impl Fn(&str) -> String) -> Option<String> {
+    pub fn pattern(&self, field: &str, key: impl Fn(&str) -> String) -> Option<Pattern> {
         let value = self.0.get(field)?;
-        let (text, ending) = match value.strip_suffix('*') {
-            Some(start) => (start, "%"),
-            None => (value.as_str(), ""),
-        };
-        let escaped = key(text).replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-        Some(escaped + ending)
+        Some(match value.strip_suffix('*') {
+            Some(start) => Pattern::Start(key(start)),
+            None => Pattern::Whole(key(value)),
+        })
     }
 
     /// A field's condition as it stands.
@@ -178,6 +202,43 @@ impl Filter {
             Some(choice) => Ok(Some(choice)),
             None => Err(Error::field("filter", format!("{field} has no such value"))),
         }
+    }
+}
+
+/// What a text must be.
+pub enum Pattern {
+    /// Exactly this.
+    Whole(String),
+    /// This, and any ending.
+    Start(String),
+}
+
+impl Pattern {
+    /// The text, where it must be exactly that.
+    #[must_use]
+    pub fn whole(&self) -> Option<&str> {
+        match self {
+            Self::Whole(text) => Some(text),
+            Self::Start(_) => None,
+        }
+    }
+
+    /// Whether a text is like that.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Whole(whole) => text == whole,
+            Self::Start(start) => text.starts_with(start),
+        }
+    }
+
+    /// As SQL's LIKE has it.
+    fn like(&self) -> String {
+        let (text, ending) = match self {
+            Self::Whole(text) => (text, ""),
+            Self::Start(text) => (text, "%"),
+        };
+        text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_") + ending
     }
 }
 

@@ -64,6 +64,7 @@ pub async fn platform(
     .execute(tx.conn())
     .await
     .context("can't make the platform tenant; is this the schema's owner?")?;
+    tx.create_data_key(id).await?;
     let admin = system::create(&mut tx, id, system::PLATFORM).await?;
     finish(tx, id, admin, email, &hash).await?;
     Ok(Some(credentials(PLATFORM, email, &password)))

@@ -16,7 +16,6 @@ mod stream;
 pub mod verify;
 
 use serde_json::Value;
-use sqlx::types::ipnet::IpNet;
 use uuid::Uuid;
 
 pub use event::{Actor, Event};
@@ -40,6 +39,12 @@ pub async fn record(
     actor: &Actor,
     event: Event,
 ) -> Result<()> {
+    let id = Uuid::now_v7();
+    // One that was deleted has no data key, and its events no addresses.
+    let ip = match tx.find_cipher(tenant).await? {
+        Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
+        None => None,
+    };
     sqlx::query!(
         r#"
         insert into audit_events
@@ -48,14 +53,14 @@ pub async fn record(
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         "#,
         tenant.0,
-        Uuid::now_v7(),
+        id,
         event.kind,
         actor.tenant.map(|id| id.0),
         actor.user.map(|id| id.0),
         event.target,
         actor.session.map(|id| id.0),
         actor.origin.request_id.to_string(),
-        actor.origin.ip.map(IpNet::from),
+        ip,
         Value::Object(event.detail),
     )
     .execute(tx.conn())

@@ -8,6 +8,11 @@ use std::{
 use http::HeaderValue;
 use uuid::Uuid;
 
+use crate::{
+    error::Result,
+    privacy::{Cipher, Place},
+};
+
 /// Where a call comes from. Cheap to clone: most calls never need it as text.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -20,6 +25,16 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The peer's address, sealed for an event.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn sealed_ip(&self, cipher: &Cipher, event: Uuid) -> Result<Option<Vec<u8>>> {
+        let seal =
+            |ip: IpAddr| cipher.seal(Place::row("audit_events", &event), ip.to_string().as_bytes());
+        self.ip.map(seal).transpose()
+    }
+
     /// The peer's user agent, 300 characters at most.
     #[must_use]
     pub fn user_agent(&self) -> String {

@@ -1,11 +1,16 @@
 //! The trail's rows.
 
 use serde_json::Value;
-use sqlx::types::ipnet::IpNet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{db::TenantTx, error::Result, ids::TenantId, listing::Page};
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::TenantId,
+    listing::Page,
+    privacy::{Cipher, Place},
+};
 
 /// An event with a place in its tenant's chain, and the hash there.
 #[derive(Debug)]
@@ -18,13 +23,26 @@ pub struct EventRow {
     pub target_id: Option<Uuid>,
     pub session_id: Option<Uuid>,
     pub request_id: String,
-    pub ip: Option<IpNet>,
+    /// Sealed: see [`EventRow::open_ip`].
+    pub ip: Option<Vec<u8>>,
     pub detail: Value,
     pub created_at: OffsetDateTime,
     /// 0 while it has none.
     pub position: i64,
     /// Empty while it has no place.
     pub hash: Vec<u8>,
+}
+
+impl EventRow {
+    /// The client's address; empty where there is none.
+    ///
+    /// # Errors
+    /// When it was altered.
+    pub fn open_ip(&self, cipher: &Cipher) -> Result<String> {
+        let Some(ip) = &self.ip else { return Ok(String::new()) };
+        let ip = cipher.open(Place::row("audit_events", &self.event_id), ip)?;
+        String::from_utf8(ip).map_err(|_| Error::defect("an event's address can't be read"))
+    }
 }
 
 /// Which events somebody asks for; `None` for all.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::{postgres::types::PgInterval, types::ipnet::IpNet};
+use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -57,6 +57,9 @@ impl Auth {
         request_id: Option<&str>,
         origin: &Origin,
     ) -> Result<Unsigned> {
+        let tenant = TenantId(claims.org);
+        let Some(cipher) = self.db.cipher(tenant).await? else { return Err(token_invalid()) };
+        let event = Uuid::now_v7();
         let row = sqlx::query_as!(
             Rotation,
             r#"
@@ -78,16 +81,16 @@ impl Auth {
             interval(self.lifetimes.refresh)?,
             interval(self.lifetimes.access)?,
             interval(REPLAY_WINDOW)?,
-            Uuid::now_v7(),
+            event,
             origin.request_id.to_string(),
-            origin.ip.map(IpNet::from) as Option<IpNet>,
+            origin.sealed_ip(&cipher, event)?,
         )
         .fetch_one(self.db.pool())
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");
             self.db.committed().await;
-            self.cache.forget(TenantId(claims.org)).await;
+            self.cache.forget(tenant).await;
         }
         if row.outcome == "ended" {
             self.record_ended(claims, origin).await;

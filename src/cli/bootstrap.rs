@@ -3,10 +3,9 @@
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
 
-use super::url;
+use super::{open, url};
 use crate::{
     config::{self, Values},
-    db::Db,
     passwords::Hasher,
     provision::{self, Credentials},
 };
@@ -28,7 +27,7 @@ pub(super) fn email(matches: &ArgMatches) -> String {
 
 /// Makes the platform tenant, once.
 pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()> {
-    let owner = Db::connect(&url(&values, "MIGRATE_DATABASE_URL")?, 1)?;
+    let owner = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let made = provision::platform(&owner, &hasher(&values)?, &email).await?;
     show(&made.context("the platform tenant is there already")?);
     Ok(())
@@ -36,7 +35,7 @@ pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()
 
 /// Makes the demo tenant, once.
 pub(super) async fn demo(values: Values, email: String) -> anyhow::Result<()> {
-    let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
     let made = provision::demo(&db, &hasher(&values)?, &email).await?;
     show(&made.context("the demo tenant is there already")?);
     Ok(())

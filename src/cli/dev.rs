@@ -11,13 +11,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 
-use super::{bootstrap, serve};
+use super::{bootstrap, open, serve};
 use crate::{
     app::App,
     config::{Config, Values},
-    db::{self, Db},
+    db,
     dev::{Options, Services},
-    files,
+    files, privacy,
     provision::{self, Credentials},
     server::{self, Listeners},
     telemetry,
@@ -62,6 +62,7 @@ async fn serve_on(
 ) -> anyhow::Result<()> {
     let owner = point_at_stores(values, dir, services).await?;
     point_at_keys(values, dir)?;
+    point_at_master_key(values, dir)?;
     let config = Config::check(values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let addr = listeners.grpc.local_addr()?;
@@ -161,6 +162,17 @@ fn point_at_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn point_at_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+    let is_off = |name| values.get(name).is_none_or(|text| text == "off");
+    if !is_off("MASTER_KEY_PATH") || !is_off("MASTER_TRANSIT_KEY") {
+        return Ok(());
+    }
+    let path = dir.join("master.keys");
+    privacy::ensure_key(&path)?;
+    values.set("MASTER_KEY_PATH", path.to_string_lossy());
+    Ok(())
+}
+
 /// Makes the platform and demo tenants and writes how to sign in to them.
 /// Where the tenants are there but the file is not (it was removed, or the last
 /// start was cut short between the two), both get new passwords.
@@ -174,7 +186,7 @@ async fn provision(
         return Ok(demo);
     }
     let hasher = bootstrap::hasher(values)?;
-    let (owner, app) = (Db::connect(owner, 1)?, Db::connect(app, 1)?);
+    let (owner, app) = (open(values, owner).await?, open(values, app).await?);
     let platform = if let Some(made) = provision::platform(&owner, &hasher, PLATFORM_EMAIL).await? {
         made
     } else {

@@ -6,6 +6,7 @@ mod bootstrap;
 mod dev;
 mod healthcheck;
 mod keys;
+mod master_key;
 mod migrate;
 mod policies;
 mod serve;
@@ -16,7 +17,11 @@ use anyhow::Context;
 use clap::{ArgMatches, Command};
 use secrecy::SecretString;
 
-use crate::config::Values;
+use crate::{
+    config::{self, Values},
+    db::Db,
+    privacy::DataKeys,
+};
 
 /// Runs the command that the command line names.
 #[must_use]
@@ -55,6 +60,7 @@ pub fn command() -> Command {
              tenantry_app with a password, give it that password",
         ))
         .subcommand(keys::command())
+        .subcommand(master_key::command())
         .subcommand(audit::command())
         .subcommand(
             with_settings("bootstrap", "Make the platform tenant and its first administrator")
@@ -74,6 +80,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "policies" => return policies::run(),
         "keys" => return keys::run(matches),
         "audit" => return block_on(audit::run(matches)),
+        "master-key" => return block_on(master_key::run(matches)),
         _ => {}
     }
     let values = Values::gather(matches)?;
@@ -94,6 +101,16 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
         .build()
         .context("can't start the runtime")?
         .block_on(work)
+}
+
+/// One connection to Postgres, for commands that read and write personal data.
+async fn open(values: &Values, url: &SecretString) -> anyhow::Result<Db> {
+    let source = config::master_keys(values)?;
+    // A key service's client must not block the runtime's threads.
+    let data_keys = tokio::task::spawn_blocking(move || DataKeys::load(&source)).await??;
+    let db = Db::connect(url, 1)?.with_data_keys(data_keys);
+    db.prepare().await?;
+    Ok(db)
 }
 
 /// A URL among the settings.

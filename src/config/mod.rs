@@ -1,8 +1,10 @@
 //! Settings, checked: a [`Config`] that exists can be served with.
 
+mod privacy;
 mod server;
 mod settings;
 mod tokens;
+mod transit;
 mod values;
 
 use std::{
@@ -15,12 +17,16 @@ use std::{
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+pub use privacy::master_keys;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Lifetimes, Tokens};
 pub use values::Values;
 
-use crate::limits::{Rates, TrustedProxies};
+use crate::{
+    limits::{Rates, TrustedProxies},
+    privacy::MasterSource,
+};
 use values::Reader;
 
 /// Where metrics and probes are served when nobody says.
@@ -38,6 +44,8 @@ pub struct Config {
     pub redis_url: SecretString,
     /// Keys and lifetimes.
     pub tokens: Tokens,
+    /// Where the master keys are.
+    pub master: MasterSource,
     /// What passwords must be, and how they are hashed.
     pub passwords: Passwords,
     /// How often somebody may ask for what costs much.
@@ -95,6 +103,7 @@ impl Config {
     /// One message that lists everything that is wrong.
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
+        let service = transit::read(&mut reader);
         let config = Self {
             server: Server::read(&mut reader),
             database: Database {
@@ -102,7 +111,8 @@ impl Config {
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
             redis_url: reader.url("REDIS_URL", crate::redis::check_url),
-            tokens: Tokens::read(&mut reader),
+            tokens: Tokens::read(&mut reader, service.clone()),
+            master: privacy::read(&mut reader, service),
             passwords: Passwords::read(&mut reader),
             rates: Rates {
                 sign_in: reader.read("RATE_LIMIT_SIGN_IN", str::parse),

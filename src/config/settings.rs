@@ -103,6 +103,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("TRANSIT_CA_PATH", Some("off"), "PEM file with its authority; off: the system's"),
     setting("JWT_ACCESS_TRANSIT_KEY", Some("tenantry-access"), "Its key for access tokens"),
     setting("JWT_REFRESH_TRANSIT_KEY", Some("tenantry-refresh"), "Its key for refresh tokens"),
+    setting(
+        "MASTER_KEY_PATH",
+        Some("off"),
+        "File with the master keys that wrap tenants' data keys, or off: they are not wrapped",
+    ),
+    setting(
+        "MASTER_TRANSIT_KEY",
+        Some("off"),
+        "The key service's key that wraps them instead, or off",
+    ),
     setting("JWT_ISSUER", Some("tenantry"), "The tokens' iss"),
     setting("JWT_AUDIENCE", Some("tenantry"), "The access tokens' aud"),
     setting("JWT_ACCESS_EXPIRES_IN", Some("15m"), "Life of an access token, 24h at most"),

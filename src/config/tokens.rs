@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use url::{Host, Url};
-
 use super::{DAY, values::Reader};
 use crate::{
     tokens::{KeyPaths, KeySource, TransitKeys},
@@ -34,9 +32,9 @@ pub struct Lifetimes {
 }
 
 impl Tokens {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> Self {
         Self {
-            keys: keys(reader),
+            keys: keys(reader, service),
             issuer: reader.text("JWT_ISSUER"),
             audience: reader.text("JWT_AUDIENCE"),
             lifetimes: Lifetimes {
@@ -49,12 +47,8 @@ impl Tokens {
 }
 
 /// The keys are in a key service where there is one, else in files.
-fn keys(reader: &mut Reader<'_>) -> KeySource {
-    let service = reader.read("TRANSIT_URL", |text| match text {
-        "off" => Ok(None),
-        text => service(text).map(Some),
-    });
-    let Some(url) = service else {
+fn keys(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> KeySource {
+    let Some(service) = service else {
         return KeySource::Files(KeyPaths {
             access_private: reader.path("JWT_ACCESS_PRIVATE_KEY_PATH"),
             access_public: reader.path("JWT_ACCESS_PUBLIC_KEY_PATH"),
@@ -63,29 +57,8 @@ fn keys(reader: &mut Reader<'_>) -> KeySource {
         });
     };
     KeySource::Transit(TransitKeys {
-        service: TransitAddress {
-            url,
-            mount: reader.text("TRANSIT_MOUNT"),
-            token: reader.path("TRANSIT_TOKEN_PATH"),
-            ca: reader.path_or_off("TRANSIT_CA_PATH"),
-        },
+        service,
         access: reader.text("JWT_ACCESS_TRANSIT_KEY"),
         refresh: reader.text("JWT_REFRESH_TRANSIT_KEY"),
     })
-}
-
-/// A key service's address: the token goes there, so nobody may listen.
-fn service(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "must be a URL like https://vault:8200, or off")?;
-    let is_here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_here => Ok(url),
-        _ => Err("must be an https URL, or an http one of this machine".into()),
-    }
 }

@@ -13,7 +13,12 @@ use sqlx::{
 };
 
 use super::TenantTx;
-use crate::{error::Result, feed::Feed, ids::TenantId};
+use crate::{
+    error::{Error, Result},
+    feed::Feed,
+    ids::TenantId,
+    privacy::{Cipher, DataKeys, MasterKeys},
+};
 
 /// The role that the schema's migrations grant the service's rights to.
 const APP_ROLE: &str = "tenantry_app";
@@ -27,6 +32,8 @@ pub struct Db {
     pool: PgPool,
     /// Set once this process follows the feed.
     feed: Arc<OnceLock<Feed>>,
+    /// Absent where no personal data is read or written.
+    data_keys: Option<Arc<DataKeys>>,
 }
 
 impl Db {
@@ -49,7 +56,53 @@ impl Db {
             // connection shows at its first use and is replaced.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool, feed: Arc::default() })
+        Ok(Self { pool, feed: Arc::default(), data_keys: None })
+    }
+
+    /// The same, with what seals personal data; see [`Db::prepare`].
+    #[must_use]
+    pub fn with_data_keys(self, data_keys: Arc<DataKeys>) -> Self {
+        Self { data_keys: Some(data_keys), ..self }
+    }
+
+    /// Makes the data keys ready for use.
+    ///
+    /// # Errors
+    /// When Postgres or a key service is away, or the master key is not the one that
+    /// the database was made with.
+    pub async fn prepare(&self) -> anyhow::Result<()> {
+        self.data_keys()?.prepare(self).await
+    }
+
+    pub(super) fn data_keys(&self) -> Result<&Arc<DataKeys>> {
+        self.data_keys.as_ref().ok_or_else(|| Error::defect("no data keys were given"))
+    }
+
+    /// The master keys, where personal data is read and written.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn master_keys(&self) -> Result<&Arc<MasterKeys>> {
+        Ok(self.data_keys()?.masters())
+    }
+
+    /// Seals and names what belongs to no tenant.
+    ///
+    /// # Errors
+    /// Before [`Db::prepare`].
+    pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
+        self.data_keys()?.common()
+    }
+
+    /// Seals a tenant's personal data; `None` when there is no such tenant any more.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres or the master key is away.
+    pub async fn cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+        match self.data_keys()?.known(tenant)? {
+            Some(known) => Ok(Some(known)),
+            None => self.begin(tenant).await?.find_cipher(tenant).await,
+        }
     }
 
     /// Refuses a role that row-level security does not bind.

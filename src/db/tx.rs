@@ -1,11 +1,14 @@
 //! A transaction that works in one tenant.
 
+use std::sync::Arc;
+
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::Db;
 use crate::{
     error::{Error, Result},
     ids::TenantId,
+    privacy::Cipher,
 };
 
 /// A transaction whose tenant is set: row-level security shows it that
@@ -35,6 +38,40 @@ impl TenantTx {
             .fetch_one(self.conn())
             .await?;
         Ok(())
+    }
+
+    /// Seals the personal data of the tenant that this works in.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it was deleted; UNAVAILABLE when the master key is away.
+    pub async fn cipher(&mut self, tenant: TenantId) -> Result<Arc<Cipher>> {
+        self.find_cipher(tenant).await?.ok_or_else(Error::not_found)
+    }
+
+    /// The same, where the tenant may have been deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when the master key is away.
+    pub async fn find_cipher(&mut self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+        let data_keys = self.db.data_keys()?.clone();
+        data_keys.find(self.conn(), tenant).await
+    }
+
+    /// Seals and names what belongs to no tenant.
+    ///
+    /// # Errors
+    /// Before [`Db::prepare`].
+    pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
+        self.db.common_cipher()
+    }
+
+    /// Gives a new tenant, which this works in, its data key.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when the master key is away.
+    pub async fn create_data_key(&mut self, tenant: TenantId) -> Result<()> {
+        let data_keys = self.db.data_keys()?.clone();
+        data_keys.create(self.conn(), tenant).await
     }
 
     /// The consistency token of what this transaction changes: whoever decides

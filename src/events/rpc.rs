@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     gate, json,
     listing::{self, Filter},
+    privacy::Cipher,
     proto::v1::{
         AuditEvent, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
         audit_service_server::AuditService,
@@ -40,9 +41,10 @@ impl AuditService for Events {
             &("events", caller.tenant(), &message.filter, message.start_time, message.end_time),
         )?;
         let mut tx = self.db.begin(caller.tenant()).await?;
+        let cipher = tx.cipher(caller.tenant()).await?;
         let rows = store::list(&mut tx, caller.tenant(), &wanted, &page).await?;
         let (rows, next_page_token) = page.cut(rows, |row| row.event_id);
-        let events = rows.into_iter().map(AuditEvent::from).collect();
+        let events = rows.into_iter().map(|row| shown(row, &cipher)).collect::<Result<_>>()?;
         Ok(Response::new(ListEventsResponse { events, next_page_token }))
     }
 
@@ -83,25 +85,24 @@ fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
     at.map(read).transpose()
 }
 
-impl From<EventRow> for AuditEvent {
-    fn from(row: EventRow) -> Self {
-        fn text(value: Option<impl Display>) -> String {
-            value.map(|value| value.to_string()).unwrap_or_default()
-        }
-        Self {
-            id: row.event_id.to_string(),
-            tenant_id: row.tenant_id.to_string(),
-            kind: row.kind,
-            actor_id: text(row.actor_id),
-            actor_tenant_id: text(row.actor_tenant_id),
-            target_id: text(row.target_id),
-            session_id: text(row.session_id),
-            request_id: row.request_id,
-            ip: text(row.ip.map(|ip| ip.addr())),
-            detail: row.detail.as_object().map(json::to_struct),
-            create_time: Some(clock::timestamp(row.created_at)),
-            position: row.position,
-            hash: chain::text(&row.hash),
-        }
+/// An event as it is shown.
+pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
+    fn text(value: Option<impl Display>) -> String {
+        value.map(|value| value.to_string()).unwrap_or_default()
     }
+    Ok(AuditEvent {
+        ip: row.open_ip(cipher)?,
+        id: row.event_id.to_string(),
+        tenant_id: row.tenant_id.to_string(),
+        kind: row.kind,
+        actor_id: text(row.actor_id),
+        actor_tenant_id: text(row.actor_tenant_id),
+        target_id: text(row.target_id),
+        session_id: text(row.session_id),
+        request_id: row.request_id,
+        detail: row.detail.as_object().map(json::to_struct),
+        create_time: Some(clock::timestamp(row.created_at)),
+        position: row.position,
+        hash: chain::text(&row.hash),
+    })
 }

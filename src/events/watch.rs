@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::Events;
+use super::{Events, rpc::shown};
 use crate::{
     audit::{Listener, store},
     bounded::Open,
@@ -103,10 +103,11 @@ impl Stream {
         let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;
         let Some(last) = rows.last() else { return Ok(false) };
         self.position = last.position;
-        self.ready.extend(rows.into_iter().map(|row| {
+        let cipher = tx.cipher(self.tenant).await?;
+        for row in rows {
             let position = row.position;
-            Message { event: Some(row.into()), position }
-        }));
+            self.ready.push_back(Message { event: Some(shown(row, &cipher)?), position });
+        }
         Ok(true)
     }
 }

@@ -36,14 +36,15 @@ pub use tls::Tls;
 /// calls, and those in progress finish within the grace.
 ///
 /// # Errors
-/// When the connection to Postgres is too powerful, or the system gives no
-/// threads.
+/// When the connection to Postgres is too powerful, the master key is not the one that
+/// the database was made with, or the system gives no threads.
 pub async fn serve(
     app: App,
     listeners: Listeners,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     app.db.check_privileges().await?;
+    app.db.prepare().await?;
     let mut parts = app.into_parts();
     let (config, stores) = (parts.server, parts.stores);
     let (health, health_service) = tonic_health::server::health_reporter();

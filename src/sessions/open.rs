@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::types::ipnet::IpNet;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::store::SessionClient;
 use crate::{
     audit::Origin,
     clock,
@@ -61,10 +61,12 @@ pub async fn open(
         refresh_kid: keyring.kid(TokenKind::Refresh),
         refresh_expires_at: expires_at.min(issued_at + span(lifetimes.refresh)?),
     };
+    let Some(cipher) = db.cipher(opening.tenant).await? else { return Ok(None) };
+    let event = Uuid::now_v7();
     let opened = sqlx::query!(
         r#"
         select roles as "roles!" from open_session(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
         )
         "#,
         opening.tenant.0,
@@ -72,9 +74,7 @@ pub async fn open(
         opening.verified_hash,
         opening.new_hash,
         unsigned.session.0,
-        opening.device_name,
-        opening.origin.ip.map(IpNet::from) as Option<IpNet>,
-        opening.origin.user_agent(),
+        SessionClient::of(&opening).seal(&cipher, unsigned.session.0)?,
         unsigned.refresh_jti,
         unsigned.refresh_kid,
         unsigned.refresh_expires_at,
@@ -83,8 +83,9 @@ pub async fn open(
         unsigned.access_expires_at,
         issued_at,
         expires_at,
-        Uuid::now_v7(),
+        event,
         opening.origin.request_id.to_string(),
+        opening.origin.sealed_ip(&cipher, event)?,
     )
     .fetch_optional(db.pool())
     .await?;
@@ -92,6 +93,16 @@ pub async fn open(
         unsigned.roles = row.roles;
         unsigned
     }))
+}
+
+impl SessionClient {
+    fn of(opening: &Opening<'_>) -> Self {
+        Self {
+            device_name: opening.device_name.to_owned(),
+            ip: opening.origin.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            user_agent: opening.origin.user_agent(),
+        }
+    }
 }
 
 fn span(life: std::time::Duration) -> Result<Duration> {

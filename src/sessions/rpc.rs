@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Sessions,
-    store::{self, SessionRow},
+    store::{self, SessionClient, SessionRow},
 };
 use crate::{
     audit::{self, Event},
@@ -35,10 +35,9 @@ impl SessionService for Sessions {
         let page = listing::page(message.page_size, &message.page_token, &scope)?;
 
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let device = filter.like("device_name");
-        let rows =
-            store::list_live(&mut tx, caller.tenant(), user, device.as_deref(), &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.session_id);
+        let device = filter.pattern("device_name", str::to_owned);
+        let (rows, next_page_token) =
+            store::list_live(&mut tx, caller.tenant(), user, device.as_ref(), &page).await?;
         let sessions = rows.into_iter().map(Session::from).collect();
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
@@ -52,7 +51,9 @@ impl SessionService for Sessions {
         let (caller, reach) = reaching.within();
         let mut tx = self.db.begin(caller.tenant()).await?;
         let row = store::get(&mut tx, caller.tenant(), session, owner(reach)).await?;
-        let session = row.map(Session::from).ok_or_else(Error::not_found)?;
+        let row = row.ok_or_else(Error::not_found)?;
+        let client = row.open_client(&*tx.cipher(caller.tenant()).await?)?;
+        let session = Session::from((row, client));
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 
@@ -109,8 +110,8 @@ fn owner(reach: Reach) -> Option<UserId> {
     }
 }
 
-impl From<SessionRow> for Session {
-    fn from(row: SessionRow) -> Self {
+impl From<(SessionRow, SessionClient)> for Session {
+    fn from((row, client): (SessionRow, SessionClient)) -> Self {
         let state = match (row.revoked_at, row.expired) {
             (Some(_), _) => SessionState::Revoked,
             (None, true) => SessionState::Expired,
@@ -120,9 +121,9 @@ impl From<SessionRow> for Session {
             id: row.session_id.to_string(),
             tenant_id: row.tenant_id.to_string(),
             user_id: row.user_id.to_string(),
-            device_name: row.device_name,
-            ip: row.ip.map(|net| net.addr().to_string()).unwrap_or_default(),
-            user_agent: row.user_agent,
+            device_name: client.device_name,
+            ip: client.ip,
+            user_agent: client.user_agent,
             state: state.into(),
             create_time: Some(timestamp(row.created_at)),
             last_use_time: Some(timestamp(row.last_used_at)),

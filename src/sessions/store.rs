@@ -1,30 +1,48 @@
-//! Sessions in Postgres.
+//! Sessions in Postgres. What they tell of their users' clients is sealed there.
 
-use sqlx::types::ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+
+use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
-    error::Result,
+    error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
-    listing::Page,
+    listing::{Page, Pattern},
+    privacy::{Cipher, Place},
 };
 
-/// A session as it is kept.
-#[derive(Debug)]
-pub struct SessionRow {
-    /// The session.
-    pub session_id: uuid::Uuid,
-    /// The tenant.
-    pub tenant_id: uuid::Uuid,
-    /// Who signed in.
-    pub user_id: uuid::Uuid,
+/// What a session's user signed in with.
+#[derive(Serialize, Deserialize)]
+pub struct SessionClient {
     /// What the user calls the device.
     pub device_name: String,
     /// Where the sign-in came from.
-    pub ip: Option<IpNet>,
+    pub ip: String,
     /// With which client.
     pub user_agent: String,
+}
+
+impl SessionClient {
+    /// As a session's row has it.
+    pub(super) fn seal(&self, cipher: &Cipher, session: Uuid) -> Result<Vec<u8>> {
+        let text = serde_json::to_vec(self)
+            .map_err(|_| Error::defect("a session's client can't be written"))?;
+        cipher.seal(Place::row("sessions", &session), &text)
+    }
+}
+
+/// A session as it is kept.
+pub struct SessionRow {
+    /// The session.
+    pub session_id: Uuid,
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Who signed in.
+    pub user_id: Uuid,
+    /// What with, sealed: see [`SessionRow::open_client`].
+    pub client: Vec<u8>,
     /// When the user signed in.
     pub created_at: OffsetDateTime,
     /// When it was last refreshed.
@@ -37,6 +55,18 @@ pub struct SessionRow {
     pub expired: bool,
 }
 
+impl SessionRow {
+    /// What the user signed in with.
+    ///
+    /// # Errors
+    /// When it was altered.
+    pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
+        let client = cipher.open(Place::row("sessions", &self.session_id), &self.client)?;
+        serde_json::from_slice(&client)
+            .map_err(|_| Error::defect("a session's client can't be read"))
+    }
+}
+
 /// A session of the tenant; with `owner`, only if it is that user's.
 pub async fn get(
     tx: &mut TenantTx,
@@ -47,7 +77,7 @@ pub async fn get(
     let row = sqlx::query_as!(
         SessionRow,
         r#"
-        select session_id, tenant_id, user_id, device_name, ip, user_agent,
+        select session_id, tenant_id, user_id, client,
                created_at, last_used_at, expires_at, revoked_at,
                expires_at <= now() as "expired!"
         from sessions
@@ -62,36 +92,44 @@ pub async fn get(
     Ok(row)
 }
 
-/// A page of a user's live sessions, by id.
+/// A page of a user's live sessions, by id, each with what the user signed in with,
+/// and the token of the next page. Where a device is asked for, it takes a look into
+/// each row: a page may be short of what was asked for and not be the last.
 pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
-    device_like: Option<&str>,
+    device: Option<&Pattern>,
     page: &Page,
-) -> Result<Vec<SessionRow>> {
+) -> Result<(Vec<(SessionRow, SessionClient)>, String)> {
+    let cipher = tx.cipher(tenant).await?;
+    let limit = page.limit_of(device.is_some());
     let rows = sqlx::query_as!(
         SessionRow,
         r#"
-        select session_id, tenant_id, user_id, device_name, ip, user_agent,
+        select session_id, tenant_id, user_id, client,
                created_at, last_used_at, expires_at, revoked_at,
                expires_at <= now() as "expired!"
         from sessions
         where tenant_id = $1 and user_id = $2 and session_id > $3
           and revoked_at is null and expires_at > now()
-          and ($4::text is null or device_name like $4)
         order by session_id
-        limit $5
+        limit $4
         "#,
         tenant.0,
         user.0,
         page.after,
-        device_like,
-        page.limit(),
+        limit,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows)
+    let open = |row: SessionRow| {
+        let client = row.open_client(&cipher)?;
+        Ok((row, client))
+    };
+    let rows = rows.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    let is_meant = |client: &SessionClient| device.is_none_or(|d| d.matches(&client.device_name));
+    Ok(page.pick(rows, limit, |(row, _)| row.session_id, |(_, client)| is_meant(client)))
 }
 
 /// Revokes a session of the tenant, with `owner` only that user's; says whether

@@ -50,9 +50,9 @@ impl Tenants {
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
-        store::delete(&mut tx, tenant.id).await?;
         let event = Event::new("tenant_deleted").target(tenant.id.0);
         audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
+        store::delete(&mut tx, tenant.id).await?;
         let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant.id).await;

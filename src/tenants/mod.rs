@@ -10,7 +10,7 @@ mod update;
 
 use uuid::Uuid;
 
-use crate::{db::Db, error::Result, ids::TenantId, sessions::SessionCache};
+use crate::{db::Db, error::Result, ids::TenantId, sessions::SessionCache, users::email};
 
 /// What the lookups across tenants tell of one.
 #[derive(Clone, Debug)]
@@ -41,18 +41,20 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     Ok(found.map(TenantRef::from))
 }
 
-/// The tenant that has a user with this email, where it is the only one.
+/// The tenant that has a user with this email, in the form that is compared, where it
+/// is the only one.
 ///
 /// # Errors
 /// When Postgres is away.
 pub async fn find_by_email(db: &Db, email_key: &str) -> Result<Option<TenantRef>> {
+    let lookup = email::index(&*db.common_cipher()?, email_key);
     let found = sqlx::query_as!(
         Found,
         r#"
         select tenant_id as "id!", state as "state!", is_platform as "is_platform!"
         from find_tenant_by_email($1)
         "#,
-        email_key,
+        lookup.as_slice(),
     )
     .fetch_optional(db.pool())
     .await?;

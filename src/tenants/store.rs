@@ -33,7 +33,7 @@ pub struct TenantRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Writes a tenant, the transaction's own.
+/// Writes a tenant, the transaction's own, and its data key.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -50,7 +50,7 @@ pub async fn insert(
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    tx.create_data_key(tenant).await
 }
 
 /// The transaction's tenant.

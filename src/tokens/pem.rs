@@ -259,12 +259,7 @@ fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
 
 /// One at a time makes or rotates keys.
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    let lock = || {
-        let folder = File::open(dir)?;
-        folder.lock()?;
-        std::io::Result::Ok(folder)
-    };
-    lock().with_context(|| format!("can't read {}", dir.display()))
+    crate::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }
 
 fn write(path: &Path, mode: u32, keys: &[Block]) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::email;
 use crate::{
     db::{Db, TenantTx},
     error::Result,
@@ -19,18 +20,24 @@ pub struct Candidate {
     pub password_hash: Option<String>,
 }
 
-/// The tenant's user with this email, in one round trip.
+/// The tenant's user with this email, in the form that is compared, in one round trip.
+/// It is the same work for a tenant that has no such user and for no tenant.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres or the master key is away.
 pub async fn candidate(db: &Db, tenant: TenantId, email_key: &str) -> Result<Option<Candidate>> {
+    let cipher = match db.cipher(tenant).await? {
+        Some(cipher) => cipher,
+        None => db.common_cipher()?,
+    };
+    let index = email::index(&cipher, email_key);
     let row = sqlx::query!(
         r#"
         select user_id as "user_id!: Uuid", active as "active!", password_hash
         from sign_in_candidate($1, $2)
         "#,
         tenant.0,
-        email_key,
+        index.as_slice(),
     )
     .fetch_optional(db.pool())
     .await?;

@@ -2,11 +2,19 @@
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::privacy::{Cipher, Index};
+
 /// The one form of an email that is compared: NFKC, lower case. So two
 /// spellings that look the same are the same.
 #[must_use]
 pub fn key(email: &str) -> String {
     email.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+/// What the form that is compared is found by.
+#[must_use]
+pub fn index(cipher: &Cipher, key: &str) -> Index {
+    cipher.index("email", key.as_bytes())
 }
 
 #[cfg(test)]

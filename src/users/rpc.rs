@@ -67,14 +67,13 @@ impl UserService for Users {
         let state = filter.choice("state", "USER_STATE_", UserState::from_str_name)?;
         let filter = UserFilter {
             state: state.map(store::state_text),
-            email_like: filter.like_key("email", email::key),
-            name_like: filter.like("display_name"),
+            email: filter.pattern("email", email::key),
+            name: filter.pattern("display_name", str::to_owned),
         };
         let bound = ("users", caller.tenant(), &message.filter);
         let page = listing::page(message.page_size, &message.page_token, &bound)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let rows = store::list(&mut tx, caller.tenant(), &filter, &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.user_id);
+        let (rows, next_page_token) = store::list(&mut tx, caller.tenant(), &filter, &page).await?;
         let users = rows.into_iter().map(User::from).collect();
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }

@@ -1,5 +1,7 @@
-//! Users in Postgres.
+//! Users in Postgres. Their emails and names are sealed there, and found by keyed
+//! hashes.
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -8,12 +10,13 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    listing::Page,
+    listing::{Page, Pattern},
+    privacy::{Cipher, Index, Place},
     proto::v1::UserState,
 };
 
-/// A user as it is kept.
-#[derive(Debug, Clone)]
+/// A user.
+#[derive(Clone)]
 pub struct UserRow {
     /// The tenant.
     pub tenant_id: Uuid,
@@ -35,6 +38,64 @@ pub struct UserRow {
     pub updated_at: OffsetDateTime,
 }
 
+/// A user as it is kept.
+struct Kept {
+    tenant_id: Uuid,
+    user_id: Uuid,
+    profile: Vec<u8>,
+    state: String,
+    email_verified: bool,
+    version: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+/// What is sealed of a user.
+#[derive(Serialize, Deserialize)]
+struct Profile {
+    email: String,
+    display_name: String,
+}
+
+/// What is written of an email and a name.
+struct Sealed {
+    profile: Vec<u8>,
+    email_index: Index,
+    email_lookup: Index,
+}
+
+impl Kept {
+    fn open(self, cipher: &Cipher) -> Result<UserRow> {
+        let profile = cipher.open(Place::row("users", &self.user_id), &self.profile)?;
+        let profile: Profile = serde_json::from_slice(&profile)
+            .map_err(|_| Error::defect("a user's profile can't be read"))?;
+        Ok(UserRow {
+            tenant_id: self.tenant_id,
+            user_id: self.user_id,
+            email: profile.email,
+            display_name: profile.display_name,
+            state: self.state,
+            email_verified: self.email_verified,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+impl Sealed {
+    fn new(tx: &TenantTx, cipher: &Cipher, user: Uuid, profile: &Profile) -> Result<Self> {
+        let key = email::key(&profile.email);
+        let text = serde_json::to_vec(profile)
+            .map_err(|_| Error::defect("a user's profile can't be written"))?;
+        Ok(Self {
+            profile: cipher.seal(Place::row("users", &user), &text)?,
+            email_index: email::index(cipher, &key),
+            email_lookup: email::index(&*tx.common_cipher()?, &key),
+        })
+    }
+}
+
 /// Writes a user.
 ///
 /// # Errors
@@ -46,23 +107,26 @@ pub async fn insert(
     email: &str,
     display_name: &str,
 ) -> Result<UserRow> {
+    let cipher = tx.cipher(tenant).await?;
+    let profile = Profile { email: email.to_owned(), display_name: display_name.to_owned() };
+    let sealed = Sealed::new(tx, &cipher, user.0, &profile)?;
     let row = sqlx::query_as!(
-        UserRow,
+        Kept,
         r#"
-        insert into users (tenant_id, user_id, email, email_key, display_name)
+        insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, user_id, email, display_name, state, email_verified, version,
+        returning tenant_id, user_id, profile, state, email_verified, version,
                   created_at, updated_at
         "#,
         tenant.0,
         user.0,
-        email,
-        email::key(email),
-        display_name,
+        sealed.profile,
+        sealed.email_index.as_slice(),
+        sealed.email_lookup.as_slice(),
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(row)
+    row.open(&cipher)
 }
 
 /// A user of the tenant.
@@ -70,10 +134,11 @@ pub async fn insert(
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
-    sqlx::query_as!(
-        UserRow,
+    let cipher = tx.cipher(tenant).await?;
+    let row = sqlx::query_as!(
+        Kept,
         r#"
-        select tenant_id, user_id, email, display_name, state, email_verified, version,
+        select tenant_id, user_id, profile, state, email_verified, version,
                created_at, updated_at
         from users where tenant_id = $1 and user_id = $2
         "#,
@@ -81,8 +146,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
         user.0,
     )
     .fetch_optional(tx.conn())
-    .await?
-    .ok_or_else(Error::not_found)
+    .await?;
+    row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
 /// A user of the tenant, locked against other changes until the transaction
@@ -91,10 +156,11 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
-    sqlx::query_as!(
-        UserRow,
+    let cipher = tx.cipher(tenant).await?;
+    let row = sqlx::query_as!(
+        Kept,
         r#"
-        select tenant_id, user_id, email, display_name, state, email_verified, version,
+        select tenant_id, user_id, profile, state, email_verified, version,
                created_at, updated_at
         from users where tenant_id = $1 and user_id = $2
         for no key update
@@ -103,8 +169,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
         user.0,
     )
     .fetch_optional(tx.conn())
-    .await?
-    .ok_or_else(Error::not_found)
+    .await?;
+    row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
 /// Whether the tenant has the user.
@@ -125,61 +191,83 @@ pub async fn find_by_email(
     tenant: TenantId,
     email: &str,
 ) -> Result<Option<UserRow>> {
+    let cipher = tx.cipher(tenant).await?;
+    let index = email::index(&cipher, &email::key(email));
     let row = sqlx::query_as!(
-        UserRow,
+        Kept,
         r#"
-        select tenant_id, user_id, email, display_name, state, email_verified, version,
+        select tenant_id, user_id, profile, state, email_verified, version,
                created_at, updated_at
-        from users where tenant_id = $1 and email_key = $2
+        from users where tenant_id = $1 and email_index = $2
         "#,
         tenant.0,
-        email::key(email),
+        index.as_slice(),
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row)
+    row.map(|row| row.open(&cipher)).transpose()
 }
 
 /// Which users to list; `None` asks for any.
 pub struct UserFilter {
     /// `active` or `disabled`.
     pub state: Option<&'static str>,
-    /// A LIKE pattern on the compared form of the email.
-    pub email_like: Option<String>,
-    /// A LIKE pattern on the name.
-    pub name_like: Option<String>,
+    /// The email, in the form that is compared.
+    pub email: Option<Pattern>,
+    /// The name.
+    pub name: Option<Pattern>,
 }
 
-/// A page of users, by id.
+impl UserFilter {
+    /// Whether it takes an opened row to tell who is meant.
+    fn looks_inside(&self) -> bool {
+        self.name.is_some() || self.email.as_ref().is_some_and(|email| email.whole().is_none())
+    }
+
+    fn means(&self, row: &UserRow) -> bool {
+        let is = |pattern: &Option<Pattern>, text: &str| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
+        };
+        is(&self.email, &email::key(&row.email)) && is(&self.name, &row.display_name)
+    }
+}
+
+/// A page of users, by id, and the token of the next.
+///
+/// Postgres finds whole emails; for the rest it takes a look into each row, so a page
+/// may be short of what was asked for, or empty, and not be the last.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     filter: &UserFilter,
     page: &Page,
-) -> Result<Vec<UserRow>> {
+) -> Result<(Vec<UserRow>, String)> {
+    let cipher = tx.cipher(tenant).await?;
+    let whole = filter.email.as_ref().and_then(Pattern::whole);
+    let index = whole.map(|key| email::index(&cipher, key).to_vec());
+    let limit = page.limit_of(filter.looks_inside());
     let rows = sqlx::query_as!(
-        UserRow,
+        Kept,
         r#"
-        select tenant_id, user_id, email, display_name, state, email_verified, version,
+        select tenant_id, user_id, profile, state, email_verified, version,
                created_at, updated_at
         from users
         where tenant_id = $1 and user_id > $2
           and ($3::text is null or state = $3)
-          and ($4::text is null or email_key like $4)
-          and ($5::text is null or display_name like $5)
+          and ($4::bytea is null or email_index = $4)
         order by user_id
-        limit $6
+        limit $5
         "#,
         tenant.0,
         page.after,
         filter.state,
-        filter.email_like,
-        filter.name_like,
-        page.limit(),
+        index,
+        limit,
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows)
+    let rows = rows.into_iter().map(|row| row.open(&cipher)).collect::<Result<Vec<_>>>()?;
+    Ok(page.pick(rows, limit, |row| row.user_id, |row| filter.means(row)))
 }
 
 /// Writes what has changed of a locked user.
@@ -187,27 +275,31 @@ pub async fn list(
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
 pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
+    let cipher = tx.cipher(TenantId(changed.tenant_id)).await?;
+    let profile =
+        Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
+    let sealed = Sealed::new(tx, &cipher, changed.user_id, &profile)?;
     let row = sqlx::query_as!(
-        UserRow,
+        Kept,
         r#"
         update users
-        set email = $3, email_key = $4, display_name = $5, state = $6, email_verified = $7,
+        set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
             version = version + 1, updated_at = now()
         where tenant_id = $1 and user_id = $2
-        returning tenant_id, user_id, email, display_name, state, email_verified, version,
+        returning tenant_id, user_id, profile, state, email_verified, version,
                   created_at, updated_at
         "#,
         changed.tenant_id,
         changed.user_id,
-        changed.email,
-        email::key(&changed.email),
-        changed.display_name,
+        sealed.profile,
+        sealed.email_index.as_slice(),
+        sealed.email_lookup.as_slice(),
         changed.state,
         changed.email_verified,
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(row)
+    row.open(&cipher)
 }
 
 /// Deletes a locked user with its credentials, sessions and assignments.

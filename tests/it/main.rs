@@ -20,6 +20,7 @@ mod logs;
 mod permissions;
 mod policy_coverage;
 mod postgres;
+mod privacy;
 mod roles;
 mod server;
 mod sessions;

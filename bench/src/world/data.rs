@@ -1,7 +1,9 @@
 //! Fills a database, by COPY.
 
 use std::{
-    fmt::{Display, Write},
+    fmt::Write,
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,14 +12,21 @@ use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tenantry::{
-    db,
+    db::{self, Db},
+    privacy::{Cipher, DataKeys, MasterSource, Place},
     tokens::{Keyring, TokenKind},
 };
 
-use super::shape::{self, ASKER_SESSIONS, ROLES, SESSIONS, Shape};
+use super::{
+    shape::{self, ASKER_SESSIONS, ROLES, SESSIONS, Shape},
+    tokens::Keys,
+};
 
 /// How much is sent to Postgres at once, in bytes.
 const CHUNK: usize = 256 * 1024;
+
+/// What sessions were opened with.
+const CLIENT: &str = r#"{"device_name":"","ip":"127.0.0.1","user_agent":"bench"}"#;
 
 /// What was loaded, and what that took.
 #[derive(Clone, Serialize)]
@@ -40,16 +49,20 @@ pub struct Loaded {
 pub async fn load(
     owner: &SecretString,
     shape: Shape,
-    keys: &Keyring,
+    keys: &Keys,
     guest_hash: &str,
 ) -> anyhow::Result<u64> {
+    let (tenants, everywhere) = make_tenant(owner, &keys.master).await?;
+    let ciphers = Ciphers { tenants: &tenants, everywhere: &everywhere };
     let mut first = loader(owner).await?;
     let mut second = loader(owner).await?;
-    run(&mut first, &tenant_and_roles(guest_hash, shape)).await?;
+    run(&mut first, &roles(guest_hash, shape)).await?;
     // Both at once: each takes a core of Postgres's.
-    let (users, assignments) =
-        tokio::try_join!(load_users(&mut first, shape), load_assignments(&mut second, shape))?;
-    let sessions = load_sessions(&mut first, shape, keys).await?;
+    let (users, assignments) = tokio::try_join!(
+        load_users(&mut first, shape, ciphers),
+        load_assignments(&mut second, shape)
+    )?;
+    let sessions = load_sessions(&mut first, shape, &keys.signing, ciphers).await?;
     run(&mut first, "analyze").await?;
     run(&mut first, "checkpoint").await?;
     first.close().await?;
@@ -84,8 +97,37 @@ async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What seals and names the tenant's personal data.
+#[derive(Clone, Copy)]
+struct Ciphers<'a> {
+    tenants: &'a Cipher,
+    everywhere: &'a Cipher,
+}
+
+/// Makes the tenant as the service does: with a data key.
+async fn make_tenant(
+    owner: &SecretString,
+    master: &Path,
+) -> anyhow::Result<(Arc<Cipher>, Arc<Cipher>)> {
+    let source = MasterSource { file: Some(master.to_owned()), service: None };
+    let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
+    db.prepare().await?;
+    let tenant = shape::tenant();
+    let mut tx = db.begin(tenant).await?;
+    let insert = format!(
+        "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench')"
+    );
+    run(tx.conn(), &insert).await?;
+    tx.create_data_key(tenant).await?;
+    let cipher = tx.cipher(tenant).await?;
+    tx.commit().await?;
+    let everywhere = db.common_cipher()?;
+    db.close().await;
+    Ok((cipher, everywhere))
+}
+
 /// The few rows that need no COPY.
-fn tenant_and_roles(guest_hash: &str, shape: Shape) -> String {
+fn roles(guest_hash: &str, shape: Shape) -> String {
     let tenant = shape::tenant();
     let roles: Vec<_> = (0..=ROLES)
         .map(|role| {
@@ -98,8 +140,7 @@ fn tenant_and_roles(guest_hash: &str, shape: Shape) -> String {
         .map(|guest| format!("('{tenant}', '{}', '{guest_hash}')", shape::user_id(guest)))
         .collect();
     format!(
-        "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench');
-         insert into roles (tenant_id, role_id, name, level, permissions) values {};
+        "insert into roles (tenant_id, role_id, name, level, permissions) values {};
          insert into credentials (tenant_id, user_id, password_hash) values {};",
         roles.join(", "),
         guests.join(", "),
@@ -111,13 +152,33 @@ pub fn email(user: u64) -> String {
     format!("user-{user:08}@bench.test")
 }
 
-async fn load_users(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
+async fn load_users(
+    connection: &mut PgConnection,
+    shape: Shape,
+    ciphers: Ciphers<'_>,
+) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
     let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
-        format!("{tenant}\t{id}\t{email}\t{email}")
+        let profile = format!(r#"{{"email":"{email}","display_name":""}}"#);
+        let profile = ciphers.tenants.seal(Place::row("users", &id.0), profile.as_bytes());
+        let profile = bytes(&profile?);
+        let index = bytes(&ciphers.tenants.index("email", email.as_bytes()));
+        let lookup = bytes(&ciphers.everywhere.index("email", email.as_bytes()));
+        Ok(format!("{tenant}\t{id}\t{profile}\t{index}\t{lookup}"))
     });
-    copy(connection, "users (tenant_id, user_id, email, email_key)", lines).await
+    let columns = "users (tenant_id, user_id, profile, email_index, email_lookup)";
+    copy(connection, columns, lines).await
+}
+
+/// Bytes in COPY's text format.
+fn bytes(bytes: &[u8]) -> String {
+    let mut text = String::from(r"\\x");
+    for byte in bytes {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 async fn load_assignments(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
@@ -125,7 +186,7 @@ async fn load_assignments(connection: &mut PgConnection, shape: Shape) -> anyhow
     let pairs = (0..=shape.asker()).flat_map(|user| shape.roles_of(user).map(move |r| (user, r)));
     let lines = pairs.zip(0..).map(|((user, role), number)| {
         let (user, role) = (shape::user_id(user), shape::role_id(role));
-        format!("{tenant}\t{}\t{user}\t{role}", shape::assignment_id(number))
+        Ok(format!("{tenant}\t{}\t{user}\t{role}", shape::assignment_id(number)))
     });
     let columns = "role_assignments (tenant_id, assignment_id, user_id, role_id)";
     copy(connection, columns, lines).await
@@ -135,17 +196,20 @@ async fn load_sessions(
     connection: &mut PgConnection,
     shape: Shape,
     keys: &Keyring,
+    ciphers: Ciphers<'_>,
 ) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
     let (refresh, access) = (keys.kid(TokenKind::Refresh), keys.kid(TokenKind::Access));
     let end = tenantry::clock::now() + time::Duration::days(30);
     let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
         let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
-        format!(
-            "{tenant}\t{id}\t{user}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
-        )
+        let client = ciphers.tenants.seal(Place::row("sessions", &id.0), CLIENT.as_bytes());
+        let client = bytes(&client?);
+        Ok(format!(
+            "{tenant}\t{id}\t{user}\t{client}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
+        ))
     });
-    let columns = "sessions (tenant_id, session_id, user_id, refresh_jti, refresh_issued_at, \
+    let columns = "sessions (tenant_id, session_id, user_id, client, refresh_jti, refresh_issued_at, \
                    refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, \
                    expires_at)";
     copy(connection, columns, lines).await
@@ -155,13 +219,13 @@ async fn load_sessions(
 async fn copy(
     connection: &mut PgConnection,
     columns: &str,
-    lines: impl Iterator<Item = impl Display>,
+    lines: impl Iterator<Item = anyhow::Result<String>>,
 ) -> anyhow::Result<u64> {
     let mut copy = connection.copy_in_raw(&format!("copy {columns} from stdin")).await?;
     let mut chunk = String::with_capacity(CHUNK + 1024);
     for line in lines {
         // Writing to a string can't fail.
-        let _ = writeln!(chunk, "{line}");
+        let _ = writeln!(chunk, "{}", line?);
         if chunk.len() >= CHUNK {
             copy.send(chunk.as_bytes()).await?;
             chunk.clear();

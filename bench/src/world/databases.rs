@@ -7,13 +7,13 @@ use tenantry::{
     db,
     dev::Services,
     passwords::{Hasher, normalise},
-    tokens::Keyring,
 };
 
 use super::{
     data::{self, Loaded},
     services,
     shape::Shape,
+    tokens::Keys,
 };
 
 /// The guests' password.
@@ -47,7 +47,7 @@ fn drop_of(database: &str) -> String {
 /// When Postgres does not take them, or the disk is full.
 pub async fn load(
     services: &Services,
-    keys: &Keyring,
+    keys: &Keys,
     sizes: &[u64],
     keep: bool,
 ) -> anyhow::Result<BTreeMap<u64, Loaded>> {
@@ -88,7 +88,7 @@ async fn is_current(services: &Services, users: u64) -> bool {
 
 async fn load_one(
     services: &Services,
-    keys: &Keyring,
+    keys: &Keys,
     shape: Shape,
     guest_hash: &str,
 ) -> anyhow::Result<u64> {

@@ -61,7 +61,7 @@ impl World {
         for note in services.notes() {
             crate::say(note);
         }
-        let tokens = sign_all(&keys, sizes)?;
+        let tokens = sign_all(&keys.signing, sizes)?;
         let loaded = runtime.block_on(databases::load(&services, &keys, sizes, keep))?;
         runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
@@ -87,6 +87,7 @@ impl World {
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
+            ("MASTER_KEY_PATH", tokens::master_key(&self.keys_dir).display().to_string()),
             // Several serve at once.
             ("HTTP_ADDR", "off".to_owned()),
             // All of a flood comes from one address.

@@ -1,10 +1,17 @@
 //! Access tokens, signed with the server's own key.
 
-use std::{path::Path, thread, thread::available_parallelism};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    thread::available_parallelism,
+};
 
 use anyhow::{Context, anyhow};
 use secrecy::ExposeSecret;
-use tenantry::tokens::{Keyring, TokenContent, TokenKind, pem};
+use tenantry::{
+    privacy,
+    tokens::{Keyring, TokenContent, TokenKind, pem},
+};
 use tonic::metadata::{Ascii, MetadataValue};
 
 use super::shape::{self, Shape};
@@ -12,14 +19,29 @@ use super::shape::{self, Shape};
 /// The `authorization` metadata of one session.
 pub type Bearer = MetadataValue<Ascii>;
 
+/// The server's own keys.
+pub struct Keys {
+    /// Those that sign tokens.
+    pub signing: Keyring,
+    /// The file of the master key.
+    pub master: PathBuf,
+}
+
 /// Makes the keys if there are none, and reads them.
 ///
 /// # Errors
 /// When they can't be written or read.
-pub fn keys(dir: &Path) -> anyhow::Result<Keyring> {
+pub fn keys(dir: &Path) -> anyhow::Result<Keys> {
     pem::ensure(dir, pem::KeyAlgorithm::Rs256)?;
+    let master = master_key(dir);
+    privacy::ensure_key(&master)?;
     // The issuer and the audience that the settings default to.
-    Keyring::load(&pem::source(dir), "tenantry", "tenantry")
+    Ok(Keys { signing: Keyring::load(&pem::source(dir), "tenantry", "tenantry")?, master })
+}
+
+/// The file of the master key.
+pub fn master_key(dir: &Path) -> PathBuf {
+    dir.join("master.keys")
 }
 
 /// Signs the tokens of so many sessions. A signature takes a millisecond, so all

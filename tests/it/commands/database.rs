@@ -37,7 +37,8 @@ async fn migrations_that_run_at_once_are_applied_once() {
 async fn the_platform_is_made_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;
     let owner = app.owner_url();
-    let settings = [("MIGRATE_DATABASE_URL", owner.as_str())];
+    let master = app.master_key();
+    let settings = [("MIGRATE_DATABASE_URL", owner.as_str()), ("MASTER_KEY_PATH", &master)];
 
     let ran = run(&["bootstrap", "--email", "root@platform.test"], &settings).await;
     assert!(ran.ok, "{ran:?}");
@@ -60,7 +61,11 @@ async fn the_services_own_role_can_not_make_the_platform() {
     let app = TestApp::spawn().await;
     let url = Cluster::get().app_url(&app.database);
 
-    let ran = run(&["bootstrap"], &[("MIGRATE_DATABASE_URL", &url)]).await;
+    let ran = run(
+        &["bootstrap"],
+        &[("MIGRATE_DATABASE_URL", &url), ("MASTER_KEY_PATH", &app.master_key())],
+    )
+    .await;
     assert!(!ran.ok && ran.err.contains("can't make the platform tenant"), "{ran:?}");
 }
 
@@ -68,7 +73,8 @@ async fn the_services_own_role_can_not_make_the_platform() {
 async fn the_demo_is_made_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;
     let url = Cluster::get().app_url(&app.database);
-    let settings = [("DATABASE_URL", url.as_str())];
+    let master = app.master_key();
+    let settings = [("DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", &master)];
 
     let ran = run(&["seed"], &settings).await;
     assert!(ran.ok, "{ran:?}");

@@ -140,12 +140,12 @@ async fn a_role_that_very_many_have_is_everybody() {
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut owner = app.owner().await;
     for statement in [
-        "insert into users (tenant_id, user_id, email, email_key)
-         select $1::uuid, gen_random_uuid(), n || '@a.test', n || '@a.test'
+        "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
+         select $1::uuid, gen_random_uuid(), '', sha256(n::text::bytea), sha256(n::text::bytea)
          from generate_series(1, 1100) n",
         "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
          select tenant_id, gen_random_uuid(), user_id, $2::uuid from users
-         where tenant_id = $1::uuid and email_key like '%@a.test'",
+         where tenant_id = $1::uuid and profile = ''",
     ] {
         sqlx::query(statement)
             .bind(&acme.tenant_id)

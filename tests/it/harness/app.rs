@@ -1,11 +1,14 @@
 //! One server for one test.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use tenantry::{
     app::App,
-    config::{Config, SETTINGS, Values},
+    config::{self, Config, SETTINGS, Values},
+    db::Db,
+    ids::TenantId,
+    privacy::{Cipher, DataKeys},
     server::{self, Listeners},
 };
 use tokio::{
@@ -83,6 +86,7 @@ impl TestApp {
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
+            ("MASTER_KEY_PATH", cluster.master_key.display().to_string()),
             ("DATABASE_MAX_CONNECTIONS", "4".into()),
             ("GRPC_ADDR", "127.0.0.1:0".into()),
             ("HTTP_ADDR", "127.0.0.1:0".into()),
@@ -110,14 +114,39 @@ impl TestApp {
 
     /// The platform's first administrator, signed in.
     pub async fn platform_admin(&self) -> Client {
-        let owner = tenantry::db::Db::connect(&self.owner_url().into(), 1).expect("a pool");
         let values = Self::values(&self.database);
+        let owner = self.owner_db().await;
         let passwords = tenantry::config::Passwords::check(&values).expect("settings");
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
         let made = tenantry::provision::platform(&owner, &hasher, "root@platform.test").await;
         let made = made.expect("postgres").expect("not made before");
         owner.close().await;
         self.anonymous().login(&made.tenant, &made.email, &made.password).await
+    }
+
+    /// The file of the master key.
+    pub fn master_key(&self) -> String {
+        let values = Self::values(&self.database);
+        values.get("MASTER_KEY_PATH").expect("it is set").to_owned()
+    }
+
+    /// What seals a tenant's personal data.
+    pub async fn cipher(&self, tenant_id: &str) -> Arc<Cipher> {
+        let tenant = TenantId(tenant_id.parse().expect("a UUID"));
+        let db = self.owner_db().await;
+        let cipher = db.cipher(tenant).await.expect("postgres").expect("a tenant");
+        db.close().await;
+        cipher
+    }
+
+    /// Connected as the schema's owner, as commands are.
+    async fn owner_db(&self) -> Db {
+        let source = config::master_keys(&Self::values(&self.database)).expect("settings");
+        let data_keys = DataKeys::load(&source).expect("a master key");
+        let db = Db::connect(&self.owner_url().into(), 1).expect("a pool");
+        let db = db.with_data_keys(data_keys);
+        db.prepare().await.expect("a data key");
+        db
     }
 
     /// The database as its owner sees it: everything.

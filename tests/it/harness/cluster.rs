@@ -20,6 +20,7 @@ const TEMPLATE: &str = "tenantry_template";
 pub struct Cluster {
     services: Services,
     pub keys: KeyPaths,
+    pub master_key: PathBuf,
 }
 
 impl Cluster {
@@ -48,7 +49,9 @@ impl Cluster {
             Services::start(&dir, Options { durable: false }).await.expect("servers start");
         let keys = dir.join("keys");
         pem::ensure(&keys, pem::KeyAlgorithm::Rs256).expect("keys");
-        let cluster = Self { services, keys: pem::paths(&keys) };
+        let master_key = dir.join("master.keys");
+        tenantry::privacy::ensure_key(&master_key).expect("a master key");
+        let cluster = Self { services, keys: pem::paths(&keys), master_key };
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner = cluster.connect_owner(TEMPLATE).await;
         tenantry::db::migrate(&mut owner, None).await.expect("migrations apply");

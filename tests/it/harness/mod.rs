@@ -28,6 +28,6 @@ pub use proxy::{Proxy, Then};
 pub use redis::redis;
 pub use sample::{Ids, precise};
 pub use serving::Serving;
-pub use shorthand::{mask, struct_of, unknown_id};
-pub use transit::KeyService;
+pub use shorthand::{fill, mask, struct_of, unknown_id};
+pub use transit::{KeyService, MASTER};
 pub use wait::{until, within};

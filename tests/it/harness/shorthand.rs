@@ -1,5 +1,6 @@
 //! What many tests do, in a word each.
 
+use futures::stream::{self, StreamExt};
 use serde_json::Value;
 use tenantry::{
     clock, json,
@@ -135,6 +136,16 @@ impl TestApp {
         .await
         .expect("shifted");
     }
+}
+
+/// Makes as many users in each tenant, the tenants taking turns: `u1@x.test` and so on.
+pub async fn fill(tenants: &[&Client], each: u32) {
+    let turns = (1..=each).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
+    stream::iter(turns)
+        .for_each_concurrent(16, |(n, tenant)| async move {
+            tenant.create_user_without_password(&format!("u{n}@x.test")).await;
+        })
+        .await;
 }
 
 impl TestApp {

@@ -1,5 +1,6 @@
 //! A key service that speaks Vault's Transit API, as its documentation has it: paths,
-//! names and forms of `transit/keys`, `transit/sign` and `transit/hmac`.
+//! names and forms of `transit/keys`, `transit/sign`, `transit/hmac`, `transit/encrypt` and
+//! `transit/decrypt`.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +10,10 @@ use std::{
 };
 
 use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     encoding::{AsDer, PublicKeyX509Der},
     hmac,
-    rand::SystemRandom,
+    rand::{self, SystemRandom},
     rsa::KeySize,
     signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
@@ -33,12 +35,17 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{net::TcpListener, task::AbortHandle};
 
+/// The master key's name.
+pub const MASTER: &str = "tenantry-master";
+
 const TOKEN: &str = "hvs.CAESIJ-of-the-tests";
 
 enum Private {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
+    /// Encrypts, and signs nothing.
+    Aes(RandomizedNonceKey),
 }
 
 struct Version {
@@ -72,7 +79,7 @@ impl Drop for KeyService {
 }
 
 impl KeyService {
-    /// With a key for each kind of token.
+    /// With a key for each kind of token, and a master key.
     pub async fn start(kind: &'static str) -> Self {
         let keys = Keys::default();
         let dir = tempfile::tempdir().expect("a folder");
@@ -80,11 +87,16 @@ impl KeyService {
         let (addr, task) = serve("127.0.0.1:0".parse().expect("an address"), &keys).await;
         let service = Self { addr, keys, dir, task };
         for name in ["tenantry-access", "tenantry-refresh"] {
-            let key = Key { kind, versions: BTreeMap::new(), min_decryption_version: 1, signed: 0 };
-            service.keys.lock().expect("no panic").insert(name.into(), key);
-            service.rotate(name, OffsetDateTime::UNIX_EPOCH);
+            service.add(name, kind);
         }
+        service.add(MASTER, "aes256-gcm96");
         service
+    }
+
+    fn add(&self, name: &str, kind: &'static str) {
+        let key = Key { kind, versions: BTreeMap::new(), min_decryption_version: 1, signed: 0 };
+        self.keys.lock().expect("no panic").insert(name.into(), key);
+        self.rotate(name, OffsetDateTime::UNIX_EPOCH);
     }
 
     /// Adds a version that was made then.
@@ -120,6 +132,15 @@ impl KeyService {
         }
     }
 
+    /// The settings of a command that wraps data keys there.
+    pub fn master_settings(&self) -> [(&'static str, String); 3] {
+        [
+            ("TRANSIT_URL", format!("http://{}", self.addr)),
+            ("TRANSIT_TOKEN_PATH", self.token().display().to_string()),
+            ("MASTER_TRANSIT_KEY", MASTER.into()),
+        ]
+    }
+
     /// The file with the token.
     pub fn token(&self) -> PathBuf {
         self.dir.path().join("token")
@@ -148,6 +169,8 @@ async fn serve(addr: SocketAddr, keys: &Keys) -> (SocketAddr, AbortHandle) {
         .route("/v1/transit/keys/{name}", get(read))
         .route("/v1/transit/sign/{name}/{hash}", post(sign))
         .route("/v1/transit/hmac/{name}/{hash}", post(authenticate))
+        .route("/v1/transit/encrypt/{name}", post(encrypt))
+        .route("/v1/transit/decrypt/{name}", post(decrypt))
         .with_state(keys.clone());
     let task = tokio::spawn(async move { axum::serve(listener, routes).await.ok() });
     (addr, task.abort_handle())
@@ -161,6 +184,11 @@ impl Version {
                 EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             ),
             "ed25519" => Private::Ed(Ed25519KeyPair::generate().expect("a key")),
+            "aes256-gcm96" => {
+                let mut key = [0; 32];
+                rand::fill(&mut key).expect("random bytes");
+                Private::Aes(RandomizedNonceKey::new(&AES_256_GCM, &key).expect("a key"))
+            }
             other => panic!("{other}"),
         };
         let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("a key");
@@ -173,6 +201,7 @@ impl Version {
             Private::Rsa(key) => pem(key.public_key().as_der().expect("DER")),
             Private::Ec(key) => pem(key.public_key().as_der().expect("DER")),
             Private::Ed(key) => BASE64_STANDARD.encode(key.public_key().as_ref()),
+            Private::Aes(_) => String::new(),
         }
     }
 
@@ -186,7 +215,15 @@ impl Version {
             }
             Private::Ec(key) => key.sign(&random, message).expect("signed").as_ref().to_vec(),
             Private::Ed(key) => key.sign(message).as_ref().to_vec(),
+            Private::Aes(_) => panic!("it signs nothing"),
         }
+    }
+}
+
+impl Private {
+    fn aes(&self) -> &RandomizedNonceKey {
+        let Self::Aes(key) = self else { panic!("it encrypts nothing") };
+        key
     }
 }
 
@@ -265,6 +302,57 @@ async fn sign(
             _ => BASE64_STANDARD.encode(signature),
         };
         answer(&json!({ "signature": format!("vault:v{number}:{text}"), "key_version": number }))
+    })
+}
+
+/// A field of a request, of the bytes that it has in base64.
+fn bytes(body: &Value, field: &str) -> Vec<u8> {
+    BASE64_STANDARD.decode(body[field].as_str().unwrap_or_default()).unwrap_or_default()
+}
+
+async fn encrypt(
+    State(keys): State<Keys>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    with_key(&keys, &headers, &name, |key| {
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (number, version) = key.versions.last_key_value().expect("a version");
+        let mut text = bytes(&body, "plaintext");
+        let aad = Aad::from(bytes(&body, "associated_data"));
+        let nonce = version.private.aes().seal_in_place_append_tag(aad, &mut text);
+        let sealed = [nonce.expect("sealed").as_ref().as_slice(), &text].concat();
+        let text = format!("vault:v{number}:{}", BASE64_STANDARD.encode(sealed));
+        answer(&json!({ "ciphertext": text, "key_version": number }))
+    })
+}
+
+async fn decrypt(
+    State(keys): State<Keys>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    with_key(&keys, &headers, &name, |key| {
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let opened = (|| {
+            let rest = body["ciphertext"].as_str()?.strip_prefix("vault:v")?;
+            let (number, sealed) = rest.split_once(':')?;
+            let number = number.parse().ok().filter(|n| *n >= key.min_decryption_version)?;
+            let sealed = BASE64_STANDARD.decode(sealed).ok()?;
+            let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
+            let mut text = text.to_vec();
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let aad = Aad::from(bytes(&body, "associated_data"));
+            let version = key.versions.get(&number)?;
+            let opened = version.private.aes().open_in_place(nonce, aad, &mut text).ok()?;
+            Some(BASE64_STANDARD.encode(opened))
+        })();
+        match opened {
+            Some(plaintext) => answer(&json!({ "plaintext": plaintext })),
+            None => refuse(StatusCode::BAD_REQUEST, "cipher: message authentication failed"),
+        }
     })
 }
 

@@ -51,16 +51,17 @@ impl Counted {
         let role =
             self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
         let make = "with made as (
-                insert into users (tenant_id, user_id, email, email_key)
-                select $1::uuid, gen_random_uuid(), n || '@x.test', n || '@x.test'
+                insert into users (tenant_id, user_id, profile, email_index, email_lookup)
+                select $1::uuid, gen_random_uuid(), n::text::bytea, sha256(n::text::bytea),
+                    sha256(n::text::bytea)
                 from generate_series(1, $3) n
-                returning tenant_id, user_id, email
+                returning tenant_id, user_id, encode(profile, 'escape')::int as n
             ), given as (
                 insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
                 select tenant_id, gen_random_uuid(), user_id, $2::uuid from made
-                where split_part(email, '@', 1)::int % 3 > 0
+                where n % 3 > 0
             )
-            select user_id::text, split_part(email, '@', 1)::int % 3 > 0 from made";
+            select user_id::text, n % 3 > 0 from made";
         let readers = sqlx::query_as(make)
             .bind(&self.acme.tenant_id)
             .bind(role.await)

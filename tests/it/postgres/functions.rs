@@ -28,6 +28,8 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
         "audit_backlog",
         "audited_tenants",
         "changes_floor",
+        "count_data_keys",
+        "data_keys_not_by",
         "find_tenant",
         "find_tenant_by_email",
         "list_tenants",
@@ -36,6 +38,7 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
         "read_changes_since",
         "read_outbox",
         "read_unsealed",
+        "rewrap_data_key",
         "seal_events",
         "trim_changes",
     ];
@@ -66,7 +69,8 @@ async fn the_roles_can_do_nothing_that_escapes_row_security() {
         }
     }
     let writes = "select count(*) from pg_class where relnamespace = 'public'::regnamespace
-                  and relkind in ('r', 'p') and relname not in ('change_marks', 'audit_chain', 'audit_outbox')
+                  and relkind in ('r', 'p') and relname not in ('change_marks', 'audit_chain', 'audit_outbox',
+                      'data_keys')
                   and has_any_column_privilege('tenantry_lookup', oid, 'INSERT, UPDATE')";
     assert_eq!(count(&mut owner, writes.into()).await, 0);
     let may_log_in =
@@ -123,13 +127,14 @@ async fn planted_tables_are_not_used() {
     ] {
         run(&mut conn, plant.into()).await.expect("planted");
     }
-    let (tenant, user, email) = (&a.tenant_id, &a.user_id, &a.email);
+    let (tenant, user) = (&a.tenant_id, &a.user_id);
+    let (index, lookup) = names_of(&app, user).await;
     for call in [
         "find_tenant('a')".to_owned(),
-        format!("find_tenant_by_email('{email}')"),
+        format!("find_tenant_by_email('{lookup}')"),
         format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
         format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
-        format!("sign_in_candidate('{tenant}', '{email}')"),
+        format!("sign_in_candidate('{tenant}', '{index}')"),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
         let found = sqlx::query(query).fetch_all(&mut *conn).await.expect("an answer");
@@ -150,6 +155,42 @@ async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
         b.tenant_id, a.user_id, a.tokens.session_id
     );
     assert_eq!(count(&mut conn, asks).await, 0);
-    let asks = format!("select count(*) from sign_in_candidate('{}', '{}')", b.tenant_id, a.email);
+    let (index, _) = names_of(&app, &a.user_id).await;
+    let asks = format!("select count(*) from sign_in_candidate('{}', '{index}')", b.tenant_id);
     assert_eq!(count(&mut conn, asks).await, 0);
+}
+
+/// E10: what rotates the master key sees data keys from no tenant's transaction, and
+/// changes none.
+#[tokio::test]
+async fn data_keys_of_others_are_seen_from_no_tenant() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    let rewrap = "select count(*) from data_keys_not_by('', null, 10) k
+         where rewrap_data_key(k.tenant_id, k.wrapped, 'x', 'x')"
+        .to_owned();
+    let direct = format!(
+        "select count(*) from (select rewrap_data_key('{}', wrapped, 'x', 'x') as done
+         from data_keys) k where done",
+        b.tenant_id
+    );
+    for tenant in [&a.tenant_id, &b.tenant_id] {
+        work_in(&mut conn, tenant).await;
+        for query in [&rewrap, &direct] {
+            assert_eq!(count(&mut conn, query.clone()).await, 0, "{query}");
+        }
+        let listed = "select count(*) from count_data_keys()";
+        assert_eq!(count(&mut conn, listed.into()).await, 0);
+    }
+    work_in(&mut conn, "00000000-0000-0000-0000-000000000000").await;
+    assert_eq!(count(&mut conn, rewrap).await, 3);
+}
+
+/// What a user's email is found by: in its tenant, and across tenants.
+async fn names_of(app: &TestApp, user: &str) -> (String, String) {
+    let query = "select email_index::text, email_lookup::text from users where user_id = $1::uuid";
+    let owner = &mut app.owner().await;
+    sqlx::query_as(query).bind(user).fetch_one(owner).await.expect("a user")
 }

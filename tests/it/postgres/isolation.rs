@@ -130,7 +130,7 @@ async fn without_a_tenant_there_is_nothing() {
         Some(format!("{a} ")),
         Some(a.to_uppercase().replace('0', "A")),
         Some(format!("{a},{a}")),
-        Some("00000000-0000-0000-0000-000000000000".into()),
+        Some("00000000-0000-0000-0000-000000000001".into()),
     ];
     for setting in not_a_tenant {
         let mut conn = app_role(&database).await;

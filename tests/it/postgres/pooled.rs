@@ -58,14 +58,14 @@ async fn functions_that_set_their_tenant_leave_none_behind() {
     for call in [
         format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
         format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
-        format!("sign_in_candidate('{tenant}', '{}')", a.email),
+        format!("sign_in_candidate('{tenant}', '')"),
         format!(
             "rotate_session('{tenant}', '{user}', '{nil}', '', null, '', '', '', '',
              '1 s', '1 s', '1 s', '{nil}', '', null)"
         ),
         format!(
-            "open_session('{tenant}', '{user}', '', null, '{nil}', '', null, '', '', '', now(),
-             '', '', now(), now(), now(), '{nil}', '')"
+            "open_session('{tenant}', '{user}', '', null, '{nil}', '', '', '', now(),
+             '', '', now(), now(), now(), '{nil}', '', null)"
         ),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));

@@ -4,8 +4,11 @@ use std::ops::Range;
 
 use serde_json::json;
 use sqlx::PgConnection;
-use tenantry::proto::v1::{
-    DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
+use tenantry::{
+    privacy::{Cipher, Place},
+    proto::v1::{
+        DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
+    },
 };
 use tonic::{Code, Response, Status};
 
@@ -138,10 +141,11 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
 /// Rounds in one tenant, each on both replicas at once.
 async fn duel(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
     let role = founder.system_role("org_admin").await;
+    let cipher = app.cipher(&founder.tenant_id).await;
     let mut owner = app.owner().await;
     for round in rounds {
         let (left, right) = (REMOVALS[round % 3], REMOVALS[round / 3 % 3]);
-        let pair = two_sole_administrators(&mut owner, founder, &role, round).await;
+        let pair = two_sole_administrators(&mut owner, &cipher, founder, &role, round).await;
         let here = app.sign_in_as(&pair[0], founder).await;
         let there = app.sign_in_as(&pair[1], founder).await.on(&replica.channel);
 
@@ -165,6 +169,7 @@ const ADMINS: &str =
 /// back.
 async fn two_sole_administrators(
     owner: &mut PgConnection,
+    cipher: &Cipher,
     founder: &Client,
     role: &str,
     round: usize,
@@ -174,18 +179,26 @@ async fn two_sole_administrators(
     sqlx::query(remove_all).bind(role).execute(&mut *owner).await.expect("nobody is left");
     for (side, id) in pair.iter_mut().enumerate() {
         *id = crate::harness::unknown_id();
-        let add = "with u as (insert into users (tenant_id, user_id, email, email_key)
-                       values ($1::uuid, $2::uuid, $3, $3))
+        let add =
+            "with u as (insert into users (tenant_id, user_id, profile, email_index, email_lookup)
+                       values ($1::uuid, $2::uuid, $3, sha256($3), sha256($3)))
                    insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
                    values ($1::uuid, $2::uuid, $2::uuid, $4::uuid)";
         sqlx::query(add)
             .bind(&founder.tenant_id)
             .bind(&*id)
-            .bind(format!("{round}-{side}@acme.test"))
+            .bind(profile(cipher, id, &format!("{round}-{side}@acme.test")))
             .bind(role)
             .execute(&mut *owner)
             .await
             .expect("an administrator");
     }
     pair
+}
+
+/// A user's email as it is kept.
+fn profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
+    let user = user.parse().expect("a UUID");
+    let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();
+    cipher.seal(Place::row("users", &user), profile.as_bytes()).expect("sealed")
 }

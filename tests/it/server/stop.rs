@@ -19,7 +19,7 @@ async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
     .await;
     let (addr, acme) = (app.addr, acme.on(&app.channel));
 
-    proxy.when_sent("begin;", Then::Hold);
+    proxy.when_sent("insert into roles", Then::Hold);
     let call = async {
         let request = CreateRoleRequest {
             name: "accepted".into(),
@@ -71,7 +71,7 @@ async fn a_call_that_hangs_does_not_keep_the_server() {
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = acme.on(&app.channel);
-    proxy.when_sent("begin;", Then::Hold);
+    proxy.when_sent("from roles", Then::Hold);
     let mut roles = acme.roles();
     let stop = async {
         proxy.until_held().await;

@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, refused};
+use crate::harness::{Client, PASSWORD, TestApp, fill, refused};
 
 /// Every user that a client's tenant shows, page by page.
 async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, String)> {
@@ -31,10 +31,7 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
 async fn a_thousand_users_of_each_tenant_interleaved_are_listed_apart() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let insert = "insert into users (tenant_id, user_id, email, email_key)
-        select t.tenant_id, gen_random_uuid(), format('u%s@x.test', n), format('u%s@x.test', n)
-        from generate_series(1, 1000) n, tenants t order by n";
-    sqlx::query(insert).execute(&mut app.owner().await).await.expect("users");
+    fill(&[&a, &b], 1000).await;
 
     for client in [&a, &b] {
         let owner = &mut app.owner().await;

@@ -3,7 +3,7 @@
 use tenantry::proto::v1::{DisableUserRequest, ListUsersRequest, User};
 use tonic::Code;
 
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, fill, refused};
 
 async fn pages(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<User>> {
     let mut request =
@@ -26,26 +26,12 @@ async fn emails(client: &Client, filter: &str) -> Vec<String> {
     emails
 }
 
-/// Users of both tenants, taking turns.
-async fn fill(app: &TestApp, tenants: [&Client; 2], each: i32) {
-    let fill = "insert into users (tenant_id, user_id, email, email_key)
-        select t::uuid, lpad(to_hex(n * 2 + i), 32, '0')::uuid, n || '@x.test', n || '@x.test'
-        from generate_series(1, $3) n, unnest(array[$1, $2]) with ordinality as ts(t, i)";
-    sqlx::query(fill)
-        .bind(&tenants[0].tenant_id)
-        .bind(&tenants[1].tenant_id)
-        .bind(each)
-        .execute(&mut app.owner().await)
-        .await
-        .expect("users");
-}
-
 /// D06
 #[tokio::test]
 async fn pages_hold_each_user_of_the_tenant_once() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    fill(&app, [&a, &b], 1000).await;
+    fill(&[&a, &b], 1000).await;
 
     for (size, count) in [(0, 21), (100, 11), (1000, 2), (i32::MAX, 2)] {
         let found = pages(&b, "", size).await;
@@ -96,7 +82,7 @@ async fn filters_choose_by_state_email_and_name() {
 async fn a_page_token_is_good_for_its_own_list_alone() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    fill(&app, [&a, &b], 3).await;
+    fill(&[&a, &b], 3).await;
     let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
     let reply = a.users().list_users(first.clone()).await.expect("users").into_inner();
     let next = ListUsersRequest { page_token: reply.next_page_token, ..first.clone() };

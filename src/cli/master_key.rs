@@ -1,0 +1,107 @@
+//! `tenantry master-key`
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use clap::{ArgMatches, Command};
+
+use super::{open, url};
+use crate::{
+    config::{self, Values},
+    db::Db,
+    privacy::{self, rewrap},
+};
+
+/// Its arguments.
+pub(super) fn command() -> Command {
+    let with_settings = |name: &'static str, about: &'static str| {
+        Values::arguments(Command::new(name).about(about))
+    };
+    Command::new("master-key")
+        .about("Make, rotate and show the keys that wrap tenants' data keys")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(
+            "generate",
+            "Make MASTER_KEY_PATH with a first key; one that is there is left alone",
+        ))
+        .subcommand(with_settings(
+            "rotate",
+            "Put a new key in front in MASTER_KEY_PATH and wrap all data keys by it. Safe to \
+             interrupt: run it again, and it finishes what it began",
+        ))
+        .subcommand(with_settings(
+            "rewrap",
+            "Wrap all data keys by the current master key, wherever it is. Safe to interrupt: \
+             run it again",
+        ))
+        .subcommand(with_settings("list", "Show how many data keys each master key wraps"))
+}
+
+pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (name, matches) = matches.subcommand().context("no command")?;
+    let values = Values::gather(matches)?;
+    if name == "generate" {
+        return generate(&values);
+    }
+    let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
+    match name {
+        "rotate" => rotate(&db, &values).await?,
+        "rewrap" => wrap_all(&db).await?,
+        _ => {}
+    }
+    list(&db).await
+}
+
+fn generate(values: &Values) -> anyhow::Result<()> {
+    let path = file(values)?;
+    match privacy::ensure_key(&path)? {
+        Some(id) => println!("made the master key {id} in {}", path.display()),
+        None => println!("a master key is in {} already", path.display()),
+    }
+    Ok(())
+}
+
+/// A round that was begun is finished before another begins.
+async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
+    let source = config::master_keys(values)?;
+    if let Some((_, name)) = source.service {
+        bail!("rotate {name} in the key service, then run: tenantry master-key rewrap");
+    }
+    let path = file(values)?;
+    let masters = db.master_keys()?;
+    let current = rewrap::current(masters).await?;
+    let is_finished = counts(db).await?.keys().all(|by| *by == current);
+    if is_finished {
+        let id = privacy::add_key(&path)?;
+        println!("the master key is {id} now");
+    } else {
+        println!("going on with the last rotation");
+    }
+    wrap_all(db).await
+}
+
+async fn wrap_all(db: &Db) -> anyhow::Result<()> {
+    let tell = |progress: &rewrap::Progress| {
+        eprintln!("{} data keys wrapped by {}", progress.rewrapped, progress.by);
+    };
+    let done = rewrap::all(db, db.master_keys()?, tell).await?;
+    ensure!(done.failed == 0, "{} data keys can't be wrapped anew: {}", done.failed, done.reason);
+    println!("all data keys are wrapped by {}; {} were wrapped anew", done.by, done.rewrapped);
+    Ok(())
+}
+
+async fn list(db: &Db) -> anyhow::Result<()> {
+    for (by, count) in counts(db).await? {
+        println!("{by:<30} {count}");
+    }
+    Ok(())
+}
+
+async fn counts(db: &Db) -> anyhow::Result<BTreeMap<String, i64>> {
+    Ok(rewrap::counts(db).await?.into_iter().collect())
+}
+
+fn file(values: &Values) -> anyhow::Result<PathBuf> {
+    config::master_keys(values)?.file.context("MASTER_KEY_PATH must be set")
+}

@@ -1,0 +1,179 @@
+//! What a data key does: seals values, and names emails.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, Prk, Salt},
+    hmac::{self, HMAC_SHA256},
+    rand,
+};
+use uuid::Uuid;
+
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
+
+/// The bytes of a data key.
+pub(super) const KEY: usize = 32;
+
+/// What a sealed value begins with: the form of the rest.
+const FORM: u8 = 1;
+
+/// A keyed hash that a value is found by.
+pub type Index = [u8; 16];
+
+/// Seals the personal data of one tenant.
+pub struct Cipher {
+    tenant: TenantId,
+    root: Prk,
+    index: hmac::Key,
+}
+
+/// Where a value is kept. A sealed value opens there and nowhere else.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The table.
+    pub table: &'static str,
+    /// The row, within its tenant.
+    pub row: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    /// In the row with this id.
+    #[must_use]
+    pub fn row(table: &'static str, id: &'a Uuid) -> Self {
+        Self { table, row: id.as_bytes() }
+    }
+}
+
+impl Cipher {
+    /// With a tenant's data key.
+    pub(super) fn new(tenant: TenantId, key: &[u8; KEY]) -> Result<Self> {
+        let root = Salt::new(HKDF_SHA256, b"tenantry data key").extract(key);
+        let index = root
+            .expand(&[b"index"], HMAC_SHA256)
+            .map(hmac::Key::from)
+            .map_err(|_| Error::defect("no index key"))?;
+        Ok(Self { tenant, root, index })
+    }
+
+    /// Seals a value: AES-256-GCM (SP 800-38D) under a key of the row's own, which
+    /// HKDF (RFC 5869) derives, with a random nonce. So it is never a question how many
+    /// values one key has sealed. The place is the associated data, too.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn seal(&self, place: Place<'_>, value: &[u8]) -> Result<Vec<u8>> {
+        let failed = |_| Error::defect("a value can't be sealed");
+        let identity = self.identity(place);
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).map_err(failed)?;
+        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + value.len() + AES_256_GCM.tag_len());
+        sealed.push(FORM);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(value);
+        let key = self.key(&identity)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let secret = &mut sealed[1 + NONCE_LEN..];
+        let tag =
+            key.seal_in_place_separate_tag(nonce, Aad::from(&identity), secret).map_err(failed)?;
+        sealed.extend_from_slice(tag.as_ref());
+        Ok(sealed)
+    }
+
+    /// Opens a value that was sealed for this place.
+    ///
+    /// # Errors
+    /// When it was not, or was altered: a defect, or somebody's work.
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
+        self.opened(place, sealed).ok_or_else(|| {
+            let Place { table, row } = place;
+            let row = Uuid::from_slice(row).map(|id| id.to_string()).unwrap_or_default();
+            Error::defect(format!("a value of {table} does not open: {}/{row}", self.tenant))
+        })
+    }
+
+    fn opened(&self, place: Place<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (form, rest) = sealed.split_first()?;
+        let (nonce, secret) = rest.split_at_checked(NONCE_LEN).filter(|_| *form == FORM)?;
+        let identity = self.identity(place);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut value = secret.to_vec();
+        let opened =
+            self.key(&identity).ok()?.open_in_place(nonce, Aad::from(&identity), &mut value);
+        let length = opened.ok()?.len();
+        value.truncate(length);
+        Some(value)
+    }
+
+    /// What a value is found by where it is sealed: HMAC-SHA-256 under a key of the
+    /// tenant's, of which half is kept (RFC 2104, 5). `of` names the sort of value.
+    #[must_use]
+    pub fn index(&self, of: &str, value: &[u8]) -> Index {
+        let mut context = hmac::Context::with_key(&self.index);
+        context.update(of.as_bytes());
+        context.update(&[0]);
+        context.update(value);
+        let mut index = Index::default();
+        let length = index.len();
+        index.copy_from_slice(&context.sign().as_ref()[..length]);
+        index
+    }
+
+    fn identity(&self, place: Place<'_>) -> Vec<u8> {
+        [place.table.as_bytes(), &[0], self.tenant.0.as_bytes(), place.row].concat()
+    }
+
+    fn key(&self, identity: &[u8]) -> Result<LessSafeKey> {
+        self.root
+            .expand(&[b"seal", identity], &AES_256_GCM)
+            .map(|key| LessSafeKey::new(UnboundKey::from(key)))
+            .map_err(|_| Error::defect("no key for a row"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cipher(tenant: u128, key: u8) -> Cipher {
+        Cipher::new(TenantId(Uuid::from_u128(tenant)), &[key; KEY]).expect("a cipher")
+    }
+
+    #[test]
+    fn a_value_opens_where_it_was_sealed_and_nowhere_else() {
+        let (here, row) = (cipher(1, 1), Uuid::from_u128(9));
+        let place = Place::row("users", &row);
+        let sealed = here.seal(place, b"ada@acme.test").expect("sealed");
+        assert_eq!(here.open(place, &sealed).expect("opened"), b"ada@acme.test");
+        assert_ne!(here.seal(place, b"ada@acme.test").expect("sealed"), sealed);
+
+        let other = Uuid::from_u128(10);
+        assert!(here.open(Place::row("users", &other), &sealed).is_err(), "another row");
+        assert!(here.open(Place::row("sessions", &row), &sealed).is_err(), "another table");
+        assert!(cipher(2, 1).open(place, &sealed).is_err(), "another tenant");
+        assert!(cipher(1, 2).open(place, &sealed).is_err(), "another key");
+    }
+
+    #[test]
+    fn no_bit_can_be_changed_and_none_left_out() {
+        let (cipher, row) = (cipher(1, 1), Uuid::nil());
+        let place = Place::row("users", &row);
+        let sealed = cipher.seal(place, b"Ada").expect("sealed");
+        for at in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            assert!(cipher.open(place, &altered).is_err(), "byte {at}");
+            assert!(cipher.open(place, &sealed[..at]).is_err(), "{at} bytes");
+        }
+    }
+
+    #[test]
+    fn an_index_is_of_its_tenant_and_of_its_sort() {
+        let index = cipher(1, 1).index("email", b"ada@acme.test");
+        assert_eq!(index, cipher(1, 1).index("email", b"ada@acme.test"));
+        assert_ne!(index, cipher(2, 2).index("email", b"ada@acme.test"));
+        assert_ne!(index, cipher(1, 1).index("phone", b"ada@acme.test"));
+        assert_ne!(index, cipher(1, 1).index("email", b"ada@acme.tesT"));
+    }
+}

@@ -1,0 +1,171 @@
+//! The data keys in use, in memory.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use aws_lc_rs::rand;
+use quick_cache::sync::Cache;
+use secrecy::zeroize::Zeroizing;
+use sqlx::PgConnection;
+
+use super::{
+    cipher::{Cipher, KEY},
+    master::{DataKey, MasterKeys, MasterSource, Wrapped},
+    store,
+};
+use crate::{
+    db::Db,
+    error::{Error, Result},
+    feed::{Change, Follow, Kind},
+    ids::TenantId,
+    proto::v1::ErrorReason,
+    reload::Reload,
+};
+
+/// Tenants whose keys are kept in memory, at most.
+const TENANTS: usize = 50_000;
+
+/// The data keys.
+pub struct DataKeys {
+    masters: Arc<MasterKeys>,
+    tenants: Cache<TenantId, Arc<Cipher>>,
+    /// That of what belongs to no tenant.
+    common: OnceLock<Arc<Cipher>>,
+}
+
+impl DataKeys {
+    /// The data keys that these master keys wrap.
+    ///
+    /// # Errors
+    /// When the master keys can't be read.
+    pub fn load(source: &MasterSource) -> anyhow::Result<Arc<Self>> {
+        let masters = Arc::new(MasterKeys::load(source)?);
+        Ok(Arc::new(Self { masters, tenants: Cache::new(TENANTS), common: OnceLock::new() }))
+    }
+
+    /// The master keys.
+    #[must_use]
+    pub fn masters(&self) -> &Arc<MasterKeys> {
+        &self.masters
+    }
+
+    /// Reads the key of what belongs to no tenant, and makes it the first time. Only
+    /// then can the rest be used: so a start without the right master key fails.
+    ///
+    /// # Errors
+    /// When Postgres or a key service is away, or the key is wrapped by a master key
+    /// that is not there.
+    pub async fn prepare(&self, db: &Db) -> anyhow::Result<()> {
+        if !self.masters.is_there() {
+            tracing::warn!(
+                "there is no master key: who reads the database can open its personal data"
+            );
+        }
+        let nobody = TenantId::UNKNOWN;
+        let mut tx = db.begin(nobody).await?;
+        if store::get(tx.conn(), nobody).await?.is_none() {
+            let (_, wrapped) = self.make(nobody).await?;
+            // Another replica may be quicker: then its key counts.
+            store::insert(tx.conn(), nobody, &wrapped).await?;
+        }
+        let kept = store::get(tx.conn(), nobody).await?.context("there is no common data key")?;
+        tx.commit_record().await?;
+        let key = self.unwrap(nobody, kept).await.context("the common data key can't be used")?;
+        self.common.set(Arc::new(Cipher::new(nobody, &key)?)).ok();
+        Ok(())
+    }
+
+    /// Seals and names what belongs to no tenant.
+    ///
+    /// # Errors
+    /// Before [`DataKeys::prepare`].
+    pub fn common(&self) -> Result<Arc<Cipher>> {
+        self.common.get().cloned().ok_or_else(|| Error::defect("no data keys were prepared"))
+    }
+
+    /// The cipher of the tenant that `conn` works in; `None` when there is no such
+    /// tenant any more.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres or the master key is away.
+    pub async fn find(
+        &self,
+        conn: &mut PgConnection,
+        tenant: TenantId,
+    ) -> Result<Option<Arc<Cipher>>> {
+        if let Some(known) = self.known(tenant)? {
+            return Ok(Some(known));
+        }
+        let Some(kept) = store::get(conn, tenant).await? else { return Ok(None) };
+        let key = self.unwrap(tenant, kept).await.map_err(|error| away(tenant, &error))?;
+        self.keep(tenant, &key).map(Some)
+    }
+
+    /// The same, of memory alone.
+    ///
+    /// # Errors
+    /// Before [`DataKeys::prepare`].
+    pub fn known(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+        match tenant {
+            TenantId::UNKNOWN => self.common().map(Some),
+            tenant => Ok(self.tenants.get(&tenant)),
+        }
+    }
+
+    /// Gives a new tenant, which `conn` works in, its key.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres or the master key is away.
+    pub async fn create(&self, conn: &mut PgConnection, tenant: TenantId) -> Result<()> {
+        let (key, wrapped) = self.make(tenant).await.map_err(|error| away(tenant, &error))?;
+        store::insert(conn, tenant, &wrapped).await?;
+        self.keep(tenant, &key).map(drop)
+    }
+
+    fn keep(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
+        let cipher = Arc::new(Cipher::new(tenant, key)?);
+        self.tenants.insert(tenant, cipher.clone());
+        Ok(cipher)
+    }
+
+    async fn make(&self, tenant: TenantId) -> anyhow::Result<(DataKey, Wrapped)> {
+        let mut key = Zeroizing::new([0; KEY]);
+        rand::fill(key.as_mut_slice()).map_err(|_| anyhow::anyhow!("no random bytes"))?;
+        let masters = self.masters.clone();
+        let wrap = move || Ok((key.clone(), masters.wrap(tenant, &key)?));
+        tokio::task::spawn_blocking(wrap).await?
+    }
+
+    async fn unwrap(&self, tenant: TenantId, kept: Wrapped) -> anyhow::Result<DataKey> {
+        let masters = self.masters.clone();
+        tokio::task::spawn_blocking(move || masters.unwrap(tenant, &kept)).await?
+    }
+}
+
+impl Follow for DataKeys {
+    fn apply(&self, change: &Change) {
+        if change.kind == Kind::Tenant {
+            self.tenants.remove(&change.tenant);
+        }
+    }
+
+    /// A key that somebody else destroyed in the meantime must not stay.
+    fn clear(&self) {
+        self.tenants.clear();
+    }
+}
+
+impl Reload for DataKeys {
+    const NAME: &str = "master keys";
+    const METRIC: &str = "tenantry_master_key_reloads";
+
+    fn reload(&self) -> anyhow::Result<bool> {
+        self.masters.reload()
+    }
+}
+
+fn away(tenant: TenantId, error: &anyhow::Error) -> Error {
+    tracing::error!(%tenant, error = format!("{error:#}"), "a tenant's data key can't be had");
+    let text = "a key that the answer needs can't be had; try again";
+    Error::refused(ErrorReason::StoreUnavailable, text)
+}

@@ -1,0 +1,91 @@
+//! Data keys in Postgres.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::master::Wrapped;
+use crate::{error::Result, ids::TenantId};
+
+/// The data key of the tenant that the transaction works in.
+pub async fn get(conn: &mut PgConnection, tenant: TenantId) -> Result<Option<Wrapped>> {
+    let row = sqlx::query_as!(
+        Wrapped,
+        r#"select wrapped as "bytes", wrapped_by as "by" from data_keys where tenant_id = $1"#,
+        tenant.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row)
+}
+
+/// Writes the data key of the tenant that the transaction works in, unless it has one.
+pub async fn insert(conn: &mut PgConnection, tenant: TenantId, key: &Wrapped) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into data_keys (tenant_id, wrapped, wrapped_by) values ($1, $2, $3)
+        on conflict (tenant_id) do nothing
+        "#,
+        tenant.0,
+        key.bytes,
+        key.by,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A tenant's data key as it is kept.
+pub struct Kept {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Its key.
+    pub wrapped: Vec<u8>,
+    /// What wraps it.
+    pub wrapped_by: String,
+}
+
+/// Data keys that something else than `by` wraps, of the tenants after one by id.
+pub async fn others(
+    conn: &mut PgConnection,
+    by: &str,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Kept>> {
+    let rows = sqlx::query_as!(
+        Kept,
+        r#"
+        select tenant_id as "tenant_id!", wrapped as "wrapped!", wrapped_by as "wrapped_by!"
+        from data_keys_not_by($1, $2, $3)
+        "#,
+        by,
+        after,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
+}
+
+/// Replaces a tenant's data key as it is kept, unless that has changed; says whether
+/// it has not.
+pub async fn rewrap(conn: &mut PgConnection, old: &Kept, new: &Wrapped) -> Result<bool> {
+    let done = sqlx::query_scalar!(
+        r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
+        old.tenant_id,
+        old.wrapped,
+        new.bytes,
+        new.by,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(done)
+}
+
+/// How many data keys each master key wraps.
+pub async fn counts(conn: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+    let rows =
+        sqlx::query!(r#"select wrapped_by as "by!", data_keys as "count!" from count_data_keys()"#)
+            .fetch_all(conn)
+            .await?;
+    Ok(rows.into_iter().map(|row| (row.by, row.count)).collect())
+}

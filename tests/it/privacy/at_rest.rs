@@ -1,0 +1,139 @@
+//! What seals and names personal data, in the tables.
+
+use sqlx::AssertSqlSafe;
+use tenantry::proto::v1::{
+    DeleteTenantRequest, GetUserRequest, ListUsersRequest, LoginRequest, LookupUserRequest,
+};
+use tonic::Code;
+
+use crate::harness::{PASSWORD, TestApp, fill, refused};
+
+async fn one(app: &TestApp, query: String) -> String {
+    let owner = &mut app.owner().await;
+    let found: Option<String> =
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(owner).await.expect("a row");
+    found.unwrap_or_default()
+}
+
+/// K06: the same email has another index in each tenant, and is found in each by the
+/// tenant's own.
+#[tokio::test]
+async fn an_email_is_found_by_an_index_of_its_tenant() {
+    let app = TestApp::spawn().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let mut indexes = Vec::new();
+    for tenant in [&a, &b] {
+        let user = tenant.create_user_without_password("Ada@x.test").await;
+        indexes.push(
+            one(&app, format!("select email_index::text from users where user_id = '{user}'"))
+                .await,
+        );
+        for spelling in ["ada@X.test", "ＡＤＡ@x.test"] {
+            let lookup = LookupUserRequest { email: spelling.into() };
+            let found = tenant.users().lookup_user(lookup).await.expect("found").into_inner();
+            assert_eq!(found.user.expect("a user").id, user, "{spelling}");
+        }
+    }
+    assert_ne!(indexes[0], indexes[1]);
+}
+
+/// What is sealed for one row opens in no other: a writer of the database can't give
+/// one user another's email, nor one session another's address.
+#[tokio::test]
+async fn a_value_that_was_moved_does_not_open() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (ada, bob) = (
+        acme.create_user_without_password("ada@x.test").await,
+        acme.create_user_without_password("bob@x.test").await,
+    );
+    let moved = format!(
+        "with gone as (update users set profile = (
+             select profile from users where user_id = '{bob}') where user_id = '{ada}' returning 1)
+         select 'moved' from gone"
+    );
+    one(&app, moved).await;
+    let reply = acme.users().get_user(GetUserRequest { user_id: ada }).await;
+    let status = refused(reply, Code::Internal, "INTERNAL");
+    assert_eq!(status.message(), "internal error");
+    let bob = acme.users().get_user(GetUserRequest { user_id: bob }).await.expect("as it was");
+    assert_eq!(bob.into_inner().user.expect("a user").email, "bob@x.test");
+}
+
+/// Deleting a tenant destroys its data key: what is left of it, its audit trail, has no
+/// addresses any more. Other tenants keep theirs.
+#[tokio::test]
+async fn a_deleted_tenant_leaves_nothing_that_opens() {
+    let app = TestApp::spawn().await;
+    let root = app.platform_admin().await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let keys =
+        |tenant: &str| format!("select count(*)::text from data_keys where tenant_id = '{tenant}'");
+    assert_eq!(one(&app, keys(&a.tenant_id)).await, "1");
+    let delete = DeleteTenantRequest { tenant: "a".into(), ..DeleteTenantRequest::default() };
+    root.tenants().delete_tenant(delete).await.expect("deleted");
+    assert_eq!(one(&app, keys(&a.tenant_id)).await, "0");
+    assert_eq!(one(&app, keys(&b.tenant_id)).await, "1");
+    let left = "select count(*)::text from audit_events where tenant_id = '$' and ip is not null";
+    assert_ne!(one(&app, left.replace('$', &a.tenant_id)).await, "0", "sealed for ever");
+
+    // The one without a tenant is refused like anybody, and that is recorded.
+    let login = LoginRequest {
+        email: a.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: "a".into(),
+        ..LoginRequest::default()
+    };
+    let result = app.anonymous().auth().login(login).await;
+    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let taken_anew = app.tenant("a").await;
+    assert_ne!(taken_anew.tenant_id, a.tenant_id);
+    assert_eq!(one(&app, keys(&taken_anew.tenant_id)).await, "1");
+}
+
+/// Two servers that start at once on an empty database agree on the keys.
+#[tokio::test]
+async fn servers_that_start_together_name_emails_alike() {
+    let database = crate::harness::Cluster::get().new_database().await;
+    let (here, there) =
+        tokio::join!(TestApp::on(&database, |_| {}), TestApp::on(&database, |_| {}));
+    let acme = here.tenant("acme").await;
+    let login = LoginRequest {
+        email: acme.email.clone(),
+        password: PASSWORD.into(),
+        ..LoginRequest::default()
+    };
+    there.anonymous().auth().login(login).await.expect("found by the email alone");
+}
+
+/// A filter that takes a look into each row: a page may be short, and the last is the
+/// one without a token.
+#[tokio::test]
+async fn a_filter_on_what_is_sealed_finds_all_and_each_once() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let early = acme.create_user_without_password("needle-1@x.test").await;
+    fill(&[&acme], 1010).await;
+    let late = acme.create_user_without_password("needle-2@x.test").await;
+
+    for page_size in [1, 2, 50] {
+        let mut request = ListUsersRequest {
+            filter: "email = \"NEEDLE*\"".into(),
+            page_size,
+            ..ListUsersRequest::default()
+        };
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = acme.users().list_users(request.clone()).await.expect("a page").into_inner();
+            assert!(page.users.len() <= usize::try_from(page_size).expect("a size"));
+            found.extend(page.users.into_iter().map(|user| user.id));
+            pages += 1;
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found, [early.as_str(), late.as_str()], "pages of {page_size}");
+        assert!((2..=3).contains(&pages), "{pages} pages of {page_size}");
+    }
+}

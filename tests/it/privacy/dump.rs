@@ -1,0 +1,175 @@
+//! Who has the disks has no personal data.
+
+use std::{fs, path::PathBuf};
+
+use tenantry::proto::v1::{
+    ChangePasswordRequest, CreateUserRequest, ListEventsRequest, ListSessionsRequest, LoginRequest,
+    LookupUserRequest, RefreshRequest, RegisterRequest, UpdateUserRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, Cluster, TestApp, mask, redis, refused};
+
+/// Found nowhere else.
+const EMAIL: &str = "Zebedee.Quux@canary-7f3a.test";
+const OTHER_EMAIL: &str = "yolanda.quux@canary-7f3a.test";
+const NAME: &str = "Zebedee Quux-Canary";
+const DEVICE: &str = "Zebedee's canary phone";
+const AGENT: &str = "canary-agent/7.3";
+const ADDRESS: &str = "2001:db8:7e57:ca4a::77";
+const PASSWORD: &str = "quux canary battery 7f3a";
+const NEW_PASSWORD: &str = "quux canary battery 9c1e";
+
+/// Somebody lives here for a while; what is to be found nowhere.
+async fn live(app: &TestApp) -> Vec<String> {
+    let visitor = app.anonymous().with("x-forwarded-for", ADDRESS).with("user-agent", AGENT);
+    let request = RegisterRequest {
+        email: EMAIL.into(),
+        password: PASSWORD.into(),
+        display_name: NAME.into(),
+        organization_name: "Canaries".into(),
+        organization_slug: "canaries".into(),
+        request_id: "once".into(),
+    };
+    let registered = visitor.auth().register(request.clone()).await.expect("registered");
+    let again = visitor.auth().register(request).await.expect("registered");
+    assert_eq!(registered.into_inner().user, again.into_inner().user, "the first result");
+    let login = LoginRequest {
+        email: EMAIL.to_uppercase(),
+        password: PASSWORD.into(),
+        device_name: DEVICE.into(),
+        ..LoginRequest::default()
+    };
+    let wrong = LoginRequest { password: NEW_PASSWORD.into(), ..login.clone() };
+    let result = visitor.auth().login(wrong).await;
+    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let tokens = visitor.auth().login(login).await.expect("signed in").into_inner();
+    let user = visitor.with_token(&tokens.access_token);
+    look_back(&user).await;
+
+    let request = CreateUserRequest {
+        email: OTHER_EMAIL.into(),
+        display_name: NAME.into(),
+        request_id: "once".into(),
+        ..CreateUserRequest::default()
+    };
+    let other = user.users().create_user(request.clone()).await.expect("made").into_inner();
+    user.users().create_user(request).await.expect("made before");
+    let taken = CreateUserRequest { email: EMAIL.into(), ..CreateUserRequest::default() };
+    refused(user.users().create_user(taken).await, Code::AlreadyExists, "EMAIL_TAKEN");
+    let renamed = UpdateUserRequest {
+        user_id: other.user.expect("a user").id,
+        display_name: Some(format!("{NAME} the Second")),
+        update_mask: mask(&["display_name"]),
+        ..UpdateUserRequest::default()
+    };
+    user.users().update_user(renamed).await.expect("renamed");
+    let change = ChangePasswordRequest {
+        current_password: PASSWORD.into(),
+        new_password: NEW_PASSWORD.into(),
+    };
+    user.auth().change_password(change).await.expect("changed");
+    let refresh =
+        RefreshRequest { refresh_token: tokens.refresh_token.clone(), request_id: String::new() };
+    let next = visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
+    refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
+
+    let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
+    let tokens = [&tokens.access_token, &tokens.refresh_token, &next.access_token];
+    let mut canaries: Vec<_> = tokens.map(|token| signature(token)).to_vec();
+    canaries.extend([EMAIL, OTHER_EMAIL, NAME, DEVICE, AGENT, ADDRESS].map(str::to_owned));
+    canaries.extend([EMAIL.to_lowercase(), PASSWORD.into(), NEW_PASSWORD.into()]);
+    canaries
+}
+
+/// What was written is shown to whom it concerns.
+async fn look_back(user: &Client) {
+    let lookup = LookupUserRequest { email: EMAIL.to_lowercase() };
+    let found = user.users().lookup_user(lookup).await.expect("found").into_inner();
+    let found = found.user.expect("a user");
+    assert_eq!((found.email.as_str(), found.display_name.as_str()), (EMAIL, NAME));
+    let sessions = user.sessions().list_sessions(ListSessionsRequest::default()).await;
+    let session = sessions.expect("sessions").into_inner().sessions.remove(0);
+    assert_eq!((session.device_name.as_str(), session.ip.as_str()), (DEVICE, ADDRESS));
+    assert!(session.user_agent.contains(AGENT), "{}", session.user_agent);
+    let events = user.audit().list_events(ListEventsRequest::default()).await;
+    let events = events.expect("events").into_inner().events;
+    assert!(events.len() >= 4);
+    assert!(events.iter().all(|event| event.ip == ADDRESS), "{events:?}");
+}
+
+/// Every file that Postgres has of a database, of what it logged since `wal`, and of
+/// what it says.
+async fn files(app: &TestApp, wal: &str) -> Vec<PathBuf> {
+    let mut owner = Cluster::get().connect_owner(&app.database).await;
+    sqlx::raw_sql("checkpoint").execute(&mut owner).await.expect("on disk");
+    let (dir, base, from, to): (String, String, String, String) = sqlx::query_as(
+        "select current_setting('data_directory'),
+                'base/' || (select oid from pg_database where datname = current_database()),
+                pg_walfile_name($1::pg_lsn), pg_walfile_name(pg_current_wal_lsn())",
+    )
+    .bind(wal)
+    .fetch_one(&mut owner)
+    .await
+    .expect("places");
+    let dir = PathBuf::from(dir);
+    let list = |dir: PathBuf| fs::read_dir(dir).expect("files").map(|file| file.expect("a file"));
+    let wal = list(dir.join("pg_wal")).filter(|file| {
+        let name = file.file_name().into_string().expect("a name");
+        (from.as_str()..=to.as_str()).contains(&name.as_str())
+    });
+    let mut files: Vec<_> = list(dir.join(base)).chain(wal).map(|file| file.path()).collect();
+    files.push(Cluster::get().postgres_log());
+    files
+}
+
+async fn wal_now(app: &TestApp) -> String {
+    let mut owner = Cluster::get().connect_owner(&app.database).await;
+    let query = "select pg_current_wal_lsn()::text";
+    sqlx::query_scalar(query).fetch_one(&mut owner).await.expect("a position")
+}
+
+fn has(content: &[u8], canary: &str) -> bool {
+    content.windows(canary.len()).any(|window| window == canary.as_bytes())
+}
+
+/// K06: neither the tables and their indexes, nor the write-ahead log, nor Postgres's
+/// own log, nor Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_disks_finds_no_personal_data() {
+    let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
+    let wal = wal_now(&app).await;
+    let mut canaries = live(&app).await;
+    app.audit_settled().await;
+    // What proves that the search finds anything: a slug is no secret.
+    canaries.push("canaries".into());
+
+    let mut found = Vec::new();
+    for path in files(&app, &wal).await {
+        let content = fs::read(&path).unwrap_or_default();
+        let file = path.display();
+        found.extend(
+            canaries
+                .iter()
+                .filter(|canary| has(&content, canary))
+                .map(|c| format!("{c} in {file}")),
+        );
+    }
+    assert!(found.len() >= 2, "the search finds nothing");
+    found.retain(|line| !line.starts_with("canaries "));
+    assert!(found.is_empty(), "{found:#?}");
+
+    let all = everything_in_redis().await;
+    for canary in &canaries {
+        assert!(!has(&all, canary), "{canary} in Redis");
+    }
+}
+
+/// Keys and values, as they would be written to its file.
+async fn everything_in_redis() -> Vec<u8> {
+    redis("config set rdbcompression no").await;
+    redis("save").await;
+    let dir = redis("config get dir").await;
+    let dir = dir.lines().find(|line| line.starts_with('/')).expect("a folder").to_owned();
+    fs::read(PathBuf::from(dir).join("dump.rdb")).expect("its file")
+}

@@ -1,0 +1,27 @@
+//! Personal data at rest.
+
+mod at_rest;
+mod dump;
+mod master_key;
+mod transit;
+
+use tenantry::proto::v1::{GetUserRequest, ListEventsRequest};
+
+use crate::harness::{Client, PASSWORD, TestApp};
+
+/// What wraps each data key.
+async fn wrapped_by(app: &TestApp) -> Vec<String> {
+    let query = "select distinct wrapped_by from data_keys order by 1";
+    sqlx::query_scalar(query).fetch_all(&mut app.owner().await).await.expect("data keys")
+}
+
+/// All of what is sealed in a tenant can be read, through this server.
+async fn is_readable(app: &TestApp, client: &Client) {
+    let client = client.on(&app.channel);
+    let request = GetUserRequest { user_id: client.user_id.clone() };
+    let found = client.users().get_user(request).await.expect("a user").into_inner();
+    assert_eq!(found.user.expect("a user").email, client.email);
+    let events = client.audit().list_events(ListEventsRequest::default()).await;
+    assert!(events.expect("events").into_inner().events.iter().all(|e| e.ip == "127.0.0.1"));
+    app.anonymous().login(&client.slug, &client.email, PASSWORD).await;
+}

@@ -1,0 +1,115 @@
+//! The master key in a key service, which it never leaves.
+
+use tempfile::tempdir;
+use tenantry::{config::Values, proto::v1::GetUserRequest};
+use time::OffsetDateTime;
+use tonic::Code;
+
+use super::{is_readable, wrapped_by};
+use crate::{
+    commands::{Ran, run},
+    harness::{Cluster, KeyService, MASTER, TestApp, refused},
+};
+
+/// The settings of a server that has all its keys there.
+fn all_there(service: &KeyService) -> impl Fn(&mut Values) {
+    move |values| {
+        service.set(values);
+        values.set("MASTER_KEY_PATH", "off");
+        values.set("MASTER_TRANSIT_KEY", MASTER);
+    }
+}
+
+async fn master_key(app: &TestApp, service: &KeyService, command: &str, file: &str) -> Ran {
+    let url = Cluster::get().app_url(&app.database);
+    let there = service.master_settings();
+    let mut settings = vec![("DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", file)];
+    settings.extend(there.iter().map(|(name, value)| (*name, value.as_str())));
+    run(&["master-key", command], &settings).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_keys_are_wrapped_and_rotated_there() {
+    let service = KeyService::start("ed25519").await;
+    let app = TestApp::with(all_there(&service)).await;
+    let acme = app.tenant("acme").await;
+    is_readable(&app, &acme).await;
+    assert_eq!(wrapped_by(&app).await, ["transit:tenantry-master:v1"]);
+
+    let refused = master_key(&app, &service, "rotate", "off").await;
+    assert!(
+        !refused.ok && refused.err.contains("rotate tenantry-master in the key"),
+        "{refused:?}"
+    );
+    service.rotate(MASTER, OffsetDateTime::now_utc());
+    is_readable(&app, &app.tenant("later").await).await;
+    let both = ["transit:tenantry-master:v1", "transit:tenantry-master:v2"];
+    assert_eq!(wrapped_by(&app).await, both);
+    let ran = master_key(&app, &service, "rewrap", "off").await;
+    assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
+    assert_eq!(wrapped_by(&app).await, both[1..]);
+
+    service.retire_before(MASTER, 2);
+    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    is_readable(&fresh, &acme).await;
+}
+
+/// From a file to a key service, while servers serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn master_keys_can_move_from_a_file_to_there() {
+    let service = KeyService::start("ed25519").await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let file = app.master_key();
+    let both = TestApp::on(&app.database, |values| {
+        service.set(values);
+        values.set("MASTER_TRANSIT_KEY", MASTER);
+    })
+    .await;
+    let acme = both.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    let ran = master_key(&app, &service, "rewrap", &file).await;
+    assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
+    let there = TestApp::on(&app.database, all_there(&service)).await;
+    is_readable(&there, &acme).await;
+    is_readable(&both, &acme).await;
+}
+
+/// R31: while it is away, tenants whose keys are in memory are served, others are told
+/// to try again, and nothing is written that could not be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_is_away_nothing_is_guessed() {
+    let mut service = KeyService::start("ed25519").await;
+    let app = TestApp::with(all_there(&service)).await;
+    let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
+    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    is_readable(&fresh, &warm).await;
+    service.stop();
+
+    let ask = |client: &crate::harness::Client| {
+        let user_id = client.user_id.clone();
+        let mut users = client.on(&fresh.channel).users();
+        async move { users.get_user(GetUserRequest { user_id }).await }
+    };
+    ask(&warm).await.expect("its key is in memory");
+    refused(ask(&cold).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    let before = app.row_counts().await;
+    let request =
+        tenantry::proto::v1::CreateUserRequest { email: "new@x.test".into(), ..Default::default() };
+    let result = cold.on(&fresh.channel).users().create_user(request).await;
+    refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_eq!(app.row_counts().await, before);
+
+    service.restart().await;
+    is_readable(&fresh, &cold).await;
+}
+
+#[tokio::test]
+async fn a_key_without_a_service_is_a_mistake() {
+    let dir = tempdir().expect("a folder");
+    let path = dir.path().join("x").display().to_string();
+    let settings = [("MASTER_KEY_PATH", path.as_str()), ("MASTER_TRANSIT_KEY", "k")];
+    let ran = run(&["master-key", "generate"], &settings).await;
+    let wanted = "MASTER_TRANSIT_KEY is of no use without TRANSIT_URL";
+    assert!(!ran.ok && ran.err.contains(wanted), "{ran:?}");
+    assert!(!dir.path().join("x").exists());
+}
