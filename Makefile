@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt ci policies sbom sqlx-prepare clean-dev services
+.PHONY: help run test bench lint fmt ci policies sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C s
 	cargo build
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
-test: services ## run all tests; ARGS goes to cargo test
+test: test-programs ## run all tests; ARGS goes to cargo test
 	cargo test --workspace $(ARGS)
 
 bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
@@ -48,3 +48,7 @@ clean-dev: ## delete the development databases
 
 services:
 	@scripts/install-services
+
+# Tests run the server with a wrong clock.
+test-programs:
+	@scripts/install-services --for-tests

@@ -11,14 +11,15 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     audit::{self, Refusals},
-    auth::Auth,
+    auth::{Auth, Resets},
     bounded::Bounded,
-    config::{self, Config, Passwords, Server},
+    config::{self, Config, Mail, Passwords, Server},
     db::Db,
     events::Events,
     feed::{self, Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
     limits::{Limits, Names, Rates, TrustedProxies},
+    mail::Mailer,
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
     privacy::DataKeys,
@@ -62,6 +63,7 @@ pub struct App {
     sealer: Arc<Sealer>,
     names: Arc<Names>,
     data_keys: Arc<DataKeys>,
+    mail: Option<Mail>,
 }
 
 impl App {
@@ -90,6 +92,7 @@ impl App {
             tokens: tokens.lifetimes,
             tenant_registration: config.tenant_registration,
             memory: config.memory,
+            mail: config.mail,
             rates: config.rates,
             proxies: config.proxies,
             policies,
@@ -100,8 +103,10 @@ impl App {
 
     /// Takes the parts into the gate and the services, and begins to follow the
     /// change feed.
-    #[must_use]
-    pub fn into_parts(self) -> Parts {
+    ///
+    /// # Errors
+    /// When the folder for mails can't be made.
+    pub fn into_parts(self) -> anyhow::Result<Parts> {
         let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone());
         let memory = Arc::new(Memory::new(self.memory.subjects));
@@ -125,6 +130,11 @@ impl App {
         let length = self.audit_stream_length;
         let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
         let limits = Limits::new(self.rates, self.names, redis.clone(), &mut registry);
+        let resets = self.mail.as_ref().map(|mail| {
+            let mailer = Mailer::new(mail, &mut registry)?;
+            anyhow::Ok(Resets::start(db.clone(), limits.clone(), mailer, mail))
+        });
+        let resets = resets.transpose()?;
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),
@@ -134,7 +144,7 @@ impl App {
             cache: cache.clone(),
         };
         let min_length = self.passwords.min_length;
-        Parts {
+        Ok(Parts {
             server,
             gatekeeper: Gatekeeper {
                 policies: self.policies,
@@ -157,6 +167,7 @@ impl App {
                     lifetimes: self.tokens,
                     limits,
                     refusals: refusals.clone(),
+                    resets: resets.clone(),
                     min_length,
                     tenant_registration: self.tenant_registration,
                 },
@@ -182,10 +193,11 @@ impl App {
                 },
             },
             refusals,
+            resets,
             keys,
             tls: self.tls,
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
-        }
+        })
     }
 }
 
@@ -215,6 +227,8 @@ pub struct Parts {
     pub tls: Option<Arc<Tls>>,
     /// What was refused and is yet to be recorded.
     pub refusals: Arc<Refusals>,
+    /// Mails that are on their way.
+    pub resets: Option<Arc<Resets>>,
     /// What is behind it.
     pub serving: Serving,
     /// What to watch, and to close at the end.

@@ -216,7 +216,7 @@ fn code(reason: ErrorReason) -> Code {
         R::EmailTaken | R::SlugTaken | R::RoleNameTaken | R::RoleAlreadyAssigned => {
             Code::AlreadyExists
         }
-        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant => Code::FailedPrecondition,
+        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant | R::MailOff => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,

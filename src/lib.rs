@@ -35,6 +35,7 @@ pub mod json;
 mod key_lines;
 mod limits;
 mod listing;
+mod mail;
 pub mod passwords;
 mod permissions;
 pub mod privacy;

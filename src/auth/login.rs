@@ -37,7 +37,8 @@ impl Auth {
         self.keyring.check_signs()?;
         let place = self.hasher.place()?;
         let email_key = email::key(&message.email);
-        let tenant = self.tenant_to_sign_in(named, &message, &email_key).await?;
+        let slug = &message.organization_slug;
+        let tenant = self.tenant_to_sign_in(named, slug, &email_key).await?;
         // From here on a tenant that does not exist is one that has no users.
         let tenant = tenant.map_or(TenantId::UNKNOWN, |tenant| tenant.id);
         self.limits.tenant(Class::SignIn, tenant).await?;
@@ -111,19 +112,19 @@ impl Auth {
 
     /// The tenant: the metadata's, else the body's, else the only one that has
     /// a user with this email.
-    async fn tenant_to_sign_in(
+    pub(super) async fn tenant_to_sign_in(
         &self,
         named: &NamedTenant,
-        message: &LoginRequest,
+        organization_slug: &str,
         email_key: &str,
     ) -> Result<Option<TenantRef>> {
         match named {
             NamedTenant::Known(tenant) => Ok(Some(tenant.clone())),
             NamedTenant::Unknown => Ok(None),
-            NamedTenant::Absent if message.organization_slug.is_empty() => {
+            NamedTenant::Absent if organization_slug.is_empty() => {
                 tenants::find_by_email(&self.db, email_key).await
             }
-            NamedTenant::Absent => tenants::find(&self.db, &message.organization_slug).await,
+            NamedTenant::Absent => tenants::find(&self.db, organization_slug).await,
         }
     }
 

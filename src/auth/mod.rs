@@ -5,6 +5,7 @@ mod login;
 mod password;
 mod refresh;
 mod register;
+mod reset;
 mod rpc;
 mod whoami;
 
@@ -22,6 +23,8 @@ use crate::{
     sessions::{Authenticator, SessionCache},
     tokens::Keyring,
 };
+
+pub use reset::Resets;
 
 /// All that authentication works with.
 pub struct Auth {
@@ -43,6 +46,8 @@ pub struct Auth {
     pub limits: Limits,
     /// Records what is refused.
     pub refusals: Arc<Refusals>,
+    /// Sends mails with new passwords' tokens; `None` where no mail is sent.
+    pub resets: Option<Arc<Resets>>,
     /// The shortest password that the server allows.
     pub min_length: usize,
     /// Whether Register may create tenants.

@@ -12,7 +12,9 @@ use crate::{
         ChangePasswordRequest, ChangePasswordResponse, GetJwksRequest, GetJwksResponse,
         IntrospectTokenRequest, IntrospectTokenResponse, LoginRequest, LoginResponse,
         LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse, RegisterRequest,
-        RegisterResponse, WhoAmIRequest, WhoAmIResponse, auth_service_server::AuthService,
+        RegisterResponse, RequestPasswordResetRequest, RequestPasswordResetResponse,
+        ResetPasswordRequest, ResetPasswordResponse, WhoAmIRequest, WhoAmIResponse,
+        auth_service_server::AuthService,
     },
     tokens::TokenPair,
 };
@@ -93,6 +95,27 @@ impl AuthService for Auth {
         let caller = gate::caller(&request)?;
         let consistency_token = Auth::change_password(self, &caller, request.into_inner()).await?;
         Ok(Response::new(ChangePasswordResponse { consistency_token }))
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<RequestPasswordResetRequest>,
+    ) -> Result<Response<RequestPasswordResetResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        Auth::request_password_reset(self, named, origin, message).await?;
+        Ok(Response::new(RequestPasswordResetResponse {}))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<ResetPasswordRequest>,
+    ) -> Result<Response<ResetPasswordResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let consistency_token = Auth::reset_password(self, visitor.origin(), message).await?;
+        Ok(Response::new(ResetPasswordResponse { consistency_token }))
     }
 }
 

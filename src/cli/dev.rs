@@ -63,6 +63,7 @@ async fn serve_on(
     let owner = point_at_stores(values, dir, services).await?;
     point_at_keys(values, dir)?;
     point_at_master_key(values, dir)?;
+    point_at_mail(values, dir)?;
     let config = Config::check(values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let addr = listeners.grpc.local_addr()?;
@@ -170,6 +171,16 @@ fn point_at_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     let path = dir.join("master.keys");
     privacy::ensure_key(&path)?;
     values.set("MASTER_KEY_PATH", path.to_string_lossy());
+    Ok(())
+}
+
+/// Mails are kept in a folder, for the developer to read.
+fn point_at_mail(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+    if values.get("MAIL_URL").is_none_or(|url| url == "off") {
+        let dir = std::path::absolute(dir.join("mail"))?;
+        let url = url::Url::from_directory_path(dir);
+        values.set("MAIL_URL", url.map_err(|()| anyhow::anyhow!("no folder for mails"))?);
+    }
     Ok(())
 }
 

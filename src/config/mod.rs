@@ -1,5 +1,6 @@
 //! Settings, checked: a [`Config`] that exists can be served with.
 
+mod mail;
 mod privacy;
 mod server;
 mod settings;
@@ -17,6 +18,7 @@ use std::{
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+pub use mail::{Mail, Post, TOKEN};
 pub use privacy::master_keys;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
@@ -48,6 +50,8 @@ pub struct Config {
     pub master: MasterSource,
     /// What passwords must be, and how they are hashed.
     pub passwords: Passwords,
+    /// Where mails go; `None` where none are sent.
+    pub mail: Option<Mail>,
     /// How often somebody may ask for what costs much.
     pub rates: Rates,
     /// Whose word about addresses counts.
@@ -114,11 +118,13 @@ impl Config {
             tokens: Tokens::read(&mut reader, service.clone()),
             master: privacy::read(&mut reader, service),
             passwords: Passwords::read(&mut reader),
+            mail: Mail::read(&mut reader),
             rates: Rates {
                 sign_in: reader.read("RATE_LIMIT_SIGN_IN", str::parse),
                 registration: reader.read("RATE_LIMIT_REGISTRATION", str::parse),
                 refresh: reader.read("RATE_LIMIT_REFRESH", str::parse),
                 introspection: reader.read("RATE_LIMIT_INTROSPECTION", str::parse),
+                password_reset: reader.read("RATE_LIMIT_PASSWORD_RESET", str::parse),
             },
             proxies: reader.read("TRUSTED_PROXIES", str::parse),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),

@@ -144,6 +144,22 @@ pub const SETTINGS: &[Setting] = &[
         "Introspections from a network, for a tenant, on each replica; or off",
     ),
     setting(
+        "RATE_LIMIT_PASSWORD_RESET",
+        Some("60/1m,600/1m"),
+        "Password resets from a network, for a tenant; or off",
+    ),
+    setting(
+        "MAIL_URL",
+        Some("off"),
+        "Where mails go: smtps://user:password@host, smtp://host, file:///folder; or off",
+    ),
+    setting("MAIL_FROM", Some("Tenantry <tenantry@localhost>"), "The mails' sender"),
+    setting(
+        "PASSWORD_RESET_URL",
+        Some("off"),
+        "The page that password reset mails point to, with {token} in it; off: the token alone",
+    ),
+    setting(
         "AUDIT_STREAM_LENGTH",
         Some("1000"),
         "Audit events kept in each tenant's Redis stream, about; 0: none are sent",

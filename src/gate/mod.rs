@@ -198,7 +198,8 @@ async fn forward<S>(mut services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let Ok(result) = AssertUnwindSafe(services.call(request)).catch_unwind().await else {
+    let call = async { services.call(request).await };
+    let Ok(result) = AssertUnwindSafe(call).catch_unwind().await else {
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
@@ -218,4 +219,44 @@ fn deadline_exceeded() -> Status {
 
 fn overloaded() -> Status {
     error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Ready;
+
+    use tower::service_fn;
+
+    use super::*;
+
+    fn request() -> Request<Body> {
+        Request::new(Body::empty())
+    }
+
+    fn is_internal(response: &Response<Body>) -> bool {
+        let status = Status::from_header_map(response.headers()).expect("a status");
+        status.code() == Code::Internal && status.message() == "internal error"
+    }
+
+    async fn holds_and_panics(places: Arc<Semaphore>) -> Result<Response<Body>, Infallible> {
+        let _place = places.acquire_owned().await;
+        tokio::task::yield_now().await;
+        panic!("later")
+    }
+
+    /// K11: a panic is one call's answer, at once or later, and what the call held is
+    /// free again.
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_its_own_calls_error_and_nothing_more() {
+        let at_once = |_| -> Ready<Result<Response<Body>, Infallible>> { panic!("at once") };
+        assert!(is_internal(&forward(service_fn(at_once), request()).await));
+
+        let places = Arc::new(Semaphore::new(1));
+        let held = places.clone();
+        let later = service_fn(move |_: Request<Body>| holds_and_panics(held.clone()));
+        for _ in 0..3 {
+            assert!(is_internal(&forward(later.clone(), request()).await));
+            assert_eq!(places.available_permits(), 1);
+        }
+    }
 }

@@ -82,6 +82,16 @@ impl Limits {
         self.take(self.0.rates.tenant(class), &Names::tenant(tenant)).await
     }
 
+    /// Takes a mail to this account into account, whether the account exists or not.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`: its owner has enough mails. Who asked must not hear of it.
+    pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
+        let tenant = Names::tenant(tenant);
+        let account = self.0.names.account(&tenant, email_key);
+        self.take(Rates::account(), &format!("{tenant}/{account}")).await
+    }
+
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {
         let Some(rate) = rule.rate else { return Ok(()) };
         let shared = if rule.class.is_shared() {

@@ -15,6 +15,8 @@ pub enum Class {
     Refresh,
     /// A token of somebody's is looked at.
     Introspection,
+    /// A mail is sent to somebody, or what was in it is tried.
+    PasswordReset,
 }
 
 /// So many calls in a time. As many may come at once; each makes room again after its
@@ -38,6 +40,8 @@ pub struct Rates {
     pub refresh: Pair,
     /// Of introspections.
     pub introspection: Pair,
+    /// Of password resets.
+    pub password_reset: Pair,
 }
 
 /// A class's two rates.
@@ -53,14 +57,14 @@ pub struct Pair {
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub(super) class: Class,
-    /// Whose calls are counted together: `network` or `tenant`.
+    /// Whose calls are counted together: `network`, `tenant` or `account`.
     pub(super) by: &'static str,
     pub(super) rate: Option<Rate>,
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 4] =
-        [Self::SignIn, Self::Registration, Self::Refresh, Self::Introspection];
+    pub(super) const ALL: [Self; 5] =
+        [Self::SignIn, Self::Registration, Self::Refresh, Self::Introspection, Self::PasswordReset];
 
     /// The class that a policy names; `None` for none.
     #[must_use]
@@ -71,6 +75,7 @@ impl Class {
             Limit::Registration => Some(Self::Registration),
             Limit::Refresh => Some(Self::Refresh),
             Limit::Introspection => Some(Self::Introspection),
+            Limit::PasswordReset => Some(Self::PasswordReset),
         }
     }
 
@@ -82,6 +87,7 @@ impl Class {
             Self::Registration => "registration",
             Self::Refresh => "refresh",
             Self::Introspection => "introspection",
+            Self::PasswordReset => "password_reset",
         }
     }
 
@@ -100,6 +106,7 @@ impl Rates {
             Class::Registration => self.registration,
             Class::Refresh => self.refresh,
             Class::Introspection => self.introspection,
+            Class::PasswordReset => self.password_reset,
         }
     }
 
@@ -110,13 +117,24 @@ impl Rates {
     pub(super) fn tenant(&self, class: Class) -> Rule {
         Rule { class, by: "tenant", rate: self.pair(class).tenant }
     }
+
+    /// Of mails to one account, whatever the settings say: nobody's mailbox is to be
+    /// filled.
+    pub(super) fn account() -> Rule {
+        let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
+        Rule { class: Class::PasswordReset, by: "account", rate }
+    }
 }
 
 impl Rule {
     /// The key in Redis. The braces are a hash tag: all of a tenant's keys are in one
     /// slot of a cluster.
     pub(super) fn key(&self, name: &str) -> String {
-        format!("rate:{{{name}}}:{}", self.class.name())
+        let class = self.class.name();
+        match name.split_once('/') {
+            Some((tenant, account)) => format!("rate:{{{tenant}}}:{class}:{account}"),
+            None => format!("rate:{{{name}}}:{class}"),
+        }
     }
 }
 

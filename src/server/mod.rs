@@ -22,6 +22,7 @@ use tokio::time;
 use crate::{
     app::{App, Stores},
     audit::Refusals,
+    auth::Resets,
     gate::Gate,
 };
 use connection::Entry;
@@ -45,7 +46,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     app.db.check_privileges().await?;
     app.db.prepare().await?;
-    let mut parts = app.into_parts();
+    let mut parts = app.into_parts()?;
     let (config, stores) = (parts.server, parts.stores);
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
@@ -84,12 +85,17 @@ pub async fn serve(
         tracing::warn!("stopped with connections still open");
     }
     drop(parts.keys);
-    close(&parts.refusals, &stores).await;
+    close(&parts.refusals, parts.resets.as_deref(), &stores).await;
     Ok(())
 }
 
-async fn close(refusals: &Refusals, stores: &Stores) {
+async fn close(refusals: &Refusals, resets: Option<&Resets>, stores: &Stores) {
     const PATIENCE: Duration = Duration::from_secs(2);
+    if let Some(resets) = resets
+        && time::timeout(PATIENCE, resets.finish()).await.is_err()
+    {
+        tracing::warn!("stopped with mails that were not sent");
+    }
     // The calls that were refused last, and just counted.
     if !matches!(time::timeout(PATIENCE, refusals.flush()).await, Ok(Ok(()))) {
         tracing::warn!("stopped with refusals that are counted nowhere");

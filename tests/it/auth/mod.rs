@@ -10,5 +10,6 @@ mod refresh;
 mod refresh_faults;
 mod register;
 mod register_join;
+mod reset;
 mod timing;
 mod who_am_i;

@@ -96,6 +96,7 @@ impl TestApp {
             ("RATE_LIMIT_REGISTRATION", "off".into()),
             ("RATE_LIMIT_REFRESH", "off".into()),
             ("RATE_LIMIT_INTROSPECTION", "off".into()),
+            ("RATE_LIMIT_PASSWORD_RESET", "off".into()),
         ] {
             values.set(name, value);
         }

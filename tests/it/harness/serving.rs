@@ -48,6 +48,31 @@ impl Serving {
         Self::run(command).await
     }
 
+    /// On a database that others serve too, with a clock that is wrong by this.
+    pub async fn with_clock(database: &str, wrong_by: &str) -> Self {
+        let values = TestApp::values(database);
+        let settings = SETTINGS
+            .iter()
+            .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
+            .chain([("LOG_FORMAT", "json")]);
+        // Where its library is, which it would otherwise load into a child of its own.
+        let mut library = Command::new("faketime");
+        library.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
+        let library = library.output().await.expect("faketime is installed").stdout;
+        let library = String::from_utf8(library).expect("a path");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        command
+            .arg("serve")
+            .env_clear()
+            .envs(settings)
+            .env("LD_PRELOAD", library.trim())
+            .env("FAKETIME", wrong_by)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Self::run(command).await
+    }
+
     async fn run(mut command: Command) -> Self {
         let mut process =
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");

@@ -1,5 +1,6 @@
 //! What many tests do, in a word each.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures::stream::{self, StreamExt};
 use serde_json::Value;
 use tenantry::{
@@ -149,6 +150,23 @@ pub async fn fill(tenants: &[&Client], each: u32) {
 }
 
 impl TestApp {
+    /// A token that a mail to a user would have.
+    pub async fn reset_token(&self, tenant_id: &str, user_id: &str) -> String {
+        let (tenant, user): (Uuid, Uuid) =
+            (tenant_id.parse().expect("a UUID"), user_id.parse().expect("a UUID"));
+        let secret = [7; 32];
+        let keep = "insert into password_resets (tenant_id, user_id, token_hash, expires_at)
+                    values ($1, $2, sha256($3), now() + interval '10 min')";
+        sqlx::query(keep)
+            .bind(tenant)
+            .bind(user)
+            .bind(secret)
+            .execute(&mut self.owner().await)
+            .await
+            .expect("kept");
+        BASE64_URL_SAFE_NO_PAD.encode([tenant.as_bytes(), user.as_bytes(), &secret[..]].concat())
+    }
+
     /// A user of `like`'s tenant, signed in without a password: a session like
     /// that one's, and a token for it.
     pub async fn sign_in_as(&self, user_id: &str, like: &Client) -> Client {

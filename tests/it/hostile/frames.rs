@@ -40,17 +40,23 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// The header block of a call of a public method (RFC 7541, 6.2.2: literals that no
 /// table keeps).
 pub fn call() -> Vec<u8> {
+    call_with(&[])
+}
+
+/// The same with more metadata.
+pub fn call_with(metadata: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
-    for (name, value) in [
+    let head = [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/tenantry.v1.AuthService/GetJwks"),
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-    ] {
+    ];
+    for (name, value) in head.iter().chain(metadata) {
         block.push(0);
-        for text in [name, value] {
+        for text in [*name, *value] {
             block.push(u8::try_from(text.len()).expect("short"));
             block.extend(text.as_bytes());
         }
@@ -87,19 +93,23 @@ impl<S: AsyncRead + Unpin> Peer<S> {
     /// The code of the GOAWAY that ends the connection; `None` when it ends without.
     pub async fn goodbye(&mut self) -> Option<u32> {
         let mut said = None;
-        loop {
-            let mut head = [0; 9];
-            if self.stream.read_exact(&mut head).await.is_err() {
-                return said;
-            }
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; usize::try_from(length).expect("short")];
-            if self.stream.read_exact(&mut payload).await.is_err() {
-                return said;
-            }
-            if head[3] == GOAWAY {
+        while let Some((kind, _, _, payload)) = self.frame().await {
+            if kind == GOAWAY {
                 said = payload[4..8].try_into().ok().map(u32::from_be_bytes);
             }
         }
+        said
+    }
+
+    /// The next frame: its kind, its flags, its stream, and what is in it; `None` when
+    /// the connection has ended.
+    pub async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).expect("short")];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some((head[3], head[4], stream, payload))
     }
 }

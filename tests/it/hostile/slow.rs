@@ -6,7 +6,10 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time};
 
 use super::{
     SLACK, answers,
-    frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Peer, SETTINGS, call, frame},
+    frames::{
+        DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, Peer, SETTINGS, call, call_with,
+        frame,
+    },
 };
 use crate::harness::{Serving, within};
 
@@ -65,5 +68,29 @@ async fn connections_end_at_their_age() {
     let mut open = Peer::connect(serving.addr).await;
     open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
     within(10, open.goodbye()).await;
+    answers(&serving).await;
+}
+
+/// Who is refused before the message is there may send it still: honest callers do, for
+/// the two cross on their way. However often, that ends no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_are_answered_early_are_not_cut_off() {
+    let serving = Serving::start(&[]).await;
+    let mut peer = Peer::connect(serving.addr).await;
+    let both = call_with(&[("x-tenant-id", "a"), ("x-organization-slug", "b")]);
+    let answered = async {
+        for stream in (1..2000).step_by(2) {
+            assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, &both)).await, "{stream}");
+            loop {
+                let (kind, flags, of, payload) = peer.frame().await.expect("an answer");
+                assert_ne!(kind, GOAWAY, "{stream}: {payload:?}");
+                if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
+                    break;
+                }
+            }
+            assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await, "{stream}");
+        }
+    };
+    within(60, answered).await;
     answers(&serving).await;
 }

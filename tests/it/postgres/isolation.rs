@@ -16,12 +16,15 @@ async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>)
     }
     let database = app.database.clone();
     app.stop().await;
-    // What waited for a place in the trail, or to be sent, may not wait any more.
+    // What waited for a place in the trail, or to be sent, may not wait any more; and
+    // nobody has asked for a new password.
     let mut owner = Cluster::get().connect_owner(&database).await;
     for statement in [
         "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
         "insert into audit_chain select tenant_id, 1000, gen_random_uuid(), sha256('') from tenants",
         "insert into audit_outbox select tenant_id, 1000 from tenants",
+        "insert into password_resets (tenant_id, user_id, token_hash, expires_at)
+         select tenant_id, user_id, '', now() from users",
     ] {
         run(&mut owner, statement.into()).await.expect("rows");
     }

@@ -43,7 +43,7 @@ async fn a_write_that_is_cut_off_anywhere_is_whole_or_not_there() {
     })
     .await;
     for (n, method) in writes().iter().enumerate() {
-        let (caller, message) = good(method, n, &root).await;
+        let (caller, message) = good(&app, method, n, &root).await;
         let there = caller.on(&replica.channel);
         let mut lost = 0;
         'write: for step in 1..50 {

@@ -7,3 +7,4 @@ mod redis_faults;
 mod request_id;
 mod slow_message;
 mod stop;
+mod wrong_clock;

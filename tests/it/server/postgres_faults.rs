@@ -1,7 +1,8 @@
 //! Postgres away, or silent: an honest answer, and a recovery on its own.
 
 use tenantry::proto::v1::{
-    CheckRequest, ListUsersRequest, LoginRequest, RefreshRequest, WhoAmIRequest,
+    CheckRequest, CreateRoleRequest, ListUsersRequest, LoginRequest, RefreshRequest, RoleLevel,
+    WhoAmIRequest,
 };
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -96,4 +97,53 @@ async fn connections_that_postgres_ends_are_replaced() {
         sqlx::query(end).execute(&mut owner).await.expect("ended");
         until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
     }
+}
+
+/// I06: a disk that is full under Postgres (53100), as a trigger makes it.
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_nothing_half_written() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut owner = app.owner().await;
+    let full = "create function disk_full() returns trigger language plpgsql as $$ begin
+            raise exception 'could not extend file: No space left on device'
+            using errcode = 'disk_full';
+        end $$;
+        create trigger disk_full before insert or update on roles execute function disk_full();
+        create trigger disk_full before insert or update on sessions execute function disk_full();
+        create trigger disk_full before insert or update on role_assignments execute function disk_full()";
+    sqlx::raw_sql(full).execute(&mut owner).await.expect("full");
+    let before = app.row_counts().await;
+
+    let role = || CreateRoleRequest {
+        name: "late".into(),
+        level: RoleLevel::Member.into(),
+        ..CreateRoleRequest::default()
+    };
+    let login = || LoginRequest {
+        email: acme.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        ..LoginRequest::default()
+    };
+    let refresh = || RefreshRequest {
+        refresh_token: acme.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    let status =
+        refused(acme.roles().create_role(role()).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+    assert!(!status.message().contains("space"), "{status:?}");
+    refused(acme.auth().login(login()).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    refused(acme.auth().refresh(refresh()).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert!(acme.may("", "doc:read").await, "what is read is answered");
+    assert_eq!(app.row_counts().await, before);
+
+    sqlx::raw_sql("drop function disk_full() cascade")
+        .execute(&mut owner)
+        .await
+        .expect("space again");
+    acme.roles().create_role(role()).await.expect("made");
+    acme.auth().login(login()).await.expect("signed in");
+    acme.auth().refresh(refresh()).await.expect("the token was not spent");
 }

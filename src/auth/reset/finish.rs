@@ -1,0 +1,82 @@
+//! `ResetPassword`: a token from a mail for a new password.
+
+use super::{Auth, ResetToken, store};
+use crate::{
+    audit::{self, Actor, Event, Origin},
+    error::{Error, Result},
+    ids::TenantId,
+    passwords,
+    proto::v1::{ErrorReason, ResetPasswordRequest},
+    sessions, tenants,
+    users::{self, credentials},
+};
+
+impl Auth {
+    /// The change's consistency token.
+    pub(in crate::auth) async fn reset_password(
+        &self,
+        origin: &Origin,
+        message: ResetPasswordRequest,
+    ) -> Result<String> {
+        let token = ResetToken::read(&message.token.into()).ok_or_else(token_invalid)?;
+        let place = self.hasher.place()?;
+        let mut tx = self.db.begin(token.tenant).await?;
+        if !store::is_good(&mut tx, &token).await? {
+            drop(tx);
+            return Err(self.reset_failed(&token, origin).await?);
+        }
+        let row = users::store::get(&mut tx, token.tenant, token.user).await?;
+        let organisation = tenants::store::get(&mut tx, token.tenant).await?;
+        // No connection is held while a password is hashed.
+        drop(tx);
+        let new = passwords::normalise(&message.new_password);
+        passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
+        let hash = place.hash(new).await?;
+        drop(place);
+        match self.replace_password(&token, origin, &hash).await? {
+            Some(consistency_token) => Ok(consistency_token),
+            None => Err(self.reset_failed(&token, origin).await?),
+        }
+    }
+
+    /// Sets the password if the token is good still. The lock on the user orders this
+    /// against others that have the same token: the first one's change of the password
+    /// ends the token.
+    async fn replace_password(
+        &self,
+        token: &ResetToken,
+        origin: &Origin,
+        hash: &str,
+    ) -> Result<Option<String>> {
+        let (tenant, user) = (token.tenant, token.user);
+        let mut tx = self.db.begin(tenant).await?;
+        match users::store::lock(&mut tx, tenant, user).await {
+            Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
+            other => drop(other?),
+        }
+        if !store::is_good(&mut tx, token).await? {
+            return Ok(None);
+        }
+        credentials::set(&mut tx, tenant, user, hash).await?;
+        sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
+        let event = Event::new("password_reset").target(user.0);
+        audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
+        let consistency_token = tx.consistency_token().await?;
+        tx.commit().await?;
+        self.cache.forget(tenant).await;
+        Ok(Some(consistency_token))
+    }
+
+    /// The refusal, once it is recorded: where the token says, if there is such a place.
+    async fn reset_failed(&self, token: &ResetToken, origin: &Origin) -> Result<Error> {
+        let known = self.db.cipher(token.tenant).await?.is_some();
+        let tenant = if known { token.tenant } else { TenantId::UNKNOWN };
+        let event = Event::new("password_reset_failed").target(token.user.0);
+        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+        Ok(token_invalid())
+    }
+}
+
+fn token_invalid() -> Error {
+    Error::refused(ErrorReason::TokenInvalid, "the token is not in force")
+}

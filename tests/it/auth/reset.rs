@@ -1,0 +1,264 @@
+//! `RequestPasswordReset` and `ResetPassword`: a mail for a new password.
+
+use std::time::Duration;
+
+use tenantry::{
+    config::Values,
+    proto::v1::{
+        ChangePasswordRequest, DisableUserRequest, RefreshRequest, RequestPasswordResetRequest,
+        ResetPasswordRequest, ResetPasswordResponse, SuspendTenantRequest, WhoAmIRequest,
+    },
+};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, MailServer, PASSWORD, Proxy, TestApp, Then, refused, until, within};
+
+const NEW: &str = "quite another battery";
+
+fn with_mail(server: &MailServer) -> impl Fn(&mut Values) {
+    let url = server.url.clone();
+    move |values| {
+        values.set("MAIL_URL", url.clone());
+        values.set("RATE_LIMIT_PASSWORD_RESET", "off");
+    }
+}
+
+async fn ask(app: &TestApp, slug: &str, email: &str) {
+    let request =
+        RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
+    app.anonymous().auth().request_password_reset(request).await.expect("the same answer");
+}
+
+async fn reset(
+    app: &TestApp,
+    token: &str,
+    password: &str,
+) -> Result<Response<ResetPasswordResponse>, Status> {
+    let request = ResetPasswordRequest { token: token.into(), new_password: password.into() };
+    app.anonymous().auth().reset_password(request).await
+}
+
+async fn is_refused(app: &TestApp, token: &str) {
+    refused(reset(app, token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+/// A server that sends mails, a user, and a token for it.
+async fn with_token() -> (TestApp, MailServer, Client, String) {
+    let server = MailServer::start().await;
+    let app = TestApp::with(with_mail(&server)).await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    ask(&app, "acme", &ada.email).await;
+    let token = server.nth(1).await.link();
+    (app, server, ada, token)
+}
+
+/// B17
+#[tokio::test]
+async fn a_token_from_a_mail_sets_a_password_once_and_ends_all_sessions() {
+    let (app, server, ada, token) = with_token().await;
+    let mail = server.nth(1).await;
+    assert_eq!(mail.to, ada.email);
+    assert!(mail.text.contains("Subject: A new password for"), "{}", mail.text);
+    app.anonymous().login("acme", &ada.email, PASSWORD).await;
+
+    reset(&app, &token, NEW).await.expect("set");
+    refused(ada.auth().who_am_i(WhoAmIRequest {}).await, Code::Unauthenticated, "TOKEN_INVALID");
+    let again =
+        RefreshRequest { refresh_token: ada.tokens.refresh_token.clone(), ..Default::default() };
+    refused(ada.auth().refresh(again).await, Code::Unauthenticated, "TOKEN_INVALID");
+    app.anonymous().login("acme", &ada.email, NEW).await;
+    is_refused(&app, &token).await;
+    for (kind, count) in
+        [("password_reset_requested", 1), ("password_reset", 1), ("password_reset_failed", 1)]
+    {
+        assert_eq!(app.audited(&ada.tenant_id, kind).await, count, "{kind}");
+    }
+}
+
+/// B17: the answer says nothing, and waits for nothing that there is to do.
+#[tokio::test]
+async fn there_is_one_answer_and_mail_only_for_users_who_may_sign_in() {
+    let server = MailServer::start().await;
+    let direct = TestApp::spawn().await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        with_mail(&server)(values);
+        values.set("DATABASE_URL", url);
+    })
+    .await;
+    let root = direct.platform_admin().await;
+    let (acme, gone) = (direct.tenant("acme").await, direct.tenant("gone").await);
+    let suspend = SuspendTenantRequest { tenant: "gone".into() };
+    root.tenants().suspend_tenant(suspend).await.expect("suspended");
+    let user_id = acme.create_user("off@acme.test").await;
+    acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
+
+    for (slug, email) in [
+        ("acme", "nobody@acme.test"),
+        ("nowhere", "admin@acme.test"),
+        ("acme", "off@acme.test"),
+        ("gone", gone.email.as_str()),
+        ("", "nobody@anywhere.test"),
+    ] {
+        ask(&app, slug, email).await;
+    }
+    let asked = || async {
+        let mut count = 0;
+        for tenant in [&acme.tenant_id, &gone.tenant_id, &uuid::Uuid::nil().to_string()] {
+            count += app.audited(tenant, "password_reset_requested").await;
+        }
+        count
+    };
+    until(10, || async { asked().await == 5 }).await;
+    proxy.when_sent("insert into password_resets", Then::Hold);
+    within(10, ask(&app, "", &acme.email)).await;
+    proxy.until_held().await;
+    assert!(server.mails().is_empty());
+    proxy.pass();
+    assert_eq!(server.nth(1).await.to, acme.email);
+}
+
+/// B17: ten minutes, this user, this password, the last mail.
+#[tokio::test]
+async fn a_token_ends_with_what_it_was_for() {
+    let (app, server, ada, token) = with_token().await;
+    let mut owner = app.owner().await;
+    let left: f64 = sqlx::query_scalar(
+        "select extract(epoch from expires_at - now())::float8 from password_resets",
+    )
+    .fetch_one(&mut owner)
+    .await
+    .expect("a token");
+    assert!((0.0..=600.0).contains(&left), "{left}");
+
+    let acme_id = uuid::Uuid::parse_str(&ada.tenant_id).expect("a UUID");
+    for altered in [
+        token.replacen(&token[..4], "AAAA", 1),
+        format!("{}AAAA", &token[..token.len() - 4]),
+        acme_id.to_string(),
+        "x".into(),
+    ] {
+        is_refused(&app, &altered).await;
+    }
+    ask(&app, "acme", &ada.email).await;
+    let second = server.nth(2).await.link();
+    is_refused(&app, &token).await;
+
+    let change =
+        ChangePasswordRequest { current_password: PASSWORD.into(), new_password: NEW.into() };
+    ada.auth().change_password(change).await.expect("changed");
+    is_refused(&app, &second).await;
+
+    ask(&app, "acme", &ada.email).await;
+    let third = server.nth(3).await.link();
+    let over = "update password_resets set expires_at = now() - interval '1 second'";
+    sqlx::query(over).execute(&mut owner).await.expect("over");
+    is_refused(&app, &third).await;
+    app.anonymous().login("acme", &ada.email, NEW).await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_too_weak_does_not_spend_the_token() {
+    let (app, _server, ada, token) = with_token().await;
+    refused(reset(&app, &token, "short").await, Code::InvalidArgument, "INVALID_FIELDS");
+    refused(reset(&app, &token, "password1").await, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+    reset(&app, &token, NEW).await.expect("set");
+    app.anonymous().login("acme", &ada.email, NEW).await;
+}
+
+/// F07's kin: of those that have the same token at once, one is first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_at_once_one_sets_its_password() {
+    let (app, _server, ada, token) = with_token().await;
+    let calls = (0..6).map(|n| {
+        let (app, token) = (&app, &token);
+        async move {
+            let password = format!("{NEW} {n}");
+            reset(app, token, &password).await.map(|_| password)
+        }
+    });
+    let tried = futures::future::join_all(calls).await;
+    let mut set: Vec<_> = tried.into_iter().filter_map(Result::ok).collect();
+    let (Some(password), true) = (set.pop(), set.is_empty()) else { panic!("{set:?}") };
+    app.anonymous().login("acme", &ada.email, &password).await;
+}
+
+/// Nobody's mailbox is filled, and who tries does not hear of it.
+#[tokio::test]
+async fn an_account_gets_three_mails_at_once() {
+    let (app, server, ada, _) = with_token().await;
+    for _ in 0..5 {
+        ask(&app, "acme", &ada.email.to_uppercase()).await;
+    }
+    let requested = "password_reset_requested";
+    until(10, || async { app.audited(&ada.tenant_id, requested).await == 6 }).await;
+    server.nth(3).await;
+    // Another account has its own three; once it has its mail, those before are done.
+    ask(&app, "acme", "admin@acme.test").await;
+    until(10, || async { server.mails().iter().any(|mail| mail.to == "admin@acme.test") }).await;
+    assert_eq!(server.mails().iter().filter(|mail| mail.to == ada.email).count(), 3);
+}
+
+#[tokio::test]
+async fn a_network_may_not_ask_without_end() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(|values| {
+        with_mail(&server)(values);
+        values.set("RATE_LIMIT_PASSWORD_RESET", "3/1h,off");
+    })
+    .await;
+    for _ in 0..2 {
+        ask(&app, "", "nobody@x.test").await;
+    }
+    is_refused(&app, "x").await;
+    let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
+    let result = app.anonymous().auth().request_password_reset(request).await;
+    refused(result, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(reset(&app, "x", NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn a_mail_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(|values| {
+        with_mail(&server)(values);
+        values.set("PASSWORD_RESET_URL", "https://app.test/reset?token={token}&x=1");
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    server.refuse(&["451 later", "421 busy"]);
+    ask(&app, "acme", &acme.email).await;
+    let link = server.nth(1).await.link();
+    let token = link.strip_prefix("https://app.test/reset?token=").expect("the page");
+    let token = token.strip_suffix("&x=1").expect("the page");
+
+    server.refuse(&["550 no such mailbox"]);
+    ask(&app, "acme", "admin@acme.test").await;
+    let failed = "tenantry_mails_total{outcome=\"failed\"}";
+    until(10, || async { app.metric(failed).await == Some(1.0) }).await;
+    assert_eq!(server.mails().len(), 1);
+    // The mail that was refused had a token of its own, which nobody has.
+    is_refused(&app, token).await;
+}
+
+/// What was begun is finished at a stop.
+#[tokio::test]
+async fn a_stop_sends_what_was_asked_for() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(with_mail(&server)).await;
+    let acme = app.tenant("acme").await;
+    ask(&app, "acme", &acme.email).await;
+    tokio::time::timeout(Duration::from_secs(10), app.stop()).await.expect("it stops");
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_mail_server_there_is_no_such_thing() {
+    let app = TestApp::spawn().await;
+    let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
+    let result = app.anonymous().auth().request_password_reset(request).await;
+    refused(result, Code::FailedPrecondition, "MAIL_OFF");
+    is_refused(&app, "x").await;
+}

@@ -1,0 +1,124 @@
+//! A mail server, which keeps what it gets.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+
+use super::until;
+
+/// The server (RFC 5321), at work until dropped.
+pub struct MailServer {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct State {
+    mails: Vec<Mail>,
+    /// What the next mails are answered with instead of being taken.
+    refusals: VecDeque<&'static str>,
+}
+
+/// A mail that was taken.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    pub to: String,
+    pub text: String,
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl MailServer {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("smtp://{}", listener.local_addr().expect("an address"));
+        let state = Arc::<Mutex<State>>::default();
+        let kept = state.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, kept.clone()));
+            }
+        });
+        Self { url, state, task: task.abort_handle() }
+    }
+
+    /// Refuses the next mails so, one after the other.
+    pub fn refuse(&self, answers: &[&'static str]) {
+        self.state.lock().expect("no panic").refusals.extend(answers);
+    }
+
+    pub fn mails(&self) -> Vec<Mail> {
+        self.state.lock().expect("no panic").mails.clone()
+    }
+
+    /// Waits until so many mails have come; the last.
+    pub async fn nth(&self, count: usize) -> Mail {
+        until(20, || async { self.mails().len() >= count }).await;
+        self.mails().swap_remove(count - 1)
+    }
+}
+
+impl Mail {
+    /// The longest word: a token, or the address of a page with one.
+    pub fn link(&self) -> String {
+        let words = self.text.split_whitespace();
+        words.max_by_key(|word| word.len()).expect("words").to_owned()
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    let mut answer = "220 ready".to_owned();
+    let (mut to, mut text, mut in_data) = (String::new(), String::new(), false);
+    loop {
+        if !answer.is_empty() && write.write_all(format!("{answer}\r\n").as_bytes()).await.is_err()
+        {
+            return;
+        }
+        let Ok(Some(line)) = lines.next_line().await else { return };
+        let upper = line.to_uppercase();
+        answer = match upper.as_str() {
+            "." if in_data => {
+                in_data = false;
+                let mut state = state.lock().expect("no panic");
+                // Soft line breaks of quoted-printable (RFC 2045, 6.7).
+                let text = std::mem::take(&mut text).replace("=\n", "").replace("=3D", "=");
+                if let Some(refusal) = state.refusals.pop_front() {
+                    refusal.into()
+                } else {
+                    state.mails.push(Mail { to: std::mem::take(&mut to), text });
+                    "250 taken".into()
+                }
+            }
+            _ if in_data => {
+                text += &line;
+                text.push('\n');
+                String::new()
+            }
+            "DATA" => {
+                in_data = true;
+                "354 go on".into()
+            }
+            "QUIT" => return,
+            _ => {
+                if let Some(address) = upper.starts_with("RCPT TO:").then(|| &line[8..]) {
+                    address.trim_matches(['<', '>']).clone_into(&mut to);
+                }
+                "250 ok".into()
+            }
+        };
+    }
+}

@@ -1,0 +1,67 @@
+//! Replicas whose clocks are wrong by more than anybody allows for.
+
+use tenantry::proto::v1::{CheckRequest, RefreshRequest, WhoAmIRequest};
+use tonic::{Code, transport::Channel};
+
+use crate::harness::{Client, PASSWORD, Serving, TestApp, refused, until};
+
+async fn knows(channel: &Channel, client: &Client, token: &str) -> bool {
+    let there = client.on(channel).with_token(token);
+    match there.auth().who_am_i(WhoAmIRequest {}).await {
+        Ok(_) => true,
+        reply => {
+            refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+            false
+        }
+    }
+}
+
+/// What two replicas make of each other's tokens, sessions and decisions.
+async fn side_by_side(wrong_by: &str, theirs_is_known: bool, ours_is_known: bool) {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let wrong = Serving::with_clock(&app.database, wrong_by).await;
+    let there = Client::anonymous(wrong.channel.clone());
+
+    // R24: half a minute of leeway, and no more.
+    let theirs = there.login("acme", &acme.email, PASSWORD).await;
+    let token = &theirs.tokens.access_token;
+    assert!(knows(&wrong.channel, &theirs, token).await, "its own");
+    assert_eq!(knows(&app.channel, &theirs, token).await, theirs_is_known);
+    let token = &acme.tokens.access_token;
+    assert_eq!(knows(&wrong.channel, &acme, token).await, ours_is_known);
+
+    // Postgres's clock says when a refreshed token begins and ends, whoever asks.
+    let refreshing = acme.on(if ours_is_known { &wrong.channel } else { &app.channel });
+    let again = RefreshRequest {
+        refresh_token: acme.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    let next = refreshing.auth().refresh(again.clone()).await.expect("refreshed").into_inner();
+    assert!(knows(&app.channel, &acme, &next.access_token).await);
+
+    // What ends a session here is heard of there, and the other way round.
+    let reused = refreshing.auth().refresh(again).await;
+    refused(reused, Code::Unauthenticated, "TOKEN_INVALID");
+    for channel in [&app.channel, &wrong.channel] {
+        until(5, || async { !knows(channel, &acme, &next.access_token).await }).await;
+    }
+    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let decided = theirs.on(&wrong.channel).permissions().check(question).await;
+    assert!(decided.expect("decided").into_inner().allowed);
+
+    let log = wrong.stop().await;
+    assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
+}
+
+/// J07
+#[tokio::test]
+async fn a_clock_that_is_fast_makes_tokens_for_itself_alone() {
+    side_by_side("+90s", false, true).await;
+}
+
+/// J07
+#[tokio::test]
+async fn a_clock_that_is_slow_believes_no_token_from_its_future() {
+    side_by_side("-90s", true, false).await;
+}
