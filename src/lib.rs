@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cli -> app, server -> <feature>/rpc -> <feature>/<operation> -> <feature>/store -> db
-//!                 \---> gate -> permissions/engine, sessions, tenants, limits, tokens -> db, redis
+//!                 \---> gate -> permissions/engine, sessions, tenants, limits, tokens -> db, privacy, redis
 //! ```
 //!
 //! Operations take the gate's types, as proof that a call was admitted; stores,
