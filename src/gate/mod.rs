@@ -15,7 +15,7 @@ mod policy;
 use std::{
     convert::Infallible,
     net::IpAddr,
-    panic::AssertUnwindSafe,
+    panic::{self, AssertUnwindSafe},
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -198,12 +198,16 @@ async fn forward<S>(mut services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let call = async { services.call(request).await };
-    let Ok(result) = AssertUnwindSafe(call).catch_unwind().await else {
+    // Not one `async` block around both: it would move the request once more.
+    let called = panic::catch_unwind(AssertUnwindSafe(|| services.call(request)));
+    let answered = match called {
+        Ok(call) => AssertUnwindSafe(call).catch_unwind().await,
+        Err(panicked) => Err(panicked),
+    };
+    let Ok(Ok(response)) = answered else {
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
-    let Ok(response) = result;
     let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
     bare.map_or(response, |status| refuse(&status))
 }
