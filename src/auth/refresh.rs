@@ -139,7 +139,7 @@ impl Rotation {
     }
 }
 
-fn interval(span: Duration) -> Result<PgInterval> {
+pub(super) fn interval(span: Duration) -> Result<PgInterval> {
     PgInterval::try_from(span).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 

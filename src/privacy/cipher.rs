@@ -6,6 +6,7 @@ use aws_lc_rs::{
     hmac::{self, HMAC_SHA256},
     rand,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
@@ -91,6 +92,24 @@ impl Cipher {
             let row = Uuid::from_slice(row).map(|id| id.to_string()).unwrap_or_default();
             Error::defect(format!("a value of {table} does not open: {}/{row}", self.tenant))
         })
+    }
+
+    /// Seals a value of several parts, as JSON.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn seal_parts(&self, place: Place<'_>, value: &impl Serialize) -> Result<Vec<u8>> {
+        let text = serde_json::to_vec(value);
+        self.seal(place, &text.map_err(|_| Error::defect("a value can't be written"))?)
+    }
+
+    /// Opens a value of several parts.
+    ///
+    /// # Errors
+    /// When it was not sealed for this place, or was altered.
+    pub fn open_parts<T: DeserializeOwned>(&self, place: Place<'_>, sealed: &[u8]) -> Result<T> {
+        let text = self.open(place, sealed)?;
+        serde_json::from_slice(&text).map_err(|_| Error::defect("a value can't be read"))
     }
 
     fn opened(&self, place: Place<'_>, sealed: &[u8]) -> Option<Vec<u8>> {

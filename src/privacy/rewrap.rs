@@ -106,8 +106,7 @@ impl Batch {
 
 fn wrap(masters: &MasterKeys, kept: &Kept) -> anyhow::Result<Wrapped> {
     let tenant = TenantId(kept.tenant_id);
-    let old = Wrapped { bytes: kept.wrapped.clone(), by: kept.wrapped_by.clone() };
-    let wrapped = masters.unwrap(tenant, &old).and_then(|key| masters.wrap(tenant, &key));
+    let wrapped = masters.unwrap(tenant, &kept.key).and_then(|key| masters.wrap(tenant, &key));
     wrapped.with_context(|| format!("the data key of the tenant {tenant}"))
 }
 

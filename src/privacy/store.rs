@@ -39,9 +39,7 @@ pub struct Kept {
     /// The tenant.
     pub tenant_id: Uuid,
     /// Its key.
-    pub wrapped: Vec<u8>,
-    /// What wraps it.
-    pub wrapped_by: String,
+    pub key: Wrapped,
 }
 
 /// Data keys that something else than `by` wraps, of the tenants after one by id.
@@ -51,8 +49,7 @@ pub async fn others(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Kept>> {
-    let rows = sqlx::query_as!(
-        Kept,
+    let rows = sqlx::query!(
         r#"
         select tenant_id as "tenant_id!", wrapped as "wrapped!", wrapped_by as "wrapped_by!"
         from data_keys_not_by($1, $2, $3)
@@ -63,7 +60,11 @@ pub async fn others(
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows)
+    let kept = rows.into_iter().map(|row| Kept {
+        tenant_id: row.tenant_id,
+        key: Wrapped { bytes: row.wrapped, by: row.wrapped_by },
+    });
+    Ok(kept.collect())
 }
 
 /// Replaces a tenant's data key as it is kept, unless that has changed; says whether
@@ -72,7 +73,7 @@ pub async fn rewrap(conn: &mut PgConnection, old: &Kept, new: &Wrapped) -> Resul
     let done = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
         old.tenant_id,
-        old.wrapped,
+        old.key.bytes,
         new.bytes,
         new.by,
     )

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
-    error::{Error, Result},
+    error::Result,
     ids::{SessionId, TenantId, UserId},
     listing::{Page, Pattern},
     privacy::{Cipher, Place},
@@ -27,9 +27,7 @@ pub struct SessionClient {
 impl SessionClient {
     /// As a session's row has it.
     pub(super) fn seal(&self, cipher: &Cipher, session: Uuid) -> Result<Vec<u8>> {
-        let text = serde_json::to_vec(self)
-            .map_err(|_| Error::defect("a session's client can't be written"))?;
-        cipher.seal(Place::row("sessions", &session), &text)
+        cipher.seal_parts(Place::row("sessions", &session), self)
     }
 }
 
@@ -61,9 +59,7 @@ impl SessionRow {
     /// # Errors
     /// When it was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
-        let client = cipher.open(Place::row("sessions", &self.session_id), &self.client)?;
-        serde_json::from_slice(&client)
-            .map_err(|_| Error::defect("a session's client can't be read"))
+        cipher.open_parts(Place::row("sessions", &self.session_id), &self.client)
     }
 }
 

@@ -66,9 +66,8 @@ struct Sealed {
 
 impl Kept {
     fn open(self, cipher: &Cipher) -> Result<UserRow> {
-        let profile = cipher.open(Place::row("users", &self.user_id), &self.profile)?;
-        let profile: Profile = serde_json::from_slice(&profile)
-            .map_err(|_| Error::defect("a user's profile can't be read"))?;
+        let profile: Profile =
+            cipher.open_parts(Place::row("users", &self.user_id), &self.profile)?;
         Ok(UserRow {
             tenant_id: self.tenant_id,
             user_id: self.user_id,
@@ -86,10 +85,8 @@ impl Kept {
 impl Sealed {
     fn new(tx: &TenantTx, cipher: &Cipher, user: Uuid, profile: &Profile) -> Result<Self> {
         let key = email::key(&profile.email);
-        let text = serde_json::to_vec(profile)
-            .map_err(|_| Error::defect("a user's profile can't be written"))?;
         Ok(Self {
-            profile: cipher.seal(Place::row("users", &user), &text)?,
+            profile: cipher.seal_parts(Place::row("users", &user), profile)?,
             email_index: email::index(cipher, &key),
             email_lookup: email::index(&*tx.common_cipher()?, &key),
         })

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender};
 use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
@@ -66,11 +66,9 @@ impl Resets {
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when too many wait.
     pub fn begin(&self, request: Request) -> Result<()> {
-        self.waiting.try_send(request).map_err(|error| match error {
-            TrySendError::Full(_) | TrySendError::Closed(_) => {
-                Error::refused(ErrorReason::Overloaded, "too many mails wait; try again")
-            }
-        })
+        self.waiting
+            .try_send(request)
+            .map_err(|_| Error::refused(ErrorReason::Overloaded, "too many mails wait; try again"))
     }
 
     /// Finishes what was begun.

@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::types::PgInterval;
-
 use super::ResetToken;
-use crate::{
-    db::TenantTx,
-    error::{Error, Result},
-};
+use crate::{auth::refresh::interval, db::TenantTx, error::Result};
 
 /// How long a token is good.
 pub const LIFE: Duration = Duration::from_mins(10);
 
 /// Keeps a user's token, in place of an earlier one.
 pub async fn set(tx: &mut TenantTx, token: &ResetToken) -> Result<()> {
-    let life = PgInterval::try_from(LIFE).map_err(|_| Error::defect("a life out of range"))?;
     sqlx::query!(
         r#"
         insert into password_resets (tenant_id, user_id, token_hash, expires_at)
@@ -26,7 +20,7 @@ pub async fn set(tx: &mut TenantTx, token: &ResetToken) -> Result<()> {
         token.tenant.0,
         token.user.0,
         token.hash,
-        life,
+        interval(LIFE)?,
     )
     .execute(tx.conn())
     .await?;
