@@ -27,6 +27,7 @@ grant select, insert, update, delete on roles to tenantry_app;
 create table role_assignments (
     tenant_id     uuid        not null,
     assignment_id uuid        not null,
+    -- Of any kind: a user or a service account.
     user_id       uuid        not null,
     role_id       uuid        not null,
     scope         jsonb,
@@ -36,8 +37,8 @@ create table role_assignments (
     expires_at    timestamptz,
     created_at    timestamptz not null default now(),
     constraint role_assignments_pkey primary key (tenant_id, assignment_id),
-    constraint role_assignments_user_fkey foreign key (tenant_id, user_id)
-        references users (tenant_id, user_id) on delete cascade,
+    constraint role_assignments_subject_fkey foreign key (tenant_id, user_id)
+        references subjects (tenant_id, subject_id) on delete cascade,
     constraint role_assignments_role_fkey foreign key (tenant_id, role_id)
         references roles (tenant_id, role_id),
     constraint role_assignments_key unique (tenant_id, user_id, role_id, scope_key),

@@ -84,7 +84,7 @@ begin
     return null;
 end $$;
 
-create trigger tenants_change after update of state, slug or delete on tenants
+create trigger tenants_change after update of state, slug, settings or delete on tenants
     for each row execute function record_change('tenant', 'tenant_id');
 create trigger users_change after update of state or delete on users
     for each row execute function record_change('user', 'user_id');

@@ -1,11 +1,12 @@
 -- All that decisions about some subjects depend on, in one round trip: it sets
--- the transaction's tenant itself. No row for an unknown tenant; users that are
--- unknown are not among the subjects. Each role comes once, however many of the
--- subjects have it. session_live is null when no session was asked about. All is
--- of one snapshot, below whose xmax lies everything that it saw.
+-- the transaction's tenant itself. No row for an unknown tenant; whoever is unknown
+-- is not among the subjects. Each role comes once, however many of the subjects have
+-- it. session_live is null when no session was asked about; a service account's is
+-- the key that it signed in with. All is of one snapshot, below whose xmax lies
+-- everything that it saw.
 create function subject_standings(p_tenant uuid, p_users uuid[], p_session uuid)
     returns table (
-        tenant_slug text, tenant_state text, is_platform boolean,
+        tenant_slug text, tenant_state text, is_platform boolean, api_key_bearer boolean,
         session_live boolean, roles jsonb, subjects jsonb, snapshot_xmax xid8
     )
     language plpgsql
@@ -26,11 +27,17 @@ begin
         from held h group by h.user_id
     )
     select t.slug, t.state, t.is_platform,
+        coalesce(t.settings -> 'api_key_bearer' = 'true', false),
         case when p_session is not null then exists (
             select from sessions s
             where s.tenant_id = p_tenant and s.session_id = p_session
               and s.user_id = any (p_users)
               and s.revoked_at is null and s.expires_at > now()
+        ) or exists (
+            select from api_keys k
+            where k.tenant_id = p_tenant and k.key_id = p_session
+              and k.account_id = any (p_users)
+              and k.revoked_at is null and k.expires_at > now()
         ) end,
         coalesce((
             select jsonb_agg(jsonb_build_object(
@@ -44,9 +51,14 @@ begin
             select jsonb_agg(jsonb_build_object(
                 'user_id', u.user_id, 'state', u.state, 'grants', coalesce(b.grants, '[]')
             ))
-            from users u
+            from (
+                select user_id, state from users
+                where tenant_id = p_tenant and user_id = any (p_users)
+                union all
+                select account_id, 'active' from service_accounts
+                where tenant_id = p_tenant and account_id = any (p_users)
+            ) u
             left join by_user b on b.user_id = u.user_id
-            where u.tenant_id = p_tenant and u.user_id = any (p_users)
         ), '[]'),
         pg_snapshot_xmax(pg_current_snapshot())
     from tenants t
@@ -86,11 +98,19 @@ begin
         where a.tenant_id = p_tenant and a.user_id = p_user
     )
     select t.state,
-        (select u.state from users u where u.tenant_id = p_tenant and u.user_id = p_user),
+        coalesce(
+            (select u.state from users u where u.tenant_id = p_tenant and u.user_id = p_user),
+            (select 'active' from service_accounts a
+                where a.tenant_id = p_tenant and a.account_id = p_user)
+        ),
         case when p_session is not null then exists (
             select from sessions s
             where s.tenant_id = p_tenant and s.session_id = p_session and s.user_id = p_user
               and s.revoked_at is null and s.expires_at > now()
+        ) or exists (
+            select from api_keys k
+            where k.tenant_id = p_tenant and k.key_id = p_session and k.account_id = p_user
+              and k.revoked_at is null and k.expires_at > now()
         ) end,
         coalesce((
             select jsonb_agg(jsonb_build_object(

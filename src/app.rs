@@ -26,6 +26,7 @@ use crate::{
     redis, reload,
     roles::Roles,
     server::Tls,
+    service_accounts::ServiceAccounts,
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
     tenants::Tenants,
     tokens::{Keyring, Renew, Renewed},
@@ -129,7 +130,7 @@ impl App {
         let refusals = Refusals::new(db.clone());
         let length = self.audit_stream_length;
         let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
-        let limits = Limits::new(self.rates, self.names, redis.clone(), &mut registry);
+        let limits = Limits::new(&self.rates, self.names, redis.clone(), &mut registry);
         let resets = self.mail.as_ref().map(|mail| {
             let mailer = Mailer::new(mail, &mut registry)?;
             anyhow::Ok(Resets::start(db.clone(), limits.clone(), mailer, mail))
@@ -142,6 +143,7 @@ impl App {
             feed: feed.clone(),
             engine: engine.clone(),
             cache: cache.clone(),
+            db: db.clone(),
         };
         let min_length = self.passwords.min_length;
         Ok(Parts {
@@ -172,8 +174,9 @@ impl App {
                     tenant_registration: self.tenant_registration,
                 },
                 sessions: Sessions { db: db.clone(), cache: cache.clone() },
-                users: Users { db: db.clone(), cache, hasher, min_length },
+                users: Users { db: db.clone(), cache: cache.clone(), hasher, min_length },
                 roles: Roles { db: db.clone() },
+                service_accounts: ServiceAccounts { db: db.clone(), cache },
                 permissions: Permissions {
                     db: db.clone(),
                     engine,
@@ -247,6 +250,8 @@ pub struct Serving {
     pub users: Users,
     /// RoleService.
     pub roles: Roles,
+    /// `ServiceAccountService`.
+    pub service_accounts: ServiceAccounts,
     /// PermissionService.
     pub permissions: Permissions,
     /// AuditService.

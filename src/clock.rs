@@ -27,6 +27,13 @@ pub fn timestamp_of(seconds: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos: 0 }
 }
 
+/// The point in time of a protobuf timestamp, in whole seconds: what memory counts in,
+/// and Postgres must agree with. `None` when it is not in the future.
+#[must_use]
+pub fn in_the_future(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {
+    from_timestamp(at).and_then(|at| at.replace_nanosecond(0).ok()).filter(|at| *at > now())
+}
+
 /// The point in time of a protobuf timestamp; `None` when out of range.
 #[must_use]
 pub fn from_timestamp(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {

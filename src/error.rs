@@ -213,10 +213,15 @@ fn code(reason: ErrorReason) -> Code {
         | R::RegistrationClosed
         | R::SystemRole => Code::PermissionDenied,
         R::NotFound => Code::NotFound,
-        R::EmailTaken | R::SlugTaken | R::RoleNameTaken | R::RoleAlreadyAssigned => {
-            Code::AlreadyExists
+        R::EmailTaken
+        | R::SlugTaken
+        | R::RoleNameTaken
+        | R::RoleAlreadyAssigned
+        | R::ServiceAccountNameTaken
+        | R::CertificateNameTaken => Code::AlreadyExists,
+        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant | R::MailOff | R::TooManyApiKeys => {
+            Code::FailedPrecondition
         }
-        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant | R::MailOff => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,

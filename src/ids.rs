@@ -57,7 +57,14 @@ macro_rules! named_in_requests {
                     .map(Self)
                     .map_err(|_| Error::field(field, "must be a UUID"))
             }
+        }
+    )*};
+}
 
+/// Those that a request may do without.
+macro_rules! optional_in_requests {
+    ($($name:ident),*) => {$(
+        impl $name {
             /// Reads an id that a request may leave empty.
             ///
             /// # Errors
@@ -74,7 +81,7 @@ id!(
     TenantId
 );
 id!(
-    /// A user in a tenant.
+    /// A subject in a tenant: a user, or a service account.
     UserId
 );
 id!(
@@ -90,4 +97,10 @@ id!(
     AssignmentId
 );
 
-named_in_requests!(UserId, SessionId, RoleId);
+id!(
+    /// A service account's key: the `sid` of the tokens that it leads to.
+    ApiKeyId
+);
+
+named_in_requests!(UserId, SessionId, RoleId, ApiKeyId);
+optional_in_requests!(UserId, SessionId, RoleId);

@@ -15,6 +15,7 @@
 //! Operations take the gate's types, as proof that a call was admitted; stores,
 //! the engine, tokens, passwords and everything else below never do.
 
+mod api_keys;
 pub mod app;
 mod audit;
 mod auth;
@@ -44,7 +45,9 @@ pub mod provision;
 mod redis;
 mod reload;
 mod roles;
+mod secret;
 pub mod server;
+mod service_accounts;
 mod sessions;
 mod telemetry;
 mod tenants;

@@ -1,5 +1,6 @@
 //! Signs people up, in and out, and answers for their tokens.
 
+mod exchange;
 mod introspect;
 mod login;
 mod password;

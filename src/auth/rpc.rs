@@ -5,16 +5,17 @@ use tonic::{Request, Response, Status};
 
 use super::Auth;
 use crate::{
+    api_keys::ClientNames,
     clock::timestamp,
     error::Error,
     gate::{self, NamedTenant},
     proto::v1::{
-        ChangePasswordRequest, ChangePasswordResponse, GetJwksRequest, GetJwksResponse,
-        IntrospectTokenRequest, IntrospectTokenResponse, LoginRequest, LoginResponse,
-        LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse, RegisterRequest,
-        RegisterResponse, RequestPasswordResetRequest, RequestPasswordResetResponse,
-        ResetPasswordRequest, ResetPasswordResponse, WhoAmIRequest, WhoAmIResponse,
-        auth_service_server::AuthService,
+        ChangePasswordRequest, ChangePasswordResponse, ExchangeApiKeyRequest,
+        ExchangeApiKeyResponse, GetJwksRequest, GetJwksResponse, IntrospectTokenRequest,
+        IntrospectTokenResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
+        RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse,
+        RequestPasswordResetRequest, RequestPasswordResetResponse, ResetPasswordRequest,
+        ResetPasswordResponse, WhoAmIRequest, WhoAmIResponse, auth_service_server::AuthService,
     },
     tokens::TokenPair,
 };
@@ -116,6 +117,21 @@ impl AuthService for Auth {
         let message = request.into_inner();
         let consistency_token = Auth::reset_password(self, visitor.origin(), message).await?;
         Ok(Response::new(ResetPasswordResponse { consistency_token }))
+    }
+
+    async fn exchange_api_key(
+        &self,
+        request: Request<ExchangeApiKeyRequest>,
+    ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let certificate = request.extensions().get::<ClientNames>().cloned();
+        let credential = request.into_inner().credential;
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        let token = Auth::exchange_api_key(self, named, origin, credential, certificate).await?;
+        Ok(Response::new(ExchangeApiKeyResponse {
+            access_token: token.jwt.expose_secret().to_owned(),
+            access_expire_time: Some(timestamp(token.expires_at)),
+        }))
     }
 }
 

@@ -7,7 +7,9 @@ use crate::{
     gate::Caller,
     ids::SessionId,
     proto::v1::WhoAmIResponse,
-    sessions, tenants, users,
+    service_accounts, sessions, tenants,
+    tokens::SubjectType,
+    users,
 };
 
 impl Auth {
@@ -15,14 +17,23 @@ impl Auth {
         let (tenant, user) = (caller.home(), caller.user());
         let standing = caller.standing();
         let mut tx = self.db.begin(tenant).await?;
-        let row = users::store::get(&mut tx, tenant, user).await?;
+        let (user, service_account) = match caller.subject_type() {
+            SubjectType::User => {
+                (Some(users::store::get(&mut tx, tenant, user).await?.into()), None)
+            }
+            SubjectType::ServiceAccount => {
+                let account = service_accounts::store::get(&mut tx, tenant, user).await?;
+                (None, Some(account.into()))
+            }
+        };
         let organisation = tenants::store::get(&mut tx, tenant).await?;
         let mut permissions: Vec<_> =
             standing.unscoped().flat_map(|grant| grant.role.get().permissions.iter()).collect();
         permissions.sort_unstable();
         permissions.dedup();
         Ok(WhoAmIResponse {
-            user: Some(row.into()),
+            user,
+            service_account,
             tenant: Some(organisation.into()),
             session_id: caller.session().to_string(),
             roles: standing.role_names(),

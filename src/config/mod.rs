@@ -125,6 +125,7 @@ impl Config {
                 refresh: reader.read("RATE_LIMIT_REFRESH", str::parse),
                 introspection: reader.read("RATE_LIMIT_INTROSPECTION", str::parse),
                 password_reset: reader.read("RATE_LIMIT_PASSWORD_RESET", str::parse),
+                api_key: reader.read("RATE_LIMIT_API_KEY", str::parse),
             },
             proxies: reader.read("TRUSTED_PROXIES", str::parse),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),

@@ -149,6 +149,11 @@ pub const SETTINGS: &[Setting] = &[
         "Password resets from a network, for a tenant; or off",
     ),
     setting(
+        "RATE_LIMIT_API_KEY",
+        Some("6000/1m,60000/1m"),
+        "API keys that are looked at, from a network, for a tenant; or off",
+    ),
+    setting(
         "MAIL_URL",
         Some("off"),
         "Where mails go: smtps://user:password@host, smtp://host, file:///folder; or off",

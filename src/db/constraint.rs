@@ -21,13 +21,23 @@ pub fn refusal(constraint: &str) -> Option<Error> {
         "role_assignments_key" => {
             (ErrorReason::RoleAlreadyAssigned, "the user has this role with this scope")
         }
+        "service_accounts_name_key" => (
+            ErrorReason::ServiceAccountNameTaken,
+            "the tenant has a service account with this name",
+        ),
+        "api_keys_certificate_key" => (
+            ErrorReason::CertificateNameTaken,
+            "a service account of the tenant has this certificate name",
+        ),
         "role_assignments_role_fkey" => (ErrorReason::RoleInUse, "the role is still assigned"),
         // The referenced row went away while the request ran.
-        "role_assignments_user_fkey"
+        "role_assignments_subject_fkey"
         | "sessions_user_fkey"
         | "credentials_user_fkey"
         | "users_tenant_fkey"
-        | "roles_tenant_fkey" => return Some(Error::not_found()),
+        | "roles_tenant_fkey"
+        | "service_accounts_tenant_fkey"
+        | "api_keys_account_fkey" => return Some(Error::not_found()),
         _ => return None,
     };
     Some(Error::refused(reason, message))

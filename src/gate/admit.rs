@@ -14,6 +14,7 @@ use super::{
     policy::{self, Access, MethodPolicy, Policies},
 };
 use crate::{
+    api_keys::Secret,
     audit::{self, Actor, Event, Origin, Refusals},
     db::Db,
     error::{Error, Result},
@@ -177,8 +178,12 @@ impl Gatekeeper {
 
     /// The token's subject, its user and tenant active.
     async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
-        let jwt = metadata::bearer(headers)?;
-        let found = self.authenticator.authenticate(jwt).await?;
+        let bearer = metadata::bearer(headers)?;
+        // Nothing but Postgres tells whether a secret is one.
+        if Secret::is_meant_by(bearer) && !self.authenticator.remembers(bearer) {
+            Box::pin(self.limits.network(Class::ApiKey, origin.ip)).await?;
+        }
+        let found = self.authenticator.authenticate(bearer).await?;
         let Authenticated { token, standing } = found.ok_or_else(metadata::token_invalid)?;
         if standing.user != UserStanding::Active {
             return Err(metadata::token_invalid());
@@ -190,6 +195,7 @@ impl Gatekeeper {
             tenant: token.tenant,
             home: token.tenant,
             user: token.user,
+            subject_type: token.subject_type,
             session: token.session,
             standing,
             origin,

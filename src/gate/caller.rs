@@ -12,6 +12,7 @@ use crate::{
     permissions::Standing,
     proto::v1::ErrorReason,
     tenants::TenantRef,
+    tokens::SubjectType,
 };
 
 /// The tenant that a public call's metadata names.
@@ -57,6 +58,7 @@ pub struct Caller {
     pub(super) tenant: TenantId,
     pub(super) home: TenantId,
     pub(super) user: UserId,
+    pub(super) subject_type: SubjectType,
     pub(super) session: SessionId,
     pub(super) standing: Arc<Standing>,
     pub(super) origin: Origin,
@@ -76,13 +78,19 @@ impl Caller {
         self.home
     }
 
-    /// The user.
+    /// The subject.
     #[must_use]
     pub fn user(&self) -> UserId {
         self.user
     }
 
-    /// The session of the caller's token.
+    /// What kind of subject it is.
+    #[must_use]
+    pub fn subject_type(&self) -> SubjectType {
+        self.subject_type
+    }
+
+    /// The session of the caller's token; a service account's API key.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
@@ -132,6 +140,26 @@ pub enum Reach {
     Tenant,
     /// This user's, its own.
     Own(UserId),
+}
+
+impl Reach {
+    /// Whether this user's things are within it.
+    #[must_use]
+    pub fn has(self, user: UserId) -> bool {
+        match self {
+            Self::Tenant => true,
+            Self::Own(own) => own == user,
+        }
+    }
+
+    /// The only user whose things are within it; `None` for everybody's.
+    #[must_use]
+    pub fn owner(self) -> Option<UserId> {
+        match self {
+            Self::Tenant => None,
+            Self::Own(user) => Some(user),
+        }
+    }
 }
 
 /// A caller on a method that admits it for its own: the caller can't be had

@@ -54,10 +54,10 @@ struct Inner {
 impl Limits {
     /// Limits that are counted in this Redis.
     #[must_use]
-    pub fn new(rates: Rates, names: Arc<Names>, redis: Client, registry: &mut Registry) -> Self {
+    pub fn new(rates: &Rates, names: Arc<Names>, redis: Client, registry: &mut Registry) -> Self {
         Self(Arc::new(Inner {
-            alone: Alone::new(&rates),
-            rates,
+            alone: Alone::new(rates),
+            rates: *rates,
             names,
             shared: Shared::new(redis),
             metrics: Metrics::register(registry),

@@ -17,6 +17,8 @@ pub enum Class {
     Introspection,
     /// A mail is sent to somebody, or what was in it is tried.
     PasswordReset,
+    /// An API key is looked at.
+    ApiKey,
 }
 
 /// So many calls in a time. As many may come at once; each makes room again after its
@@ -42,6 +44,8 @@ pub struct Rates {
     pub introspection: Pair,
     /// Of password resets.
     pub password_reset: Pair,
+    /// Of API keys.
+    pub api_key: Pair,
 }
 
 /// A class's two rates.
@@ -63,8 +67,14 @@ pub(super) struct Rule {
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 5] =
-        [Self::SignIn, Self::Registration, Self::Refresh, Self::Introspection, Self::PasswordReset];
+    pub(super) const ALL: [Self; 6] = [
+        Self::SignIn,
+        Self::Registration,
+        Self::Refresh,
+        Self::Introspection,
+        Self::PasswordReset,
+        Self::ApiKey,
+    ];
 
     /// The class that a policy names; `None` for none.
     #[must_use]
@@ -76,6 +86,7 @@ impl Class {
             Limit::Refresh => Some(Self::Refresh),
             Limit::Introspection => Some(Self::Introspection),
             Limit::PasswordReset => Some(Self::PasswordReset),
+            Limit::ApiKey => Some(Self::ApiKey),
         }
     }
 
@@ -88,6 +99,7 @@ impl Class {
             Self::Refresh => "refresh",
             Self::Introspection => "introspection",
             Self::PasswordReset => "password_reset",
+            Self::ApiKey => "api_key",
         }
     }
 
@@ -107,6 +119,7 @@ impl Rates {
             Class::Refresh => self.refresh,
             Class::Introspection => self.introspection,
             Class::PasswordReset => self.password_reset,
+            Class::ApiKey => self.api_key,
         }
     }
 

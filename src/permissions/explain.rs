@@ -106,7 +106,12 @@ fn standing(tenant_active: bool, user: UserStanding, live: &[AssignmentRow]) -> 
         };
         Grant::new(Arc::new(Shared::new(role)), row.scope.clone(), None)
     });
-    let tenant = Tenant { slug: String::new(), active: tenant_active, is_platform: false };
+    let tenant = Tenant {
+        slug: String::new(),
+        active: tenant_active,
+        is_platform: false,
+        takes_api_keys: false,
+    };
     Standing { tenant: Arc::new(Shared::new(tenant)), user, grants: grants.collect() }
 }
 

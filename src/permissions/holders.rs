@@ -7,10 +7,12 @@ use uuid::Uuid;
 use super::Scope;
 use crate::{db::TenantTx, error::Result, ids::TenantId};
 
-/// A user whom some role with the permission was given.
+/// A subject whom some role with the permission was given.
 pub struct HolderRow {
-    /// The user.
+    /// The subject.
     pub user_id: Uuid,
+    /// Of which kind it is.
+    pub kind: String,
     /// Its assignments in force that permit it, wherever they apply; none for a
     /// user who is disabled. First those that apply everywhere, and of those the
     /// ones that last longest.
@@ -30,7 +32,7 @@ pub struct HeldRow {
     pub expires_at: Option<i64>,
 }
 
-/// The next users, by id, whom a role with one of the permissions `forms` was
+/// The next subjects, by id, whom a role with one of the permissions `forms` was
 /// given: those of the next `look_at` assignments, so that the work does not
 /// grow with the tenant. With fewer looked at there are no more. None in a
 /// suspended tenant.
@@ -60,10 +62,11 @@ pub async fn next(
             order by a.user_id
             limit $4
         )
-        select u.user_id, (select count(*) from given) as "looked_at!",
+        select s.subject_id as user_id, s.kind, (select count(*) from given) as "looked_at!",
                held.rows as "held!: Json<Vec<HeldRow>>"
         from (select distinct user_id from given) g
-        join users u on u.tenant_id = $1 and u.user_id = g.user_id
+        join subjects s on s.tenant_id = $1 and s.subject_id = g.user_id
+        left join users u on u.tenant_id = $1 and u.user_id = s.subject_id
         cross join lateral (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'role_name', r.name, 'scope', a.scope,
@@ -71,10 +74,11 @@ pub async fn next(
             ) order by a.scope is not null, a.expires_at desc, r.name, a.assignment_id), '[]')
             from role_assignments a
             join permitting r on r.role_id = a.role_id
-            where a.tenant_id = $1 and a.user_id = u.user_id and u.state = 'active'
+            where a.tenant_id = $1 and a.user_id = s.subject_id
+              and (s.kind = 'service_account' or u.state = 'active')
               and (a.expires_at is null or a.expires_at > now())
         ) held (rows)
-        order by u.user_id
+        order by s.subject_id
         "#,
         tenant.0,
         forms,

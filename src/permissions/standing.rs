@@ -31,6 +31,8 @@ pub struct Tenant {
     pub active: bool,
     /// Whether it is the platform.
     pub is_platform: bool,
+    /// Whether API keys count in the place of tokens.
+    pub takes_api_keys: bool,
 }
 
 /// What decisions need to know of a user.

@@ -69,7 +69,7 @@ pub async fn standings(
     let row = sqlx::query!(
         r#"
         select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
-               is_platform as "is_platform!", session_live,
+               is_platform as "is_platform!", api_key_bearer as "takes_api_keys!", session_live,
                snapshot_xmax::text::bigint as "xmax!",
                roles as "roles!: Json<Vec<RoleRow>>",
                subjects as "subjects!: Json<Vec<SubjectRow>>"
@@ -85,6 +85,7 @@ pub async fn standings(
         slug: row.tenant_slug,
         active: row.tenant_state == "active",
         is_platform: row.is_platform,
+        takes_api_keys: row.takes_api_keys,
     }));
     let roles = row.roles.0.into_iter().map(|role| (role.role_id, role.into())).collect();
     let mut found: HashMap<Uuid, SubjectRow> =

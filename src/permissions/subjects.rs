@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     gate::Caller,
     json, listing,
-    proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject},
+    proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
 };
 
 /// How many assignments a page looks at, at least: with a scope that few of them
@@ -56,9 +56,17 @@ fn subject(row: HolderRow, requested: &Scope) -> Option<(Uuid, Subject)> {
     let held = row.held.0.into_iter().find(applies)?;
     let subject = Subject {
         user_id: row.user_id.to_string(),
+        r#type: subject_type(&row.kind).into(),
         role_name: held.role_name,
         scope: held.scope.as_ref().map(json::to_struct),
         expire_time: held.expires_at.map(clock::timestamp_of),
     };
     Some((row.user_id, subject))
+}
+
+fn subject_type(kind: &str) -> SubjectType {
+    match kind {
+        "service_account" => SubjectType::ServiceAccount,
+        _ => SubjectType::User,
+    }
 }

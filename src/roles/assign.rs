@@ -22,7 +22,6 @@ use crate::{
     ids::{AssignmentId, RoleId, TenantId, UserId},
     permissions::{Scope, Standing, scope},
     proto::v1::{AssignRoleRequest, AssignRoleResponse},
-    users,
 };
 
 impl Roles {
@@ -43,7 +42,7 @@ impl Roles {
             user: UserId::parse("user_id", &message.user_id)?,
             role: RoleId::parse("role_id", &message.role_id)?,
             scope: scope::assigned(message.scope.as_ref())?,
-            expires_at: message.expire_time.as_ref().map(in_the_future).transpose()?,
+            expires_at: message.expire_time.as_ref().map(end).transpose()?,
         };
         let (user, role) = (wanted.user, wanted.role);
         let mut tx = self.db.begin(tenant).await?;
@@ -60,11 +59,8 @@ impl Roles {
     }
 }
 
-fn in_the_future(at: &Timestamp) -> Result<OffsetDateTime> {
-    // Whole seconds: what memory counts in, and Postgres must agree with.
-    clock::from_timestamp(at)
-        .and_then(|at| at.replace_nanosecond(0).ok())
-        .filter(|at| *at > clock::now())
+fn end(at: &Timestamp) -> Result<OffsetDateTime> {
+    clock::in_the_future(at)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
@@ -88,7 +84,7 @@ pub(super) async fn assign(
     wanted: Assignment,
 ) -> Result<AssignmentRow> {
     let role = store::lock(tx, tenant, wanted.role).await?;
-    if !users::store::exists(tx, tenant, wanted.user).await? {
+    if !assignments::subject_exists(tx, tenant, wanted.user).await? {
         return Err(Error::not_found());
     }
     guard::may_grant(standing, role.level, &role.permissions)?;

@@ -48,6 +48,25 @@ pub struct AssignmentRow {
     pub created_at: OffsetDateTime,
 }
 
+/// Whether the tenant has somebody with this id, of any kind, who can hold roles.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn subject_exists(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from subjects where tenant_id = $1 and subject_id = $2
+        ) as "found!"
+        "#,
+        tenant.0,
+        subject.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(found)
+}
+
 /// Writes an assignment, in the place of one with the same key that has ended.
 ///
 /// # Errors

@@ -88,6 +88,33 @@ pub async fn user_within_level(
     within_level(standing, level)
 }
 
+/// Checks that all that a service account's roles permit is the caller's too: who makes
+/// a key for it acts with them.
+///
+/// # Errors
+/// `PERMISSION_DENIED`.
+pub async fn may_act_as(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    standing: &Standing,
+    account: UserId,
+) -> Result<()> {
+    let roles = sqlx::query!(
+        r#"
+        select distinct r.level, r.permissions
+        from role_assignments a
+        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        where a.tenant_id = $1 and a.user_id = $2
+          and (a.expires_at is null or a.expires_at > now())
+        "#,
+        tenant.0,
+        account.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    roles.iter().try_for_each(|role| may_grant(standing, role.level, &role.permissions))
+}
+
 /// Watches that a change leaves the tenant an administrator: an active user
 /// with an administrator's role that permits everything, everywhere and for
 /// good. The level alone would let a tenant lock itself out with an empty role.

@@ -23,8 +23,8 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use super::{Tls, cores::stopped, counted::Counted, services::Services};
-use crate::gate::Gate;
+use super::{Tls, cores::stopped, counted::Counted, services::Services, tls};
+use crate::{api_keys::ClientNames, gate::Gate};
 
 /// The metadata of a call that is read at all, in bytes. The gate takes less, and
 /// says so; beyond this the connection answers, in HTTP's words (431).
@@ -71,14 +71,17 @@ pub(super) async fn serve(
     stopping: watch::Receiver<bool>,
 ) {
     let Some(tls) = entry.tls.clone() else {
-        return speak(stream, peer, entry, stopping).await;
+        return speak(stream, Peer { address: peer, names: None }, entry, stopping).await;
     };
     let greeted = tokio::select! {
         greeted = time::timeout(GREETING, tls.accept(stream)) => greeted,
         () = stopped(stopping.clone()) => return,
     };
     match greeted {
-        Ok(Ok(stream)) => Box::pin(speak(stream, peer, entry, stopping)).await,
+        Ok(Ok(stream)) => {
+            let names = tls::client_names(&stream);
+            Box::pin(speak(stream, Peer { address: peer, names }, entry, stopping)).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -86,11 +89,11 @@ pub(super) async fn serve(
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    peer: SocketAddr,
+    peer: Peer,
     entry: Arc<Entry>,
     stopping: watch::Receiver<bool>,
 ) {
-    let (max_age, grace) = (spread(entry.max_age, peer), entry.grace);
+    let (max_age, grace) = (spread(entry.max_age, peer.address), entry.grace);
     let read = Arc::new(AtomicUsize::new(0));
     let stream = TokioIo::new(Counted::new(stream, read.clone()));
     let mut connection = pin!(protocol().serve_connection(stream, Calls { entry, peer }));
@@ -148,10 +151,17 @@ fn protocol() -> http2::Builder<TokioExecutor> {
     http2
 }
 
+/// Who is at the other end.
+struct Peer {
+    address: SocketAddr,
+    /// By its certificate, where it brought one.
+    names: Option<ClientNames>,
+}
+
 /// The calls of one connection.
 struct Calls {
     entry: Arc<Entry>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for Calls {
@@ -159,8 +169,11 @@ impl Service<Request<Incoming>> for Calls {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (entry, peer) = (self.entry.clone(), self.peer);
-        Box::pin(async move { Ok(entry.gate.pass(request, peer.ip(), &entry.services).await) })
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let (entry, ip) = (self.entry.clone(), self.peer.address.ip());
+        if let Some(names) = &self.peer.names {
+            request.extensions_mut().insert(names.clone());
+        }
+        Box::pin(async move { Ok(entry.gate.pass(request, ip, &entry.services).await) })
     }
 }

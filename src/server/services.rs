@@ -24,11 +24,14 @@ use crate::{
         v1::{
             audit_service_server::AuditServiceServer, auth_service_server::AuthServiceServer,
             permission_service_server::PermissionServiceServer,
-            role_service_server::RoleServiceServer, session_service_server::SessionServiceServer,
+            role_service_server::RoleServiceServer,
+            service_account_service_server::ServiceAccountServiceServer,
+            session_service_server::SessionServiceServer,
             tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
         },
     },
     roles::Roles,
+    service_accounts::ServiceAccounts,
     sessions::Sessions,
     tenants::Tenants,
     users::Users,
@@ -43,6 +46,7 @@ pub(super) const NAMES: &[&str] = &[
     UserServiceServer::<Users>::NAME,
     RoleServiceServer::<Roles>::NAME,
     PermissionServiceServer::<Permissions>::NAME,
+    ServiceAccountServiceServer::<ServiceAccounts>::NAME,
     AuditServiceServer::<Events>::NAME,
 ];
 
@@ -81,6 +85,10 @@ impl Services {
             )
             .add_service(UserServiceServer::new(serving.users).max_decoding_message_size(limit))
             .add_service(RoleServiceServer::new(serving.roles).max_decoding_message_size(limit))
+            .add_service(
+                ServiceAccountServiceServer::new(serving.service_accounts)
+                    .max_decoding_message_size(limit),
+            )
             .add_service(AuditServiceServer::new(serving.events).max_decoding_message_size(limit));
         let permissions = PermissionServiceServer::new(serving.permissions);
         Ok(Self {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
-use crate::{config::TlsPaths, reload::Reload};
+use crate::{api_keys::ClientNames, config::TlsPaths, reload::Reload};
 
 /// HTTP/2's name in the handshake (RFC 7540, 3.1): gRPC speaks nothing else.
 const ALPN: &[u8] = b"h2";
@@ -63,6 +63,11 @@ impl Tls {
         }
         Ok(stream)
     }
+}
+
+/// The names of a client that brought a certificate, which was verified.
+pub(super) fn client_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
+    stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(ClientNames::of)
 }
 
 impl Reload for Tls {

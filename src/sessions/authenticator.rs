@@ -1,10 +1,15 @@
 //! Whose token this is, and whether it is in force.
+//!
+//! A tenant may let its service accounts send the secret of an API key in a token's
+//! place; it is looked up in Postgres once, and then remembered like a token.
 
 use std::sync::Arc;
 
 use super::{Lookup, SessionCache, Verified, VerifiedTokens, cache::ECHO, verified::Digest};
 use crate::{
+    api_keys::{Secret, store},
     clock,
+    db::Db,
     error::Result,
     feed::Feed,
     permissions::{Engine, Standing},
@@ -25,6 +30,8 @@ pub struct Authenticator {
     pub engine: Engine,
     /// Knows which sessions are live.
     pub cache: SessionCache,
+    /// Knows API keys.
+    pub db: Db,
 }
 
 /// A token in force, and its subject.
@@ -36,19 +43,32 @@ pub struct Authenticated {
     pub standing: Arc<Standing>,
 }
 
+impl Authenticated {
+    /// `None` for an API key whose tenant does not take them in the place of tokens.
+    fn if_taken(self) -> Option<Self> {
+        (!self.token.is_api_key() || self.standing.tenant.get().takes_api_keys).then_some(self)
+    }
+}
+
 impl Authenticator {
-    /// Authenticates an access token; `None` for one that is not in force,
-    /// whatever is wrong with it.
+    /// Authenticates an access token, or an API key where its tenant takes them for
+    /// one; `None` for what is not in force, whatever is wrong with it.
     ///
     /// # Errors
     /// UNAVAILABLE when memory may not answer and Postgres is away.
-    pub async fn authenticate(&self, jwt: &str) -> Result<Option<Authenticated>> {
-        let digest = Digest::of(jwt);
+    pub async fn authenticate(&self, bearer: &str) -> Result<Option<Authenticated>> {
+        let digest = Digest::of(bearer);
         match self.remembered(&digest) {
             Some(found) => Ok(Some(found)),
             // Boxed, so that what memory answers need not carry its size along.
-            None => Box::pin(self.look_up(jwt, digest)).await,
+            None => Box::pin(self.look_up(bearer, digest)).await,
         }
+    }
+
+    /// Whether memory answers for it.
+    #[must_use]
+    pub fn remembers(&self, bearer: &str) -> bool {
+        self.remembered(&Digest::of(bearer)).is_some()
     }
 
     /// What memory knows of a token in force, where it may answer.
@@ -56,15 +76,40 @@ impl Authenticator {
         let fresh = self.feed.fresh()?;
         let token = self.tokens.get(digest)?;
         let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
-        Some(Authenticated { token, standing })
+        Authenticated { token, standing }.if_taken()
     }
 
-    async fn look_up(&self, jwt: &str, digest: Digest) -> Result<Option<Authenticated>> {
+    async fn look_up(&self, bearer: &str, digest: Digest) -> Result<Option<Authenticated>> {
         let known = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
-        let Some(token) = known else { return self.verify(jwt, digest).await };
+        let Some(token) = known else {
+            return match Secret::read(bearer) {
+                Some(secret) => self.verify_secret(&secret, digest).await,
+                None => self.verify(bearer, digest).await,
+            };
+        };
         let standing =
             self.engine.standing(token.tenant, token.user, Consistency::MinimizeLatency).await?;
-        Ok(standing.map(|standing| Authenticated { token, standing }))
+        Ok(standing.and_then(|standing| Authenticated { token, standing }.if_taken()))
+    }
+
+    /// A secret that memory does not know.
+    async fn verify_secret(
+        &self,
+        secret: &Secret,
+        digest: Digest,
+    ) -> Result<Option<Authenticated>> {
+        let tenant = secret.tenant;
+        let mut tx = self.db.begin(tenant).await?;
+        let Some(key) = store::by_secret(&mut tx, tenant, &secret.hash).await? else {
+            return Ok(None);
+        };
+        store::touch(&mut tx, tenant, key.key_id).await?;
+        tx.commit().await?;
+        let token = Arc::new(self.tokens.follow_key(tenant, &key));
+        let read = self.engine.read(tenant, token.user, Some(token.session)).await?;
+        let Some(read) = read.filter(|read| read.session_live) else { return Ok(None) };
+        let found = self.remember(digest, token, read.standing);
+        Ok(found.and_then(Authenticated::if_taken))
     }
 
     /// A token that memory does not know: its signature is checked and its

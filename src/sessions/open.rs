@@ -13,7 +13,7 @@ use crate::{
     db::Db,
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
-    tokens::{Keyring, TokenContent, TokenKind, TokenPair, new_jti},
+    tokens::{Keyring, SubjectType, TokenContent, TokenKind, TokenPair, new_jti},
 };
 
 /// Who signs in, from where.
@@ -145,6 +145,7 @@ impl Unsigned {
     pub async fn sign(self, keyring: Arc<Keyring>) -> Result<TokenPair> {
         let content = |roles, jti, expires_at| TokenContent {
             user: self.user,
+            subject_type: SubjectType::User,
             tenant: self.tenant,
             session: self.session,
             roles,

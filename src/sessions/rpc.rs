@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event},
     clock::timestamp,
     error::{Error, Result},
-    gate::{self, Reach},
+    gate,
     ids::{SessionId, UserId},
     listing::{self, Filter},
     proto::v1::{
@@ -50,7 +50,7 @@ impl SessionService for Sessions {
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
         let (caller, reach) = reaching.within();
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), session, owner(reach)).await?;
+        let row = store::get(&mut tx, caller.tenant(), session, reach.owner()).await?;
         let row = row.ok_or_else(Error::not_found)?;
         let client = row.open_client(&*tx.cipher(caller.tenant()).await?)?;
         let session = Session::from((row, client));
@@ -66,7 +66,7 @@ impl SessionService for Sessions {
         let (caller, reach) = reaching.within();
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        if !store::revoke(&mut tx, tenant, session, owner(reach), "revoked").await? {
+        if !store::revoke(&mut tx, tenant, session, reach.owner(), "revoked").await? {
             return Err(Error::not_found().into());
         }
         let event = Event::new("session_revoked").target(session.0);
@@ -99,14 +99,6 @@ impl SessionService for Sessions {
         self.cache.forget(tenant).await;
         let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
         Ok(Response::new(RevokeAllSessionsResponse { revoked_count, consistency_token }))
-    }
-}
-
-/// Whose sessions a caller sees: out of reach looks as if it did not exist.
-fn owner(reach: Reach) -> Option<UserId> {
-    match reach {
-        Reach::Tenant => None,
-        Reach::Own(user) => Some(user),
     }
 }
 

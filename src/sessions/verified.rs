@@ -21,24 +21,31 @@ use uuid::Uuid;
 
 use super::cache::ECHO;
 use crate::{
+    api_keys::store::LiveKey,
     clock,
     feed::{Change, Follow, Kind},
     ids::{SessionId, TenantId, UserId},
-    tokens::{Claims, LEEWAY_SECONDS, VerifiedBy},
+    tokens::{Claims, LEEWAY_SECONDS, SubjectType, VerifiedBy},
 };
+
+/// How long an API key's secret is remembered.
+const API_KEY_TRUST: time::Duration = time::Duration::minutes(5);
 
 /// A token that was verified, its session live then.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The token's tenant.
     pub tenant: TenantId,
-    /// The user.
+    /// The subject.
     pub user: UserId,
-    /// The session.
+    /// What kind of subject it is.
+    pub subject_type: SubjectType,
+    /// The session; a service account's API key.
     pub session: SessionId,
     /// When the token ends, in seconds since 1970.
     pub expires_at: i64,
-    key: VerifiedBy,
+    /// The key that signed it; `None` where it is no token but an API key's secret.
+    key: Option<VerifiedBy>,
     life: Arc<Life>,
 }
 
@@ -88,6 +95,14 @@ struct Lives {
     just_ended: HashMap<SessionKey, Instant>,
 }
 
+impl Verified {
+    /// Whether it is an API key itself, and not a token that was made for one.
+    #[must_use]
+    pub fn is_api_key(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
 impl VerifiedTokens {
     /// Room for at most this many tokens.
     #[must_use]
@@ -99,7 +114,7 @@ impl VerifiedTokens {
     #[must_use]
     pub fn get(&self, token: &Digest) -> Option<Arc<Verified>> {
         let known = self.tokens.get(token)?;
-        let over = !known.key.is_in_force()
+        let over = known.key.as_ref().is_some_and(|key| !key.is_in_force())
             || !known.life.is_known()
             || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
         if over {
@@ -114,8 +129,32 @@ impl VerifiedTokens {
     #[must_use]
     pub fn follow(&self, claims: &Claims, key: VerifiedBy) -> Verified {
         let (tenant, session) = (TenantId(claims.org), SessionId(claims.sid));
-        let life = self.lives().life((tenant, session.0));
-        Verified { tenant, user: UserId(claims.sub), session, expires_at: claims.exp, key, life }
+        Verified {
+            tenant,
+            user: UserId(claims.sub),
+            subject_type: claims.sub_type,
+            session,
+            expires_at: claims.exp,
+            key: Some(key),
+            life: self.lives().life((tenant, session.0)),
+        }
+    }
+
+    /// The same of an API key that is itself the bearer. It is looked at again within
+    /// [`API_KEY_TRUST`], which is how it is known to be in use.
+    #[must_use]
+    pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> Verified {
+        let ends = key.expires_at.min(clock::now() + API_KEY_TRUST).unix_timestamp();
+        Verified {
+            tenant,
+            user: UserId(key.account_id),
+            subject_type: SubjectType::ServiceAccount,
+            session: SessionId(key.key_id),
+            // Both ends are by our own clocks.
+            expires_at: ends - LEEWAY_SECONDS,
+            key: None,
+            life: self.lives().life((tenant, key.key_id)),
+        }
     }
 
     /// Remembers a token whose session was found live; says whether it still is.
@@ -178,7 +217,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::tokens::{Keyring, TokenContent, TokenKind, pem};
+    use crate::tokens::{Keyring, SubjectType, TokenContent, TokenKind, pem};
 
     fn keyring() -> Keyring {
         let dir = tempfile::tempdir().expect("a folder");
@@ -189,6 +228,7 @@ mod tests {
     fn token(keyring: &Keyring) -> String {
         let content = TokenContent {
             user: UserId::new(),
+            subject_type: SubjectType::User,
             tenant: TenantId::new(),
             session: SessionId::new(),
             roles: Vec::new(),

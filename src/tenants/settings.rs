@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 
 const SELF_REGISTRATION: &str = "self_registration";
+/// Read by `subject_standings` in SQL.
+const API_KEY_BEARER: &str = "api_key_bearer";
 const PASSWORD_MIN_LENGTH: &str = "password_min_length";
 
 /// The settings as JSON, in bytes, at most.
@@ -38,8 +40,10 @@ impl Known {
 pub fn check(settings: &Map<String, Value>, server_min_length: usize) -> Result<()> {
     let mut wrong = Vec::new();
     let mut note = |key: &str, text: String| wrong.push((format!("settings.{key}"), text));
-    if settings.get(SELF_REGISTRATION).is_some_and(|value| !value.is_boolean()) {
-        note(SELF_REGISTRATION, "must be true or false".into());
+    for key in [SELF_REGISTRATION, API_KEY_BEARER] {
+        if settings.get(key).is_some_and(|value| !value.is_boolean()) {
+            note(key, "must be true or false".into());
+        }
     }
     if let Some(value) = settings.get(PASSWORD_MIN_LENGTH) {
         let length = value.as_u64().and_then(|length| usize::try_from(length).ok());

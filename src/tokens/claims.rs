@@ -43,6 +43,33 @@ impl TokenKind {
     }
 }
 
+/// What kind of subject a token is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectType {
+    /// A person.
+    #[default]
+    User,
+    /// What signs in by itself.
+    ServiceAccount,
+}
+
+impl SubjectType {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_user(&self) -> bool {
+        *self == Self::User
+    }
+
+    /// The name in a token's `sub_type`, and in Postgres.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::ServiceAccount => "service_account",
+        }
+    }
+}
+
 /// The claims of a token (RFC 7519, 4.1), all required but `roles`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
@@ -50,15 +77,18 @@ pub struct Claims {
     pub iss: String,
     /// Whom it is for; differs between the kinds.
     pub aud: String,
-    /// The user.
+    /// The subject.
     pub sub: Uuid,
-    /// The user's tenant.
+    /// What kind of subject that is; a user's tokens don't say it.
+    #[serde(default, skip_serializing_if = "SubjectType::is_user")]
+    pub sub_type: SubjectType,
+    /// The subject's tenant.
     pub org: Uuid,
-    /// The names of the user's roles when it was made; in access tokens only,
+    /// The names of the subject's roles when it was made; in access tokens only,
     /// for readers' convenience. Decisions never rely on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// The session.
+    /// The session; a service account's API key.
     pub sid: Uuid,
     /// The token's own id.
     pub jti: String,

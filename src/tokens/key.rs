@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Validation, crypto,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, ThumbprintHash},
 };
 use time::OffsetDateTime;
@@ -129,7 +129,11 @@ pub(super) struct VerifyingKey {
 impl VerifyingKey {
     /// Reads a public key of any of the algorithms.
     pub fn read(block: &Block, purpose: Purpose<'_>) -> anyhow::Result<Self> {
-        let text = block.text();
+        Self::of(&block.text(), purpose)
+    }
+
+    /// The same, of a public key in PEM.
+    pub fn of(text: &str, purpose: Purpose<'_>) -> anyhow::Result<Self> {
         let (decoding, alg) = if let Ok(key) = DecodingKey::from_rsa_pem(text.as_bytes()) {
             (key, Algorithm::RS256)
         } else if let Ok(key) = DecodingKey::from_ec_pem(text.as_bytes()) {
@@ -150,6 +154,17 @@ impl VerifyingKey {
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         Ok(Self { kid, alg, decoding, validation, jwk })
     }
+}
+
+/// Whether a token's header asks for nothing but a key of ours: keys never come from
+/// the token (RFC 8725, 3.1), and a critical extension that we don't know must be
+/// refused (RFC 7515, 4.1.11), and we know none.
+pub(super) fn is_plain(header: &Header) -> bool {
+    header.jwk.is_none()
+        && header.jku.is_none()
+        && header.x5u.is_none()
+        && header.x5c.is_none()
+        && header.crit.is_none()
 }
 
 fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {

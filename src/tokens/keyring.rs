@@ -19,8 +19,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Claims, Token, TokenKind,
-    key::{Purpose, SigningKey, VerifyingKey, name, signer_away},
+    Claims, SubjectType, Token, TokenKind,
+    key::{self, Purpose, SigningKey, VerifyingKey, name, signer_away},
     source::{KeySource, Keys, Source},
 };
 use crate::{
@@ -69,13 +69,15 @@ impl KeyPaths {
 
 /// What a token is to say, times in whole seconds.
 pub struct TokenContent {
-    /// The user.
+    /// The subject.
     pub user: UserId,
-    /// The user's tenant.
+    /// What kind of subject it is.
+    pub subject_type: SubjectType,
+    /// The subject's tenant.
     pub tenant: TenantId,
-    /// The session.
+    /// The session; a service account's API key.
     pub session: SessionId,
-    /// The names of the user's roles; empty in a refresh token. Those beyond
+    /// The names of the subject's roles; empty in a refresh token. Those beyond
     /// [`MAX_ROLES`] are left out.
     pub roles: Vec<String>,
     /// The token's own id.
@@ -341,6 +343,7 @@ impl KeySet {
             iss: issuer.to_owned(),
             aud: audience.to_owned(),
             sub: content.user.0,
+            sub_type: content.subject_type,
             org: content.tenant.0,
             roles: fitting(content.roles),
             sid: content.session.0,
@@ -363,17 +366,7 @@ impl KeySet {
             return None;
         }
         let header = jsonwebtoken::decode_header(token).ok()?;
-        // Keys come from our ring alone, never from the token (RFC 8725, 3.1);
-        // a critical extension that we don't know must be refused (RFC 7515,
-        // 4.1.11), and we know none.
-        let brings_keys = header.jwk.is_some()
-            || header.jku.is_some()
-            || header.x5u.is_some()
-            || header.x5c.is_some();
-        if brings_keys
-            || header.crit.is_some()
-            || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ))
-        {
+        if !key::is_plain(&header) || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ)) {
             return None;
         }
         let key = self.find(header.kid.as_deref()?)?;
@@ -391,6 +384,7 @@ impl KeySet {
         for key in &self.keys.signing {
             let content = TokenContent {
                 user: UserId(Uuid::nil()),
+                subject_type: SubjectType::User,
                 tenant: TenantId(Uuid::nil()),
                 session: SessionId(Uuid::nil()),
                 roles: Vec::new(),

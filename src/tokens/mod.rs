@@ -1,6 +1,7 @@
 //! Access and refresh tokens: JWTs that are kept apart by key pair, `typ` and
 //! `aud` (RFC 8725, 3.11 and 3.12), so that neither passes for the other.
 
+mod assertion;
 mod claims;
 mod files;
 mod key;
@@ -10,7 +11,8 @@ mod reload;
 mod source;
 mod transit;
 
-pub use claims::{Claims, TokenKind};
+pub use assertion::AssertionKey;
+pub use claims::{Claims, SubjectType, TokenKind};
 pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
 pub use reload::{Renew, Renewed};
 pub use source::KeySource;

@@ -23,6 +23,7 @@ mod postgres;
 mod privacy;
 mod roles;
 mod server;
+mod service_accounts;
 mod sessions;
 mod standard;
 mod structure;

@@ -63,11 +63,13 @@ pub async fn load(
         load_assignments(&mut second, shape)
     )?;
     let sessions = load_sessions(&mut first, shape, &keys.signing, ciphers).await?;
+    let subjects = "insert into subjects select tenant_id, user_id, 'user' from users";
+    run(&mut first, subjects).await?;
     run(&mut first, "analyze").await?;
     run(&mut first, "checkpoint").await?;
     first.close().await?;
     second.close().await?;
-    Ok(users + assignments + sessions + ROLES + 3)
+    Ok(2 * users + assignments + sessions + ROLES + 3)
 }
 
 /// What a database takes on disk, in bytes.

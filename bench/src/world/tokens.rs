@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use secrecy::ExposeSecret;
 use tenantry::{
     privacy,
-    tokens::{Keyring, TokenContent, TokenKind, pem},
+    tokens::{Keyring, SubjectType, TokenContent, TokenKind, pem},
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -72,6 +72,7 @@ fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> 
     let now = tenantry::clock::now();
     let content = TokenContent {
         user: shape::user_id(user),
+        subject_type: SubjectType::User,
         tenant: shape::tenant(),
         session: shape::session_id(session),
         roles: shape.roles_of(user).map(|role| format!("role-{role:02}")).collect(),

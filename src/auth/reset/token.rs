@@ -1,20 +1,16 @@
 //! The token in a mail.
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    rand,
-};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use uuid::Uuid;
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     ids::{TenantId, UserId},
+    secret,
 };
 
 const ID: usize = 16;
-const SECRET: usize = 32;
 
 /// Whose password may be reset, and the hash of the secret that proves it. The token
 /// itself is in the mail and nowhere else.
@@ -28,11 +24,10 @@ pub(super) struct ResetToken {
 impl ResetToken {
     /// A new one, and its text.
     pub fn new(tenant: TenantId, user: UserId) -> Result<(Self, SecretString)> {
-        let mut secret = Zeroizing::new([0; SECRET]);
-        rand::fill(secret.as_mut_slice()).map_err(|_| Error::defect("no random bytes"))?;
+        let secret = secret::random()?;
         let bytes = [tenant.0.as_bytes(), user.0.as_bytes(), secret.as_slice()].concat();
         let text = BASE64_URL_SAFE_NO_PAD.encode(Zeroizing::new(bytes).as_slice()).into();
-        Ok((Self { tenant, user, hash: hash(&secret) }, text))
+        Ok((Self { tenant, user, hash: secret::hash(&*secret) }, text))
     }
 
     /// Reads a text; `None` for one that is no token.
@@ -40,14 +35,10 @@ impl ResetToken {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.expose_secret()).ok().map(Zeroizing::new)?;
         let (tenant, rest) = bytes.split_at_checked(ID)?;
         let (user, secret) = rest.split_at_checked(ID)?;
-        let secret: &[u8; SECRET] = secret.try_into().ok()?;
         let id = |bytes| Uuid::from_slice(bytes).ok();
-        Some(Self { tenant: TenantId(id(tenant)?), user: UserId(id(user)?), hash: hash(secret) })
+        let (tenant, user) = (TenantId(id(tenant)?), UserId(id(user)?));
+        (secret.len() == secret::LENGTH).then(|| Self { tenant, user, hash: secret::hash(secret) })
     }
-}
-
-fn hash(secret: &[u8; SECRET]) -> Vec<u8> {
-    digest(&SHA256, secret).as_ref().to_vec()
 }
 
 #[cfg(test)]

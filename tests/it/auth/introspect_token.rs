@@ -40,6 +40,7 @@ async fn a_token_in_force_is_described_by_its_claims() {
             exp: claims["exp"].as_i64().expect("exp"),
             iat: claims["iat"].as_i64().expect("iat"),
             jti: claims["jti"].as_str().expect("jti").into(),
+            sub_type: "user".into(),
             token_type: kind.into(),
         };
         assert_eq!(answer, expected);

@@ -126,14 +126,17 @@ const READS: &[&str] = &[
     "Check",
     "GetJwks",
     "GetRole",
+    "GetServiceAccount",
     "GetSession",
     "GetTenant",
     "GetUser",
     "IntrospectToken",
+    "ListApiKeys",
     "ListEvents",
     "ListPermissions",
     "ListRoleAssignments",
     "ListRoles",
+    "ListServiceAccounts",
     "ListSessions",
     "ListSubjects",
     "ListTenants",
@@ -143,6 +146,7 @@ const READS: &[&str] = &[
     "WatchPermissions",
     "WhoAmI",
     // They open sessions, and a session that is not known yet is looked up.
+    "ExchangeApiKey",
     "Login",
     "Refresh",
     // It begins with something, and decides nothing.
@@ -183,6 +187,11 @@ pub async fn good(
     let again = Client::anonymous(root.channel.clone()).login(&slug, &admin.email, PASSWORD).await;
     let mut ids = Ids::of(&again, &role);
     ids.0.insert("user_id", user);
+    if method.0.parent_service().name() == "ServiceAccountService" {
+        let account = admin.create_service_account("worker", &[]).await;
+        let key = admin.create_api_key(&account).await.api_key.expect("a key");
+        ids.0.extend([("service_account_id", account), ("api_key_id", key.id)]);
+    }
     let policies = Policies::load().expect("the table");
     let access = policies.of(&method.path()).expect("a policy");
     let by_staff = matches!(access, Access::Permission { platform_only: true, .. });

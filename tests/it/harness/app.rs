@@ -97,6 +97,7 @@ impl TestApp {
             ("RATE_LIMIT_REFRESH", "off".into()),
             ("RATE_LIMIT_INTROSPECTION", "off".into()),
             ("RATE_LIMIT_PASSWORD_RESET", "off".into()),
+            ("RATE_LIMIT_API_KEY", "off".into()),
         ] {
             values.set(name, value);
         }

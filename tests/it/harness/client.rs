@@ -5,6 +5,7 @@ use tenantry::proto::v1::{
     RegisterRequest, RoleLevel, audit_service_client::AuditServiceClient,
     auth_service_client::AuthServiceClient, create_user_request::Credential,
     permission_service_client::PermissionServiceClient, role_service_client::RoleServiceClient,
+    service_account_service_client::ServiceAccountServiceClient,
     session_service_client::SessionServiceClient, tenant_service_client::TenantServiceClient,
     user_service_client::UserServiceClient,
 };
@@ -104,6 +105,9 @@ impl Client {
     }
     pub fn roles(&self) -> RoleServiceClient<Service> {
         RoleServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone())
+    }
+    pub fn service_accounts(&self) -> ServiceAccountServiceClient<Service> {
+        ServiceAccountServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone())
     }
     pub fn permissions(&self) -> PermissionServiceClient<Service> {
         PermissionServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone())

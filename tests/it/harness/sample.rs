@@ -16,7 +16,8 @@ pub struct Ids(pub BTreeMap<&'static str, String>);
 
 /// The fields that name something; a new one must be added here, and to what
 /// the tests put into it.
-const ID_FIELDS: &[&str] = &["user_id", "role_id", "session_id", "tenant"];
+const ID_FIELDS: &[&str] =
+    &["user_id", "role_id", "session_id", "tenant", "service_account_id", "api_key_id"];
 
 /// End in `_id`, but are the client's own words.
 const CLIENTS_OWN: &[&str] = &["request_id", "correlation_id"];
@@ -29,12 +30,14 @@ impl Ids {
 
     /// A client's own, and a role.
     pub fn of(client: &Client, role_id: &str) -> Self {
-        Self(BTreeMap::from([
+        let mut ids = Self::random();
+        ids.0.extend([
             ("user_id", client.user_id.clone()),
             ("role_id", role_id.to_owned()),
             ("session_id", client.tokens.session_id.clone()),
             ("tenant", client.tenant_id.clone()),
-        ]))
+        ]);
+        ids
     }
 
     /// The same, but for one.

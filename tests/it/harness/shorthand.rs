@@ -6,8 +6,9 @@ use serde_json::Value;
 use tenantry::{
     clock, json,
     proto::v1::{
-        AssignRoleRequest, CheckRequest, CheckResponse, CreateUserRequest, ListRolesRequest,
-        UnassignRoleRequest,
+        AssignRoleRequest, CheckRequest, CheckResponse, CreateApiKeyRequest, CreateApiKeyResponse,
+        CreateServiceAccountRequest, CreateUserRequest, ExchangeApiKeyRequest, ListRolesRequest,
+        RoleLevel, UnassignRoleRequest, exchange_api_key_request::Credential,
     },
 };
 use uuid::Uuid;
@@ -75,6 +76,34 @@ impl Client {
             ..AssignRoleRequest::default()
         };
         self.roles().assign_role(request).await.expect("a role is given");
+    }
+
+    /// An administrator makes a service account, with a role of just these permissions
+    /// where there are any; its id.
+    pub async fn create_service_account(&self, name: &str, permissions: &[&str]) -> String {
+        let request = CreateServiceAccountRequest { name: name.into(), ..Default::default() };
+        let reply = self.service_accounts().create_service_account(request).await;
+        let account = reply.expect("made").into_inner().service_account.expect("the account").id;
+        if !permissions.is_empty() {
+            let role = self.create_role(name, RoleLevel::Member, permissions).await;
+            self.assign(&account, &role).await;
+        }
+        account
+    }
+
+    /// An administrator gives a service account a key with a secret.
+    pub async fn create_api_key(&self, account: &str) -> CreateApiKeyResponse {
+        let request =
+            CreateApiKeyRequest { service_account_id: account.into(), ..Default::default() };
+        let reply = self.service_accounts().create_api_key(request).await;
+        reply.expect("a key").into_inner()
+    }
+
+    /// What an API key's secret is exchanged for.
+    pub async fn exchange(&self, secret: &str) -> Self {
+        let request = ExchangeApiKeyRequest { credential: Some(Credential::ApiKey(secret.into())) };
+        let reply = self.auth().exchange_api_key(request).await.expect("a token");
+        self.with_token(&reply.into_inner().access_token)
     }
 
     /// The id of the tenant's role of a name.

@@ -12,18 +12,18 @@ use tonic_types::StatusExt;
 use crate::harness::{Client, TestApp, refused};
 
 /// Lets tests call from any address: the server believes what they say of themselves.
-fn believing(values: &mut Values) {
+pub fn believing(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
 
 /// An address of a network that nobody else has.
-fn address() -> String {
+pub fn address() -> String {
     let random = uuid::Uuid::new_v4().into_bytes();
     format!("2001:db8:{:02x}{:02x}:{:02x}{:02x}::1", random[0], random[1], random[2], random[3])
 }
 
 /// Somebody without a token at this address.
-fn at(app: &TestApp, address: &str) -> Client {
+pub fn at(app: &TestApp, address: &str) -> Client {
     app.anonymous().with("x-forwarded-for", address)
 }
 

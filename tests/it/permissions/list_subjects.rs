@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tenantry::proto::v1::{
-    DisableUserRequest, ListSubjectsRequest, ListSubjectsResponse, RoleLevel, Subject,
+    DisableUserRequest, ListSubjectsRequest, ListSubjectsResponse, RoleLevel, Subject, SubjectType,
     SuspendTenantRequest,
 };
 use tonic::Code;
@@ -59,6 +59,7 @@ async fn those_who_may_are_listed_by_id_with_what_lets_them() {
     acme.assign(&users[3], &boss).await;
 
     let subject = |user: &str, role: &str, scope| Subject {
+        r#type: SubjectType::User.into(),
         user_id: user.into(),
         role_name: role.into(),
         scope: struct_of(scope),

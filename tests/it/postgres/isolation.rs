@@ -25,6 +25,7 @@ async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>)
         "insert into audit_outbox select tenant_id, 1000 from tenants",
         "insert into password_resets (tenant_id, user_id, token_hash, expires_at)
          select tenant_id, user_id, '', now() from users",
+        "insert into spent_assertions select tenant_id, key_id, '', now() from api_keys",
     ] {
         run(&mut owner, statement.into()).await.expect("rows");
     }
@@ -46,6 +47,8 @@ async fn full_tenant(app: &TestApp, slug: &str) -> Client {
     admin.users().create_user(request).await.expect("a user");
     let role = admin.create_role("extra", RoleLevel::Member, &["user:read"]).await;
     admin.assign(&member.user_id, &role).await;
+    let account = admin.create_service_account("worker", &[]).await;
+    admin.create_api_key(&account).await;
     admin
 }
 

@@ -23,7 +23,7 @@ async fn health_knows_the_server_and_each_service_and_asks_for_no_token() {
     let app = TestApp::spawn().await;
     let mut health = HealthClient::new(app.channel.clone());
     let services = services();
-    assert_eq!(services.len(), 7);
+    assert_eq!(services.len(), 8);
     for service in services.iter().map(String::as_str).chain([""]) {
         let mut watch = health.watch(ask(service)).await.expect("a stream").into_inner();
         // Postgres has been asked once the first answer says so.

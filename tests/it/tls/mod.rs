@@ -3,6 +3,7 @@
 mod clients;
 mod files;
 mod reload;
+mod service_accounts;
 
 use std::{
     fs,

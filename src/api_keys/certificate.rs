@@ -1,0 +1,56 @@
+//! Names in client certificates (RFC 8705, 2.1).
+
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, DnsName};
+use url::Url;
+use webpki::EndEntityCert;
+
+/// The names of the peer of a connection, as its certificate has them, which an
+/// authority that this server trusts has signed.
+#[derive(Clone, Debug)]
+pub struct ClientNames(Arc<[String]>);
+
+impl ClientNames {
+    /// The DNS names and URIs among a verified certificate's subject alternative names.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let names = EndEntityCert::try_from(certificate).ok().map(|certificate| {
+            let hosts = certificate.valid_dns_names().map(str::to_ascii_lowercase);
+            hosts.chain(certificate.valid_uri_names().map(str::to_owned)).collect()
+        });
+        Self(names.unwrap_or_default())
+    }
+
+    /// The names.
+    #[must_use]
+    pub fn all(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// A name as certificates are compared with it: a URI as it is, a host in lower case.
+/// `None` for what is neither.
+#[must_use]
+pub fn certificate_name(name: &str) -> Option<String> {
+    if name.contains("://") {
+        return Url::parse(name).ok().map(|_| name.to_owned());
+    }
+    let host = name.to_ascii_lowercase();
+    DnsName::try_from(host.as_str()).is_ok().then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_host_or_a_uri() {
+        let spiffe = "spiffe://example.org/Billing";
+        assert_eq!(certificate_name(spiffe).as_deref(), Some(spiffe));
+        assert_eq!(certificate_name("Billing.Example.org").as_deref(), Some("billing.example.org"));
+        for bad in ["", "*.example.org", "a b", "://", "CN=billing", "10.0.0.1/8"] {
+            assert_eq!(certificate_name(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `ExchangeApiKey`: a service account signs in, by a secret, an assertion (RFC 7523) or
+//! the client certificate of its connection (RFC 8705).
+//!
+//! A certificate signs nobody in by itself: a gateway that passes on a call without
+//! its user's token must not act in its own name.
+
+use time::Duration;
+
+use super::{Auth, invalid_credentials};
+use crate::{
+    api_keys::{
+        ClientNames, Secret,
+        store::{self, LiveKey},
+    },
+    audit::{self, Actor, Event, Origin},
+    clock,
+    db::TenantTx,
+    error::{Error, Result},
+    gate::NamedTenant,
+    ids::{SessionId, TenantId, UserId},
+    limits::Class,
+    proto::v1::{ErrorReason, exchange_api_key_request::Credential},
+    tenants,
+    tokens::{AssertionKey, SubjectType, Token, TokenContent, TokenKind, new_jti},
+};
+
+/// What a service account proves itself with.
+enum Proof {
+    Secret(Vec<u8>),
+    Assertion(String),
+    Certificate(ClientNames),
+}
+
+impl Auth {
+    pub(super) async fn exchange_api_key(
+        &self,
+        named: &NamedTenant,
+        origin: &Origin,
+        credential: Option<Credential>,
+        certificate: Option<ClientNames>,
+    ) -> Result<Token> {
+        self.keyring.check_signs()?;
+        let (tenant, proof) = presented(named, credential, certificate)?;
+        self.limits.tenant(Class::ApiKey, tenant).await?;
+        let mut tx = self.db.begin(tenant).await?;
+        let Some(key) = self.prove(&mut tx, tenant, &proof).await? else {
+            // What was tried is undone; that it was, is not.
+            drop(tx);
+            let event = Event::new("sign_in_failed").detail("by", "api_key");
+            audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+            return Err(invalid_credentials());
+        };
+        store::touch(&mut tx, tenant, key.key_id).await?;
+        let (account, session) = (UserId(key.account_id), SessionId(key.key_id));
+        let actor = Actor {
+            tenant: Some(tenant),
+            user: Some(account),
+            session: Some(session),
+            origin: origin.clone(),
+        };
+        let event = Event::new("signed_in").target(account.0).detail("by", "api_key");
+        audit::record(&mut tx, tenant, &actor, event).await?;
+        let roles = role_names(&mut tx, tenant, account).await?;
+        tx.commit().await?;
+
+        let issued_at = clock::now();
+        let life = Duration::try_from(self.lifetimes.access)
+            .map_err(|_| Error::defect("a lifetime is out of range"))?;
+        let content = TokenContent {
+            user: account,
+            subject_type: SubjectType::ServiceAccount,
+            tenant,
+            session,
+            roles,
+            jti: new_jti(),
+            issued_at,
+            expires_at: key.expires_at.min(issued_at + life),
+        };
+        self.sign_access(content).await
+    }
+
+    /// The key in force that the proof is of, its tenant active. What the proof is used
+    /// up by is written.
+    async fn prove(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        proof: &Proof,
+    ) -> Result<Option<LiveKey>> {
+        let key = match proof {
+            Proof::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
+            Proof::Assertion(jwt) => self.assert(tx, tenant, jwt).await?,
+            Proof::Certificate(names) => store::by_certificate(tx, tenant, names.all()).await?,
+        };
+        let Some(key) = key else { return Ok(None) };
+        let state = tenants::store::get(tx, tenant).await?.state;
+        Ok(Some(key).filter(|_| state == "active"))
+    }
+
+    async fn assert(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        jwt: &str,
+    ) -> Result<Option<LiveKey>> {
+        let Some(id) = AssertionKey::named_in(jwt) else { return Ok(None) };
+        let Some(key) = store::by_id(tx, tenant, id).await? else { return Ok(None) };
+        let account = key.account_id.to_string();
+        let verifies = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())
+            .map_err(|_| Error::defect("a kept public key can't be read"))?;
+        let Some(assertion) = verifies.verify(jwt) else { return Ok(None) };
+        let first = store::spend(tx, tenant, id, &assertion.jti, assertion.ends_at).await?;
+        Ok(Some(key).filter(|_| first))
+    }
+
+    async fn sign_access(&self, content: TokenContent) -> Result<Token> {
+        let keyring = self.keyring.clone();
+        let sign = move || {
+            let kid = keyring.kid(TokenKind::Access);
+            keyring.sign(TokenKind::Access, &kid, content)
+        };
+        tokio::task::spawn_blocking(sign)
+            .await
+            .map_err(|_| Error::defect("a signing thread died"))?
+    }
+}
+
+/// What was presented, and in which tenant. A secret says itself which; the metadata
+/// may repeat it.
+fn presented(
+    named: &NamedTenant,
+    credential: Option<Credential>,
+    certificate: Option<ClientNames>,
+) -> Result<(TenantId, Proof)> {
+    let proof = match credential {
+        Some(Credential::ApiKey(text)) => {
+            let secret = Secret::read(&text).ok_or_else(invalid_credentials)?;
+            return match named {
+                NamedTenant::Absent => Ok((secret.tenant, Proof::Secret(secret.hash))),
+                NamedTenant::Known(tenant) if tenant.id == secret.tenant => {
+                    Ok((secret.tenant, Proof::Secret(secret.hash)))
+                }
+                _ => Err(invalid_credentials()),
+            };
+        }
+        Some(Credential::ClientAssertion(jwt)) => Proof::Assertion(jwt),
+        None => Proof::Certificate(certificate.ok_or_else(|| {
+            Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
+        })?),
+    };
+    match named {
+        NamedTenant::Known(tenant) => Ok((tenant.id, proof)),
+        // As if it had no such account.
+        NamedTenant::Unknown => Ok((TenantId::UNKNOWN, proof)),
+        NamedTenant::Absent => Err(Error::refused(
+            ErrorReason::TenantRequired,
+            "name the tenant: x-tenant-id or x-organization-slug",
+        )),
+    }
+}
+
+async fn role_names(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<String>> {
+    let names =
+        sqlx::query_scalar!(r#"select role_names($1, $2) as "names!""#, tenant.0, account.0)
+            .fetch_one(tx.conn())
+            .await?;
+    Ok(names)
+}

@@ -1,0 +1,62 @@
+//! `CreateServiceAccount` and `DeleteServiceAccount`.
+
+use super::{ServiceAccounts, store};
+use crate::{
+    audit::{self, Event},
+    error::Result,
+    gate::Caller,
+    idempotency::{self, Key},
+    ids::UserId,
+    proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
+    roles::guard,
+    updates::check_etag,
+};
+
+impl ServiceAccounts {
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        message: CreateServiceAccountRequest,
+    ) -> Result<CreateServiceAccountResponse> {
+        let tenant = caller.tenant();
+        let key = Key {
+            tenant,
+            actor: Some(caller.user()),
+            method: "CreateServiceAccount",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
+        let mut tx = self.db.begin(tenant).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let account = UserId::new();
+        let row =
+            store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
+        let event = Event::new("service_account_created").target(account.0);
+        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        let consistency_token = tx.consistency_token().await?;
+        let response =
+            CreateServiceAccountResponse { service_account: Some(row.into()), consistency_token };
+        idempotency::remember(&mut tx, &key, &response).await?;
+        tx.commit().await?;
+        Ok(response)
+    }
+
+    /// The consistency token of the deletion.
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        account: UserId,
+        etag: &str,
+    ) -> Result<String> {
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let row = store::lock(&mut tx, tenant, account).await?;
+        check_etag(etag, row.version)?;
+        guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
+        store::delete(&mut tx, tenant, account).await?;
+        let event = Event::new("service_account_deleted").target(account.0);
+        self.finish_ending(tx, caller, event).await
+    }
+}

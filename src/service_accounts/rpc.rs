@@ -1,0 +1,155 @@
+//! `ServiceAccountService` over gRPC.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    ServiceAccounts,
+    store::{self, AccountRow},
+};
+use crate::{
+    api_keys::{self, store::KeyRow},
+    clock::timestamp,
+    gate,
+    ids::{ApiKeyId, UserId},
+    listing::{self, Filter},
+    proto::v1::{
+        ApiKey, ApiKeyState, CreateApiKeyRequest, CreateApiKeyResponse,
+        CreateServiceAccountRequest, CreateServiceAccountResponse, DeleteServiceAccountRequest,
+        DeleteServiceAccountResponse, GetServiceAccountRequest, GetServiceAccountResponse,
+        ListApiKeysRequest, ListApiKeysResponse, ListServiceAccountsRequest,
+        ListServiceAccountsResponse, RevokeApiKeyRequest, RevokeApiKeyResponse, ServiceAccount,
+        service_account_service_server::ServiceAccountService,
+    },
+    updates::etag,
+};
+
+#[tonic::async_trait]
+impl ServiceAccountService for ServiceAccounts {
+    async fn create_service_account(
+        &self,
+        request: Request<CreateServiceAccountRequest>,
+    ) -> Result<Response<CreateServiceAccountResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let message = request.into_inner();
+        Ok(Response::new(self.create(&caller, message).await?))
+    }
+
+    async fn get_service_account(
+        &self,
+        request: Request<GetServiceAccountRequest>,
+    ) -> Result<Response<GetServiceAccountResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let account = account(&request.into_inner().service_account_id)?;
+        let (caller, account) = reaching.acting_for(Some(account))?;
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let row = store::get(&mut tx, caller.tenant(), account).await?;
+        Ok(Response::new(GetServiceAccountResponse { service_account: Some(row.into()) }))
+    }
+
+    async fn list_service_accounts(
+        &self,
+        request: Request<ListServiceAccountsRequest>,
+    ) -> Result<Response<ListServiceAccountsResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let message = request.into_inner();
+        let filter = Filter::parse(&message.filter, &["name"])?;
+        let bound = ("service_accounts", caller.tenant(), &message.filter);
+        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let name = filter.like("name");
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let rows = store::list(&mut tx, caller.tenant(), name.as_deref(), &page).await?;
+        let (rows, next_page_token) = page.cut(rows, |row| row.account_id);
+        let service_accounts = rows.into_iter().map(ServiceAccount::from).collect();
+        Ok(Response::new(ListServiceAccountsResponse { service_accounts, next_page_token }))
+    }
+
+    async fn delete_service_account(
+        &self,
+        request: Request<DeleteServiceAccountRequest>,
+    ) -> Result<Response<DeleteServiceAccountResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let message = request.into_inner();
+        let account = account(&message.service_account_id)?;
+        let consistency_token = self.delete(&caller, account, &message.etag).await?;
+        Ok(Response::new(DeleteServiceAccountResponse { consistency_token }))
+    }
+
+    async fn create_api_key(
+        &self,
+        request: Request<CreateApiKeyRequest>,
+    ) -> Result<Response<CreateApiKeyResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let message = request.into_inner();
+        Ok(Response::new(self.create_key(&caller, message).await?))
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<ListApiKeysRequest>,
+    ) -> Result<Response<ListApiKeysResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let message = request.into_inner();
+        let account = account(&message.service_account_id)?;
+        let (caller, account) = reaching.acting_for(Some(account))?;
+        let filter = Filter::parse(&message.filter, &["name"])?;
+        let bound = ("api_keys", caller.tenant(), account, &message.filter);
+        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let (tenant, name) = (caller.tenant(), filter.like("name"));
+        let mut tx = self.db.begin(tenant).await?;
+        store::get(&mut tx, tenant, account).await?;
+        let rows = api_keys::store::list(&mut tx, tenant, account, name.as_deref(), &page).await?;
+        let (rows, next_page_token) = page.cut(rows, |row| row.key_id);
+        let api_keys = rows.into_iter().map(ApiKey::from).collect();
+        Ok(Response::new(ListApiKeysResponse { api_keys, next_page_token }))
+    }
+
+    async fn revoke_api_key(
+        &self,
+        request: Request<RevokeApiKeyRequest>,
+    ) -> Result<Response<RevokeApiKeyResponse>, Status> {
+        let reaching = gate::reaching(&request)?;
+        let key = ApiKeyId::parse("api_key_id", &request.into_inner().api_key_id)?;
+        let consistency_token = self.revoke_key(&reaching, key).await?;
+        Ok(Response::new(RevokeApiKeyResponse { consistency_token }))
+    }
+}
+
+fn account(text: &str) -> crate::error::Result<UserId> {
+    UserId::parse("service_account_id", text)
+}
+
+impl From<AccountRow> for ServiceAccount {
+    fn from(row: AccountRow) -> Self {
+        Self {
+            id: row.account_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            name: row.name,
+            description: row.description,
+            create_time: Some(timestamp(row.created_at)),
+            update_time: Some(timestamp(row.updated_at)),
+            etag: etag(row.version),
+        }
+    }
+}
+
+impl From<KeyRow> for ApiKey {
+    fn from(row: KeyRow) -> Self {
+        let state = match (row.revoked_at, row.expired) {
+            (Some(_), _) => ApiKeyState::Revoked,
+            (None, true) => ApiKeyState::Expired,
+            (None, false) => ApiKeyState::Active,
+        };
+        Self {
+            id: row.key_id.to_string(),
+            service_account_id: row.account_id.to_string(),
+            name: row.name,
+            public_key: row.public_key.unwrap_or_default(),
+            certificate_name: row.certificate_name.unwrap_or_default(),
+            state: state.into(),
+            create_time: Some(timestamp(row.created_at)),
+            expire_time: Some(timestamp(row.expires_at)),
+            last_use_time: row.last_used_at.map(timestamp),
+            revoke_time: row.revoked_at.map(timestamp),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Service accounts in Postgres.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{TenantId, UserId},
+    listing::Page,
+};
+
+/// A service account.
+pub struct AccountRow {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The account.
+    pub account_id: Uuid,
+    /// What people know it by.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Counts its changes.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Writes an account.
+///
+/// # Errors
+/// `ALREADY_EXISTS` when the tenant has one with this name.
+pub async fn insert(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    account: UserId,
+    name: &str,
+    description: &str,
+) -> Result<AccountRow> {
+    let row = sqlx::query_as!(
+        AccountRow,
+        r#"
+        insert into service_accounts (tenant_id, account_id, name, description)
+        values ($1, $2, $3, $4)
+        returning tenant_id, account_id, name, description, version, created_at, updated_at
+        "#,
+        tenant.0,
+        account.0,
+        name,
+        description,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(row)
+}
+
+/// An account of the tenant.
+///
+/// # Errors
+/// `NOT_FOUND` when the tenant has no such account.
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<AccountRow> {
+    sqlx::query_as!(
+        AccountRow,
+        r#"
+        select tenant_id, account_id, name, description, version, created_at, updated_at
+        from service_accounts where tenant_id = $1 and account_id = $2
+        "#,
+        tenant.0,
+        account.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or_else(Error::not_found)
+}
+
+/// An account of the tenant, locked against other changes until the transaction ends.
+///
+/// # Errors
+/// `NOT_FOUND` when the tenant has no such account.
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<AccountRow> {
+    sqlx::query_as!(
+        AccountRow,
+        r#"
+        select tenant_id, account_id, name, description, version, created_at, updated_at
+        from service_accounts where tenant_id = $1 and account_id = $2
+        for no key update
+        "#,
+        tenant.0,
+        account.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or_else(Error::not_found)
+}
+
+/// A page of accounts, by id; `None` asks for any name.
+pub async fn list(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    name_like: Option<&str>,
+    page: &Page,
+) -> Result<Vec<AccountRow>> {
+    let rows = sqlx::query_as!(
+        AccountRow,
+        r#"
+        select tenant_id, account_id, name, description, version, created_at, updated_at
+        from service_accounts
+        where tenant_id = $1 and account_id > $2 and ($3::text is null or name like $3)
+        order by account_id
+        limit $4
+        "#,
+        tenant.0,
+        page.after,
+        name_like,
+        page.limit(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// Deletes a locked account with its keys and role assignments.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
+    sqlx::query!(
+        "delete from service_accounts where tenant_id = $1 and account_id = $2",
+        tenant.0,
+        account.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

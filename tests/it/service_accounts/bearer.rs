@@ -1,0 +1,165 @@
+//! A secret in the place of a token, where the tenant takes it.
+
+use tenantry::proto::v1::{
+    CheckRequest, IntrospectTokenRequest, IntrospectTokenResponse, RevokeApiKeyRequest,
+    UpdateTenantRequest, WhoAmIRequest,
+};
+use tonic::Code;
+
+use crate::{
+    harness::{Client, Proxy, TestApp, refused, struct_of, until},
+    limits::{address, at, believing},
+};
+
+/// Says whether a tenant takes API keys for tokens.
+async fn takes(admin: &Client, takes: bool) {
+    let request = UpdateTenantRequest {
+        tenant: admin.tenant_id.clone(),
+        settings: struct_of(serde_json::json!({ "api_key_bearer": takes })),
+        ..UpdateTenantRequest::default()
+    };
+    admin.tenants().update_tenant(request).await.expect("changed");
+}
+
+async fn knows_itself(client: &Client) -> bool {
+    match client.auth().who_am_i(WhoAmIRequest {}).await {
+        Ok(_) => true,
+        refusal => {
+            refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_counts_as_a_token_where_the_tenant_says_so_and_as_long_as_it_does() {
+    let app = TestApp::spawn().await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.tenant("acme").await;
+    let account = acme.create_service_account("billing", &["invoice:send"]).await;
+    let key = acme.create_api_key(&account).await;
+    let here = app.anonymous().with_token(&key.secret);
+    let there = here.on(&twin.channel);
+    assert!(!knows_itself(&here).await);
+
+    takes(&acme, true).await;
+    until(1, || knows_itself(&here)).await;
+    until(1, || knows_itself(&there)).await;
+    let question = CheckRequest { permission: "invoice:send".into(), ..Default::default() };
+    assert!(here.decide(question).await.allowed);
+
+    takes(&acme, false).await;
+    until(1, || async { !knows_itself(&here).await }).await;
+    until(1, || async { !knows_itself(&there).await }).await;
+    takes(&acme, true).await;
+    until(1, || knows_itself(&there)).await;
+
+    let request = RevokeApiKeyRequest { api_key_id: key.api_key.expect("a key").id };
+    acme.service_accounts().revoke_api_key(request).await.expect("revoked");
+    assert!(!knows_itself(&here).await);
+    until(1, || async { !knows_itself(&there).await }).await;
+}
+
+/// Once it is known, no store is asked for it.
+#[tokio::test]
+async fn a_secret_that_is_known_is_answered_from_memory() {
+    let proxy = Proxy::postgres().await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    takes(&acme, true).await;
+    let account = acme.create_service_account("billing", &["invoice:send"]).await;
+    let key = acme.create_api_key(&account).await;
+    let url = proxy.postgres_url(&app.database);
+    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let there = app.anonymous().with_token(&key.secret).on(&twin.channel);
+    let question = || CheckRequest { permission: "invoice:send".into(), ..Default::default() };
+    let is_warm = || async {
+        there.decide(question()).await;
+        proxy.asked().is_empty()
+    };
+    until(10, is_warm).await;
+    for _ in 0..10 {
+        assert!(there.decide(question()).await.allowed);
+    }
+    assert!(proxy.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_secret_is_introspected_and_checked_as_a_token_is() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let account = acme.create_service_account("billing", &["invoice:send"]).await;
+    let key = acme.create_api_key(&account).await;
+    let introspect = |client: &Client| {
+        let (client, token) = (client.clone(), key.secret.clone());
+        async move {
+            let reply = client.auth().introspect_token(IntrospectTokenRequest { token }).await;
+            reply.expect("an answer").into_inner()
+        }
+    };
+    let question = CheckRequest {
+        access_token: key.secret.clone(),
+        permission: "invoice:send".into(),
+        ..CheckRequest::default()
+    };
+    assert_eq!(introspect(&acme).await, IntrospectTokenResponse::default());
+    assert!(!acme.decide(question.clone()).await.allowed);
+
+    takes(&acme, true).await;
+    until(1, || async { introspect(&acme).await.active }).await;
+    let seen = introspect(&acme).await;
+    let shown = key.api_key.clone().expect("a key");
+    assert_eq!((seen.sub, seen.sid), (account, shown.id));
+    assert_eq!(seen.exp, shown.expire_time.expect("an end").seconds);
+    assert_eq!((seen.token_type.as_str(), seen.sub_type.as_str()), ("api_key", "service_account"));
+    assert_eq!(seen.roles, ["billing"]);
+    assert!(acme.decide(question).await.allowed);
+    for nobody in [&other, &acme.member("nobody", &[]).await] {
+        assert_eq!(introspect(nobody).await, IntrospectTokenResponse::default());
+    }
+}
+
+/// Nothing but Postgres tells whether a secret is one: who tries many must wait, who
+/// uses a known one must not.
+#[tokio::test]
+async fn secrets_that_are_looked_up_are_limited_and_known_ones_are_not() {
+    let app = TestApp::with(|values| {
+        believing(values);
+        values.set("RATE_LIMIT_API_KEY", "3/1h,off");
+    })
+    .await;
+    let nobody = at(&app, &address());
+    let acme = app.tenant("acme").await;
+    takes(&acme, true).await;
+    let account = acme.create_service_account("billing", &[]).await;
+    let (known, unknown) =
+        (acme.create_api_key(&account).await, acme.create_api_key(&account).await);
+    let user = nobody.with_token(&known.secret);
+    assert!(knows_itself(&user).await);
+    sqlx::query("update api_keys set secret_hash = sha256(secret_hash) where key_id = $1::uuid")
+        .bind(unknown.api_key.expect("a key").id)
+        .execute(&mut app.owner().await)
+        .await
+        .expect("forgotten");
+    let guesser = nobody.with_token(&unknown.secret);
+    assert!(!knows_itself(&guesser).await);
+    assert!(!knows_itself(&guesser).await);
+    let more = guesser.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(more, Code::ResourceExhausted, "RATE_LIMITED");
+    for _ in 0..5 {
+        assert!(knows_itself(&user).await);
+    }
+}
+
+#[tokio::test]
+async fn the_setting_is_checked() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let request = UpdateTenantRequest {
+        tenant: acme.tenant_id.clone(),
+        settings: struct_of(serde_json::json!({ "api_key_bearer": "yes" })),
+        ..UpdateTenantRequest::default()
+    };
+    let wrong = acme.tenants().update_tenant(request).await;
+    refused(wrong, Code::InvalidArgument, "INVALID_FIELDS");
+}
