@@ -1,7 +1,10 @@
 //! The request's message, whole.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
+use tokio::time;
 use tonic::{Status, body::Body};
 
 use crate::{error, proto::v1::ErrorReason};
@@ -10,12 +13,16 @@ use crate::{error, proto::v1::ErrorReason};
 /// HTTP/2, `Length-Prefixed-Message`).
 const PREFIX: usize = 5;
 
+/// What a call that was refused may still send, in bytes, and for how long.
+const MAX_REST: usize = 64 * 1024;
+const MAX_REST_TIME: Duration = Duration::from_secs(2);
+
 /// Waits until all of a request's body is there. Every method takes one message.
 ///
 /// # Errors
 /// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; CANCELLED when the
 /// rest never comes.
-pub(super) async fn gather(body: Incoming, limit: usize) -> Result<Body, Status> {
+pub(super) async fn gather(body: &mut Incoming, limit: usize) -> Result<Body, Status> {
     let mut body = Limited::new(body, limit + PREFIX);
     let first = next(&mut body, limit).await?.unwrap_or_default();
     // Most messages come in one piece, which is not copied.
@@ -29,8 +36,21 @@ pub(super) async fn gather(body: Incoming, limit: usize) -> Result<Body, Status>
     Ok(Body::new(Full::new(Bytes::from(whole))))
 }
 
+/// Takes in and forgets what a call that was refused still sends. Its message is on its
+/// way as a rule; a stream that were reset would have it arrive where nothing is, and
+/// of such mistakes a connection has only so many before it is closed.
+pub(super) fn drain(body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let mut body = Limited::new(body, MAX_REST);
+    tokio::spawn(time::timeout(MAX_REST_TIME, async move {
+        while let Some(Ok(_)) = body.frame().await {}
+    }));
+}
+
 /// The next piece. Trailers are no part of the message.
-async fn next(body: &mut Limited<Incoming>, limit: usize) -> Result<Option<Bytes>, Status> {
+async fn next(body: &mut Limited<&mut Incoming>, limit: usize) -> Result<Option<Bytes>, Status> {
     match body.frame().await.transpose() {
         Ok(frame) => Ok(frame.map(|frame| frame.into_data().unwrap_or_default())),
         Err(error) if error.is::<LengthLimitError>() => {

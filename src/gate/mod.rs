@@ -92,7 +92,10 @@ impl Gate {
         // the log. A probe that was refused for load would have the server restarted.
         match Gatekeeper::admit_public(&request) {
             Ok(()) => forward(services, request.map(Body::new)).await,
-            Err(refusal) => refuse(&Status::from(refusal)),
+            Err(refusal) => {
+                message::drain(request.into_body());
+                refuse(&Status::from(refusal))
+            }
         }
     }
 
@@ -113,6 +116,7 @@ impl Gate {
         let permit = self.in_progress.try_acquire();
         let mut work = pin!(async {
             if permit.is_err() {
+                message::drain(request.into_body());
                 return refuse(&overloaded());
             }
             match self.admit(request, method, origin).await {
@@ -175,20 +179,36 @@ impl Gate {
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<(Request<Body>, Option<Caller>), Status> {
-        let (head, body) = request.into_parts();
-        let is_public = method.is_some_and(|method| method.access == Access::Public);
-        let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
-        let mut message = pin!(message::gather(body, limit.min(self.message_limit)));
-        let message = match poll!(message.as_mut()) {
-            Poll::Ready(message) => message?,
-            Poll::Pending => {
-                Box::pin(self.keeper.screen(&head.headers, method, origin.clone())).await?;
-                message.await?
+        let (head, mut body) = request.into_parts();
+        let message = match self.message(&head.headers, &mut body, method, &origin).await {
+            Ok(message) => message,
+            Err(refusal) => {
+                message::drain(body);
+                return Err(refusal);
             }
         };
         let mut request = Request::from_parts(head, message);
         let caller = self.keeper.admit(&mut request, method, origin).await?;
         Ok((request, caller))
+    }
+
+    async fn message(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+        method: Option<&MethodPolicy>,
+        origin: &Origin,
+    ) -> Result<Body, Status> {
+        let is_public = method.is_some_and(|method| method.access == Access::Public);
+        let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
+        let mut message = pin!(message::gather(body, limit.min(self.message_limit)));
+        match poll!(message.as_mut()) {
+            Poll::Ready(message) => message,
+            Poll::Pending => {
+                Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
+                message.await
+            }
+        }
     }
 }
 

@@ -73,6 +73,7 @@ impl Peer {
     /// With the preface sent.
     pub async fn connect(addr: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(addr).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket");
         stream.write_all(PREFACE).await.expect("sent");
         Self { stream }
     }
