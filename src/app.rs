@@ -3,10 +3,7 @@
 use std::{sync::Arc, thread};
 
 use anyhow::{Context, bail};
-use fred::{
-    clients::{Client, SubscriberClient},
-    interfaces::ClientLike,
-};
+use fred::{clients::SubscriberClient, interfaces::ClientLike};
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -23,11 +20,13 @@ use crate::{
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
     privacy::DataKeys,
-    redis, reload,
+    redis::{self, Redis},
+    reload,
     roles::Roles,
     server::Tls,
     service_accounts::ServiceAccounts,
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
+    telemetry::{Calls, Operations, Pools, Traces},
     tenants::Tenants,
     tokens::{Keyring, Renew, Renewed},
     users::Users,
@@ -48,8 +47,10 @@ pub struct App {
     /// Postgres.
     pub db: Db,
     feed_db: Db,
-    redis: Client,
+    redis: Redis,
     subscriber: SubscriberClient,
+    operations: Operations,
+    traces: Option<Arc<Traces>>,
     keyring: Arc<Keyring>,
     hasher: Hasher,
     passwords: Passwords,
@@ -77,15 +78,20 @@ impl App {
         let policies = Policies::load().context("the proto's policies")?;
         let tokens = &config.tokens;
         let (keyring, data_keys) = load_keys(&config)?;
+        let operations = Operations::default();
         Ok(Self {
             tls: config.server.tls.clone().map(Tls::load).transpose()?,
             db: Db::connect(&config.database.url, config.database.max_connections)?
-                .with_data_keys(data_keys.clone()),
+                .with_data_keys(data_keys.clone())
+                .with_operations(operations.clone()),
             data_keys,
-            feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?,
+            feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?
+                .with_operations(operations.clone()),
+            traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
             sealer: Arc::new(Sealer::new(&keyring)?),
             names: Arc::new(Names::new(&keyring)?),
-            redis: redis::connect(&config.redis_url)?,
+            redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
+            operations,
             subscriber: redis::subscriber(&config.redis_url)?,
             keyring: Arc::new(keyring),
             hasher: Hasher::start(&config.passwords)?,
@@ -118,6 +124,10 @@ impl App {
         let connections =
             Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
+        self.operations.register(&mut registry);
+        let calls = Calls::register(&self.policies.names(), &mut registry);
+        let pools = Pools { connections: db.connections().clone(), hasher: hasher.clone() };
+        registry.register_collector(Box::new(pools));
         let derived: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
         let keys = Renewed::new(keyring.clone(), derived);
         reload::keep_current(&keys, &mut registry);
@@ -148,6 +158,8 @@ impl App {
         let min_length = self.passwords.min_length;
         Ok(Parts {
             server,
+            calls,
+            traces: self.traces,
             gatekeeper: Gatekeeper {
                 policies: self.policies,
                 authenticator: authenticator.clone(),
@@ -224,6 +236,10 @@ pub struct Parts {
     pub gatekeeper: Gatekeeper,
     /// What is measured.
     pub registry: Registry,
+    /// Counts calls.
+    pub calls: Calls,
+    /// Traces calls, where a collector takes it.
+    pub traces: Option<Arc<Traces>>,
     /// The keys, current for as long as this is held.
     pub keys: Arc<Renewed>,
     /// What connections are encrypted with, where they are.
@@ -264,7 +280,7 @@ pub struct Stores {
     /// Postgres.
     pub db: Db,
     feed_db: Db,
-    redis: Client,
+    redis: Redis,
     subscriber: SubscriberClient,
 }
 
@@ -274,7 +290,7 @@ impl Stores {
         self.db.close().await;
         self.feed_db.close().await;
         // Redis may be away; there is nothing in it to lose.
-        self.redis.quit().await.ok();
+        self.redis.client().quit().await.ok();
         self.subscriber.quit().await.ok();
     }
 }

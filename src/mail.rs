@@ -59,6 +59,9 @@ impl Mailer {
         };
         let sent = Family::<Outcome, Counter>::default();
         registry.register("tenantry_mails", "Mails, by what became of them", sent.clone());
+        for outcome in ["sent", "failed"] {
+            drop(sent.get_or_create(&Outcome { outcome }));
+        }
         Ok(Self { transport, from: mail.from.clone(), sent })
     }
 

@@ -1,10 +1,17 @@
 //! Redis: a cache that may be away, be empty or hang at any time. Nothing is
 //! true because Redis says so alone, and nothing waits for it for long.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use fred::{
     clients::{Client, SubscriberClient},
+    error::{Error, ErrorKind},
     interfaces::ClientLike,
     types::{
         Builder,
@@ -12,6 +19,84 @@ use fred::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::telemetry::Operations;
+
+/// Commands, counted and traced by their names, without what they are given. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    operations: Operations,
+    hanging: Arc<Hanging>,
+}
+
+/// Until when Redis counts as hanging.
+struct Hanging {
+    began: Instant,
+    /// In milliseconds since then.
+    until: AtomicU64,
+}
+
+impl Redis {
+    /// Commands of this client.
+    #[must_use]
+    pub fn new(client: Client, operations: Operations) -> Self {
+        let hanging = Arc::new(Hanging { began: Instant::now(), until: AtomicU64::new(0) });
+        Self { client, operations, hanging }
+    }
+
+    /// The client, for a command that [`Redis::observe`] then waits for.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits for a command. While Redis hangs it is not sent.
+    ///
+    /// # Errors
+    /// The command's own.
+    pub async fn observe<T>(
+        &self,
+        command: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let running = self.operations.begin("redis");
+        if self.hanging.is_on() {
+            running.end(command, "", Some("skipped".to_owned()));
+            return Err(Error::new(ErrorKind::Timeout, "Redis has just not answered in time"));
+        }
+        let answer = answer.await;
+        let error = answer.as_ref().err().map(|error| match error.kind() {
+            ErrorKind::Timeout => {
+                self.hanging.begin();
+                "timeout".to_owned()
+            }
+            ErrorKind::IO | ErrorKind::Canceled => "connection".to_owned(),
+            _ => "other".to_owned(),
+        });
+        running.end(command, "", error);
+        answer
+    }
+}
+
+impl Hanging {
+    fn is_on(&self) -> bool {
+        self.elapsed() < self.until.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        self.until.store(self.elapsed() + PAUSE_MS, Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// After a command that was not answered in time none is sent for so many
+/// milliseconds: a call that needs several waits for one.
+const PAUSE_MS: u64 = 250;
 
 /// After this long a command counts as failed, and Postgres is asked.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);

@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fred::clients::Client;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, time};
 
 use super::{Refusals, sealer, stream};
-use crate::{db::Db, error::Error};
+use crate::{db::Db, error::Error, redis::Redis};
 
 /// How often events are sealed. Together with how often streams look, it is less than
 /// a second.
@@ -77,7 +76,7 @@ impl Metrics {
 /// have about `stream_length` entries each, or are none.
 pub fn keep(
     db: &Db,
-    redis: &Client,
+    redis: &Redis,
     stream_length: u32,
     refusals: Arc<Refusals>,
     registry: &mut Registry,
@@ -106,7 +105,7 @@ async fn seal(db: Db, beat: Arc<Beat>, sealed: Counter) {
 
 async fn send(
     db: Db,
-    redis: Client,
+    redis: Redis,
     length: u32,
     mut woken: Listener,
     sent: Counter,

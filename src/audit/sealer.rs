@@ -29,7 +29,7 @@ pub async fn seal(db: &Db) -> Result<usize> {
     if !waits.fetch_one(db.pool()).await? {
         return Ok(0);
     }
-    let mut tx = db.pool().begin().await?;
+    let mut tx = db.connections().begin().await?;
     let rows = sqlx::query_as!(
         EventRow,
         r#"

@@ -5,13 +5,13 @@
 //! an event that is sent again, after a process or a connection ended in between, is
 //! in the stream once and in its place.
 
-use fred::{clients::Client, error::Error, interfaces::StreamsInterface};
+use fred::{error::Error, interfaces::StreamsInterface};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::chain;
-use crate::{db::Db, error::Result};
+use crate::{db::Db, error::Result, redis::Redis};
 
 /// Events that one transaction takes from the outbox, at most.
 const BATCH: i64 = 200;
@@ -46,12 +46,12 @@ pub struct Progress {
 ///
 /// # Errors
 /// When Postgres is away. What was sent is sent again then, to no effect.
-pub async fn publish(db: &Db, redis: &Client, length: u32) -> Result<Progress> {
+pub async fn publish(db: &Db, redis: &Redis, length: u32) -> Result<Progress> {
     let waits = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
     if !waits.fetch_one(db.pool()).await? {
         return Ok(Progress::default());
     }
-    let mut tx = db.pool().begin().await?;
+    let mut tx = db.connections().begin().await?;
     let events = sqlx::query_as!(
         Sent,
         r#"
@@ -79,7 +79,7 @@ pub async fn publish(db: &Db, redis: &Client, length: u32) -> Result<Progress> {
 }
 
 /// How many of the events Redis took, up to the first that it did not.
-async fn send_all(redis: &Client, events: &[Sent], length: u32) -> usize {
+async fn send_all(redis: &Redis, events: &[Sent], length: u32) -> usize {
     for (at, event) in events.iter().enumerate() {
         if let Err(error) = send(redis, event, length).await {
             tracing::debug!(%error, "an audit event waits in the outbox");
@@ -89,11 +89,12 @@ async fn send_all(redis: &Client, events: &[Sent], length: u32) -> usize {
     events.len()
 }
 
-async fn send(redis: &Client, event: &Sent, length: u32) -> Result<(), Error> {
+async fn send(redis: &Redis, event: &Sent, length: u32) -> Result<(), Error> {
     let key = format!("audit:{{{}}}", event.tenant_id);
     let cap = ("MAXLEN", "~", i64::from(length), None);
     let id = format!("{}-0", event.position);
-    let sent: Result<(), _> = redis.xadd(key, false, cap, id, event.fields()).await;
+    let sent = redis.client().xadd(key, false, cap, id, event.fields());
+    let sent: Result<(), _> = redis.observe("XADD", sent).await;
     match sent {
         // It is there already: nobody heard so the last time.
         Err(error) if error.details().contains("equal or smaller") => Ok(()),

@@ -28,7 +28,8 @@ impl AuthService for Auth {
     ) -> Result<Response<RegisterResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let response = Auth::register(self, visitor.tenant(), visitor.origin(), message).await?;
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        let response = Box::pin(Auth::register(self, named, origin, message)).await?;
         Ok(Response::new(response))
     }
 

@@ -5,6 +5,7 @@ mod privacy;
 mod server;
 mod settings;
 mod tokens;
+mod traces;
 mod transit;
 mod values;
 
@@ -28,6 +29,7 @@ pub use values::Values;
 use crate::{
     limits::{Rates, TrustedProxies},
     privacy::MasterSource,
+    telemetry,
 };
 use values::Reader;
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub rates: Rates,
     /// Whose word about addresses counts.
     pub proxies: TrustedProxies,
+    /// Where traces go; `None` where they go nowhere.
+    pub traces: Option<telemetry::Settings>,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
     /// What is kept in memory.
@@ -128,6 +132,7 @@ impl Config {
                 api_key: reader.read("RATE_LIMIT_API_KEY", str::parse),
             },
             proxies: reader.read("TRUSTED_PROXIES", str::parse),
+            traces: traces::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
             memory: Memory {
                 subjects: size(reader.number("MEMORY_SUBJECTS", 1, 100_000_000)),

@@ -158,6 +158,16 @@ pub const SETTINGS: &[Setting] = &[
         Some("off"),
         "Where mails go: smtps://user:password@host, smtp://host, file:///folder; or off",
     ),
+    setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        Some("off"),
+        "Collector that traces go to, by OTLP over gRPC: http://host:4317, https://; or off",
+    ),
+    setting(
+        "OTEL_TRACES_SAMPLER_ARG",
+        Some("0.01"),
+        "The share of calls that are traced, of those that bring no trace of their own",
+    ),
     setting("MAIL_FROM", Some("Tenantry <tenantry@localhost>"), "The mails' sender"),
     setting(
         "PASSWORD_RESET_URL",

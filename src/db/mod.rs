@@ -1,6 +1,7 @@
 //! Postgres: the pool, and transactions that work in one tenant.
 
 pub mod constraint;
+mod observed;
 mod pool;
 mod tx;
 

@@ -6,18 +6,23 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use opentelemetry::context::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::TenantTx;
+use super::{
+    TenantTx,
+    observed::{Observed, observe},
+};
 use crate::{
     error::{Error, Result},
     feed::Feed,
     ids::TenantId,
     privacy::{Cipher, DataKeys, MasterKeys},
+    telemetry::Operations,
 };
 
 /// The role that the schema's migrations grant the service's rights to.
@@ -34,6 +39,7 @@ pub struct Db {
     feed: Arc<OnceLock<Feed>>,
     /// Absent where no personal data is read or written.
     data_keys: Option<Arc<DataKeys>>,
+    operations: Operations,
 }
 
 impl Db {
@@ -56,13 +62,23 @@ impl Db {
             // connection shows at its first use and is replaced.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool, feed: Arc::default(), data_keys: None })
+        Ok(Self { pool, feed: Arc::default(), data_keys: None, operations: Operations::default() })
     }
 
     /// The same, with what seals personal data; see [`Db::prepare`].
     #[must_use]
     pub fn with_data_keys(self, data_keys: Arc<DataKeys>) -> Self {
         Self { data_keys: Some(data_keys), ..self }
+    }
+
+    /// The same, with its statements counted together with those of others.
+    #[must_use]
+    pub fn with_operations(self, operations: Operations) -> Self {
+        Self { operations, ..self }
+    }
+
+    pub(super) fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Makes the data keys ready for use.
@@ -149,7 +165,13 @@ impl Db {
     /// Connections for statements that are complete in themselves: the SQL
     /// functions that set their tenant, and those that look across tenants.
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> Observed<'_> {
+        Observed::pool(&self.pool, &self.operations)
+    }
+
+    /// The connections themselves.
+    #[must_use]
+    pub fn connections(&self) -> &PgPool {
         &self.pool
     }
 
@@ -162,13 +184,14 @@ impl Db {
     /// # Errors
     /// When Postgres is away or no connection comes free.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
-        let pool = self.pool.clone();
-        let begun = tokio::spawn(async move {
+        let (pool, operations) = (self.pool.clone(), self.operations.clone());
+        let work = async move {
             // A UUID's own text: nothing to escape, and one round trip for both.
             let statement =
                 format!("begin; select set_config('tenantry.tenant', '{tenant}', true)");
-            pool.begin_with(AssertSqlSafe(statement)).await
-        });
+            observe(&operations, "BEGIN", pool.begin_with(AssertSqlSafe(statement))).await
+        };
+        let begun = tokio::spawn(work.with_current_context());
         let inner = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
         Ok(TenantTx::new(inner, self.clone()))
     }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 
-use super::Db;
+use super::{
+    Db,
+    observed::{Observed, observe},
+};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -24,8 +27,8 @@ impl TenantTx {
     }
 
     /// The connection, for a statement.
-    pub fn conn(&mut self) -> &mut PgConnection {
-        &mut self.inner
+    pub fn conn(&mut self) -> Observed<'_> {
+        Observed::connection(&mut self.inner, self.db.operations())
     }
 
     /// Works in another tenant from here on: for what belongs to two, like a
@@ -54,7 +57,7 @@ impl TenantTx {
     /// UNAVAILABLE when the master key is away.
     pub async fn find_cipher(&mut self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         let data_keys = self.db.data_keys()?.clone();
-        data_keys.find(self.conn(), tenant).await
+        data_keys.find(self, tenant).await
     }
 
     /// Seals and names what belongs to no tenant.
@@ -71,7 +74,7 @@ impl TenantTx {
     /// UNAVAILABLE when the master key is away.
     pub async fn create_data_key(&mut self, tenant: TenantId) -> Result<()> {
         let data_keys = self.db.data_keys()?.clone();
-        data_keys.create(self.conn(), tenant).await
+        data_keys.create(self, tenant).await
     }
 
     /// The consistency token of what this transaction changes: whoever decides
@@ -93,7 +96,7 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
     pub async fn commit(self) -> Result<()> {
-        self.inner.commit().await?;
+        observe(self.db.operations(), "COMMIT", self.inner.commit()).await?;
         self.db.committed().await;
         Ok(())
     }
@@ -103,6 +106,6 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
     pub async fn commit_record(self) -> Result<()> {
-        Ok(self.inner.commit().await?)
+        Ok(observe(self.db.operations(), "COMMIT", self.inner.commit()).await?)
     }
 }

@@ -37,6 +37,9 @@ impl Metrics {
         let metrics = Self::default();
         let reads = "Reads of the change feed";
         registry.register("tenantry_feed_reads", reads, metrics.reads.clone());
+        for outcome in [Outcome::ok, Outcome::failed] {
+            drop(metrics.reads.get_or_create(&Read { outcome }));
+        }
         let changes = "Changes that the change feed brought";
         registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
         let gap = "Changes that a poll found before a wake-up told of them";

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::clients::{Client, SubscriberClient};
+use fred::clients::SubscriberClient;
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, watch},
@@ -28,6 +28,7 @@ use crate::{
     db::Db,
     error::{Error, Result},
     proto::v1::ErrorReason,
+    redis::Redis,
 };
 
 /// For how long after a read began memory may answer: the promise of
@@ -43,7 +44,7 @@ pub struct Connections<'a> {
     /// up theirs.
     pub db: Db,
     /// Wakes the other replicas.
-    pub redis: Client,
+    pub redis: Redis,
     /// Hears them.
     pub subscriber: &'a SubscriberClient,
 }
@@ -52,7 +53,7 @@ pub struct Connections<'a> {
 #[derive(Clone)]
 pub struct Feed {
     state: Arc<State>,
-    redis: Client,
+    redis: Redis,
 }
 
 /// Leave to answer from memory. Only the feed gives it.

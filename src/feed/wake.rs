@@ -4,18 +4,21 @@
 use std::sync::Arc;
 
 use fred::{
-    clients::{Client, SubscriberClient},
+    clients::SubscriberClient,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
 };
 use tokio::sync::Notify;
 
+use crate::redis::Redis;
+
 const CHANNEL: &str = "tenantry:changes";
 
 /// Says to all replicas that there is something to read. It does not wait.
-pub(super) fn others(redis: &Client) {
+pub(super) fn others(redis: &Redis) {
     let redis = redis.clone();
     tokio::spawn(async move {
-        let told: Result<i64, _> = redis.publish(CHANNEL, "").await;
+        let told: Result<i64, _> =
+            redis.observe("PUBLISH", redis.client().publish(CHANNEL, "")).await;
         if let Err(error) = told {
             tracing::debug!(%error, "the other replicas find out by themselves");
         }

@@ -25,6 +25,7 @@ use std::{
 use futures_util::{FutureExt, poll};
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
+use opentelemetry::context::FutureExt as _;
 use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
@@ -41,6 +42,7 @@ use crate::{
     audit::{Origin, RequestId},
     error,
     proto::v1::ErrorReason,
+    telemetry::{self, Calls, Traces},
 };
 
 /// The metadata key that finds a request in the log: sent by the client or made
@@ -55,6 +57,8 @@ const PUBLIC_MESSAGE: usize = 64 * 1024;
 /// What every call passes.
 pub struct Gate {
     keeper: Arc<Gatekeeper>,
+    calls: Calls,
+    traces: Option<Arc<Traces>>,
     in_progress: Semaphore,
     time_limit: Duration,
     message_limit: usize,
@@ -67,12 +71,14 @@ impl Gate {
     #[must_use]
     pub fn new(
         keeper: Gatekeeper,
+        calls: Calls,
+        traces: Option<Arc<Traces>>,
         max_requests: usize,
         time_limit: Duration,
         message_limit: usize,
     ) -> Self {
         let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
-        Self { keeper: Arc::new(keeper), in_progress, time_limit, message_limit }
+        Self { keeper: Arc::new(keeper), calls, traces, in_progress, time_limit, message_limit }
     }
 
     /// Lets a call pass to the services, or answers why not.
@@ -108,6 +114,8 @@ impl Gate {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
+        let started = Instant::now();
+        let trace = self.traces.as_ref().and_then(|traces| traces.begin(request.headers()));
         let client = self.keeper.proxies.client(ip, request.headers());
         let origin = metadata::origin(&request, client);
         let request_id = origin.request_id.clone();
@@ -130,24 +138,32 @@ impl Gate {
         });
         let is_constant = method.is_some_and(|method| method.is_constant);
         // A path that is no method's is not for the log: anybody may send any.
-        let method = method.map_or("unknown", |method| &method.path);
+        let path = method.map_or("unknown", |method| &method.path);
         // What memory answers ends at the first poll. Only what has to wait needs
-        // a clock, a timer, and a span for whatever it logs meanwhile.
-        let (mut response, waited) = match poll!(work.as_mut()) {
-            Poll::Ready(response) => (response, Duration::ZERO),
-            Poll::Pending => {
-                let started = Instant::now();
-                let span = tracing::info_span!("rpc", method, %request_id);
-                let work = time::timeout(time_limit, work).instrument(span);
-                let response = work.await.unwrap_or_else(|_| refuse(&deadline_exceeded()));
-                (response, started.elapsed())
-            }
+        // a timer, and a span for whatever it logs meanwhile.
+        let waiting = |work| {
+            let span = tracing::info_span!("rpc", method = path, %request_id);
+            time::timeout(time_limit, work).instrument(span)
         };
+        let answered = match &trace {
+            Some(trace) => Box::pin(waiting(work).with_context(trace.clone())).await,
+            None => match poll!(work.as_mut()) {
+                Poll::Ready(response) => Ok(response),
+                Poll::Pending => waiting(work).await,
+            },
+        };
+        let mut response = answered.unwrap_or_else(|_| refuse(&deadline_exceeded()));
+        let took = started.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+        let known = method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
+        self.calls.ended(known, code, took, trace.as_ref());
         let logged = !is_constant || code != Code::Ok;
         if logged {
-            let micros = waited.as_micros();
-            tracing::info!(method, %request_id, ?code, micros, "done");
+            let (micros, trace_id) = (took.as_micros(), trace.as_ref().map(telemetry::trace_id));
+            tracing::info!(method = path, %request_id, trace_id, ?code, micros, "done");
+        }
+        if let Some(trace) = trace {
+            telemetry::end(&trace, known.1, code, &request_id.to_string());
         }
         if logged || matches!(request_id, RequestId::Sent(_)) {
             let value = request_id.header();

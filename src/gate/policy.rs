@@ -62,6 +62,8 @@ pub enum Access {
 pub struct MethodPolicy {
     /// `/package.Service/Method`, as in the request's path.
     pub path: String,
+    /// The methods are numbered from 0.
+    pub number: usize,
     /// Who may call it.
     pub access: Access,
     /// With which others its calls are limited.
@@ -71,6 +73,14 @@ pub struct MethodPolicy {
     pub stays_open: bool,
     /// Whether it is called with every request that our callers get.
     pub is_constant: bool,
+}
+
+impl MethodPolicy {
+    /// `package.Service/Method`
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.trim_start_matches('/')
+    }
 }
 
 /// The policy of every method.
@@ -103,7 +113,8 @@ impl Policies {
             let Policy { access, limit } = policy;
             let stays_open = method.is_server_streaming();
             let is_constant = CONSTANT.contains(&path.as_str());
-            let method = MethodPolicy { path, access, limit, stays_open, is_constant };
+            let number = methods.len();
+            let method = MethodPolicy { path, number, access, limit, stays_open, is_constant };
             methods.insert(method.path.clone(), method);
         }
         ensure!(!methods.is_empty(), "no methods in the descriptors");
@@ -122,6 +133,14 @@ impl Policies {
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&MethodPolicy> {
         self.methods.get(path)
+    }
+
+    /// The methods' names, `package.Service/Method`, by their numbers.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut all: Vec<_> = self.methods.values().collect();
+        all.sort_unstable_by_key(|method| method.number);
+        all.into_iter().map(MethodPolicy::name).collect()
     }
 
     /// Every method with its policy, by path.

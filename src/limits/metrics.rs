@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::Class;
+
 #[derive(Default)]
 pub(super) struct Metrics {
     refused: Family<Refused, Counter>,
@@ -23,6 +25,11 @@ impl Metrics {
         let metrics = Self::default();
         let refused = "Calls that were refused for their number";
         registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
+        for class in Class::ALL.map(Class::name) {
+            for by in ["network", "tenant"] {
+                drop(metrics.refused.get_or_create(&Refused { class, by }));
+            }
+        }
         let alone = "Calls that this replica counted alone, for Redis did not answer";
         registry.register("tenantry_rate_counted_alone", alone, metrics.alone.clone());
         metrics

@@ -21,7 +21,6 @@ mod shared;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use fred::clients::Client;
 use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
@@ -37,6 +36,7 @@ use shared::Shared;
 use crate::{
     error::{Error, Result},
     ids::TenantId,
+    redis::Redis,
 };
 
 /// Counts, and refuses what is too much. Cheap to clone.
@@ -54,7 +54,7 @@ struct Inner {
 impl Limits {
     /// Limits that are counted in this Redis.
     #[must_use]
-    pub fn new(rates: &Rates, names: Arc<Names>, redis: Client, registry: &mut Registry) -> Self {
+    pub fn new(rates: &Rates, names: Arc<Names>, redis: Redis, registry: &mut Registry) -> Self {
         Self(Arc::new(Inner {
             alone: Alone::new(rates),
             rates: *rates,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use fred::{clients::Client, types::scripts::Script};
+use fred::types::{FromValue, scripts::Script};
 
 use super::Rate;
+use crate::redis::Redis;
 
 /// The counts in Redis: one script each, so that nothing comes between reading and
 /// writing, and every key that one writes has its end.
 pub(super) struct Shared {
-    redis: Client,
+    redis: Redis,
     take: Script,
     guess: Script,
     wrong: Script,
@@ -19,7 +20,7 @@ pub(super) struct Shared {
 type Answer<T> = Result<T, fred::error::Error>;
 
 impl Shared {
-    pub(super) fn new(redis: Client) -> Self {
+    pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
             take: Script::from_lua(include_str!("take.lua")),
@@ -33,24 +34,34 @@ impl Shared {
     pub(super) async fn take(&self, key: &str, rate: Rate) -> Answer<Duration> {
         let arguments = vec![rate.interval().as_micros().to_string(), rate.calls.to_string()];
         let keys = vec![key.to_owned()];
-        let wait: u64 = self.take.evalsha_with_reload(&self.redis, keys, arguments).await?;
+        let wait: u64 = self.run(&self.take, keys, arguments).await?;
         Ok(Duration::from_micros(wait))
     }
 
     /// How long nobody may guess; zero where one more guess has begun.
     pub(super) async fn guess(&self, keys: Vec<String>, arguments: Vec<u64>) -> Answer<Duration> {
         let arguments = arguments.iter().map(u64::to_string).collect::<Vec<_>>();
-        let wait: u64 = self.guess.evalsha_with_reload(&self.redis, keys, arguments).await?;
+        let wait: u64 = self.run(&self.guess, keys, arguments).await?;
         Ok(Duration::from_millis(wait))
     }
 
     pub(super) async fn wrong(&self, keys: Vec<String>, arguments: Vec<u64>) -> Answer<()> {
         let arguments = arguments.iter().map(u64::to_string).collect::<Vec<_>>();
-        self.wrong.evalsha_with_reload(&self.redis, keys, arguments).await
+        self.run(&self.wrong, keys, arguments).await
     }
 
     pub(super) async fn right(&self, keys: Vec<String>, known_for: Duration) -> Answer<()> {
         let arguments = vec![known_for.as_secs().to_string()];
-        self.right.evalsha_with_reload(&self.redis, keys, arguments).await
+        self.run(&self.right, keys, arguments).await
+    }
+
+    async fn run<T: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<String>,
+    ) -> Answer<T> {
+        let answer = script.evalsha_with_reload(self.redis.client(), keys, arguments);
+        self.redis.observe("EVALSHA", answer).await
     }
 }

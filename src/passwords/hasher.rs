@@ -29,6 +29,15 @@ type Job = Box<dyn FnOnce(&mut Argon2id) + Send>;
 pub struct Hasher {
     jobs: Sender<Job>,
     places: Arc<Semaphore>,
+    total: usize,
+}
+
+/// How full the queue is.
+pub struct Queue {
+    /// Places that are taken, by those who wait and those who are served.
+    pub taken: u64,
+    /// All places.
+    pub places: u64,
 }
 
 /// A place in the queue. Whoever has to ask others for what is to be hashed takes it
@@ -57,7 +66,15 @@ impl Hasher {
                 .name("password-hashing".into())
                 .spawn(move || work(&jobs, scheme))?;
         }
-        Ok(Self { jobs: sender, places: Arc::new(Semaphore::new(places)) })
+        Ok(Self { jobs: sender, places: Arc::new(Semaphore::new(places)), total: places })
+    }
+
+    /// How full the queue is now.
+    #[must_use]
+    pub fn queue(&self) -> Queue {
+        let taken = self.total.saturating_sub(self.places.available_permits());
+        let count = |places| u64::try_from(places).unwrap_or(u64::MAX);
+        Queue { taken: count(taken), places: count(self.total) }
     }
 
     /// Takes a place in the queue.

@@ -6,7 +6,6 @@ use anyhow::Context;
 use aws_lc_rs::rand;
 use quick_cache::sync::Cache;
 use secrecy::zeroize::Zeroizing;
-use sqlx::PgConnection;
 
 use super::{
     cipher::{Cipher, KEY},
@@ -14,7 +13,7 @@ use super::{
     store,
 };
 use crate::{
-    db::Db,
+    db::{Db, TenantTx},
     error::{Error, Result},
     feed::{Change, Follow, Kind},
     ids::TenantId,
@@ -63,12 +62,12 @@ impl DataKeys {
         }
         let nobody = TenantId::UNKNOWN;
         let mut tx = db.begin(nobody).await?;
-        if store::get(tx.conn(), nobody).await?.is_none() {
+        if store::get(&mut tx, nobody).await?.is_none() {
             let (_, wrapped) = self.make(nobody).await?;
             // Another replica may be quicker: then its key counts.
-            store::insert(tx.conn(), nobody, &wrapped).await?;
+            store::insert(&mut tx, nobody, &wrapped).await?;
         }
-        let kept = store::get(tx.conn(), nobody).await?.context("there is no common data key")?;
+        let kept = store::get(&mut tx, nobody).await?.context("there is no common data key")?;
         tx.commit_record().await?;
         let key = self.unwrap(nobody, kept).await.context("the common data key can't be used")?;
         self.common.set(Arc::new(Cipher::new(nobody, &key)?)).ok();
@@ -88,15 +87,11 @@ impl DataKeys {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres or the master key is away.
-    pub async fn find(
-        &self,
-        conn: &mut PgConnection,
-        tenant: TenantId,
-    ) -> Result<Option<Arc<Cipher>>> {
+    pub async fn find(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some(known) = self.known(tenant)? {
             return Ok(Some(known));
         }
-        let Some(kept) = store::get(conn, tenant).await? else { return Ok(None) };
+        let Some(kept) = store::get(tx, tenant).await? else { return Ok(None) };
         let key = self.unwrap(tenant, kept).await.map_err(|error| away(tenant, &error))?;
         self.keep(tenant, &key).map(Some)
     }
@@ -112,13 +107,13 @@ impl DataKeys {
         }
     }
 
-    /// Gives a new tenant, which `conn` works in, its key.
+    /// Gives a new tenant, which `tx` works in, its key.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres or the master key is away.
-    pub async fn create(&self, conn: &mut PgConnection, tenant: TenantId) -> Result<()> {
+    pub async fn create(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
         let (key, wrapped) = self.make(tenant).await.map_err(|error| away(tenant, &error))?;
-        store::insert(conn, tenant, &wrapped).await?;
+        store::insert(tx, tenant, &wrapped).await?;
         self.keep(tenant, &key).map(drop)
     }
 

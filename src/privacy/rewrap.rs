@@ -62,7 +62,7 @@ pub async fn all(
     let mut after = None;
     loop {
         let mut tx = db.begin(TenantId::UNKNOWN).await?;
-        let kept = store::others(tx.conn(), &progress.by, after, BATCH).await?;
+        let kept = store::others(&mut tx, &progress.by, after, BATCH).await?;
         // None is held while a key service is asked.
         drop(tx);
         let Some(last) = kept.last() else { return Ok(progress) };
@@ -115,7 +115,7 @@ async fn replace(db: &Db, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
     let mut tx = db.begin(TenantId::UNKNOWN).await?;
     let mut replaced = 0;
     for (old, new) in batch {
-        replaced += u64::from(store::rewrap(tx.conn(), old, new).await?);
+        replaced += u64::from(store::rewrap(&mut tx, old, new).await?);
     }
     tx.commit_record().await?;
     Ok(replaced)
@@ -127,7 +127,7 @@ async fn replace(db: &Db, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
 /// When Postgres is away.
 pub async fn counts(db: &Db) -> anyhow::Result<Vec<(String, i64)>> {
     let mut tx = db.begin(TenantId::UNKNOWN).await?;
-    Ok(store::counts(tx.conn()).await?)
+    Ok(store::counts(&mut tx).await?)
 }
 
 /// What a data key would be wrapped by: a key service says so once it wraps one.

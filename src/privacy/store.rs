@@ -1,25 +1,24 @@
 //! Data keys in Postgres.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::master::Wrapped;
-use crate::{error::Result, ids::TenantId};
+use crate::{db::TenantTx, error::Result, ids::TenantId};
 
 /// The data key of the tenant that the transaction works in.
-pub async fn get(conn: &mut PgConnection, tenant: TenantId) -> Result<Option<Wrapped>> {
+pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<Wrapped>> {
     let row = sqlx::query_as!(
         Wrapped,
         r#"select wrapped as "bytes", wrapped_by as "by" from data_keys where tenant_id = $1"#,
         tenant.0,
     )
-    .fetch_optional(conn)
+    .fetch_optional(tx.conn())
     .await?;
     Ok(row)
 }
 
 /// Writes the data key of the tenant that the transaction works in, unless it has one.
-pub async fn insert(conn: &mut PgConnection, tenant: TenantId, key: &Wrapped) -> Result<()> {
+pub async fn insert(tx: &mut TenantTx, tenant: TenantId, key: &Wrapped) -> Result<()> {
     sqlx::query!(
         r#"
         insert into data_keys (tenant_id, wrapped, wrapped_by) values ($1, $2, $3)
@@ -29,7 +28,7 @@ pub async fn insert(conn: &mut PgConnection, tenant: TenantId, key: &Wrapped) ->
         key.bytes,
         key.by,
     )
-    .execute(conn)
+    .execute(tx.conn())
     .await?;
     Ok(())
 }
@@ -44,7 +43,7 @@ pub struct Kept {
 
 /// Data keys that something else than `by` wraps, of the tenants after one by id.
 pub async fn others(
-    conn: &mut PgConnection,
+    tx: &mut TenantTx,
     by: &str,
     after: Option<Uuid>,
     limit: i64,
@@ -58,7 +57,7 @@ pub async fn others(
         after,
         limit,
     )
-    .fetch_all(conn)
+    .fetch_all(tx.conn())
     .await?;
     let kept = rows.into_iter().map(|row| Kept {
         tenant_id: row.tenant_id,
@@ -69,7 +68,7 @@ pub async fn others(
 
 /// Replaces a tenant's data key as it is kept, unless that has changed; says whether
 /// it has not.
-pub async fn rewrap(conn: &mut PgConnection, old: &Kept, new: &Wrapped) -> Result<bool> {
+pub async fn rewrap(tx: &mut TenantTx, old: &Kept, new: &Wrapped) -> Result<bool> {
     let done = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
         old.tenant_id,
@@ -77,16 +76,16 @@ pub async fn rewrap(conn: &mut PgConnection, old: &Kept, new: &Wrapped) -> Resul
         new.bytes,
         new.by,
     )
-    .fetch_one(conn)
+    .fetch_one(tx.conn())
     .await?;
     Ok(done)
 }
 
 /// How many data keys each master key wraps.
-pub async fn counts(conn: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+pub async fn counts(tx: &mut TenantTx) -> Result<Vec<(String, i64)>> {
     let rows =
         sqlx::query!(r#"select wrapped_by as "by!", data_keys as "count!" from count_data_keys()"#)
-            .fetch_all(conn)
+            .fetch_all(tx.conn())
             .await?;
     Ok(rows.into_iter().map(|row| (row.by, row.count)).collect())
 }

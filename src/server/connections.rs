@@ -33,10 +33,13 @@ pub(super) struct Open {
 
 impl Connections {
     pub(super) fn new(limits: config::Connections, registry: &mut Registry) -> Self {
-        let (gauge, refused) = (Gauge::default(), Family::default());
+        let (gauge, refused) = (Gauge::default(), Family::<Refused, Counter>::default());
         registry.register("tenantry_connections", "gRPC connections that are open", gauge.clone());
         let help = "gRPC connections that were closed for their number";
         registry.register("tenantry_connections_refused", help, refused.clone());
+        for by in ["total", "address"] {
+            drop(refused.get_or_create(&Refused { by }));
+        }
         Self { open: Bounded::new(limits.total, limits.per_address), gauge, refused }
     }
 

@@ -59,7 +59,16 @@ pub async fn serve(
     let beat = parts.serving.events.beat.clone();
     let limit = config.max_message_bytes;
     let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
-    let gate = Gate::new(parts.gatekeeper, config.max_requests, config.request_timeout, limit);
+    let time_limit = config.request_timeout;
+    let traces = parts.traces.clone();
+    let gate = Gate::new(
+        parts.gatekeeper,
+        parts.calls,
+        parts.traces,
+        config.max_requests,
+        time_limit,
+        limit,
+    );
     let entry = Entry {
         gate,
         services,
@@ -86,6 +95,9 @@ pub async fn serve(
     }
     drop(parts.keys);
     close(&parts.refusals, parts.resets.as_deref(), &stores).await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     Ok(())
 }
 

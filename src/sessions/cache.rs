@@ -16,10 +16,13 @@
 
 use std::time::Duration;
 
-use fred::{clients::Client, types::scripts::Script};
+use fred::types::scripts::Script;
 use uuid::Uuid;
 
-use crate::ids::{SessionId, TenantId, UserId};
+use crate::{
+    ids::{SessionId, TenantId, UserId},
+    redis::Redis,
+};
 
 /// For how long an entry counts after the look-up that led to it.
 const TRUST: Duration = Duration::from_millis(750);
@@ -37,7 +40,7 @@ const EPOCH_LIFE: u32 = 7 * 24 * 60 * 60;
 /// The cache. Cheap to clone.
 #[derive(Clone)]
 pub struct SessionCache {
-    redis: Client,
+    redis: Redis,
     read: Script,
     fill: Script,
 }
@@ -63,7 +66,7 @@ pub struct Ticket {
 impl SessionCache {
     /// A cache in this Redis.
     #[must_use]
-    pub fn new(redis: Client) -> Self {
+    pub fn new(redis: Redis) -> Self {
         Self {
             redis,
             read: Script::from_lua(include_str!("read.lua")),
@@ -74,14 +77,12 @@ impl SessionCache {
     /// Looks a session up.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
         let arguments = (new_epoch(), EPOCH_LIFE, millis(TRUST));
-        let answer: Result<(String, String, i64), _> = self
-            .read
-            .evalsha_with_reload(
-                &self.redis,
-                vec![epoch_key(tenant), session_key(tenant, session)],
-                vec![arguments.0, arguments.1.to_string(), arguments.2.to_string()],
-            )
-            .await;
+        let answer = self.read.evalsha_with_reload(
+            self.redis.client(),
+            vec![epoch_key(tenant), session_key(tenant, session)],
+            vec![arguments.0, arguments.1.to_string(), arguments.2.to_string()],
+        );
+        let answer: Result<(String, String, i64), _> = self.redis.observe("EVALSHA", answer).await;
         match answer {
             Ok((_, owner, _)) if owner == user.to_string() => Lookup::Live,
             answer => {
@@ -95,20 +96,18 @@ impl SessionCache {
     /// seconds that it still has.
     pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
         let Some((epoch, looked_up)) = ticket.seen.filter(|_| ends_in > 0) else { return };
-        let filled: Result<i64, _> = self
-            .fill
-            .evalsha_with_reload(
-                &self.redis,
-                vec![epoch_key(ticket.tenant), session_key(ticket.tenant, ticket.session)],
-                vec![
-                    epoch,
-                    ticket.user.to_string(),
-                    looked_up.to_string(),
-                    millis(MAX_AGE).to_string(),
-                    ends_in.to_string(),
-                ],
-            )
-            .await;
+        let filled = self.fill.evalsha_with_reload(
+            self.redis.client(),
+            vec![epoch_key(ticket.tenant), session_key(ticket.tenant, ticket.session)],
+            vec![
+                epoch,
+                ticket.user.to_string(),
+                looked_up.to_string(),
+                millis(MAX_AGE).to_string(),
+                ends_in.to_string(),
+            ],
+        );
+        let filled: Result<i64, _> = self.redis.observe("EVALSHA", filled).await;
         if let Err(error) = filled {
             tracing::debug!(%error, "a session was not cached");
         }
@@ -119,8 +118,8 @@ impl SessionCache {
     pub async fn forget(&self, tenant: TenantId) {
         use fred::{interfaces::KeysInterface, types::Expiration};
         let expiry = Some(Expiration::EX(EPOCH_LIFE.into()));
-        let set: Result<(), _> =
-            self.redis.set(epoch_key(tenant), new_epoch(), expiry, None, false).await;
+        let set = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
+        let set: Result<(), _> = self.redis.observe("SET", set).await;
         if let Err(error) = set {
             tracing::warn!(%error, %tenant, "cached sessions are left to expire");
         }

@@ -10,7 +10,10 @@ use tenantry::proto::v1::{
 };
 use tokio::time::timeout;
 
-use crate::harness::{Client, Cluster, Serving, mask, methods, struct_of};
+use crate::{
+    harness::{Client, Cluster, Serving, mask, methods, struct_of},
+    telemetry::Collector,
+};
 
 /// In everything that is sent and that nobody else is to read.
 const CANARY: &str = "canary7f3a";
@@ -115,9 +118,15 @@ fn fill(message: &mut DynamicMessage) {
 
 /// K01 K02
 #[tokio::test]
-async fn what_people_send_is_not_in_the_log_at_any_level() {
-    for level in ["info", "debug"] {
-        let serving = Serving::start(&[("LOG_LEVEL", level)]).await;
+async fn what_people_send_is_in_no_log_and_no_trace_at_any_level() {
+    for level in ["info", "debug", "trace"] {
+        let collector = Collector::start().await;
+        let settings = [
+            ("LOG_LEVEL", level),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
+            ("OTEL_TRACES_SAMPLER_ARG", "1"),
+        ];
+        let serving = Serving::start(&settings).await;
         let anonymous = Client::anonymous(serving.channel.clone());
         register(&anonymous).await;
         fail_to_sign_in(&anonymous).await;
@@ -126,9 +135,15 @@ async fn what_people_send_is_not_in_the_log_at_any_level() {
         work(&strange).await;
         send_everywhere(&strange).await;
         send_everywhere(&anonymous.with("x-tenant-id", CANARY)).await;
+        let account = admin.create_service_account(CANARY, &[]).await;
+        let key = admin.create_api_key(&account).await.secret;
+        anonymous.exchange(&key).await;
+        anonymous.with_token(&key).auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
         let other = anonymous.login("acme", EMAIL, PASSWORD).await;
         use_tokens(&other).await;
         let log = serving.stop().await;
+        let traces: Vec<_> = collector.all().iter().map(|span| format!("{span:?}")).collect();
+        assert!(traces.len() > 2 * methods().len(), "{level}: {}", traces.len());
 
         assert!(log.len() > 2 * methods().len(), "{level}: {log:?}");
         for line in &log {
@@ -139,6 +154,7 @@ async fn what_people_send_is_not_in_the_log_at_any_level() {
         let cluster = Cluster::get();
         for secret in [
             CANARY.to_owned(),
+            key,
             signature(&admin.tokens.access_token),
             signature(&other.tokens.access_token),
             signature(&other.tokens.refresh_token),
@@ -146,7 +162,7 @@ async fn what_people_send_is_not_in_the_log_at_any_level() {
             "argon2id".to_owned(),
             "PRIVATE KEY".to_owned(),
         ] {
-            let found = log.iter().find(|line| line.contains(&secret));
+            let found = log.iter().chain(&traces).find(|line| line.contains(&secret));
             assert_eq!(found, None, "{level}: {secret}");
         }
     }

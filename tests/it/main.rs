@@ -27,6 +27,7 @@ mod service_accounts;
 mod sessions;
 mod standard;
 mod structure;
+mod telemetry;
 mod tenancy;
 mod tenants;
 mod tls;

@@ -119,7 +119,7 @@ async fn make_tenant(
     let insert = format!(
         "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench')"
     );
-    run(tx.conn(), &insert).await?;
+    sqlx::raw_sql(AssertSqlSafe(insert)).execute(tx.conn()).await?;
     tx.create_data_key(tenant).await?;
     let cipher = tx.cipher(tenant).await?;
     tx.commit().await?;

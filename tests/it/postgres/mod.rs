@@ -4,6 +4,7 @@ mod catalog;
 mod dump;
 mod functions;
 mod isolation;
+mod overlap;
 mod plans;
 mod pooled;
 mod privileges;

@@ -6,5 +6,6 @@ mod postgres_faults;
 mod redis_faults;
 mod request_id;
 mod slow_message;
+mod soak;
 mod stop;
 mod wrong_clock;

@@ -59,6 +59,35 @@ async fn the_service_works_while_redis_is_gone_or_hangs_and_after() {
     }
 }
 
+/// H02: a call that would ask Redis several times waits for it once.
+#[tokio::test]
+async fn a_sign_in_waits_once_for_a_redis_that_hangs() {
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| {
+        values.set("REDIS_URL", url);
+        values.set("RATE_LIMIT_SIGN_IN", "600/1m,600/1m");
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    let failed = |why: &str| {
+        let name = format!(
+            "db_client_operation_duration_seconds_count{{db_system_name=\"redis\",\
+             db_operation_name=\"EVALSHA\",error_type=\"{why}\"}}"
+        );
+        let app = &app;
+        async move { app.metric(&name).await.unwrap_or_default() }
+    };
+    let before = failed("timeout").await;
+    proxy.hold();
+    for _ in 0..3 {
+        app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    }
+    // Of two rates, a guess, its end, and what is known of the session, three times over.
+    let (waited, skipped) = (failed("timeout").await - before, failed("skipped").await);
+    assert!(waited >= 1.0 && skipped > waited, "{waited} {skipped}");
+}
+
 /// H05
 #[tokio::test]
 async fn what_was_revoked_while_redis_was_gone_stays_revoked() {

@@ -21,7 +21,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::harness::TestApp;
 
 /// Signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
 struct Signed {
@@ -30,7 +30,7 @@ struct Signed {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -50,12 +50,12 @@ impl Authority {
 }
 
 /// The files of a server's TLS.
-struct Files {
+pub struct Files {
     dir: tempfile::TempDir,
 }
 
 impl Files {
-    fn of(authority: &Authority) -> Self {
+    pub fn of(authority: &Authority) -> Self {
         let files = Self { dir: tempfile::tempdir().expect("a folder") };
         files.put(&authority.sign("localhost"));
         files
@@ -70,7 +70,7 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    fn set(&self, values: &mut Values) {
+    pub fn set(&self, values: &mut Values) {
         values.set("TLS_CERT_PATH", text(&self.path("cert.pem")));
         values.set("TLS_KEY_PATH", text(&self.path("key.pem")));
     }

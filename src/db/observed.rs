@@ -1,0 +1,230 @@
+//! Statements, counted and traced by what they say, without what they are given.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Stream, future::BoxFuture, stream::BoxStream};
+use sqlx::{
+    Database, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
+    error::BoxDynError,
+    postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+
+use crate::telemetry::{Operations, Running};
+
+const SYSTEM: &str = "postgresql";
+
+/// What runs statements.
+#[derive(Debug)]
+pub struct Observed<'c> {
+    target: Target<'c>,
+    operations: Operations,
+}
+
+#[derive(Debug)]
+enum Target<'c> {
+    Connection(&'c mut PgConnection),
+    Pool(&'c PgPool),
+}
+
+impl<'c> Observed<'c> {
+    pub(super) fn connection(connection: &'c mut PgConnection, operations: &Operations) -> Self {
+        Self { target: Target::Connection(connection), operations: operations.clone() }
+    }
+
+    pub(super) fn pool(pool: &'c PgPool, operations: &Operations) -> Self {
+        Self { target: Target::Pool(pool), operations: operations.clone() }
+    }
+}
+
+/// What of a transaction is not a statement's text: its begin and its end.
+pub(super) async fn observe<T>(
+    operations: &Operations,
+    operation: &'static str,
+    work: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    let running = operations.begin(SYSTEM);
+    let result = work.await;
+    running.end(operation, "", result.as_ref().err().map(error_type));
+    result
+}
+
+type Step = sqlx::Result<Either<PgQueryResult, PgRow>>;
+
+impl<'c> Executor<'c> for Observed<'c> {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Step>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let running = self.operations.begin(SYSTEM);
+        let said = Said::default();
+        let query = Told { query, said: said.clone() };
+        let rows = match self.target {
+            Target::Connection(connection) => connection.fetch_many(query),
+            Target::Pool(pool) => pool.fetch_many(query),
+        };
+        Box::pin(Rows { steps: rows, said, running: Some(running) })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let running = self.operations.begin(SYSTEM);
+        let said = Said::default();
+        let query = Told { query, said: said.clone() };
+        let row = match self.target {
+            Target::Connection(connection) => connection.fetch_optional(query),
+            Target::Pool(pool) => pool.fetch_optional(query),
+        };
+        Box::pin(async move {
+            let result = row.await;
+            end(running, &said, result.as_ref().err());
+            result
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        match self.target {
+            Target::Connection(connection) => connection.prepare_with(sql, parameters),
+            Target::Pool(pool) => pool.prepare_with(sql, parameters),
+        }
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        match self.target {
+            Target::Connection(connection) => connection.describe(sql),
+            Target::Pool(pool) => pool.describe(sql),
+        }
+    }
+}
+
+/// A statement's text, once it is known.
+#[derive(Clone, Default)]
+struct Said(Arc<OnceLock<SqlStr>>);
+
+/// A query that tells its text when it gives it away.
+struct Told<E> {
+    query: E,
+    said: Said,
+}
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Told<E> {
+    fn sql(self) -> SqlStr {
+        let sql = self.query.sql();
+        self.said.0.set(sql.clone()).ok();
+        sql
+    }
+
+    fn statement(&self) -> Option<&<Postgres as Database>::Statement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.query.persistent()
+    }
+}
+
+/// Rows, until the last.
+struct Rows<'e> {
+    steps: BoxStream<'e, Step>,
+    said: Said,
+    running: Option<Running>,
+}
+
+impl Stream for Rows<'_> {
+    type Item = Step;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        let step = ready!(self.steps.as_mut().poll_next(cx));
+        if !matches!(step, Some(Ok(_)))
+            && let Some(running) = self.running.take()
+        {
+            let error = step.as_ref().and_then(|step| step.as_ref().err());
+            end(running, &self.said, error);
+        }
+        Poll::Ready(step)
+    }
+}
+
+fn end(running: Running, said: &Said, error: Option<&sqlx::Error>) {
+    let sql = said.0.get().map_or("", |sql| sql.as_str());
+    let (operation, of) = summary(sql, running.is_traced());
+    running.end(operation, of, error.map(error_type));
+}
+
+/// What a statement does, and to what: its first word, and, where that is asked for, the
+/// first name that it reads or writes.
+fn summary(sql: &str, with_name: bool) -> (&'static str, &str) {
+    const OPERATIONS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
+    let mut words = sql.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let known = OPERATIONS.into_iter().find(|known| known.eq_ignore_ascii_case(first));
+    let operation = known.unwrap_or("OTHER");
+    if !with_name {
+        return (operation, "");
+    }
+    let name = if operation == "UPDATE" {
+        words.next()
+    } else {
+        let mut after = words.skip_while(|word| !matches!(*word, "from" | "into"));
+        after.nth(1)
+    };
+    let name = name.unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    (operation, &name[..name.find(|c| !is_part(c)).unwrap_or(name.len())])
+}
+
+/// What went wrong, in a word: Postgres's own code where it answered (`SQLSTATE`).
+fn error_type(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.code().unwrap_or_default().into_owned(),
+        sqlx::Error::PoolTimedOut => "pool_timed_out".to_owned(),
+        sqlx::Error::PoolClosed => "pool_closed".to_owned(),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "connection".to_owned(),
+        _ => "other".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_summed_up_by_what_it_does_to_what() {
+        for (sql, wanted) in [
+            ("select a from users where b = $1", ("SELECT", "users")),
+            ("\n  insert into api_keys (a) values ($1)", ("INSERT", "api_keys")),
+            ("update sessions set a = 1", ("UPDATE", "sessions")),
+            ("delete from roles", ("DELETE", "roles")),
+            ("select * from subject_standings($1, $2)", ("SELECT", "subject_standings")),
+            ("select pg_advisory_xact_lock($1)", ("SELECT", "")),
+            ("begin", ("OTHER", "")),
+            ("", ("OTHER", "")),
+        ] {
+            assert_eq!(summary(sql, true), wanted, "{sql}");
+            assert_eq!(summary(sql, false), (wanted.0, ""), "{sql}");
+        }
+    }
+}

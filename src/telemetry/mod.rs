@@ -1,0 +1,23 @@
+//! What operators see of the service: its log, its traces, and what it counts of calls
+//! and of the stores that they wait for. Names follow OpenTelemetry's semantic
+//! conventions where there are some.
+//!
+//! It holds ids, never emails, tokens or secrets.
+
+mod calls;
+mod logs;
+mod operations;
+mod pools;
+mod traces;
+
+pub use calls::Calls;
+pub use logs::init;
+pub use operations::{Operations, Running};
+pub use pools::Pools;
+pub use traces::{Settings, Traces};
+pub(crate) use traces::{end, trace_id};
+
+/// Seconds, from a tenth of a millisecond to ten seconds: decisions from memory are in
+/// the first bucket, and what hangs is in the last.
+const BUCKETS: [f64; 13] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];

@@ -1,0 +1,107 @@
+//! What is counted, and traced, of calls of Postgres and Redis: what they were, how they
+//! ended, how long they took. Never with what.
+
+use std::time::Instant;
+
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{Span, SpanKind, Status, Tracer},
+};
+use opentelemetry_sdk::trace::Span as SdkSpan;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{BUCKETS, traces::CallTracer};
+
+/// Counts calls of stores. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Operations(Family<Operation, Histogram, fn() -> Histogram>);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Operation {
+    db_system_name: &'static str,
+    db_operation_name: &'static str,
+    error_type: String,
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
+    }
+}
+
+impl Operations {
+    /// Shows what is counted.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Calls of Postgres and Redis, by how they ended, and how long they took";
+        let name = "db_client_operation_duration";
+        registry.register_with_unit(name, help, Unit::Seconds, self.0.clone());
+    }
+
+    /// A call of a store begins: in a trace, where the call that it is for is recorded.
+    #[must_use]
+    pub fn begin(&self, system: &'static str) -> Running {
+        let span = Context::map_current(|call| {
+            let tracer = call.get::<CallTracer>()?;
+            let builder = tracer.0.span_builder(system).with_kind(SpanKind::Client);
+            Some(builder.start_with_context(&tracer.0, call))
+        });
+        Running { operations: self.clone(), system, started: Instant::now(), span, is_over: false }
+    }
+}
+
+/// A call of a store that has begun. Dropped before [`Running::end`], it was given up.
+#[derive(Debug)]
+pub struct Running {
+    operations: Operations,
+    system: &'static str,
+    started: Instant,
+    span: Option<SdkSpan>,
+    is_over: bool,
+}
+
+impl Running {
+    /// Whether it is traced.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// It ended: which operation it was, of what, and what went wrong, in a word.
+    pub fn end(mut self, operation: &'static str, of: &str, error: Option<String>) {
+        self.finish(operation, of, error);
+    }
+
+    fn finish(&mut self, operation: &'static str, of: &str, error: Option<String>) {
+        self.is_over = true;
+        if let Some(mut span) = self.span.take() {
+            let summary = [operation, of].join(" ");
+            span.update_name(summary.trim_end().to_owned());
+            span.set_attribute(KeyValue::new("db.system.name", self.system));
+            span.set_attribute(KeyValue::new("db.operation.name", operation));
+            if let Some(error) = error.clone() {
+                span.set_attribute(KeyValue::new("error.type", error));
+                span.set_status(Status::error(""));
+            }
+            span.end();
+        }
+        let operation = Operation {
+            db_system_name: self.system,
+            db_operation_name: operation,
+            error_type: error.unwrap_or_default(),
+        };
+        let took = self.started.elapsed().as_secs_f64();
+        self.operations.0.get_or_create(&operation).observe(took);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.finish("", "", Some("cancelled".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What is in use of what there is only so much of.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+use sqlx::PgPool;
+
+use crate::passwords::Hasher;
+
+/// The connections to Postgres, and the places in the hashing queue, as they are when
+/// they are asked for.
+pub struct Pools {
+    /// Postgres's connections for calls.
+    pub connections: PgPool,
+    /// The hashing queue.
+    pub hasher: Hasher,
+}
+
+impl fmt::Debug for Pools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Pools {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let size = u64::from(self.connections.size());
+        let idle = u64::try_from(self.connections.num_idle()).unwrap_or(size).min(size);
+        let help = "Connections to Postgres for calls";
+        let mut counts = encoder.encode_descriptor(
+            "db_client_connection_count",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
+        for (state, count) in [("idle", idle), ("used", size - idle)] {
+            let label = [("db_client_connection_state", state)];
+            ConstGauge::new(count).encode(counts.encode_family(&label)?)?;
+        }
+        let most = u64::from(self.connections.options().get_max_connections());
+        let queue = self.hasher.queue();
+        for (name, help, value) in [
+            ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
+            ("tenantry_hashing_queue", "Passwords that are hashed or wait for it", queue.taken),
+            ("tenantry_hashing_queue_max", "Places for such passwords", queue.places),
+        ] {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(encoder)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! I09: the schema of a next release arrives while this one serves.
+
+use sqlx::{AssertSqlSafe, PgConnection, error::DatabaseError};
+use tenantry::proto::v1::{
+    CheckRequest, ListUsersRequest, RefreshRequest, RoleLevel, UpdateUserRequest, WhoAmIRequest,
+};
+
+use super::tenant_tables;
+use crate::harness::{Client, PASSWORD, TestApp, mask};
+
+/// A day's work; nothing of it fails.
+async fn work(acme: &Client, name: &str) {
+    let nobody = Client::anonymous(acme.channel.clone());
+    let member = acme.member(name, &["doc:read"]).await;
+    let request = RefreshRequest {
+        refresh_token: member.tokens.refresh_token.clone(),
+        ..RefreshRequest::default()
+    };
+    let next = member.auth().refresh(request).await.expect("refreshes").into_inner();
+    let member = member.with_token(&next.access_token);
+    member.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    let check = |user: &str| CheckRequest {
+        user_id: user.into(),
+        permission: "doc:read".into(),
+        explain: true,
+        ..CheckRequest::default()
+    };
+    assert!(acme.decide(check(&member.user_id)).await.allowed);
+    let update = UpdateUserRequest {
+        user_id: member.user_id.clone(),
+        display_name: Some(name.into()),
+        update_mask: mask(&["display_name"]),
+        ..UpdateUserRequest::default()
+    };
+    acme.users().update_user(update).await.expect("updated");
+    acme.users().list_users(ListUsersRequest::default()).await.expect("users");
+    let account = acme.create_service_account(name, &[]).await;
+    let key = acme.create_api_key(&account).await;
+    nobody.exchange(&key.secret).await;
+    let role = acme.create_role(&format!("{name}-more"), RoleLevel::Member, &[]).await;
+    acme.assign(&member.user_id, &role).await;
+    acme.unassign(&member.user_id, &role).await;
+    nobody.login(&acme.slug, &acme.email, PASSWORD).await;
+}
+
+/// What an expand migration does (migrations/README.md): new columns and indexes, with
+/// little patience for locks. It may have to be tried again; the service never.
+async fn expand(owner: &mut PgConnection, table: &str) {
+    let statement = format!(
+        "set lock_timeout = '200ms';
+         alter table {table} add column of_a_next_release text default 'x';
+         create index on {table} (tenant_id, of_a_next_release)"
+    );
+    for _ in 0..50 {
+        match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *owner).await {
+            Ok(_) => return,
+            Err(error) => {
+                let code = error.as_database_error().and_then(DatabaseError::code);
+                assert_eq!(code.as_deref(), Some("55P03"), "{table}: {error}");
+            }
+        }
+    }
+    panic!("{table} was never free");
+}
+
+/// Statements that were prepared before go on as well ("cached plan must not change
+/// result type").
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_grows_fails_no_call() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    work(&acme, "before").await;
+    let mut owner = app.owner().await;
+    let tables = tenant_tables(&mut owner).await;
+    assert!(tables.len() > 10, "{tables:?}");
+    let grow = async {
+        for table in &tables {
+            expand(&mut owner, table).await;
+        }
+    };
+    let serve = async {
+        for n in 0..5 {
+            work(&acme, &format!("while-{n}")).await;
+        }
+    };
+    tokio::join!(grow, serve);
+    work(&acme, "after").await;
+}

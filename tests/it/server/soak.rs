@@ -1,0 +1,67 @@
+//! J09: what comes and goes leaves nothing behind.
+
+use std::fs;
+
+use tenantry::proto::v1::{
+    CheckRequest, DeleteUserRequest, LogoutRequest, RegisterRequest, WhoAmIRequest,
+};
+
+use crate::harness::{Client, PASSWORD, Serving};
+
+/// Memory has room for few, so that churn is eviction from the first round on.
+const SETTINGS: &[(&str, &str)] =
+    &[("MEMORY_SUBJECTS", "50"), ("MEMORY_TOKENS", "50"), ("TENANT_REGISTRATION", "open")];
+
+/// A tenant that signs up, whose people come, ask, and go.
+async fn churn(nobody: &Client, name: &str) {
+    let slug = format!("t-{name}");
+    let email = format!("admin@{slug}.test");
+    let request = RegisterRequest {
+        email: email.clone(),
+        password: PASSWORD.into(),
+        organization_name: format!("The {slug} company"),
+        organization_slug: slug.clone(),
+        ..RegisterRequest::default()
+    };
+    nobody.auth().register(request).await.expect("signs up");
+    for _ in 0..3 {
+        let admin = nobody.login(&slug, &email, PASSWORD).await;
+        for n in 0..20 {
+            let user = admin.create_user_without_password(&format!("u{n}@{slug}.test")).await;
+            let question = CheckRequest {
+                user_id: user.clone(),
+                permission: format!("doc-{n}:read"),
+                ..CheckRequest::default()
+            };
+            admin.decide(question).await;
+            let request = DeleteUserRequest { user_id: user, ..DeleteUserRequest::default() };
+            admin.users().delete_user(request).await.expect("deleted");
+        }
+        admin.auth().logout(LogoutRequest::default()).await.expect("signs out");
+        admin.auth().who_am_i(WhoAmIRequest {}).await.expect_err("signed out");
+    }
+}
+
+fn open_files(serving: &Serving) -> usize {
+    let pid = serving.process.id().expect("it runs");
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_users_and_tokens_that_come_and_go_leave_nothing_behind() {
+    let serving = Serving::start(SETTINGS).await;
+    let nobody = Client::anonymous(serving.channel.clone());
+    // Whatever grows to its size does so here.
+    for n in 0..10 {
+        churn(&nobody, &format!("warm-{n}")).await;
+    }
+    let (memory, files) = (serving.status("VmRSS"), open_files(&serving));
+    for n in 0..20 {
+        churn(&nobody, &format!("cold-{n}")).await;
+    }
+    // In KiB: 1200 users and 60 sessions have gone by; a kilobyte of each would show.
+    let grown = serving.status("VmRSS").saturating_sub(memory);
+    assert!(grown < 1024, "{grown} KiB");
+    assert!(open_files(&serving) <= files + 2, "{} after {files}", open_files(&serving));
+    serving.stop().await;
+}

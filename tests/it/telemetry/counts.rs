@@ -1,0 +1,105 @@
+//! What is counted of calls and of the stores that they wait for.
+
+use tenantry::proto::v1::{CheckRequest, GetUserRequest, WhoAmIRequest};
+use tonic::Code;
+
+use super::collector::Collector;
+use crate::harness::{TestApp, refused, unknown_id};
+
+fn calls(method: &str, code: &str) -> String {
+    format!(
+        "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\
+         rpc_method=\"tenantry.v1.{method}\",rpc_response_status_code=\"{code}\"}}"
+    )
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_method_and_code() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let check = calls("PermissionService/Check", "OK");
+    assert_eq!(app.metric(&check).await, Some(0.0), "there from the start");
+    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    for _ in 0..3 {
+        acme.decide(question.clone()).await;
+    }
+    assert_eq!(app.metric(&check).await, Some(3.0));
+    let missing = GetUserRequest { user_id: unknown_id() };
+    refused(acme.users().get_user(missing).await, Code::NotFound, "NOT_FOUND");
+    assert_eq!(app.metric(&calls("UserService/GetUser", "NOT_FOUND")).await, Some(1.0));
+}
+
+/// K05: whatever anybody sends, there are only so many series.
+#[tokio::test]
+async fn names_that_callers_make_up_make_no_series() {
+    let app = TestApp::spawn().await;
+    let series = || async { app.get("/metrics").await.1.lines().count() };
+    let call = |path: String| {
+        let mut client = tonic::client::Grpc::new(app.channel.clone());
+        async move {
+            client.ready().await.expect("ready");
+            let codec = tonic_prost::ProstCodec::<WhoAmIRequest, WhoAmIRequest>::default();
+            let path = path.parse().expect("a path");
+            client.unary(tonic::Request::new(WhoAmIRequest {}), path, codec).await
+        }
+    };
+    let unknown = call("/tenantry.v1.UserService/First".to_owned()).await;
+    refused(unknown, Code::Unimplemented, "METHOD_UNKNOWN");
+    let before = series().await;
+    for n in 0..100 {
+        let unknown = call(format!("/tenantry.v1.UserService/Made{n}")).await;
+        refused(unknown, Code::Unimplemented, "METHOD_UNKNOWN");
+        let named = app.anonymous().with("x-tenant-id", &format!("made-{n}"));
+        named.auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
+    }
+    let more = series().await - before;
+    // The first refusal of WhoAmI: its buckets, sum and count.
+    assert!(more < 20, "{more}");
+}
+
+#[tokio::test]
+async fn calls_of_stores_are_counted_by_what_they_are_and_how_they_ended() {
+    let app = TestApp::spawn().await;
+    app.tenant("acme").await;
+    let (_, page) = app.get("/metrics").await;
+    let counted = |system: &str, operation: &str| {
+        let wanted = format!(
+            "db_client_operation_duration_seconds_count{{db_system_name=\"{system}\",\
+             db_operation_name=\"{operation}\",error_type=\"\"}}"
+        );
+        let line = page.lines().find_map(|line| line.strip_prefix(&wanted)).expect("counted");
+        line.trim().parse::<f64>().expect("a number")
+    };
+    for (system, operation) in [
+        ("postgresql", "BEGIN"),
+        ("postgresql", "COMMIT"),
+        ("postgresql", "INSERT"),
+        ("postgresql", "SELECT"),
+        ("redis", "EVALSHA"),
+    ] {
+        assert!(counted(system, operation) >= 1.0, "{system} {operation}");
+    }
+    let used = app.metric("db_client_connection_count{db_client_connection_state=\"used\"}").await;
+    let idle = app.metric("db_client_connection_count{db_client_connection_state=\"idle\"}").await;
+    assert!(used.is_some() && idle.is_some_and(|idle| idle >= 1.0), "{used:?} {idle:?}");
+    assert!(app.metric("db_client_connection_max").await.is_some_and(|most| most >= 1.0));
+    assert_eq!(app.metric("tenantry_hashing_queue").await, Some(0.0));
+    assert!(app.metric("tenantry_hashing_queue_max").await.is_some_and(|most| most > 1.0));
+}
+
+/// From a bucket that something slow is in, one finds a trace of it.
+#[tokio::test]
+async fn buckets_name_a_trace_that_is_in_them() {
+    let collector = Collector::start().await;
+    let app =
+        TestApp::with(|values| values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())).await;
+    let acme = app.tenant("acme").await;
+    let id = unknown_id().replace('-', "");
+    let client = acme.with("traceparent", &format!("00-{id}-00f067aa0ba902b7-01"));
+    client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    let (_, page) = app.get("/metrics").await;
+    let exemplar = format!("# {{trace_id=\"{id}\"}}");
+    let line = page.lines().find(|line| line.contains(&exemplar)).expect("an exemplar");
+    assert!(line.starts_with("rpc_server_call_duration_seconds_bucket"), "{line}");
+    assert!(line.contains("WhoAmI"), "{line}");
+}

@@ -1,0 +1,72 @@
+//! What watches the service asks for what is there.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use regex::Regex;
+
+use crate::{
+    harness::TestApp,
+    tls::{Authority, Files},
+};
+
+/// Says what each metric counts.
+const DOCS: &str = "docs/telemetry.md";
+
+/// The names of labels, which look like metrics' names.
+const LABELS: &[&str] = &[
+    "db_client_connection_state",
+    "db_operation_name",
+    "db_system_name",
+    "rpc_method",
+    "rpc_response_status_code",
+    "rpc_system_name",
+];
+
+/// The metrics that a file's queries name, without what their samples add.
+fn named_in(file: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(path).expect("a file");
+    let name = Regex::new(r"\b(?:tenantry|rpc|db)_[a-z_]+\b").expect("a pattern");
+    let suffix = Regex::new("_(?:bucket|sum|count|total)$").expect("a pattern");
+    let names = name.find_iter(&text).map(|found| found.as_str());
+    let metrics = names.filter(|name| !LABELS.contains(name));
+    metrics.map(|name| suffix.replace(name, "").into_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_metric_that_a_dashboard_or_an_alert_asks_for_is_there() {
+    let files = Files::of(&Authority::new());
+    let app = TestApp::with(|values| {
+        files.set(values);
+        values.set("MAIL_URL", "smtp://localhost:1");
+    })
+    .await;
+    let (_, page) = app.get("/metrics").await;
+    let there: BTreeSet<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .map(|name| name.trim_end_matches("_count").to_owned())
+        .collect();
+    for file in ["deploy/grafana/tenantry.json", "deploy/prometheus/alerts.yml", DOCS] {
+        let named = named_in(file);
+        assert!(named.len() >= 8, "{file}: {named:?}");
+        let missing: Vec<_> = named.difference(&there).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}; there are {there:?}");
+    }
+    let named = named_in(DOCS);
+    let untold: Vec<_> = there.difference(&named).collect();
+    assert!(untold.is_empty(), "{DOCS} does not have {untold:?}");
+}
+
+/// Each alert has what whoever is woken needs.
+#[test]
+fn every_alert_says_what_it_means() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
+    let text = fs::read_to_string(path).expect("a file");
+    let count = |word: &str| text.lines().filter(|line| line.trim().starts_with(word)).count();
+    let alerts = count("- alert:");
+    assert!(alerts >= 8, "{alerts}");
+    for word in ["expr:", "for:", "severity:", "summary:", "description:"] {
+        assert_eq!(count(word), alerts, "{word}");
+    }
+}

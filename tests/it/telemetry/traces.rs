@@ -1,0 +1,216 @@
+//! K03, K04: what is traced, of whom, and what that costs when nobody takes it.
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
+use tenantry::proto::v1::{CheckRequest, GetJwksRequest, LoginRequest, WhoAmIRequest};
+use tokio::{net::TcpListener, time::Instant};
+use tonic::Code;
+
+use super::collector::{Collector, attribute, hex, is_error};
+use crate::harness::{Client, PASSWORD, Proxy, Serving, TestApp, refused, unknown_id, until};
+
+const CALLER: &str = "00f067aa0ba902b7";
+
+/// A server whose calls without a trace of their own are traced in this share.
+async fn traced(share: &str) -> (TestApp, Collector) {
+    let collector = Collector::start().await;
+    let app = TestApp::with(|values| {
+        values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+        values.set("OTEL_TRACES_SAMPLER_ARG", share);
+    })
+    .await;
+    (app, collector)
+}
+
+/// A new trace's id, and a client that is in it.
+fn in_trace(client: &Client, sampled: bool) -> (String, Client) {
+    let id = unknown_id().replace('-', "");
+    let flags = u8::from(sampled);
+    let client = client.with("traceparent", &format!("00-{id}-{CALLER}-{flags:02x}"));
+    (id, client)
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+/// K03
+#[tokio::test]
+async fn a_callers_trace_goes_on_through_every_store() {
+    let (app, collector) = traced("0").await;
+    let acme = app.tenant("acme").await;
+    let (id, client) = in_trace(&app.anonymous(), true);
+    let request = LoginRequest {
+        email: acme.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        device_name: "canary".into(),
+    };
+    client.auth().login(request).await.expect("signs in");
+    let spans = collector.trace(&id).await;
+
+    let [call] = named(&spans, "tenantry.v1.AuthService/Login")[..] else {
+        panic!("{spans:?}");
+    };
+    assert_eq!((call.kind(), hex(&call.parent_span_id)), (SpanKind::Server, CALLER.to_owned()));
+    for (key, value) in [
+        ("rpc.system.name", "grpc"),
+        ("rpc.method", "tenantry.v1.AuthService/Login"),
+        ("rpc.response.status_code", "OK"),
+    ] {
+        assert_eq!(attribute(call, key).as_deref(), Some(value));
+    }
+    let stores: Vec<_> = spans.iter().filter(|span| span.kind() == SpanKind::Client).collect();
+    assert!(stores.iter().all(|span| span.parent_span_id == call.span_id), "{spans:?}");
+    for (name, system, operation) in [
+        ("SELECT find_tenant", "postgresql", "SELECT"),
+        ("SELECT sign_in_candidate", "postgresql", "SELECT"),
+        ("SELECT open_session", "postgresql", "SELECT"),
+        ("EVALSHA", "redis", "EVALSHA"),
+    ] {
+        let found = named(&spans, name);
+        assert!(!found.is_empty(), "{name}: {spans:?}");
+        assert_eq!(attribute(found[0], "db.system.name").as_deref(), Some(system));
+        assert_eq!(attribute(found[0], "db.operation.name").as_deref(), Some(operation));
+        assert!(!is_error(found[0]));
+    }
+    let told = format!("{spans:?}");
+    for secret in [acme.email.as_str(), PASSWORD, "canary", "acme", &acme.tenant_id] {
+        assert!(!told.contains(secret), "{secret}");
+    }
+}
+
+/// Transactions are traced too, and an answer from memory is a span without others.
+#[tokio::test]
+async fn what_is_answered_from_memory_waits_for_no_store() {
+    let (app, collector) = traced("0").await;
+    let acme = app.tenant("acme").await;
+    let (id, client) = in_trace(&acme, true);
+    client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    let spans = collector.trace(&id).await;
+    for name in ["BEGIN", "SELECT users"] {
+        assert_eq!(named(&spans, name).len(), 1, "{name}: {spans:?}");
+    }
+    let question = || CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let is_alone = || async {
+        let (id, client) = in_trace(&acme, true);
+        client.decide(question()).await;
+        collector.trace(&id).await.len() == 1
+    };
+    until(10, is_alone).await;
+}
+
+#[tokio::test]
+async fn who_is_not_recorded_by_its_caller_is_not_recorded_here() {
+    let (app, collector) = traced("1").await;
+    let (unsampled, client) = in_trace(&app.anonymous(), false);
+    client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    let (sampled, client) = in_trace(&app.anonymous(), true);
+    client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    collector.trace(&sampled).await;
+    assert!(collector.all().iter().all(|span| hex(&span.trace_id) != unsampled));
+}
+
+/// K03: whatever outsiders send for a trace's headers, the call is answered, and what
+/// makes no sense is no trace.
+#[tokio::test]
+async fn headers_that_are_no_trace_begin_a_new_one() {
+    let (app, collector) = traced("1").await;
+    let id = unknown_id().replace('-', "");
+    let good = format!("00-{id}-{CALLER}-01");
+    let huge = format!("{good}-{}", "a".repeat(4000));
+    for bad in [
+        "",
+        "x",
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        &format!("00-{id}-0000000000000000-01"),
+        &format!("ff-{id}-{CALLER}-01"),
+        &format!("00-{}-{CALLER}-01", id.to_uppercase()),
+        &huge,
+    ] {
+        let client = app.anonymous().with("traceparent", bad);
+        client.auth().get_jwks(GetJwksRequest {}).await.expect(bad);
+    }
+    let twice = app.anonymous().with("traceparent", &good).with("traceparent", &good);
+    twice.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    let count = || collector.all().iter().filter(|s| s.kind() == SpanKind::Server).count();
+    until(20, || async { count() == 8 }).await;
+    assert!(collector.all().iter().all(|span| hex(&span.trace_id) != id));
+
+    // What goes along with a good one does no harm either, and goes nowhere.
+    let (id, client) = in_trace(&app.anonymous(), true);
+    let client = client.with("tracestate", &"a=b,".repeat(500)).with("baggage", "canary=1");
+    client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+    let spans = collector.trace(&id).await;
+    let told = format!("{spans:?}");
+    assert!(!told.contains("canary") && !told.contains("a=b"), "{told}");
+}
+
+#[tokio::test]
+async fn what_failed_is_marked_and_says_in_a_word_why() {
+    let collector = Collector::start().await;
+    let proxy = Proxy::postgres().await;
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let url = proxy.postgres_url(&app.database);
+    let twin = TestApp::on(&app.database, |values| {
+        values.set("DATABASE_URL", url);
+        values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+    })
+    .await;
+    let there = acme.on(&twin.channel);
+    there.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    let (id, there) = in_trace(&acme.on(&twin.channel), true);
+    proxy.cut();
+    let reply = there.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    let spans = collector.trace(&id).await;
+    let [call] = named(&spans, "tenantry.v1.AuthService/WhoAmI")[..] else {
+        panic!("{spans:?}");
+    };
+    assert!(is_error(call));
+    assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("UNAVAILABLE"));
+    let failed: Vec<_> = spans.iter().filter(|s| s.kind() == SpanKind::Client).collect();
+    assert!(failed.iter().any(|span| is_error(span)), "{spans:?}");
+    let why: Vec<_> = failed.iter().filter_map(|span| attribute(span, "error.type")).collect();
+    assert!(
+        why.iter().all(|why| ["connection", "pool_timed_out"].contains(&why.as_str())),
+        "{why:?}"
+    );
+
+    // A caller's own mistake is none of the server's.
+    proxy.pass();
+    let (id, nobody) = in_trace(&app.anonymous().on(&twin.channel), true);
+    let reply = nobody.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
+    let spans = collector.trace(&id).await;
+    assert!(spans.iter().all(|span| !is_error(span)), "{spans:?}");
+}
+
+/// K04: a collector that takes nothing costs a bounded queue, and a moment at the stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_is_not_waited_for() {
+    let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", hanging.local_addr().expect("an address"));
+    let serving = Serving::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_TRACES_SAMPLER_ARG", "1"),
+    ])
+    .await;
+    let client = Client::anonymous(serving.channel.clone());
+    let ask = || async {
+        for _ in 0..10_000 {
+            client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+        }
+    };
+    ask().await;
+    let before = serving.status("VmRSS");
+    ask().await;
+    // In KiB: a queue that were not bounded would take a kilobyte of each.
+    let grown = serving.status("VmRSS").saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB");
+    let began = Instant::now();
+    serving.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
