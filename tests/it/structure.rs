@@ -28,6 +28,8 @@ fn nothing_below_the_operations_knows_the_gate() {
         "/src/db/",
         "/src/tokens/",
         "/src/passwords/",
+        "/src/api_keys/",
+        "/src/telemetry/",
         "/src/dev/",
         "/src/config/",
         "/store.rs",

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, Cluster, Forge};
+use super::{Client, Cluster, Forge, leaks};
 
 /// A running server with a database of its own; it stops when dropped.
 pub struct TestApp {
@@ -46,6 +46,7 @@ impl TestApp {
     /// A server on a database that is there: another replica, or the same
     /// server started again.
     pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        leaks::watch();
         let mut values = Self::values(database);
         adjust(&mut values);
         let config = Config::check(&values).expect("the settings are good");

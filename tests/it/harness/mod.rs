@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod dynamic;
 mod forge;
+mod leaks;
 mod look;
 mod mail;
 mod proxy;
