@@ -31,6 +31,7 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
 struct Reader;
 
 impl Write for Reader {
+    #[expect(clippy::print_stderr, reason = "it is the last word")]
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         if let Some(found) = SECRETS.find(&text) {

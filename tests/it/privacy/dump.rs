@@ -74,10 +74,16 @@ async fn live(app: &TestApp) -> Vec<String> {
     let next = visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
     refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
 
+    let account = user.create_service_account("worker", &[]).await;
+    let secret = user.create_api_key(&account).await.secret;
+    visitor.exchange(&secret).await;
+    let random = secret.trim_start_matches("tenantry_")[22..].to_owned();
+
     let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
     let tokens = [&tokens.access_token, &tokens.refresh_token, &next.access_token];
     let mut canaries: Vec<_> = tokens.map(|token| signature(token)).to_vec();
     canaries.extend([EMAIL, OTHER_EMAIL, NAME, DEVICE, AGENT, ADDRESS].map(str::to_owned));
+    canaries.extend([secret, random]);
     canaries.extend([EMAIL.to_lowercase(), PASSWORD.into(), NEW_PASSWORD.into()]);
     canaries
 }
