@@ -3,6 +3,7 @@
 
 mod audit;
 mod bootstrap;
+mod completions;
 mod dev;
 mod healthcheck;
 mod keys;
@@ -72,12 +73,14 @@ pub fn command() -> Command {
         )
         .subcommand(with_settings("healthcheck", "Ask the server at GRPC_ADDR if it is ready"))
         .subcommand(Command::new("policies").about("Print who may call which method"))
+        .subcommand(completions::command())
 }
 
 fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
     match name {
         "policies" => return policies::run(),
+        "completions" => return completions::run(matches),
         "keys" => return keys::run(matches),
         "audit" => return block_on(audit::run(matches)),
         "master-key" => return block_on(master_key::run(matches)),

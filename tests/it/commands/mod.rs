@@ -1,5 +1,6 @@
 //! The binary's own commands, as people run them.
 
+mod completions;
 mod database;
 mod healthcheck;
 mod keys;

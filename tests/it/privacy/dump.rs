@@ -64,6 +64,10 @@ async fn live(app: &TestApp) -> Vec<String> {
         ..UpdateUserRequest::default()
     };
     user.users().update_user(renamed).await.expect("renamed");
+    let account = user.create_service_account("worker", &[]).await;
+    let secret = user.create_api_key(&account).await.secret;
+    visitor.exchange(&secret).await;
+    let random = secret.trim_start_matches("tenantry_")[22..].to_owned();
     let change = ChangePasswordRequest {
         current_password: PASSWORD.into(),
         new_password: NEW_PASSWORD.into(),
@@ -73,11 +77,6 @@ async fn live(app: &TestApp) -> Vec<String> {
         RefreshRequest { refresh_token: tokens.refresh_token.clone(), request_id: String::new() };
     let next = visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
     refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
-
-    let account = user.create_service_account("worker", &[]).await;
-    let secret = user.create_api_key(&account).await.secret;
-    visitor.exchange(&secret).await;
-    let random = secret.trim_start_matches("tenantry_")[22..].to_owned();
 
     let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
     let tokens = [&tokens.access_token, &tokens.refresh_token, &next.access_token];
