@@ -4,8 +4,6 @@
 //! A certificate signs nobody in by itself: a gateway that passes on a call without
 //! its user's token must not act in its own name.
 
-use time::Duration;
-
 use super::{Auth, invalid_credentials};
 use crate::{
     api_keys::{
@@ -20,6 +18,7 @@ use crate::{
     ids::{SessionId, TenantId, UserId},
     limits::Class,
     proto::v1::{ErrorReason, exchange_api_key_request::Credential},
+    sessions::open,
     tenants,
     tokens::{AssertionKey, SubjectType, Token, TokenContent, TokenKind, new_jti},
 };
@@ -64,8 +63,7 @@ impl Auth {
         tx.commit().await?;
 
         let issued_at = clock::now();
-        let life = Duration::try_from(self.lifetimes.access)
-            .map_err(|_| Error::defect("a lifetime is out of range"))?;
+        let life = open::span(self.lifetimes.access)?;
         let content = TokenContent {
             user: account,
             subject_type: SubjectType::ServiceAccount,

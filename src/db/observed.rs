@@ -38,6 +38,11 @@ impl<'c> Observed<'c> {
     pub(super) fn pool(pool: &'c PgPool, operations: &Operations) -> Self {
         Self { target: Target::Pool(pool), operations: operations.clone() }
     }
+
+    fn begin<E>(&self, query: E) -> (Running, Said, Told<E>) {
+        let said = Said::default();
+        (self.operations.begin(SYSTEM), said.clone(), Told { query, said })
+    }
 }
 
 /// What of a transaction is not a statement's text: its begin and its end.
@@ -62,9 +67,7 @@ impl<'c> Executor<'c> for Observed<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let running = self.operations.begin(SYSTEM);
-        let said = Said::default();
-        let query = Told { query, said: said.clone() };
+        let (running, said, query) = self.begin(query);
         let rows = match self.target {
             Target::Connection(connection) => connection.fetch_many(query),
             Target::Pool(pool) => pool.fetch_many(query),
@@ -77,9 +80,7 @@ impl<'c> Executor<'c> for Observed<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let running = self.operations.begin(SYSTEM);
-        let said = Said::default();
-        let query = Told { query, said: said.clone() };
+        let (running, said, query) = self.begin(query);
         let row = match self.target {
             Target::Connection(connection) => connection.fetch_optional(query),
             Target::Pool(pool) => pool.fetch_optional(query),

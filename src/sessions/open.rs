@@ -105,7 +105,11 @@ impl SessionClient {
     }
 }
 
-fn span(life: std::time::Duration) -> Result<Duration> {
+/// A lifetime, as times are counted on by it.
+///
+/// # Errors
+/// INTERNAL when it is out of range, which no setting is.
+pub fn span(life: std::time::Duration) -> Result<Duration> {
     Duration::try_from(life).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 

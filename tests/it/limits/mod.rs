@@ -9,10 +9,12 @@ use tenantry::{config::Values, proto::v1::LoginRequest};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+pub use rates::limited;
+
 use crate::harness::{Client, TestApp, refused};
 
 /// Lets tests call from any address: the server believes what they say of themselves.
-pub fn believing(values: &mut Values) {
+fn believing(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
 

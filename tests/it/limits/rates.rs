@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{address, at, believing, guess, sign_in, wait, wrong};
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, redis, refused, unknown_id, until};
 
-async fn limited(name: &'static str, rate: &str) -> TestApp {
+pub async fn limited(name: &'static str, rate: &str) -> TestApp {
     TestApp::with(|values| {
         believing(values);
         values.set(name, rate);

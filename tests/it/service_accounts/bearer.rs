@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::{
     harness::{Client, Proxy, TestApp, refused, struct_of, until},
-    limits::{address, at, believing},
+    limits::{address, at, limited},
 };
 
 /// Says whether a tenant takes API keys for tokens.
@@ -123,11 +123,7 @@ async fn a_secret_is_introspected_and_checked_as_a_token_is() {
 /// uses a known one must not.
 #[tokio::test]
 async fn secrets_that_are_looked_up_are_limited_and_known_ones_are_not() {
-    let app = TestApp::with(|values| {
-        believing(values);
-        values.set("RATE_LIMIT_API_KEY", "3/1h,off");
-    })
-    .await;
+    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let nobody = at(&app, &address());
     let acme = app.tenant("acme").await;
     takes(&acme, true).await;

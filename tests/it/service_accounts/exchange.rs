@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use super::by_secret;
 use crate::{
     harness::{Client, Forge, TestApp, refused},
-    limits::{address, at, believing},
+    limits::{address, at, limited},
 };
 
 #[tokio::test]
@@ -159,11 +159,7 @@ async fn sign_ins_are_in_the_audit_trail() {
 
 #[tokio::test]
 async fn exchanges_are_limited() {
-    let app = TestApp::with(|values| {
-        believing(values);
-        values.set("RATE_LIMIT_API_KEY", "3/1h,off");
-    })
-    .await;
+    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let nobody = at(&app, &address());
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
