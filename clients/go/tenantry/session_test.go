@@ -1,0 +1,108 @@
+package tenantry
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	pb "tenantry/clients/go/gen/tenantry/v1"
+)
+
+const password = "correct horse battery"
+
+// signUp makes a tenant on the server that TENANTRY_ADDR names, and signs its
+// administrator in.
+func signUp(t *testing.T) *Session {
+	t.Helper()
+	address := os.Getenv("TENANTRY_ADDR")
+	if address == "" {
+		t.Fatal("TENANTRY_ADDR must name a running server: make test-clients")
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	tenant := "acme-" + uuid.NewString()[:8]
+	_, err = pb.NewAuthServiceClient(conn).Register(t.Context(), &pb.RegisterRequest{
+		Email: "ada@acme.test", Password: password, OrganizationName: "Acme", OrganizationSlug: tenant,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := SignIn(t.Context(), conn, tenant, "ada@acme.test", password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
+func whoAmI(ctx context.Context, session *Session) (*pb.WhoAmIResponse, error) {
+	return pb.NewAuthServiceClient(session).WhoAmI(ctx, &pb.WhoAmIRequest{})
+}
+
+func TestCallsAreMadeAsTheUserInItsTenant(t *testing.T) {
+	session := signUp(t)
+	me, err := whoAmI(t.Context(), session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if me.GetUser().GetEmail() != "ada@acme.test" || me.GetTenant().GetSlug() != session.tenant {
+		t.Fatalf("somebody else: %v", me)
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant-id", "another")
+	if _, err = whoAmI(ctx, session); status.Code(err) != codes.InvalidArgument {
+		t.Fatalf("two tenants were named, and the answer is %v", err)
+	}
+}
+
+func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
+	session := signUp(t)
+	refresh := session.refresh
+	session.access = "ended"
+	var calls sync.WaitGroup
+	for range 16 {
+		calls.Go(func() {
+			if _, err := whoAmI(t.Context(), session); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if session.refresh == refresh {
+		t.Fatal("the tokens are the old ones")
+	}
+	// A second use of a refresh token would have ended the session.
+	if _, err := whoAmI(t.Context(), session); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASessionThatEndedIsUnauthenticated(t *testing.T) {
+	session := signUp(t)
+	if err := session.SignOut(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := whoAmI(t.Context(), session)
+	if status.Code(err) != codes.Unauthenticated || Reason(err) == "" {
+		t.Fatalf("the answer is %v", err)
+	}
+}
+
+func TestErrorsSayWhatIsWrong(t *testing.T) {
+	session := signUp(t)
+	request := &pb.CreateUserRequest{Email: "grace", RequestId: "not an id"}
+	_, err := pb.NewUserServiceClient(session).CreateUser(t.Context(), request)
+	violations := Violations(err)
+	if Reason(err) != "INVALID_FIELDS" || len(violations) != 2 || violations["email"] == "" {
+		t.Fatalf("%v: %v", Reason(err), violations)
+	}
+}

@@ -1,0 +1,53 @@
+package dev.tenantry.client;
+
+import com.google.protobuf.Any;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.Message;
+import com.google.rpc.BadRequest;
+import com.google.rpc.BadRequest.FieldViolation;
+import com.google.rpc.ErrorInfo;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import java.util.Map;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+/** What an error says beside its code. */
+public final class Details {
+  private Details() {}
+
+  /**
+   * Why a call was refused, by its name in error_reason.proto; empty where the error is not the
+   * service's. Rely on this, and not on the message.
+   */
+  public static String reason(StatusRuntimeException error) {
+    return all(error, ErrorInfo.class)
+        .filter(info -> info.getDomain().equals("tenantry"))
+        .map(ErrorInfo::getReason)
+        .findFirst()
+        .orElse("");
+  }
+
+  /** What is wrong with a request's fields, by the field's name. */
+  public static Map<String, String> violations(StatusRuntimeException error) {
+    return all(error, BadRequest.class)
+        .flatMap(bad -> bad.getFieldViolationsList().stream())
+        .collect(
+            Collectors.toMap(
+                FieldViolation::getField, FieldViolation::getDescription, (first, next) -> first));
+  }
+
+  private static <M extends Message> Stream<M> all(StatusRuntimeException error, Class<M> type) {
+    return StatusProto.fromThrowable(error).getDetailsList().stream()
+        .filter(detail -> detail.is(type))
+        .map(detail -> unpack(detail, type));
+  }
+
+  private static <M extends Message> M unpack(Any detail, Class<M> type) {
+    try {
+      return detail.unpack(type);
+    } catch (InvalidProtocolBufferException error) {
+      throw new IllegalArgumentException("a malformed detail of an error", error);
+    }
+  }
+}

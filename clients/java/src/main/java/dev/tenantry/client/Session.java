@@ -1,0 +1,124 @@
+package dev.tenantry.client;
+
+import dev.tenantry.v1.AuthServiceGrpc;
+import dev.tenantry.v1.AuthServiceGrpc.AuthServiceBlockingStub;
+import dev.tenantry.v1.LoginRequest;
+import dev.tenantry.v1.LogoutRequest;
+import dev.tenantry.v1.RefreshRequest;
+import io.grpc.CallCredentials;
+import io.grpc.Channel;
+import io.grpc.ClientInterceptor;
+import io.grpc.Metadata;
+import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
+import io.grpc.stub.AbstractStub;
+import io.grpc.stub.MetadataUtils;
+import java.util.UUID;
+import java.util.concurrent.Executor;
+import java.util.function.Supplier;
+
+/**
+ * A user's sign-in. {@link #as} has a stub's calls made as that user, in its tenant;
+ * {@link #call} makes one once more with the next access token when the first has ended. Many
+ * threads may use it at once.
+ */
+public final class Session extends CallCredentials {
+  private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
+  private static final Metadata.Key<String> TENANT = key("x-organization-slug");
+
+  private final AuthServiceBlockingStub auth;
+  private final ClientInterceptor inTenant;
+  private volatile String access;
+  private String refresh;
+
+  private Session(AuthServiceBlockingStub auth, ClientInterceptor inTenant) {
+    this.auth = auth;
+    this.inTenant = inTenant;
+  }
+
+  /** Signs a user in to the tenant with this slug. */
+  public static Session signIn(Channel channel, String tenant, String email, String password) {
+    var metadata = new Metadata();
+    metadata.put(TENANT, tenant);
+    var inTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
+    var auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
+    var session = new Session(auth, inTenant);
+    var request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
+    var login = auth.login(request);
+    session.keep(login.getAccessToken(), login.getRefreshToken());
+    return session;
+  }
+
+  /** The stub, its calls made as the user. */
+  public <S extends AbstractStub<S>> S as(S stub) {
+    return stub.withInterceptors(inTenant).withCallCredentials(this);
+  }
+
+  /** Makes a call; one that is unauthenticated once more, with the next token. */
+  public <T> T call(Supplier<T> call) {
+    var used = access;
+    try {
+      return call.get();
+    } catch (StatusRuntimeException error) {
+      if (error.getStatus().getCode() != Code.UNAUTHENTICATED) {
+        throw error;
+      }
+    }
+    takeNext(used);
+    return call.get();
+  }
+
+  /** Ends the session. */
+  public void signOut() {
+    var stub = as(AuthServiceGrpc.newBlockingStub(auth.getChannel()));
+    call(() -> stub.logout(LogoutRequest.getDefaultInstance()));
+  }
+
+  @Override
+  public void applyRequestMetadata(RequestInfo info, Executor executor, MetadataApplier applier) {
+    var metadata = new Metadata();
+    metadata.put(AUTHORIZATION, "Bearer " + access);
+    applier.apply(metadata);
+  }
+
+  /**
+   * Takes the next pair of tokens, unless another call did so since this one was used: a refresh
+   * token works once, and using it twice would end the session.
+   */
+  private synchronized void takeNext(String used) {
+    if (!access.equals(used)) {
+      return;
+    }
+    // With its id the same request may be made again, should the reply get lost.
+    var id = UUID.randomUUID().toString();
+    var request = RefreshRequest.newBuilder().setRefreshToken(refresh).setRequestId(id).build();
+    try {
+      refreshWith(request);
+    } catch (StatusRuntimeException error) {
+      if (error.getStatus().getCode() != Code.UNAVAILABLE) {
+        throw error;
+      }
+      refreshWith(request);
+    }
+  }
+
+  private void refreshWith(RefreshRequest request) {
+    var next = auth.refresh(request);
+    keep(next.getAccessToken(), next.getRefreshToken());
+  }
+
+  /** What the session goes on with. */
+  synchronized void keep(String access, String refresh) {
+    this.access = access;
+    this.refresh = refresh;
+  }
+
+  /** The refresh token that comes next. */
+  synchronized String refreshToken() {
+    return refresh;
+  }
+
+  private static Metadata.Key<String> key(String name) {
+    return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+  }
+}

@@ -1,0 +1,129 @@
+package dev.tenantry.client;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.tenantry.v1.AuthServiceGrpc;
+import dev.tenantry.v1.CreateUserRequest;
+import dev.tenantry.v1.RegisterRequest;
+import dev.tenantry.v1.UserServiceGrpc;
+import dev.tenantry.v1.WhoAmIRequest;
+import dev.tenantry.v1.WhoAmIResponse;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
+import io.grpc.stub.MetadataUtils;
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Set;
+import java.util.UUID;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** Against the server that TENANTRY_ADDR names. */
+class ClientTest {
+  private static final String EMAIL = "ada@acme.test";
+  private static final String PASSWORD = "correct horse battery";
+
+  private final String slug = "acme-" + UUID.randomUUID().toString().substring(0, 8);
+  private ManagedChannel channel;
+  private Session session;
+
+  @BeforeEach
+  void signUp() {
+    var address = System.getenv("TENANTRY_ADDR");
+    channel = Grpc.newChannelBuilder(address, InsecureChannelCredentials.create()).build();
+    AuthServiceGrpc.newBlockingStub(channel)
+        .register(
+            RegisterRequest.newBuilder()
+                .setEmail(EMAIL)
+                .setPassword(PASSWORD)
+                .setOrganizationName("Acme")
+                .setOrganizationSlug(slug)
+                .build());
+    session = Session.signIn(channel, slug, EMAIL, PASSWORD);
+  }
+
+  @AfterEach
+  void disconnect() {
+    channel.shutdownNow();
+  }
+
+  @Test
+  void callsAreMadeAsTheUserInItsTenant() {
+    var me = whoAmI();
+    assertEquals(EMAIL, me.getUser().getEmail());
+    assertEquals(slug, me.getTenant().getSlug());
+    var another = new Metadata();
+    another.put(Metadata.Key.of("x-tenant-id", Metadata.ASCII_STRING_MARSHALLER), "another");
+    var stub =
+        session
+            .as(AuthServiceGrpc.newBlockingStub(channel))
+            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(another));
+    var request = WhoAmIRequest.getDefaultInstance();
+    var refused = assertThrows(StatusRuntimeException.class, () -> stub.whoAmI(request));
+    assertEquals(Code.INVALID_ARGUMENT, refused.getStatus().getCode());
+  }
+
+  @Test
+  void manyCallsWithAnEndedTokenRefreshOnce() throws Exception {
+    var refresh = session.refreshToken();
+    session.keep("ended", refresh);
+    var threads = Executors.newFixedThreadPool(16);
+    var calls = new ArrayList<Future<WhoAmIResponse>>();
+    for (var i = 0; i < 16; i++) {
+      calls.add(threads.submit(this::whoAmI));
+    }
+    for (var call : calls) {
+      assertEquals(EMAIL, call.get().getUser().getEmail());
+    }
+    threads.shutdown();
+    assertNotEquals(refresh, session.refreshToken());
+    // A second use of a refresh token would have ended the session.
+    assertEquals(EMAIL, whoAmI().getUser().getEmail());
+  }
+
+  @Test
+  void aSessionThatEndedIsUnauthenticated() {
+    session.signOut();
+    var refused = assertThrows(StatusRuntimeException.class, this::whoAmI);
+    assertEquals(Code.UNAUTHENTICATED, refused.getStatus().getCode());
+    assertFalse(Details.reason(refused).isEmpty());
+  }
+
+  @Test
+  void errorsSayWhatIsWrong() {
+    var users = session.as(UserServiceGrpc.newBlockingStub(channel));
+    var request =
+        CreateUserRequest.newBuilder().setEmail("grace").setRequestId("not an id").build();
+    var refused = assertThrows(StatusRuntimeException.class, () -> users.createUser(request));
+    assertEquals("INVALID_FIELDS", Details.reason(refused));
+    assertEquals(Set.of("email", "request_id"), Details.violations(refused).keySet());
+  }
+
+  @Test
+  void theFirstChecksAreAllowedAndDenied() {
+    var printed = new ByteArrayOutputStream();
+    First.run(channel, new PrintStream(printed, true, StandardCharsets.UTF_8));
+    var text = printed.toString(StandardCharsets.UTF_8);
+    assertTrue(text.contains("invoice:read in eu: allowed (DECISION_REASON_GRANTED)"), text);
+    assertTrue(text.contains("invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)"), text);
+    assertTrue(text.contains("refused (INVALID_FIELDS): email:"), text);
+  }
+
+  private WhoAmIResponse whoAmI() {
+    var auth = session.as(AuthServiceGrpc.newBlockingStub(channel));
+    return session.call(() -> auth.whoAmI(WhoAmIRequest.getDefaultInstance()));
+  }
+}

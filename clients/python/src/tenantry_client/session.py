@@ -1,0 +1,87 @@
+"""A user's sign-in, and a channel whose calls are made as that user."""
+
+import threading
+import uuid
+from typing import NamedTuple
+
+import grpc
+from tenantry.v1 import auth_service_pb2, auth_service_pb2_grpc
+
+
+class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """A user's sign-in, in the tenant with this slug.
+
+    Give ``session.channel`` to the generated stubs: the access token and the tenant go
+    with each call, and the next pair of tokens is taken when the first has ended. Many
+    threads may use it at once.
+    """
+
+    def __init__(self, channel: grpc.Channel, tenant: str, email: str, password: str):
+        self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
+        self._tenant = ("x-organization-slug", tenant)
+        self._lock = threading.Lock()
+        login = auth_service_pb2.LoginRequest(email=email, password=password)
+        self._keep(self._auth.Login(login, metadata=[self._tenant]))
+        self.channel = grpc.intercept_channel(channel, self)
+
+    def sign_out(self) -> None:
+        """Ends the session."""
+        stub = auth_service_pb2_grpc.AuthServiceStub(self.channel)
+        stub.Logout(auth_service_pb2.LogoutRequest())
+
+    def intercept_unary_unary(self, continuation, client_call_details, request):
+        """Makes a call; one that is unauthenticated once more, with the next token."""
+        used = self._access
+        call = continuation(self._as(client_call_details, used), request)
+        if call.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            return call
+        return continuation(self._as(client_call_details, self._successor(used)), request)
+
+    def intercept_unary_stream(self, continuation, client_call_details, request):
+        """Opens a stream. One that ends is the caller's to open again, where it was."""
+        return continuation(self._as(client_call_details, self._access), request)
+
+    def _successor(self, used: str) -> str:
+        # A refresh token works once, and using it twice would end the session: whoever
+        # waited here finds that another call took the next pair.
+        with self._lock:
+            if self._access == used:
+                # With its id the same request may be made again, should the reply get lost.
+                request = auth_service_pb2.RefreshRequest(
+                    refresh_token=self._refresh, request_id=str(uuid.uuid4())
+                )
+                try:
+                    self._keep(self._auth.Refresh(request))
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    self._keep(self._auth.Refresh(request))
+            return self._access
+
+    def _keep(self, tokens) -> None:
+        self._access, self._refresh = tokens.access_token, tokens.refresh_token
+
+    def _as(self, details: grpc.ClientCallDetails, token: str) -> "_Details":
+        bearer = ("authorization", f"Bearer {token}")
+        metadata = [*(details.metadata or ()), self._tenant, bearer]
+        return _Details(
+            details.method,
+            details.timeout,
+            metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+
+class _Fields(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: list
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Details(_Fields, grpc.ClientCallDetails):
+    pass

@@ -1,0 +1,89 @@
+"""Against the server that TENANTRY_ADDR names."""
+
+import os
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from tenantry.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    user_service_pb2,
+    user_service_pb2_grpc,
+)
+from tenantry_client import Session, reason, violations
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def slug() -> str:
+    return f"acme-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def session(slug):
+    with grpc.insecure_channel(os.environ["TENANTRY_ADDR"]) as channel:
+        auth_service_pb2_grpc.AuthServiceStub(channel).Register(
+            auth_service_pb2.RegisterRequest(
+                email="ada@acme.test",
+                password=PASSWORD,
+                organization_name="Acme",
+                organization_slug=slug,
+            )
+        )
+        yield Session(channel, slug, "ada@acme.test", PASSWORD)
+
+
+def who_am_i(session: Session, **options) -> auth_service_pb2.WhoAmIResponse:
+    stub = auth_service_pb2_grpc.AuthServiceStub(session.channel)
+    return stub.WhoAmI(auth_service_pb2.WhoAmIRequest(), **options)
+
+
+def test_calls_are_made_as_the_user_in_its_tenant(session, slug):
+    me = who_am_i(session)
+    assert (me.user.email, me.tenant.slug) == ("ada@acme.test", slug)
+    with pytest.raises(grpc.RpcError) as two_tenants:
+        who_am_i(session, metadata=[("x-tenant-id", "another")])
+    assert two_tenants.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_many_calls_with_an_ended_token_refresh_once(session):
+    refresh = session._refresh
+    session._access = "ended"
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: who_am_i(session), range(16)))
+    assert len(answers) == 16
+    assert session._refresh != refresh
+    # A second use of a refresh token would have ended the session.
+    assert who_am_i(session).user.email == "ada@acme.test"
+
+
+def test_a_session_that_ended_is_unauthenticated(session):
+    session.sign_out()
+    with pytest.raises(grpc.RpcError) as ended:
+        who_am_i(session)
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason(ended.value)
+
+
+def test_errors_say_what_is_wrong(session):
+    stub = user_service_pb2_grpc.UserServiceStub(session.channel)
+    request = user_service_pb2.CreateUserRequest(email="grace", request_id="not an id")
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.CreateUser(request)
+    assert reason(refused.value) == "INVALID_FIELDS"
+    assert violations(refused.value).keys() == {"email", "request_id"}
+
+
+def test_the_first_checks_are_allowed_and_denied():
+    example = Path(__file__).parent.parent / "examples" / "first.py"
+    command = [sys.executable, str(example)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "invoice:read in eu: allowed (DECISION_REASON_GRANTED)" in printed
+    assert "invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)" in printed
+    assert "refused (INVALID_FIELDS): email:" in printed

@@ -1,0 +1,2 @@
+export { reason, violations } from "./details.js";
+export { Session } from "./session.js";

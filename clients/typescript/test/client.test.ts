@@ -1,0 +1,95 @@
+// Against the server that TENANTRY_ADDR names.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+
+import { AuthService } from "../src/gen/tenantry/v1/auth_service_pb.js";
+import { UserService } from "../src/gen/tenantry/v1/user_service_pb.js";
+import { reason, Session, violations } from "../src/index.js";
+
+const server = { baseUrl: `http://${process.env.TENANTRY_ADDR}` };
+const email = "ada@acme.test";
+const password = "correct horse battery";
+
+/** Makes a tenant, and signs its administrator in. */
+async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session; slug: string }> {
+  const slug = `acme-${randomUUID().slice(0, 8)}`;
+  await createClient(AuthService, createGrpcTransport(server)).register({
+    email,
+    password,
+    organizationName: "Acme",
+    organizationSlug: slug,
+  });
+  const session = await Session.signIn({ ...server, interceptors }, slug, email, password);
+  return { session, slug };
+}
+
+const whoAmI = ({ transport }: Session) => createClient(AuthService, transport).whoAmI({});
+
+async function refused(call: Promise<unknown>): Promise<ConnectError> {
+  const error = await call.then(() => undefined, ConnectError.from);
+  assert.ok(error, "the call succeeded");
+  return error;
+}
+
+test("calls are made as the user in its tenant", async () => {
+  const { session, slug } = await signUp();
+  const me = await whoAmI(session);
+  assert.equal(me.user?.email, email);
+  assert.equal(me.tenant?.slug, slug);
+  const auth = createClient(AuthService, session.transport);
+  const twoTenants = auth.whoAmI({}, { headers: { "x-tenant-id": "another" } });
+  assert.equal((await refused(twoTenants)).code, Code.InvalidArgument);
+});
+
+test("many calls with an ended token refresh once", async () => {
+  // The first token ends on its way.
+  let refreshes = 0;
+  let ended: string | null = null;
+  const observer: Interceptor = (next) => (request) => {
+    if (request.method.name === "Refresh") {
+      refreshes += 1;
+    }
+    ended ??= request.header.get("authorization");
+    if (ended !== null && request.header.get("authorization") === ended) {
+      request.header.set("authorization", "Bearer ended");
+    }
+    return next(request);
+  };
+  const { session } = await signUp([observer]);
+  const answers = await Promise.all(Array.from({ length: 16 }, () => whoAmI(session)));
+  assert.ok(answers.every((me) => me.user?.email === email));
+  assert.equal(refreshes, 1);
+  // A second use of the refresh token would have ended the session.
+  assert.equal((await whoAmI(session)).user?.email, email);
+});
+
+test("a session that ended is unauthenticated", async () => {
+  const { session } = await signUp();
+  await session.signOut();
+  const error = await refused(whoAmI(session));
+  assert.equal(error.code, Code.Unauthenticated);
+  assert.notEqual(reason(error), "");
+});
+
+test("errors say what is wrong", async () => {
+  const { session } = await signUp();
+  const users = createClient(UserService, session.transport);
+  const error = await refused(users.createUser({ email: "grace", requestId: "not an id" }));
+  assert.equal(reason(error), "INVALID_FIELDS");
+  assert.deepEqual([...violations(error).keys()].sort(), ["email", "request_id"]);
+});
+
+test("the first checks are allowed and denied", async () => {
+  const example = fileURLToPath(new URL("../src/first.js", import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [example]);
+  assert.match(stdout, /invoice:read in eu: allowed \(GRANTED\)/);
+  assert.match(stdout, /invoice:read in asia: denied \(SCOPE_MISMATCH\)/);
+  assert.match(stdout, /refused \(INVALID_FIELDS\): email:/);
+});
