@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt ci policies sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run test test-clients bench lint fmt ci policies sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C s
 
 test: test-programs ## run all tests; ARGS goes to cargo test
 	cargo test --workspace $(ARGS)
+
+test-clients: services ## test the clients of other languages; ARGS='go java' for some
+	scripts/test-clients $(ARGS)
 
 bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
 	cargo build --release --bin tenantry

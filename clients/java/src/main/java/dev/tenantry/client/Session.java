@@ -26,25 +26,25 @@ public final class Session extends CallCredentials {
   private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
   private static final Metadata.Key<String> TENANT = key("x-organization-slug");
 
-  private final AuthServiceBlockingStub auth;
+  private final Channel channel;
   private final ClientInterceptor inTenant;
+  private final AuthServiceBlockingStub auth;
   private volatile String access;
   private String refresh;
 
-  private Session(AuthServiceBlockingStub auth, ClientInterceptor inTenant) {
-    this.auth = auth;
-    this.inTenant = inTenant;
+  private Session(Channel channel, String tenant) {
+    var metadata = new Metadata();
+    metadata.put(TENANT, tenant);
+    this.channel = channel;
+    this.inTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
+    this.auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
   }
 
   /** Signs a user in to the tenant with this slug. */
   public static Session signIn(Channel channel, String tenant, String email, String password) {
-    var metadata = new Metadata();
-    metadata.put(TENANT, tenant);
-    var inTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
-    var auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
-    var session = new Session(auth, inTenant);
+    var session = new Session(channel, tenant);
     var request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
-    var login = auth.login(request);
+    var login = session.auth.login(request);
     session.keep(login.getAccessToken(), login.getRefreshToken());
     return session;
   }
@@ -70,7 +70,7 @@ public final class Session extends CallCredentials {
 
   /** Ends the session. */
   public void signOut() {
-    var stub = as(AuthServiceGrpc.newBlockingStub(auth.getChannel()));
+    var stub = as(AuthServiceGrpc.newBlockingStub(channel));
     call(() -> stub.logout(LogoutRequest.getDefaultInstance()));
   }
 
