@@ -4,12 +4,9 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::{
     checks::{Check, Patterns},
-    names,
+    names::{self, PACKAGE},
     rules::{self, Rules},
 };
-
-/// Our own messages' package.
-pub const PACKAGE: &str = "tenantry.v1";
 
 /// The validators of all messages as Rust code, or what is wrong with the
 /// rules, one line for each message.

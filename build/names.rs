@@ -3,6 +3,9 @@
 use heck::{ToSnakeCase as _, ToUpperCamelCase as _};
 use prost_reflect::{FieldDescriptor, MessageDescriptor, OneofDescriptor};
 
+/// The package whose messages are ours.
+pub const PACKAGE: &str = "tenantry.v1";
+
 /// Words that prost writes as raw identifiers.
 const KEYWORDS: [&str; 44] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDescriptor, Value};
 
-use crate::{emit::PACKAGE, names};
+use crate::names::{self, PACKAGE};
 
 /// The messages whose `Debug` is written here, as prost names them.
 pub fn messages(pool: &DescriptorPool) -> Vec<MessageDescriptor> {

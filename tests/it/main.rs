@@ -22,6 +22,7 @@ mod policy_coverage;
 mod postgres;
 mod privacy;
 mod roles;
+mod rust_client;
 mod server;
 mod service_accounts;
 mod sessions;

@@ -8,7 +8,7 @@ use tenantry::{
     proto::v1::{
         AssignRoleRequest, CheckRequest, CheckResponse, CreateApiKeyRequest, CreateApiKeyResponse,
         CreateServiceAccountRequest, CreateUserRequest, ExchangeApiKeyRequest, ListRolesRequest,
-        RoleLevel, UnassignRoleRequest, exchange_api_key_request::Credential,
+        RevokeApiKeyRequest, RoleLevel, UnassignRoleRequest, exchange_api_key_request::Credential,
     },
 };
 use uuid::Uuid;
@@ -97,6 +97,12 @@ impl Client {
             CreateApiKeyRequest { service_account_id: account.into(), ..Default::default() };
         let reply = self.service_accounts().create_api_key(request).await;
         reply.expect("a key").into_inner()
+    }
+
+    /// An administrator ends an API key.
+    pub async fn revoke_api_key(&self, api_key: &str) {
+        let request = RevokeApiKeyRequest { api_key_id: api_key.into() };
+        self.service_accounts().revoke_api_key(request).await.expect("it ends");
     }
 
     /// What an API key's secret is exchanged for.

@@ -1,0 +1,180 @@
+//! Whose a token is, by the server's published keys alone.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::Jwk};
+use serde::Deserialize;
+use tokio::{sync::Mutex, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    client::Client,
+    v1::{GetJwksRequest, JsonWebKey, auth_service_client::AuthServiceClient},
+};
+
+/// How far the clocks of server and reader may be apart, in seconds.
+const LEEWAY_SECONDS: u64 = 30;
+/// The longest token that is looked at, in bytes.
+const MAX_TOKEN: usize = 8192;
+/// After which the keys are read again: a retired one stops to count.
+const MAX_AGE: Duration = Duration::from_mins(5);
+/// Between two readings, whatever unknown keys callers name.
+const MIN_AGE: Duration = Duration::from_secs(5);
+
+/// The token is not one that the server's keys vouch for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the access token is not in force")]
+pub struct TokenInvalid;
+
+/// What kind of subject it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectType {
+    /// A person.
+    #[default]
+    User,
+    /// What signs in by itself.
+    ServiceAccount,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Principal {
+    /// The user's or service account's id.
+    #[serde(rename = "sub")]
+    pub subject: Uuid,
+    /// What kind of subject it is.
+    #[serde(rename = "sub_type", default)]
+    pub subject_type: SubjectType,
+    /// Its tenant's id.
+    #[serde(rename = "org")]
+    pub tenant: Uuid,
+    /// The session's id; of a service account, its API key's.
+    #[serde(rename = "sid")]
+    pub session: Uuid,
+    /// The names of its roles when the token was made: to show, never to decide by.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// When the token ends, in seconds since 1970.
+    #[serde(rename = "exp")]
+    pub expires: u64,
+}
+
+/// A published key, bound to its algorithm (RFC 8725, 3.1).
+struct Key {
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+}
+
+type Keys = HashMap<String, Key>;
+
+/// Verifies access tokens (RFC 9068) without asking about each: by their signature, their
+/// times, and whom they are of and for. That a session was ended it does not see; a
+/// [`Guard`](crate::Guard) does.
+pub struct Verifier {
+    client: Client,
+    issuer: String,
+    audience: String,
+    keys: ArcSwap<Keys>,
+    /// When they were asked for last.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// A verifier of tokens that this issuer made for this audience: the server's
+    /// `JWT_ISSUER` and `JWT_AUDIENCE`.
+    #[must_use]
+    pub fn new(client: Client, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            client,
+            issuer: issuer.into(),
+            audience: audience.into(),
+            keys: ArcSwap::default(),
+            asked: Mutex::default(),
+        }
+    }
+
+    /// Whose the token is.
+    ///
+    /// # Errors
+    /// When it is not in force, as far as keys can tell, or they could never be read.
+    pub async fn verify(&self, token: &str) -> Result<Principal, TokenInvalid> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenInvalid);
+        }
+        let header = decode_header(token).map_err(|_| TokenInvalid)?;
+        // Keys never come from the token, and no critical extension is known.
+        let is_plain = header.jwk.is_none()
+            && header.jku.is_none()
+            && header.x5u.is_none()
+            && header.x5c.is_none()
+            && header.crit.is_none();
+        let typ = header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
+        if !is_plain || typ.trim_start_matches("application/") != "at+jwt" {
+            return Err(TokenInvalid);
+        }
+        let kid = header.kid.as_deref().ok_or(TokenInvalid)?;
+        self.refresh(kid).await;
+        let keys = self.keys.load();
+        let key = keys.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
+        let mut validation = Validation::new(key.algorithm);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        let decoded = decode(token, &key.decoding, &validation).map_err(|_| TokenInvalid)?;
+        Ok(decoded.claims)
+    }
+
+    /// Reads the keys where they are old, or don't have this one: once for all who wait.
+    async fn refresh(&self, kid: &str) {
+        let mut asked = self.asked.lock().await;
+        let age = asked.map_or(Duration::MAX, |asked| asked.elapsed());
+        let is_known = self.keys.load().contains_key(kid);
+        if age < MIN_AGE || (is_known && age < MAX_AGE) {
+            return;
+        }
+        match AuthServiceClient::new(self.client.anonymous()).get_jwks(GetJwksRequest {}).await {
+            Ok(answer) => {
+                let keys = answer.into_inner().keys;
+                let keys = keys.iter().filter_map(|key| Some((key.kid.clone(), read(key)?)));
+                self.keys.store(Arc::new(keys.collect()));
+            }
+            // Those that are known stay so.
+            Err(status) => tracing::warn!(code = ?status.code(), "the keys can't be read"),
+        }
+        *asked = Some(Instant::now());
+    }
+}
+
+fn read(key: &JsonWebKey) -> Option<Key> {
+    let algorithm = match key.alg.as_str() {
+        "RS256" => Algorithm::RS256,
+        "ES256" => Algorithm::ES256,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return None,
+    };
+    let members = [
+        ("kty", &key.kty),
+        ("use", &key.r#use),
+        ("alg", &key.alg),
+        ("kid", &key.kid),
+        ("n", &key.n),
+        ("e", &key.e),
+        ("crv", &key.crv),
+        ("x", &key.x),
+        ("y", &key.y),
+    ];
+    let present = members.into_iter().filter(|(_, value)| !value.is_empty());
+    let json = present.map(|(name, value)| (name.to_owned(), value.clone().into())).collect();
+    let jwk: Jwk = serde_json::from_value(serde_json::Value::Object(json)).ok()?;
+    Some(Key { algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()? })
+}

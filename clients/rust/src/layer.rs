@@ -1,0 +1,115 @@
+//! Guards a service: of HTTP or gRPC, whatever is behind it.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use tonic::Status;
+use tower::{Layer, Service};
+
+use crate::guard::{Denied, Guard};
+
+/// A layer that lets those through who hold a permission, without a scope. What it guards
+/// finds the [`Principal`](crate::Principal) among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct RequirePermission {
+    guard: Guard,
+    permission: Arc<str>,
+}
+
+impl RequirePermission {
+    pub(crate) fn new(guard: Guard, permission: String) -> Self {
+        Self { guard, permission: permission.into() }
+    }
+}
+
+impl<S> Layer<S> for RequirePermission {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { required: self.clone(), inner }
+    }
+}
+
+/// A service behind [`RequirePermission`].
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    required: RequirePermission,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Guarded<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+    R: Default + 'static,
+{
+    type Response = Response<R>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The one that said it was ready.
+        let next = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, next);
+        let RequirePermission { guard, permission } = self.required.clone();
+        Box::pin(async move {
+            match guard.permit(request.headers(), &permission, &[]).await {
+                Ok(principal) => {
+                    request.extensions_mut().insert(principal);
+                    inner.call(request).await
+                }
+                Err(denied) if is_grpc(&request) => Ok(denied.status().into_http()),
+                Err(denied) => Ok(denied.response()),
+            }
+        })
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+impl Denied {
+    /// As gRPC says it.
+    #[must_use]
+    pub fn status(self) -> Status {
+        let text = self.to_string();
+        match self {
+            Self::Unauthenticated => Status::unauthenticated(text),
+            Self::Forbidden => Status::permission_denied(text),
+            Self::Unavailable => Status::unavailable(text),
+        }
+    }
+
+    /// As HTTP says it (RFC 6750, 3).
+    #[must_use]
+    pub fn response<B: Default>(self) -> Response<B> {
+        let (code, challenge) = match self {
+            Self::Unauthenticated => {
+                (StatusCode::UNAUTHORIZED, Some("Bearer error=\"invalid_token\""))
+            }
+            Self::Forbidden => (StatusCode::FORBIDDEN, Some("Bearer error=\"insufficient_scope\"")),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
+        };
+        let mut response = Response::new(B::default());
+        *response.status_mut() = code;
+        if let Some(challenge) = challenge {
+            let value = HeaderValue::from_static(challenge);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+}

@@ -1,0 +1,46 @@
+//! Client of Tenantry, for the services that ask it: may this subject do this, in this
+//! tenant, now?
+//!
+//! A service guards its routes in three lines:
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use tenantry_client::{Client, Guard};
+//!
+//! # async fn run_agent() {}
+//! # async fn serve(secret: String) -> Result<(), tenantry_client::ConnectError> {
+//! let client = Client::builder("https://tenantry.internal:50051").api_key(secret).connect()?;
+//! let guard = Guard::new(client);
+//! let app: Router = Router::new()
+//!     .route("/agents", post(run_agent).layer(guard.require("agent:manage")));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Client`] is a channel for the generated clients in [`v1`]: it brings the access token,
+//!   gives each call a deadline, and tries again what may be tried again.
+//! - [`Verifier`] tells by the published keys alone whose a token is.
+//! - [`Guard`] decides about requests and remembers decisions for as long as the server
+//!   tells it of every change.
+//!
+//! Whatever is down, nothing is allowed because of it.
+
+mod client;
+mod decisions;
+#[cfg(feature = "axum")]
+mod extract;
+mod guard;
+mod keys;
+mod layer;
+mod proto;
+mod retry;
+mod tokens;
+mod watch;
+
+pub use client::{Builder, Client, ConnectError};
+#[cfg(feature = "axum")]
+pub use extract::{Permission, Require};
+pub use guard::{Denied, Guard};
+pub use keys::{Principal, SubjectType, TokenInvalid, Verifier};
+pub use layer::{Guarded, RequirePermission};
+pub use proto::v1;

@@ -1,0 +1,84 @@
+//! Tokens that are verified by the published keys alone.
+
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+use tenantry_client::{SubjectType, Verifier};
+
+use super::{answered, client};
+use crate::{
+    harness::{Forge, TestApp},
+    service_accounts::by_secret,
+};
+
+#[tokio::test]
+async fn a_token_says_whose_it_is_and_the_keys_are_read_once() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let verifier = Verifier::new(client(&app).connect().expect("a client"), "tenantry", "tenantry");
+    for _ in 0..10 {
+        let principal = verifier.verify(&acme.tokens.access_token).await.expect("in force");
+        assert_eq!(principal.subject.to_string(), acme.user_id);
+        assert_eq!(principal.tenant.to_string(), acme.tenant_id);
+        assert_eq!(principal.session.to_string(), acme.tokens.session_id);
+        assert_eq!(principal.subject_type, SubjectType::User);
+        assert_eq!(principal.roles, ["org_admin"]);
+    }
+    let account = acme.create_service_account("billing", &[]).await;
+    let secret = acme.create_api_key(&account).await.secret;
+    let exchanged = acme.auth().exchange_api_key(by_secret(&secret)).await.expect("a token");
+    let token = exchanged.into_inner().access_token;
+    let principal = verifier.verify(&token).await.expect("in force");
+    assert_eq!(principal.subject_type, SubjectType::ServiceAccount);
+    assert_eq!(answered(&app, "AuthService/GetJwks", "OK").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_the_keys_do_not_vouch_for_is_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (forge, token) = (app.forge(), &acme.tokens.access_token);
+    let verifier = Verifier::new(client(&app).connect().expect("a client"), "tenantry", "tenantry");
+    verifier.verify(token).await.expect("in force");
+    let (header, claims) = Forge::read(token);
+    let with_header = |change: &dyn Fn(&mut jsonwebtoken::Header)| {
+        let mut header = header.clone();
+        change(&mut header);
+        forge.sign(&header, &claims)
+    };
+    let signed_by_refresh_key = Forge::sign_with(
+        &forge.refresh,
+        Algorithm::RS256,
+        &serde_json::to_string(&header).expect("JSON"),
+        &claims.to_string(),
+    );
+    let unsigned = Forge::unsigned(r#"{"alg":"none","typ":"at+jwt"}"#, &claims.to_string()) + ".";
+    let wrong = [
+        ("expired", forge.expired(token)),
+        ("another issuer", forge.with_claims(token, &json!({"iss": "another"}))),
+        ("another audience", forge.with_claims(token, &json!({"aud": "another"}))),
+        ("no end", forge.with_claims(token, &json!({"exp": null}))),
+        ("not yet", forge.with_claims(token, &json!({"nbf": 4_000_000_000_i64}))),
+        ("no key named", with_header(&|header| header.kid = None)),
+        ("an unknown key", with_header(&|header| header.kid = Some("another".into()))),
+        ("another type", with_header(&|header| header.typ = Some("JWT".into()))),
+        ("a refresh token", acme.tokens.refresh_token.clone()),
+        ("the refresh key", signed_by_refresh_key),
+        ("unsigned", unsigned),
+        ("too long", "a".repeat(10_000)),
+        ("nothing", String::new()),
+    ];
+    for (what, token) in wrong {
+        assert!(verifier.verify(&token).await.is_err(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn without_keys_nobody_is_known() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let relay = super::relay::Relay::start().await;
+    let client = tenantry_client::Client::builder(format!("http://{}", relay.addr))
+        .deadline(std::time::Duration::from_millis(100));
+    let verifier = Verifier::new(client.connect().expect("a client"), "tenantry", "tenantry");
+    assert!(verifier.verify(&acme.tokens.access_token).await.is_err());
+}

@@ -1,0 +1,25 @@
+//! The Rust client, against the real server.
+
+mod guard;
+mod keys;
+mod relay;
+mod retries;
+mod tokens;
+
+use tenantry_client::{Builder, Client};
+
+use crate::harness::TestApp;
+
+/// A client of the app's server.
+fn client(app: &TestApp) -> Builder {
+    Client::builder(format!("http://{}", app.addr))
+}
+
+/// How often a method was answered with this code.
+async fn answered(app: &TestApp, method: &str, code: &str) -> f64 {
+    let name = format!(
+        "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\
+         rpc_method=\"tenantry.v1.{method}\",rpc_response_status_code=\"{code}\"}}"
+    );
+    app.metric(&name).await.unwrap_or_default()
+}

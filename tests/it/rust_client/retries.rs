@@ -1,0 +1,51 @@
+//! What is tried again.
+
+use std::time::Duration;
+
+use tenantry_client::{
+    Client,
+    v1::{GetJwksRequest, LoginRequest, auth_service_client::AuthServiceClient},
+};
+use tonic::Code;
+
+use super::relay::Relay;
+use crate::harness::{TestApp, until};
+
+#[tokio::test]
+async fn a_read_is_tried_until_the_server_is_there() {
+    let app = TestApp::spawn().await;
+    let relay = Relay::start().await;
+    let client = Client::builder(format!("http://{}", relay.addr)).connect().expect("a client");
+    let mut auth = AuthServiceClient::new(client);
+    let call = tokio::spawn(async move { auth.get_jwks(GetJwksRequest {}).await });
+    until(5, async || relay.ended() >= 3).await;
+    relay.leads_to(app.addr);
+    let keys = call.await.expect("no panic").expect("an answer").into_inner().keys;
+    assert!(!keys.is_empty());
+}
+
+#[tokio::test]
+async fn a_write_is_tried_once_and_says_that_the_server_is_away() {
+    let relay = Relay::start().await;
+    let client = Client::builder(format!("http://{}", relay.addr)).connect().expect("a client");
+    let request = LoginRequest {
+        email: "ada@acme.test".into(),
+        password: "correct horse battery".into(),
+        ..LoginRequest::default()
+    };
+    let refused = AuthServiceClient::new(client).login(request).await.expect_err("away");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert_eq!(relay.ended(), 1);
+}
+
+#[tokio::test]
+async fn tries_end_with_the_deadline() {
+    let relay = Relay::start().await;
+    let client = Client::builder(format!("http://{}", relay.addr))
+        .deadline(Duration::from_millis(300))
+        .connect()
+        .expect("a client");
+    let refused = AuthServiceClient::new(client).get_jwks(GetJwksRequest {}).await;
+    assert_eq!(refused.expect_err("away").code(), Code::DeadlineExceeded);
+    assert!(relay.ended() > 1);
+}
