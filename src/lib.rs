@@ -25,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod dev;
+mod envoy;
 mod error;
 mod events;
 mod feed;

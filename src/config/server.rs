@@ -26,6 +26,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Whether reflection is served.
     pub reflection: bool,
+    /// Whether Envoy's external authorization is answered.
+    pub envoy: bool,
 }
 
 /// The files of TLS.
@@ -97,6 +99,7 @@ impl Server {
             max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
             shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
             reflection: reader.choice("REFLECTION", "on", "off"),
+            envoy: reader.choice("ENVOY_AUTHORIZATION", "on", "off"),
         }
     }
 }

@@ -194,6 +194,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("MEMORY_SUBJECTS", Some("200000"), "Subjects kept in memory, at most"),
     setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
+    setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is answered: on|off"),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),
     setting("DEV_DIR", Some(".tenantry/dev"), "Where `dev` keeps its servers and keys"),

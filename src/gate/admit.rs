@@ -134,6 +134,21 @@ impl Gatekeeper {
         if known { Ok(()) } else { Err(method_unknown()) }
     }
 
+    /// Who makes a call with these headers, in which tenant: of a call that somebody else
+    /// serves, and asks about at `path`.
+    ///
+    /// # Errors
+    /// As such a call of ours would be refused.
+    pub async fn vouch(&self, headers: &HeaderMap, path: &str, origin: Origin) -> Result<Caller> {
+        metadata::bounded(headers)?;
+        let named = metadata::tenant(headers)?;
+        let mut caller = self.identify(headers, origin).await?;
+        if let Some(named) = named {
+            self.enter(&mut caller, named, path).await?;
+        }
+        Ok(caller)
+    }
+
     /// Refuses a call that its metadata alone rules out.
     pub(super) async fn screen(
         &self,

@@ -36,7 +36,7 @@ pub use admit::Gatekeeper;
 pub use caller::{
     Caller, NamedTenant, Reach, Reaching, Visitor, admission, caller, reaching, visitor,
 };
-pub use policy::{Access, MethodPolicy, Policies};
+pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies};
 
 use crate::{
     audit::{Origin, RequestId},
@@ -70,7 +70,7 @@ impl Gate {
     /// `message_limit` bytes.
     #[must_use]
     pub fn new(
-        keeper: Gatekeeper,
+        keeper: Arc<Gatekeeper>,
         calls: Calls,
         traces: Option<Arc<Traces>>,
         max_requests: usize,
@@ -78,7 +78,7 @@ impl Gate {
         message_limit: usize,
     ) -> Self {
         let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
-        Self { keeper: Arc::new(keeper), calls, traces, in_progress, time_limit, message_limit }
+        Self { keeper, calls, traces, in_progress, time_limit, message_limit }
     }
 
     /// Lets a call pass to the services, or answers why not.

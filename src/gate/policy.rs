@@ -16,10 +16,14 @@ use crate::{
 const PACKAGE: &str = "tenantry.v1";
 const OPTION: &str = "tenantry.v1.policy";
 
+/// Envoy's question about a call that it is to pass on. Its proto is Envoy's, so that its
+/// policy stands here: anybody may ask about a token that it has.
+pub const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
 /// Whether a path is one of our own methods' (of no service that another crate
 /// brings).
 pub(super) fn is_own(path: &str) -> bool {
-    path.strip_prefix('/').is_some_and(|path| path.starts_with(PACKAGE))
+    path == ENVOY_CHECK || path.strip_prefix('/').is_some_and(|path| path.starts_with(PACKAGE))
 }
 
 /// Services of other packages that are served, and may be called by anybody:
@@ -33,6 +37,7 @@ const PUBLIC_SERVICES: &[&str] = &[
 /// What services call with every request that they get themselves: thousands of
 /// times a second.
 const CONSTANT: &[&str] = &[
+    ENVOY_CHECK,
     "/tenantry.v1.AuthService/IntrospectToken",
     "/tenantry.v1.PermissionService/BatchCheck",
     "/tenantry.v1.PermissionService/Check",
@@ -118,6 +123,15 @@ impl Policies {
             methods.insert(method.path.clone(), method);
         }
         ensure!(!methods.is_empty(), "no methods in the descriptors");
+        let envoy = MethodPolicy {
+            path: ENVOY_CHECK.into(),
+            number: methods.len(),
+            access: Access::Public,
+            limit: None,
+            stays_open: false,
+            is_constant: true,
+        };
+        methods.insert(envoy.path.clone(), envoy);
         Ok(Self { methods })
     }
 

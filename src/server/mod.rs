@@ -23,6 +23,7 @@ use crate::{
     app::{App, Stores},
     audit::Refusals,
     auth::Resets,
+    envoy::Authorizer,
     gate::Gate,
 };
 use connection::Entry;
@@ -58,17 +59,12 @@ pub async fn serve(
     let watchers = parts.serving.permissions.watch.watchers.clone();
     let beat = parts.serving.events.beat.clone();
     let limit = config.max_message_bytes;
-    let services = Services::new(parts.serving, health_service, limit, config.reflection)?;
+    let keeper = Arc::new(parts.gatekeeper);
+    let envoy = config.envoy.then(|| Authorizer::new(keeper.clone()));
+    let services = Services::new(parts.serving, health_service, envoy, limit, config.reflection)?;
     let time_limit = config.request_timeout;
     let traces = parts.traces.clone();
-    let gate = Gate::new(
-        parts.gatekeeper,
-        parts.calls,
-        parts.traces,
-        config.max_requests,
-        time_limit,
-        limit,
-    );
+    let gate = Gate::new(keeper, parts.calls, parts.traces, config.max_requests, time_limit, limit);
     let entry = Entry {
         gate,
         services,

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use envoy_types::ext_authz::v3::pb::AuthorizationServer;
 use http::{Request, Response};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -17,6 +18,7 @@ use tower::Service;
 use crate::{
     app::Serving,
     auth::Auth,
+    envoy::Authorizer,
     events::Events,
     permissions::Permissions,
     proto::{
@@ -65,12 +67,17 @@ impl Services {
     pub(super) fn new(
         serving: Serving,
         health: HealthServer<impl Health>,
+        envoy: Option<Authorizer>,
         limit: usize,
         reflected: bool,
     ) -> anyhow::Result<Self> {
         let (reflection, reflection_alpha) = reflection(reflected)?;
         let mut others = Routes::builder();
         others.add_service(health);
+        if let Some(envoy) = envoy {
+            let server = AuthorizationServer::new(envoy);
+            others.add_service(server.max_decoding_message_size(limit));
+        }
         if let Some(reflection) = reflection {
             others.add_service(reflection);
         }

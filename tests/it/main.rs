@@ -11,6 +11,7 @@ mod bad_input;
 mod commands;
 mod debug;
 mod dev;
+mod envoy;
 mod feed;
 mod fuzz;
 mod harness;

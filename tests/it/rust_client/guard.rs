@@ -140,8 +140,8 @@ async fn nothing_is_remembered_where_that_is_not_wanted() {
         let token = Some(reader.tokens.access_token.as_str());
         assert_eq!(status(&routes, "/layer", token).await, StatusCode::OK);
     }
-    assert_eq!(answered(&app, "PermissionService/Check", "OK").await, 5.0);
-    assert_eq!(answered(&app, "PermissionService/WatchPermissions", "OK").await, 0.0);
+    assert_eq!(answered(&app, "PermissionService/Check", "OK").await, Some(5.0));
+    assert_eq!(answered(&app, "PermissionService/WatchPermissions", "OK").await, Some(0.0));
 }
 
 /// The keys are known, and then the server is gone: nobody is let through because of it.

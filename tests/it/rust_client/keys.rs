@@ -29,7 +29,7 @@ async fn a_token_says_whose_it_is_and_the_keys_are_read_once() {
     let token = exchanged.into_inner().access_token;
     let principal = verifier.verify(&token).await.expect("in force");
     assert_eq!(principal.subject_type, SubjectType::ServiceAccount);
-    assert_eq!(answered(&app, "AuthService/GetJwks", "OK").await, 1.0);
+    assert_eq!(answered(&app, "AuthService/GetJwks", "OK").await, Some(1.0));
 }
 
 #[tokio::test]

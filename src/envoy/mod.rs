@@ -1,0 +1,73 @@
+//! Envoy's external authorization: Envoy asks about each request before it passes it on.
+//!
+//! [`asked`] reads what Envoy sends, [`answer`] writes what it is told. Whatever goes wrong
+//! is told as a denial and never as a failed call: what a proxy makes of a failed call is
+//! a setting of the proxy's, which may let the request through.
+
+mod answer;
+mod asked;
+
+use std::sync::Arc;
+
+use envoy_types::ext_authz::v3::pb::{Authorization, CheckRequest, CheckResponse};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    audit::Origin,
+    error::{Error, Result},
+    gate::{self, Caller, ENVOY_CHECK, Gatekeeper},
+    permissions::{Permission, decide::decide},
+    proto::v1::{DecisionReason, ErrorReason},
+};
+use asked::{Asked, Required};
+
+/// Answers Envoy.
+pub struct Authorizer {
+    keeper: Arc<Gatekeeper>,
+}
+
+impl Authorizer {
+    /// One that lets through whom this gatekeeper would.
+    #[must_use]
+    pub fn new(keeper: Arc<Gatekeeper>) -> Self {
+        Self { keeper }
+    }
+
+    /// Who makes the request, if it may.
+    async fn decide(&self, request: &CheckRequest, origin: Origin) -> Result<Caller> {
+        let Asked { headers, required } = Asked::read(request)?;
+        let caller = Box::pin(self.keeper.vouch(&headers, ENVOY_CHECK, origin)).await?;
+        let Required::Permission { name, scope } = required else { return Ok(caller) };
+        let permission = Permission::concrete("permission", &name)
+            .map_err(|_| Error::defect("a route's permission is none: resource:action"))?;
+        let reason = decide(Some(caller.standing()), &permission, &scope);
+        if reason == DecisionReason::Granted {
+            return Ok(caller);
+        }
+        tracing::info!(
+            reason = reason.as_str_name(),
+            request_id = %caller.origin().request_id,
+            tenant = %caller.tenant(),
+            user_id = %caller.user(),
+            permission = name,
+            "denied"
+        );
+        let text = format!("the caller must hold {name}");
+        Err(Error::refused(ErrorReason::PermissionMissing, text))
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for Authorizer {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let origin = gate::visitor(&request)?.origin().clone();
+        let decided = self.decide(request.get_ref(), origin).await;
+        Ok(Response::new(match decided {
+            Ok(caller) => answer::allowed(&caller),
+            Err(error) => answer::denied(&error.into()),
+        }))
+    }
+}
