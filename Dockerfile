@@ -6,8 +6,10 @@ WORKDIR /src
 ENV SQLX_OFFLINE=true
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .sqlx .sqlx
-# The load generator is not built, but its manifest is part of the workspace.
+# These are not built, but their manifests are part of the workspace.
 COPY bench bench
+COPY clients/rust clients/rust
+COPY reference reference
 COPY build build
 COPY migrations migrations
 COPY proto proto

@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients bench lint fmt ci policies sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run test test-clients bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ policies: ## print every RPC and who may call it
 
 sbom: ## write what the program is made of: target/sbom/ (CycloneDX)
 	scripts/sbom
+
+reference: ## write the reference pages of the documentation anew
+	@cargo run --quiet --package tenantry-reference
 
 sqlx-prepare: services ## check the queries against a database and record them in .sqlx
 	scripts/sqlx-prepare

@@ -1,6 +1,6 @@
 //! Who may call which method: the table that the proto's options declare.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use anyhow::{Context, bail, ensure};
 use foldhash::fast::RandomState;
@@ -85,6 +85,25 @@ impl MethodPolicy {
     #[must_use]
     pub fn name(&self) -> &str {
         self.path.trim_start_matches('/')
+    }
+}
+
+/// Who may call it, for people.
+impl fmt::Display for MethodPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.access {
+            Access::Public => f.write_str("public")?,
+            Access::Authenticated => f.write_str("authenticated")?,
+            Access::Permission { permissions, self_allowed, platform_only } => {
+                let own = if *self_allowed { ", or for one's own" } else { "" };
+                let platform = if *platform_only { ", in the platform tenant" } else { "" };
+                write!(f, "{}{own}{platform}", permissions.join(" + "))?;
+            }
+        }
+        match self.limit {
+            Some(class) => write!(f, "; limited as {}", class.name()),
+            None => Ok(()),
+        }
     }
 }
 

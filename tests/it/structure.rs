@@ -2,8 +2,6 @@
 
 use std::{fs, path::Path};
 
-use tenantry::config::SETTINGS;
-
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(root.join(path)).expect("a file")
@@ -56,17 +54,6 @@ fn nothing_below_the_operations_knows_the_gate() {
     for file in checked {
         let text = fs::read_to_string(file).expect("a file");
         assert!(!text.contains("gate::") && !text.contains("gate,"), "{file} imports the gate");
-    }
-}
-
-#[test]
-fn the_readme_has_every_setting_as_it_is() {
-    let readme = read("README.md");
-    for setting in SETTINGS {
-        let default = setting.default.map_or_else(String::new, |default| format!("`{default}`"));
-        let help = setting.help.replace('|', "\\|");
-        let row = format!("| `{}` | {default} | {help} |", setting.name);
-        assert!(readme.contains(&row), "the README lacks: {row}");
     }
 }
 

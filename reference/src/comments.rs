@@ -1,0 +1,24 @@
+//! What the proto's comments say.
+
+use prost_reflect::{FileDescriptor, prost_types::source_code_info::Location};
+
+/// The comment before what a path of the file's descriptor leads to, as one paragraph
+/// of Markdown for each of its own.
+pub fn before(file: &FileDescriptor, path: &[i32]) -> String {
+    let source = file.file_descriptor_proto().source_code_info.as_ref();
+    let location = source.and_then(|info| info.location.iter().find(|at| at.path == path));
+    let text = location.map_or("", Location::leading_comments);
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let paragraphs = lines.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
+    paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The same on one line, for a table.
+pub fn in_cell(file: &FileDescriptor, path: &[i32]) -> String {
+    cell(&before(file, path).replace("\n\n", " "))
+}
+
+/// A text that stays within a table's cell.
+pub fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
