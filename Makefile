@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run test test-clients test-docs bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: test-programs ## run all tests; ARGS goes to cargo test
 
 test-clients: services ## test the clients of other languages; ARGS='go java' for some
 	scripts/test-clients $(ARGS)
+
+test-docs: services ## run every command of the documentation
+	scripts/test-docs
 
 bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
 	cargo build --release --bin tenantry
