@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::url;
+use super::{progress, url};
 use crate::{
     audit::verify::{self, Finding, Head},
     config::Values,
@@ -54,11 +54,15 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         None => all(&db, &kept).await?,
     };
     let mut faulty = 0;
+    let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
         let finding = verify::verify(&db, *tenant, kept.get(&tenant.0)).await?;
-        println!("{}", serde_json::to_string(&finding)?);
+        let line = serde_json::to_string(&finding)?;
+        bar.suspend(|| println!("{line}"));
+        bar.inc(1);
         faulty += usize::from(!finding.faults.is_empty());
     }
+    bar.finish_and_clear();
     ensure!(faulty == 0, "{faulty} of {} trails are not what was recorded", tenants.len());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Command};
 
-use super::{open, url};
+use super::{open, progress, url};
 use crate::{
     config::{self, Values},
     db::Db,
@@ -82,10 +82,14 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
 }
 
 async fn wrap_all(db: &Db) -> anyhow::Result<()> {
-    let tell = |progress: &rewrap::Progress| {
-        eprintln!("{} data keys wrapped by {}", progress.rewrapped, progress.by);
-    };
-    let done = rewrap::all(db, db.master_keys()?, tell).await?;
+    let current = rewrap::current(db.master_keys()?).await?;
+    let left = counts(db).await?.into_iter().filter(|(by, _)| *by != current);
+    let left = left.map(|(_, count)| count.unsigned_abs()).sum();
+    let bar = progress::bar(left, "data keys wrapped");
+    let tell = |progress: &rewrap::Progress| bar.set_position(progress.rewrapped);
+    let done = rewrap::all(db, db.master_keys()?, tell).await;
+    bar.finish_and_clear();
+    let done = done?;
     ensure!(done.failed == 0, "{} data keys can't be wrapped anew: {}", done.failed, done.reason);
     println!("all data keys are wrapped by {}; {} were wrapped anew", done.by, done.rewrapped);
     Ok(())

@@ -2,14 +2,17 @@
 
 use sqlx::Connection;
 
-use super::url;
+use super::{progress, url};
 use crate::{config::Values, db};
 
 /// Applies the migrations.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let mut owner = db::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let app_url = values.get("DATABASE_URL").map(Into::into);
-    db::migrate(&mut owner, app_url.as_ref()).await?;
+    let spinner = progress::spinner("applying migrations");
+    let migrated = db::migrate(&mut owner, app_url.as_ref()).await;
+    spinner.finish_and_clear();
+    migrated?;
     owner.close().await?;
     println!("the schema is up to date");
     Ok(())

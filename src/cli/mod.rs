@@ -10,6 +10,7 @@ mod keys;
 mod master_key;
 mod migrate;
 mod policies;
+mod progress;
 mod serve;
 
 use std::{future::Future, process::ExitCode};
