@@ -48,6 +48,7 @@ pub fn command() -> Command {
     Command::new("tenantry")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Multi-tenant identity and authorization over gRPC")
+        .after_long_help(include_str!("manual.txt"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_settings("serve", "Serve, on Postgres and Redis that are there"))
