@@ -13,6 +13,8 @@ mod passwords;
 mod redact;
 #[path = "build/rules.rs"]
 mod rules;
+#[path = "build/sources.rs"]
+mod sources;
 
 use std::{
     env,
@@ -39,7 +41,7 @@ fn generate() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={input}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let mut compiler = compile()?;
+    let mut compiler = sources::compile(Path::new("."))?;
 
     // Encoded by protox and not from prost's types, which drop custom options.
     // Comments stay out of the server.
@@ -60,23 +62,4 @@ fn generate() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
     fs::write(out.join("common-passwords.fst"), passwords::common()?)?;
     Ok(())
-}
-
-fn compile() -> Result<protox::Compiler, Box<dyn Error>> {
-    let mut sources = Vec::new();
-    for entry in fs::read_dir("proto/tenantry/v1")? {
-        sources.push(entry?.path());
-    }
-    sources.retain(|path: &PathBuf| path.extension() == Some("proto".as_ref()));
-    // The directory's order is not the same everywhere; the output's is.
-    sources.sort();
-
-    let mut compiler = protox::Compiler::new(["proto", "third_party"].map(Path::new))?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(sources)
-        // Only its Debug form says where the error is.
-        .map_err(|error| format!("{error:?}"))?;
-    Ok(compiler)
 }

@@ -4,6 +4,8 @@
 mod names;
 #[path = "../../build/redact.rs"]
 mod redact;
+#[path = "../../build/sources.rs"]
+mod sources;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -11,18 +13,10 @@ use prost_reflect::DescriptorPool;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../..");
-    let (proto, third_party) = (root.join("proto"), root.join("third_party"));
-    for input in [&proto, &third_party, &root.join("build")] {
-        println!("cargo::rerun-if-changed={}", input.display());
+    for input in ["proto", "third_party", "build"] {
+        println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
-    let mut sources = fs::read_dir(proto.join("tenantry/v1"))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
-    // The directory's order is not the same everywhere; the output's is.
-    sources.sort();
-
-    let mut compiler = protox::Compiler::new([proto, third_party])?;
-    compiler.include_imports(true).include_source_info(true).open_files(sources)?;
+    let compiler = sources::compile(&root)?;
     let mut files = compiler.file_descriptor_set();
     let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?;
     // Its types are options only.

@@ -1,6 +1,6 @@
 //! The API's page.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, path::Path};
 
 use anyhow::Context;
 use prost_reflect::{
@@ -14,17 +14,20 @@ use crate::{
     comments,
     names::PACKAGE,
     rules::{self, Rules},
+    sources,
 };
 
 const INTRODUCTION: &str = "# API reference
 
 Made from the comments, policies and field rules in [`proto/tenantry/v1`](../../proto/tenantry/v1).
 What holds for all calls is in [api.md](../api.md). A message that breaks a rule is INVALID_ARGUMENT,
-with a `BadRequest` that has every violation.
+with a `BadRequest` that has every violation. Text with rules, passwords apart, must not contain U+0000
+either.
 ";
 
 pub fn page(root: &Path) -> anyhow::Result<String> {
-    let pool = pool(root)?;
+    let compiler = sources::compile(root).map_err(anyhow::Error::msg)?;
+    let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?;
     let policies = Policies::load()?;
     let mut page = INTRODUCTION.to_owned();
     let mut services: Vec<_> = pool.services().filter(|s| s.package_name() == PACKAGE).collect();
@@ -50,17 +53,6 @@ pub fn page(root: &Path) -> anyhow::Result<String> {
         write_enum(&mut page, of);
     }
     Ok(page)
-}
-
-fn pool(root: &Path) -> anyhow::Result<DescriptorPool> {
-    let mut sources = Vec::new();
-    for entry in fs::read_dir(root.join("proto/tenantry/v1"))? {
-        sources.push(entry?.path());
-    }
-    sources.sort();
-    let mut compiler = protox::Compiler::new([root.join("proto"), root.join("third_party")])?;
-    compiler.include_imports(true).include_source_info(true).open_files(sources)?;
-    Ok(DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?)
 }
 
 fn write_service(
@@ -148,7 +140,7 @@ fn rules_of(field: &FieldDescriptor) -> anyhow::Result<String> {
 }
 
 fn described(rules: &Rules) -> Vec<String> {
-    // What holds for every text is on api.md.
+    // What holds for all of them is said once.
     let all = rules.checks.iter().map(|check| check.description.clone());
     all.filter(|text| !text.contains("U+0000")).collect()
 }

@@ -14,6 +14,8 @@ mod names;
 #[expect(dead_code, reason = "the server's build needs more of it")]
 mod rules;
 mod settings;
+#[path = "../../build/sources.rs"]
+mod sources;
 
 use std::{
     fs,

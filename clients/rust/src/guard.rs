@@ -91,8 +91,14 @@ impl Guard {
     /// # Errors
     /// [`Denied::Unauthenticated`] without an access token in force.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Denied> {
+        self.identify(headers).await.map(|(_, principal)| principal)
+    }
+
+    /// The token that the headers bring, and whose it is.
+    async fn identify<'a>(&self, headers: &'a HeaderMap) -> Result<(&'a str, Principal), Denied> {
         let token = bearer(headers).ok_or(Denied::Unauthenticated)?;
-        self.0.verifier.verify(token).await.map_err(|_| Denied::Unauthenticated)
+        let principal = self.0.verifier.verify(token).await;
+        Ok((token, principal.map_err(|_| Denied::Unauthenticated)?))
     }
 
     /// Who makes a request with these headers, if its subject holds the permission
@@ -106,8 +112,7 @@ impl Guard {
         permission: &str,
         scope: &[(&str, &str)],
     ) -> Result<Principal, Denied> {
-        let principal = self.principal(headers).await?;
-        let token = bearer(headers).ok_or(Denied::Unauthenticated)?;
+        let (token, principal) = self.identify(headers).await?;
         let allowed = self.decide(&principal, token, permission, scope).await?;
         allowed.then_some(principal).ok_or(Denied::Forbidden)
     }

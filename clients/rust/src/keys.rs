@@ -65,9 +65,22 @@ pub struct Principal {
 struct Key {
     algorithm: Algorithm,
     decoding: DecodingKey,
+    validation: Validation,
 }
 
-type Keys = HashMap<String, Key>;
+/// The published keys by their ids, and when they were read.
+#[derive(Default)]
+struct Keys {
+    known: HashMap<String, Key>,
+    read: Option<Instant>,
+}
+
+impl Keys {
+    /// Whether a key is among them that need not be looked for again.
+    fn has(&self, kid: &str) -> bool {
+        self.known.contains_key(kid) && self.read.is_some_and(|read| read.elapsed() < MAX_AGE)
+    }
+}
 
 /// Verifies access tokens (RFC 9068) without asking about each: by their signature, their
 /// times, and whom they are of and for. That a session was ended it does not see; a
@@ -123,58 +136,62 @@ impl Verifier {
         let kid = header.kid.as_deref().ok_or(TokenInvalid)?;
         self.refresh(kid).await;
         let keys = self.keys.load();
-        let key = keys.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
-        let mut validation = Validation::new(key.algorithm);
-        validation.leeway = LEEWAY_SECONDS;
-        validation.validate_nbf = true;
-        validation.set_issuer(&[&self.issuer]);
-        validation.set_audience(&[&self.audience]);
-        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        let decoded = decode(token, &key.decoding, &validation).map_err(|_| TokenInvalid)?;
+        let key =
+            keys.known.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
+        let decoded = decode(token, &key.decoding, &key.validation).map_err(|_| TokenInvalid)?;
         Ok(decoded.claims)
     }
 
     /// Reads the keys where they are old, or don't have this one: once for all who wait.
     async fn refresh(&self, kid: &str) {
+        if self.keys.load().has(kid) {
+            return;
+        }
         let mut asked = self.asked.lock().await;
-        let age = asked.map_or(Duration::MAX, |asked| asked.elapsed());
-        let is_known = self.keys.load().contains_key(kid);
-        if age < MIN_AGE || (is_known && age < MAX_AGE) {
+        let is_too_soon = asked.is_some_and(|asked| asked.elapsed() < MIN_AGE);
+        if is_too_soon || self.keys.load().has(kid) {
             return;
         }
         match AuthServiceClient::new(self.client.anonymous()).get_jwks(GetJwksRequest {}).await {
             Ok(answer) => {
                 let keys = answer.into_inner().keys;
-                let keys = keys.iter().filter_map(|key| Some((key.kid.clone(), read(key)?)));
-                self.keys.store(Arc::new(keys.collect()));
+                let keys = keys.iter().filter_map(|key| Some((key.kid.clone(), self.read(key)?)));
+                let read = Some(Instant::now());
+                self.keys.store(Arc::new(Keys { known: keys.collect(), read }));
             }
             // Those that are known stay so.
             Err(status) => tracing::warn!(code = ?status.code(), "the keys can't be read"),
         }
         *asked = Some(Instant::now());
     }
-}
 
-fn read(key: &JsonWebKey) -> Option<Key> {
-    let algorithm = match key.alg.as_str() {
-        "RS256" => Algorithm::RS256,
-        "ES256" => Algorithm::ES256,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
-    };
-    let members = [
-        ("kty", &key.kty),
-        ("use", &key.r#use),
-        ("alg", &key.alg),
-        ("kid", &key.kid),
-        ("n", &key.n),
-        ("e", &key.e),
-        ("crv", &key.crv),
-        ("x", &key.x),
-        ("y", &key.y),
-    ];
-    let present = members.into_iter().filter(|(_, value)| !value.is_empty());
-    let json = present.map(|(name, value)| (name.to_owned(), value.clone().into())).collect();
-    let jwk: Jwk = serde_json::from_value(serde_json::Value::Object(json)).ok()?;
-    Some(Key { algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()? })
+    fn read(&self, key: &JsonWebKey) -> Option<Key> {
+        let algorithm = match key.alg.as_str() {
+            "RS256" => Algorithm::RS256,
+            "ES256" => Algorithm::ES256,
+            "EdDSA" => Algorithm::EdDSA,
+            _ => return None,
+        };
+        let members = [
+            ("kty", &key.kty),
+            ("use", &key.r#use),
+            ("alg", &key.alg),
+            ("kid", &key.kid),
+            ("n", &key.n),
+            ("e", &key.e),
+            ("crv", &key.crv),
+            ("x", &key.x),
+            ("y", &key.y),
+        ];
+        let present = members.into_iter().filter(|(_, value)| !value.is_empty());
+        let json = present.map(|(name, value)| (name.to_owned(), value.clone().into())).collect();
+        let jwk: Jwk = serde_json::from_value(serde_json::Value::Object(json)).ok()?;
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        Some(Key { algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()?, validation })
+    }
 }
