@@ -80,7 +80,7 @@ impl App {
         let (keyring, data_keys) = load_keys(&config)?;
         let operations = Operations::default();
         Ok(Self {
-            tls: config.server.tls.clone().map(Tls::load).transpose()?,
+            tls: load_tls(&config.server)?,
             db: Db::connect(&config.database.url, config.database.max_connections)?
                 .with_data_keys(data_keys.clone())
                 .with_operations(operations.clone()),
@@ -214,6 +214,11 @@ impl App {
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
         })
     }
+}
+
+fn load_tls(server: &Server) -> anyhow::Result<Option<Arc<Tls>>> {
+    let load = |paths| Tls::load(paths, server.web_origins.is_some());
+    server.tls.clone().map(load).transpose()
 }
 
 /// Reads the keys in a thread of its own: a key service's client must not block the

@@ -2,6 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use http::HeaderValue;
+use url::Url;
+
 use super::{DAY, size, threads, values::Reader};
 
 /// Where gRPC is served, and its limits.
@@ -28,6 +31,9 @@ pub struct Server {
     pub reflection: bool,
     /// Whether Envoy's external authorization is answered.
     pub envoy: bool,
+    /// The origins (RFC 6454) whose pages may call by gRPC-Web; `None` where it is not
+    /// served.
+    pub web_origins: Option<Vec<HeaderValue>>,
 }
 
 /// The files of TLS.
@@ -100,6 +106,10 @@ impl Server {
             shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
             reflection: reader.choice("REFLECTION", "on", "off"),
             envoy: reader.choice("ENVOY_AUTHORIZATION", "on", "off"),
+            web_origins: reader.read("GRPC_WEB_ORIGINS", |text| match text {
+                "off" => Ok(None),
+                text => text.split(',').map(origin).collect::<Result<_, _>>().map(Some),
+            }),
         }
     }
 }
@@ -135,4 +145,20 @@ impl Plaintext {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
+}
+
+/// As a browser sends it: another spelling would never match.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let text = text.trim();
+    let is_origin = Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.origin().ascii_serialization() == text
+            && !text.contains('*')
+    });
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_origin);
+    value.ok_or_else(|| {
+        "must be origins as browsers send them, like https://app.example.com,http://localhost:3000, \
+         or off"
+            .to_owned()
+    })
 }

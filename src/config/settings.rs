@@ -195,6 +195,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
     setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is answered: on|off"),
+    setting(
+        "GRPC_WEB_ORIGINS",
+        Some("off"),
+        "Origins whose pages may call by gRPC-Web: https://app.example.com,...; or off",
+    ),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),
     setting("DEV_DIR", Some(".tenantry/dev"), "Where `dev` keeps its servers and keys"),

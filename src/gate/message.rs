@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::body::{Body as HttpBody, Bytes};
 use tokio::time;
 use tonic::{Status, body::Body};
+use tower::BoxError;
 
 use crate::{error, proto::v1::ErrorReason};
 
@@ -17,12 +18,23 @@ const PREFIX: usize = 5;
 const MAX_REST: usize = 64 * 1024;
 const MAX_REST_TIME: Duration = Duration::from_secs(2);
 
+/// A request's body, as HTTP/2 has it or as gRPC-Web was translated to it.
+pub trait RequestBody:
+    HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static
+{
+}
+
+impl<B> RequestBody for B where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static
+{
+}
+
 /// Waits until all of a request's body is there. Every method takes one message.
 ///
 /// # Errors
-/// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; CANCELLED when the
-/// rest never comes.
-pub(super) async fn gather(body: &mut Incoming, limit: usize) -> Result<Body, Status> {
+/// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; `INVALID_ARGUMENT`
+/// when gRPC-Web's text is none; CANCELLED when the rest never comes.
+pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Body, Status> {
     let mut body = Limited::new(body, limit + PREFIX);
     let first = next(&mut body, limit).await?.unwrap_or_default();
     // Most messages come in one piece, which is not copied.
@@ -39,7 +51,7 @@ pub(super) async fn gather(body: &mut Incoming, limit: usize) -> Result<Body, St
 /// Takes in and forgets what a call that was refused still sends. Its message is on its
 /// way as a rule; a stream that were reset would have it arrive where nothing is, and
 /// of such mistakes a connection has only so many before it is closed.
-pub(super) fn drain(body: Incoming) {
+pub(super) fn drain(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
     }
@@ -50,13 +62,18 @@ pub(super) fn drain(body: Incoming) {
 }
 
 /// The next piece. Trailers are no part of the message.
-async fn next(body: &mut Limited<&mut Incoming>, limit: usize) -> Result<Option<Bytes>, Status> {
+async fn next(
+    body: &mut Limited<&mut impl RequestBody>,
+    limit: usize,
+) -> Result<Option<Bytes>, Status> {
     match body.frame().await.transpose() {
         Ok(frame) => Ok(frame.map(|frame| frame.into_data().unwrap_or_default())),
         Err(error) if error.is::<LengthLimitError>() => {
             let text = format!("the message has more than {limit} bytes");
             Err(error::status(ErrorReason::MessageTooLarge, &text))
         }
+        // Of gRPC-Web's: as text it must be base64.
+        Err(error) if error.is::<Status>() => Err(error::undecodable()),
         Err(_) => Err(error::status(ErrorReason::Cancelled, "the call was given up")),
     }
 }

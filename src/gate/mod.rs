@@ -24,7 +24,6 @@ use std::{
 
 use futures_util::{FutureExt, poll};
 use http::{HeaderMap, HeaderName, Request, Response};
-use hyper::body::Incoming;
 use opentelemetry::context::FutureExt as _;
 use tokio::{sync::Semaphore, time};
 use tonic::{Code, Status, body::Body};
@@ -36,6 +35,7 @@ pub use admit::Gatekeeper;
 pub use caller::{
     Caller, NamedTenant, Reach, Reaching, Visitor, admission, caller, reaching, visitor,
 };
+pub use message::RequestBody;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies};
 
 use crate::{
@@ -84,7 +84,7 @@ impl Gate {
     /// Lets a call pass to the services, or answers why not.
     pub async fn pass<S>(
         &self,
-        request: Request<Incoming>,
+        request: Request<impl RequestBody>,
         ip: IpAddr,
         services: S,
     ) -> Response<Body>
@@ -107,7 +107,7 @@ impl Gate {
 
     async fn pass_own<S>(
         &self,
-        request: Request<Incoming>,
+        request: Request<impl RequestBody>,
         ip: IpAddr,
         services: S,
     ) -> Response<Body>
@@ -191,7 +191,7 @@ impl Gate {
     /// for.
     async fn admit(
         &self,
-        request: Request<Incoming>,
+        request: Request<impl RequestBody>,
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<(Request<Body>, Option<Caller>), Status> {
@@ -211,7 +211,7 @@ impl Gate {
     async fn message(
         &self,
         headers: &HeaderMap,
-        body: &mut Incoming,
+        body: &mut impl RequestBody,
         method: Option<&MethodPolicy>,
         origin: &Origin,
     ) -> Result<Body, Status> {

@@ -1,4 +1,4 @@
-//! One connection: HTTP/2 from its first byte to an orderly end.
+//! One connection: HTTP from its first byte to an orderly end.
 
 use std::{
     convert::Infallible,
@@ -12,9 +12,13 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::Service};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::{body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -22,8 +26,9 @@ use tokio::{
     time,
 };
 use tonic::body::Body;
+use tower::service_fn;
 
-use super::{Tls, cores::stopped, counted::Counted, services::Services, tls};
+use super::{Tls, cores::stopped, counted::Counted, services::Services, tls, web::Web};
 use crate::{api_keys::ClientNames, gate::Gate};
 
 /// The metadata of a call that is read at all, in bytes. The gate takes less, and
@@ -43,7 +48,7 @@ const MAX_RESETS_FOR_ERRORS: usize = 128;
 const GREETING: Duration = Duration::from_secs(10);
 
 /// What HTTP/2 begins with, and the head of the frame that must follow, in bytes
-/// (RFC 9113, 3.4).
+/// (RFC 9113, 3.4). No request in HTTP/1 is shorter.
 const PREFACE: usize = 24 + 9;
 
 /// How long a connection may be silent before it is pinged, and then before it
@@ -54,6 +59,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Entry {
     pub(super) gate: Gate,
     pub(super) services: Services,
+    /// What answers browsers; `None` where nothing does.
+    pub(super) web: Option<Web>,
     /// What connections are encrypted with; `None` where they are not.
     pub(super) tls: Option<Arc<Tls>>,
     /// After which a connection takes no more calls.
@@ -96,7 +103,8 @@ async fn speak(
     let (max_age, grace) = (spread(entry.max_age, peer.address), entry.grace);
     let read = Arc::new(AtomicUsize::new(0));
     let stream = TokioIo::new(Counted::new(stream, read.clone()));
-    let mut connection = pin!(protocol().serve_connection(stream, Calls { entry, peer }));
+    let protocol = protocol(entry.web.is_some());
+    let mut connection = pin!(protocol.serve_connection(stream, Calls { entry, peer }));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = silent(&read) => {
@@ -136,9 +144,11 @@ fn spread(age: Duration, peer: SocketAddr) -> Duration {
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
 
-fn protocol() -> http2::Builder<TokioExecutor> {
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
-    http2
+/// HTTP/2, and HTTP/1 beside it for gRPC-Web alone.
+fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
@@ -148,7 +158,12 @@ fn protocol() -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
         // gRPC has no use for it, and each answer would pay for it.
         .auto_date_header(false);
-    http2
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(KEEPALIVE)
+        .max_buf_size(MAX_METADATA_READ as usize);
+    if serves_web { builder } else { builder.http2_only() }
 }
 
 /// Who is at the other end.
@@ -174,6 +189,45 @@ impl Service<Request<Incoming>> for Calls {
         if let Some(names) = &self.peer.names {
             request.extensions_mut().insert(names.clone());
         }
-        Box::pin(async move { Ok(entry.gate.pass(request, ip, &entry.services).await) })
+        let kind = Kind::of(&request);
+        Box::pin(async move {
+            Ok(match (kind, &entry.web) {
+                (Kind::Grpc, _) => entry.gate.pass(request, ip, &entry.services).await,
+                (Kind::Web, Some(web)) => {
+                    let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
+                    web.answer(request, service_fn(pass)).await
+                }
+                _ => unsupported(),
+            })
+        })
     }
+}
+
+/// What a request speaks.
+enum Kind {
+    Grpc,
+    /// gRPC-Web, or what a browser asks before it.
+    Web,
+    /// Nothing of ours. Some of it any page may have a browser send, unasked.
+    Other,
+}
+
+impl Kind {
+    fn of<B>(request: &Request<B>) -> Self {
+        let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let rest = content.and_then(|content| content.strip_prefix(b"application/grpc"));
+        match rest {
+            Some(rest) if rest.starts_with(b"-web") => Self::Web,
+            Some([] | [b'+' | b';', ..]) if request.version() == Version::HTTP_2 => Self::Grpc,
+            None if request.method() == Method::OPTIONS => Self::Web,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What gRPC over HTTP/2 ("Requests", Content-Type) has a server say to it.
+fn unsupported() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }

@@ -1,8 +1,8 @@
 //! Serving: from the first connection to a stop that loses nothing.
 //!
 //! [`services`] lists what is served. `cores` runs a single-threaded runtime per
-//! core and deals connections out to them; `connection` speaks HTTP/2 and hands
-//! each call to the gate.
+//! core and deals connections out to them; `connection` speaks HTTP and hands
+//! each call to the gate; `web` translates what browsers speak.
 
 mod connection;
 mod connections;
@@ -13,6 +13,7 @@ mod listeners;
 mod readiness;
 mod services;
 mod tls;
+mod web;
 mod well_known;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -33,6 +34,7 @@ pub use listeners::Listeners;
 use readiness::Readiness;
 use services::Services;
 pub use tls::Tls;
+use web::Web;
 
 /// Serves until `stop` completes, then drains: not ready first, then no new
 /// calls, and those in progress finish within the grace.
@@ -69,6 +71,7 @@ pub async fn serve(
         gate,
         services,
         tls: parts.tls,
+        web: config.web_origins.map(Web::for_pages_of),
         max_age: config.connections.max_age,
         grace: config.request_timeout,
     };

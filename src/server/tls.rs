@@ -17,12 +17,15 @@ use zeroize::Zeroizing;
 
 use crate::{api_keys::ClientNames, config::TlsPaths, reload::Reload};
 
-/// HTTP/2's name in the handshake (RFC 7540, 3.1): gRPC speaks nothing else.
-const ALPN: &[u8] = b"h2";
+/// What is spoken, by its names in the handshake (RFC 7301): gRPC is HTTP/2, and gRPC-Web
+/// either.
+const GRPC: &[&[u8]] = &[b"h2"];
+const GRPC_AND_WEB: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// What new connections are encrypted with.
 pub struct Tls {
     paths: TlsPaths,
+    protocols: &'static [&'static [u8]],
     current: ArcSwap<Loaded>,
 }
 
@@ -40,25 +43,26 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files. Clients may ask for HTTP/1 where gRPC-Web is served.
     ///
     /// # Errors
     /// When one is not there, or they do not go together.
-    pub fn load(paths: TlsPaths) -> anyhow::Result<Arc<Self>> {
+    pub fn load(paths: TlsPaths, serves_web: bool) -> anyhow::Result<Arc<Self>> {
+        let protocols = if serves_web { GRPC_AND_WEB } else { GRPC };
         let files = Files::read(&paths)?;
-        let current = ArcSwap::from_pointee(Loaded::new(files, &paths)?);
-        Ok(Arc::new(Self { paths, current }))
+        let current = ArcSwap::from_pointee(Loaded::new(files, &paths, protocols)?);
+        Ok(Arc::new(Self { paths, protocols, current }))
     }
 
     /// Greets a client (RFC 8446, 4).
     ///
     /// # Errors
     /// When it does not complete, the client has no certificate and must have one, or
-    /// it does not speak HTTP/2.
+    /// it asks for nothing that is spoken.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.current.load().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
-        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        if stream.get_ref().1.alpn_protocol().is_none() {
             return Err(io::Error::other("the client does not ask for h2"));
         }
         Ok(stream)
@@ -79,7 +83,7 @@ impl Reload for Tls {
         if files == self.current.load().files {
             return Ok(false);
         }
-        self.current.store(Arc::new(Loaded::new(files, &self.paths)?));
+        self.current.store(Arc::new(Loaded::new(files, &self.paths, self.protocols)?));
         Ok(true)
     }
 }
@@ -97,7 +101,7 @@ impl Files {
 }
 
 impl Loaded {
-    fn new(files: Files, paths: &TlsPaths) -> anyhow::Result<Self> {
+    fn new(files: Files, paths: &TlsPaths, protocols: &[&[u8]]) -> anyhow::Result<Self> {
         let chain = certificates(&files.cert, &paths.cert)?;
         let key_path = paths.key.display();
         // Its error tells where in the file, not what stands there.
@@ -123,7 +127,7 @@ impl Loaded {
         let mut config = config.with_single_cert(chain, key).with_context(|| {
             format!("{} and {key_path} do not go together", paths.cert.display())
         })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Self { files, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }

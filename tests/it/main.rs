@@ -35,3 +35,4 @@ mod tenants;
 mod tls;
 mod tokens;
 mod users;
+mod web;

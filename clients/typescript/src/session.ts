@@ -1,46 +1,54 @@
-import { randomUUID } from "node:crypto";
-
-import { type Client, Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
-import { createGrpcTransport, type GrpcTransportOptions } from "@connectrpc/connect-node";
+import {
+  type Client,
+  Code,
+  ConnectError,
+  createClient,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
 
 import { AuthService } from "./gen/tenantry/v1/auth_service_pb.js";
 
-/** How the server is reached: its `baseUrl`, and what else the transport knows. */
-export type Server = GrpcTransportOptions;
+/** Makes the way to a server, on which each call passes these first. */
+export type Connect = (interceptors: Interceptor[]) => Transport;
+
+/** A transport's options, with what each call passes before what they name themselves. */
+export function before<O extends { interceptors?: Interceptor[] }>(
+  interceptors: Interceptor[],
+  options: O,
+): O {
+  return { ...options, interceptors: [...interceptors, ...(options.interceptors ?? [])] };
+}
 
 /**
  * A user's sign-in. Give its `transport` to `createClient`: the access token and the tenant
  * go with each call, and the next pair of tokens is taken when the first has ended.
  */
 export class Session {
-  readonly transport;
+  readonly transport: Transport;
   readonly #auth: Client<typeof AuthService>;
   #access = "";
   #refresh = "";
   /** The refresh that is under way: all calls wait for the same. */
   #refreshing: Promise<void> | undefined;
 
-  private constructor(server: Server, tenant: string) {
+  private constructor(connect: Connect, tenant: string) {
     const inTenant: Interceptor = (next) => (request) => {
       request.header.append("x-organization-slug", tenant);
       return next(request);
     };
-    // The caller's own see each try, with its token.
-    const own = server.interceptors ?? [];
-    const connect = (...interceptors: Interceptor[]) =>
-      createGrpcTransport({ ...server, interceptors: [...interceptors, ...own] });
-    this.#auth = createClient(AuthService, connect(inTenant));
-    this.transport = connect(inTenant, this.#asUser);
+    this.#auth = createClient(AuthService, connect([inTenant]));
+    this.transport = connect([inTenant, this.#asUser]);
   }
 
   /** Signs a user in to the tenant with this slug. */
   static async signIn(
-    server: Server,
+    connect: Connect,
     tenant: string,
     email: string,
     password: string,
   ): Promise<Session> {
-    const session = new Session(server, tenant);
+    const session = new Session(connect, tenant);
     session.#keep(await session.#auth.login({ email, password }));
     return session;
   }
@@ -75,7 +83,7 @@ export class Session {
 
   async #takeNext(): Promise<void> {
     // With its id the same request may be made again, should the reply get lost.
-    const request = { refreshToken: this.#refresh, requestId: randomUUID() };
+    const request = { refreshToken: this.#refresh, requestId: crypto.randomUUID() };
     try {
       this.#keep(await this.#auth.refresh(request));
     } catch (error) {

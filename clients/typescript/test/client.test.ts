@@ -11,7 +11,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { AuthService } from "../src/gen/tenantry/v1/auth_service_pb.js";
 import { UserService } from "../src/gen/tenantry/v1/user_service_pb.js";
-import { reason, Session, violations } from "../src/index.js";
+import { overGrpc, reason, Session, violations } from "../src/index.js";
 
 const server = { baseUrl: `http://${process.env.TENANTRY_ADDR}` };
 const email = "ada@acme.test";
@@ -26,7 +26,7 @@ async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session;
     organizationName: "Acme",
     organizationSlug: slug,
   });
-  const session = await Session.signIn({ ...server, interceptors }, slug, email, password);
+  const session = await Session.signIn(overGrpc({ ...server, interceptors }), slug, email, password);
   return { session, slug };
 }
 
