@@ -51,6 +51,8 @@ async fn start_services(values: &Values, dir: &Path) -> anyhow::Result<Option<Se
     for note in services.notes() {
         println!("{note}");
     }
+    println!("Postgres is {}", services.postgres_url("postgres", DATABASE));
+    println!("Redis is {}", services.redis_url());
     Ok(Some(services))
 }
 
