@@ -9,6 +9,7 @@ mod memory;
 mod overhead;
 mod requests;
 mod size;
+mod start;
 mod tail;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -77,6 +78,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "what a subject takes in the server's memory",
         sizes: usual,
         run: memory::run,
+    },
+    Scenario {
+        name: "start",
+        about: "how long a server takes until it serves, and how large the program is",
+        sizes: usual,
+        run: start::run,
     },
     Scenario {
         name: "size",

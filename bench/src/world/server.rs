@@ -24,6 +24,8 @@ pub struct Server {
     pub addr: SocketAddr,
     /// The users of its database, if it has one.
     pub users: Option<u64>,
+    /// What it took until it served.
+    pub started_in: Duration,
     child: Child,
 }
 
@@ -47,15 +49,17 @@ impl Server {
         // Its log has a line for each call: kept, it would be the disk that is
         // measured.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let started = Instant::now();
         let child =
             command.spawn().with_context(|| format!("can't start {}", program.display()))?;
-        let mut server = Self { addr, users, child };
+        let mut server = Self { addr, users, started_in: Duration::ZERO, child };
         if let Err(error) = server.serving().await {
             drop(server);
             // What it says this time is what it said.
             let said = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
             return Err(error.context(String::from_utf8_lossy(&said.stderr).into_owned()));
         }
+        server.started_in = started.elapsed();
         Ok(server)
     }
 
@@ -71,7 +75,7 @@ impl Server {
                 bail!("the server ended, {status}");
             }
             ensure!(started.elapsed() < START_LIMIT, "the server does not serve");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
     }
