@@ -33,7 +33,7 @@ impl<B> RequestBody for B where
 ///
 /// # Errors
 /// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; `INVALID_ARGUMENT`
-/// when gRPC-Web's text is none; CANCELLED when the rest never comes.
+/// when gRPC-Web can't be translated; CANCELLED when the rest never comes.
 pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Body, Status> {
     let mut body = Limited::new(body, limit + PREFIX);
     let first = next(&mut body, limit).await?.unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<
 /// Takes in and forgets what a call that was refused still sends. Its message is on its
 /// way as a rule; a stream that were reset would have it arrive where nothing is, and
 /// of such mistakes a connection has only so many before it is closed.
-pub(super) fn drain(body: impl RequestBody) {
+pub fn drain(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
     }
@@ -72,7 +72,8 @@ async fn next(
             let text = format!("the message has more than {limit} bytes");
             Err(error::status(ErrorReason::MessageTooLarge, &text))
         }
-        // Of gRPC-Web's: as text it must be base64.
+        // The translation's, whose text is no base64. What ends on its way looks the same to
+        // it, but then nobody waits for the answer.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),
         Err(_) => Err(error::status(ErrorReason::Cancelled, "the call was given up")),
     }

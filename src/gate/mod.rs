@@ -35,7 +35,7 @@ pub use admit::Gatekeeper;
 pub use caller::{
     Caller, NamedTenant, Reach, Reaching, Visitor, admission, caller, reaching, visitor,
 };
-pub use message::RequestBody;
+pub use message::{RequestBody, drain};
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies};
 
 use crate::{

@@ -28,7 +28,14 @@ use tokio::{
 use tonic::body::Body;
 use tower::service_fn;
 
-use super::{Tls, cores::stopped, counted::Counted, services::Services, tls, web::Web};
+use super::{
+    Tls,
+    cores::stopped,
+    counted::Counted,
+    services::Services,
+    tls,
+    web::{self, Web, refuse},
+};
 use crate::{api_keys::ClientNames, gate::Gate};
 
 /// The metadata of a call that is read at all, in bytes. The gate takes less, and
@@ -193,11 +200,12 @@ impl Service<Request<Incoming>> for Calls {
         Box::pin(async move {
             Ok(match (kind, &entry.web) {
                 (Kind::Grpc, _) => entry.gate.pass(request, ip, &entry.services).await,
-                (Kind::Web, Some(web)) => {
+                (Kind::Web(content), Some(web)) => {
                     let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
-                    web.answer(request, service_fn(pass)).await
+                    web.call(request, content, service_fn(pass)).await
                 }
-                _ => unsupported(),
+                (Kind::Preflight, Some(web)) => web.preflight(request).await,
+                _ => refuse(request, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             })
         })
     }
@@ -206,28 +214,26 @@ impl Service<Request<Incoming>> for Calls {
 /// What a request speaks.
 enum Kind {
     Grpc,
-    /// gRPC-Web, or what a browser asks before it.
-    Web,
-    /// Nothing of ours. Some of it any page may have a browser send, unasked.
+    Web(web::Content),
+    /// What a browser asks before it calls.
+    Preflight,
+    /// Nothing of ours. Some of it any page may have a browser send, unasked; gRPC over
+    /// HTTP/2 ("Requests", Content-Type) has a server refuse it.
     Other,
 }
 
 impl Kind {
     fn of<B>(request: &Request<B>) -> Self {
         let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let rest = content.and_then(|content| content.strip_prefix(b"application/grpc"));
-        match rest {
-            Some(rest) if rest.starts_with(b"-web") => Self::Web,
-            Some([] | [b'+' | b';', ..]) if request.version() == Version::HTTP_2 => Self::Grpc,
-            None if request.method() == Method::OPTIONS => Self::Web,
+        match content.map(|content| content.strip_prefix(b"application/grpc")) {
+            Some(Some([] | [b'+' | b';', ..])) if request.version() == Version::HTTP_2 => {
+                Self::Grpc
+            }
+            Some(_) if request.method() == Method::POST => {
+                web::Content::of(request.headers()).map_or(Self::Other, Self::Web)
+            }
+            None if request.method() == Method::OPTIONS => Self::Preflight,
             _ => Self::Other,
         }
     }
-}
-
-/// What gRPC over HTTP/2 ("Requests", Content-Type) has a server say to it.
-fn unsupported() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    response
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Context;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -29,6 +30,9 @@ use super::{
 
 /// How long to wait where the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a peer may be quiet before the system asks whether it is there.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// The cores' runtimes, at work until dropped.
 pub(super) struct Cores {
@@ -83,6 +87,8 @@ impl Cores {
             let accepted = listener.accept().await.and_then(|(stream, peer)| {
                 // Answers are small: waiting to fill a packet costs 40 ms.
                 stream.set_nodelay(true)?;
+                // HTTP/2 pings; HTTP/1 has nothing that finds a peer that is gone.
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(QUIET))?;
                 Ok((stream.into_std()?, peer))
             });
             match accepted {

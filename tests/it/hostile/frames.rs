@@ -45,14 +45,18 @@ pub fn call() -> Vec<u8> {
 
 /// The same with more metadata.
 pub fn call_with(metadata: &[(&str, &str)]) -> Vec<u8> {
+    let head = [&[("content-type", "application/grpc"), ("te", "trailers")], metadata].concat();
+    request("POST", &head)
+}
+
+/// The header block of any request.
+pub fn request(method: &str, metadata: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     let head = [
-        (":method", "POST"),
+        (":method", method),
         (":scheme", "http"),
         (":path", "/tenantry.v1.AuthService/GetJwks"),
         (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
     ];
     for (name, value) in head.iter().chain(metadata) {
         block.push(0);

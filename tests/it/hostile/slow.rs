@@ -8,7 +8,7 @@ use super::{
     SLACK, answers,
     frames::{
         DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, Peer, SETTINGS, call, call_with,
-        frame,
+        frame, request,
     },
 };
 use crate::harness::{Serving, within};
@@ -75,22 +75,32 @@ async fn connections_end_at_their_age() {
 /// the two cross on their way. However often, that ends no connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_are_answered_early_are_not_cut_off() {
-    let serving = Serving::start(&[]).await;
-    let mut peer = Peer::connect(serving.addr).await;
     let both = call_with(&[("x-tenant-id", "a"), ("x-organization-slug", "b")]);
-    let answered = async {
-        for stream in (1..2000).step_by(2) {
-            assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, &both)).await, "{stream}");
-            loop {
-                let (kind, flags, of, payload) = peer.frame().await.expect("an answer");
-                assert_ne!(kind, GOAWAY, "{stream}: {payload:?}");
-                if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
-                    break;
-                }
+    let refused = [
+        ("off", both),
+        ("off", request("POST", &[("content-type", "text/plain")])),
+        ("http://a.example", request("POST", &[("content-type", "text/plain")])),
+        ("http://a.example", request("PUT", &[("content-type", "application/grpc-web")])),
+        ("http://a.example", request("OPTIONS", &[("origin", "http://a.example")])),
+    ];
+    for (origins, head) in refused {
+        let serving = Serving::start(&[("GRPC_WEB_ORIGINS", origins)]).await;
+        let mut peer = Peer::connect(serving.addr).await;
+        within(60, answered_early(&mut peer, &head)).await;
+        answers(&serving).await;
+    }
+}
+
+async fn answered_early(peer: &mut Peer, head: &[u8]) {
+    for stream in (1..2000).step_by(2) {
+        assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, head)).await, "{stream}");
+        loop {
+            let (kind, flags, of, payload) = peer.frame().await.expect("an answer");
+            assert_ne!(kind, GOAWAY, "{stream}: {payload:?}");
+            if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
+                break;
             }
-            assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await, "{stream}");
         }
-    };
-    within(60, answered).await;
-    answers(&serving).await;
+        assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await, "{stream}");
+    }
 }

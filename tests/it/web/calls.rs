@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     serving,
-    spoken::{Answer, BINARY, call, call_in_text, framed, url},
+    spoken::{Answer, BINARY, TEXT, call, call_in_text, framed, url},
 };
 use crate::harness::{PASSWORD, within};
 
@@ -37,6 +37,36 @@ async fn a_page_signs_in_and_asks() {
             .header("x-organization-slug", "acme");
         let answer: CheckResponse = Answer::to(check).await.message();
         assert!(answer.allowed, "{answer:?}");
+    }
+}
+
+/// Media types have parameters and no case (RFC 9110, 8.3.1); an answer is as it was asked,
+/// unless the other was.
+#[tokio::test]
+async fn each_gets_the_kind_of_answer_that_it_can_read() {
+    let app = serving().await;
+    for (kind, accept, answered) in [
+        (BINARY, None, BINARY),
+        ("application/grpc-web", Some("*/*"), BINARY),
+        ("application/grpc-web+proto; charset=utf-8", None, BINARY),
+        ("Application/gRPC-Web+Proto", None, BINARY),
+        (TEXT, None, TEXT),
+        ("application/grpc-web-text", Some("*/*"), TEXT),
+        (TEXT, Some("application/grpc-web-text, */*"), TEXT),
+        (TEXT, Some(BINARY), BINARY),
+        (BINARY, Some(TEXT), TEXT),
+    ] {
+        let of = if kind.to_lowercase().contains("text") { call_in_text } else { call };
+        let mut sent =
+            of(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).build().expect("a request");
+        sent.headers_mut().insert("content-type", kind.parse().expect("a kind"));
+        sent.headers_mut().remove("accept");
+        if let Some(accept) = accept {
+            sent.headers_mut().insert("accept", accept.parse().expect("kinds"));
+        }
+        let answer = reqwest::Client::new().execute(sent).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{kind}");
+        assert_eq!(answer.headers()["content-type"], answered, "{kind} {accept:?}");
     }
 }
 

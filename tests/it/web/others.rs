@@ -15,12 +15,14 @@ use crate::harness::TestApp;
 
 /// What any page may have a browser send without asking (Fetch, 2.2.2: CORS-safelisted
 /// request headers), and what is no gRPC.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 9] = [
     "text/plain",
     "application/x-www-form-urlencoded",
     "multipart/form-data; boundary=x",
     "application/json",
     "application/grpcweb",
+    "application/grpc-website",
+    "application/grpc-web+json",
     "application/connect+proto",
     "application",
 ];
@@ -54,7 +56,7 @@ async fn other_requests_reach_no_method() {
         assert_eq!(ask.send().await.expect("an answer").status(), 415);
     }
     let get = Client::new().get(url(&app, "AuthService/GetJwks")).header("content-type", BINARY);
-    assert_eq!(get.send().await.expect("an answer").status(), 405);
+    assert_eq!(get.send().await.expect("an answer").status(), 415);
 }
 
 #[tokio::test]

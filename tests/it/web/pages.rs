@@ -68,6 +68,9 @@ async fn no_other_page_may() {
         assert_eq!(header(&asked, "access-control-allow-origin"), None, "{origin}");
         // What is cached for one must not be given to another.
         assert!(header(&asked, "vary").is_some_and(|vary| vary.contains("origin")));
+        // A page need not have asked, where its own name leads here by now.
+        let sent = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("origin", origin);
+        assert_eq!(sent.send().await.expect("an answer").status(), 403, "{origin}");
     }
 }
 
