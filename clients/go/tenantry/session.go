@@ -23,9 +23,13 @@ type Session struct {
 	auth   pb.AuthServiceClient
 	tenant string
 
-	mu      sync.Mutex
-	access  string
-	refresh string
+	mu     sync.Mutex
+	access string
+	// What takes the next pair of tokens. With its id it may be made again for as long as
+	// its reply has not come.
+	refresh *pb.RefreshRequest
+	// The access token that a stream was refused with.
+	refused string
 }
 
 var _ grpc.ClientConnInterface = (*Session)(nil)
@@ -37,13 +41,9 @@ func SignIn(ctx context.Context, conn *grpc.ClientConn, tenant, email, password 
 	if err != nil {
 		return nil, err
 	}
-	return &Session{
-		conn:    conn,
-		auth:    auth,
-		tenant:  tenant,
-		access:  login.GetAccessToken(),
-		refresh: login.GetRefreshToken(),
-	}, nil
+	session := &Session{conn: conn, auth: auth, tenant: tenant}
+	session.keep(login.GetAccessToken(), login.GetRefreshToken())
+	return session, nil
 }
 
 // Invoke makes a call as the user. One that the server finds unauthenticated is made once
@@ -61,9 +61,34 @@ func (s *Session) Invoke(ctx context.Context, method string, args, reply any, op
 }
 
 // NewStream opens a stream as the user. One that ends with Unauthenticated is the caller's
-// to open again, from where it was.
+// to open again, from where it was: it is with the next access token.
 func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return s.conn.NewStream(s.as(ctx, s.token()), desc, method, opts...)
+	token, err := s.unrefused(ctx)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := s.conn.NewStream(s.as(ctx, token), desc, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{ClientStream: opened, session: s, token: token}, nil
+}
+
+// A stream tells its session when its token is refused.
+type stream struct {
+	grpc.ClientStream
+	session *Session
+	token   string
+}
+
+func (s *stream) RecvMsg(message any) error {
+	err := s.ClientStream.RecvMsg(message)
+	if status.Code(err) == codes.Unauthenticated {
+		s.session.mu.Lock()
+		defer s.session.mu.Unlock()
+		s.session.refused = s.token
+	}
+	return err
 }
 
 // SignOut ends the session.
@@ -78,6 +103,17 @@ func (s *Session) token() string {
 	return s.access
 }
 
+// unrefused is a token that no stream was refused with.
+func (s *Session) unrefused(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	token, refused := s.access, s.refused
+	s.mu.Unlock()
+	if token != refused {
+		return token, nil
+	}
+	return s.successor(ctx, token)
+}
+
 // successor takes the next pair of tokens, unless another call did so since it used this
 // token: a refresh token works once, and using it twice would end the session.
 func (s *Session) successor(ctx context.Context, used string) (string, error) {
@@ -86,17 +122,20 @@ func (s *Session) successor(ctx context.Context, used string) (string, error) {
 	if s.access != used {
 		return s.access, nil
 	}
-	// With its id the same request may be made again, should the reply get lost.
-	request := &pb.RefreshRequest{RefreshToken: s.refresh, RequestId: uuid.NewString()}
-	next, err := s.auth.Refresh(ctx, request)
+	next, err := s.auth.Refresh(ctx, s.refresh)
 	if status.Code(err) == codes.Unavailable {
-		next, err = s.auth.Refresh(ctx, request)
+		next, err = s.auth.Refresh(ctx, s.refresh)
 	}
 	if err != nil {
 		return "", err
 	}
-	s.access, s.refresh = next.GetAccessToken(), next.GetRefreshToken()
+	s.keep(next.GetAccessToken(), next.GetRefreshToken())
 	return s.access, nil
+}
+
+func (s *Session) keep(access, refresh string) {
+	s.access = access
+	s.refresh = &pb.RefreshRequest{RefreshToken: refresh, RequestId: uuid.NewString()}
 }
 
 func (s *Session) as(ctx context.Context, token string) context.Context {

@@ -20,13 +20,15 @@ const password = "correct horse battery"
 
 // signUp makes a tenant on the server that TENANTRY_ADDR names, and signs its
 // administrator in.
-func signUp(t *testing.T) *Session {
+func signUp(t *testing.T, interceptors ...grpc.UnaryClientInterceptor) *Session {
 	t.Helper()
 	address := os.Getenv("TENANTRY_ADDR")
 	if address == "" {
 		t.Fatal("TENANTRY_ADDR must name a running server: make test-clients")
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithChainUnaryInterceptor(interceptors...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +84,46 @@ func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
 	}
 	// A second use of a refresh token would have ended the session.
 	if _, err := whoAmI(t.Context(), session); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestARefreshWhoseReplyIsLostIsMadeAgain(t *testing.T) {
+	lost := 2
+	loses := func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		err := call(ctx, method, request, reply, conn, opts...)
+		if method == pb.AuthService_Refresh_FullMethodName && lost > 0 {
+			lost--
+			return status.Error(codes.Unavailable, "the reply is lost")
+		}
+		return err
+	}
+	session := signUp(t, loses)
+	session.access = "ended"
+	if _, err := whoAmI(t.Context(), session); status.Code(err) != codes.Unavailable {
+		t.Fatalf("the answer is %v", err)
+	}
+	if _, err := whoAmI(t.Context(), session); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAStreamThatIsOpenedAgainHasTheNextToken(t *testing.T) {
+	session := signUp(t)
+	session.access = "ended"
+	watch := func() error {
+		stream, err := pb.NewPermissionServiceClient(session).
+			WatchPermissions(t.Context(), &pb.WatchPermissionsRequest{})
+		if err != nil {
+			return err
+		}
+		_, err = stream.Recv()
+		return err
+	}
+	if err := watch(); status.Code(err) != codes.Unauthenticated {
+		t.Fatalf("the answer is %v", err)
+	}
+	if err := watch(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -12,6 +12,8 @@ import pytest
 from tenantry.v1 import (
     auth_service_pb2,
     auth_service_pb2_grpc,
+    permission_service_pb2,
+    permission_service_pb2_grpc,
     user_service_pb2,
     user_service_pb2_grpc,
 )
@@ -61,6 +63,40 @@ def test_many_calls_with_an_ended_token_refresh_once(session):
     assert session._refresh != refresh
     # A second use of a refresh token would have ended the session.
     assert who_am_i(session).user.email == "ada@acme.test"
+
+
+def test_a_refresh_whose_reply_is_lost_is_made_again(session):
+    refresh, lost = session._auth.Refresh, 2
+
+    class Lost(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+    def loses(request):
+        nonlocal lost
+        reply = refresh(request)
+        if lost > 0:
+            lost -= 1
+            raise Lost
+        return reply
+
+    session._auth.Refresh = loses
+    session._access = "ended"
+    with pytest.raises(Lost):
+        who_am_i(session)
+    assert who_am_i(session).user.email == "ada@acme.test"
+
+
+def test_a_stream_that_is_opened_again_has_the_next_token(session):
+    session._access = "ended"
+    stub = permission_service_pb2_grpc.PermissionServiceStub(session.channel)
+    request = permission_service_pb2.WatchPermissionsRequest()
+    with pytest.raises(grpc.RpcError) as refused:
+        next(stub.WatchPermissions(request))
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    stream = stub.WatchPermissions(request)
+    assert next(stream).consistency_token
+    stream.cancel()
 
 
 def test_a_session_that_ended_is_unauthenticated(session):

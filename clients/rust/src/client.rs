@@ -59,7 +59,7 @@ impl Builder {
     /// Goes on with a user's sign-in, from the newest refresh token of its session. The
     /// session is this client's from then on: a refresh token works once.
     pub fn session(mut self, refresh_token: impl Into<String>) -> Self {
-        self.credentials = Some(Credentials::Session(SecretString::from(refresh_token.into())));
+        self.credentials = Some(Credentials::session(SecretString::from(refresh_token.into())));
         self
     }
 

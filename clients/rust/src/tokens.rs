@@ -29,14 +29,24 @@ pub(crate) enum Credentials {
     /// The secret of a service account's API key.
     ApiKey(SecretString),
     /// The newest refresh token of a user's session.
-    Session(SecretString),
+    Session {
+        refresh_token: SecretString,
+        /// With it the same request may be made again for as long as its answer has not come.
+        request_id: Uuid,
+    },
+}
+
+impl Credentials {
+    pub(crate) fn session(refresh_token: SecretString) -> Self {
+        Self::Session { refresh_token, request_id: Uuid::now_v7() }
+    }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ApiKey(_) => "ApiKey",
-            Self::Session(_) => "Session",
+            Self::Session { .. } => "Session",
         })
     }
 }
@@ -130,18 +140,17 @@ impl TokenSource {
                 let got = got.into_inner();
                 AccessToken::new(&got.access_token, got.access_expire_time)
             }
-            Credentials::Session(refresh_token) => {
-                // With its id the same request may be made again, should the answer get lost.
+            Credentials::Session { refresh_token, request_id } => {
                 let request = RefreshRequest {
                     refresh_token: refresh_token.expose_secret().to_owned(),
-                    request_id: Uuid::now_v7().to_string(),
+                    request_id: request_id.to_string(),
                 };
                 let mut got = auth.refresh(request.clone()).await;
                 if got.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
                     got = auth.refresh(request).await;
                 }
                 let got = got?.into_inner();
-                *refresh_token = got.refresh_token.into();
+                *credentials = Credentials::session(got.refresh_token.into());
                 AccessToken::new(&got.access_token, got.access_expire_time)
             }
         }

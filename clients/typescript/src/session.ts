@@ -7,6 +7,7 @@ import {
   type Transport,
 } from "@connectrpc/connect";
 
+import { reason } from "./details.js";
 import { AuthService } from "./gen/tenantry/v1/auth_service_pb.js";
 
 /** Makes the way to a server, on which each call passes these first. */
@@ -28,7 +29,10 @@ export class Session {
   readonly transport: Transport;
   readonly #auth: Client<typeof AuthService>;
   #access = "";
-  #refresh = "";
+  /** With its id it may be made again for as long as its reply has not come. */
+  #next = { refreshToken: "", requestId: "" };
+  /** The token that was refused last. */
+  #refused: string | undefined;
   /** The refresh that is under way: all calls wait for the same. */
   #refreshing: Promise<void> | undefined;
 
@@ -59,43 +63,72 @@ export class Session {
   }
 
   /**
-   * Makes a call as the user; one that is unauthenticated once more, with the next token.
-   * A stream that ends is the caller's to open again, from where it was.
+   * Makes a call as the user; one that is unauthenticated once more, with the next token. A
+   * stream is the caller's to open again, from where it was: it then has the next token.
    */
   readonly #asUser: Interceptor = (next) => async (request) => {
-    const used = this.#access;
-    request.header.set("authorization", `Bearer ${used}`);
+    const as = (token: string) => {
+      request.header.set("authorization", `Bearer ${token}`);
+      return next(request);
+    };
+    let used = this.#access;
+    if (request.stream && used === this.#refused) {
+      used = await this.#successor(used);
+    }
     try {
-      return await next(request);
+      const answer = await as(used);
+      return answer.stream ? { ...answer, message: this.#messages(answer.message, used) } : answer;
     } catch (error) {
-      if (request.stream || ConnectError.from(error).code !== Code.Unauthenticated) {
+      this.#note(error, used);
+      if (request.stream || !isUnauthenticated(error)) {
         throw error;
       }
     }
-    // A refresh token works once, and using it twice would end the session.
+    return as(await this.#successor(used));
+  };
+
+  async *#messages<M>(messages: AsyncIterable<M>, token: string): AsyncGenerator<M> {
+    try {
+      yield* messages;
+    } catch (error) {
+      this.#note(error, token);
+      throw error;
+    }
+  }
+
+  #note(error: unknown, token: string): void {
+    if (isUnauthenticated(error)) {
+      this.#refused = token;
+    }
+  }
+
+  /** A refresh token works once, and using it twice would end the session. */
+  async #successor(used: string): Promise<string> {
     if (this.#access === used) {
       this.#refreshing ??= this.#takeNext().finally(() => (this.#refreshing = undefined));
       await this.#refreshing;
     }
-    request.header.set("authorization", `Bearer ${this.#access}`);
-    return next(request);
-  };
+    return this.#access;
+  }
 
   async #takeNext(): Promise<void> {
-    // With its id the same request may be made again, should the reply get lost.
-    const request = { refreshToken: this.#refresh, requestId: crypto.randomUUID() };
     try {
-      this.#keep(await this.#auth.refresh(request));
+      this.#keep(await this.#auth.refresh(this.#next));
     } catch (error) {
-      if (ConnectError.from(error).code !== Code.Unavailable) {
+      // Unless it is the server that says no, its answer got lost.
+      if (reason(error) !== "" && ConnectError.from(error).code !== Code.Unavailable) {
         throw error;
       }
-      this.#keep(await this.#auth.refresh(request));
+      this.#keep(await this.#auth.refresh(this.#next));
     }
   }
 
   #keep(tokens: { accessToken: string; refreshToken: string }): void {
     this.#access = tokens.accessToken;
-    this.#refresh = tokens.refreshToken;
+    this.#next = { refreshToken: tokens.refreshToken, requestId: crypto.randomUUID() };
   }
+}
+
+function isUnauthenticated(error: unknown): boolean {
+  return ConnectError.from(error).code === Code.Unauthenticated;
 }

@@ -10,6 +10,7 @@ import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/
 import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { AuthService } from "../src/gen/tenantry/v1/auth_service_pb.js";
+import { PermissionService } from "../src/gen/tenantry/v1/permission_service_pb.js";
 import { UserService } from "../src/gen/tenantry/v1/user_service_pb.js";
 import { overGrpc, reason, Session, violations } from "../src/index.js";
 
@@ -28,6 +29,19 @@ async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session;
   });
   const session = await Session.signIn(overGrpc({ ...server, interceptors }), slug, email, password);
   return { session, slug };
+}
+
+/** Has the first token end on its way. */
+function firstTokenEnds(): Interceptor {
+  let first: string | null = null;
+  return (next) => (request) => {
+    const token = request.header.get("authorization");
+    first ??= token;
+    if (first !== null && token === first) {
+      request.header.set("authorization", "Bearer ended");
+    }
+    return next(request);
+  };
 }
 
 const whoAmI = ({ transport }: Session) => createClient(AuthService, transport).whoAmI({});
@@ -49,25 +63,46 @@ test("calls are made as the user in its tenant", async () => {
 });
 
 test("many calls with an ended token refresh once", async () => {
-  // The first token ends on its way.
   let refreshes = 0;
-  let ended: string | null = null;
   const observer: Interceptor = (next) => (request) => {
     if (request.method.name === "Refresh") {
       refreshes += 1;
     }
-    ended ??= request.header.get("authorization");
-    if (ended !== null && request.header.get("authorization") === ended) {
-      request.header.set("authorization", "Bearer ended");
-    }
     return next(request);
   };
-  const { session } = await signUp([observer]);
+  const { session } = await signUp([observer, firstTokenEnds()]);
   const answers = await Promise.all(Array.from({ length: 16 }, () => whoAmI(session)));
   assert.ok(answers.every((me) => me.user?.email === email));
   assert.equal(refreshes, 1);
   // A second use of the refresh token would have ended the session.
   assert.equal((await whoAmI(session)).user?.email, email);
+});
+
+test("a refresh whose reply is lost is made again", async () => {
+  let lost = 2;
+  const network: Interceptor = (next) => async (request) => {
+    const answer = await next(request);
+    if (request.method.name === "Refresh" && lost > 0) {
+      lost -= 1;
+      throw new ConnectError("the reply is lost", Code.Unknown);
+    }
+    return answer;
+  };
+  const { session } = await signUp([network, firstTokenEnds()]);
+  assert.equal((await refused(whoAmI(session))).code, Code.Unknown);
+  assert.equal((await whoAmI(session)).user?.email, email);
+});
+
+test("a stream that is opened again has the next token", async () => {
+  const { session } = await signUp([firstTokenEnds()]);
+  const permissions = createClient(PermissionService, session.transport);
+  const first = async () => {
+    for await (const message of permissions.watchPermissions({})) {
+      return message;
+    }
+  };
+  assert.equal((await refused(first())).code, Code.Unauthenticated);
+  assert.notEqual((await first())?.consistencyToken, "");
 });
 
 test("a session that ended is unauthenticated", async () => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{copy, copy_bidirectional, sink},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -12,9 +12,19 @@ use tokio::{
 /// Passes connections on to a server, or ends each as it comes.
 pub struct Relay {
     pub addr: SocketAddr,
-    target: watch::Sender<Option<SocketAddr>>,
+    target: watch::Sender<Way>,
     ended: watch::Sender<usize>,
     _task: JoinSet<()>,
+}
+
+/// Where connections go.
+#[derive(Clone, Copy, Default)]
+enum Way {
+    #[default]
+    Nowhere,
+    To(SocketAddr),
+    /// There, and nothing comes back.
+    OneWayTo(SocketAddr),
 }
 
 impl Relay {
@@ -22,7 +32,7 @@ impl Relay {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let (target, ended) = (watch::Sender::new(None), watch::Sender::new(0));
+        let (target, ended) = (watch::Sender::new(Way::default()), watch::Sender::new(0));
         let mut task = JoinSet::new();
         let (to, count) = (target.clone(), ended.clone());
         task.spawn(async move {
@@ -30,9 +40,9 @@ impl Relay {
             while let Ok((client, _)) = listener.accept().await {
                 let (mut to, count) = (to.subscribe(), count.clone());
                 connections.spawn(async move {
-                    let server = *to.borrow_and_update();
+                    let way = *to.borrow_and_update();
                     tokio::select! {
-                        () = pass_on(client, server) => {}
+                        () = pass_on(client, way) => {}
                         _ = to.changed() => {}
                     }
                     count.send_modify(|count| *count += 1);
@@ -49,13 +59,25 @@ impl Relay {
 
     /// Leads to this server from now on; connections to another end.
     pub fn leads_to(&self, server: SocketAddr) {
-        self.target.send_replace(Some(server));
+        self.target.send_replace(Way::To(server));
+    }
+
+    /// From now on what this server answers gets lost; connections that are there end.
+    pub fn loses_answers_of(&self, server: SocketAddr) {
+        self.target.send_replace(Way::OneWayTo(server));
     }
 }
 
-async fn pass_on(mut client: TcpStream, server: Option<SocketAddr>) {
-    let Some(server) = server else { return };
-    if let Ok(mut server) = TcpStream::connect(server).await {
-        copy_bidirectional(&mut client, &mut server).await.ok();
+async fn pass_on(mut client: TcpStream, way: Way) {
+    let (Way::To(server) | Way::OneWayTo(server)) = way else { return };
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    match way {
+        Way::OneWayTo(_) => {
+            let ((mut asks, _open), (mut answers, mut asked)) = (client.split(), server.split());
+            let mut nowhere = sink();
+            let lost = copy(&mut answers, &mut nowhere);
+            tokio::join!(copy(&mut asks, &mut asked), lost).0.ok();
+        }
+        _ => copy_bidirectional(&mut client, &mut server).await.map(drop).unwrap_or_default(),
     }
 }

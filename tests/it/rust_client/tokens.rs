@@ -12,7 +12,7 @@ use tenantry_client::{
 use tonic::{Code, Status};
 
 use super::{answered, client, relay::Relay};
-use crate::harness::TestApp;
+use crate::harness::{TestApp, until};
 
 async fn who_am_i(client: &Client) -> Result<WhoAmIResponse, Status> {
     let answer = AuthServiceClient::new(client.clone()).who_am_i(WhoAmIRequest {}).await;
@@ -102,4 +102,26 @@ async fn a_user_whose_session_ended_stays_signed_out() {
     AuthServiceClient::new(client.clone()).logout(LogoutRequest::default()).await.expect("out");
     let refused = who_am_i(&client).await.expect_err("signed out");
     assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+/// A refresh token works once, but its answer may be asked for until it is there.
+#[tokio::test]
+async fn a_session_outlives_answers_that_are_lost() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let relay = Relay::start().await;
+    let url = format!("http://{}", relay.addr);
+    let session = Client::builder(url).session(&acme.tokens.refresh_token);
+    let client = session.connect().expect("a client");
+    let asking = client.clone();
+    let call = tokio::spawn(async move { who_am_i(&asking).await });
+    for tries in [1.0, 2.0] {
+        relay.loses_answers_of(app.addr);
+        until(10, async || answered(&app, "AuthService/Refresh", "OK").await == Some(tries)).await;
+    }
+    relay.leads_to(app.addr);
+    let lost = call.await.expect("no panic").expect_err("both answers were lost");
+    assert_eq!(lost.code(), Code::Unavailable);
+    let me = who_am_i(&client).await.expect("an answer");
+    assert_eq!(me.user.expect("the user").id, acme.user_id);
 }

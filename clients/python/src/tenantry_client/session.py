@@ -20,6 +20,8 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
         self._tenant = ("x-organization-slug", tenant)
         self._lock = threading.Lock()
+        # The latest stream, and its token.
+        self._stream: tuple[grpc.Call | None, str] = (None, "")
         login = auth_service_pb2.LoginRequest(email=email, password=password)
         self._keep(self._auth.Login(login, metadata=[self._tenant]))
         self.channel = grpc.intercept_channel(channel, self)
@@ -38,28 +40,38 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return continuation(self._as(client_call_details, self._successor(used)), request)
 
     def intercept_unary_stream(self, continuation, client_call_details, request):
-        """Opens a stream. One that ends is the caller's to open again, where it was."""
-        return continuation(self._as(client_call_details, self._access), request)
+        """Opens a stream. One that ends is the caller's to open again, where it was.
+
+        After one that was unauthenticated it is opened with the next token.
+        """
+        latest, token = self._stream
+        if latest is None or latest.is_active() or token != self._access:
+            token = self._access
+        elif latest.code() is grpc.StatusCode.UNAUTHENTICATED:
+            token = self._successor(token)
+        call = continuation(self._as(client_call_details, token), request)
+        self._stream = (call, token)
+        return call
 
     def _successor(self, used: str) -> str:
         # A refresh token works once, and using it twice would end the session: whoever
         # waited here finds that another call took the next pair.
         with self._lock:
             if self._access == used:
-                # With its id the same request may be made again, should the reply get lost.
-                request = auth_service_pb2.RefreshRequest(
-                    refresh_token=self._refresh, request_id=str(uuid.uuid4())
-                )
                 try:
-                    self._keep(self._auth.Refresh(request))
+                    self._keep(self._auth.Refresh(self._refresh))
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:
                         raise
-                    self._keep(self._auth.Refresh(request))
+                    self._keep(self._auth.Refresh(self._refresh))
             return self._access
 
     def _keep(self, tokens) -> None:
-        self._access, self._refresh = tokens.access_token, tokens.refresh_token
+        self._access = tokens.access_token
+        # With its id it may be made again for as long as its reply has not come.
+        self._refresh = auth_service_pb2.RefreshRequest(
+            refresh_token=tokens.refresh_token, request_id=str(uuid.uuid4())
+        )
 
     def _as(self, details: grpc.ClientCallDetails, token: str) -> "_Details":
         bearer = ("authorization", f"Bearer {token}")

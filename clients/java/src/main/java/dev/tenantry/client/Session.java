@@ -30,7 +30,12 @@ public final class Session extends CallCredentials {
   private final ClientInterceptor inTenant;
   private final AuthServiceBlockingStub auth;
   private volatile String access;
-  private String refresh;
+
+  /**
+   * Takes the next pair of tokens. With its id it may be made again for as long as its reply has
+   * not come.
+   */
+  private RefreshRequest refresh;
 
   private Session(Channel channel, String tenant) {
     var metadata = new Metadata();
@@ -89,33 +94,31 @@ public final class Session extends CallCredentials {
     if (!access.equals(used)) {
       return;
     }
-    // With its id the same request may be made again, should the reply get lost.
-    var id = UUID.randomUUID().toString();
-    var request = RefreshRequest.newBuilder().setRefreshToken(refresh).setRequestId(id).build();
     try {
-      refreshWith(request);
+      takeNext();
     } catch (StatusRuntimeException error) {
       if (error.getStatus().getCode() != Code.UNAVAILABLE) {
         throw error;
       }
-      refreshWith(request);
+      takeNext();
     }
   }
 
-  private void refreshWith(RefreshRequest request) {
-    var next = auth.refresh(request);
+  private void takeNext() {
+    var next = auth.refresh(refresh);
     keep(next.getAccessToken(), next.getRefreshToken());
   }
 
   /** What the session goes on with. */
   synchronized void keep(String access, String refresh) {
     this.access = access;
-    this.refresh = refresh;
+    var id = UUID.randomUUID().toString();
+    this.refresh = RefreshRequest.newBuilder().setRefreshToken(refresh).setRequestId(id).build();
   }
 
   /** The refresh token that comes next. */
   synchronized String refreshToken() {
-    return refresh;
+    return refresh.getRefreshToken();
   }
 
   private static Metadata.Key<String> key(String name) {
