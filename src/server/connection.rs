@@ -202,9 +202,10 @@ impl Service<Request<Incoming>> for Calls {
                 (Kind::Grpc, _) => entry.gate.pass(request, ip, &entry.services).await,
                 (Kind::Web(content), Some(web)) => {
                     let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
-                    web.call(request, content, service_fn(pass)).await
+                    // Boxed, so that a gRPC call does not carry its room.
+                    Box::pin(web.call(request, content, service_fn(pass))).await
                 }
-                (Kind::Preflight, Some(web)) => web.preflight(request).await,
+                (Kind::Preflight, Some(web)) => Box::pin(web.preflight(request)).await,
                 _ => refuse(request, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             })
         })
