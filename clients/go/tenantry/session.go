@@ -5,6 +5,7 @@ package tenantry
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -15,17 +16,23 @@ import (
 	pb "tenantry/clients/go/gen/tenantry/v1"
 )
 
-// Session is a user's sign-in. It is a connection for the generated clients, whose calls
-// are made as that user: pb.NewPermissionServiceClient(session). It may be used by many
-// goroutines at once.
+// What taking the next token may take, whatever the call that needs it has.
+const patience = 10 * time.Second
+
+// Session is the sign-in of a user, or of a service account. It is a connection for the
+// generated clients, whose calls are made as who signed in:
+// pb.NewPermissionServiceClient(session). It may be used by many goroutines at once.
 type Session struct {
-	conn   *grpc.ClientConn
-	auth   pb.AuthServiceClient
+	conn *grpc.ClientConn
+	auth pb.AuthServiceClient
+	// A user's tenant; a service account's is in its key.
 	tenant string
+	// A service account's.
+	apiKey string
 
 	mu     sync.Mutex
 	access string
-	// What takes the next pair of tokens. With its id it may be made again for as long as
+	// What takes a user's next pair of tokens. With its id it may be made again for as long as
 	// its reply has not come.
 	refresh *pb.RefreshRequest
 	// The access token that a stream was refused with.
@@ -46,7 +53,16 @@ func SignIn(ctx context.Context, conn *grpc.ClientConn, tenant, email, password 
 	return session, nil
 }
 
-// Invoke makes a call as the user. One that the server finds unauthenticated is made once
+// WithAPIKey signs a service account in, by the secret of one of its keys.
+func WithAPIKey(ctx context.Context, conn *grpc.ClientConn, secret string) (*Session, error) {
+	session := &Session{conn: conn, auth: pb.NewAuthServiceClient(conn), apiKey: secret}
+	if err := session.take(ctx); err != nil {
+		return nil, err
+	}
+	return session, nil
+}
+
+// Invoke makes a call as who signed in. One that the server finds unauthenticated is made once
 // more, with the next access token.
 func (s *Session) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	token := s.token()
@@ -60,7 +76,7 @@ func (s *Session) Invoke(ctx context.Context, method string, args, reply any, op
 	return s.conn.Invoke(s.as(ctx, token), method, args, reply, opts...)
 }
 
-// NewStream opens a stream as the user. One that ends with Unauthenticated is the caller's
+// NewStream opens a stream as who signed in. One that ends with Unauthenticated is the caller's
 // to open again, from where it was: it is with the next access token.
 func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	token, err := s.unrefused(ctx)
@@ -91,7 +107,7 @@ func (s *stream) RecvMsg(message any) error {
 	return err
 }
 
-// SignOut ends the session.
+// SignOut ends a user's session.
 func (s *Session) SignOut(ctx context.Context) error {
 	_, err := pb.NewAuthServiceClient(s).Logout(ctx, &pb.LogoutRequest{})
 	return err
@@ -114,23 +130,37 @@ func (s *Session) unrefused(ctx context.Context) (string, error) {
 	return s.successor(ctx, token)
 }
 
-// successor takes the next pair of tokens, unless another call did so since it used this
-// token: a refresh token works once, and using it twice would end the session.
+// successor takes the next token, unless another call did so since it used this one: a
+// refresh token works once, and using it twice would end the session.
 func (s *Session) successor(ctx context.Context, used string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.access != used {
 		return s.access, nil
 	}
-	next, err := s.auth.Refresh(ctx, s.refresh)
+	err := s.take(ctx)
 	if status.Code(err) == codes.Unavailable {
-		next, err = s.auth.Refresh(ctx, s.refresh)
+		err = s.take(ctx)
 	}
-	if err != nil {
-		return "", err
+	return s.access, err
+}
+
+func (s *Session) take(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if s.apiKey != "" {
+		key := &pb.ExchangeApiKeyRequest_ApiKey{ApiKey: s.apiKey}
+		next, err := s.auth.ExchangeApiKey(ctx, &pb.ExchangeApiKeyRequest{Credential: key})
+		if err == nil {
+			s.access = next.GetAccessToken()
+		}
+		return err
 	}
-	s.keep(next.GetAccessToken(), next.GetRefreshToken())
-	return s.access, nil
+	next, err := s.auth.Refresh(ctx, s.refresh)
+	if err == nil {
+		s.keep(next.GetAccessToken(), next.GetRefreshToken())
+	}
+	return err
 }
 
 func (s *Session) keep(access, refresh string) {
@@ -143,5 +173,8 @@ func (s *Session) as(ctx context.Context, token string) context.Context {
 }
 
 func inTenant(ctx context.Context, tenant string) context.Context {
+	if tenant == "" {
+		return ctx
+	}
 	return metadata.AppendToOutgoingContext(ctx, "x-organization-slug", tenant)
 }

@@ -128,6 +128,31 @@ func TestAStreamThatIsOpenedAgainHasTheNextToken(t *testing.T) {
 	}
 }
 
+func TestAServiceSignsInByItsKey(t *testing.T) {
+	admin := signUp(t)
+	accounts := pb.NewServiceAccountServiceClient(admin)
+	made, err := accounts.CreateServiceAccount(t.Context(), &pb.CreateServiceAccountRequest{Name: "billing"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := made.GetServiceAccount().GetId()
+	key, err := accounts.CreateApiKey(t.Context(), &pb.CreateApiKeyRequest{ServiceAccountId: account})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := WithAPIKey(t.Context(), admin.conn, key.GetSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		me, err := whoAmI(t.Context(), service)
+		if err != nil || me.GetServiceAccount().GetId() != account {
+			t.Fatalf("%v: %v", me, err)
+		}
+		service.access = "ended"
+	}
+}
+
 func TestASessionThatEndedIsUnauthenticated(t *testing.T) {
 	session := signUp(t)
 	if err := session.SignOut(t.Context()); err != nil {

@@ -14,6 +14,8 @@ from tenantry.v1 import (
     auth_service_pb2_grpc,
     permission_service_pb2,
     permission_service_pb2_grpc,
+    service_account_service_pb2,
+    service_account_service_pb2_grpc,
     user_service_pb2,
     user_service_pb2_grpc,
 )
@@ -28,17 +30,22 @@ def slug() -> str:
 
 
 @pytest.fixture
-def session(slug):
+def channel():
     with grpc.insecure_channel(os.environ["TENANTRY_ADDR"]) as channel:
-        auth_service_pb2_grpc.AuthServiceStub(channel).Register(
-            auth_service_pb2.RegisterRequest(
-                email="ada@acme.test",
-                password=PASSWORD,
-                organization_name="Acme",
-                organization_slug=slug,
-            )
+        yield channel
+
+
+@pytest.fixture
+def session(channel, slug):
+    auth_service_pb2_grpc.AuthServiceStub(channel).Register(
+        auth_service_pb2.RegisterRequest(
+            email="ada@acme.test",
+            password=PASSWORD,
+            organization_name="Acme",
+            organization_slug=slug,
         )
-        yield Session(channel, slug, "ada@acme.test", PASSWORD)
+    )
+    return Session(channel, slug, "ada@acme.test", PASSWORD)
 
 
 def who_am_i(session: Session, **options) -> auth_service_pb2.WhoAmIResponse:
@@ -72,9 +79,9 @@ def test_a_refresh_whose_reply_is_lost_is_made_again(session):
         def code(self):
             return grpc.StatusCode.UNAVAILABLE
 
-    def loses(request):
+    def loses(request, **options):
         nonlocal lost
-        reply = refresh(request)
+        reply = refresh(request, **options)
         if lost > 0:
             lost -= 1
             raise Lost
@@ -97,6 +104,20 @@ def test_a_stream_that_is_opened_again_has_the_next_token(session):
     stream = stub.WatchPermissions(request)
     assert next(stream).consistency_token
     stream.cancel()
+
+
+def test_a_service_signs_in_by_its_key(session, channel):
+    accounts = service_account_service_pb2_grpc.ServiceAccountServiceStub(session.channel)
+    account = accounts.CreateServiceAccount(
+        service_account_service_pb2.CreateServiceAccountRequest(name="billing")
+    ).service_account.id
+    secret = accounts.CreateApiKey(
+        service_account_service_pb2.CreateApiKeyRequest(service_account_id=account)
+    ).secret
+    service = Session.with_api_key(channel, secret)
+    for _ in range(2):
+        assert who_am_i(service).service_account.id == account
+        service._access = "ended"
 
 
 def test_a_session_that_ended_is_unauthenticated(session):

@@ -21,28 +21,35 @@ export function before<O extends { interceptors?: Interceptor[] }>(
   return { ...options, interceptors: [...interceptors, ...(options.interceptors ?? [])] };
 }
 
+type Auth = Client<typeof AuthService>;
+type Tokens = { accessToken: string; refreshToken?: string };
+
+/** What taking tokens may take. */
+const patience = { timeoutMs: 10_000 };
+
 /**
- * A user's sign-in. Give its `transport` to `createClient`: the access token and the tenant
+ * The sign-in of a user, or of a service account. Give its `transport` to `createClient`: the access token and the tenant
  * go with each call, and the next pair of tokens is taken when the first has ended.
  */
 export class Session {
   readonly transport: Transport;
-  readonly #auth: Client<typeof AuthService>;
+  readonly #auth: Auth;
   #access = "";
-  /** With its id it may be made again for as long as its reply has not come. */
-  #next = { refreshToken: "", requestId: "" };
+  /** Takes the next tokens. */
+  #next: () => Promise<Tokens>;
   /** The token that was refused last. */
   #refused: string | undefined;
   /** The refresh that is under way: all calls wait for the same. */
   #refreshing: Promise<void> | undefined;
 
-  private constructor(connect: Connect, tenant: string) {
-    const inTenant: Interceptor = (next) => (request) => {
-      request.header.append("x-organization-slug", tenant);
-      return next(request);
-    };
-    this.#auth = createClient(AuthService, connect([inTenant]));
-    this.transport = connect([inTenant, this.#asUser]);
+  private constructor(
+    connect: Connect,
+    inTenant: Interceptor[],
+    begin: (auth: Auth) => Promise<Tokens>,
+  ) {
+    this.#auth = createClient(AuthService, connect(inTenant));
+    this.#next = () => begin(this.#auth);
+    this.transport = connect([...inTenant, this.#asWhoSignedIn]);
   }
 
   /** Signs a user in to the tenant with this slug. */
@@ -52,21 +59,36 @@ export class Session {
     email: string,
     password: string,
   ): Promise<Session> {
-    const session = new Session(connect, tenant);
-    session.#keep(await session.#auth.login({ email, password }));
+    const inTenant: Interceptor = (next) => (request) => {
+      request.header.append("x-organization-slug", tenant);
+      return next(request);
+    };
+    const login = (auth: Auth) => auth.login({ email, password }, patience);
+    const session = new Session(connect, [inTenant], login);
+    session.#keep(await session.#next());
     return session;
   }
 
-  /** Ends the session. */
+  /** Signs a service account in, by the secret of one of its keys, which says whose it is. */
+  static async withApiKey(connect: Connect, secret: string): Promise<Session> {
+    const credential = { case: "apiKey" as const, value: secret };
+    const session = new Session(connect, [], (auth) =>
+      auth.exchangeApiKey({ credential }, patience),
+    );
+    session.#keep(await session.#next());
+    return session;
+  }
+
+  /** Ends a user's session. */
   async signOut(): Promise<void> {
     await createClient(AuthService, this.transport).logout({});
   }
 
   /**
-   * Makes a call as the user; one that is unauthenticated once more, with the next token. A
+   * Makes a call as who signed in; one that is unauthenticated once more, with the next token. A
    * stream is the caller's to open again, from where it was: it then has the next token.
    */
-  readonly #asUser: Interceptor = (next) => async (request) => {
+  readonly #asWhoSignedIn: Interceptor = (next) => async (request) => {
     const as = (token: string) => {
       request.header.set("authorization", `Bearer ${token}`);
       return next(request);
@@ -113,19 +135,23 @@ export class Session {
 
   async #takeNext(): Promise<void> {
     try {
-      this.#keep(await this.#auth.refresh(this.#next));
+      this.#keep(await this.#next());
     } catch (error) {
       // Unless it is the server that says no, its answer got lost.
       if (reason(error) !== "" && ConnectError.from(error).code !== Code.Unavailable) {
         throw error;
       }
-      this.#keep(await this.#auth.refresh(this.#next));
+      this.#keep(await this.#next());
     }
   }
 
-  #keep(tokens: { accessToken: string; refreshToken: string }): void {
+  #keep(tokens: Tokens): void {
     this.#access = tokens.accessToken;
-    this.#next = { refreshToken: tokens.refreshToken, requestId: crypto.randomUUID() };
+    if (tokens.refreshToken !== undefined) {
+      // With its id it may be made again for as long as its reply has not come.
+      const request = { refreshToken: tokens.refreshToken, requestId: crypto.randomUUID() };
+      this.#next = () => this.#auth.refresh(request, patience);
+    }
   }
 }
 

@@ -11,6 +11,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { AuthService } from "../src/gen/tenantry/v1/auth_service_pb.js";
 import { PermissionService } from "../src/gen/tenantry/v1/permission_service_pb.js";
+import { ServiceAccountService } from "../src/gen/tenantry/v1/service_account_service_pb.js";
 import { UserService } from "../src/gen/tenantry/v1/user_service_pb.js";
 import { overGrpc, reason, Session, violations } from "../src/index.js";
 
@@ -103,6 +104,16 @@ test("a stream that is opened again has the next token", async () => {
   };
   assert.equal((await refused(first())).code, Code.Unauthenticated);
   assert.notEqual((await first())?.consistencyToken, "");
+});
+
+test("a service signs in by its key", async () => {
+  const { session } = await signUp();
+  const accounts = createClient(ServiceAccountService, session.transport);
+  const { serviceAccount } = await accounts.createServiceAccount({ name: "billing" });
+  const { secret } = await accounts.createApiKey({ serviceAccountId: serviceAccount?.id ?? "" });
+  const connect = overGrpc({ ...server, interceptors: [firstTokenEnds()] });
+  const service = await Session.withApiKey(connect, secret);
+  assert.equal((await whoAmI(service)).serviceAccount?.id, serviceAccount?.id);
 });
 
 test("a session that ended is unauthenticated", async () => {

@@ -1,4 +1,6 @@
-"""A user's sign-in, and a channel whose calls are made as that user."""
+"""A sign-in, and a channel whose calls are made as who signed in."""
+
+from __future__ import annotations
 
 import threading
 import uuid
@@ -8,26 +10,44 @@ import grpc
 from tenantry.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 
+# What taking tokens may take, in seconds.
+_PATIENCE = 10
+
+
 class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """A user's sign-in, in the tenant with this slug.
+    """The sign-in of a user, in the tenant with this slug.
 
     Give ``session.channel`` to the generated stubs: the access token and the tenant go
-    with each call, and the next pair of tokens is taken when the first has ended. Many
-    threads may use it at once.
+    with each call, and the next token is taken when the first has ended. Many threads
+    may use it at once.
     """
 
     def __init__(self, channel: grpc.Channel, tenant: str, email: str, password: str):
+        self._begin(channel, [("x-organization-slug", tenant)])
+        login = auth_service_pb2.LoginRequest(email=email, password=password)
+        self._keep(self._auth.Login(login, metadata=self._tenant, timeout=_PATIENCE))
+
+    @classmethod
+    def with_api_key(cls, channel: grpc.Channel, secret: str) -> Session:
+        """Signs a service account in, by the secret of one of its keys."""
+        session = cls.__new__(cls)
+        # The key says which tenant it is.
+        session._begin(channel, [])
+        session._api_key = secret
+        session._take()
+        return session
+
+    def _begin(self, channel: grpc.Channel, tenant: list[tuple[str, str]]) -> None:
         self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
-        self._tenant = ("x-organization-slug", tenant)
+        self._tenant = tenant
+        self._api_key: str | None = None
         self._lock = threading.Lock()
         # The latest stream, and its token.
         self._stream: tuple[grpc.Call | None, str] = (None, "")
-        login = auth_service_pb2.LoginRequest(email=email, password=password)
-        self._keep(self._auth.Login(login, metadata=[self._tenant]))
         self.channel = grpc.intercept_channel(channel, self)
 
     def sign_out(self) -> None:
-        """Ends the session."""
+        """Ends a user's session."""
         stub = auth_service_pb2_grpc.AuthServiceStub(self.channel)
         stub.Logout(auth_service_pb2.LogoutRequest())
 
@@ -59,12 +79,19 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         with self._lock:
             if self._access == used:
                 try:
-                    self._keep(self._auth.Refresh(self._refresh))
+                    self._take()
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:
                         raise
-                    self._keep(self._auth.Refresh(self._refresh))
+                    self._take()
             return self._access
+
+    def _take(self) -> None:
+        if self._api_key is None:
+            self._keep(self._auth.Refresh(self._refresh, timeout=_PATIENCE))
+        else:
+            request = auth_service_pb2.ExchangeApiKeyRequest(api_key=self._api_key)
+            self._access = self._auth.ExchangeApiKey(request, timeout=_PATIENCE).access_token
 
     def _keep(self, tokens) -> None:
         self._access = tokens.access_token
@@ -75,7 +102,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     def _as(self, details: grpc.ClientCallDetails, token: str) -> "_Details":
         bearer = ("authorization", f"Bearer {token}")
-        metadata = [*(details.metadata or ()), self._tenant, bearer]
+        metadata = [*(details.metadata or ()), *self._tenant, bearer]
         return _Details(
             details.method,
             details.timeout,

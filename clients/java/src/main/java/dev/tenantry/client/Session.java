@@ -2,6 +2,7 @@ package dev.tenantry.client;
 
 import dev.tenantry.v1.AuthServiceGrpc;
 import dev.tenantry.v1.AuthServiceGrpc.AuthServiceBlockingStub;
+import dev.tenantry.v1.ExchangeApiKeyRequest;
 import dev.tenantry.v1.LoginRequest;
 import dev.tenantry.v1.LogoutRequest;
 import dev.tenantry.v1.RefreshRequest;
@@ -13,48 +14,64 @@ import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.AbstractStub;
 import io.grpc.stub.MetadataUtils;
+import java.time.Duration;
 import java.util.UUID;
 import java.util.concurrent.Executor;
 import java.util.function.Supplier;
 
 /**
- * A user's sign-in. {@link #as} has a stub's calls made as that user, in its tenant;
- * {@link #call} makes one once more with the next access token when the first has ended. Many
+ * The sign-in of a user, or of a service account. {@link #as} has a stub's calls made as who
+ * signed in, in its tenant; {@link #call} makes one once more with the next access token when the first has ended. Many
  * threads may use it at once.
  */
 public final class Session extends CallCredentials {
   private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
   private static final Metadata.Key<String> TENANT = key("x-organization-slug");
 
+  /** What taking tokens may take. */
+  private static final Duration PATIENCE = Duration.ofSeconds(10);
+
   private final Channel channel;
   private final ClientInterceptor inTenant;
   private final AuthServiceBlockingStub auth;
+
+  /** A service account's; a user has none. */
+  private final String apiKey;
+
   private volatile String access;
 
   /**
-   * Takes the next pair of tokens. With its id it may be made again for as long as its reply has
+   * Takes a user's next pair of tokens. With its id it may be made again for as long as its reply has
    * not come.
    */
   private RefreshRequest refresh;
 
-  private Session(Channel channel, String tenant) {
-    var metadata = new Metadata();
-    metadata.put(TENANT, tenant);
+  private Session(Channel channel, Metadata metadata, String apiKey) {
     this.channel = channel;
+    this.apiKey = apiKey;
     this.inTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
     this.auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
   }
 
   /** Signs a user in to the tenant with this slug. */
   public static Session signIn(Channel channel, String tenant, String email, String password) {
-    var session = new Session(channel, tenant);
+    var metadata = new Metadata();
+    metadata.put(TENANT, tenant);
+    var session = new Session(channel, metadata, null);
     var request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
-    var login = session.auth.login(request);
+    var login = session.auth.withDeadlineAfter(PATIENCE).login(request);
     session.keep(login.getAccessToken(), login.getRefreshToken());
     return session;
   }
 
-  /** The stub, its calls made as the user. */
+  /** Signs a service account in, by the secret of one of its keys, which says whose it is. */
+  public static Session withApiKey(Channel channel, String secret) {
+    var session = new Session(channel, new Metadata(), secret);
+    session.takeNext();
+    return session;
+  }
+
+  /** The stub, its calls made as who signed in. */
   public <S extends AbstractStub<S>> S as(S stub) {
     return stub.withInterceptors(inTenant).withCallCredentials(this);
   }
@@ -73,7 +90,7 @@ public final class Session extends CallCredentials {
     return call.get();
   }
 
-  /** Ends the session. */
+  /** Ends a user's session. */
   public void signOut() {
     var stub = as(AuthServiceGrpc.newBlockingStub(channel));
     call(() -> stub.logout(LogoutRequest.getDefaultInstance()));
@@ -87,7 +104,7 @@ public final class Session extends CallCredentials {
   }
 
   /**
-   * Takes the next pair of tokens, unless another call did so since this one was used: a refresh
+   * Takes the next token, unless another call did so since this one was used: a refresh
    * token works once, and using it twice would end the session.
    */
   private synchronized void takeNext(String used) {
@@ -104,8 +121,14 @@ public final class Session extends CallCredentials {
     }
   }
 
-  private void takeNext() {
-    var next = auth.refresh(refresh);
+  private synchronized void takeNext() {
+    var patient = auth.withDeadlineAfter(PATIENCE);
+    if (apiKey != null) {
+      var request = ExchangeApiKeyRequest.newBuilder().setApiKey(apiKey).build();
+      access = patient.exchangeApiKey(request).getAccessToken();
+      return;
+    }
+    var next = patient.refresh(refresh);
     keep(next.getAccessToken(), next.getRefreshToken());
   }
 

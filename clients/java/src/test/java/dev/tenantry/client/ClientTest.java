@@ -7,8 +7,11 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.tenantry.v1.AuthServiceGrpc;
+import dev.tenantry.v1.CreateApiKeyRequest;
+import dev.tenantry.v1.CreateServiceAccountRequest;
 import dev.tenantry.v1.CreateUserRequest;
 import dev.tenantry.v1.RegisterRequest;
+import dev.tenantry.v1.ServiceAccountServiceGrpc;
 import dev.tenantry.v1.UserServiceGrpc;
 import dev.tenantry.v1.WhoAmIRequest;
 import dev.tenantry.v1.WhoAmIResponse;
@@ -92,6 +95,25 @@ class ClientTest {
     assertNotEquals(refresh, session.refreshToken());
     // A second use of a refresh token would have ended the session.
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
+  }
+
+  @Test
+  void aServiceSignsInByItsKey() {
+    var accounts = session.as(ServiceAccountServiceGrpc.newBlockingStub(channel));
+    var account =
+        accounts
+            .createServiceAccount(
+                CreateServiceAccountRequest.newBuilder().setName("billing").build())
+            .getServiceAccount()
+            .getId();
+    var secret =
+        accounts
+            .createApiKey(CreateApiKeyRequest.newBuilder().setServiceAccountId(account).build())
+            .getSecret();
+    session = Session.withApiKey(channel, secret);
+    assertEquals(account, whoAmI().getServiceAccount().getId());
+    session.keep("ended", "");
+    assertEquals(account, whoAmI().getServiceAccount().getId());
   }
 
   @Test
