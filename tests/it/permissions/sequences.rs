@@ -18,7 +18,7 @@ use super::{
     model::{Assignment, Model, Scope},
     random::{Dice, request_scope},
 };
-use crate::harness::{Client, TestApp, struct_of};
+use crate::harness::{Client, TestApp, struct_of, until};
 
 /// How many tenants, replicas, and changes of each seed.
 const TENANTS: usize = 2;
@@ -247,6 +247,10 @@ impl World {
         } else {
             let request = ReactivateTenantRequest { tenant: id };
             tenants.reactivate_tenant(request).await.expect("reactivated");
+            // Elsewhere who calls is judged by what was told, whatever is asked.
+            let elsewhere = [&self.twin.channel, &self.app.channel][replica];
+            let admin = self.admins[tenant].on(elsewhere);
+            until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
         }
     }
 
