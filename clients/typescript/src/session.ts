@@ -28,8 +28,9 @@ type Tokens = { accessToken: string; refreshToken?: string };
 const patience = { timeoutMs: 10_000 };
 
 /**
- * The sign-in of a user, or of a service account. Give its `transport` to `createClient`: the access token and the tenant
- * go with each call, and the next pair of tokens is taken when the first has ended.
+ * The sign-in of a user, or of a service account. Give its `transport` to `createClient`: the
+ * access token and the tenant go with each call, and the next token is taken when the first has
+ * ended.
  */
 export class Session {
   readonly transport: Transport;
@@ -39,7 +40,7 @@ export class Session {
   #next: () => Promise<Tokens>;
   /** The token that was refused last. */
   #refused: string | undefined;
-  /** The refresh that is under way: all calls wait for the same. */
+  /** What takes the next token: all calls wait for the same. */
   #refreshing: Promise<void> | undefined;
 
   private constructor(
