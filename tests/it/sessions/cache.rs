@@ -223,6 +223,10 @@ async fn callers_who_never_stop_see_the_end() {
             until(10, || is_signed_in(&victim)).await;
             let request = RevokeAllSessionsRequest { user_id: victim.user_id.clone() };
             acme.sessions().revoke_all_sessions(request).await.expect("ended");
+            is_signed_out(&victim).await;
+            // The other replica has a second to hear of it, and the call takes its time.
+            let there = victim.on(&twin.channel);
+            until(2, || async { !is_signed_in(&there).await }).await;
             for channel in [&app.channel, &twin.channel].repeat(10) {
                 is_signed_out(&victim.on(channel)).await;
             }
