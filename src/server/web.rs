@@ -21,7 +21,7 @@ const SENT: [HeaderName; 11] = [
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-grpc-web"),
     HeaderName::from_static("x-organization-slug"),
-    HeaderName::from_static("x-request-id"),
+    gate::REQUEST_ID,
     HeaderName::from_static("x-tenant-id"),
     HeaderName::from_static("x-user-agent"),
 ];
@@ -31,7 +31,7 @@ const READ: [HeaderName; 4] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-status-details-bin"),
-    HeaderName::from_static("x-request-id"),
+    gate::REQUEST_ID,
 ];
 
 /// How long a browser may remember what it asked. None does for longer.
