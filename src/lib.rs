@@ -57,3 +57,5 @@ mod transit;
 mod updates;
 mod users;
 mod validate;
+
+pub use audit::EventKind;

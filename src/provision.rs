@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::{
-    audit::{self, Actor, Event, Origin, RequestId},
+    audit::{self, Actor, Event, EventKind, Origin, RequestId},
     db::{Db, TenantTx},
     error::Result,
     ids::{RoleId, TenantId, UserId},
@@ -114,7 +114,7 @@ pub async fn reset_password(
     let user = UserId(user.context("there is no such user")?.user_id);
     users::credentials::set(&mut tx, found.id, user, &hash).await?;
     crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
-    let event = Event::new("password_reset").target(user.0);
+    let event = Event::new(EventKind::PasswordReset).target(user.0);
     audit::record(&mut tx, found.id, &operator(), event).await?;
     tx.commit().await?;
     Ok(credentials(tenant, email, &password))
@@ -131,7 +131,7 @@ async fn finish(
     users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
     users::credentials::set(&mut tx, tenant, user, hash).await?;
     roles::assign_new(&mut tx, tenant, user, admin).await?;
-    let event = Event::new("tenant_created").target(tenant.0);
+    let event = Event::new(EventKind::TenantCreated).target(tenant.0);
     audit::record(&mut tx, tenant, &operator(), event).await?;
     tx.commit().await
 }

@@ -1,8 +1,9 @@
 //! Writes the reference pages, docs/reference/: the API from the proto's comments,
-//! policies and field rules, the settings from their table.
+//! policies and field rules, the settings and the audit events from their tables.
 #![expect(clippy::print_stdout, reason = "it tells what it wrote")]
 
 mod api;
+mod audit;
 #[path = "../../build/checks.rs"]
 #[expect(dead_code, reason = "the server needs the conditions, this page what they say")]
 mod checks;
@@ -31,10 +32,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The pages, and where they belong.
-fn pages() -> anyhow::Result<[(PathBuf, String); 2]> {
+fn pages() -> anyhow::Result<[(PathBuf, String); 3]> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = root.join("docs/reference");
-    Ok([(folder.join("api.md"), api::page(&root)?), (folder.join("settings.md"), settings::page())])
+    Ok([
+        (folder.join("api.md"), api::page(&root)?),
+        (folder.join("audit.md"), audit::page()),
+        (folder.join("settings.md"), settings::page()),
+    ])
 }
 
 #[cfg(test)]

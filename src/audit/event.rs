@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::Origin;
+use super::{EventKind, Origin};
 use crate::ids::{SessionId, TenantId, UserId};
 
 /// Who acts. Nobody, for a call without a token.
@@ -29,22 +29,22 @@ impl Actor {
 
 /// What happened. It holds ids, never emails, tokens or secrets.
 pub struct Event {
-    pub(super) kind: &'static str,
+    pub(super) kind: EventKind,
     pub(super) target: Option<Uuid>,
     pub(super) detail: Map<String, Value>,
 }
 
 impl Event {
-    /// An event of a kind: a past-tense `snake_case` word.
+    /// An event of a kind, without target or detail.
     #[must_use]
-    pub fn new(kind: &'static str) -> Self {
+    pub fn new(kind: EventKind) -> Self {
         Self { kind, target: None, detail: Map::new() }
     }
 
     /// The platform's staff called a method in another tenant.
     #[must_use]
     pub fn across_tenants(method: &str) -> Self {
-        Self::new("acted_across_tenants").detail("method", method)
+        Self::new(EventKind::ActedAcrossTenants).detail("method", method)
     }
 
     /// What it happened to.

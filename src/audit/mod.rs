@@ -8,6 +8,7 @@
 pub mod chain;
 mod event;
 mod keeper;
+mod kind;
 mod origin;
 mod refusals;
 mod sealer;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 pub use event::{Actor, Event};
 pub use keeper::{Beat, Listener, keep};
+pub use kind::EventKind;
 pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
 
@@ -54,7 +56,7 @@ pub async fn record(
         "#,
         tenant.0,
         id,
-        event.kind,
+        event.kind.as_str(),
         actor.tenant.map(|id| id.0),
         actor.user.map(|id| id.0),
         event.target,

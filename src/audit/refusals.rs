@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Actor, Event, record_alone};
+use super::{Actor, Event, EventKind, record_alone};
 use crate::{
     db::Db,
     error::Result,
@@ -80,7 +80,8 @@ impl Refusals {
         for (of, Seen { counted, actor, .. }) in seen {
             let Some(actor) = actor else { continue };
             let (tenant, subject) = of;
-            let event = Event::new("refusals_counted").target(subject.0).detail("count", counted);
+            let event =
+                Event::new(EventKind::RefusalsCounted).target(subject.0).detail("count", counted);
             if let Err(error) = record_alone(&self.db, tenant, &actor, event).await {
                 outcome = Err(error);
                 let mut seen = self.seen();

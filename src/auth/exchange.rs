@@ -10,7 +10,7 @@ use crate::{
         ClientNames, Secret,
         store::{self, LiveKey},
     },
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, EventKind, Origin},
     clock,
     db::TenantTx,
     error::{Error, Result},
@@ -45,7 +45,7 @@ impl Auth {
         let Some(key) = self.prove(&mut tx, tenant, &proof).await? else {
             // What was tried is undone; that it was, is not.
             drop(tx);
-            let event = Event::new("sign_in_failed").detail("by", "api_key");
+            let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
             return Err(invalid_credentials());
         };
@@ -57,7 +57,7 @@ impl Auth {
             session: Some(session),
             origin: origin.clone(),
         };
-        let event = Event::new("signed_in").target(account.0).detail("by", "api_key");
+        let event = Event::new(EventKind::SignedIn).target(account.0).detail("by", "api_key");
         audit::record(&mut tx, tenant, &actor, event).await?;
         let roles = role_names(&mut tx, tenant, account).await?;
         tx.commit().await?;

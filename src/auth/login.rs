@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{Auth, end_guess, invalid_credentials};
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, EventKind, Origin},
     error::Result,
     gate::NamedTenant,
     ids::{SessionId, TenantId},
@@ -135,7 +135,7 @@ impl Auth {
         candidate: Option<&Candidate>,
         origin: &Origin,
     ) -> Result<()> {
-        let mut event = Event::new("sign_in_failed");
+        let mut event = Event::new(EventKind::SignInFailed);
         if let Some(candidate) = candidate {
             event = event.target(candidate.user.0);
         }

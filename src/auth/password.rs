@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::{Auth, end_guess, invalid_credentials};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     passwords::{self, Outcome, Place},
@@ -47,7 +47,7 @@ impl Auth {
         }
         let but_this = Some(caller.session());
         sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed").await?;
-        let event = Event::new("password_changed").target(user.0);
+        let event = Event::new(EventKind::PasswordChanged).target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let token = tx.consistency_token().await?;
         tx.commit().await?;
@@ -72,7 +72,7 @@ impl Auth {
 
     /// The refusal, once it is recorded.
     async fn failed(&self, caller: &Caller) -> Result<Error> {
-        let event = Event::new("password_change_failed").target(caller.user().0);
+        let event = Event::new(EventKind::PasswordChangeFailed).target(caller.user().0);
         audit::record_alone(&self.db, caller.home(), &caller.actor(), event).await?;
         Ok(invalid_credentials())
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Auth;
 use crate::{
-    audit::{Actor, Event, Origin, Refusal},
+    audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
@@ -102,7 +102,7 @@ impl Auth {
         let (tenant, subject) = (TenantId(claims.org), UserId(claims.sub));
         let session = Some(SessionId(claims.sid));
         let actor = Actor { session, ..Actor::anonymous(origin) };
-        let event = Event::new("refresh_refused").target(subject.0);
+        let event = Event::new(EventKind::RefreshRefused).target(subject.0);
         self.refusals.record(Refusal { tenant, subject, actor, event }).await;
     }
 }

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 
 use super::Auth;
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, EventKind, Origin},
     db::TenantTx,
     error::{Error, Result, reason_text},
     gate::NamedTenant,
@@ -76,7 +76,7 @@ impl Auth {
             server_min_length: self.min_length,
         };
         let admin = create::create(&mut tx, new).await?;
-        let event = Event::new("tenant_created").target(id.0);
+        let event = Event::new(EventKind::TenantCreated).target(id.0);
         audit::record(&mut tx, id, &Actor::anonymous(origin), event).await?;
         let key = key(id, message);
         self.add_user(tx, origin, message, &key, &hash, Some(admin)).await
@@ -147,7 +147,7 @@ impl Auth {
     /// The refusal, once it is recorded.
     async fn refused(&self, tenant: TenantId, origin: &Origin, error: Error) -> Result<Error> {
         let reason = reason_text(error.reason());
-        let event = Event::new("registration_refused").detail("reason", reason);
+        let event = Event::new(EventKind::RegistrationRefused).detail("reason", reason);
         audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
         Ok(error)
     }
@@ -168,7 +168,7 @@ impl Auth {
         if let Some(role) = role {
             roles::assign_new(&mut tx, tenant, user, role).await?;
         }
-        let event = Event::new("user_registered").target(user.0);
+        let event = Event::new(EventKind::UserRegistered).target(user.0);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let tenant = tenants::store::get(&mut tx, tenant).await?;
         let response = RegisterResponse {

@@ -2,7 +2,7 @@
 
 use super::Auth;
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     ids::SessionId,
@@ -50,7 +50,7 @@ impl Auth {
         if !sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await? {
             return Err(Error::not_found());
         }
-        let event = Event::new("signed_out").target(session.0);
+        let event = Event::new(EventKind::SignedOut).target(session.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let token = tx.consistency_token().await?;
         tx.commit().await?;

@@ -6,7 +6,7 @@ use tonic::Request;
 
 use super::Admission;
 use crate::{
-    audit::{Actor, Event, Origin, Refusal},
+    audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     permissions::Standing,
@@ -117,7 +117,8 @@ impl Caller {
     /// That this caller must not make a call, as the audit trail has it.
     #[must_use]
     pub fn refusal(&self, method: &str, reason: &str) -> Refusal {
-        let event = Event::new("call_refused").detail("method", method).detail("reason", reason);
+        let event =
+            Event::new(EventKind::CallRefused).detail("method", method).detail("reason", reason);
         Refusal { tenant: self.tenant, subject: self.user, actor: self.actor(), event }
     }
 

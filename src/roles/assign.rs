@@ -13,7 +13,7 @@ use super::{
     store,
 };
 use crate::{
-    audit::Event,
+    audit::{Event, EventKind},
     clock,
     db::TenantTx,
     error::{Error, Result},
@@ -53,7 +53,7 @@ impl Roles {
         let consistency_token = tx.consistency_token().await?;
         let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
-        let event = Event::new("role_assigned").target(user.0);
+        let event = Event::new(EventKind::RoleAssigned).target(user.0);
         finish(tx, caller, event.detail("role_id", role.to_string())).await?;
         Ok(response)
     }

@@ -6,7 +6,7 @@ use super::{
     store::{self, NewRole},
 };
 use crate::{
-    audit::Event,
+    audit::{Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     idempotency::{self, Key},
@@ -57,7 +57,7 @@ impl Roles {
         let consistency_token = tx.consistency_token().await?;
         let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
-        finish(tx, caller, Event::new("role_created").target(new.id.0)).await?;
+        finish(tx, caller, Event::new(EventKind::RoleCreated).target(new.id.0)).await?;
         Ok(response)
     }
 
@@ -90,7 +90,7 @@ impl Roles {
         refuse_platform_level(caller, row.level)?;
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
-        let event = Event::new("role_updated").target(role.0);
+        let event = Event::new(EventKind::RoleUpdated).target(role.0);
         let consistency_token = finish(tx, caller, event).await?;
         Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
     }

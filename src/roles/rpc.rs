@@ -9,7 +9,7 @@ use super::{
     store::{self, RoleRow},
 };
 use crate::{
-    audit::Event,
+    audit::{Event, EventKind},
     clock::timestamp,
     error::Result,
     gate::{self, Reach},
@@ -90,7 +90,7 @@ impl RoleService for Roles {
         guard::may_change(caller.standing(), &row)?;
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
-        let event = Event::new("role_deleted").target(role.0);
+        let event = Event::new(EventKind::RoleDeleted).target(role.0);
         let consistency_token = finish(tx, &caller, event).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
@@ -116,7 +116,7 @@ impl RoleService for Roles {
         let (tenant, standing) = (caller.tenant(), caller.standing());
         let mut tx = self.db.begin(tenant).await?;
         assign::unassign(&mut tx, tenant, standing, user, role, scope.as_ref()).await?;
-        let event = Event::new("role_unassigned").target(user.0);
+        let event = Event::new(EventKind::RoleUnassigned).target(user.0);
         let event = event.detail("role_id", role.to_string());
         let consistency_token = finish(tx, &caller, event).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))

@@ -2,7 +2,7 @@
 
 use super::{ServiceAccounts, store};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::Result,
     gate::Caller,
     idempotency::{self, Key},
@@ -33,7 +33,7 @@ impl ServiceAccounts {
         let account = UserId::new();
         let row =
             store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
-        let event = Event::new("service_account_created").target(account.0);
+        let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         let response =
@@ -56,7 +56,7 @@ impl ServiceAccounts {
         check_etag(etag, row.version)?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
         store::delete(&mut tx, tenant, account).await?;
-        let event = Event::new("service_account_deleted").target(account.0);
+        let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         self.finish_ending(tx, caller, event).await
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         self, Secret, certificate_name,
         store::{KeyRow, NewKey},
     },
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     clock,
     db::TenantTx,
     error::{Error, Result},
@@ -54,7 +54,7 @@ impl ServiceAccounts {
             Some(first) => again(&mut tx, tenant, first, &new, &message).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
-        let event = Event::new("api_key_created").target(account.0);
+        let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
         let event = event.detail("api_key_id", row.key_id.to_string());
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
@@ -79,7 +79,7 @@ impl ServiceAccounts {
             guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
         }
         api_keys::store::revoke(&mut tx, tenant, key).await?;
-        let event = Event::new("api_key_revoked").target(account.0);
+        let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
         self.finish_ending(tx, caller, event.detail("api_key_id", key.to_string())).await
     }
 }

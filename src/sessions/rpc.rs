@@ -7,7 +7,7 @@ use super::{
     store::{self, SessionClient, SessionRow},
 };
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
     gate,
@@ -69,7 +69,7 @@ impl SessionService for Sessions {
         if !store::revoke(&mut tx, tenant, session, reach.owner(), "revoked").await? {
             return Err(Error::not_found().into());
         }
-        let event = Event::new("session_revoked").target(session.0);
+        let event = Event::new(EventKind::SessionRevoked).target(session.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
@@ -91,7 +91,8 @@ impl SessionService for Sessions {
         }
         let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         if count > 0 {
-            let event = Event::new("sessions_revoked").target(user.0).detail("count", count);
+            let event =
+                Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count);
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
         let consistency_token = tx.consistency_token().await?;

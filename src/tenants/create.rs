@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Tenants, settings, slug, store};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     db::TenantTx,
     error::{Error, Result},
     gate::Caller,
@@ -43,7 +43,7 @@ impl Tenants {
             server_min_length: self.min_length,
         };
         create(&mut tx, new).await?;
-        let event = Event::new("tenant_created").target(id.0);
+        let event = Event::new(EventKind::TenantCreated).target(id.0);
         audit::record(&mut tx, id, &caller.actor(), event).await?;
         let row = store::get(&mut tx, id).await?;
         let consistency_token = tx.consistency_token().await?;

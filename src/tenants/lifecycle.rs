@@ -5,7 +5,7 @@ use super::{
     store::{self, TenantRow},
 };
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     proto::v1::{ErrorReason, TenantState},
@@ -29,8 +29,8 @@ impl Tenants {
         store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
         let kind = match state {
-            TenantState::Suspended => "tenant_suspended",
-            _ => "tenant_reactivated",
+            TenantState::Suspended => EventKind::TenantSuspended,
+            _ => EventKind::TenantReactivated,
         };
         audit::record(&mut tx, tenant.id, &caller.actor(), Event::new(kind).target(tenant.id.0))
             .await?;
@@ -50,7 +50,7 @@ impl Tenants {
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
-        let event = Event::new("tenant_deleted").target(tenant.id.0);
+        let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
         store::delete(&mut tx, tenant.id).await?;
         let token = tx.consistency_token().await?;

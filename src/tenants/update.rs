@@ -2,7 +2,7 @@
 
 use super::{Tenants, settings, store};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
@@ -37,7 +37,7 @@ impl Tenants {
             row.settings = settings.into();
         }
         let row = store::update(&mut tx, &row).await?;
-        let event = Event::new("tenant_updated").target(tenant.0);
+        let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;

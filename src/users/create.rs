@@ -2,7 +2,7 @@
 
 use super::{Users, credentials, store};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::Result,
     gate::Caller,
     idempotency::{self, Key},
@@ -38,7 +38,7 @@ impl Users {
         if let Some(hash) = hash {
             credentials::set(&mut tx, tenant, user, &hash).await?;
         }
-        let event = Event::new("user_created").target(user.0);
+        let event = Event::new(EventKind::UserCreated).target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateUserResponse { user: Some(row.into()), consistency_token };

@@ -6,7 +6,7 @@ use super::{
     store::{self, UserRow},
 };
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
     gate::Caller,
@@ -38,9 +38,9 @@ impl Users {
         let kind = match state {
             UserState::Disabled => {
                 sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
-                "user_disabled"
+                EventKind::UserDisabled
             }
-            _ => "user_enabled",
+            _ => EventKind::UserEnabled,
         };
         let event = Event::new(kind).target(user.0);
         Ok((row, self.finish(tx, caller, admins, event).await?))
@@ -54,7 +54,7 @@ impl Users {
         check_etag(etag, row.version)?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         store::delete(&mut tx, tenant, user).await?;
-        let event = Event::new("user_deleted").target(user.0);
+        let event = Event::new(EventKind::UserDeleted).target(user.0);
         self.finish(tx, caller, admins, event).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Users, email, store};
 use crate::{
-    audit::{self, Event},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::{Caller, Reach},
     ids::UserId,
@@ -45,7 +45,7 @@ impl Users {
             row.email = email;
         }
         let row = store::update(&mut tx, &row).await?;
-        let event = Event::new("user_updated").target(user.0);
+        let event = Event::new(EventKind::UserUpdated).target(user.0);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use tenantry::EventKind;
+
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(root.join(path)).expect("a file")
@@ -66,5 +68,24 @@ fn every_rpc_is_named_in_the_documentation_of_its_service() {
         let before = proto.split(&line).next().expect("the RPC");
         let comment = before.trim_end().lines().last().expect("a line");
         assert!(comment.trim_start().starts_with("//"), "{} has no comment", method.path());
+    }
+}
+
+/// N09: functions in SQL write events by name.
+#[test]
+fn the_kinds_in_migrations_are_those_of_the_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("a file");
+        for insert in text.split("insert into audit_events").skip(1) {
+            let kind = insert.split(';').next().and_then(|statement| statement.split('\'').nth(1));
+            found.push(kind.expect("the kind of the event").to_owned());
+        }
+    }
+    assert!(!found.is_empty());
+    for kind in found {
+        let known = EventKind::ALL.iter().any(|known| known.as_str() == kind);
+        assert!(known, "{kind} is not in src/audit/kind.rs");
     }
 }

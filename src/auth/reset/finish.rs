@@ -2,7 +2,7 @@
 
 use super::{Auth, ResetToken, store};
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, EventKind, Origin},
     error::{Error, Result},
     ids::TenantId,
     passwords,
@@ -59,7 +59,7 @@ impl Auth {
         }
         credentials::set(&mut tx, tenant, user, hash).await?;
         sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
-        let event = Event::new("password_reset").target(user.0);
+        let event = Event::new(EventKind::PasswordReset).target(user.0);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
@@ -71,7 +71,7 @@ impl Auth {
     async fn reset_failed(&self, token: &ResetToken, origin: &Origin) -> Result<Error> {
         let known = self.db.cipher(token.tenant).await?.is_some();
         let tenant = if known { token.tenant } else { TenantId::UNKNOWN };
-        let event = Event::new("password_reset_failed").target(token.user.0);
+        let event = Event::new(EventKind::PasswordResetFailed).target(token.user.0);
         audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
         Ok(token_invalid())
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{ResetToken, store};
 use crate::{
-    audit::{self, Actor, Event, Origin},
+    audit::{self, Actor, Event, EventKind, Origin},
     config::{Mail, TOKEN},
     db::Db,
     error::{Error, Result},
@@ -98,7 +98,7 @@ impl Worker {
         let key = email::key(&email);
         let candidate = credentials::candidate(&self.db, tenant, &key).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
-        let mut event = Event::new("password_reset_requested");
+        let mut event = Event::new(EventKind::PasswordResetRequested);
         if let Some(user) = user {
             event = event.target(user.0);
         }
