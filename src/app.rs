@@ -17,6 +17,7 @@ use crate::{
     gate::{Gatekeeper, Policies},
     limits::{Limits, Names, Rates, TrustedProxies},
     mail::Mailer,
+    paging::Pages,
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
     privacy::DataKeys,
@@ -28,7 +29,7 @@ use crate::{
     sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
     telemetry::{Calls, Operations, Pools, Traces},
     tenants::Tenants,
-    tokens::{Keyring, Renew, Renewed},
+    tokens::{Keyring, OpaqueTokens, Renew, Renewed},
     users::Users,
 };
 
@@ -64,6 +65,7 @@ pub struct App {
     audit_stream_length: u32,
     sealer: Arc<Sealer>,
     names: Arc<Names>,
+    page_tokens: Arc<OpaqueTokens>,
     data_keys: Arc<DataKeys>,
     mail: Option<Mail>,
 }
@@ -90,6 +92,7 @@ impl App {
             traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
             sealer: Arc::new(Sealer::new(&keyring)?),
             names: Arc::new(Names::new(&keyring)?),
+            page_tokens: Arc::new(OpaqueTokens::new(&keyring, Pages::LABEL)?),
             redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
             operations,
             subscriber: redis::subscriber(&config.redis_url)?,
@@ -128,7 +131,8 @@ impl App {
         let calls = Calls::register(&self.policies.names(), &mut registry);
         let pools = Pools { connections: db.connections().clone(), hasher: hasher.clone() };
         registry.register_collector(Box::new(pools));
-        let derived: Vec<Arc<dyn Renew>> = vec![self.sealer.clone(), self.names.clone()];
+        let derived: Vec<Arc<dyn Renew>> =
+            vec![self.sealer.clone(), self.names.clone(), self.page_tokens.clone()];
         let keys = Renewed::new(keyring.clone(), derived);
         reload::keep_current(&keys, &mut registry);
         reload::keep_current(&self.data_keys, &mut registry);
@@ -156,6 +160,7 @@ impl App {
             db: db.clone(),
         };
         let min_length = self.passwords.min_length;
+        let pages = Pages::new(self.page_tokens);
         Ok(Parts {
             server,
             calls,
@@ -170,7 +175,12 @@ impl App {
             },
             registry,
             serving: Serving {
-                tenants: Tenants { db: db.clone(), cache: cache.clone(), min_length },
+                tenants: Tenants {
+                    db: db.clone(),
+                    pages: pages.clone(),
+                    cache: cache.clone(),
+                    min_length,
+                },
                 auth: Auth {
                     db: db.clone(),
                     cache: cache.clone(),
@@ -185,12 +195,19 @@ impl App {
                     min_length,
                     tenant_registration: self.tenant_registration,
                 },
-                sessions: Sessions { db: db.clone(), cache: cache.clone() },
-                users: Users { db: db.clone(), cache: cache.clone(), hasher, min_length },
-                roles: Roles { db: db.clone() },
-                service_accounts: ServiceAccounts { db: db.clone(), cache },
+                sessions: Sessions { db: db.clone(), pages: pages.clone(), cache: cache.clone() },
+                users: Users {
+                    db: db.clone(),
+                    pages: pages.clone(),
+                    cache: cache.clone(),
+                    hasher,
+                    min_length,
+                },
+                roles: Roles { db: db.clone(), pages: pages.clone() },
+                service_accounts: ServiceAccounts { db: db.clone(), pages: pages.clone(), cache },
                 permissions: Permissions {
                     db: db.clone(),
+                    pages: pages.clone(),
                     engine,
                     authenticator,
                     watch: Watch {
@@ -203,6 +220,7 @@ impl App {
                 },
                 events: Events {
                     db: db.clone(),
+                    pages,
                     beat,
                     streams: Bounded::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
                 },

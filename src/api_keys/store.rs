@@ -7,7 +7,8 @@ use crate::{
     db::TenantTx,
     error::Result,
     ids::{ApiKeyId, TenantId, UserId},
-    listing::Page,
+    paging::{LARGE_ROWS, Page, Position},
+    proto::v1::ApiKey,
     secret,
 };
 
@@ -181,34 +182,38 @@ pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     Ok(())
 }
 
-/// A page of an account's keys, by id.
+/// Fills a page with an account's keys, by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     account: UserId,
     name_like: Option<&str>,
-    page: &Page,
-) -> Result<Vec<KeyRow>> {
-    let rows = sqlx::query_as!(
-        KeyRow,
-        r#"
-        select key_id, account_id, name, public_key, certificate_name, created_at,
-               expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
-        from api_keys
-        where tenant_id = $1 and account_id = $2 and key_id > $3
-          and ($4::text is null or name like $4)
-        order by key_id
-        limit $5
-        "#,
-        tenant.0,
-        account.0,
-        page.after,
-        name_like,
-        page.limit(),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    page: &mut Page<ApiKey>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS) {
+        let rows = sqlx::query_as!(
+            KeyRow,
+            r#"
+            select key_id, account_id, name, public_key, certificate_name, created_at,
+                   expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
+            from api_keys
+            where tenant_id = $1 and account_id = $2 and key_id > $3
+              and ($4::text is null or name like $4)
+            order by key_id
+            limit $5
+            "#,
+            tenant.0,
+            account.0,
+            read.after_id(),
+            name_like,
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: KeyRow| Ok(Some(row.into()));
+        page.take(read.found(rows), |row| Position::of(row.key_id), show).await?;
+    }
+    Ok(())
 }
 
 /// Whose a key of the tenant is, locked until the transaction ends; with `owner`, only

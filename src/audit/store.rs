@@ -8,7 +8,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::TenantId,
-    listing::Page,
+    paging::Read,
     privacy::{Cipher, Place},
 };
 
@@ -64,7 +64,7 @@ pub struct Wanted {
     pub end: Option<OffsetDateTime>,
 }
 
-/// A page of a tenant's events, newest first.
+/// The next of a tenant's events, newest first.
 ///
 /// # Errors
 /// When Postgres is away.
@@ -72,7 +72,7 @@ pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     wanted: &Wanted,
-    page: &Page,
+    read: &Read,
 ) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(
         EventRow,
@@ -90,12 +90,9 @@ pub async fn list(
           and ($6::text is null or e.request_id = $6)
           and ($7::timestamptz is null or e.created_at >= $7)
           and ($8::timestamptz is null or e.created_at < $8)
-          and ($9::uuid is null or (e.created_at, e.event_id) < (
-              select last.created_at, last.event_id from audit_events last
-              where last.tenant_id = $1 and last.event_id = $9
-          ))
+          and ($9::timestamptz is null or (e.created_at, e.event_id) < ($9, $10))
         order by e.created_at desc, e.event_id desc
-        limit $10
+        limit $11
         "#,
         tenant.0,
         wanted.kind,
@@ -105,8 +102,9 @@ pub async fn list(
         wanted.request_id,
         wanted.start,
         wanted.end,
-        Some(page.after).filter(|id| !id.is_nil()),
-        page.limit(),
+        read.after.and_then(|position| position.at),
+        read.after_id(),
+        read.limit,
     )
     .fetch_all(tx.conn())
     .await?;

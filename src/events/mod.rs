@@ -5,12 +5,14 @@ mod watch;
 
 use std::sync::Arc;
 
-use crate::{audit::Beat, bounded::Bounded, db::Db, ids::TenantId};
+use crate::{audit::Beat, bounded::Bounded, db::Db, ids::TenantId, paging::Pages};
 
 /// Shows events over gRPC.
 pub struct Events {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// Tells of what is sealed.
     pub beat: Arc<Beat>,
     /// The streams that are open: each asks Postgres now and then.

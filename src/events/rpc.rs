@@ -17,8 +17,9 @@ use crate::{
     },
     clock,
     error::{Error, Result},
+    filter::Filter,
     gate, json,
-    listing::{self, Filter},
+    paging::{LARGE_ROWS, Position},
     privacy::Cipher,
     proto::v1::{
         AuditEvent, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
@@ -35,16 +36,15 @@ impl AuditService for Events {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let wanted = wanted(&message)?;
-        let page = listing::page(
-            message.page_size,
-            &message.page_token,
-            &("events", caller.tenant(), &message.filter, message.start_time, message.end_time),
-        )?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         let cipher = tx.cipher(caller.tenant()).await?;
-        let rows = store::list(&mut tx, caller.tenant(), &wanted, &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.event_id);
-        let events = rows.into_iter().map(|row| shown(row, &cipher)).collect::<Result<_>>()?;
+        while let Some(read) = page.next_read(LARGE_ROWS) {
+            let rows = store::list(&mut tx, caller.tenant(), &wanted, &read).await?;
+            let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
+            page.take(read.found(rows), position, |row| shown(row, &cipher).map(Some)).await?;
+        }
+        let (events, next_page_token) = page.finish()?;
         Ok(Response::new(ListEventsResponse { events, next_page_token }))
     }
 

@@ -9,6 +9,7 @@ use crate::{
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
+    paging::Asker,
     permissions::Standing,
     proto::v1::ErrorReason,
     tenants::TenantRef,
@@ -76,6 +77,12 @@ impl Caller {
     #[must_use]
     pub fn home(&self) -> TenantId {
         self.home
+    }
+
+    /// The caller as a list's pages are bound to it.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { home: self.home, user: self.user, tenant: self.tenant }
     }
 
     /// The subject.

@@ -23,7 +23,7 @@ mod watchers;
 
 use std::sync::Arc;
 
-use crate::{audit::Refusals, db::Db, sessions::Authenticator};
+use crate::{audit::Refusals, db::Db, paging::Pages, sessions::Authenticator};
 
 pub use engine::Engine;
 pub use memory::Memory;
@@ -37,6 +37,8 @@ pub use watchers::Watchers;
 pub struct Permissions {
     /// Postgres, for what no decision waits for.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// Knows what subjects hold.
     pub engine: Engine,
     /// Knows whose the access tokens are that stand for subjects.

@@ -1,7 +1,5 @@
 //! The list of subjects: who may do this, in this tenant, within this scope?
 
-use uuid::Uuid;
-
 use super::{
     Permission, Permissions, Scope,
     holders::{self, HeldRow, HolderRow},
@@ -11,7 +9,8 @@ use crate::{
     clock,
     error::Result,
     gate::Caller,
-    json, listing,
+    json,
+    paging::{Found, Position, SMALL_ROWS},
     proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
 };
 
@@ -29,39 +28,33 @@ impl Permissions {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
         let tenant = caller.tenant();
-        let bound = ("subjects", tenant, &request.permission, &request.scope);
-        let page = listing::page(request.page_size, &request.page_token, &bound)?;
-        let look_at = page.limit().max(LOOK_AT);
-
-        let mut tx = self.db.begin(tenant).await?;
-        let forms = permission.forms();
-        let rows = holders::next(&mut tx, tenant, &forms, page.after, look_at).await?;
-        let end = rows.last().filter(|row| row.looked_at == look_at).map(|row| row.user_id);
-        let subjects = rows.into_iter().filter_map(|row| subject(row, &requested)).collect();
-
-        let (subjects, mut next_page_token) = page.cut(subjects, |(id, _)| *id);
-        if next_page_token.is_empty()
-            && let Some(end) = end
-        {
-            next_page_token = page.token(end);
+        let mut page = self.pages.begin(caller.asker(), &request)?;
+        if let Some(read) = page.next_read(SMALL_ROWS) {
+            let look_at = read.limit.max(LOOK_AT);
+            let mut tx = self.db.begin(tenant).await?;
+            let forms = permission.forms();
+            let rows = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
+            let is_last = rows.last().is_none_or(|row| row.looked_at < look_at);
+            let show = |row: HolderRow| Ok(subject(row, &requested));
+            let found = Found { rows, is_last };
+            page.take(found, |row| Position::of(row.user_id), show).await?;
         }
-        let subjects = subjects.into_iter().map(|(_, subject)| subject).collect();
+        let (subjects, next_page_token) = page.finish()?;
         Ok(ListSubjectsResponse { subjects, next_page_token })
     }
 }
 
 /// The holder, by the first of its assignments that applies.
-fn subject(row: HolderRow, requested: &Scope) -> Option<(Uuid, Subject)> {
+fn subject(row: HolderRow, requested: &Scope) -> Option<Subject> {
     let applies = |held: &HeldRow| scope::applies(held.scope.as_ref(), requested);
     let held = row.held.0.into_iter().find(applies)?;
-    let subject = Subject {
+    Some(Subject {
         user_id: row.user_id.to_string(),
         r#type: subject_type(&row.kind).into(),
         role_name: held.role_name,
         scope: held.scope.as_ref().map(json::to_struct),
         expire_time: held.expires_at.map(clock::timestamp_of),
-    };
-    Some((row.user_id, subject))
+    })
 }
 
 fn subject_type(kind: &str) -> SubjectType {

@@ -8,7 +8,8 @@ use crate::{
     db::TenantTx,
     error::Result,
     ids::{AssignmentId, RoleId, TenantId, UserId},
-    listing::Page,
+    paging::{LARGE_ROWS, Page, Position},
+    proto::v1::RoleAssignment,
 };
 
 /// An assignment to write.
@@ -170,36 +171,40 @@ pub struct AssignmentFilter {
     pub role_name_like: Option<String>,
 }
 
-/// A page of assignments that have not ended, by id.
+/// Fills a page with assignments that have not ended, by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     filter: &AssignmentFilter,
-    page: &Page,
-) -> Result<Vec<AssignmentRow>> {
-    let rows = sqlx::query_as!(
-        AssignmentRow,
-        r#"
-        select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
-               a.scope, a.expires_at, a.created_at
-        from role_assignments a
-        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-        where a.tenant_id = $1 and a.assignment_id > $2
-          and (a.expires_at is null or a.expires_at > now())
-          and ($3::uuid is null or a.user_id = $3)
-          and ($4::uuid is null or a.role_id = $4)
-          and ($5::text is null or r.name like $5)
-        order by a.assignment_id
-        limit $6
-        "#,
-        tenant.0,
-        page.after,
-        filter.user.map(|id| id.0),
-        filter.role.map(|id| id.0),
-        filter.role_name_like,
-        page.limit(),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    page: &mut Page<RoleAssignment>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS) {
+        let rows = sqlx::query_as!(
+            AssignmentRow,
+            r#"
+            select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
+                   a.scope, a.expires_at, a.created_at
+            from role_assignments a
+            join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+            where a.tenant_id = $1 and a.assignment_id > $2
+              and (a.expires_at is null or a.expires_at > now())
+              and ($3::uuid is null or a.user_id = $3)
+              and ($4::uuid is null or a.role_id = $4)
+              and ($5::text is null or r.name like $5)
+            order by a.assignment_id
+            limit $6
+            "#,
+            tenant.0,
+            read.after_id(),
+            filter.user.map(|id| id.0),
+            filter.role.map(|id| id.0),
+            filter.role_name_like,
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: AssignmentRow| Ok(Some(row.into()));
+        page.take(read.found(rows), |row| Position::of(row.assignment_id), show).await?;
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::{
     db::{Db, TenantTx},
     error::Result,
     gate::Caller,
+    paging::Pages,
 };
 
 pub use assign::assign_new;
@@ -22,6 +23,8 @@ pub use assignments::holders;
 pub struct Roles {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
 }
 
 /// Records what was done, and makes it durable; its consistency token.

@@ -12,10 +12,10 @@ use crate::{
     audit::{Event, EventKind},
     clock::timestamp,
     error::Result,
+    filter::Filter,
     gate::{self, Reach},
     ids::{RoleId, UserId},
     json,
-    listing::{self, Filter},
     permissions::scope,
     proto::v1::{
         AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
@@ -58,14 +58,12 @@ impl RoleService for Roles {
         let message = request.into_inner();
         let filter = Filter::parse(&message.filter, &["name", "level"])?;
         let level = filter.choice("level", "ROLE_LEVEL_", RoleLevel::from_str_name)?;
-        let bound = ("roles", caller.tenant(), &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let name = filter.like("name");
         let mut tx = self.db.begin(caller.tenant()).await?;
         let level = level.map(|level| level as i16);
-        let rows = store::list(&mut tx, caller.tenant(), level, name.as_deref(), &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.role_id);
-        let roles = rows.into_iter().map(Role::from).collect();
+        store::list(&mut tx, caller.tenant(), level, name.as_deref(), &mut page).await?;
+        let (roles, next_page_token) = page.finish()?;
         Ok(Response::new(ListRolesResponse { roles, next_page_token }))
     }
 
@@ -141,12 +139,10 @@ impl RoleService for Roles {
             role: RoleId::parse_optional("role_id", &message.role_id)?,
             role_name_like: filter.like("role_name"),
         };
-        let bound = ("assignments", caller.tenant(), user, filter.role, &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let rows = assignments::list(&mut tx, caller.tenant(), &filter, &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.assignment_id);
-        let role_assignments = rows.into_iter().map(RoleAssignment::from).collect();
+        assignments::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
+        let (role_assignments, next_page_token) = page.finish()?;
         Ok(Response::new(ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
 }

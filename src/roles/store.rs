@@ -7,7 +7,8 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{RoleId, TenantId},
-    listing::Page,
+    paging::{LARGE_ROWS, Page, Position},
+    proto::v1::Role,
 };
 
 /// A role to write.
@@ -130,35 +131,39 @@ pub async fn find_system(
     Ok(role.map(RoleId))
 }
 
-/// A page of roles, by id; `None` asks for any level or name.
+/// Fills a page with roles, by id; `None` asks for any level or name.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     level: Option<i16>,
     name_like: Option<&str>,
-    page: &Page,
-) -> Result<Vec<RoleRow>> {
-    let rows = sqlx::query_as!(
-        RoleRow,
-        r#"
-        select tenant_id, role_id, name, level, permissions, is_system, version,
-               created_at, updated_at
-        from roles
-        where tenant_id = $1 and role_id > $2
-          and ($3::smallint is null or level = $3)
-          and ($4::text is null or name like $4)
-        order by role_id
-        limit $5
-        "#,
-        tenant.0,
-        page.after,
-        level,
-        name_like,
-        page.limit(),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    page: &mut Page<Role>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS) {
+        let rows = sqlx::query_as!(
+            RoleRow,
+            r#"
+            select tenant_id, role_id, name, level, permissions, is_system, version,
+                   created_at, updated_at
+            from roles
+            where tenant_id = $1 and role_id > $2
+              and ($3::smallint is null or level = $3)
+              and ($4::text is null or name like $4)
+            order by role_id
+            limit $5
+            "#,
+            tenant.0,
+            read.after_id(),
+            level,
+            name_like,
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: RoleRow| Ok(Some(row.into()));
+        page.take(read.found(rows), |row| Position::of(row.role_id), show).await?;
+    }
+    Ok(())
 }
 
 /// Writes what has changed of a locked role.

@@ -10,6 +10,7 @@ use crate::{
     db::{Db, TenantTx},
     error::Result,
     gate::Caller,
+    paging::Pages,
     sessions::SessionCache,
 };
 
@@ -17,6 +18,8 @@ use crate::{
 pub struct ServiceAccounts {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// What ended keys must leave.
     pub cache: SessionCache,
 }

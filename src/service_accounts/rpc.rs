@@ -9,9 +9,9 @@ use super::{
 use crate::{
     api_keys::{self, store::KeyRow},
     clock::timestamp,
+    filter::Filter,
     gate,
     ids::{ApiKeyId, UserId},
-    listing::{self, Filter},
     proto::v1::{
         ApiKey, ApiKeyState, CreateApiKeyRequest, CreateApiKeyResponse,
         CreateServiceAccountRequest, CreateServiceAccountResponse, DeleteServiceAccountRequest,
@@ -53,13 +53,11 @@ impl ServiceAccountService for ServiceAccounts {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
         let filter = Filter::parse(&message.filter, &["name"])?;
-        let bound = ("service_accounts", caller.tenant(), &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let name = filter.like("name");
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let rows = store::list(&mut tx, caller.tenant(), name.as_deref(), &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.account_id);
-        let service_accounts = rows.into_iter().map(ServiceAccount::from).collect();
+        store::list(&mut tx, caller.tenant(), name.as_deref(), &mut page).await?;
+        let (service_accounts, next_page_token) = page.finish()?;
         Ok(Response::new(ListServiceAccountsResponse { service_accounts, next_page_token }))
     }
 
@@ -92,14 +90,12 @@ impl ServiceAccountService for ServiceAccounts {
         let account = account(&message.service_account_id)?;
         let (caller, account) = reaching.acting_for(Some(account))?;
         let filter = Filter::parse(&message.filter, &["name"])?;
-        let bound = ("api_keys", caller.tenant(), account, &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let (tenant, name) = (caller.tenant(), filter.like("name"));
         let mut tx = self.db.begin(tenant).await?;
         store::get(&mut tx, tenant, account).await?;
-        let rows = api_keys::store::list(&mut tx, tenant, account, name.as_deref(), &page).await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.key_id);
-        let api_keys = rows.into_iter().map(ApiKey::from).collect();
+        api_keys::store::list(&mut tx, tenant, account, name.as_deref(), &mut page).await?;
+        let (api_keys, next_page_token) = page.finish()?;
         Ok(Response::new(ListApiKeysResponse { api_keys, next_page_token }))
     }
 

@@ -7,7 +7,8 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    listing::Page,
+    paging::{LARGE_ROWS, Page, Position},
+    proto::v1::ServiceAccount,
 };
 
 /// A service account.
@@ -95,30 +96,34 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     .ok_or_else(Error::not_found)
 }
 
-/// A page of accounts, by id; `None` asks for any name.
+/// Fills a page with accounts, by id; `None` asks for any name.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     name_like: Option<&str>,
-    page: &Page,
-) -> Result<Vec<AccountRow>> {
-    let rows = sqlx::query_as!(
-        AccountRow,
-        r#"
-        select tenant_id, account_id, name, description, version, created_at, updated_at
-        from service_accounts
-        where tenant_id = $1 and account_id > $2 and ($3::text is null or name like $3)
-        order by account_id
-        limit $4
-        "#,
-        tenant.0,
-        page.after,
-        name_like,
-        page.limit(),
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    page: &mut Page<ServiceAccount>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS) {
+        let rows = sqlx::query_as!(
+            AccountRow,
+            r#"
+            select tenant_id, account_id, name, description, version, created_at, updated_at
+            from service_accounts
+            where tenant_id = $1 and account_id > $2 and ($3::text is null or name like $3)
+            order by account_id
+            limit $4
+            "#,
+            tenant.0,
+            read.after_id(),
+            name_like,
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: AccountRow| Ok(Some(row.into()));
+        page.take(read.found(rows), |row| Position::of(row.account_id), show).await?;
+    }
+    Ok(())
 }
 
 /// Deletes a locked account with its keys and role assignments.

@@ -7,7 +7,7 @@ mod rpc;
 pub mod store;
 mod verified;
 
-use crate::db::Db;
+use crate::{db::Db, paging::Pages};
 
 pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};
@@ -17,6 +17,8 @@ pub use verified::{Verified, VerifiedTokens};
 pub struct Sessions {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// What ended sessions must leave.
     pub cache: SessionCache,
 }

@@ -10,9 +10,9 @@ use crate::{
     audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
+    filter::Filter,
     gate,
     ids::{SessionId, UserId},
-    listing::{self, Filter},
     proto::v1::{
         GetSessionRequest, GetSessionResponse, ListSessionsRequest, ListSessionsResponse,
         RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest,
@@ -31,14 +31,11 @@ impl SessionService for Sessions {
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
         let filter = Filter::parse(&message.filter, &["device_name"])?;
-        let scope = ("sessions", caller.tenant(), user, &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &scope)?;
-
-        let mut tx = self.db.begin(caller.tenant()).await?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let device = filter.pattern("device_name", str::to_owned);
-        let (rows, next_page_token) =
-            store::list_live(&mut tx, caller.tenant(), user, device.as_ref(), &page).await?;
-        let sessions = rows.into_iter().map(Session::from).collect();
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        store::list_live(&mut tx, caller.tenant(), user, device.as_ref(), &mut page).await?;
+        let (sessions, next_page_token) = page.finish()?;
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 

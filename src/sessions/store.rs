@@ -8,9 +8,11 @@ use uuid::Uuid;
 use crate::{
     db::TenantTx,
     error::Result,
+    filter::Pattern,
     ids::{SessionId, TenantId, UserId},
-    listing::{Page, Pattern},
+    paging::{Page, Position, SMALL_ROWS},
     privacy::{Cipher, Place},
+    proto::v1::Session,
 };
 
 /// What a session's user signed in with.
@@ -88,44 +90,44 @@ pub async fn get(
     Ok(row)
 }
 
-/// A page of a user's live sessions, by id, each with what the user signed in with,
-/// and the token of the next page. Where a device is asked for, it takes a look into
-/// each row: a page may be short of what was asked for and not be the last.
+/// Fills a page with a user's live sessions, by id, each with what the user signed in
+/// with. Where a device is asked for, it takes a look into each row.
 pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
     device: Option<&Pattern>,
-    page: &Page,
-) -> Result<(Vec<(SessionRow, SessionClient)>, String)> {
+    page: &mut Page<Session>,
+) -> Result<()> {
     let cipher = tx.cipher(tenant).await?;
-    let limit = page.limit_of(device.is_some());
-    let rows = sqlx::query_as!(
-        SessionRow,
-        r#"
-        select session_id, tenant_id, user_id, client,
-               created_at, last_used_at, expires_at, revoked_at,
-               expires_at <= now() as "expired!"
-        from sessions
-        where tenant_id = $1 and user_id = $2 and session_id > $3
-          and revoked_at is null and expires_at > now()
-        order by session_id
-        limit $4
-        "#,
-        tenant.0,
-        user.0,
-        page.after,
-        limit,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    let open = |row: SessionRow| {
-        let client = row.open_client(&cipher)?;
-        Ok((row, client))
-    };
-    let rows = rows.into_iter().map(open).collect::<Result<Vec<_>>>()?;
-    let is_meant = |client: &SessionClient| device.is_none_or(|d| d.matches(&client.device_name));
-    Ok(page.pick(rows, limit, |(row, _)| row.session_id, |(_, client)| is_meant(client)))
+    while let Some(read) = page.next_read(SMALL_ROWS) {
+        let rows = sqlx::query_as!(
+            SessionRow,
+            r#"
+            select session_id, tenant_id, user_id, client,
+                   created_at, last_used_at, expires_at, revoked_at,
+                   expires_at <= now() as "expired!"
+            from sessions
+            where tenant_id = $1 and user_id = $2 and session_id > $3
+              and revoked_at is null and expires_at > now()
+            order by session_id
+            limit $4
+            "#,
+            tenant.0,
+            user.0,
+            read.after_id(),
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: SessionRow| {
+            let client = row.open_client(&cipher)?;
+            let is_meant = device.is_none_or(|device| device.matches(&client.device_name));
+            Ok(is_meant.then(|| (row, client).into()))
+        };
+        page.take(read.found(rows), |row| Position::of(row.session_id), show).await?;
+    }
+    Ok(())
 }
 
 /// Revokes a session of the tenant, with `owner` only that user's; says whether

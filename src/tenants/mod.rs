@@ -10,7 +10,9 @@ mod update;
 
 use uuid::Uuid;
 
-use crate::{db::Db, error::Result, ids::TenantId, sessions::SessionCache, users::email};
+use crate::{
+    db::Db, error::Result, ids::TenantId, paging::Pages, sessions::SessionCache, users::email,
+};
 
 /// What the lookups across tenants tell of one.
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ impl From<Found> for TenantRef {
 pub struct Tenants {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// What a suspension must leave.
     pub cache: SessionCache,
     /// The shortest password that the server allows.

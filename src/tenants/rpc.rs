@@ -10,10 +10,10 @@ use crate::{
     audit::{self, Event},
     clock::timestamp,
     error::{Error, Result},
+    filter::Filter,
     gate::{self, Caller},
     ids::TenantId,
     json,
-    listing::{self, Filter},
     proto::v1::{
         CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
         GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
@@ -59,26 +59,15 @@ impl TenantService for Tenants {
         let message = request.into_inner();
         let filter = Filter::parse(&message.filter, &["state", "slug", "name"])?;
         let state = filter.choice("state", "TENANT_STATE_", TenantState::from_str_name)?;
-        let page = listing::page(
-            message.page_size,
-            &message.page_token,
-            &("tenants", caller.home(), &message.filter),
-        )?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let (slug, name) = (filter.like("slug"), filter.like("name"));
+        let state = state.map(store::state_text);
         let mut tx = self.db.begin(caller.home()).await?;
-        let rows = store::list(
-            &mut tx,
-            state.map(store::state_text),
-            slug.as_deref(),
-            name.as_deref(),
-            &page,
-        )
-        .await?;
+        store::list(&mut tx, state, slug.as_deref(), name.as_deref(), &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
         audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
         tx.commit_record().await?;
-        let (rows, next_page_token) = page.cut(rows, |row| row.tenant_id);
-        let tenants = rows.into_iter().map(Tenant::from).collect();
+        let (tenants, next_page_token) = page.finish()?;
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
 

@@ -8,8 +8,8 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::TenantId,
-    listing::Page,
-    proto::v1::TenantState,
+    paging::{LARGE_ROWS, Page, Position},
+    proto::v1::{Tenant, TenantState},
 };
 
 /// A tenant as it is kept.
@@ -122,32 +122,36 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
     Ok(())
 }
 
-/// A page of all tenants, by id; empty unless the transaction works in the
+/// Fills a page with all tenants, by id; with none unless the transaction works in the
 /// platform tenant.
 pub async fn list(
     tx: &mut TenantTx,
     state: Option<&str>,
     slug_like: Option<&str>,
     name_like: Option<&str>,
-    page: &Page,
-) -> Result<Vec<TenantRow>> {
-    let rows = sqlx::query_as!(
-        TenantRow,
-        r#"
-        select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
-               settings as "settings!", state as "state!", version as "version!",
-               created_at as "created_at!", updated_at as "updated_at!"
-        from list_tenants($1, $2, $3, $4, $5)
-        "#,
-        page.after,
-        page.limit(),
-        state,
-        slug_like,
-        name_like,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    page: &mut Page<Tenant>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS) {
+        let rows = sqlx::query_as!(
+            TenantRow,
+            r#"
+            select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
+                   settings as "settings!", state as "state!", version as "version!",
+                   created_at as "created_at!", updated_at as "updated_at!"
+            from list_tenants($1, $2, $3, $4, $5)
+            "#,
+            read.after_id(),
+            read.limit,
+            state,
+            slug_like,
+            name_like,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: TenantRow| Ok(Some(row.into()));
+        page.take(read.found(rows), |row| Position::of(row.tenant_id), show).await?;
+    }
+    Ok(())
 }
 
 /// A state as it is kept.

@@ -8,12 +8,14 @@ mod rpc;
 pub mod store;
 mod update;
 
-use crate::{db::Db, passwords::Hasher, sessions::SessionCache};
+use crate::{db::Db, paging::Pages, passwords::Hasher, sessions::SessionCache};
 
 /// Manages users over gRPC.
 pub struct Users {
     /// Postgres.
     pub db: Db,
+    /// Begins pages of lists.
+    pub pages: Pages,
     /// What ended sessions must leave.
     pub cache: SessionCache,
     /// Hashes new users' passwords.

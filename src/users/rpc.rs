@@ -9,9 +9,9 @@ use super::{
 use crate::{
     clock::timestamp,
     error::{Error, Result},
-    gate::{self},
+    filter::Filter,
+    gate,
     ids::UserId,
-    listing::{self, Filter},
     proto::v1::{
         CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
@@ -70,11 +70,10 @@ impl UserService for Users {
             email: filter.pattern("email", email::key),
             name: filter.pattern("display_name", str::to_owned),
         };
-        let bound = ("users", caller.tenant(), &message.filter);
-        let page = listing::page(message.page_size, &message.page_token, &bound)?;
+        let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let (rows, next_page_token) = store::list(&mut tx, caller.tenant(), &filter, &page).await?;
-        let users = rows.into_iter().map(User::from).collect();
+        store::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
+        let (users, next_page_token) = page.finish()?;
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 

@@ -9,10 +9,11 @@ use super::email;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
+    filter::Pattern,
     ids::{TenantId, UserId},
-    listing::{Page, Pattern},
+    paging::{Page, Position, SMALL_ROWS},
     privacy::{Cipher, Index, Place},
-    proto::v1::UserState,
+    proto::v1::{User, UserState},
 };
 
 /// A user.
@@ -216,11 +217,6 @@ pub struct UserFilter {
 }
 
 impl UserFilter {
-    /// Whether it takes an opened row to tell who is meant.
-    fn looks_inside(&self) -> bool {
-        self.name.is_some() || self.email.as_ref().is_some_and(|email| email.whole().is_none())
-    }
-
     fn means(&self, row: &UserRow) -> bool {
         let is = |pattern: &Option<Pattern>, text: &str| {
             pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
@@ -229,42 +225,45 @@ impl UserFilter {
     }
 }
 
-/// A page of users, by id, and the token of the next.
-///
-/// Postgres finds whole emails; for the rest it takes a look into each row, so a page
-/// may be short of what was asked for, or empty, and not be the last.
+/// Fills a page with users, by id. Postgres finds whole emails; for the rest it takes a
+/// look into each row.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     filter: &UserFilter,
-    page: &Page,
-) -> Result<(Vec<UserRow>, String)> {
+    page: &mut Page<User>,
+) -> Result<()> {
     let cipher = tx.cipher(tenant).await?;
     let whole = filter.email.as_ref().and_then(Pattern::whole);
     let index = whole.map(|key| email::index(&cipher, key).to_vec());
-    let limit = page.limit_of(filter.looks_inside());
-    let rows = sqlx::query_as!(
-        Kept,
-        r#"
-        select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at
-        from users
-        where tenant_id = $1 and user_id > $2
-          and ($3::text is null or state = $3)
-          and ($4::bytea is null or email_index = $4)
-        order by user_id
-        limit $5
-        "#,
-        tenant.0,
-        page.after,
-        filter.state,
-        index,
-        limit,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    let rows = rows.into_iter().map(|row| row.open(&cipher)).collect::<Result<Vec<_>>>()?;
-    Ok(page.pick(rows, limit, |row| row.user_id, |row| filter.means(row)))
+    while let Some(read) = page.next_read(SMALL_ROWS) {
+        let rows = sqlx::query_as!(
+            Kept,
+            r#"
+            select tenant_id, user_id, profile, state, email_verified, version,
+                   created_at, updated_at
+            from users
+            where tenant_id = $1 and user_id > $2
+              and ($3::text is null or state = $3)
+              and ($4::bytea is null or email_index = $4)
+            order by user_id
+            limit $5
+            "#,
+            tenant.0,
+            read.after_id(),
+            filter.state,
+            index,
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |kept: Kept| {
+            let row = kept.open(&cipher)?;
+            Ok(filter.means(&row).then(|| row.into()))
+        };
+        page.take(read.found(rows), |row| Position::of(row.user_id), show).await?;
+    }
+    Ok(())
 }
 
 /// Writes what has changed of a locked user.

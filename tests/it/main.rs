@@ -17,6 +17,7 @@ mod fuzz;
 mod harness;
 mod hostile;
 mod limits;
+mod lists;
 mod logs;
 mod permissions;
 mod policy_coverage;

@@ -77,7 +77,7 @@ async fn tokens() {
     });
 }
 
-/// G16
+/// G16, N14
 #[tokio::test(flavor = "multi_thread")]
 async fn page_tokens() {
     let app = TestApp::spawn().await;
@@ -92,18 +92,11 @@ async fn page_tokens() {
         async move { users.list_users(request).await }
     };
     let token = list("").await.expect("a page").into_inner().next_page_token;
-    Corpus::kept("page_token").and(&token).try_each(async |input| {
-        // A token says where to go on, and of which list it is. Another place in the same
-        // list is a place; what stands there is this tenant's.
-        match list(input).await {
-            Ok(page) => {
-                let users = page.into_inner().users;
-                assert!(users.iter().all(|user| user.tenant_id == acme.tenant_id), "{input}");
-            }
-            Err(status) => {
-                assert!(!input.is_empty() && input != token, "{input}");
-                assert_eq!(status.code(), Code::InvalidArgument, "{input}");
-            }
+    Corpus::kept("page_token").and(&token).try_each(async |input| match list(input).await {
+        Ok(_) => assert!(input.is_empty() || input == token, "{input}"),
+        Err(status) => {
+            assert!(!input.is_empty() && input != token, "{input}");
+            assert_eq!(status.code(), Code::InvalidArgument, "{input}");
         }
     });
 }

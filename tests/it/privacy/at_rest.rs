@@ -122,18 +122,16 @@ async fn a_filter_on_what_is_sealed_finds_all_and_each_once() {
             page_size,
             ..ListUsersRequest::default()
         };
-        let (mut found, mut pages) = (Vec::new(), 0);
+        let mut found = Vec::new();
         loop {
             let page = acme.users().list_users(request.clone()).await.expect("a page").into_inner();
             assert!(page.users.len() <= usize::try_from(page_size).expect("a size"));
             found.extend(page.users.into_iter().map(|user| user.id));
-            pages += 1;
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
                 break;
             }
         }
         assert_eq!(found, [early.as_str(), late.as_str()], "pages of {page_size}");
-        assert!((2..=3).contains(&pages), "{pages} pages of {page_size}");
     }
 }

@@ -1,117 +1,10 @@
-//! What all list calls share: pages by opaque token (AIP-158) and filters.
+//! The filters of lists.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
-use crate::{
-    error::{Error, Result},
-    proto::v1::ErrorReason,
-};
-
-const DEFAULT_SIZE: i64 = 50;
-const MAX_SIZE: i64 = 1000;
-
-/// The bytes of a token: the last id of the page before, then what binds it to
-/// its request.
-const ID: usize = 16;
-const BINDING: usize = 16;
-
-/// A page to read: rows by id, after one.
-pub struct Page {
-    /// The last id of the page before; the least id for the first page.
-    pub after: Uuid,
-    size: i64,
-    binding: [u8; BINDING],
-}
-
-/// Reads a request's page. `request` is all that must not change between pages.
-/// A token carries an id and nothing else that reaches SQL, so it needs no key;
-/// row security holds whatever the id is.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` when the token was not made for this request.
-pub fn page(size: i32, token: &str, request: &impl Debug) -> Result<Page> {
-    let size = match i64::from(size) {
-        0 => DEFAULT_SIZE,
-        size => size.min(MAX_SIZE),
-    };
-    let hash = digest::digest(&digest::SHA256, format!("{request:?}").as_bytes());
-    let mut binding = [0; BINDING];
-    binding.copy_from_slice(&hash.as_ref()[..BINDING]);
-    let after = match token {
-        "" => Uuid::nil(),
-        token => read_token(token, binding).ok_or_else(|| {
-            Error::refused(
-                ErrorReason::InvalidPageToken,
-                "the page_token was not made for this request",
-            )
-        })?,
-    };
-    Ok(Page { after, size, binding })
-}
-
-fn read_token(token: &str, binding: [u8; BINDING]) -> Option<Uuid> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-    let (id, bound) = bytes.split_at_checked(ID)?;
-    (bound == binding).then(|| Uuid::from_slice(id).ok()).flatten()
-}
-
-impl Page {
-    /// How many rows to read: one more than the page has, to see whether there
-    /// is another.
-    #[must_use]
-    pub fn limit(&self) -> i64 {
-        self.size + 1
-    }
-
-    /// The same where, if `picks`, [`Page::pick`] leaves some of the rows out: then as
-    /// many as the longest page has, whatever this one has.
-    #[must_use]
-    pub fn limit_of(&self, picks: bool) -> i64 {
-        if picks { MAX_SIZE } else { self.limit() }
-    }
-
-    /// The page's rows, and the token of the next page; empty on the last.
-    pub fn cut<T>(&self, rows: Vec<T>, id: impl Fn(&T) -> Uuid) -> (Vec<T>, String) {
-        self.pick(rows, self.limit(), id, |_| true)
-    }
-
-    /// The page's rows among those that were read, `limit` at most, and the token of
-    /// the next page.
-    pub fn pick<T>(
-        &self,
-        rows: Vec<T>,
-        limit: i64,
-        id: impl Fn(&T) -> Uuid,
-        is_meant: impl Fn(&T) -> bool,
-    ) -> (Vec<T>, String) {
-        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let is_all = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
-        let (mut picked, mut looked_at) = (Vec::new(), None);
-        for row in rows {
-            if picked.len() == size {
-                return (picked, looked_at.map(|last| self.token(last)).unwrap_or_default());
-            }
-            looked_at = Some(id(&row));
-            if is_meant(&row) {
-                picked.push(row);
-            }
-        }
-        let more = looked_at.filter(|_| !is_all);
-        (picked, more.map(|last| self.token(last)).unwrap_or_default())
-    }
-
-    /// The token of the page after an id.
-    #[must_use]
-    pub fn token(&self, after: Uuid) -> String {
-        let mut bytes = after.as_bytes().to_vec();
-        bytes.extend_from_slice(&self.binding);
-        BASE64_URL_SAFE_NO_PAD.encode(bytes)
-    }
-}
+use crate::error::{Error, Result};
 
 /// A list's filter: conditions `field = value`, joined by AND (of AIP-160, what
 /// an index can answer).
@@ -295,27 +188,5 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_page_token_is_bound_to_its_request() {
-        let ids: Vec<_> = (1..=3u128).map(Uuid::from_u128).collect();
-        let first = page(2, "", &("users", "a")).expect("a page");
-        assert_eq!(first.limit(), 3);
-        let (rows, token) = first.cut(ids.clone(), |id| *id);
-        assert_eq!(rows, ids[..2]);
-        assert_eq!(page(2, &token, &("users", "a")).expect("a page").after, ids[1]);
-        assert!(page(2, &token, &("users", "b")).is_err());
-        for bad in ["x", "AAAA", &token[1..], "' or 1=1--"] {
-            assert!(page(2, bad, &("users", "a")).is_err(), "{bad}");
-        }
-        let (_, none) = first.cut(ids[..2].to_vec(), |id| *id);
-        assert_eq!(none, "");
-    }
-
-    #[test]
-    fn page_sizes_are_bounded() {
-        assert_eq!(page(0, "", &()).expect("a page").limit(), DEFAULT_SIZE + 1);
-        assert_eq!(page(i32::MAX, "", &()).expect("a page").limit(), MAX_SIZE + 1);
     }
 }

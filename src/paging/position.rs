@@ -1,0 +1,75 @@
+//! Where a page ended.
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// The last row of a page, as the list's order has it: by id, or by a time and then the
+/// id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The row's id.
+    pub id: Uuid,
+    /// Its time, in whole microseconds, in a list that is ordered by one.
+    pub at: Option<OffsetDateTime>,
+}
+
+impl Position {
+    /// In a list that is ordered by id.
+    #[must_use]
+    pub fn of(id: Uuid) -> Self {
+        Self { id, at: None }
+    }
+
+    /// The bytes of the id, then of the time where there is one: microseconds since 1970,
+    /// as Postgres has them.
+    pub(super) fn write(self) -> Vec<u8> {
+        let mut bytes = self.id.as_bytes().to_vec();
+        if let Some(at) = self.at {
+            bytes.extend(microseconds(at).to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (id, rest) = bytes.split_first_chunk()?;
+        let at = match rest {
+            [] => None,
+            rest => {
+                let since = Duration::microseconds(i64::from_be_bytes(rest.try_into().ok()?));
+                Some(OffsetDateTime::UNIX_EPOCH.checked_add(since)?)
+            }
+        };
+        Some(Self { id: Uuid::from_bytes(*id), at })
+    }
+}
+
+fn microseconds(at: OffsetDateTime) -> i64 {
+    i64::try_from((at - OffsetDateTime::UNIX_EPOCH).whole_microseconds()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_position_comes_back_as_it_was_written() {
+        let id = Uuid::from_u128(7);
+        for at in [
+            None,
+            Some(OffsetDateTime::UNIX_EPOCH),
+            Some(datetime!(2026-02-03 04:05:06.789012 UTC)),
+            Some(datetime!(0001-01-01 0:00 UTC)),
+            Some(datetime!(9999-12-31 23:59:59.999999 UTC)),
+        ] {
+            let position = Position { id, at };
+            assert_eq!(Position::read(&position.write()), Some(position));
+        }
+        for bad in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 16 + 9]] {
+            assert_eq!(Position::read(bad), None, "{bad:?}");
+        }
+        let out_of_range = [&[0; 16][..], &i64::MAX.to_be_bytes()].concat();
+        assert_eq!(Position::read(&out_of_range), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Opaque tokens: a payload for clients to hand back, sealed with a key that all
+//! replicas derive from the one that signs refresh tokens.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use super::{Keyring, Renew};
+use crate::error::{Error, Result};
+
+/// The longest token that is looked at, in bytes.
+const MAX_TOKEN: usize = 256;
+
+/// Seals and opens the tokens of one use. AES-256-GCM (SP 800-38D): a token can be
+/// neither read nor altered.
+pub struct OpaqueTokens {
+    /// Names the use: each has keys of its own.
+    label: &'static str,
+    /// The first seals; all of them open.
+    keys: ArcSwap<Vec<RandomizedNonceKey>>,
+}
+
+impl OpaqueTokens {
+    /// Tokens with the keys that the replicas share.
+    ///
+    /// # Errors
+    /// When a key can't be made, which no keyring makes it.
+    pub fn new(keyring: &Keyring, label: &'static str) -> anyhow::Result<Self> {
+        Self::with(label, &keyring.derive(label)?)
+    }
+
+    /// Tokens with these secrets.
+    ///
+    /// # Errors
+    /// When a key can't be made, which 32 bytes always can.
+    pub(crate) fn with(label: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
+        Ok(Self { label, keys: ArcSwap::from_pointee(keys(secrets)?) })
+    }
+
+    /// The token of a payload. It opens with the same binding and no other.
+    ///
+    /// # Errors
+    /// INTERNAL when the key does not seal, which none does.
+    pub fn seal(&self, binding: &[u8], mut payload: Vec<u8>) -> Result<String> {
+        let keys = self.keys.load();
+        let key = keys.first().ok_or_else(|| Error::defect("nothing to seal with"))?;
+        let nonce = key.seal_in_place_append_tag(Aad::from(binding), &mut payload);
+        let nonce = nonce.map_err(|_| Error::defect("a token can't be sealed"))?;
+        payload.splice(..0, *nonce.as_ref());
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    /// The payload of a token that a replica sealed with this binding; `None` for any
+    /// other text.
+    #[must_use]
+    pub fn open(&self, binding: &[u8], token: &str) -> Option<Vec<u8>> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        self.keys.load().iter().find_map(|key| open(key, binding, sealed.clone()))
+    }
+}
+
+impl Renew for OpaqueTokens {
+    fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
+        self.keys.store(Arc::new(keys(&keyring.derive(self.label)?)?));
+        Ok(())
+    }
+}
+
+fn keys(secrets: &[[u8; 32]]) -> anyhow::Result<Vec<RandomizedNonceKey>> {
+    let keys = secrets.iter().map(|secret| RandomizedNonceKey::new(&AES_256_GCM, secret));
+    Ok(keys.collect::<Result<_, _>>()?)
+}
+
+fn open(key: &RandomizedNonceKey, binding: &[u8], mut sealed: Vec<u8>) -> Option<Vec<u8>> {
+    let (nonce, payload) = sealed.split_at_mut_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let payload = key.open_in_place(nonce, Aad::from(binding), payload).ok()?;
+    Some(payload.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(bytes: &[u8]) -> OpaqueTokens {
+        let secrets: Vec<_> = bytes.iter().map(|byte| [*byte; 32]).collect();
+        OpaqueTokens::with("test", &secrets).expect("keys")
+    }
+
+    #[test]
+    fn what_was_sealed_opens_with_the_same_key_and_binding_alone() {
+        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
+        assert_eq!(tokens(&[1]).open(b"list", &token), Some(vec![7]));
+        assert_eq!(tokens(&[2]).open(b"list", &token), None);
+        assert_eq!(tokens(&[1]).open(b"lisT", &token), None);
+        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
+        assert_ne!(again, token, "each has its own nonce");
+    }
+
+    #[test]
+    fn another_key_seals_and_the_one_before_still_opens() {
+        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealed");
+        let both = tokens(&[2, 1]);
+        let new = both.seal(b"", vec![8]).expect("sealed");
+        assert_eq!(both.open(b"", &old), Some(vec![7]));
+        assert_eq!(tokens(&[2]).open(b"", &new), Some(vec![8]));
+        assert_eq!(tokens(&[1]).open(b"", &new), None);
+    }
+
+    #[test]
+    fn an_altered_token_does_not_open() {
+        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealed");
+        for at in 0..token.len() {
+            let mut altered = token.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).expect("text");
+            assert_eq!(tokens(&[1]).open(b"", &altered), None, "{at}");
+        }
+        for other in ["", "AAAA", "=", &token[1..], &format!("{token}A"), &"A".repeat(10_000)] {
+            assert_eq!(tokens(&[1]).open(b"", other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Page tokens: whose they are, and that nobody can make or alter one.
+
+use prost_reflect::{DynamicMessage, Value};
+use tenantry::proto::v1::RoleLevel;
+use tonic::Code;
+
+use super::{lists, text, value};
+use crate::harness::{Client, Ids, Method, PASSWORD, TestApp, refused};
+
+/// A tenant with two of everything that is listed.
+async fn two_of_each(app: &TestApp) -> (Client, Ids) {
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
+    let ada = acme.create_user_without_password("ada@acme.test").await;
+    acme.assign(&ada, &role).await;
+    acme.login("acme", &acme.email, PASSWORD).await;
+    let account = acme.create_service_account("one", &[]).await;
+    acme.create_service_account("two", &[]).await;
+    for _ in 0..2 {
+        acme.create_api_key(&account).await;
+    }
+    let mut ids = Ids::of(&acme, &role);
+    ids.0.insert("service_account_id", account);
+    (acme, ids)
+}
+
+/// A request for the first page, of one item.
+fn first(method: &Method, ids: &Ids) -> DynamicMessage {
+    let mut request = method.sample(ids);
+    request.set_field_by_name("page_size", Value::I32(1));
+    if method.0.name() == "ListRoleAssignments" {
+        request.clear_field_by_name("user_id");
+        request.clear_field_by_name("role_id");
+    }
+    request
+}
+
+/// The next page's token.
+async fn token(method: &Method, client: &Client, request: &DynamicMessage) -> String {
+    let reply = method.call(client, request).await.expect("a page").into_inner();
+    let reply = DynamicMessage::decode(method.0.output(), reply.as_slice()).expect("a reply");
+    text(&reply, "next_page_token")
+}
+
+async fn is_refused(method: &Method, client: &Client, request: &DynamicMessage, token: &str) {
+    let mut next = request.clone();
+    next.set_field_by_name("page_token", value(token));
+    let reply = method.call(client, &next).await;
+    refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+}
+
+/// N14
+#[tokio::test]
+async fn a_token_is_of_its_caller_its_tenant_and_its_method_and_can_not_be_altered() {
+    let app = TestApp::spawn().await;
+    let (acme, ids) = two_of_each(&app).await;
+    app.tenant("other").await;
+    let root = app.platform_admin().await;
+    // Of the platform's staff each may call every method, in whatever tenant.
+    let staff = root.with("x-tenant-id", &acme.tenant_id);
+
+    let mut tokens = Vec::new();
+    for method in lists() {
+        let request = first(&method, &ids);
+        let token = token(&method, &staff, &request).await;
+        assert!(!token.is_empty(), "{} has one page", method.path());
+        tokens.push((method, request, token));
+    }
+    assert!(tokens.len() >= 9, "{}", tokens.len());
+
+    for (method, request, token) in &tokens {
+        for (other, _, foreign) in &tokens {
+            if other.path() != method.path() {
+                is_refused(method, &staff, request, foreign).await;
+            }
+        }
+        // A colleague in the same tenant; the same caller in another tenant.
+        let is_staffs = method.0.name() == "ListTenants";
+        let colleague = if is_staffs { &root } else { &acme };
+        is_refused(method, colleague, request, token).await;
+        let elsewhere = root.with("x-tenant-id", "other");
+        is_refused(method, &elsewhere, request, token).await;
+
+        for at in (0..token.len()).step_by(5) {
+            let mut altered = token.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).expect("text");
+            is_refused(method, &staff, request, &altered).await;
+        }
+        for field in ["filter", "permission"] {
+            if method.0.input().get_field_by_name(field).is_some() {
+                let mut changed = request.clone();
+                let other = if field == "filter" { " " } else { "invoice:pay" };
+                changed.set_field_by_name(field, value(other));
+                is_refused(method, &staff, &changed, token).await;
+            }
+        }
+        let mut next = request.clone();
+        next.set_field_by_name("page_token", value(token));
+        method.call(&staff, &next).await.expect("the next page");
+    }
+}
+
+/// N14: all replicas have the key.
+#[tokio::test]
+async fn a_token_is_good_on_every_replica() {
+    let app = TestApp::spawn().await;
+    let (acme, ids) = two_of_each(&app).await;
+    let twin = TestApp::on(&app.database, |_| {}).await;
+    let there = acme.on(&twin.channel);
+    for method in lists().iter().filter(|method| method.0.name() != "ListTenants") {
+        let mut request = first(method, &ids);
+        let token = token(method, &acme, &request).await;
+        request.set_field_by_name("page_token", value(&token));
+        method.call(&there, &request).await.expect("the next page");
+    }
+}
