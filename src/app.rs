@@ -119,7 +119,7 @@ impl App {
     pub fn into_parts(self) -> anyhow::Result<Parts> {
         let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone());
-        let memory = Arc::new(Memory::new(self.memory.subjects));
+        let memory = Arc::new(Memory::new(self.memory.subject_bytes));
         let verified = Arc::new(VerifiedTokens::new(self.memory.tokens));
         let watchers = Arc::new(Watchers::default());
         let followers: Vec<Arc<dyn Follow>> =
@@ -129,7 +129,11 @@ impl App {
         let mut registry = Registry::default();
         self.operations.register(&mut registry);
         let calls = Calls::register(&self.policies.names(), &mut registry);
-        let pools = Pools { connections: db.connections().clone(), hasher: hasher.clone() };
+        let pools = Pools {
+            connections: db.connections().clone(),
+            hasher: hasher.clone(),
+            memory: memory.clone(),
+        };
         registry.register_collector(Box::new(pools));
         let derived: Vec<Arc<dyn Renew>> =
             vec![self.sealer.clone(), self.names.clone(), self.page_tokens.clone()];

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::{proto::v1::ErrorReason, validate::Violations};
+use crate::{bounds::Bound, proto::v1::ErrorReason, validate::Violations};
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "tenantry";
@@ -37,6 +37,9 @@ pub enum Error {
     /// caller.
     #[error("{1}")]
     Refused(ErrorReason, Cow<'static, str>),
+    /// There is as much of something stored as there may be.
+    #[error("there are as many {} as there may be", .0.meaning)]
+    Limit(&'static Bound),
     /// Too much of something: it may come again after this time.
     #[error("rate limited")]
     RateLimited(Duration),
@@ -77,6 +80,7 @@ impl Error {
         match self {
             Self::Fields(_) => ErrorReason::InvalidFields,
             Self::Field(reason, ..) | Self::Refused(reason, _) => *reason,
+            Self::Limit(_) => ErrorReason::LimitReached,
             Self::RateLimited(_) => ErrorReason::RateLimited,
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
             Self::Database(error) if is_race(error) => ErrorReason::Conflict,
@@ -107,6 +111,7 @@ impl From<Error> for Status {
             Error::Fields(fields) => invalid(reason, fields),
             Error::Field(_, path, text) => invalid(reason, vec![(path.into(), text.into())]),
             Error::Refused(_, message) => status(reason, &message),
+            Error::Limit(bound) => limit_reached(reason, bound),
             Error::RateLimited(wait) => with_retry(reason, "too many; try again later", wait),
             Error::Database(_) | Error::Defect(_) => status(reason, plain_message(reason)),
         }
@@ -117,6 +122,17 @@ impl From<Error> for Status {
 #[must_use]
 pub fn status(reason: ErrorReason, message: &str) -> Status {
     with_retry(reason, message, RETRY_DELAY)
+}
+
+/// A status that names the bound and its value, also for programs. A retry does not help.
+fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
+    let (value, meaning) = (bound.max.to_string(), bound.meaning);
+    let text = format!("there may be no more than {value} {meaning}");
+    let metadata = [("limit", bound.name.to_owned()), ("value", value)];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason_text(reason), DOMAIN, HashMap::from(metadata));
+    Status::with_error_details(code(reason), text, details)
 }
 
 /// A status that tells, where a retry helps, when.
@@ -219,9 +235,12 @@ fn code(reason: ErrorReason) -> Code {
         | R::RoleAlreadyAssigned
         | R::ServiceAccountNameTaken
         | R::CertificateNameTaken => Code::AlreadyExists,
-        R::LastOrgAdmin | R::RoleInUse | R::PlatformTenant | R::MailOff | R::TooManyApiKeys => {
-            Code::FailedPrecondition
-        }
+        R::LastOrgAdmin
+        | R::RoleInUse
+        | R::PlatformTenant
+        | R::MailOff
+        | R::TooManyApiKeys
+        | R::LimitReached => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,

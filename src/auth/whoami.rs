@@ -27,17 +27,14 @@ impl Auth {
             }
         };
         let organisation = tenants::store::get(&mut tx, tenant).await?;
-        let mut permissions: Vec<_> =
-            standing.unscoped().flat_map(|grant| grant.role.get().permissions.iter()).collect();
-        permissions.sort_unstable();
-        permissions.dedup();
+        let permissions = standing.held_everywhere().await;
         Ok(WhoAmIResponse {
             user,
             service_account,
             tenant: Some(organisation.into()),
             session_id: caller.session().to_string(),
             roles: standing.role_names(),
-            permissions: permissions.into_iter().map(str::to_owned).collect(),
+            permissions,
         })
     }
 

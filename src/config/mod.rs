@@ -71,8 +71,8 @@ pub struct Config {
 /// What is kept in memory, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Subjects with what they hold.
-    pub subjects: usize,
+    /// Bytes of what subjects hold.
+    pub subject_bytes: u64,
     /// Access tokens that were verified.
     pub tokens: usize,
 }
@@ -135,7 +135,7 @@ impl Config {
             traces: traces::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
             memory: Memory {
-                subjects: size(reader.number("MEMORY_SUBJECTS", 1, 100_000_000)),
+                subject_bytes: reader.number("MEMORY_SUBJECT_BYTES", 16 * 1024, u32::MAX).into(),
                 tokens: size(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
             },
             audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),

@@ -191,7 +191,11 @@ pub const SETTINGS: &[Setting] = &[
         Some("open"),
         "Whether Register may create tenants: open|closed",
     ),
-    setting("MEMORY_SUBJECTS", Some("200000"), "Subjects kept in memory, at most"),
+    setting(
+        "MEMORY_SUBJECT_BYTES",
+        Some("134217728"),
+        "Memory for what subjects hold, in bytes; most take 300",
+    ),
     setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
     setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is answered: on|off"),

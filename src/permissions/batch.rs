@@ -7,6 +7,7 @@ use crate::{
     error::{Result, reason_text},
     gate::Reaching,
     ids::UserId,
+    pace::Pace,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason, ErrorReason,
     },
@@ -30,8 +31,13 @@ impl Permissions {
         users.dedup();
         let (caller, _) = reaching.within();
         let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
-        let answers = items.into_iter().zip(subjects);
-        Ok(answers.map(|(item, subject)| answer(item, subject, &standings)).collect())
+        let mut results = Vec::with_capacity(items.len());
+        let mut pace = Pace::new();
+        for (item, subject) in items.into_iter().zip(subjects) {
+            results.push(answer(item, subject, &standings));
+            pace.pause().await;
+        }
+        Ok(results)
     }
 
     /// Records that questions of a batch were refused: the call itself is answered.

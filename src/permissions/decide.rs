@@ -1,7 +1,7 @@
 //! The decision itself: pure but for the time, so that it can be tested against
 //! a model.
 
-use super::{Permission, Scope, Standing, UserStanding, scope};
+use super::{Permission, Scope, Standing, UserStanding};
 use crate::proto::v1::DecisionReason;
 
 /// Decides whether a subject may do this within the request's scope. `None`
@@ -22,7 +22,7 @@ pub fn decide(
     }
     let mut reason = DecisionReason::NotGranted;
     for grant in standing.grants().filter(|grant| grant.permits(wanted)) {
-        if scope::applies(grant.scope(), requested) {
+        if grant.applies(requested) {
             return DecisionReason::Granted;
         }
         reason = DecisionReason::ScopeMismatch;

@@ -82,7 +82,7 @@ impl Engine {
             if let Some(standing) = self.memory.get(tenant, user) {
                 return Ok(Some(standing));
             }
-            let Err(place) = self.memory.get_or_place(tenant, user).await else {
+            let Err(placeholder) = self.memory.get_or_placeholder(tenant, user).await else {
                 // Somebody else read it: the next turn finds it, if it is not
                 // stale already.
                 continue;
@@ -90,10 +90,11 @@ impl Engine {
             if !self.feed.is_fresh() {
                 break;
             }
-            let tide = self.memory.tide(tenant);
+            let generation = self.memory.generation(tenant);
             let read = self.query(tenant, &[user], None).await?;
             let standing = read.and_then(|mut read| read.standings.pop());
-            return Ok(standing.map(|read| self.memory.keep(tenant, read, tide, place)));
+            let keep = |read| self.memory.keep(tenant, read, generation, placeholder);
+            return Ok(standing.map(keep));
         }
         self.read_standing(tenant, user).await
     }
@@ -116,28 +117,30 @@ impl Engine {
         consistency: Consistency,
     ) -> Result<Standings> {
         let mut found = Standings::with_capacity_and_hasher(users.len(), RandomState::default());
-        let (mut ours, mut places, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut placeholders, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let from_memory = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
         for &user in users {
             if !from_memory {
                 ours.push(user);
             } else if let Some(standing) = self.memory.get(tenant, user) {
                 found.insert(user, standing);
-            } else if let Some(place) = self.memory.place(tenant, user) {
+            } else if let Some(placeholder) = self.memory.placeholder(tenant, user) {
                 ours.push(user);
-                places.push(place);
+                placeholders.push(placeholder);
             } else {
                 others.push(user);
             }
         }
         if !ours.is_empty() {
-            let tide = self.memory.tide(tenant);
+            let generation = self.memory.generation(tenant);
             let read = self.query(tenant, &ours, None).await?;
-            let mut places = places.into_iter();
+            let mut placeholders = placeholders.into_iter();
             let read = read.map(|read| read.standings).unwrap_or_default();
             for (user, standing) in ours.into_iter().zip(read) {
-                let standing = match places.next() {
-                    Some(place) => self.memory.keep(tenant, standing, tide, place),
+                let standing = match placeholders.next() {
+                    Some(placeholder) => {
+                        self.memory.keep(tenant, standing, generation, placeholder)
+                    }
                     None => Arc::new(standing),
                 };
                 found.insert(user, standing);
@@ -162,19 +165,19 @@ impl Engine {
         user: UserId,
         session: Option<SessionId>,
     ) -> Result<Option<Read>> {
-        let place = match self.memory.get(tenant, user) {
-            None if self.feed.is_fresh() => self.memory.place(tenant, user),
+        let placeholder = match self.memory.get(tenant, user) {
+            None if self.feed.is_fresh() => self.memory.placeholder(tenant, user),
             _ => None,
         };
-        let tide = self.memory.tide(tenant);
+        let generation = self.memory.generation(tenant);
         let read = self.query(tenant, &[user], session).await?;
         let Some(mut read) = read else { return Ok(None) };
         let session_live = read.session_live;
         let standing = read.standings.pop().map(|standing| {
             // What is kept shares roles that others read before, as old as the feed
             // allows; what is answered is what was read.
-            if let Some(place) = place {
-                self.memory.keep(tenant, standing.clone(), tide, place);
+            if let Some(placeholder) = placeholder {
+                self.memory.keep(tenant, standing.clone(), generation, placeholder);
             }
             Arc::new(standing)
         });

@@ -112,7 +112,7 @@ fn standing(tenant_active: bool, user: UserStanding, live: &[AssignmentRow]) -> 
         is_platform: false,
         takes_api_keys: false,
     };
-    Standing { tenant: Arc::new(Shared::new(tenant)), user, grants: grants.collect() }
+    Standing { tenant: Arc::new(Shared::new(tenant)), user, grants: grants.collect(), weight: 0 }
 }
 
 fn assignment(row: AssignmentRow) -> ExplainedAssignment {

@@ -3,6 +3,7 @@
 //! [`Engine`] gathers what a subject holds, [`decide`] judges it without any
 //! I/O, `rpc` speaks gRPC.
 
+mod assigned;
 mod basis;
 mod batch;
 mod changed;

@@ -3,12 +3,14 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Permission, Permissions, Scope, Standing, decide::decide, scope, watch::Messages};
+use super::{
+    Permission, Permissions, Scope, Standing, assigned::AssignedScope, decide::decide, scope,
+    watch::Messages,
+};
 use crate::{
     error::{Error, Result},
     gate::{self, Caller, Reaching},
     ids::UserId,
-    json,
     proto::v1::{
         BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest, CheckResponse,
         Consistency, DecisionReason, Explanation, ListPermissionsRequest, ListPermissionsResponse,
@@ -175,7 +177,7 @@ fn list(standing: &Standing) -> Vec<PermissionGrant> {
             let role = grant.role.get();
             role.permissions.iter().map(|permission| PermissionGrant {
                 permission: permission.to_owned(),
-                scope: grant.scope().map(json::to_struct),
+                scope: grant.scope().map(AssignedScope::to_struct),
                 role_name: role.name.clone(),
             })
         })

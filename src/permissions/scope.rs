@@ -1,7 +1,9 @@
 //! Scopes: where an assignment applies, and what a request asks for.
 
+use std::cmp::Ordering;
+
 use prost_types::Struct;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::{
     error::{Error, Result},
@@ -15,6 +17,9 @@ const MAX_KEYS: usize = 50;
 const MAX_KEY: usize = 100;
 const MAX_TEXT: usize = 1000;
 const MAX_LISTED: usize = 1000;
+
+/// Bytes of a scope that is stored, as JSON without spaces, at most.
+const MAX_BYTES: usize = 8 * 1024;
 
 /// Whether an assignment's scope applies to a request's: every key of it is in
 /// the request's with an equal value, or one of the values when it is a list.
@@ -39,11 +44,43 @@ pub fn mismatches<'a>(
 }
 
 /// Equal as JSON: 1 and 1.0 are the same number.
-fn equal(a: &Value, b: &Value) -> bool {
+pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Number(_), Value::Number(_)) => compare(a, b).is_eq(),
         (a, b) => a == b,
     }
+}
+
+/// An order of all scalars; what is equal in it is [`equal`]. Lists and objects come after
+/// them, and have no order among themselves.
+pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => double(a).total_cmp(&double(b)),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (a, b) => rank(a).cmp(&rank(b)),
+    }
+}
+
+/// A number as a double, which -0.0 and 0.0 are one of.
+fn double(number: &Number) -> f64 {
+    number.as_f64().unwrap_or_default() + 0.0
+}
+
+fn rank(value: &Value) -> u8 {
+    match value {
+        Value::Null => 0,
+        Value::Bool(_) => 1,
+        Value::Number(_) => 2,
+        Value::String(_) => 3,
+        Value::Array(_) => 4,
+        Value::Object(_) => 5,
+    }
+}
+
+/// Whether a value is neither a list nor an object.
+pub(super) fn is_scalar(value: &Value) -> bool {
+    !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
 /// A request's scope; empty when unset. Any JSON may be in it.
@@ -83,6 +120,18 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
         ));
     }
     Ok(Some(scope))
+}
+
+/// An assignment's scope that is to be stored.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when it is too long.
+pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
+    let bytes = scope.as_ref().map(serde_json::to_string);
+    if bytes.is_some_and(|text| text.map_or(true, |text| text.len() > MAX_BYTES)) {
+        return Err(Error::field("scope", format!("must have at most {MAX_BYTES} bytes as JSON")));
+    }
+    Ok(scope)
 }
 
 fn is_plain(value: &Value) -> bool {

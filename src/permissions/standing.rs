@@ -1,14 +1,18 @@
 //! What a subject holds.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, mem::size_of, sync::Arc};
 
 use uuid::Uuid;
 
 use super::{
     Permission, Scope,
+    assigned::AssignedScope,
     compiled::{PermissionSet, Shared},
 };
-use crate::{clock, proto::v1::RoleLevel};
+use crate::{clock, pace::Pace, proto::v1::RoleLevel};
+
+/// What the allocator adds to a block, in bytes, about.
+const BLOCK: usize = 16;
 
 /// All that a decision about a subject depends on. Its parts that others share
 /// are shared in memory too.
@@ -20,6 +24,8 @@ pub struct Standing {
     pub user: UserStanding,
     /// The roles that the subject has; those that have ended don't count.
     pub grants: Box<[Grant]>,
+    /// The bytes that it takes in the cache, as they were when it was kept there.
+    pub weight: u32,
 }
 
 /// What decisions need to know of a tenant.
@@ -72,7 +78,7 @@ pub struct Grant {
 /// Where and how long a grant applies.
 #[derive(Clone, Debug)]
 struct Limits {
-    scope: Option<Scope>,
+    scope: Option<AssignedScope>,
     expires_at: Option<i64>,
 }
 
@@ -81,14 +87,31 @@ impl Grant {
     /// since 1970, for good when `None`.
     #[must_use]
     pub fn new(role: Arc<Shared<Role>>, scope: Option<Scope>, expires_at: Option<i64>) -> Self {
+        let scope = scope.map(AssignedScope::compile);
         let limited = scope.is_some() || expires_at.is_some();
         Self { role, limits: limited.then(|| Box::new(Limits { scope, expires_at })) }
     }
 
     /// Where it applies; everywhere when `None`.
     #[must_use]
-    pub fn scope(&self) -> Option<&Scope> {
+    pub fn scope(&self) -> Option<&AssignedScope> {
         self.limits.as_deref()?.scope.as_ref()
+    }
+
+    /// Whether it applies to a request's scope.
+    #[must_use]
+    pub fn applies(&self, requested: &Scope) -> bool {
+        self.scope().is_none_or(|scope| scope.applies(requested))
+    }
+
+    /// The memory that it takes besides its role, in bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let limits = self.limits.as_deref();
+        let limits = limits.map_or(0, |limits| {
+            BLOCK + size_of::<Limits>() + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
+        });
+        size_of::<Self>() + limits
     }
 
     /// Whether the role permits this, wherever it applies.
@@ -111,6 +134,15 @@ impl Standing {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.user == UserStanding::Active && self.tenant.get().active
+    }
+
+    /// The memory that it takes itself, without its tenant and roles, in bytes, about: with
+    /// the blocks that it is in.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let counts = 2 * size_of::<usize>();
+        let grants = self.grants.iter().map(Grant::bytes).sum::<usize>();
+        counts + size_of::<Self>() + grants + 2 * BLOCK
     }
 
     /// Whether a part that it shares with others has changed since.
@@ -138,6 +170,19 @@ impl Standing {
             .is_some_and(|wanted| self.unscoped().any(|grant| grant.permits(&wanted)))
     }
 
+    /// The permissions that the subject holds everywhere, sorted, each once.
+    pub async fn held_everywhere(&self) -> Vec<String> {
+        let mut pace = Pace::new();
+        let mut held = BTreeSet::new();
+        for grant in self.unscoped() {
+            for permission in grant.role.get().permissions.iter() {
+                held.insert(permission);
+                pace.pause().await;
+            }
+        }
+        held.into_iter().map(str::to_owned).collect()
+    }
+
     /// The highest level of the subject's roles, 0 without any.
     #[must_use]
     pub fn level(&self) -> i32 {
@@ -162,8 +207,6 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::size_of;
-
     use super::*;
 
     /// What the allocator adds to a block and rounds it up to (glibc's malloc).

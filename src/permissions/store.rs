@@ -112,7 +112,7 @@ fn standing(
         let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
         held.push(Grant::new(role, row.scope, row.expires_at));
     }
-    Ok(Standing { tenant, user, grants: held.into() })
+    Ok(Standing { tenant, user, grants: held.into(), weight: 0 })
 }
 
 impl From<RoleRow> for Arc<Shared<Role>> {

@@ -41,7 +41,7 @@ impl Roles {
         let wanted = Assignment {
             user: UserId::parse("user_id", &message.user_id)?,
             role: RoleId::parse("role_id", &message.role_id)?,
-            scope: scope::assigned(message.scope.as_ref())?,
+            scope: scope::assigned(message.scope.as_ref()).and_then(scope::storable)?,
             expires_at: message.expire_time.as_ref().map(end).transpose()?,
         };
         let (user, role) = (wanted.user, wanted.role);
@@ -76,7 +76,8 @@ pub(super) struct Assignment {
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant lacks either, `PERMISSION_DENIED` when the caller may
-/// not give it, `ALREADY_EXISTS` when the user has it with this scope.
+/// not give it, `ALREADY_EXISTS` when the user has it with this scope, `LIMIT_REACHED`
+/// when the user has as many as it may.
 pub(super) async fn assign(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -84,7 +85,7 @@ pub(super) async fn assign(
     wanted: Assignment,
 ) -> Result<AssignmentRow> {
     let role = store::lock(tx, tenant, wanted.role).await?;
-    if !assignments::subject_exists(tx, tenant, wanted.user).await? {
+    if !assignments::lock_subject(tx, tenant, wanted.user).await? {
         return Err(Error::not_found());
     }
     guard::may_grant(standing, role.level, &role.permissions)?;

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
     db::TenantTx,
     error::Result,
     ids::{AssignmentId, RoleId, TenantId, UserId},
@@ -49,29 +50,28 @@ pub struct AssignmentRow {
     pub created_at: OffsetDateTime,
 }
 
-/// Whether the tenant has somebody with this id, of any kind, who can hold roles.
+/// Locks somebody, of any kind, who can hold roles, so that what is given to one subject is
+/// given one after another; false when the tenant has nobody with this id.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn subject_exists(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<bool> {
+pub async fn lock_subject(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<bool> {
     let found = sqlx::query_scalar!(
-        r#"
-        select exists (
-            select from subjects where tenant_id = $1 and subject_id = $2
-        ) as "found!"
-        "#,
+        "select kind from subjects where tenant_id = $1 and subject_id = $2 for no key update",
         tenant.0,
         subject.0,
     )
-    .fetch_one(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(found)
+    Ok(found.is_some())
 }
 
-/// Writes an assignment, in the place of one with the same key that has ended.
+/// Writes an assignment of a locked subject, in the place of one with the same key that has
+/// ended. Of others that have ended the latest [`ENDED_ASSIGNMENTS_KEPT`] stay.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the user has the role with this scope.
+/// `ALREADY_EXISTS` when the user has the role with this scope, `LIMIT_REACHED` when it has
+/// as many as it may.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -80,22 +80,36 @@ pub async fn insert(
     sqlx::query!(
         r#"
         delete from role_assignments
-        where tenant_id = $1 and user_id = $2 and role_id = $3 and scope_key = $4
-          and expires_at <= now()
+        where tenant_id = $1 and user_id = $2 and expires_at <= now()
+          and (role_id = $3 and scope_key = $4 or assignment_id in (
+              select assignment_id from role_assignments
+              where tenant_id = $1 and user_id = $2 and expires_at <= now()
+              order by expires_at desc offset $5
+          ))
         "#,
         tenant.0,
         new.user.0,
         new.role.0,
         new.scope_key,
+        ENDED_ASSIGNMENTS_KEPT,
     )
     .execute(tx.conn())
     .await?;
-    let created_at = sqlx::query_scalar!(
+    // What the statement itself writes is not seen by the query in it.
+    let row = sqlx::query!(
         r#"
         insert into role_assignments
             (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
         values ($1, $2, $3, $4, $5, $6, $7)
-        returning created_at
+        returning created_at, 1 + (
+            select count(*) from role_assignments h
+            where h.tenant_id = $1 and h.user_id = $3
+              and (h.expires_at is null or h.expires_at > now())
+        ) as "held!", coalesce(octet_length(scope::text), 0) + (
+            select coalesce(sum(octet_length(h.scope::text)), 0) from role_assignments h
+            where h.tenant_id = $1 and h.user_id = $3
+              and (h.expires_at is null or h.expires_at > now())
+        ) as "scope_bytes!"
         "#,
         tenant.0,
         new.id.0,
@@ -107,7 +121,9 @@ pub async fn insert(
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(created_at)
+    ASSIGNMENTS_OF_SUBJECT.check(row.held)?;
+    SCOPE_BYTES_OF_SUBJECT.check(row.scope_bytes)?;
+    Ok(row.created_at)
 }
 
 /// Removes a role from a user, with a key only where the scope is that one;

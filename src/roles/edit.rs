@@ -3,10 +3,11 @@
 use super::{
     Roles, finish,
     guard::{self, AdminGuard},
-    store::{self, NewRole},
+    store::{self, NewRole, Others},
 };
 use crate::{
     audit::{Event, EventKind},
+    bounds::{PERMISSION_BYTES_OF_ROLES, PERMISSIONS_OF_ROLES, ROLES_OF_TENANT},
     error::{Error, Result},
     gate::Caller,
     idempotency::{self, Key},
@@ -15,8 +16,12 @@ use crate::{
         CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest,
         UpdateRoleResponse,
     },
+    tenants,
     updates::{Mask, check_etag},
 };
+
+/// Bytes of one role's permissions, at most.
+const MAX_BYTES: i64 = 64 * 1024;
 
 impl Roles {
     pub(super) async fn create(
@@ -33,7 +38,7 @@ impl Roles {
             fingerprint: idempotency::fingerprint(&message),
         };
         let level = level(message.level())?;
-        let permissions = sorted(message.permissions.clone());
+        let permissions = checked(message.permissions.clone())?;
         guard::may_grant(standing, level, &permissions)?;
         if message.system && !standing.is_platform_admin() {
             return Err(Error::refused(
@@ -53,6 +58,10 @@ impl Roles {
             system: message.system,
         };
         refuse_platform_level(caller, level)?;
+        tenants::store::lock(&mut tx, tenant).await?;
+        let others = store::others(&mut tx, tenant, new.id).await?;
+        ROLES_OF_TENANT.check(others.count + 1)?;
+        others.leave_room_for(&permissions)?;
         let row = store::insert(&mut tx, tenant, &new).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
@@ -77,17 +86,22 @@ impl Roles {
         let mut row = store::lock(&mut tx, tenant, role).await?;
         check_etag(&message.etag, row.version)?;
         guard::may_change(standing, &row)?;
+        let before = size(&row.permissions);
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
         row.level = new_level.unwrap_or(row.level);
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
-            row.permissions = sorted(permissions);
+            row.permissions = checked(permissions)?;
         }
         // The role as it will be must be one that the caller could have made,
         // or a change of its level would hand on what it already permits.
         guard::may_grant(standing, row.level, &row.permissions)?;
         refuse_platform_level(caller, row.level)?;
+        let after = size(&row.permissions);
+        if after.0 > before.0 || after.1 > before.1 {
+            store::others(&mut tx, tenant, role).await?.leave_room_for(&row.permissions)?;
+        }
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::RoleUpdated).target(role.0);
@@ -113,8 +127,32 @@ fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
     Ok(())
 }
 
-fn sorted(mut permissions: Vec<String>) -> Vec<String> {
+/// Permissions as they are kept, sorted and without doubles.
+fn checked(mut permissions: Vec<String>) -> Result<Vec<String>> {
     permissions.sort_unstable();
     permissions.dedup();
-    permissions
+    if size(&permissions).1 > MAX_BYTES {
+        let text = format!("must have at most {MAX_BYTES} bytes together");
+        return Err(Error::field("permissions", text));
+    }
+    Ok(permissions)
+}
+
+/// How many permissions these are, and their bytes.
+fn size(permissions: &[String]) -> (i64, i64) {
+    permissions.iter().fold((0, 0), |(count, bytes), permission| {
+        (count + 1, bytes + i64::try_from(permission.len()).unwrap_or(i64::MAX))
+    })
+}
+
+impl Others {
+    /// Checks that a role with these permissions may be beside these others.
+    ///
+    /// # Errors
+    /// `LIMIT_REACHED`.
+    fn leave_room_for(&self, permissions: &[String]) -> Result<()> {
+        let (count, bytes) = size(permissions);
+        PERMISSIONS_OF_ROLES.check(self.permissions + count)?;
+        PERMISSION_BYTES_OF_ROLES.check(self.bytes + bytes)
+    }
 }

@@ -115,6 +115,36 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<R
     .ok_or_else(Error::not_found)
 }
 
+/// What the tenant has of roles, but for one of them.
+pub struct Others {
+    /// How many.
+    pub count: i64,
+    /// Their permissions.
+    pub permissions: i64,
+    /// The bytes of these.
+    pub bytes: i64,
+}
+
+/// What a locked tenant has of roles besides this one.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Others> {
+    let others = sqlx::query_as!(
+        Others,
+        r#"
+        select count(*) as "count!", coalesce(sum(cardinality(permissions)), 0) as "permissions!",
+               coalesce(sum(octet_length(array_to_string(permissions, ''))), 0) as "bytes!"
+        from roles where tenant_id = $1 and role_id <> $2
+        "#,
+        tenant.0,
+        role.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(others)
+}
+
 /// The tenant's system role of a name.
 pub async fn find_system(
     tx: &mut TenantTx,

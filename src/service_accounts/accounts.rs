@@ -3,12 +3,14 @@
 use super::{ServiceAccounts, store};
 use crate::{
     audit::{self, Event, EventKind},
+    bounds::SERVICE_ACCOUNTS_OF_TENANT,
     error::Result,
     gate::Caller,
     idempotency::{self, Key},
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
     roles::guard,
+    tenants,
     updates::check_etag,
 };
 
@@ -30,6 +32,8 @@ impl ServiceAccounts {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
+        tenants::store::lock(&mut tx, tenant).await?;
+        SERVICE_ACCOUNTS_OF_TENANT.check(store::count(&mut tx, tenant).await? + 1)?;
         let account = UserId::new();
         let row =
             store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;

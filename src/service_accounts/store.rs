@@ -57,6 +57,20 @@ pub async fn insert(
     Ok(row)
 }
 
+/// How many accounts a tenant has.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn count(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from service_accounts where tenant_id = $1"#,
+        tenant.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
+}
+
 /// An account of the tenant.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! What is in use of what there is only so much of.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -9,15 +9,17 @@ use prometheus_client::{
 };
 use sqlx::PgPool;
 
-use crate::passwords::Hasher;
+use crate::{passwords::Hasher, permissions::Memory};
 
-/// The connections to Postgres, and the places in the hashing queue, as they are when
-/// they are asked for.
+/// The connections to Postgres, the places in the hashing queue, and the bytes of the cache
+/// of subjects, as they are when they are asked for.
 pub struct Pools {
     /// Postgres's connections for calls.
     pub connections: PgPool,
     /// The hashing queue.
     pub hasher: Hasher,
+    /// What subjects hold.
+    pub memory: Arc<Memory>,
 }
 
 impl fmt::Debug for Pools {
@@ -43,10 +45,14 @@ impl Collector for Pools {
         }
         let most = u64::from(self.connections.options().get_max_connections());
         let queue = self.hasher.queue();
+        let memory = self.memory.fill();
         for (name, help, value) in [
             ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
             ("tenantry_hashing_queue", "Passwords that are hashed or wait for it", queue.taken),
             ("tenantry_hashing_queue_max", "Places for such passwords", queue.places),
+            ("tenantry_memory_subjects", "Subjects in memory", memory.subjects),
+            ("tenantry_memory_subject_bytes", "Bytes that they take", memory.bytes),
+            ("tenantry_memory_subject_bytes_max", "Bytes that they may take", memory.capacity),
         ] {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(encoder)?;

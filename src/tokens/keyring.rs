@@ -40,7 +40,7 @@ const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
 /// cost nothing.
 const MAX_TOKEN: usize = 8192;
 
-/// The bytes of role names that a token has room for: with more it would be too
+/// The bytes of role names, as JSON, that a token has room for: with more it would be too
 /// long to be sent. Decisions never depend on the names.
 const MAX_ROLES: usize = 2048;
 
@@ -412,7 +412,8 @@ fn part(of: &impl Serialize) -> Result<String> {
 fn fitting(mut roles: Vec<String>) -> Vec<String> {
     let mut length = 0;
     roles.retain(|role| {
-        length += role.len();
+        // With the quotes and the comma of the JSON that they stand in.
+        length += role.len() + 3;
         length <= MAX_ROLES
     });
     roles

@@ -14,8 +14,8 @@ use crate::{
 /// counts: what it takes once is not any one's.
 const FIRST: u64 = 10;
 
-/// The most subjects that the server keeps: more than there are.
-const ROOM: (&str, &str) = ("MEMORY_SUBJECTS", "200000");
+/// The memory for subjects: more than they take.
+const ROOM: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let shape = Shape { users: USERS };

@@ -1,4 +1,5 @@
 mod assign;
+mod bounds;
 mod create;
 mod delete;
 mod last_admin;

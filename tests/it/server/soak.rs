@@ -10,7 +10,7 @@ use crate::harness::{Client, PASSWORD, Serving};
 
 /// Memory has room for few, so that churn is eviction from the first round on.
 const SETTINGS: &[(&str, &str)] =
-    &[("MEMORY_SUBJECTS", "50"), ("MEMORY_TOKENS", "50"), ("TENANT_REGISTRATION", "open")];
+    &[("MEMORY_SUBJECT_BYTES", "20000"), ("MEMORY_TOKENS", "50"), ("TENANT_REGISTRATION", "open")];
 
 const ROUNDS: u64 = 30;
 /// In a round.

@@ -1,0 +1,201 @@
+//! An assignment's scope in the form that Checks match: a long list is searched in
+//! logarithmic time, and nothing takes more memory than it needs.
+
+use std::mem::size_of;
+
+use prost_types::Struct;
+use serde_json::Value;
+
+use super::{
+    Scope,
+    scope::{compare, equal, is_scalar},
+};
+use crate::json;
+
+/// Lists up to this length are searched from end to end.
+const SHORT: usize = 8;
+
+/// What the allocator adds to a block, in bytes.
+const BLOCK: usize = 16;
+
+/// An assignment's scope, compiled.
+#[derive(Clone, Debug)]
+pub struct AssignedScope(Box<[Entry]>);
+
+/// A key of the scope, and what it must be.
+#[derive(Clone, Debug)]
+struct Entry {
+    key: Box<str>,
+    wanted: Value,
+    /// Of a long list, the positions of its values in ascending order of the values; of
+    /// anything else, empty.
+    sorted: Box<[u32]>,
+}
+
+impl AssignedScope {
+    /// Compiles a scope.
+    #[must_use]
+    pub fn compile(scope: Scope) -> Self {
+        Self(scope.into_iter().map(|(key, wanted)| Entry::new(key, wanted)).collect())
+    }
+
+    /// Whether it applies to a request's scope: just as
+    /// [`applies`](super::scope::applies) says of the scope that was compiled.
+    #[must_use]
+    pub fn applies(&self, requested: &Scope) -> bool {
+        self.0
+            .iter()
+            .all(|entry| requested.get(&*entry.key).is_some_and(|given| entry.matches(given)))
+    }
+
+    /// The scope as it was given.
+    #[must_use]
+    pub fn to_struct(&self) -> Struct {
+        let fields = self.0.iter().map(|entry| {
+            let key = entry.key.clone().into_string();
+            (key, json::to_value(&entry.wanted))
+        });
+        Struct { fields: fields.collect() }
+    }
+
+    /// The memory that it takes, in bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let entries = self.0.iter().map(|entry| {
+            let key = entry.key.len() + BLOCK;
+            let sorted = entry.sorted.len() * size_of::<u32>();
+            size_of::<Entry>() + key + heap(&entry.wanted) + sorted
+        });
+        BLOCK + entries.sum::<usize>()
+    }
+}
+
+impl Entry {
+    fn new(key: String, mut wanted: Value) -> Self {
+        let sorted = match &mut wanted {
+            Value::Array(listed) => {
+                listed.shrink_to_fit();
+                sorted(listed)
+            }
+            _ => Box::default(),
+        };
+        Self { key: key.into_boxed_str(), wanted, sorted }
+    }
+
+    fn matches(&self, given: &Value) -> bool {
+        match &self.wanted {
+            Value::Array(listed) if self.sorted.is_empty() => {
+                listed.iter().any(|one| equal(one, given))
+            }
+            Value::Array(listed) => {
+                let order = |&at: &u32| compare(&listed[at as usize], given);
+                self.sorted.binary_search_by(order).is_ok()
+            }
+            one => equal(one, given),
+        }
+    }
+}
+
+/// The positions of a long list's values in ascending order; empty for a list that is
+/// short, or has what has no order.
+fn sorted(listed: &[Value]) -> Box<[u32]> {
+    if listed.len() <= SHORT || !listed.iter().all(is_scalar) {
+        return Box::default();
+    }
+    let mut positions: Vec<u32> = (0..).take(listed.len()).collect();
+    positions.sort_unstable_by(|&a, &b| compare(&listed[a as usize], &listed[b as usize]));
+    positions.into()
+}
+
+/// The memory that a value takes besides itself, in bytes, about.
+fn heap(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len() + BLOCK,
+        Value::Array(listed) => {
+            let each = listed.iter().map(|one| size_of::<Value>() + heap(one));
+            BLOCK + each.sum::<usize>()
+        }
+        // Not stored any more: what there is takes about as much as its text.
+        Value::Object(map) => map.iter().map(|(key, one)| 64 + key.len() + heap(one)).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::{super::scope, *};
+
+    /// A linear congruential generator (Knuth's MMIX).
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(self.0 >> 33).expect("fits") % limit
+        }
+
+        fn value(&mut self) -> Value {
+            let small = self.below(12);
+            match self.below(12) {
+                0 => json!(small),
+                1 => json!(-1 * i64::try_from(small).expect("fits")),
+                2 => json!(f64::from(u32::try_from(small).expect("fits")) / 2.0),
+                3 => json!(-0.0),
+                4 => json!(small % 2 == 0),
+                5 => json!(null),
+                6 => json!([small]),
+                7 => json!({ "a": small }),
+                8 => json!(u64::MAX - small as u64),
+                9 => json!(i64::MIN + i64::try_from(small).expect("fits")),
+                10 => json!(1e300),
+                _ => json!(small.to_string()),
+            }
+        }
+
+        /// A list, most of them of scalars alone, or one value.
+        fn wanted(&mut self) -> Value {
+            match self.below(3) {
+                0 => self.value(),
+                _ => {
+                    let scalars = self.below(4) > 0;
+                    let listed = (0..self.below(40)).map(|_| self.value());
+                    let listed = listed.filter(|value| !scalars || is_scalar(value));
+                    Value::Array(listed.collect())
+                }
+            }
+        }
+    }
+
+    /// N21: whatever is in them.
+    #[test]
+    fn a_compiled_scope_applies_where_the_scope_does() {
+        let mut dice = Dice(21);
+        let (mut yes, mut no) = (0, 0);
+        for _ in 0..20_000 {
+            let keys = ["a", "b"];
+            let assigned: Map<_, _> =
+                keys.iter().take(dice.below(3)).map(|k| ((*k).into(), dice.wanted())).collect();
+            let compiled = AssignedScope::compile(assigned.clone());
+            assert_eq!(compiled.to_struct(), json::to_struct(&assigned));
+            let requested: Map<_, _> = keys.iter().map(|k| ((*k).into(), dice.value())).collect();
+            let applies = scope::applies(Some(&assigned), &requested);
+            assert_eq!(compiled.applies(&requested), applies, "{assigned:?} {requested:?}");
+            if applies { yes += 1 } else { no += 1 }
+        }
+        assert!(yes > 1000 && no > 1000, "{yes} {no}");
+    }
+
+    #[test]
+    fn a_long_list_has_an_index() {
+        let list: Vec<_> = (0..1000).map(|n| json!(format!("p{n}"))).collect();
+        let scope = |list: &[Value]| {
+            AssignedScope::compile([("p".to_owned(), json!(list))].into_iter().collect())
+        };
+        assert_eq!(scope(&list).0[0].sorted.len(), 1000);
+        assert!(scope(&list[..SHORT]).0[0].sorted.is_empty());
+        let bytes = scope(&list).bytes();
+        assert!((30_000..80_000).contains(&bytes), "{bytes}");
+    }
+}
