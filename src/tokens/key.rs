@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, ThumbprintHash},
 };
 use time::OffsetDateTime;
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::{
     LEEWAY_SECONDS,
     files::Block,
+    signer::Signer,
     transit::{KeyService, Version},
 };
 use crate::{
@@ -38,12 +39,12 @@ pub(super) struct SigningKey {
     pub alg: Algorithm,
     /// The root of secrets that are derived from this key (RFC 5869).
     pub root: Prk,
-    signer: Signer,
+    private: Private,
 }
 
 /// Where the private half is.
-enum Signer {
-    Here(EncodingKey),
+enum Private {
+    Here(Signer),
     Transit { service: Arc<KeyService>, name: String, version: u32 },
 }
 
@@ -65,7 +66,8 @@ impl SigningKey {
         // What can't be published can't sign.
         published(&jwk, alg, &kid)?;
         let root = root(encoding.as_bytes());
-        Ok(Self { kid, starts: block.starts, alg, root, signer: Signer::Here(encoding) })
+        let private = Private::Here(Signer::parse(&encoding, alg)?);
+        Ok(Self { kid, starts: block.starts, alg, root, private })
     }
 
     /// A version of a key in a key service, by its public half.
@@ -85,7 +87,7 @@ impl SigningKey {
             starts: version.public.starts,
             alg: public.alg,
             root,
-            signer: Signer::Transit { service, name, version: version_number },
+            private: Private::Transit { service, name, version: version_number },
         })
     }
 
@@ -95,10 +97,9 @@ impl SigningKey {
     /// # Errors
     /// UNAVAILABLE where a key service does not sign.
     pub fn sign(&self, message: &str) -> Result<String> {
-        match &self.signer {
-            Signer::Here(key) => crypto::sign(message.as_bytes(), key, self.alg)
-                .map_err(|_| Error::defect("a loaded key does not sign")),
-            Signer::Transit { service, name, version } => {
+        match &self.private {
+            Private::Here(key) => Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())?)),
+            Private::Transit { service, name, version } => {
                 service.sign(name, *version, message.as_bytes()).map_err(|error| {
                     tracing::error!(error = format!("{error:#}"), "a token was not signed");
                     signer_away()

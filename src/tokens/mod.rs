@@ -9,6 +9,7 @@ mod keyring;
 mod opaque;
 pub mod pem;
 mod reload;
+mod signer;
 mod source;
 mod transit;
 
