@@ -7,7 +7,9 @@ mod cold;
 mod flood;
 mod memory;
 mod overhead;
+mod refresh;
 mod requests;
+mod sign_in;
 mod size;
 mod start;
 mod tail;
@@ -66,6 +68,18 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "what a flood of sign-ins does to decisions",
         sizes: usual,
         run: flood::run,
+    },
+    Scenario {
+        name: "sign_in",
+        about: "what a sign-in costs beyond argon2, two signatures and a commit",
+        sizes: usual,
+        run: sign_in::run,
+    },
+    Scenario {
+        name: "refresh",
+        about: "what a refresh costs beyond two signatures and a commit",
+        sizes: usual,
+        run: refresh::run,
     },
     Scenario {
         name: "cold",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tenantry::proto::v1::{
     BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest,
-    Consistency, LoginRequest,
+    Consistency, LoginRequest, RefreshRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -25,6 +25,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const CHECK: &str = "/tenantry.v1.PermissionService/Check";
 const BATCH_CHECK: &str = "/tenantry.v1.PermissionService/BatchCheck";
 const LOGIN: &str = "/tenantry.v1.AuthService/Login";
+const REFRESH: &str = "/tenantry.v1.AuthService/Refresh";
 
 /// Health checks without a token.
 pub fn health() -> Calls {
@@ -160,6 +161,19 @@ pub fn sign_in(shape: Shape) -> Calls {
     };
     let requests = shape.guests().map(request).collect();
     Calls::new("Login", LOGIN, requests, signed_in_or_told_to_wait)
+}
+
+/// Refreshes with these tokens, each of which works once.
+pub fn refresh(tokens: &[String]) -> Calls {
+    let request = |token: &String| {
+        let message = RefreshRequest { refresh_token: token.clone(), ..RefreshRequest::default() };
+        Request { token: None, message: message.encode_to_vec().into() }
+    };
+    Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), answered)
+}
+
+fn answered(answer: &Result<Bytes, Status>) -> Verdict {
+    if answer.is_ok() { Verdict::Good } else { Verdict::Wrong }
 }
 
 fn signed_in_or_told_to_wait(answer: &Result<Bytes, Status>) -> Verdict {

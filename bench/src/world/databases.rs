@@ -105,15 +105,23 @@ async fn load_one(
     Ok(rows)
 }
 
-/// The guests' password, hashed as the settings default to.
-async fn guest_hash() -> anyhow::Result<String> {
+/// How the settings' defaults hash passwords.
+///
+/// # Errors
+/// Never in practice: the defaults are valid.
+pub fn passwords() -> anyhow::Result<Passwords> {
     let mut values = Values::default();
     for setting in SETTINGS {
         if let Some(default) = setting.default {
             values.set(setting.name, default);
         }
     }
-    let hasher = Hasher::start(&Passwords::check(&values)?)?;
+    Ok(Passwords::check(&values)?)
+}
+
+/// The guests' password, hashed as the settings default to.
+async fn guest_hash() -> anyhow::Result<String> {
+    let hasher = Hasher::start(&passwords()?)?;
     let hash = hasher.hash(normalise(PASSWORD)).await;
     hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
 }

@@ -5,6 +5,7 @@
 
 pub mod data;
 pub mod databases;
+pub mod floor;
 pub mod server;
 mod services;
 pub mod shape;
@@ -13,11 +14,13 @@ pub mod tokens;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
 use data::Loaded;
+use floor::Floor;
 use server::Server;
 use shape::{ASKER_SESSIONS, SESSIONS, Shape};
 use tenantry::{
@@ -134,6 +137,24 @@ impl World {
     /// When there is no such database.
     pub fn askers_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[usize::try_from(SESSIONS)?..].to_vec())
+    }
+
+    /// The refresh tokens that these sessions were loaded with.
+    ///
+    /// # Errors
+    /// When the keys can't be read.
+    pub fn refresh_tokens(&self, users: u64, sessions: Range<u64>) -> anyhow::Result<Vec<String>> {
+        let keys = tokens::keys(&self.keys_dir)?.signing;
+        sessions.map(|session| tokens::refresh_token(&keys, Shape { users }, session)).collect()
+    }
+
+    /// What a sign-in and a refresh can't cost less than, now.
+    ///
+    /// # Errors
+    /// When a key can't be read, or Postgres is away.
+    pub fn floor(&self, users: u64) -> anyhow::Result<Floor> {
+        let database = services::owner_url(&self.services, &databases::name(users));
+        floor::measure(self.cores.server, &self.keys_dir, &databases::passwords()?, &database)
     }
 
     fn tokens(&self, users: u64) -> anyhow::Result<&[Bearer]> {

@@ -68,21 +68,37 @@ pub fn sign(keys: &Keyring, shape: Shape, sessions: u64) -> anyhow::Result<Vec<B
 }
 
 fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> {
-    let user = shape.session_user(session);
-    let now = tenantry::clock::now();
+    let roles = shape.roles_of(shape.session_user(session));
     let content = TokenContent {
-        user: shape::user_id(user),
+        roles: roles.map(|role| format!("role-{role:02}")).collect(),
+        ..content(shape, session, tenantry::tokens::new_jti())
+    };
+    Ok(format!("Bearer {}", signed(keys, TokenKind::Access, content)?).parse()?)
+}
+
+/// The refresh token that a session was loaded with: its `jti` is the session's number.
+///
+/// # Errors
+/// Never in practice: keys that were loaded sign.
+pub fn refresh_token(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<String> {
+    signed(keys, TokenKind::Refresh, content(shape, session, session.to_string()))
+}
+
+fn content(shape: Shape, session: u64, jti: String) -> TokenContent {
+    let now = tenantry::clock::now();
+    TokenContent {
+        user: shape::user_id(shape.session_user(session)),
         subject_type: SubjectType::User,
         tenant: shape::tenant(),
         session: shape::session_id(session),
-        roles: shape.roles_of(user).map(|role| format!("role-{role:02}")).collect(),
-        jti: tenantry::tokens::new_jti(),
+        roles: Vec::new(),
+        jti,
         issued_at: now,
         expires_at: now + time::Duration::hours(24),
-    };
-    let token = keys
-        .sign(TokenKind::Access, &keys.kid(TokenKind::Access), content)
-        .ok()
-        .context("a key does not sign")?;
-    Ok(format!("Bearer {}", token.jwt.expose_secret()).parse()?)
+    }
+}
+
+fn signed(keys: &Keyring, kind: TokenKind, content: TokenContent) -> anyhow::Result<String> {
+    let token = keys.sign(kind, &keys.kid(kind), content).ok().context("a key does not sign")?;
+    Ok(token.jwt.expose_secret().to_owned())
 }

@@ -1,0 +1,32 @@
+//! What a sign-in costs the server, against the password hash, the two signatures and
+//! the commit that it can't do without.
+
+use super::{Bench, ONE_BY_ONE, USERS, requests};
+use crate::{
+    report::{Figure, Target},
+    world::shape::Shape,
+};
+
+pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let server = bench.world.serve(USERS, &[])?;
+    let sign_in = requests::sign_in(Shape { users: USERS });
+    bench.warm(&server, &sign_in)?;
+
+    let mut cost =
+        Figure::new("sign-in ÷ argon2, two signatures and a commit, CPU", Target::AtMost(1.05));
+    let mut whole = Figure::record("sign-in, CPU, µs");
+    let mut floor = Figure::record("argon2, two signatures and a commit, CPU, µs");
+    let mut asked = Figure::record("statements for a sign-in");
+
+    for round in 1..=bench.effort.rounds {
+        let least = bench.world.floor(USERS)?;
+        let (signed_in, statements) = bench.once(round, &server, &sign_in.again(), ONE_BY_ONE)?;
+        let least = least.hash + least.signatures + least.commit;
+        cost.push(signed_in.cpu_micros / least);
+        whole.push(signed_in.cpu_micros);
+        floor.push(least);
+        asked.push(statements / crate::number(signed_in.calls));
+    }
+    bench.report.add([cost, whole, floor, asked]);
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! What a sign-in and a refresh can't cost less than: the argon2 computation, the two
+//! signatures and the commit, each done alone, in a loop, by one thread on the server's
+//! core. All figures are processor time in microseconds for one of them.
+
+use std::{fs, hint::black_box, path::Path, thread};
+
+use anyhow::{Context, anyhow};
+use argon2::{Algorithm, Argon2, Block, ParamsBuilder, Version};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{RSA_PKCS1_SHA256, RsaKeyPair},
+};
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tenantry::{config::Passwords, db, tokens::pem as keys};
+
+use super::databases::PASSWORD;
+use crate::cores::pin;
+
+/// How often each is done.
+const HASHES: u32 = 20;
+const SIGNATURES: u32 = 100;
+const COMMITS: u32 = 500;
+
+/// About as long as the header and claims of an access token.
+const TOKEN_BYTES: usize = 600;
+
+/// One of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    /// One password hash with the server's default parameters.
+    pub hash: f64,
+    /// One signature with the access key and one with the refresh key.
+    pub signatures: f64,
+    /// One row updated and committed: the client's share.
+    pub commit: f64,
+}
+
+/// Measures all three on a core that has nothing else to do.
+///
+/// # Errors
+/// When a key can't be read, or Postgres is away.
+pub fn measure(
+    core: usize,
+    keys_dir: &Path,
+    passwords: &Passwords,
+    database: &SecretString,
+) -> anyhow::Result<Floor> {
+    let work = || {
+        pin(&[core])?;
+        Ok(Floor {
+            hash: hash(passwords)?,
+            signatures: signatures(keys_dir)?,
+            commit: commit(database)?,
+        })
+    };
+    thread::scope(|scope| scope.spawn(work).join().map_err(|_| anyhow!("a panic"))?)
+}
+
+fn hash(passwords: &Passwords) -> anyhow::Result<f64> {
+    let params = ParamsBuilder::new()
+        .m_cost(passwords.memory_kib)
+        .t_cost(passwords.iterations)
+        .p_cost(passwords.parallelism)
+        .build()
+        .map_err(|error| anyhow!("argon2: {error}"))?;
+    let mut memory = vec![Block::default(); params.block_count()];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    each(HASHES, || {
+        let mut out = [0; 32];
+        argon2
+            .hash_password_into_with_memory(PASSWORD.as_bytes(), &[7; 16], &mut out, &mut memory)
+            .map_err(|error| anyhow!("argon2: {error}"))?;
+        black_box(out);
+        Ok(())
+    })
+}
+
+fn signatures(keys_dir: &Path) -> anyhow::Result<f64> {
+    let paths = keys::paths(keys_dir);
+    let (access, refresh) = (key(&paths.access_private)?, key(&paths.refresh_private)?);
+    let random = SystemRandom::new();
+    let message = [b'x'; TOKEN_BYTES];
+    each(SIGNATURES, || {
+        for key in [&access, &refresh] {
+            let mut signature = vec![0; key.public_modulus_len()];
+            key.sign(&RSA_PKCS1_SHA256, &random, &message, &mut signature)
+                .ok()
+                .context("a key does not sign")?;
+            black_box(signature);
+        }
+        Ok(())
+    })
+}
+
+fn key(path: &Path) -> anyhow::Result<RsaKeyPair> {
+    let block = pem::parse(fs::read_to_string(path)?)?;
+    RsaKeyPair::from_pkcs8(block.contents()).ok().context("no RSA key")
+}
+
+fn commit(database: &SecretString) -> anyhow::Result<f64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut connection = runtime.block_on(db::connect_owner(database))?;
+    let table = "create table if not exists bench_commits (id int primary key, number bigint); \
+                 insert into bench_commits values (1, 0) on conflict do nothing";
+    runtime.block_on(run(&mut connection, table))?;
+    let update = || {
+        let update = sqlx::query("update bench_commits set number = number + 1 where id = $1");
+        runtime.block_on(update.bind(1).execute(&mut connection))?;
+        Ok(())
+    };
+    let cost = each(COMMITS, update)?;
+    runtime.block_on(connection.close())?;
+    Ok(cost)
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await?;
+    Ok(())
+}
+
+/// The processor time of one run of `work`, after one that does not count.
+fn each(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    work()?;
+    let before = cpu_nanos()?;
+    for _ in 0..times {
+        work()?;
+    }
+    let used = cpu_nanos()?.saturating_sub(before);
+    Ok(crate::number(used) / 1000.0 / f64::from(times))
+}
+
+/// The processor time of this thread so far.
+fn cpu_nanos() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let used = text.split_whitespace().next().context("schedstat is empty")?;
+    Ok(used.parse()?)
+}
