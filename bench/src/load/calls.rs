@@ -49,6 +49,10 @@ pub struct Calls {
     requests: Arc<[Request]>,
     next: Arc<AtomicUsize>,
     judge: Judge,
+    /// The `x-forwarded-for` of the calls, in turn; none where it is empty.
+    addresses: Arc<[MetadataValue<Ascii>]>,
+    /// When a call is given up.
+    given_up_after: Option<Duration>,
 }
 
 impl Calls {
@@ -60,7 +64,18 @@ impl Calls {
         judge: Judge,
     ) -> Self {
         let (path, next) = (PathAndQuery::from_static(path), Arc::default());
-        Self { name, path, requests: requests.into(), next, judge }
+        let addresses = Arc::from([]);
+        Self { name, path, requests: requests.into(), next, judge, addresses, given_up_after: None }
+    }
+
+    /// The same, as a proxy passes them on from these addresses, in turn.
+    pub fn from_addresses(self, addresses: Vec<MetadataValue<Ascii>>) -> Self {
+        Self { addresses: addresses.into(), ..self }
+    }
+
+    /// The same, but each call is cancelled when it takes longer. That counts as a refusal.
+    pub fn given_up_after(self, time: Duration) -> Self {
+        Self { given_up_after: Some(time), ..self }
     }
 
     /// The same under another name.
@@ -96,9 +111,22 @@ impl Calls {
         if let Some(token) = &request.token {
             message.metadata_mut().insert("authorization", token.clone());
         }
-        let answer = match grpc.ready().await {
-            Ok(()) => grpc.unary(message, self.path.clone(), Encoded).await,
-            Err(error) => Err(Status::unavailable(error.to_string())),
+        if !self.addresses.is_empty() {
+            let turn = self.next.load(Ordering::Relaxed) % self.addresses.len();
+            message.metadata_mut().insert("x-forwarded-for", self.addresses[turn].clone());
+        }
+        let call = async {
+            match grpc.ready().await {
+                Ok(()) => grpc.unary(message, self.path.clone(), Encoded).await,
+                Err(error) => Err(Status::unavailable(error.to_string())),
+            }
+        };
+        let answer = match self.given_up_after {
+            None => call.await,
+            Some(time) => match tokio::time::timeout(time, call).await {
+                Ok(answer) => answer,
+                Err(_) => return Ok(Verdict::Refused(time)),
+            },
         };
         let answer = answer.map(tonic::Response::into_inner);
         match (self.judge)(&answer) {

@@ -6,6 +6,7 @@ mod batch;
 mod cold;
 mod flood;
 mod memory;
+mod neighbours;
 mod overhead;
 mod refresh;
 mod requests;
@@ -68,6 +69,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "what a flood of sign-ins does to decisions",
         sizes: usual,
         run: flood::run,
+    },
+    Scenario {
+        name: "neighbours",
+        about: "what a tenant that does its worst does to another's decisions and sign-ins",
+        sizes: usual,
+        run: neighbours::run,
     },
     Scenario {
         name: "sign_in",

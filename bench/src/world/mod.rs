@@ -6,6 +6,7 @@
 pub mod data;
 pub mod databases;
 pub mod floor;
+pub mod noisy;
 pub mod server;
 mod services;
 pub mod shape;
@@ -21,6 +22,7 @@ use std::{
 use anyhow::Context;
 use data::Loaded;
 use floor::Floor;
+use noisy::NoisyTenant;
 use server::Server;
 use shape::{ASKER_SESSIONS, SESSIONS, Shape};
 use tenantry::{
@@ -155,6 +157,14 @@ impl World {
     pub fn floor(&self, users: u64) -> anyhow::Result<Floor> {
         let database = services::owner_url(&self.services, &databases::name(users));
         floor::measure(self.cores.server, &self.keys_dir, &databases::passwords()?, &database)
+    }
+
+    /// Registers a tenant at a server, and fills it with the most that it may have.
+    ///
+    /// # Errors
+    /// When the server refuses even the least.
+    pub fn noisy_tenant(&self, server: &Server) -> anyhow::Result<NoisyTenant> {
+        self.runtime.block_on(noisy::make(server))
     }
 
     fn tokens(&self, users: u64) -> anyhow::Result<&[Bearer]> {

@@ -1,0 +1,177 @@
+//! A tenant that somebody registers and then loads with the most that the server lets
+//! it keep, to see what that does to another tenant.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, anyhow};
+use prost_types::{ListValue, Struct, Value, value::Kind};
+use tenantry::proto::v1::{
+    AssignRoleRequest, CreateRoleRequest, CreateUserRequest, LoginRequest, RegisterRequest,
+    RoleLevel, auth_service_client::AuthServiceClient, create_user_request::Credential,
+    role_service_client::RoleServiceClient, user_service_client::UserServiceClient,
+};
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
+
+use super::{databases::PASSWORD, server::Server, tokens::Bearer};
+
+/// Users whose passwords were hashed elsewhere.
+const IMPORTED: usize = 200;
+
+/// The highest bcrypt cost that the server takes.
+const COST: u32 = 12;
+
+/// What bcrypt reads of a password, in bytes. A longer one is never hashed anew.
+const BCRYPT_INPUT: usize = 72;
+
+/// More than the server keeps of each: it is filled until it refuses.
+const MOST_ROLES: usize = 40;
+const MOST_ASSIGNMENTS: usize = 100;
+const LARGEST_SCOPE: usize = 512 * 1024;
+
+/// The keys of a scope.
+const SCOPE_KEYS: usize = 50;
+
+/// A permission of the largest roles.
+pub const PERMISSION: &str = "resource-000:action";
+
+/// The tenant, ready to do its worst.
+pub struct NoisyTenant {
+    /// Its slug: a new one each time, as databases may be kept.
+    pub slug: String,
+    /// Its administrator's.
+    pub token: Bearer,
+    /// The emails of those with the costliest hashes.
+    pub imported: Vec<String>,
+    /// The password of all of those.
+    pub imported_password: String,
+    /// Who has as many of the largest assignments as the server allows.
+    pub subject: String,
+    /// A scope that each of those assignments fails to match at its last value.
+    pub nearly: Struct,
+    /// A role of the largest size.
+    pub role: String,
+    /// What it permits.
+    pub permissions: Vec<String>,
+}
+
+/// Registers the tenant and fills it.
+///
+/// # Errors
+/// When the server refuses even the least.
+pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
+    let channel = Endpoint::from_shared(format!("http://{}", server.addr))?.connect().await?;
+    let slug = format!("noisy-{}", Uuid::new_v4().simple());
+    let token = register(AuthServiceClient::new(channel.clone()), &slug).await?;
+    let with_token = |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", token.clone());
+        Ok(request)
+    };
+    let mut users = UserServiceClient::with_interceptor(channel.clone(), with_token.clone());
+    let mut roles = RoleServiceClient::with_interceptor(channel, with_token);
+
+    let imported_password = "long ".repeat(20);
+    let hash = bcrypt::hash(&imported_password.as_bytes()[..BCRYPT_INPUT], COST);
+    let hash = hash.map_err(|error| anyhow!("bcrypt: {error}"))?;
+    let mut imported = Vec::new();
+    for number in 0..IMPORTED {
+        let email = format!("imported-{number}@noisy.test");
+        let credential = Some(Credential::PasswordHash(hash.clone()));
+        let request = CreateUserRequest { email: email.clone(), credential, ..Default::default() };
+        users.create_user(request).await?;
+        imported.push(email);
+    }
+
+    let permissions: Vec<_> = (0..1000).map(|n| format!("resource-{n:03}:action")).collect();
+    let mut first = None;
+    for number in 0..MOST_ROLES {
+        let request = CreateRoleRequest {
+            name: format!("role {number}"),
+            level: RoleLevel::Member.into(),
+            permissions: permissions.clone(),
+            ..Default::default()
+        };
+        let Ok(made) = roles.create_role(request).await else { break };
+        first = first.or(made.into_inner().role.map(|role| role.id));
+    }
+    let role = first.context("the server takes no role of this size")?;
+
+    let email = "subject@noisy.test".to_owned();
+    let made = users.create_user(CreateUserRequest { email, ..Default::default() }).await?;
+    let subject = made.into_inner().user.context("no user")?.id;
+    let mut size = LARGEST_SCOPE;
+    let mut number = 0;
+    while number < MOST_ASSIGNMENTS && size > SCOPE_KEYS {
+        let request = AssignRoleRequest {
+            user_id: subject.clone(),
+            role_id: role.clone(),
+            scope: Some(scope(number, size)),
+            ..Default::default()
+        };
+        match roles.assign_role(request).await {
+            Ok(_) => number += 1,
+            // Too large, or no room for another of this size.
+            Err(_) => size /= 2,
+        }
+    }
+    anyhow::ensure!(number > 0, "the server takes no scope");
+    Ok(NoisyTenant {
+        slug,
+        token,
+        imported,
+        imported_password,
+        subject,
+        nearly: nearly(),
+        role,
+        permissions,
+    })
+}
+
+async fn register(mut auth: AuthServiceClient<Channel>, slug: &str) -> anyhow::Result<Bearer> {
+    let email = "admin@noisy.test".to_owned();
+    let request = RegisterRequest {
+        email: email.clone(),
+        password: PASSWORD.to_owned(),
+        organization_name: "Noisy".to_owned(),
+        organization_slug: slug.to_owned(),
+        ..Default::default()
+    };
+    auth.register(request).await?;
+    let request = LoginRequest {
+        email,
+        password: PASSWORD.to_owned(),
+        organization_slug: slug.to_owned(),
+        ..Default::default()
+    };
+    let tokens = auth.login(request).await?.into_inner();
+    Ok(format!("Bearer {}", tokens.access_token).parse()?)
+}
+
+/// A scope of about so many bytes, whose every list ends with `last`.
+fn scope(number: usize, bytes: usize) -> Struct {
+    let each = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
+    let list = |key: usize| {
+        let values = (0..each).map(|n| format!("{number:02}{n:07}"));
+        let last = if key + 1 == SCOPE_KEYS { "other" } else { "last" };
+        let values = values.chain([last.to_owned()]).map(text).collect();
+        Value { kind: Some(Kind::ListValue(ListValue { values })) }
+    };
+    Struct { fields: (0..SCOPE_KEYS).map(|key| (name(key), list(key))).collect() }
+}
+
+fn nearly() -> Struct {
+    let fields: BTreeMap<_, _> =
+        (0..SCOPE_KEYS).map(|key| (name(key), text("last".to_owned()))).collect();
+    Struct { fields }
+}
+
+fn name(key: usize) -> String {
+    format!("k{key:02}")
+}
+
+fn text(text: String) -> Value {
+    Value { kind: Some(Kind::StringValue(text)) }
+}
