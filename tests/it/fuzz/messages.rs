@@ -1,0 +1,444 @@
+//! Messages of any type: valid in most fields, at the edge or beyond it in some.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRng;
+use prost_reflect::{
+    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value,
+};
+use uuid::Uuid;
+
+use super::known::Known;
+use crate::harness::PASSWORD;
+
+/// How often a field gets a value that means to do harm.
+const HARM: f64 = 0.06;
+
+/// How often a field that may be unset is left so, and one that only narrows a request:
+/// each of those alone makes most requests fail.
+const UNSET: f64 = 0.4;
+const NARROWING_UNSET: f64 = 0.85;
+
+/// The passwords that requests try and set, so that later ones can be right.
+pub const PASSWORDS: [&str; 2] = [PASSWORD, "another horse battery staple"];
+
+/// Texts in many scripts and forms, and such as mean something to what lies behind.
+const TEXTS: &[&str] = &[
+    "",
+    " ",
+    "a",
+    "Ω≈ç√∫",
+    "שלום עולם",
+    "مرحبا",
+    "你好，世界",
+    "ひらがなカタカナ",
+    "안녕하세요",
+    "สวัสดี",
+    "नमस्ते",
+    "ﬁnesse",
+    "e\u{301}te\u{301}",
+    "\u{fdfa}",
+    "İıß",
+    "ＡＤＭＩＮ",
+    "🧑‍🚀👩‍👩‍👧",
+    "\u{0}",
+    "a\u{0}b",
+    "a\r\nb",
+    "\u{1b}[31m",
+    "\u{202e}\u{200b}\u{feff}",
+    "\u{fffd}\u{10ffff}",
+    "%",
+    "_%\\",
+    "'; drop table users; --",
+    "{}[]\"",
+    "../../etc/passwd",
+    "http://evil.test/?a=b&c=d",
+    "null",
+    "NaN",
+    "-0",
+    "1e400",
+];
+
+/// Doubles at every edge.
+const NUMBERS: &[f64] = &[
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.1,
+    0.418_172_151_370_759_47,
+    9_007_199_254_740_991.0,
+    9_007_199_254_740_992.0,
+    9_007_199_254_740_994.0,
+    -9_007_199_254_740_993.0,
+    1e15,
+    1e21,
+    1e22,
+    123_456_789.123_456_79,
+    f64::MAX,
+    f64::MIN,
+    f64::MIN_POSITIVE,
+    5e-324,
+    f64::EPSILON,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    f64::NAN,
+];
+
+/// Seconds: years 1 and 9999, and beyond; `nanos` beside them.
+const SECONDS: &[i64] = &[
+    0,
+    -1,
+    -62_135_596_800,
+    -62_135_596_801,
+    253_402_300_799,
+    253_402_300_800,
+    i64::MAX,
+    i64::MIN,
+    4_102_444_800,
+];
+const NANOS: &[i32] = &[0, 1, 999_999_999, 1_000_000_000, -1, i32::MAX, i32::MIN];
+
+const INTEGERS: &[i64] =
+    &[0, 1, -1, 2, 50, 999, 1000, 1001, 65_535, i32::MAX as i64, i32::MIN as i64];
+
+const FILTER_FIELDS: &[&str] = &[
+    "name",
+    "email",
+    "display_name",
+    "state",
+    "id",
+    "level",
+    "slug",
+    "role_name",
+    "kind",
+    "actor_id",
+    "target_id",
+    "session_id",
+    "request_id",
+    "device_name",
+    "last_sign_in_time",
+    "email_verified",
+    "create_time",
+    "nothing",
+];
+
+/// Makes messages.
+pub struct Maker<'a> {
+    pub known: &'a Known,
+    pub rng: &'a mut TestRng,
+}
+
+impl Maker<'_> {
+    /// A message of a type.
+    pub fn message(&mut self, of: &MessageDescriptor, depth: usize) -> DynamicMessage {
+        let mut message = DynamicMessage::new(of.clone());
+        for field in of.fields() {
+            let unset = match field.name() {
+                name if is_needed(name) => 0.02,
+                name if NARROWING.contains(&name) => NARROWING_UNSET,
+                _ => UNSET,
+            };
+            if self.rng.random_bool(unset) {
+                continue;
+            }
+            if let Some(value) = self.field(&field, depth) {
+                message.set_field(&field, value);
+            }
+        }
+        message
+    }
+
+    fn field(&mut self, field: &FieldDescriptor, depth: usize) -> Option<Value> {
+        if field.is_map() {
+            return None;
+        }
+        if !field.is_list() {
+            return self.value(field, depth);
+        }
+        let few = self.rng.random_range(0..4);
+        let count = if self.rng.random_bool(0.02) { 1001 } else { few };
+        let items = (0..count).filter_map(|_| self.value(field, depth)).collect();
+        Some(Value::List(items))
+    }
+
+    fn value(&mut self, field: &FieldDescriptor, depth: usize) -> Option<Value> {
+        Some(match field.kind() {
+            Kind::Message(kind) => Value::Message(self.inner(field.name(), &kind, depth)?),
+            Kind::Enum(kind) => Value::EnumNumber(self.choice(&kind)),
+            Kind::Bool => Value::Bool(self.rng.random_bool(0.5)),
+            Kind::String => Value::String(self.text(field.name())),
+            Kind::Bytes => Value::Bytes(self.pick(TEXTS).as_bytes().to_vec().into()),
+            Kind::Double => Value::F64(self.number()),
+            Kind::Float => Value::F32(0.5),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(self.integer(field.name())),
+            Kind::Uint32 | Kind::Fixed32 => Value::U32(self.integer(field.name()).unsigned_abs()),
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(self.pick(SECONDS)),
+            Kind::Uint64 | Kind::Fixed64 => Value::U64(self.pick(SECONDS).unsigned_abs()),
+        })
+    }
+
+    fn inner(
+        &mut self,
+        name: &str,
+        kind: &MessageDescriptor,
+        depth: usize,
+    ) -> Option<DynamicMessage> {
+        let mut inner = DynamicMessage::new(kind.clone());
+        match kind.full_name() {
+            "google.protobuf.Timestamp" => {
+                inner.set_field_by_name("seconds", Value::I64(self.seconds()));
+                let nanos = if self.rng.random_bool(HARM) { self.pick(NANOS) } else { 0 };
+                inner.set_field_by_name("nanos", Value::I32(nanos));
+            }
+            "google.protobuf.Struct" => {
+                let depth = if self.rng.random_bool(0.05) { 30 } else { 2 };
+                return Some(self.structure(kind, name == "scope", depth));
+            }
+            "google.protobuf.FieldMask" => {
+                let paths = [
+                    "display_name",
+                    "email",
+                    "name",
+                    "slug",
+                    "settings",
+                    "level",
+                    "permissions",
+                    "description",
+                    "*",
+                    "id",
+                    "",
+                    "a.b.c",
+                ];
+                let count = self.rng.random_range(0..3);
+                let paths = (0..count).map(|_| Value::String(self.pick(&paths).to_owned()));
+                let paths = paths.collect();
+                inner.set_field_by_name("paths", Value::List(paths));
+            }
+            _ if depth > 4 => return None,
+            _ => return Some(self.message(kind, depth + 1)),
+        }
+        Some(inner)
+    }
+
+    /// A Struct. A plain one has values that a scope may have.
+    fn structure(&mut self, kind: &MessageDescriptor, plain: bool, depth: usize) -> DynamicMessage {
+        let mut made = DynamicMessage::new(kind.clone());
+        let Some(fields) = kind.get_field_by_name("fields") else { return made };
+        let Kind::Message(entry) = fields.kind() else { return made };
+        let Kind::Message(value) = entry.map_entry_value_field().kind() else { return made };
+        let many = if self.rng.random_bool(0.02) { 60 } else { 3 };
+        let count = if depth > 3 { 1 } else { self.rng.random_range(0..=many) };
+        let keys = ["region", "project", "limit", "self_registration", "password_min_length"];
+        let map = (0..count).map(|_| {
+            let key = if self.rng.random_bool(HARM) { self.pick(TEXTS) } else { self.pick(&keys) };
+            let value = self.json(&value, kind, plain, depth);
+            (MapKey::String(key.to_owned()), Value::Message(value))
+        });
+        let map = map.collect();
+        made.set_field(&fields, Value::Map(map));
+        made
+    }
+
+    fn json(
+        &mut self,
+        value: &MessageDescriptor,
+        object: &MessageDescriptor,
+        plain: bool,
+        depth: usize,
+    ) -> DynamicMessage {
+        let mut made = DynamicMessage::new(value.clone());
+        let harm = self.rng.random_bool(HARM);
+        let form = if depth > 3 {
+            6
+        } else if plain && !harm {
+            self.rng.random_range(0..4)
+        } else {
+            self.rng.random_range(0..7)
+        };
+        match form {
+            0 => made.set_field_by_name("number_value", Value::F64(self.number())),
+            1 => made.set_field_by_name("string_value", Value::String(self.plain_text())),
+            2 => made.set_field_by_name("bool_value", Value::Bool(self.rng.random_bool(0.5))),
+            3 if depth > 0 => {
+                let Some(field) = value.get_field_by_name("list_value") else { return made };
+                let Kind::Message(kind) = field.kind() else { return made };
+                let mut list = DynamicMessage::new(kind);
+                let count = self.rng.random_range(0..4);
+                let items = (0..count)
+                    .map(|_| Value::Message(self.json(value, object, plain, depth.min(3) - 1)));
+                let items = items.collect();
+                list.set_field_by_name("values", Value::List(items));
+                made.set_field(&field, Value::Message(list));
+            }
+            4 => made.set_field_by_name("null_value", Value::EnumNumber(0)),
+            6 if depth > 0 => {
+                let inner = self.structure(object, plain, depth - 1);
+                made.set_field_by_name("struct_value", Value::Message(inner));
+            }
+            // A Value without a kind, which JSON has no form for.
+            _ => {}
+        }
+        made
+    }
+
+    fn plain_text(&mut self) -> String {
+        let plain = ["eu", "us", "a", "1", "true", "ﬁnesse", "e\u{301}"];
+        let text = if self.rng.random_bool(HARM) { self.pick(TEXTS) } else { self.pick(&plain) };
+        self.sized(text)
+    }
+
+    fn text(&mut self, name: &str) -> String {
+        if self.rng.random_bool(HARM) {
+            let text = self.pick(TEXTS);
+            return self.sized(text);
+        }
+        match name {
+            "filter" => self.filter(),
+            "order_by" => self.pick(&["last_sign_in_time desc", "create_time", "x y z"]).to_owned(),
+            "email" => self.known.one("email", self.rng).unwrap_or_default(),
+            "password" | "current_password" | "new_password" => self.pick(&PASSWORDS).to_owned(),
+            "permission" | "permissions" => {
+                self.pick(&["invoice:read", "a:b", "user:*", "*:read", "*:*", "x.y-z:q_1"]).into()
+            }
+            "page_token" => self.other_half("page_token"),
+            "consistency_token" => self.other_half("consistency_token"),
+            "token" | "access_token" => self.other_half("token"),
+            "refresh_token" => self.other_half("refresh_token"),
+            "api_key" => self.other_half("api_key"),
+            "etag" => self.known.one("etag", self.rng).unwrap_or_default(),
+            "tenant" | "organization_slug" | "slug" => {
+                self.known.one("slug", self.rng).unwrap_or_default()
+            }
+            "request_id" => format!("r{}", self.rng.random_range(0..50)),
+            "correlation_id" => self.rng.random::<u32>().to_string(),
+            "name" | "organization_name" | "display_name" | "device_name" | "description" => {
+                let known = self.known.one("name", self.rng).unwrap_or_default();
+                let new = format!("name {}", self.rng.random_range(0..10_000));
+                if self.rng.random_bool(0.2) { known } else { new }
+            }
+            "password_hash" => {
+                let cost = self.pick(&["04", "05", "31", "12", "00"]);
+                let tail = "N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
+                format!("${}${cost}${tail}", self.pick(&["2b", "2a", "2y", "2x"]))
+            }
+            name if name.ends_with("_id") => self.id(name),
+            _ => self.plain_text(),
+        }
+    }
+
+    /// An id of the right kind, mostly; else of another kind or another tenant, of
+    /// nothing, or none.
+    fn id(&mut self, name: &str) -> String {
+        let kind = match name {
+            "user_id" => "User",
+            "role_id" => "Role",
+            "session_id" => "Session",
+            "service_account_id" => "ServiceAccount",
+            "api_key_id" => "ApiKey",
+            _ => "id",
+        };
+        match self.rng.random_range(0..30) {
+            0 => Uuid::from_u128(self.rng.random()).to_string(),
+            1 => Uuid::nil().to_string(),
+            2 | 3 => self.known.one("id", self.rng).unwrap_or_default(),
+            _ => self.known.one(kind, self.rng).unwrap_or_default(),
+        }
+    }
+
+    /// A known value, or one whose second half is another's, or that is cut or changed.
+    fn other_half(&mut self, name: &str) -> String {
+        let one = self.known.one(name, self.rng).unwrap_or_default();
+        let other = self.known.one(name, self.rng).unwrap_or_default();
+        let half = one.len() / 2;
+        match self.rng.random_range(0..8) {
+            0 => one.chars().take(half).chain(other.chars().skip(half)).collect(),
+            1 => one.chars().take(half).collect(),
+            2 => one.chars().rev().collect(),
+            _ => one,
+        }
+    }
+
+    fn filter(&mut self) -> String {
+        let count = self.rng.random_range(0..3);
+        let conditions = (0..count).map(|_| {
+            let field = self.pick(FILTER_FIELDS);
+            let operator = self.pick(&["=", ":", "<", ">=", "!=", " = ", ""]);
+            let value = match self.rng.random_range(0..5) {
+                0 => format!("\"{}\"", self.pick(TEXTS)),
+                1 => format!("\"{}*\"", self.pick(TEXTS)),
+                2 => self.known.one("id", self.rng).unwrap_or_default(),
+                3 => self
+                    .pick(&["ACTIVE", "\"*x\"", "\"a\\*\"", "\"\\", "0001-01-01T00:00:00Z"])
+                    .into(),
+                _ => self.known.one("name", self.rng).unwrap_or_default(),
+            };
+            format!("{field}{operator}{value}")
+        });
+        let conditions: Vec<_> = conditions.collect();
+        conditions.join(self.pick(&[" AND ", " OR ", " "]))
+    }
+
+    /// A text, now and then made as long as fields may be, or longer.
+    fn sized(&mut self, text: &str) -> String {
+        if !self.rng.random_bool(0.05) || text.is_empty() {
+            return text.to_owned();
+        }
+        let times = self.pick(&[100, 254, 1000, 1024, 10_000]) / text.chars().count().max(1);
+        text.repeat(times + 1)
+    }
+
+    fn number(&mut self) -> f64 {
+        match self.rng.random_range(0..4) {
+            0 => f64::from_bits(self.rng.random()),
+            1 => self.rng.random(),
+            2 => f64::from(self.rng.random::<i32>()),
+            _ => self.pick(NUMBERS),
+        }
+    }
+
+    fn seconds(&mut self) -> i64 {
+        if self.rng.random_bool(HARM) {
+            return self.pick(SECONDS);
+        }
+        let now = tenantry::clock::now().unix_timestamp();
+        now + self.rng.random_range(-1000..1_000_000)
+    }
+
+    fn integer(&mut self, name: &str) -> i32 {
+        let usual = name == "page_size" && !self.rng.random_bool(HARM);
+        let integer = if usual { self.rng.random_range(0..20) } else { self.pick(INTEGERS) };
+        i32::try_from(integer).unwrap_or_default()
+    }
+
+    fn choice(&mut self, kind: &EnumDescriptor) -> i32 {
+        if self.rng.random_bool(HARM / 2.0) {
+            return self.pick(&[-1, 99, i32::MAX, i32::MIN]);
+        }
+        let values: Vec<_> = kind.values().map(|value| value.number()).collect();
+        self.pick(&values)
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.rng.random_range(0..of.len())]
+    }
+}
+
+/// Fields that let a request succeed in a few cases only.
+const NARROWING: &[&str] = &[
+    "page_token",
+    "consistency_token",
+    "consistency",
+    "etag",
+    "update_mask",
+    "request_id",
+    "system",
+    "filter",
+    "order_by",
+];
+
+/// Fields without which a request is refused for that alone.
+fn is_needed(name: &str) -> bool {
+    name.ends_with("_id") && name != "request_id"
+        || ["email", "name", "level", "permission", "password", "items", "tenant", "token"]
+            .contains(&name)
+}
