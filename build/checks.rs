@@ -39,7 +39,7 @@ pub fn of_rule(
         }
         (Kind::String, "pattern", Value::String(pattern)) => (
             format!("validate::matches(&PATTERN_{}, this)", patterns.index(pattern)?),
-            format!("must match {pattern}"),
+            pattern_words(pattern),
         ),
         (Kind::String, "uuid", Value::Bool(true)) => {
             ("validate::is_uuid(this)".into(), "must be a UUID".into())
@@ -58,6 +58,21 @@ pub fn of_rule(
         _ => return Ok(None),
     };
     Ok(Some(Check { condition, description }))
+}
+
+/// The pattern of names and descriptions: nothing that does not show or changes how the
+/// text around it reads, but the joiners that some scripts and emoji are written with;
+/// neither white space nor joiners at the ends.
+const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
+
+/// What a pattern demands, in words where it is too long to be read.
+fn pattern_words(pattern: &str) -> String {
+    match pattern {
+        PRINTABLE_LINE => {
+            "must be printable text on one line, without white space at its ends".into()
+        }
+        _ => format!("must match {pattern}"),
+    }
 }
 
 /// The check that Postgres can store a text.

@@ -30,6 +30,7 @@ use crate::{
     telemetry::{Calls, Operations, Pools, Traces},
     tenants::Tenants,
     tokens::{Keyring, OpaqueTokens, Renew, Renewed},
+    unreadable,
     users::Users,
 };
 
@@ -128,6 +129,7 @@ impl App {
             Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
         let mut registry = Registry::default();
         self.operations.register(&mut registry);
+        unreadable::register(&mut registry);
         let calls = Calls::register(&self.policies.names(), &mut registry);
         let pools = Pools {
             connections: db.connections().clone(),

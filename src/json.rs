@@ -1,70 +1,242 @@
 //! JSON as protobuf carries it (`google.protobuf.Struct`) and as Postgres keeps
 //! it.
+//!
+//! Postgres can hold more than this program and its clients can read: numbers
+//! beyond a double, and deeper nesting. So columns are decoded as [`Stored`] and
+//! read value by value: what can't be read spoils nothing but itself.
 
 use prost_types::{Struct, value::Kind};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, value::RawValue};
+use sqlx::types::Json;
 
 use crate::error::{Error, Result};
 
-/// A protobuf Struct as a JSON object.
+/// How deep objects and lists may be nested, the outermost counted: clients' protobuf
+/// decoders give up at 100 messages, of which each object takes three.
+pub const MAX_DEPTH: usize = 20;
+
+/// The least whole number that a double can't tell from its neighbour: 2^53.
+const INEXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A JSON column, not yet read.
+pub type Stored = Json<Box<RawValue>>;
+
+/// A protobuf Struct as a JSON object to store, which comes back exactly as it is.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field` when a number is no JSON number, or Postgres
-/// can't store a text.
+/// INVALID_ARGUMENT naming `field` when a number is no JSON number or would not come
+/// back, Postgres can't store a text, or it is nested too deep.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
-    from.fields.iter().map(|(key, value)| Ok((text(field, key)?, json(field, value)?))).collect()
+    Reading { field, stored: true }.object(from, 1)
 }
 
-fn text(field: &str, from: &str) -> Result<String> {
-    if from.contains('\0') {
-        return Err(Error::field(field, "text must not contain the character U+0000"));
+/// A protobuf Struct as a JSON object that is compared and not stored: as [`object`],
+/// but negative zero counts as zero.
+///
+/// # Errors
+/// As [`object`].
+pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
+    Reading { field, stored: false }.object(from, 1)
+}
+
+struct Reading<'a> {
+    field: &'a str,
+    stored: bool,
+}
+
+impl Reading<'_> {
+    fn object(&self, from: &Struct, depth: usize) -> Result<Map<String, Value>> {
+        self.check_depth(depth)?;
+        let entries = from.fields.iter();
+        entries.map(|(key, value)| Ok((self.text(key)?, self.value(value, depth)?))).collect()
     }
-    Ok(from.to_owned())
-}
 
-fn json(field: &str, from: &prost_types::Value) -> Result<Value> {
-    Ok(match &from.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(b)) => Value::Bool(*b),
-        Some(Kind::StringValue(s)) => Value::String(text(field, s)?),
-        Some(Kind::NumberValue(n)) => {
-            Value::Number(number(*n).ok_or_else(|| Error::field(field, "numbers must be finite"))?)
-        }
-        Some(Kind::StructValue(s)) => Value::Object(object(field, s)?),
-        Some(Kind::ListValue(list)) => {
-            Value::Array(list.values.iter().map(|v| json(field, v)).collect::<Result<_>>()?)
-        }
-    })
-}
-
-/// A protobuf number as JSON writes it: whole ones without a fraction.
-fn number(from: f64) -> Option<Number> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if from.fract() == 0.0 && from.abs() <= EXACT {
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
-        return Some(Number::from(from as i64));
+    /// A value within an object or list of a depth.
+    fn value(&self, from: &prost_types::Value, depth: usize) -> Result<Value> {
+        Ok(match &from.kind {
+            None | Some(Kind::NullValue(_)) => Value::Null,
+            Some(Kind::BoolValue(b)) => Value::Bool(*b),
+            Some(Kind::StringValue(s)) => Value::String(self.text(s)?),
+            Some(Kind::NumberValue(n)) => Value::Number(self.number(*n)?),
+            Some(Kind::StructValue(s)) => Value::Object(self.object(s, depth + 1)?),
+            Some(Kind::ListValue(list)) => {
+                self.check_depth(depth + 1)?;
+                let items = list.values.iter().map(|item| self.value(item, depth + 1));
+                Value::Array(items.collect::<Result<_>>()?)
+            }
+        })
     }
-    Number::from_f64(from)
+
+    fn check_depth(&self, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return self.refuse(&format!("must be nested at most {MAX_DEPTH} deep"));
+        }
+        Ok(())
+    }
+
+    fn text(&self, from: &str) -> Result<String> {
+        if from.contains('\0') {
+            return self.refuse("text must not contain the character U+0000");
+        }
+        Ok(from.to_owned())
+    }
+
+    /// A protobuf number as JSON writes it: whole ones without a fraction.
+    fn number(&self, from: f64) -> Result<Number> {
+        if from.is_finite() && from.abs() >= INEXACT {
+            return self.refuse("whole numbers must be below 2^53: write ids as strings");
+        }
+        if from == 0.0 && from.is_sign_negative() {
+            if self.stored {
+                return self.refuse("numbers must not be negative zero");
+            }
+            return Ok(Number::from(0));
+        }
+        if from.fract() == 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+            return Ok(Number::from(from as i64));
+        }
+        let number = Number::from_f64(from);
+        number.map_or_else(|| self.refuse("numbers must be finite"), Ok)
+    }
+
+    fn refuse<T>(&self, text: &str) -> Result<T> {
+        Err(Error::field(self.field, text))
+    }
 }
 
-/// A JSON object as a protobuf Struct.
+/// A stored JSON object; `None` when it is no object, or has what can't be read: a
+/// number beyond a double, or nesting beyond the parser's bound.
+#[must_use]
+pub fn read(stored: &RawValue) -> Option<Map<String, Value>> {
+    serde_json::from_str(stored.get()).ok()
+}
+
+/// A JSON object to store.
+///
+/// # Errors
+/// Never, for an object that was read or made here.
+pub fn store(object: &Map<String, Value>) -> Result<Stored> {
+    let raw = serde_json::value::to_raw_value(object);
+    raw.map(Json).map_err(|_| Error::defect("an object is no JSON"))
+}
+
+/// Whether an object is nested deeper than clients can decode.
+#[must_use]
+pub fn is_too_deep(object: &Map<String, Value>) -> bool {
+    object.values().any(|value| reaches(value, MAX_DEPTH))
+}
+
+/// Whether a value has objects or lists that are nested at least so deep.
+fn reaches(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth == 1 || items.iter().any(|item| reaches(item, depth - 1)),
+        Value::Object(map) => depth == 1 || map.values().any(|item| reaches(item, depth - 1)),
+        _ => false,
+    }
+}
+
+/// A JSON object as a protobuf Struct. What is nested deeper than [`MAX_DEPTH`] is null,
+/// since no client could decode the reply that has it.
 #[must_use]
 pub fn to_struct(from: &Map<String, Value>) -> Struct {
-    Struct { fields: from.iter().map(|(key, value)| (key.clone(), to_value(value))).collect() }
+    struct_at(from, 1)
 }
 
-/// JSON as a protobuf Value.
+/// JSON as a protobuf Value, likewise.
 #[must_use]
 pub fn to_value(from: &Value) -> prost_types::Value {
+    value_at(from, 1)
+}
+
+fn struct_at(from: &Map<String, Value>, depth: usize) -> Struct {
+    let entries = from.iter().map(|(key, value)| (key.clone(), value_at(value, depth)));
+    Struct { fields: entries.collect() }
+}
+
+/// A value within an object or list of a depth.
+fn value_at(from: &Value, depth: usize) -> prost_types::Value {
+    let inner = depth + 1;
     let kind = match from {
+        Value::Array(_) | Value::Object(_) if inner > MAX_DEPTH => Kind::NullValue(0),
         Value::Null => Kind::NullValue(0),
         Value::Bool(b) => Kind::BoolValue(*b),
         Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
         Value::String(s) => Kind::StringValue(s.clone()),
         Value::Array(list) => {
-            Kind::ListValue(prost_types::ListValue { values: list.iter().map(to_value).collect() })
+            let values = list.iter().map(|item| value_at(item, inner)).collect();
+            Kind::ListValue(prost_types::ListValue { values })
         }
-        Value::Object(map) => Kind::StructValue(to_struct(map)),
+        Value::Object(map) => Kind::StructValue(struct_at(map, inner)),
     };
     prost_types::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn number(value: f64, stored: bool) -> Result<Number> {
+        Reading { field: "scope", stored }.number(value)
+    }
+
+    /// N01
+    #[test]
+    fn a_number_comes_back_or_is_refused() {
+        for exact in [0.0, 1.0, -1.0, 0.1, 0.418_172_151_370_759_47, f64::MIN_POSITIVE, 5e-324] {
+            let text = number(exact, true).expect("stored").to_string();
+            let back: Value = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(back.as_f64().map(f64::to_bits), Some(exact.to_bits()), "{text}");
+        }
+        assert_eq!(
+            number(9_007_199_254_740_991.0, true).ok(),
+            Some(Number::from(INEXACT as i64 - 1))
+        );
+        for inexact in [INEXACT, -INEXACT, 1e300, f64::MAX, f64::MIN, f64::NAN, f64::INFINITY] {
+            assert!(number(inexact, true).is_err() && number(inexact, false).is_err(), "{inexact}");
+        }
+        assert!(number(-0.0, true).is_err());
+        assert_eq!(number(-0.0, false).ok(), Some(Number::from(0)));
+    }
+
+    fn nested(depth: usize, outer: impl Fn(Value) -> Value) -> Map<String, Value> {
+        let inner = (1..depth).fold(json!(1), |inner, _| outer(inner));
+        [("a".to_owned(), inner)].into_iter().collect()
+    }
+
+    /// N02
+    #[test]
+    fn depth_is_bounded_both_ways() {
+        let objects = |depth| nested(depth, |inner| json!({ "a": inner }));
+        let lists = |depth| nested(depth, |inner| json!([inner]));
+        for fits in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
+            assert!(!is_too_deep(&fits));
+            assert_eq!(object("settings", &to_struct(&fits)).expect("fits"), fits);
+        }
+        for deep in [objects(MAX_DEPTH + 1), lists(MAX_DEPTH + 1), objects(100)] {
+            assert!(is_too_deep(&deep));
+            let cut = object("settings", &to_struct(&deep)).expect("cut");
+            assert!(!is_too_deep(&cut));
+        }
+        let mut deep = to_struct(&objects(MAX_DEPTH));
+        for _ in 0..2 {
+            let value = prost_types::Value { kind: Some(Kind::StructValue(deep)) };
+            deep = Struct { fields: [("a".to_owned(), value)].into() };
+            assert!(object("settings", &deep).is_err() && compared("scope", &deep).is_err());
+        }
+    }
+
+    /// N01
+    #[test]
+    fn what_can_not_be_read_is_told_apart() {
+        let read = |text: &str| read(&RawValue::from_string(text.to_owned()).expect("JSON"));
+        assert!(read(r#"{"a":1}"#).is_some());
+        let huge = format!(r#"{{"a":1{}}}"#, "0".repeat(400));
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+        for bad in ["[]", "null", "1", &huge, &deep] {
+            assert!(read(bad).is_none(), "{bad}");
+        }
+    }
 }

@@ -34,9 +34,10 @@ impl<'a> Mask<'a> {
     /// `INVALID_ARGUMENT` when it names another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
-        let known = |path: &String| path == "*" || fields.contains(&path.as_str());
-        if !paths.unwrap_or_default().iter().all(known) {
-            let text = format!("may only name {}", fields.join(", "));
+        // `*` would mean to replace the whole (AIP-134), and so to empty what a client
+        // does not know of.
+        if !paths.unwrap_or_default().iter().all(|path| fields.contains(&path.as_str())) {
+            let text = format!("must name fields, of {}", fields.join(", "));
             return Err(Error::field("update_mask", text));
         }
         Ok(Self(paths))
@@ -53,8 +54,8 @@ impl<'a> Mask<'a> {
                 Some(value) => Ok(Some(value)),
                 None => Err(Error::field(field, "is in the update_mask, so it must be set")),
             },
-            Some(paths) if paths.iter().all(|path| path != "*") => Ok(None),
-            _ => Ok(value),
+            Some(_) => Ok(None),
+            None => Ok(value),
         }
     }
 
@@ -62,7 +63,7 @@ impl<'a> Mask<'a> {
     /// the mask names it, or without a mask when it has items.
     #[must_use]
     pub fn take_list<T>(&self, field: &str, items: Vec<T>) -> Option<Vec<T>> {
-        let named = self.0.map(|paths| paths.iter().any(|path| path == field || path == "*"));
+        let named = self.0.map(|paths| paths.iter().any(|path| path == field));
         named.unwrap_or(!items.is_empty()).then_some(items)
     }
 }
@@ -85,6 +86,15 @@ mod tests {
         assert_eq!(none.take_list("name", Vec::<i32>::new()), None);
 
         assert!(Mask::read(Some(&given), &["slug"]).is_err());
+    }
+
+    /// N20
+    #[test]
+    fn a_mask_of_everything_is_refused() {
+        for paths in [vec!["*"], vec!["name", "*"], vec![""], vec!["NAME"]] {
+            let given = FieldMask { paths: paths.into_iter().map(str::to_owned).collect() };
+            assert!(Mask::read(Some(&given), &["name"]).is_err(), "{given:?}");
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Auth {
         let row = tenants::store::get(&mut tx, tenant.id).await?;
         // No connection is held while the password is hashed.
         drop(tx);
-        if !tenant.active || !Known::read(&row.settings).self_registration {
+        if !tenant.active || !Known::read(&row).self_registration {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;

@@ -14,14 +14,16 @@ pub fn refusal(constraint: &str) -> Option<Error> {
             (ErrorReason::SlugTaken, "a tenant has this slug")
         }
         "tenants_slug_check" => return Some(Error::field("slug", "must not look like a UUID")),
-        "roles_name_key" => (ErrorReason::RoleNameTaken, "the tenant has a role with this name"),
+        "roles_name_key" | "roles_name_key_idx" => {
+            (ErrorReason::RoleNameTaken, "the tenant has a role with this name")
+        }
         "roles_wildcard_check" => {
             return Some(Error::field("permissions", "`*:*` is for system roles"));
         }
         "role_assignments_key" => {
             (ErrorReason::RoleAlreadyAssigned, "the user has this role with this scope")
         }
-        "service_accounts_name_key" => (
+        "service_accounts_name_key" | "service_accounts_name_key_idx" => (
             ErrorReason::ServiceAccountNameTaken,
             "the tenant has a service account with this name",
         ),

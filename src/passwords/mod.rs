@@ -37,7 +37,7 @@ pub fn check_in(
     email: &str,
     server_min_length: usize,
 ) -> Result<()> {
-    let wanted = Known::read(&tenant.settings).password_min_length.unwrap_or_default();
+    let wanted = Known::read(tenant).password_min_length.unwrap_or_default();
     let context = Context {
         email,
         tenant_name: &tenant.name,

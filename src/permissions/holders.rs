@@ -1,10 +1,10 @@
 //! Who holds a permission, in Postgres.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::Scope;
 use crate::{db::TenantTx, error::Result, ids::TenantId};
 
 /// A subject whom some role with the permission was given.
@@ -24,10 +24,12 @@ pub struct HolderRow {
 /// An assignment that permits it.
 #[derive(Debug, Deserialize)]
 pub struct HeldRow {
+    /// The assignment.
+    pub assignment_id: Uuid,
     /// The role's name.
     pub role_name: String,
     /// Where it applies; everywhere when `None`.
-    pub scope: Option<Scope>,
+    pub scope: Option<Box<RawValue>>,
     /// When it ends, in seconds since 1970; never when `None`.
     pub expires_at: Option<i64>,
 }
@@ -69,7 +71,7 @@ pub async fn next(
         left join users u on u.tenant_id = $1 and u.user_id = s.subject_id
         cross join lateral (
             select coalesce(jsonb_agg(jsonb_build_object(
-                'role_name', r.name, 'scope', a.scope,
+                'assignment_id', a.assignment_id, 'role_name', r.name, 'scope', a.scope,
                 'expires_at', extract(epoch from a.expires_at)::bigint
             ) order by a.scope is not null, a.expires_at desc, r.name, a.assignment_id), '[]')
             from role_assignments a

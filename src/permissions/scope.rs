@@ -3,11 +3,14 @@
 use std::cmp::Ordering;
 
 use prost_types::Struct;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, value::RawValue};
+use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
+    ids::TenantId,
     json,
+    unreadable::{self, Of},
 };
 
 /// A scope: JSON values by key.
@@ -35,10 +38,7 @@ pub fn mismatches<'a>(
     requested: &Scope,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {
     let matches = |key: &str, wanted: &Value| {
-        requested.get(key).is_some_and(|given| match wanted {
-            Value::Array(listed) => listed.iter().any(|one| equal(one, given)),
-            one => equal(one, given),
-        })
+        requested.get(key).is_some_and(|given| alternatives(wanted).any(|one| equal(one, given)))
     };
     assigned.into_iter().flatten().filter(move |(key, wanted)| !matches(key, wanted))
 }
@@ -86,14 +86,14 @@ pub(super) fn is_scalar(value: &Value) -> bool {
 /// A request's scope; empty when unset. Any JSON may be in it.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when a number is no JSON number (NaN, infinite), or text
-/// contains the character U+0000.
+/// INVALID_ARGUMENT when it has a number that is no JSON number (NaN, infinite) or not
+/// exact (2^53 and beyond), the character U+0000, or nests too deep.
 pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
-    scope.map_or_else(|| Ok(Scope::new()), |scope| json::object("scope", scope))
+    scope.map_or_else(|| Ok(Scope::new()), |scope| json::compared("scope", scope))
 }
 
-/// An assignment's scope; `None` when unset or without keys, which applies
-/// everywhere.
+/// An assignment's scope, to give or to take; `None` when unset or without keys, which
+/// applies everywhere. Postgres keeps it in its one form (`canonical_scope`).
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when a value is no string, number, bool, or list of those,
@@ -132,6 +132,35 @@ pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
         return Err(Error::field("scope", format!("must have at most {MAX_BYTES} bytes as JSON")));
     }
     Ok(scope)
+}
+
+/// An assignment's scope can't be read.
+pub struct Unreadable;
+
+/// The scope of an assignment as it is kept; `None` applies everywhere.
+///
+/// # Errors
+/// When it is none that [`assigned`] lets in, which is noted: the assignment does not
+/// apply then.
+pub fn kept(
+    stored: Option<&RawValue>,
+    tenant: TenantId,
+    assignment: Uuid,
+) -> Result<Option<Scope>, Unreadable> {
+    let Some(stored) = stored else { return Ok(None) };
+    let scope = json::read(stored).filter(|scope| {
+        let is_fine = |value: &Value| is_scalar(value) && !value.is_null();
+        !scope.is_empty() && scope.values().all(|value| alternatives(value).all(is_fine))
+    });
+    if scope.is_none() {
+        unreadable::note(Of::role_assignment, tenant, assignment);
+    }
+    scope.map(Some).ok_or(Unreadable)
+}
+
+/// The values of a list, else the one value.
+fn alternatives(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter()
 }
 
 fn is_plain(value: &Value) -> bool {

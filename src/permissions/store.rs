@@ -3,6 +3,7 @@
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sqlx::types::Json;
 use tokio::time;
 use uuid::Uuid;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Scope,
     compiled::{PermissionSet, Shared},
+    scope,
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
 use crate::{
@@ -49,8 +51,9 @@ struct SubjectRow {
 
 #[derive(Debug, Deserialize)]
 struct GrantRow {
+    assignment_id: Uuid,
     role_id: Uuid,
-    scope: Option<Scope>,
+    scope: Option<Box<RawValue>>,
     expires_at: Option<i64>,
 }
 
@@ -61,7 +64,7 @@ struct GrantRow {
 /// UNAVAILABLE when Postgres is away.
 pub async fn standings(
     db: &Db,
-    tenant: TenantId,
+    tenant_id: TenantId,
     users: &[UserId],
     session: Option<SessionId>,
 ) -> Result<Option<Subjects>> {
@@ -75,13 +78,13 @@ pub async fn standings(
                subjects as "subjects!: Json<Vec<SubjectRow>>"
         from subject_standings($1, $2, $3)
         "#,
-        tenant.0,
+        tenant_id.0,
         &ids,
         session.map(|id| id.0),
     )
     .fetch_optional(db.pool());
     let Some(row) = patiently(row).await? else { return Ok(None) };
-    let tenant = Arc::new(Shared::new(Tenant {
+    let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
         active: row.tenant_state == "active",
         is_platform: row.is_platform,
@@ -92,13 +95,14 @@ pub async fn standings(
         row.subjects.0.into_iter().map(|subject| (subject.user_id, subject)).collect();
     let standings = ids
         .iter()
-        .map(|id| standing(tenant.clone(), found.remove(id), &roles))
+        .map(|id| standing(tenant_id, shared.clone(), found.remove(id), &roles))
         .collect::<Result<_>>()?;
     let session_live = row.session_live == Some(true);
     Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
 }
 
 fn standing(
+    tenant_id: TenantId,
     tenant: Arc<Shared<Tenant>>,
     found: Option<SubjectRow>,
     roles: &HashMap<Uuid, Arc<Shared<Role>>>,
@@ -108,9 +112,11 @@ fn standing(
     // Exactly as many as there are: these stay in memory.
     let mut held = Vec::with_capacity(grants.len());
     for row in grants {
+        let kept = scope::kept(row.scope.as_deref(), tenant_id, row.assignment_id);
+        let Ok(scope) = kept else { continue };
         let role = roles.get(&row.role_id).cloned();
         let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
-        held.push(Grant::new(role, row.scope, row.expires_at));
+        held.push(Grant::new(role, scope, row.expires_at));
     }
     Ok(Standing { tenant, user, grants: held.into(), weight: 0 })
 }
@@ -154,9 +160,9 @@ pub struct Explained {
     pub xmax: u64,
 }
 
-/// An assignment whose role permits what was asked for.
+/// An assignment whose role permits what was asked for; its scope as a `S`.
 #[derive(Debug, Deserialize)]
-pub struct AssignmentRow {
+pub struct AssignmentRow<S = Option<Scope>> {
     /// The assignment.
     pub assignment_id: Uuid,
     /// The role.
@@ -168,9 +174,26 @@ pub struct AssignmentRow {
     /// That of its permissions which permits it.
     pub permission: String,
     /// Where the assignment applies; everywhere when `None`.
-    pub scope: Option<Scope>,
+    pub scope: S,
     /// When it ends, in seconds since 1970; never when `None`.
     pub expires_at: Option<i64>,
+}
+
+impl AssignmentRow<Option<Box<RawValue>>> {
+    /// With its scope; `None` when that can't be read.
+    fn read(self, tenant: TenantId) -> Option<AssignmentRow> {
+        let scope = scope::kept(self.scope.as_deref(), tenant, self.assignment_id).ok()?;
+        let Self { assignment_id, role_id, role_name, level, permission, expires_at, .. } = self;
+        Some(AssignmentRow {
+            assignment_id,
+            role_id,
+            role_name,
+            level,
+            permission,
+            scope,
+            expires_at,
+        })
+    }
 }
 
 /// A role that would permit what was asked for.
@@ -204,7 +227,7 @@ pub async fn explained(
         r#"
         select tenant_state as "tenant_state!", user_state, session_live,
                snapshot_xmax::text::bigint as "xmax!",
-               assignments as "assignments!: Json<Vec<AssignmentRow>>",
+               assignments as "assignments!: Json<Vec<AssignmentRow<Option<Box<RawValue>>>>>",
                missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
         from explained_standing($1, $2, $3, $4, $5)
         "#,
@@ -220,7 +243,7 @@ pub async fn explained(
         tenant_active: row.tenant_state == "active",
         user: user_standing(row.user_state.as_deref())?,
         session_live: row.session_live == Some(true),
-        assignments: row.assignments.0,
+        assignments: row.assignments.0.into_iter().filter_map(|row| row.read(tenant)).collect(),
         missing_roles: row.missing_roles.0,
         xmax: row.xmax.cast_unsigned(),
     }))

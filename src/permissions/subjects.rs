@@ -9,6 +9,7 @@ use crate::{
     clock,
     error::Result,
     gate::Caller,
+    ids::TenantId,
     json,
     paging::{Found, Position, SMALL_ROWS},
     proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
@@ -35,7 +36,7 @@ impl Permissions {
             let forms = permission.forms();
             let rows = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
             let is_last = rows.last().is_none_or(|row| row.looked_at < look_at);
-            let show = |row: HolderRow| Ok(subject(row, &requested));
+            let show = |row: HolderRow| Ok(subject(tenant, row, &requested));
             let found = Found { rows, is_last };
             page.take(found, |row| Position::of(row.user_id), show).await?;
         }
@@ -45,14 +46,17 @@ impl Permissions {
 }
 
 /// The holder, by the first of its assignments that applies.
-fn subject(row: HolderRow, requested: &Scope) -> Option<Subject> {
-    let applies = |held: &HeldRow| scope::applies(held.scope.as_ref(), requested);
-    let held = row.held.0.into_iter().find(applies)?;
+fn subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
+    let applying = |held: HeldRow| {
+        let scope = scope::kept(held.scope.as_deref(), tenant, held.assignment_id).ok()?;
+        scope::applies(scope.as_ref(), requested).then_some((held, scope))
+    };
+    let (held, scope) = row.held.0.into_iter().find_map(applying)?;
     Some(Subject {
         user_id: row.user_id.to_string(),
         r#type: subject_type(&row.kind).into(),
         role_name: held.role_name,
-        scope: held.scope.as_ref().map(json::to_struct),
+        scope: scope.as_ref().map(json::to_struct),
         expire_time: held.expires_at.map(clock::timestamp_of),
     })
 }

@@ -1,13 +1,12 @@
 //! Gives roles to users and takes them away.
 
-use aws_lc_rs::digest;
 use prost_types::Timestamp;
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
     Roles,
-    assignments::{self, AssignmentRow, NewAssignment},
+    assignments::{self, AssignmentRow, NewAssignment, Which},
     finish,
     guard::{self, AdminGuard},
     store,
@@ -94,25 +93,23 @@ pub(super) async fn assign(
         id: AssignmentId::new(),
         user: wanted.user,
         role: wanted.role,
-        scope_key: scope_key(wanted.scope.as_ref()),
         scope: wanted.scope.map(Value::Object),
         expires_at: wanted.expires_at,
     };
-    let created_at = assignments::insert(tx, tenant, &new).await?;
+    let inserted = assignments::insert(tx, tenant, &new).await?;
     Ok(AssignmentRow {
         tenant_id: tenant.0,
         assignment_id: new.id.0,
         user_id: new.user.0,
         role_id: new.role.0,
         role_name: role.name,
-        scope: new.scope,
+        scope: inserted.scope,
         expires_at: new.expires_at,
-        created_at,
+        created_at: inserted.created_at,
     })
 }
 
-/// Takes a role from a user: every assignment of it, or the one with just this
-/// scope.
+/// Takes a role from a user: every assignment of it, or one.
 ///
 /// # Errors
 /// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a role or user above the
@@ -123,14 +120,13 @@ pub(super) async fn unassign(
     standing: &Standing,
     user: UserId,
     role: RoleId,
-    scope: Option<&Scope>,
+    which: &Which,
 ) -> Result<()> {
     let admins = AdminGuard::watch(tx, tenant).await?;
     let row = store::get(tx, tenant, role).await?;
     guard::within_level(standing, row.level)?;
     guard::user_within_level(tx, tenant, standing, user).await?;
-    let key = scope.map(|scope| scope_key(Some(scope)));
-    if assignments::delete(tx, tenant, user, role, key.as_deref()).await? == 0 {
+    if assignments::delete(tx, tenant, user, role, which).await? == 0 {
         return Err(Error::not_found());
     }
     admins.check(tx).await
@@ -146,22 +142,6 @@ pub async fn assign_new(
     user: UserId,
     role: RoleId,
 ) -> Result<()> {
-    let new = NewAssignment {
-        id: AssignmentId::new(),
-        user,
-        role,
-        scope: None,
-        scope_key: scope_key(None),
-        expires_at: None,
-    };
+    let new = NewAssignment { id: AssignmentId::new(), user, role, scope: None, expires_at: None };
     assignments::insert(tx, tenant, &new).await.map(drop)
-}
-
-/// What makes two scopes the same: the hash of their JSON, whose keys are
-/// sorted; empty for none.
-fn scope_key(scope: Option<&Scope>) -> Vec<u8> {
-    scope.map_or_else(Vec::new, |scope| {
-        let json = Value::Object(scope.clone()).to_string();
-        digest::digest(&digest::SHA256, json.as_bytes()).as_ref().to_vec()
-    })
 }

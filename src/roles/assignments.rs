@@ -9,6 +9,7 @@ use crate::{
     db::TenantTx,
     error::Result,
     ids::{AssignmentId, RoleId, TenantId, UserId},
+    json::Stored,
     paging::{LARGE_ROWS, Page, Position},
     proto::v1::RoleAssignment,
 };
@@ -23,8 +24,6 @@ pub struct NewAssignment {
     pub role: RoleId,
     /// Where it applies; everywhere when `None`.
     pub scope: Option<Value>,
-    /// The scope's key: what makes two scopes the same.
-    pub scope_key: Vec<u8>,
     /// When it ends; never when `None`.
     pub expires_at: Option<OffsetDateTime>,
 }
@@ -43,7 +42,7 @@ pub struct AssignmentRow {
     /// The role's name.
     pub role_name: String,
     /// Where it applies.
-    pub scope: Option<Value>,
+    pub scope: Option<Stored>,
     /// When it ends.
     pub expires_at: Option<OffsetDateTime>,
     /// When it was made.
@@ -66,22 +65,26 @@ pub async fn lock_subject(tx: &mut TenantTx, tenant: TenantId, subject: UserId) 
     Ok(found.is_some())
 }
 
-/// Writes an assignment of a locked subject, in the place of one with the same key that has
+/// What Postgres makes of an assignment that is written.
+pub struct Inserted {
+    /// Its scope, in the one form.
+    pub scope: Option<Stored>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// Writes an assignment of a locked subject, in the place of one with the same scope that has
 /// ended. Of others that have ended the latest [`ENDED_ASSIGNMENTS_KEPT`] stay.
 ///
 /// # Errors
 /// `ALREADY_EXISTS` when the user has the role with this scope, `LIMIT_REACHED` when it has
 /// as many as it may.
-pub async fn insert(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    new: &NewAssignment,
-) -> Result<OffsetDateTime> {
+pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) -> Result<Inserted> {
     sqlx::query!(
         r#"
         delete from role_assignments
         where tenant_id = $1 and user_id = $2 and expires_at <= now()
-          and (role_id = $3 and scope_key = $4 or assignment_id in (
+          and (role_id = $3 and scope_key = scope_key_of($4) or assignment_id in (
               select assignment_id from role_assignments
               where tenant_id = $1 and user_id = $2 and expires_at <= now()
               order by expires_at desc offset $5
@@ -90,7 +93,7 @@ pub async fn insert(
         tenant.0,
         new.user.0,
         new.role.0,
-        new.scope_key,
+        new.scope,
         ENDED_ASSIGNMENTS_KEPT,
     )
     .execute(tx.conn())
@@ -99,9 +102,9 @@ pub async fn insert(
     let row = sqlx::query!(
         r#"
         insert into role_assignments
-            (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
-        returning created_at, 1 + (
+            (tenant_id, assignment_id, user_id, role_id, scope, expires_at)
+        values ($1, $2, $3, $4, $5, $6)
+        returning scope as "scope: Stored", created_at, 1 + (
             select count(*) from role_assignments h
             where h.tenant_id = $1 and h.user_id = $3
               and (h.expires_at is null or h.expires_at > now())
@@ -116,35 +119,46 @@ pub async fn insert(
         new.user.0,
         new.role.0,
         new.scope,
-        new.scope_key,
         new.expires_at,
     )
     .fetch_one(tx.conn())
     .await?;
     ASSIGNMENTS_OF_SUBJECT.check(row.held)?;
     SCOPE_BYTES_OF_SUBJECT.check(row.scope_bytes)?;
-    Ok(row.created_at)
+    Ok(Inserted { scope: row.scope, created_at: row.created_at })
 }
 
-/// Removes a role from a user, with a key only where the scope is that one;
-/// says how many assignments it removed.
+/// Which assignments of a role to a user.
+pub enum Which {
+    /// Every one, whatever its scope.
+    All,
+    /// The one with just this scope; without one, the one that applies everywhere.
+    Just(Option<Value>),
+}
+
+/// Removes a role from a user; says how many assignments it removed.
 pub async fn delete(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
     role: RoleId,
-    scope_key: Option<&[u8]>,
+    which: &Which,
 ) -> Result<u64> {
+    let (all, scope) = match which {
+        Which::All => (true, None),
+        Which::Just(scope) => (false, scope.as_ref()),
+    };
     let done = sqlx::query!(
         r#"
         delete from role_assignments
         where tenant_id = $1 and user_id = $2 and role_id = $3
-          and ($4::bytea is null or scope_key = $4)
+          and ($4 or scope_key = scope_key_of($5))
         "#,
         tenant.0,
         user.0,
         role.0,
-        scope_key,
+        all,
+        scope,
     )
     .execute(tx.conn())
     .await?;
@@ -199,7 +213,7 @@ pub async fn list(
             AssignmentRow,
             r#"
             select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
-                   a.scope, a.expires_at, a.created_at
+                   a.scope as "scope: Stored", a.expires_at, a.created_at
             from role_assignments a
             join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
             where a.tenant_id = $1 and a.assignment_id > $2

@@ -12,6 +12,7 @@ use crate::{
     gate::Caller,
     idempotency::{self, Key},
     ids::RoleId,
+    names,
     proto::v1::{
         CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest,
         UpdateRoleResponse,
@@ -45,6 +46,9 @@ impl Roles {
                 ErrorReason::SystemRole,
                 "system roles are made by the platform's staff alone",
             ));
+        }
+        if !message.system {
+            refuse_built_in(&message.name)?;
         }
         let mut tx = self.db.begin(tenant).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
@@ -88,6 +92,9 @@ impl Roles {
         guard::may_change(standing, &row)?;
         let before = size(&row.permissions);
         if let Some(name) = mask.take("name", message.name)? {
+            if name != row.name && !row.is_system {
+                refuse_built_in(&name)?;
+            }
             row.name = name;
         }
         row.level = new_level.unwrap_or(row.level);
@@ -115,6 +122,17 @@ fn level(level: RoleLevel) -> Result<i16> {
         RoleLevel::Unspecified => Err(Error::field("level", "must be set")),
         level => Ok(level as i16),
     }
+}
+
+/// What reads like a role that comes with a tenant must be one, in tokens' claims too.
+fn refuse_built_in(name: &str) -> Result<()> {
+    if names::is_built_in_role(name) {
+        return Err(Error::refused(
+            ErrorReason::RoleNameTaken,
+            "the name of a role that comes with a tenant is for system roles",
+        ));
+    }
+    Ok(())
 }
 
 /// The platform's level exists in the platform tenant alone, even for its own

@@ -1,20 +1,21 @@
 //! RoleService over gRPC.
 
+use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
     Roles, assign,
-    assignments::{self, AssignmentFilter, AssignmentRow},
+    assignments::{self, AssignmentFilter, AssignmentRow, Which},
     finish, guard,
     store::{self, RoleRow},
 };
 use crate::{
     audit::{Event, EventKind},
     clock::timestamp,
-    error::Result,
+    error::{Error, Result},
     filter::Filter,
     gate::{self, Reach},
-    ids::{RoleId, UserId},
+    ids::{RoleId, TenantId, UserId},
     json,
     permissions::scope,
     proto::v1::{
@@ -110,10 +111,10 @@ impl RoleService for Roles {
         let message = request.into_inner();
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let scope = scope::assigned(message.scope.as_ref())?;
+        let which = which(&message)?;
         let (tenant, standing) = (caller.tenant(), caller.standing());
         let mut tx = self.db.begin(tenant).await?;
-        assign::unassign(&mut tx, tenant, standing, user, role, scope.as_ref()).await?;
+        assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
         let event = event.detail("role_id", role.to_string());
         let consistency_token = finish(tx, &caller, event).await?;
@@ -147,6 +148,17 @@ impl RoleService for Roles {
     }
 }
 
+/// Which assignments a request takes.
+fn which(request: &UnassignRoleRequest) -> Result<Which> {
+    if !request.all_scopes {
+        return Ok(Which::Just(scope::assigned(request.scope.as_ref())?.map(Value::Object)));
+    }
+    match request.scope {
+        None => Ok(Which::All),
+        Some(_) => Err(Error::field("all_scopes", "must not be set together with a scope")),
+    }
+}
+
 impl From<RoleRow> for Role {
     fn from(row: RoleRow) -> Self {
         Self {
@@ -165,16 +177,19 @@ impl From<RoleRow> for Role {
 
 impl From<AssignmentRow> for RoleAssignment {
     fn from(row: AssignmentRow) -> Self {
-        let scope = row.scope.as_ref().and_then(|scope| scope.as_object());
+        let stored = row.scope.as_ref().map(|scope| &*scope.0);
+        let scope = scope::kept(stored, TenantId(row.tenant_id), row.assignment_id);
+        let unreadable = scope.is_err();
         Self {
             id: row.assignment_id.to_string(),
             tenant_id: row.tenant_id.to_string(),
             user_id: row.user_id.to_string(),
             role_id: row.role_id.to_string(),
             role_name: row.role_name,
-            scope: scope.map(json::to_struct),
+            scope: scope.ok().flatten().as_ref().map(json::to_struct),
             expire_time: row.expires_at.map(timestamp),
             create_time: Some(timestamp(row.created_at)),
+            unreadable,
         }
     }
 }

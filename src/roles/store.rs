@@ -7,6 +7,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{RoleId, TenantId},
+    names,
     paging::{LARGE_ROWS, Page, Position},
     proto::v1::Role,
 };
@@ -51,13 +52,13 @@ pub struct RoleRow {
 /// Writes a role.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one of this name.
+/// `ALREADY_EXISTS` when the tenant has one whose name reads alike.
 pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
         r#"
-        insert into roles (tenant_id, role_id, name, level, permissions, is_system)
-        values ($1, $2, $3, $4, $5, $6)
+        insert into roles (tenant_id, role_id, name, name_key, level, permissions, is_system)
+        values ($1, $2, $3, $7, $4, $5, $6)
         returning tenant_id, role_id, name, level, permissions, is_system, version,
                   created_at, updated_at
         "#,
@@ -67,6 +68,7 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> R
         new.level,
         new.permissions,
         new.system,
+        names::role_key(new.name),
     )
     .fetch_one(tx.conn())
     .await?;
@@ -205,7 +207,8 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
         RoleRow,
         r#"
         update roles
-        set name = $3, level = $4, permissions = $5, version = version + 1, updated_at = now()
+        set name = $3, name_key = case when name = $3 then name_key else $6 end, level = $4,
+            permissions = $5, version = version + 1, updated_at = now()
         where tenant_id = $1 and role_id = $2
         returning tenant_id, role_id, name, level, permissions, is_system, version,
                   created_at, updated_at
@@ -215,6 +218,7 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
         changed.name,
         changed.level,
         &changed.permissions,
+        names::role_key(&changed.name),
     )
     .fetch_one(tx.conn())
     .await?;

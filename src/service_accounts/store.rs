@@ -7,6 +7,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
+    names,
     paging::{LARGE_ROWS, Page, Position},
     proto::v1::ServiceAccount,
 };
@@ -32,7 +33,7 @@ pub struct AccountRow {
 /// Writes an account.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one with this name.
+/// `ALREADY_EXISTS` when the tenant has one whose name reads alike.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -43,14 +44,15 @@ pub async fn insert(
     let row = sqlx::query_as!(
         AccountRow,
         r#"
-        insert into service_accounts (tenant_id, account_id, name, description)
-        values ($1, $2, $3, $4)
+        insert into service_accounts (tenant_id, account_id, name, description, name_key)
+        values ($1, $2, $3, $4, $5)
         returning tenant_id, account_id, name, description, version, created_at, updated_at
         "#,
         tenant.0,
         account.0,
         name,
         description,
+        names::account_key(name),
     )
     .fetch_one(tx.conn())
     .await?;

@@ -6,7 +6,7 @@ use super::{Tenants, settings, slug, store};
 use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
-    error::{Error, Result},
+    error::Result,
     gate::Caller,
     idempotency::{self, Key},
     ids::{RoleId, TenantId},
@@ -28,7 +28,8 @@ impl Tenants {
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let settings = message.settings.as_ref().map(|s| json::object("settings", s));
+        let settings =
+            message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let mut tx = self.db.begin(caller.home()).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
@@ -39,7 +40,7 @@ impl Tenants {
             id,
             name: &message.name,
             slug: &slug_for(&message.slug, &message.name),
-            settings: settings.transpose()?.unwrap_or_default(),
+            settings: settings.unwrap_or_default(),
             server_min_length: self.min_length,
         };
         create(&mut tx, new).await?;
@@ -82,10 +83,6 @@ pub struct NewTenant<'a> {
 /// slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.server_min_length)?;
-    let name = new.name.trim();
-    if name.is_empty() {
-        return Err(Error::field("name", "must not be blank"));
-    }
-    store::insert(tx, new.id, name, new.slug, &Value::Object(new.settings)).await?;
+    store::insert(tx, new.id, new.name, new.slug, &Value::Object(new.settings)).await?;
     system::create(tx, new.id, system::ORGANISATION).await
 }

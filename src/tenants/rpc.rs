@@ -142,11 +142,12 @@ impl From<TenantRow> for Tenant {
             "suspended" => TenantState::Suspended,
             _ => TenantState::Active,
         };
+        let settings = row.read_settings().as_ref().map(json::to_struct);
         Self {
             id: row.tenant_id.to_string(),
             name: row.name,
             slug: row.slug,
-            settings: row.settings.as_object().map(json::to_struct),
+            settings,
             state: state.into(),
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::store::TenantRow;
 use crate::error::{Error, Result};
 
 const SELF_REGISTRATION: &str = "self_registration";
@@ -22,9 +23,10 @@ pub struct Known {
 
 impl Known {
     /// What a tenant's stored settings say. A value of the wrong type, which
-    /// [`check`] never lets in, counts as not set.
+    /// [`check`] never lets in, counts as not set, and so do all that can't be read.
     #[must_use]
-    pub fn read(settings: &Value) -> Self {
+    pub fn read(tenant: &TenantRow) -> Self {
+        let settings = tenant.read_settings().unwrap_or_default();
         let length = settings.get(PASSWORD_MIN_LENGTH).and_then(Value::as_u64);
         Self {
             self_registration: settings.get(SELF_REGISTRATION) == Some(&Value::Bool(true)),

@@ -1,6 +1,6 @@
 //! Tenants in Postgres.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -8,8 +8,10 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::TenantId,
+    json::{self, Stored},
     paging::{LARGE_ROWS, Page, Position},
     proto::v1::{Tenant, TenantState},
+    unreadable::{self, Of},
 };
 
 /// A tenant as it is kept.
@@ -22,7 +24,7 @@ pub struct TenantRow {
     /// Its slug.
     pub slug: String,
     /// Its settings, a JSON object.
-    pub settings: Value,
+    pub settings: Stored,
     /// `active` or `suspended`.
     pub state: String,
     /// Counts its changes.
@@ -31,6 +33,18 @@ pub struct TenantRow {
     pub created_at: OffsetDateTime,
     /// When it last changed.
     pub updated_at: OffsetDateTime,
+}
+
+impl TenantRow {
+    /// Its settings; `None` when they can't be read, which is noted.
+    #[must_use]
+    pub fn read_settings(&self) -> Option<Map<String, Value>> {
+        let settings = json::read(&self.settings);
+        if settings.as_ref().is_none_or(json::is_too_deep) {
+            unreadable::note(Of::tenant, TenantId(self.tenant_id), self.tenant_id);
+        }
+        settings
+    }
 }
 
 /// Writes a tenant, the transaction's own, and its data key.
@@ -61,7 +75,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings, state, version, created_at, updated_at
+        select tenant_id, name, slug, settings as "settings: Stored", state, version,
+               created_at, updated_at
         from tenants where tenant_id = $1
         "#,
         tenant.0,
@@ -79,7 +94,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings, state, version, created_at, updated_at
+        select tenant_id, name, slug, settings as "settings: Stored", state, version,
+               created_at, updated_at
         from tenants where tenant_id = $1
         for no key update
         "#,
@@ -99,12 +115,13 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
         set name = $2, slug = $3, settings = $4, state = $5, version = version + 1,
             updated_at = now()
         where tenant_id = $1
-        returning tenant_id, name, slug, settings, state, version, created_at, updated_at
+        returning tenant_id, name, slug, settings as "settings: Stored", state, version,
+                  created_at, updated_at
         "#,
         changed.tenant_id,
         changed.name,
         changed.slug,
-        changed.settings,
+        &changed.settings as _,
         changed.state,
     )
     .fetch_one(tx.conn())
@@ -136,7 +153,7 @@ pub async fn list(
             TenantRow,
             r#"
             select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
-                   settings as "settings!", state as "state!", version as "version!",
+                   settings as "settings!: Stored", state as "state!", version as "version!",
                    created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4, $5)
             "#,

@@ -3,7 +3,7 @@
 use super::{Tenants, settings, store};
 use crate::{
     audit::{self, Event, EventKind},
-    error::{Error, Result},
+    error::Result,
     gate::Caller,
     ids::TenantId,
     json,
@@ -23,10 +23,7 @@ impl Tenants {
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
         if let Some(name) = mask.take("name", message.name)? {
-            name.trim().clone_into(&mut row.name);
-            if row.name.is_empty() {
-                return Err(Error::field("name", "must not be blank"));
-            }
+            row.name = name;
         }
         if let Some(slug) = mask.take("slug", message.slug)? {
             row.slug = slug;
@@ -34,7 +31,7 @@ impl Tenants {
         if let Some(settings) = mask.take("settings", message.settings)? {
             let settings = json::object("settings", &settings)?;
             settings::check(&settings, self.min_length)?;
-            row.settings = settings.into();
+            row.settings = json::store(&settings)?;
         }
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);

@@ -215,8 +215,11 @@ async fn roles_are_read_anew() {
     let more = refresh(&member, &member.tokens.refresh_token).await;
     assert_eq!(roles(&more.access_token), serde_json::json!(["reader", "writer"]));
 
-    let request =
-        UnassignRoleRequest { user_id: member.user_id.clone(), role_id: role, scope: None };
+    let request = UnassignRoleRequest {
+        user_id: member.user_id.clone(),
+        role_id: role,
+        ..Default::default()
+    };
     acme.roles().unassign_role(request).await.expect("taken");
     let less = refresh(&member, &more.refresh_token).await;
     assert_eq!(roles(&less.access_token), serde_json::json!(["reader"]));

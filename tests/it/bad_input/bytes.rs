@@ -1,7 +1,7 @@
 //! Bytes that are no message.
 
 use prost::Message;
-use prost_reflect::{Kind, Value};
+use prost_reflect::{FieldDescriptor, Kind, Value};
 use prost_types::{ListValue, Struct, value::Kind as Json};
 use tonic::{Code, Status, body::Body};
 use tower::{Service, ServiceExt};
@@ -90,6 +90,51 @@ async fn structs_nest_only_so_deep() {
         }
     }
     assert!(seen >= 30, "{seen}");
+}
+
+/// N02
+#[tokio::test]
+async fn what_is_nested_too_deep_is_refused_by_every_method() {
+    let app = TestApp::spawn().await;
+    let mut seen = 0;
+    for (method, client) in callers(&app).await {
+        let is_struct = |field: &FieldDescriptor| match field.kind() {
+            Kind::Message(message) => message.full_name() == "google.protobuf.Struct",
+            _ => false,
+        };
+        let is_of_ours = |field: &FieldDescriptor| match field.kind() {
+            Kind::Message(message) => message.package_name() == "tenantry.v1",
+            _ => false,
+        };
+        let input = method.0.input();
+        let has_struct = |field: &FieldDescriptor| {
+            let kind = field.kind();
+            kind.as_message().is_some_and(|inner| inner.fields().any(|field| is_struct(&field)))
+        };
+        let inner: Vec<_> = input
+            .fields()
+            .filter(|field| is_of_ours(field) && has_struct(field))
+            .map(|field| field.name().to_owned())
+            .collect();
+        assert!(inner.is_empty() || inner == ["items"], "{}: {inner:?}", method.path());
+        for field in input.fields().filter(is_struct) {
+            let role = if client.user_id.is_empty() {
+                Ids::random()
+            } else {
+                Ids::of(&client, &client.system_role("viewer").await)
+            };
+            for nested in [structs(20), lists(20), structs(25)] {
+                let mut bytes = method.sample(&role).encode_to_vec();
+                prost::encoding::bytes::encode(field.number(), &nested, &mut bytes);
+                let reply = method.call_raw(&client, bytes).await;
+                assert!(reply.is_err(), "{} {}", method.path(), field.name());
+                let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+                assert!(status.message().contains("nested at most 20"), "{status:?}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 18, "{seen}");
 }
 
 /// A struct in a struct in a struct, encoded from the inside out.

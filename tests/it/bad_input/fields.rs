@@ -215,6 +215,124 @@ async fn call_with(
     method.call(client, &message).await
 }
 
+/// Text that is not printable on one line, or does not stand for itself.
+const NO_NAMES: &[&str] = &[
+    " a",
+    "a ",
+    "\u{a0}",
+    "a\u{3000}",
+    "a\nb",
+    "a\r\nb",
+    "a\tb",
+    "a\u{b}b",
+    "a\u{85}b",
+    "a\u{2028}b",
+    "a\u{2029}",
+    "a\u{202e}b",
+    "a\u{2066}b\u{2069}",
+    "\u{200b}",
+    "a\u{200f}b",
+    "a\u{feff}",
+    "a\u{ad}b",
+    "\u{200d}",
+    "a\u{200d}",
+    "\u{3164}",
+    "a\u{2800}b",
+    "\u{301}a",
+    "a\u{e000}",
+    "a\u{e0041}",
+    "a\u{7f}",
+];
+
+/// What people are called, and their things.
+const NAMES: &[&str] = &[
+    "Ada",
+    "O'Neill-Łukasiewicz, Jr.",
+    "e\u{301}te\u{301}",
+    "山田\u{3000}太郎",
+    "نام\u{200c}خانوادگی",
+    "क\u{94d}\u{200d}ष",
+    "👩\u{200d}🚀 & 👨\u{200d}👩\u{200d}👧\u{fe0f}",
+    "❤\u{fe0f}",
+    "<b>\"%_\\$1</b>",
+];
+
+/// N16. A text that is none of these is a name.
+#[tokio::test]
+async fn every_name_is_printable_text_on_one_line() {
+    let no_names = [
+        "email",
+        "password",
+        "new_password",
+        "current_password",
+        "password_hash",
+        "token",
+        "access_token",
+        "refresh_token",
+        "page_token",
+        "consistency_token",
+        "filter",
+        "etag",
+        "slug",
+        "organization_slug",
+        "tenant",
+        "permission",
+        "permissions",
+        "public_key",
+        "certificate_name",
+        "api_key",
+        "client_assertion",
+    ];
+    let app = TestApp::spawn().await;
+    let mut seen = std::collections::BTreeSet::new();
+    for (method, client) in callers(&app).await {
+        for field in texts(&method) {
+            if field.name().ends_with("_id") || no_names.contains(&field.name()) {
+                continue;
+            }
+            let what = format!("{}.{}", method.0.name(), field.name());
+            for text in NO_NAMES {
+                let mut message = method.sample(&Ids::random());
+                set(&mut message, &field, text);
+                let reply = method.call(&client, &message).await;
+                assert!(reply.is_err(), "{what} takes {text:?}");
+                let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+                assert!(named(&status).contains(field.name()), "{what} {text:?}: {status:?}");
+            }
+            // A role's name is of ASCII.
+            for text in NAMES.iter().filter(|_| !method.0.name().ends_with("Role")) {
+                let mut message = method.sample(&Ids::random());
+                set(&mut message, &field, text);
+                if let Err(status) = method.call(&client, &message).await
+                    && status.code() == Code::InvalidArgument
+                {
+                    let details = status.get_error_details();
+                    let breaks = details.bad_request().is_some_and(|bad| {
+                        bad.field_violations.iter().any(|found| found.field == field.name())
+                    });
+                    assert!(!breaks, "{what} refuses {text:?}: {status:?}");
+                }
+            }
+            seen.insert(what);
+        }
+    }
+    let known = [
+        "CreateApiKey.name",
+        "CreateRole.name",
+        "CreateServiceAccount.description",
+        "CreateServiceAccount.name",
+        "CreateTenant.name",
+        "CreateUser.display_name",
+        "Login.device_name",
+        "Register.display_name",
+        "Register.organization_name",
+        "UpdateRole.name",
+        "UpdateTenant.name",
+        "UpdateUser.display_name",
+    ];
+    assert!(seen.iter().map(String::as_str).eq(known), "{seen:?}");
+}
+
 /// What was sent does not come back in an error.
 #[tokio::test]
 async fn no_error_repeats_what_was_sent() {

@@ -49,7 +49,8 @@ async fn a_change_is_decided_with_within_a_second_whatever_redis_does() {
         for round in 0..5 {
             let (user, role) = reader(&acme, &format!("{redis:?}-{round}")).await;
             until(1, || there.may(&user, "doc:read")).await;
-            let request = UnassignRoleRequest { user_id: user.clone(), role_id: role, scope: None };
+            let request =
+                UnassignRoleRequest { user_id: user.clone(), role_id: role, ..Default::default() };
             acme.roles().unassign_role(request).await.expect("taken");
             assert!(!acme.may(&user, "doc:read").await, "{redis:?}: at once here");
             until(1, || async { !there.may(&user, "doc:read").await }).await;
@@ -135,7 +136,7 @@ async fn fully_consistent_sees_what_no_feed_has_brought() {
         };
         let there = acme.on(&twin.channel);
         assert!(there.decide(question.clone()).await.allowed);
-        let request = UnassignRoleRequest { user_id: user, role_id: role, scope: None };
+        let request = UnassignRoleRequest { user_id: user, role_id: role, ..Default::default() };
         acme.roles().unassign_role(request).await.expect("taken");
         assert!(!there.decide(question).await.allowed);
     }

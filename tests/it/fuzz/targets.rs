@@ -145,7 +145,7 @@ async fn permissions() {
     });
 }
 
-/// G16
+/// G16, N01, N03
 #[tokio::test(flavor = "multi_thread")]
 async fn scopes() {
     let app = TestApp::spawn().await;
@@ -177,6 +177,15 @@ async fn scopes() {
         if assigned && plain {
             assert!(decided.is_some_and(|decision| decision.allowed), "{input}");
         }
+        // What is given in some form is taken in the same (N03), and just that.
+        let request = tenantry::proto::v1::UnassignRoleRequest {
+            user_id: user.clone(),
+            role_id: role.clone(),
+            scope: Some(scope),
+            ..Default::default()
+        };
+        let taken = answer(input, acme.roles().unassign_role(request).await).is_some();
+        assert_eq!(taken, assigned, "{input}");
     });
 }
 

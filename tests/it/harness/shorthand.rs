@@ -125,6 +125,7 @@ impl Client {
         let request = UnassignRoleRequest {
             user_id: user_id.into(),
             role_id: role_id.into(),
+            all_scopes: true,
             ..UnassignRoleRequest::default()
         };
         self.roles().unassign_role(request).await.expect("a role is taken");

@@ -82,7 +82,7 @@ async fn a_denial_names_what_came_nearest() {
     assert_eq!(names(&why.out_of_scope), ["clerk", "clerk"]);
     let misses: Vec<_> = why.out_of_scope.iter().map(told).collect();
     let first = json!([["p", "b", "c"]]);
-    let second = json!([["p", ["a", 1], "c"], ["q", true, null]]);
+    let second = json!([["p", [1, "a"], "c"], ["q", true, null]]);
     assert_eq!(misses, [first, second]);
 
     assert_eq!(names(&why.expired), ["temp"]);

@@ -35,6 +35,25 @@ fn means(word: &str, asked: &str) -> bool {
     parts(word).iter().zip(parts(asked)).all(|(held, wanted)| held == "*" || *held == wanted)
 }
 
+/// The one form of a scope: lists sorted by type and value, without doubles, and one of
+/// a single value that value.
+pub fn one_form(scope: Scope) -> Scope {
+    let key = |value: &Value| match value {
+        Value::Bool(_) => (0, 0.0, value.to_string()),
+        Value::Number(number) => (1, number.as_f64().expect("a number"), String::new()),
+        _ => (2, 0.0, value.to_string()),
+    };
+    let folded = |value: Value| match value {
+        Value::Array(mut listed) => {
+            listed.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("an order"));
+            listed.dedup();
+            if listed.len() == 1 { listed.remove(0) } else { Value::Array(listed) }
+        }
+        one => one,
+    };
+    scope.into_iter().map(|(name, value)| (name, folded(value))).collect()
+}
+
 /// Whether a scope fits: 1 and "1" differ, a list offers its values.
 pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
     assigned.iter().all(|(key, wanted)| {

@@ -15,7 +15,7 @@ use tenantry::{
 use tonic::Code;
 
 use super::{
-    model::{Assignment, Model, Scope},
+    model::{Assignment, Model, Scope, one_form},
     random::{Dice, request_scope},
 };
 use crate::harness::{Client, TestApp, struct_of, until};
@@ -174,6 +174,7 @@ impl World {
             ..AssignRoleRequest::default()
         };
         let reply = by.roles().assign_role(request).await;
+        let scope = one_form(scope);
         let model = &mut self.models[tenant];
         let same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
         if model.assignments.iter().any(|a| same(a) && !a.over) {
@@ -191,8 +192,12 @@ impl World {
         if user == self.admins[tenant].user_id {
             return;
         }
-        let request =
-            UnassignRoleRequest { user_id: user.clone(), role_id: role.clone(), scope: None };
+        let request = UnassignRoleRequest {
+            user_id: user.clone(),
+            role_id: role.clone(),
+            all_scopes: true,
+            scope: None,
+        };
         by.roles().unassign_role(request).await.expect("taken");
         self.models[tenant].assignments.retain(|a| a.user != user || a.role != role);
     }

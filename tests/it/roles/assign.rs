@@ -31,7 +31,7 @@ async fn an_assignment_comes_back_as_it_was_asked_for() {
     let request = AssignRoleRequest {
         user_id: ada.clone(),
         role_id: role.clone(),
-        scope: struct_of(json!({ "p": ["x", 1, true], "q": "y" })),
+        scope: struct_of(json!({ "p": [true, 1, "x"], "q": "y" })),
         expire_time: Some(clock::timestamp(clock::now() + Duration::hours(1))),
         ..AssignRoleRequest::default()
     };
@@ -91,6 +91,28 @@ async fn the_same_role_with_the_same_scope_is_given_once() {
     refused(reordered, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
     let empty = assign(&acme, &ada, &role, json!({})).await;
     refused(empty, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
+}
+
+/// N03
+#[tokio::test]
+async fn a_scope_has_one_form() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
+    let one_form = json!({"p": [false, -1, 1.5, 10, "Z", "a", "é"], "q": "x"});
+
+    let first = json!({"q": ["x"], "p": ["é", 10, "a", 1.5, "Z", 10, -1, false, "a"]});
+    let reply = assign(&acme, &ada, &role, first.clone()).await.expect("assigned");
+    let made = reply.into_inner().role_assignment.expect("the assignment");
+    assert_eq!(made.scope, struct_of(one_form.clone()));
+    for same in [first, one_form, json!({"p": ["Z", "a", "é", 10.0, 1.5, -1, false], "q": "x"})] {
+        let again = assign(&acme, &ada, &role, same).await;
+        refused(again, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
+    }
+    for other in [json!({"p": [10, "a"], "q": "x"}), json!({"p": ["1", "x"]}), json!({"q": "x"})] {
+        assign(&acme, &ada, &role, other).await.expect("another scope");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! RoleService.CreateRole
 
 use serde_json::json;
-use tenantry::proto::v1::{CreateRoleRequest, Role, RoleLevel};
+use tenantry::proto::v1::{CreateRoleRequest, Role, RoleLevel, UpdateRoleRequest};
 use tonic::{Code, Status};
 
 use crate::harness::{Client, TestApp, refused};
@@ -119,6 +119,70 @@ async fn a_name_is_taken_once_in_a_tenant() {
     made(create(&b, role("ops", RoleLevel::Member, &[])).await);
 }
 
+/// N16
+#[tokio::test]
+async fn names_that_read_alike_are_one_name() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let plain = |name: &str| role(name, RoleLevel::Viewer, &[]);
+
+    made(create(&acme, plain("Ops Team")).await);
+    let dev = made(create(&acme, plain("dev")).await);
+    let rename = |name: &str| UpdateRoleRequest {
+        role_id: dev.id.clone(),
+        name: Some(name.into()),
+        ..UpdateRoleRequest::default()
+    };
+    for taken in ["ops team", "OPS_TEAM", "ops-team", "Ops. Team", "ops__team."] {
+        refused(create(&acme, plain(taken)).await, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+        let renamed = acme.roles().update_role(rename(taken)).await;
+        refused(renamed, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    }
+    for built_in in
+        ["Org_Admin", "org admin", "OrgAdmin", "MANAGER", "Member", "viewer.", "platform_admin"]
+    {
+        for maker in [&acme, &staff] {
+            let result = create(maker, plain(built_in)).await;
+            refused(result, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+            let renamed = maker.roles().update_role(rename(built_in)).await;
+            refused(renamed, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+        }
+    }
+    made(create(&acme, plain("opsteam")).await);
+    for name in ["Dev", "DEV.", "dev 2"] {
+        let renamed = acme.roles().update_role(rename(name)).await.expect("its own name");
+        assert_eq!(renamed.into_inner().role.expect("the role").name, name);
+    }
+    made(create(&acme, plain("dev")).await);
+}
+
+/// N16
+#[tokio::test]
+async fn roles_of_before_that_clash_stay_and_can_be_changed() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (first, second) = (
+        acme.create_role("first", RoleLevel::Viewer, &[]).await,
+        acme.create_role("second", RoleLevel::Viewer, &[]).await,
+    );
+    for (id, name, key) in [(&first, "Ops", Some("ops")), (&second, "ops ", None)] {
+        let sql = "update roles set name = $2, name_key = $3 where role_id = $1::text::uuid";
+        let done = sqlx::query(sql).bind(id).bind(name).bind(key);
+        done.execute(&mut app.owner().await).await.expect("as migrated");
+    }
+    let change = |id: &str| UpdateRoleRequest { role_id: id.into(), ..Default::default() };
+    let more = UpdateRoleRequest { permissions: vec!["a:b".into()], ..change(&second) };
+    acme.roles().update_role(more).await.expect("changed under its old name");
+    let trimmed = UpdateRoleRequest { name: Some("ops".into()), ..change(&second) };
+    let trimmed = acme.roles().update_role(trimmed).await;
+    refused(trimmed, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    let third = create(&acme, role("OPS", RoleLevel::Viewer, &[])).await;
+    refused(third, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    let other = UpdateRoleRequest { name: Some("ops 2".into()), ..change(&second) };
+    acme.roles().update_role(other).await.expect("renamed");
+}
+
 /// F02
 #[tokio::test]
 async fn malformed_roles_are_refused() {
@@ -145,7 +209,7 @@ async fn malformed_roles_are_refused() {
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
     let name = "a".repeat(101);
-    for name in ["", " x", "-x", "x\n", "x\0", "ä", &name] {
+    for name in ["", " x", "x ", "-x", "x\n", "x\0", "ä", &name] {
         let result = create(&acme, role(name, RoleLevel::Member, &[])).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }

@@ -29,7 +29,7 @@ async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Res
     match how {
         Removal::Unassign => {
             let role_id = role.to_owned();
-            let request = UnassignRoleRequest { user_id, role_id, scope: None };
+            let request = UnassignRoleRequest { user_id, role_id, all_scopes: true, scope: None };
             by.roles().unassign_role(request).await.map(|_| Response::new(()))
         }
         Removal::Disable => {

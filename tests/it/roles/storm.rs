@@ -26,7 +26,7 @@ async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
             by.roles().assign_role(request).await.map(drop)
         }
         4 | 5 => {
-            let request = UnassignRoleRequest { user_id, role_id, scope: None };
+            let request = UnassignRoleRequest { user_id, role_id, ..Default::default() };
             by.roles().unassign_role(request).await.map(drop)
         }
         6 | 7 => {

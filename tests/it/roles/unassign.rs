@@ -6,18 +6,22 @@ use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
 
+fn every(user: &str, role: &str, all_scopes: bool) -> UnassignRoleRequest {
+    UnassignRoleRequest { user_id: user.into(), role_id: role.into(), scope: None, all_scopes }
+}
+
 type Taken = Result<Response<UnassignRoleResponse>, Status>;
 
 async fn unassign(client: &Client, user: &str, role: &str, scope: Value) -> Taken {
-    let request =
-        UnassignRoleRequest { user_id: user.into(), role_id: role.into(), scope: struct_of(scope) };
+    let request = UnassignRoleRequest { scope: struct_of(scope), ..every(user, role, false) };
     client.roles().unassign_role(request).await
 }
 
 const ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id = $1";
 
+/// N03
 #[tokio::test]
-async fn with_a_scope_it_takes_that_one_and_without_all() {
+async fn it_takes_the_one_with_just_this_scope_or_all() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -32,10 +36,43 @@ async fn with_a_scope_it_takes_that_one_and_without_all() {
     let again = unassign(&acme, &ada, &role, json!({"p": "x"})).await;
     refused(again, Code::NotFound, "NOT_FOUND");
     unassign(&acme, &ada, &role, json!({"q": 1.0, "p": "x"})).await.expect("taken");
-    unassign(&acme, &ada, &role, json!(null)).await.expect("taken");
+    for unscoped in [json!(null), json!({})] {
+        assert_eq!(app.count(ASSIGNMENTS, &ada).await, 2, "{unscoped}");
+        unassign(&acme, &ada, &role, unscoped.clone()).await.expect("taken");
+        let again = unassign(&acme, &ada, &role, unscoped).await;
+        refused(again, Code::NotFound, "NOT_FOUND");
+        assert_eq!(app.count(ASSIGNMENTS, &ada).await, 1, "the scoped one stays");
+        acme.assign(&ada, &role).await;
+    }
+    for scope in [json!({}), json!({"p": 1})] {
+        let both = UnassignRoleRequest { scope: struct_of(scope), ..every(&ada, &role, true) };
+        let both = acme.roles().unassign_role(both).await;
+        refused(both, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    assert_eq!(app.count(ASSIGNMENTS, &ada).await, 2);
+    acme.roles().unassign_role(every(&ada, &role, true)).await.expect("taken");
     assert_eq!(app.count(ASSIGNMENTS, &ada).await, 0);
-    let again = unassign(&acme, &ada, &role, json!(null)).await;
+    let again = acme.roles().unassign_role(every(&ada, &role, true)).await;
     refused(again, Code::NotFound, "NOT_FOUND");
+}
+
+/// N03
+#[tokio::test]
+async fn a_scope_is_taken_in_whatever_form_it_is_named() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
+    for (given, named) in [
+        (json!({"p": ["b", 1, "a"]}), json!({"p": ["a", "b", 1.0, "a"]})),
+        (json!({"p": ["x"]}), json!({"p": "x"})),
+        (json!({"p": "x"}), json!({"p": ["x", "x"]})),
+        (json!({"p": 0.1, "q": true}), json!({"q": [true], "p": [0.1]})),
+    ] {
+        acme.assign_within(&ada, &role, given).await;
+        unassign(&acme, &ada, &role, named).await.expect("taken");
+        assert_eq!(app.count(ASSIGNMENTS, &ada).await, 0);
+    }
 }
 
 /// F04

@@ -61,7 +61,8 @@ async fn a_mask_names_known_fields_that_are_set() {
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
-    for paths in [["system"], ["id"], ["tenant_id"], ["name"], ["level"], ["permissions.0"]] {
+    for paths in [["*"], ["system"], ["id"], ["tenant_id"], ["name"], ["level"], ["permissions.0"]]
+    {
         let request = UpdateRoleRequest { update_mask: mask(&paths), ..change(&id) };
         refused(update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
     }

@@ -61,6 +61,28 @@ async fn an_account_is_made_once_found_and_deleted() {
     }
 }
 
+/// N16
+#[tokio::test]
+async fn names_that_read_alike_are_one_name() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let made = |name: &str| CreateServiceAccountRequest {
+        name: name.into(),
+        ..CreateServiceAccountRequest::default()
+    };
+    let create = async |client: &Client, name: &str| {
+        client.service_accounts().create_service_account(made(name)).await
+    };
+    create(&acme, "Café bot 1").await.expect("made");
+    for taken in ["café bot 1", "CAFÉ\u{a0}BOT  1", "Cafe\u{301} bot １", "Ca\u{200d}fé bot 1"]
+    {
+        let result = create(&acme, taken).await;
+        refused(result, Code::AlreadyExists, "SERVICE_ACCOUNT_NAME_TAKEN");
+    }
+    create(&acme, "Cafe bot 1").await.expect("another name");
+    create(&other, "Café bot 1").await.expect("another tenant's");
+}
+
 /// An account has roles as a user has, and is decided about alike.
 #[tokio::test]
 async fn an_account_holds_roles_as_a_user_does() {

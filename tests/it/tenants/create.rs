@@ -1,8 +1,10 @@
 //! TenantService.CreateTenant
 
+use prost_types::value::Kind;
 use serde_json::json;
 use tenantry::proto::v1::{
-    CreateTenantRequest, CreateTenantResponse, ListRolesRequest, Tenant, TenantState,
+    CreateTenantRequest, CreateTenantResponse, GetTenantRequest, ListRolesRequest,
+    ListTenantsRequest, Tenant, TenantState, UpdateTenantRequest,
 };
 use tonic::{Code, Response, Status};
 
@@ -29,8 +31,7 @@ async fn a_tenant_is_made_with_its_system_roles_and_recorded() {
     let staff = app.platform_admin().await;
     let settings = struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }));
 
-    let made =
-        created(&staff, CreateTenantRequest { settings, ..tenant(" Café Zürich ", "") }).await;
+    let made = created(&staff, CreateTenantRequest { settings, ..tenant("Café Zürich", "") }).await;
     assert_eq!((made.name.as_str(), made.slug.as_str()), ("Café Zürich", "cafe-zurich"));
     assert_eq!(made.state(), TenantState::Active);
     assert_eq!(
@@ -112,6 +113,44 @@ async fn settings_with_a_meaning_must_make_sense() {
     let any = json!({ "x": [1, null, { "y": "日本" }], "self_registration": false });
     let request = CreateTenantRequest { settings: struct_of(any.clone()), ..tenant("New", "") };
     assert_eq!(created(&staff, request).await.settings, struct_of(any));
+}
+
+/// N01, N02
+#[tokio::test]
+async fn settings_come_back_as_they_are_or_are_refused() {
+    let app = TestApp::spawn().await;
+    let staff = app.platform_admin().await;
+    let object = |value| prost_types::Struct { fields: [("x".to_owned(), value)].into() };
+    let value = |kind| prost_types::Value { kind: Some(kind) };
+    let number = |number| object(value(Kind::NumberValue(number)));
+    let nested =
+        |depth| (1..depth).fold(number(0.1), |inner, _| object(value(Kind::StructValue(inner))));
+    let fine = [nested(20), number(0.418_172_151_370_759_47), number(5e-324), number(-1.5)];
+    for (at, settings) in fine.into_iter().enumerate() {
+        let settings = Some(settings);
+        let request = CreateTenantRequest {
+            settings: settings.clone(),
+            request_id: format!("n{at}"),
+            ..tenant("New", &format!("new-{at}"))
+        };
+        let made = created(&staff, request.clone()).await;
+        assert_eq!(made.settings, settings);
+        assert_eq!(created(&staff, request).await, made, "a retry");
+        let request = GetTenantRequest { tenant: made.id.clone() };
+        let got = staff.tenants().get_tenant(request).await.expect("found").into_inner();
+        assert_eq!(got.tenant, Some(made));
+    }
+    let list = staff.tenants().list_tenants(ListTenantsRequest::default()).await;
+    assert_eq!(list.expect("a page").into_inner().tenants.len(), 5);
+    let wrong = [9_007_199_254_740_992.0, -1e300, f64::MAX, f64::NAN, f64::INFINITY, -0.0];
+    for settings in wrong.into_iter().map(number).chain([nested(21), nested(30)]) {
+        let settings = Some(settings);
+        let create_it = CreateTenantRequest { settings: settings.clone(), ..tenant("No", "no") };
+        refused(create(&staff, create_it).await, Code::InvalidArgument, "INVALID_FIELDS");
+        let change = UpdateTenantRequest { settings, ..UpdateTenantRequest::default() };
+        let changed = staff.tenants().update_tenant(change).await;
+        refused(changed, Code::InvalidArgument, "INVALID_FIELDS");
+    }
 }
 
 #[tokio::test]

@@ -67,6 +67,23 @@ async fn an_etag_guards_against_a_change_in_between() {
     }
 }
 
+/// N20
+#[tokio::test]
+async fn a_mask_names_fields_and_empties_nothing_that_it_does_not_name() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    updated(&acme, named(&ada, "Ada")).await;
+
+    for paths in [["*"].as_slice(), &["display_name", "*"], &["state"], &["user_id"], &[""]] {
+        let request = UpdateUserRequest { update_mask: mask(paths), ..mailed(&ada, "a@acme.test") };
+        let status = refused(update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+        assert!(status.message().contains("display_name, email"), "{status:?}");
+    }
+    let user = updated(&acme, mailed(&ada, "a@acme.test")).await;
+    assert_eq!((user.display_name.as_str(), user.email.as_str()), ("Ada", "a@acme.test"));
+}
+
 #[tokio::test]
 async fn a_caller_changes_its_own_name_but_not_its_own_email() {
     let app = TestApp::spawn().await;
@@ -76,7 +93,8 @@ async fn a_caller_changes_its_own_name_but_not_its_own_email() {
     assert_eq!(updated(&ada, named(&ada.user_id, "Ada")).await.display_name, "Ada");
     let both =
         UpdateUserRequest { email: Some("else@acme.test".into()), ..named(&ada.user_id, "Eve") };
-    let masked = UpdateUserRequest { update_mask: mask(&["*"]), ..both.clone() };
+    let masked =
+        UpdateUserRequest { update_mask: mask(&["display_name", "email"]), ..both.clone() };
     for request in [mailed(&ada.user_id, "else@acme.test"), both, masked] {
         refused(update(&ada, request).await, Code::PermissionDenied, "PERMISSION_MISSING");
     }

@@ -1,0 +1,195 @@
+//! Numbers in scopes: what is stored comes back bit for bit, or is refused.
+
+use prost_types::{Struct, Value, value::Kind};
+use tenantry::proto::v1::{
+    AssignRoleRequest, BatchCheckItem, BatchCheckRequest, CheckRequest, ListRoleAssignmentsRequest,
+    ListSubjectsRequest, RoleLevel,
+};
+use tonic::Code;
+
+use super::random::Dice;
+use crate::harness::{Client, TestApp, refused};
+
+fn scope(number: f64) -> Option<Struct> {
+    let value = Value { kind: Some(Kind::NumberValue(number)) };
+    Some(Struct { fields: [("limit".to_owned(), value)].into() })
+}
+
+fn bits(scope: Option<&Struct>) -> Option<u64> {
+    match scope?.fields.get("limit")?.kind {
+        Some(Kind::NumberValue(number)) => Some(number.to_bits()),
+        _ => None,
+    }
+}
+
+fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
+    AssignRoleRequest {
+        user_id: user.into(),
+        role_id: role.into(),
+        scope: scope(number),
+        ..AssignRoleRequest::default()
+    }
+}
+
+/// A double of any exponent below 2^53.
+fn double(dice: &mut Dice) -> f64 {
+    loop {
+        let bits = (0..4).fold(0, |bits, _| bits << 16 | dice.below(1 << 16) as u64);
+        let number = f64::from_bits(bits);
+        if number.abs() < 9_007_199_254_740_992.0 && number != 0.0 {
+            return number;
+        }
+        let number = number % 1e9;
+        if number.is_finite() && number != 0.0 {
+            return number;
+        }
+    }
+}
+
+async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String) {
+    let request = ListRoleAssignmentsRequest {
+        user_id: user.into(),
+        page_size: 1000,
+        page_token: token,
+        ..Default::default()
+    };
+    let reply = client.roles().list_role_assignments(request).await.expect("a page").into_inner();
+    let numbers = reply.role_assignments.iter().filter_map(|a| bits(a.scope.as_ref())).collect();
+    (numbers, reply.next_page_token)
+}
+
+/// N01
+#[tokio::test]
+async fn every_number_that_is_stored_comes_back_and_matches_itself() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
+    let mut dice = Dice(11);
+    let edges = [
+        0.0,
+        0.1,
+        -0.1,
+        0.418_172_151_370_759_47,
+        f64::MIN_POSITIVE,
+        -f64::MIN_POSITIVE,
+        5e-324,
+        2.225_073_858_507_201e-308,
+        f64::EPSILON,
+        9_007_199_254_740_991.0,
+        -9_007_199_254_740_991.0,
+        4_503_599_627_370_495.5,
+        1e-7,
+        1e15,
+    ];
+    let mut numbers: Vec<f64> =
+        edges.into_iter().chain((0..400).map(|_| double(&mut dice))).collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.dedup();
+
+    // As many to a user as are asked about at once.
+    for (at, numbers) in numbers.chunks(50).enumerate() {
+        let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
+        for &number in numbers {
+            let reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
+            let made = reply.expect("assigned").into_inner().role_assignment.expect("it");
+            assert_eq!(bits(made.scope.as_ref()), Some(number.to_bits()), "{number:e}");
+        }
+        let (mut found, _) = listed(&acme, &user, String::new()).await;
+        let mut wanted: Vec<_> = numbers.iter().map(|number| number.to_bits()).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
+
+        let items = numbers.iter().map(|&number| BatchCheckItem {
+            user_id: user.clone(),
+            permission: "bill:pay".into(),
+            scope: scope(number),
+            ..BatchCheckItem::default()
+        });
+        let request = BatchCheckRequest { items: items.collect(), ..Default::default() };
+        let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
+        for (number, result) in numbers.iter().zip(reply.results) {
+            assert!(result.allowed, "{number:e}");
+        }
+        let question = CheckRequest {
+            user_id: user.clone(),
+            permission: "bill:pay".into(),
+            scope: scope(numbers[0]),
+            explain: true,
+            ..CheckRequest::default()
+        };
+        let granted = acme.decide(question).await.explanation.and_then(|why| why.granted_by);
+        assert_eq!(bits(granted.expect("it").scope.as_ref()), Some(numbers[0].to_bits()));
+    }
+}
+
+/// N01
+#[tokio::test]
+async fn numbers_that_would_not_come_back_are_refused_wherever_a_scope_is_taken() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
+    let user = acme.create_user_without_password("u@acme.test").await;
+    for number in [
+        9_007_199_254_740_992.0,
+        -9_007_199_254_740_992.0,
+        1e300,
+        f64::MAX,
+        f64::MIN,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ] {
+        let given = acme.roles().assign_role(assignment(&user, &role, number)).await;
+        let status = refused(given, Code::InvalidArgument, "INVALID_FIELDS");
+        assert!(!number.is_finite() || status.message().contains("ids as strings"), "{status:?}");
+        let taken = tenantry::proto::v1::UnassignRoleRequest {
+            user_id: user.clone(),
+            role_id: role.clone(),
+            scope: scope(number),
+            ..Default::default()
+        };
+        let taken = acme.roles().unassign_role(taken).await;
+        refused(taken, Code::InvalidArgument, "INVALID_FIELDS");
+        for explain in [false, true] {
+            let question = CheckRequest {
+                user_id: user.clone(),
+                permission: "bill:pay".into(),
+                scope: scope(number),
+                explain,
+                ..CheckRequest::default()
+            };
+            let decided = acme.permissions().check(question).await;
+            refused(decided, Code::InvalidArgument, "INVALID_FIELDS");
+        }
+        let subjects = ListSubjectsRequest {
+            permission: "bill:pay".into(),
+            scope: scope(number),
+            ..Default::default()
+        };
+        let subjects = acme.permissions().list_subjects(subjects).await;
+        refused(subjects, Code::InvalidArgument, "INVALID_FIELDS");
+        let item = |number| BatchCheckItem {
+            user_id: user.clone(),
+            permission: "bill:pay".into(),
+            scope: scope(number),
+            ..BatchCheckItem::default()
+        };
+        let request =
+            BatchCheckRequest { items: vec![item(number), item(1.0)], ..Default::default() };
+        let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
+        let codes: Vec<_> =
+            reply.results.iter().map(|result| result.error.as_ref().map(|e| e.code)).collect();
+        assert_eq!(codes, [Some(Code::InvalidArgument as i32), None]);
+    }
+    let negative_zero = acme.roles().assign_role(assignment(&user, &role, -0.0)).await;
+    refused(negative_zero, Code::InvalidArgument, "INVALID_FIELDS");
+    acme.roles().assign_role(assignment(&user, &role, 0.0)).await.expect("assigned");
+    let zero = CheckRequest {
+        user_id: user,
+        permission: "bill:pay".into(),
+        scope: scope(-0.0),
+        ..CheckRequest::default()
+    };
+    assert!(acme.decide(zero).await.allowed, "zero is zero");
+}

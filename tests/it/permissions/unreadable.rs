@@ -1,0 +1,197 @@
+//! Rows that hold what can't be read take nothing with them but themselves.
+
+use serde_json::json;
+use tenantry::proto::v1::{
+    BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency, DecisionReason, GetTenantRequest,
+    ListPermissionsRequest, ListRoleAssignmentsRequest, ListSubjectsRequest, ListTenantsRequest,
+    RoleLevel, UnassignRoleRequest, UpdateTenantRequest, WhoAmIRequest,
+};
+use uuid::Uuid;
+
+use crate::harness::{Client, PASSWORD, TestApp, struct_of, until};
+
+/// Scopes that no request can make.
+fn scopes() -> [String; 4] {
+    [
+        r#"{"limit": 1e400}"#.into(),
+        r#"{"limit": [1, -1e309]}"#.into(),
+        r#"{"limit": {"a": 1}}"#.into(),
+        format!(r#"{{"limit": {}1{}}}"#, "[".repeat(200), "]".repeat(200)),
+    ]
+}
+
+async fn spoil(app: &TestApp, assignment: &str, scope: &str) {
+    let id: Uuid = assignment.parse().expect("an id");
+    let sql = "update role_assignments set scope = $2::text::jsonb where assignment_id = $1";
+    let done = sqlx::query(sql).bind(id).bind(scope).execute(&mut app.owner().await).await;
+    assert_eq!(done.expect("spoilt").rows_affected(), 1);
+}
+
+fn question(user: &str, permission: &str, explain: bool) -> CheckRequest {
+    CheckRequest {
+        user_id: user.into(),
+        permission: permission.into(),
+        scope: struct_of(json!({"limit": 1})),
+        consistency: Consistency::FullyConsistent.into(),
+        explain,
+        ..CheckRequest::default()
+    }
+}
+
+async fn subjects(acme: &Client, permission: &str) -> Vec<String> {
+    let request = ListSubjectsRequest {
+        permission: permission.into(),
+        scope: struct_of(json!({"limit": 1})),
+        ..ListSubjectsRequest::default()
+    };
+    let reply = acme.permissions().list_subjects(request).await.expect("subjects").into_inner();
+    reply.subjects.into_iter().map(|subject| subject.user_id).collect()
+}
+
+/// N01
+#[tokio::test]
+async fn an_assignment_that_can_not_be_read_does_not_apply_and_the_rest_answers() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["doc:read"]).await;
+    let bob = acme.member("bob", &["doc:read"]).await;
+    let spender = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
+    let counted = r#"tenantry_unreadable_rows_total{table="role_assignment"}"#;
+    for (at, scope) in scopes().iter().enumerate() {
+        let bad = acme.assign_within(&ada.user_id, &spender, json!({"limit": 1})).await;
+        let good = acme.assign_within(&bob.user_id, &spender, json!({"limit": 1})).await;
+        assert!(acme.decide(question(&ada.user_id, "bill:pay", false)).await.allowed);
+        let before = app.metric(counted).await.expect("a count");
+        spoil(&app, &bad, scope).await;
+
+        for explain in [false, true] {
+            let decided = acme.decide(question(&ada.user_id, "bill:pay", explain)).await;
+            assert_eq!(decided.reason(), DecisionReason::NotGranted, "{at}");
+            assert!(acme.decide(question(&ada.user_id, "doc:read", explain)).await.allowed);
+        }
+        let item = |user: &Client| BatchCheckItem {
+            user_id: user.user_id.clone(),
+            permission: "bill:pay".into(),
+            scope: struct_of(json!({"limit": 1})),
+            ..BatchCheckItem::default()
+        };
+        let request = BatchCheckRequest {
+            items: vec![item(&ada), item(&bob)],
+            consistency: Consistency::FullyConsistent.into(),
+            ..BatchCheckRequest::default()
+        };
+        let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
+        let allowed: Vec<_> = reply.results.iter().map(|result| result.allowed).collect();
+        assert_eq!(allowed, [false, true], "{at}");
+        assert_eq!(subjects(&acme, "bill:pay").await, [acme.user_id.clone(), bob.user_id.clone()]);
+        assert!(subjects(&acme, "doc:read").await.contains(&ada.user_id));
+
+        let request = ListPermissionsRequest {
+            user_id: ada.user_id.clone(),
+            consistency: Consistency::FullyConsistent.into(),
+            ..ListPermissionsRequest::default()
+        };
+        let held = acme.permissions().list_permissions(request).await.expect("a list");
+        let held: Vec<_> =
+            held.into_inner().permissions.into_iter().map(|grant| grant.permission).collect();
+        assert_eq!(held, ["doc:read"]);
+        // Memory hears of the change within a second.
+        until(5, || async {
+            let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("herself");
+            me.into_inner().roles == ["ada"]
+        })
+        .await;
+        let signed_in = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+        let payload = signed_in.tokens.access_token.split('.').nth(1).expect("claims").to_owned();
+        let claims: serde_json::Value = serde_json::from_slice(&decoded(&payload)).expect("claims");
+        assert_eq!(claims["roles"], json!(["ada"]));
+
+        let request = ListRoleAssignmentsRequest::default();
+        let listed = acme.roles().list_role_assignments(request).await.expect("a page");
+        for assignment in listed.into_inner().role_assignments {
+            assert_eq!(assignment.unreadable, assignment.id == bad, "{at}");
+            assert_eq!(assignment.scope.is_some(), assignment.id == good, "{at}");
+        }
+        assert!(app.metric(counted).await.expect("a count") > before);
+
+        let all = |user: &Client| UnassignRoleRequest {
+            user_id: user.user_id.clone(),
+            role_id: spender.clone(),
+            all_scopes: true,
+            ..UnassignRoleRequest::default()
+        };
+        acme.roles().unassign_role(all(&ada)).await.expect("taken");
+        acme.roles().unassign_role(all(&bob)).await.expect("taken");
+    }
+}
+
+fn decoded(part: &str) -> Vec<u8> {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64")
+}
+
+/// N01
+#[tokio::test]
+async fn the_schema_refuses_what_would_stop_a_whole_read() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    acme.member("ada", &["doc:read"]).await;
+    for statement in [
+        "update role_assignments set expires_at = 'infinity'",
+        "update role_assignments set created_at = '-infinity'",
+        "update role_assignments set expires_at = '20000-01-01'",
+        "update role_assignments set scope = '[]'",
+        "update role_assignments set scope = '{}'",
+        "update roles set permissions = array[null, 'a:b']",
+        "update roles set permissions = '{{a:b},{c:d}}'",
+    ] {
+        let done = sqlx::query(statement).execute(&mut app.owner().await).await;
+        assert!(done.is_err(), "{statement}");
+    }
+}
+
+/// N01, N02
+#[tokio::test]
+async fn settings_that_can_not_be_read_or_sent_spoil_no_reply() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let staff = app.platform_admin().await;
+    let deep = |by: usize| format!(r#"{{"x": {}1{}}}"#, r#"{"a":"#.repeat(by), "}".repeat(by));
+    let counted = r#"tenantry_unreadable_rows_total{table="tenant"}"#;
+    for (settings, is_shown) in [
+        (r#"{"x": 1e400, "self_registration": true}"#.to_owned(), false),
+        (deep(60), true),
+        (deep(300), false),
+    ] {
+        let before = app.metric(counted).await.expect("a count");
+        let sql = "update tenants set settings = $1::text::jsonb where slug = 'acme'";
+        let spoilt = sqlx::query(sql).bind(&settings).execute(&mut app.owner().await).await;
+        assert_eq!(spoilt.expect("spoilt").rows_affected(), 1);
+
+        let request = GetTenantRequest { tenant: "acme".into() };
+        let tenant = acme.tenants().get_tenant(request).await.expect("it").into_inner().tenant;
+        assert_eq!(tenant.expect("it").settings.is_some(), is_shown);
+        acme.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+        let request = ListTenantsRequest::default();
+        let listed = staff.tenants().list_tenants(request).await.expect("a page").into_inner();
+        assert_eq!(listed.tenants.len(), 2);
+        assert!(app.metric(counted).await.expect("a count") > before);
+        // Another change leaves them as they are.
+        let request =
+            UpdateTenantRequest { name: Some("Renamed".into()), ..UpdateTenantRequest::default() };
+        acme.tenants().update_tenant(request).await.expect("renamed");
+        let kept: bool = sqlx::query_scalar(
+            "select settings = $1::text::jsonb from tenants where slug = 'acme'",
+        )
+        .bind(&settings)
+        .fetch_one(&mut app.owner().await)
+        .await
+        .expect("a tenant");
+        assert!(kept);
+        app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    }
+    let settings = struct_of(json!({"x": 1}));
+    let request = UpdateTenantRequest { settings: settings.clone(), ..Default::default() };
+    let reply = acme.tenants().update_tenant(request).await.expect("replaced").into_inner();
+    assert_eq!(reply.tenant.expect("it").settings, settings);
+}
