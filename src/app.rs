@@ -150,7 +150,8 @@ impl App {
         let refusals = Refusals::new(db.clone());
         let length = self.audit_stream_length;
         let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
-        let limits = Limits::new(&self.rates, self.names, redis.clone(), &mut registry);
+        let limits =
+            Limits::new(&self.rates, self.names, redis.clone(), refusals.clone(), &mut registry);
         let resets = self.mail.as_ref().map(|mail| {
             let mailer = Mailer::new(mail, &mut registry)?;
             anyhow::Ok(Resets::start(db.clone(), limits.clone(), mailer, mail))

@@ -3,7 +3,7 @@
 //! The service's own clock dates tokens; whatever is compared in SQL is dated
 //! by Postgres.
 
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Now, in UTC.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -19,6 +19,13 @@ pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
         seconds: at.unix_timestamp(),
         nanos: i32::try_from(at.nanosecond()).unwrap_or(0),
     }
+}
+
+/// A point in time as text, by RFC 3339.
+#[must_use]
+pub fn text(at: OffsetDateTime) -> String {
+    // It fails for years beyond 9999, which no timestamp has.
+    at.format(&Rfc3339).unwrap_or_default()
 }
 
 /// A protobuf timestamp of whole seconds since 1970.

@@ -113,11 +113,25 @@ pub async fn reset_password(
     let user = users::store::find_by_email(&mut tx, found.id, email).await?;
     let user = UserId(user.context("there is no such user")?.user_id);
     users::credentials::set(&mut tx, found.id, user, &hash).await?;
-    crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
+    let ended =
+        crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
+    let event = event.detail("by", "command").detail("sessions_revoked", ended);
     audit::record(&mut tx, found.id, &operator(), event).await?;
     tx.commit().await?;
     Ok(credentials(tenant, email, &password))
+}
+
+/// Records in the platform's trail, where there is a platform, that data keys were wrapped
+/// by another master key.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record_rewrapped(db: &Db, by: &str, count: u64) -> Result<()> {
+    let Some(platform) = tenants::find(db, PLATFORM).await? else { return Ok(()) };
+    let event = Event::new(EventKind::DataKeysRewrapped);
+    let event = event.detail("master_key", by).detail("count", count);
+    audit::record_alone(db, platform.id, &operator(), event).await
 }
 
 async fn finish(
@@ -127,11 +141,18 @@ async fn finish(
     email: &str,
     hash: &str,
 ) -> Result<()> {
+    let row = tenants::store::get(&mut tx, tenant).await?;
+    let event = Event::new(EventKind::TenantCreated).target(tenant.0).detail("by", "command");
+    let event = tenants::audited::made(event, &row);
+    audit::record(&mut tx, tenant, &operator(), event).await?;
+
     let user = UserId::new();
     users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
     users::credentials::set(&mut tx, tenant, user, hash).await?;
-    roles::assign_new(&mut tx, tenant, user, admin).await?;
-    let event = Event::new(EventKind::TenantCreated).target(tenant.0);
+    let assignment = roles::assign_new(&mut tx, tenant, user, admin).await?;
+    let event = Event::new(EventKind::UserCreated).target(user.0).detail("by", "command");
+    let event = event.list("fields", ["email", "display_name", "password"]);
+    let event = roles::audited::assigned(event, &assignment);
     audit::record(&mut tx, tenant, &operator(), event).await?;
     tx.commit().await
 }

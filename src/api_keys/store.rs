@@ -30,10 +30,19 @@ pub struct KeyRow {
     pub expires_at: OffsetDateTime,
     /// When it was last used, to the minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// When it was revoked.
+    /// When it was revoked. From `expires_at` on nobody revokes it: a certificate's name is
+    /// set free then.
     pub revoked_at: Option<OffsetDateTime>,
     /// Whether its time is over, by Postgres's clock.
     pub expired: bool,
+}
+
+impl KeyRow {
+    /// When it was revoked, if it was before its time was over.
+    #[must_use]
+    pub fn revoked(&self) -> Option<OffsetDateTime> {
+        self.revoked_at.filter(|at| *at < self.expires_at)
+    }
 }
 
 /// A key to write; one of its three proofs is there.
@@ -171,7 +180,7 @@ pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     .await?;
     sqlx::query!(
         r#"
-        update api_keys set revoked_at = now()
+        update api_keys set revoked_at = expires_at
         where tenant_id = $1 and certificate_name is not null
           and revoked_at is null and expires_at <= now()
         "#,
@@ -216,6 +225,22 @@ pub async fn list(
     Ok(())
 }
 
+/// The ids of an account's keys in force.
+pub async fn in_force(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<Uuid>> {
+    let keys = sqlx::query_scalar!(
+        r#"
+        select key_id from api_keys
+        where tenant_id = $1 and account_id = $2 and revoked_at is null and expires_at > now()
+        order by key_id
+        "#,
+        tenant.0,
+        account.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(keys)
+}
+
 /// Whose a key of the tenant is, locked until the transaction ends; with `owner`, only
 /// if it is that account's.
 pub async fn lock_owner(
@@ -239,19 +264,21 @@ pub async fn lock_owner(
     Ok(account.map(UserId))
 }
 
-/// Revokes a locked key; revoking a revoked one keeps the first time.
-pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<()> {
-    sqlx::query!(
+/// Revokes a locked key; says whether it was in force until now. One that was not stays
+/// as it is.
+pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<bool> {
+    let done = sqlx::query!(
         r#"
-        update api_keys set revoked_at = coalesce(revoked_at, clock_timestamp())
+        update api_keys set revoked_at = clock_timestamp()
         where tenant_id = $1 and key_id = $2
+          and revoked_at is null and expires_at > clock_timestamp()
         "#,
         tenant.0,
         key.0,
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// A key in force, as whoever presents its proof needs it.

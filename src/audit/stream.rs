@@ -7,11 +7,11 @@
 
 use fred::{error::Error, interfaces::StreamsInterface};
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::chain;
-use crate::{db::Db, error::Result, redis::Redis};
+use crate::{clock, db::Db, error::Result, redis::Redis};
 
 /// Events that one transaction takes from the outbox, at most.
 const BATCH: i64 = 200;
@@ -113,7 +113,7 @@ impl Sent {
             ("target_id", id(self.target_id)),
             ("session_id", id(self.session_id)),
             ("request_id", Some(self.request_id.clone())),
-            ("create_time", self.created_at.format(&Rfc3339).ok()),
+            ("create_time", Some(clock::text(self.created_at))),
             ("detail", Some(self.detail.to_string())),
             ("hash", Some(chain::text(&self.hash))),
         ];

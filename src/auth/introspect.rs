@@ -87,7 +87,8 @@ impl Auth {
                 join users u on u.tenant_id = s.tenant_id and u.user_id = s.user_id
                 join tenants t on t.tenant_id = s.tenant_id
                 where s.tenant_id = $1 and s.session_id = $2 and s.user_id = $3
-                  and s.refresh_jti = $4 and s.revoked_at is null and s.expires_at > now()
+                  and s.refresh_jti = $4 and s.revoked_at is null
+                  and s.expires_at > now() and s.refresh_expires_at > now()
                   and u.state = 'active' and t.state = 'active'
             ) as "newest!"
             "#,

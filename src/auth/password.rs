@@ -46,8 +46,11 @@ impl Auth {
             return Err(self.failed(caller).await?);
         }
         let but_this = Some(caller.session());
-        sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed").await?;
+        let ended =
+            sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed")
+                .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
+        let event = event.detail("sessions_revoked", ended);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let token = tx.consistency_token().await?;
         tx.commit().await?;

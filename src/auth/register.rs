@@ -76,7 +76,9 @@ impl Auth {
             server_min_length: self.min_length,
         };
         let admin = create::create(&mut tx, new).await?;
+        let row = tenants::store::get(&mut tx, id).await?;
         let event = Event::new(EventKind::TenantCreated).target(id.0);
+        let event = tenants::audited::made(event, &row);
         audit::record(&mut tx, id, &Actor::anonymous(origin), event).await?;
         let key = key(id, message);
         self.add_user(tx, origin, message, &key, &hash, Some(admin)).await
@@ -165,10 +167,11 @@ impl Auth {
         let (email, name) = (&message.email, &message.display_name);
         let row = users::store::insert(&mut tx, tenant, user, email, name).await?;
         users::credentials::set(&mut tx, tenant, user, hash).await?;
+        let mut event = Event::new(EventKind::UserRegistered).target(user.0);
         if let Some(role) = role {
-            roles::assign_new(&mut tx, tenant, user, role).await?;
+            let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
+            event = roles::audited::assigned(event, &assignment);
         }
-        let event = Event::new(EventKind::UserRegistered).target(user.0);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let tenant = tenants::store::get(&mut tx, tenant).await?;
         let response = RegisterResponse {

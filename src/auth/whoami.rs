@@ -44,11 +44,12 @@ impl Auth {
         let session =
             SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
         let mut tx = self.db.begin(tenant).await?;
-        if !sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await? {
-            return Err(Error::not_found());
+        let ended =
+            sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await?;
+        if ended.ok_or_else(Error::not_found)?.was_live {
+            let event = Event::new(EventKind::SignedOut).target(session.0);
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let event = Event::new(EventKind::SignedOut).target(session.0);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;

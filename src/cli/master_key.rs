@@ -10,6 +10,7 @@ use crate::{
     config::{self, Values},
     db::Db,
     privacy::{self, rewrap},
+    provision,
 };
 
 /// Its arguments.
@@ -92,6 +93,9 @@ async fn wrap_all(db: &Db) -> anyhow::Result<()> {
     let done = done?;
     ensure!(done.failed == 0, "{} data keys can't be wrapped anew: {}", done.failed, done.reason);
     println!("all data keys are wrapped by {}; {} were wrapped anew", done.by, done.rewrapped);
+    if done.rewrapped > 0 {
+        provision::record_rewrapped(db, &done.by, done.rewrapped).await?;
+    }
     Ok(())
 }
 

@@ -218,7 +218,8 @@ impl Gatekeeper {
     }
 
     async fn limit(&self, class: Class, caller: &Caller) -> Result<()> {
-        self.limits.network(class, caller.origin.ip).await?;
+        let counted = self.limits.network(class, caller.origin.ip).await;
+        counted.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
         self.limits.tenant(class, caller.home).await
     }
 

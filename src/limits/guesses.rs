@@ -55,14 +55,14 @@ impl Limits {
         email_key: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
-        let tenant = Names::tenant(tenant);
-        let account = self.0.names.account(&tenant, email_key);
+        let name = Names::tenant(tenant);
+        let account = self.0.names.account(&name, email_key);
         let network = ip.map(|ip| self.0.names.network(ip)).unwrap_or_default();
         let keys = vec![
-            format!("guess:{{{tenant}}}:{account}:here:{network}"),
-            format!("guess:{{{tenant}}}:{account}:everywhere"),
-            format!("guess:{{{tenant}}}:{account}:underway:{network}"),
-            format!("guess:{{{tenant}}}:{account}:known:{network}"),
+            format!("guess:{{{name}}}:{account}:here:{network}"),
+            format!("guess:{{{name}}}:{account}:everywhere"),
+            format!("guess:{{{name}}}:{account}:underway:{network}"),
+            format!("guess:{{{name}}}:{account}:known:{network}"),
         ];
         let arguments = vec![FREE, BESIDES, millis(UNDERWAY)];
         let shared = self.0.shared.guess(keys.clone(), arguments).await;
@@ -70,7 +70,8 @@ impl Limits {
             self.0.metrics.counted_alone();
             self.0.alone.guess(&format!("{account}{network}"))
         });
-        self.judge(wait, "guess", "account")?;
+        let judged = self.judge(wait, "guess", "account");
+        judged.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
         Ok(Guess { limits: self.clone(), keys })
     }
 }

@@ -10,6 +10,8 @@
 //!
 //! Both are counted in Redis, for all replicas together (`shared.rs`). While Redis is
 //! away each replica counts alone (`alone.rs`), and the limits hold for each.
+//!
+//! What is refused for a tenant is counted for its audit trail ([`Refusals::limited`]).
 
 mod alone;
 mod guesses;
@@ -34,6 +36,7 @@ use rates::Rule;
 use shared::Shared;
 
 use crate::{
+    audit::Refusals,
     error::{Error, Result},
     ids::TenantId,
     redis::Redis,
@@ -49,18 +52,26 @@ struct Inner {
     shared: Shared,
     alone: Alone,
     metrics: Metrics,
+    trail: Arc<Refusals>,
 }
 
 impl Limits {
     /// Limits that are counted in this Redis.
     #[must_use]
-    pub fn new(rates: &Rates, names: Arc<Names>, redis: Redis, registry: &mut Registry) -> Self {
+    pub fn new(
+        rates: &Rates,
+        names: Arc<Names>,
+        redis: Redis,
+        trail: Arc<Refusals>,
+        registry: &mut Registry,
+    ) -> Self {
         Self(Arc::new(Inner {
             alone: Alone::new(rates),
             rates: *rates,
             names,
             shared: Shared::new(redis),
             metrics: Metrics::register(registry),
+            trail,
         }))
     }
 
@@ -79,7 +90,9 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED`, with the time after which there is room again.
     pub async fn tenant(&self, class: Class, tenant: TenantId) -> Result<()> {
-        self.take(self.0.rates.tenant(class), &Names::tenant(tenant)).await
+        let rule = self.0.rates.tenant(class);
+        let taken = self.take(rule, &Names::tenant(tenant)).await;
+        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 
     /// Takes a mail to this account into account, whether the account exists or not.
@@ -87,9 +100,11 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED`: its owner has enough mails. Who asked must not hear of it.
     pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
-        let tenant = Names::tenant(tenant);
-        let account = self.0.names.account(&tenant, email_key);
-        self.take(Rates::account(), &format!("{tenant}/{account}")).await
+        let name = Names::tenant(tenant);
+        let account = self.0.names.account(&name, email_key);
+        let rule = Rates::account();
+        let taken = self.take(rule, &format!("{name}/{account}")).await;
+        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use super::{
     Roles,
     assignments::{self, AssignmentRow, NewAssignment, Which},
-    finish,
+    audited, finish,
     guard::{self, AdminGuard},
-    store,
+    store::{self, RoleRow},
 };
 use crate::{
     audit::{Event, EventKind},
@@ -43,17 +43,18 @@ impl Roles {
             scope: scope::assigned(message.scope.as_ref()).and_then(scope::storable)?,
             expires_at: message.expire_time.as_ref().map(end).transpose()?,
         };
-        let (user, role) = (wanted.user, wanted.role);
+        let user = wanted.user;
         let mut tx = self.db.begin(tenant).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
         let row = assign(&mut tx, tenant, caller.standing(), wanted).await?;
+        let event = Event::new(EventKind::RoleAssigned).target(user.0);
+        let event = audited::assigned(event, &row);
         let consistency_token = tx.consistency_token().await?;
         let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
-        let event = Event::new(EventKind::RoleAssigned).target(user.0);
-        finish(tx, caller, event.detail("role_id", role.to_string())).await?;
+        finish(tx, caller, event).await?;
         Ok(response)
     }
 }
@@ -97,19 +98,11 @@ pub(super) async fn assign(
         expires_at: wanted.expires_at,
     };
     let inserted = assignments::insert(tx, tenant, &new).await?;
-    Ok(AssignmentRow {
-        tenant_id: tenant.0,
-        assignment_id: new.id.0,
-        user_id: new.user.0,
-        role_id: new.role.0,
-        role_name: role.name,
-        scope: inserted.scope,
-        expires_at: new.expires_at,
-        created_at: inserted.created_at,
-    })
+    Ok(new.row(tenant, role.name, inserted))
 }
 
-/// Takes a role from a user: every assignment of it, or one.
+/// Takes a role from a user: every assignment of it, or one. Returns the role, and the
+/// assignments that were taken.
 ///
 /// # Errors
 /// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a role or user above the
@@ -121,18 +114,20 @@ pub(super) async fn unassign(
     user: UserId,
     role: RoleId,
     which: &Which,
-) -> Result<()> {
+) -> Result<(RoleRow, Vec<AssignmentRow>)> {
     let admins = AdminGuard::watch(tx, tenant).await?;
     let row = store::get(tx, tenant, role).await?;
     guard::within_level(standing, row.level)?;
     guard::user_within_level(tx, tenant, standing, user).await?;
-    if assignments::delete(tx, tenant, user, role, which).await? == 0 {
+    let taken = assignments::delete(tx, tenant, user, role, which).await?;
+    if taken.is_empty() {
         return Err(Error::not_found());
     }
-    admins.check(tx).await
+    admins.check(tx).await?;
+    Ok((row, taken))
 }
 
-/// Gives a new user a role, everywhere and for good.
+/// Gives a new user a role, everywhere and for good; the assignment.
 ///
 /// # Errors
 /// When Postgres is away.
@@ -141,7 +136,9 @@ pub async fn assign_new(
     tenant: TenantId,
     user: UserId,
     role: RoleId,
-) -> Result<()> {
+) -> Result<AssignmentRow> {
+    let row = store::get(tx, tenant, role).await?;
     let new = NewAssignment { id: AssignmentId::new(), user, role, scope: None, expires_at: None };
-    assignments::insert(tx, tenant, &new).await.map(drop)
+    let inserted = assignments::insert(tx, tenant, &new).await?;
+    Ok(new.row(tenant, row.name, inserted))
 }

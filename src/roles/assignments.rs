@@ -28,6 +28,27 @@ pub struct NewAssignment {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+impl NewAssignment {
+    /// The assignment once it is written.
+    pub(super) fn row(
+        self,
+        tenant: TenantId,
+        role_name: String,
+        inserted: Inserted,
+    ) -> AssignmentRow {
+        AssignmentRow {
+            tenant_id: tenant.0,
+            assignment_id: self.id.0,
+            user_id: self.user.0,
+            role_id: self.role.0,
+            role_name,
+            scope: inserted.scope,
+            expires_at: self.expires_at,
+            created_at: inserted.created_at,
+        }
+    }
+}
+
 /// An assignment as it is kept.
 #[derive(Debug)]
 pub struct AssignmentRow {
@@ -128,31 +149,28 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     Ok(Inserted { scope: row.scope, created_at: row.created_at })
 }
 
-/// Which assignments of a role to a user.
-pub enum Which {
-    /// Every one, whatever its scope.
-    All,
-    /// The one with just this scope; without one, the one that applies everywhere.
-    Just(Option<Value>),
-}
-
-/// Removes a role from a user; says how many assignments it removed.
+/// Removes a role from a user; what it removed.
 pub async fn delete(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
     role: RoleId,
     which: &Which,
-) -> Result<u64> {
+) -> Result<Vec<AssignmentRow>> {
     let (all, scope) = match which {
         Which::All => (true, None),
         Which::Just(scope) => (false, scope.as_ref()),
     };
-    let done = sqlx::query!(
+    let rows = sqlx::query_as!(
+        AssignmentRow,
         r#"
-        delete from role_assignments
-        where tenant_id = $1 and user_id = $2 and role_id = $3
-          and ($4 or scope_key = scope_key_of($5))
+        delete from role_assignments a
+        using roles r
+        where a.tenant_id = $1 and a.user_id = $2 and a.role_id = $3
+          and ($4 or a.scope_key = scope_key_of($5))
+          and r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        returning a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as "role_name!",
+                  a.scope as "scope: Stored", a.expires_at, a.created_at
         "#,
         tenant.0,
         user.0,
@@ -160,9 +178,37 @@ pub async fn delete(
         all,
         scope,
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(done.rows_affected())
+    Ok(rows)
+}
+
+/// What a user or service account holds now, by id.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn held(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    subject: UserId,
+) -> Result<Vec<AssignmentRow>> {
+    let rows = sqlx::query_as!(
+        AssignmentRow,
+        r#"
+        select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
+               a.scope as "scope: Stored", a.expires_at, a.created_at
+        from role_assignments a
+        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        where a.tenant_id = $1 and a.user_id = $2
+          and (a.expires_at is null or a.expires_at > now())
+        order by a.assignment_id
+        "#,
+        tenant.0,
+        subject.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
 }
 
 /// Users that have one of these roles now, each once, `limit` of them at most.

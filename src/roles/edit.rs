@@ -1,7 +1,7 @@
 //! `CreateRole` and `UpdateRole`.
 
 use super::{
-    Roles, finish,
+    Roles, audited, finish,
     guard::{self, AdminGuard},
     store::{self, NewRole, Others},
 };
@@ -67,10 +67,12 @@ impl Roles {
         ROLES_OF_TENANT.check(others.count + 1)?;
         others.leave_room_for(&permissions)?;
         let row = store::insert(&mut tx, tenant, &new).await?;
+        let event = Event::new(EventKind::RoleCreated).target(new.id.0);
+        let event = audited::whole(event, &row);
         let consistency_token = tx.consistency_token().await?;
         let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, &response).await?;
-        finish(tx, caller, Event::new(EventKind::RoleCreated).target(new.id.0)).await?;
+        finish(tx, caller, event).await?;
         Ok(response)
     }
 
@@ -90,7 +92,7 @@ impl Roles {
         let mut row = store::lock(&mut tx, tenant, role).await?;
         check_etag(&message.etag, row.version)?;
         guard::may_change(standing, &row)?;
-        let before = size(&row.permissions);
+        let before = row.clone();
         if let Some(name) = mask.take("name", message.name)? {
             if name != row.name && !row.is_system {
                 refuse_built_in(&name)?;
@@ -106,12 +108,14 @@ impl Roles {
         guard::may_grant(standing, row.level, &row.permissions)?;
         refuse_platform_level(caller, row.level)?;
         let after = size(&row.permissions);
-        if after.0 > before.0 || after.1 > before.1 {
+        let size_before = size(&before.permissions);
+        if after.0 > size_before.0 || after.1 > size_before.1 {
             store::others(&mut tx, tenant, role).await?.leave_room_for(&row.permissions)?;
         }
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::RoleUpdated).target(role.0);
+        let event = audited::changed(event, &before, &row);
         let consistency_token = finish(tx, caller, event).await?;
         Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
     }

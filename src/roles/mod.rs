@@ -2,6 +2,7 @@
 
 mod assign;
 mod assignments;
+pub mod audited;
 mod edit;
 pub mod guard;
 mod rpc;
@@ -17,7 +18,7 @@ use crate::{
 };
 
 pub use assign::assign_new;
-pub use assignments::holders;
+pub use assignments::{held, holders};
 
 /// Manages roles over gRPC.
 pub struct Roles {

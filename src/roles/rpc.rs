@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Roles, assign,
     assignments::{self, AssignmentFilter, AssignmentRow, Which},
-    finish, guard,
+    audited, finish, guard,
     store::{self, RoleRow},
 };
 use crate::{
@@ -90,6 +90,7 @@ impl RoleService for Roles {
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
         let event = Event::new(EventKind::RoleDeleted).target(role.0);
+        let event = audited::whole(event, &row);
         let consistency_token = finish(tx, &caller, event).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
@@ -114,9 +115,10 @@ impl RoleService for Roles {
         let which = which(&message)?;
         let (tenant, standing) = (caller.tenant(), caller.standing());
         let mut tx = self.db.begin(tenant).await?;
-        assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
+        let (role, taken) =
+            assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = event.detail("role_id", role.to_string());
+        let event = audited::taken(event, &role, &taken);
         let consistency_token = finish(tx, &caller, event).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }

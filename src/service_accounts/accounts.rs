@@ -2,6 +2,7 @@
 
 use super::{ServiceAccounts, store};
 use crate::{
+    api_keys,
     audit::{self, Event, EventKind},
     bounds::SERVICE_ACCOUNTS_OF_TENANT,
     error::Result,
@@ -9,7 +10,7 @@ use crate::{
     idempotency::{self, Key},
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
-    roles::guard,
+    roles::{self, guard},
     tenants,
     updates::check_etag,
 };
@@ -38,6 +39,7 @@ impl ServiceAccounts {
         let row =
             store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
         let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
+        let event = event.detail("name", row.name.as_str());
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         let response =
@@ -59,8 +61,14 @@ impl ServiceAccounts {
         let row = store::lock(&mut tx, tenant, account).await?;
         check_etag(etag, row.version)?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
+        let held = roles::held(&mut tx, tenant, account).await?;
+        let keys = api_keys::store::in_force(&mut tx, tenant, account).await?;
         store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
+        let event = event
+            .detail("name", row.name.as_str())
+            .list("api_keys", keys.into_iter().map(|key| key.to_string()));
+        let event = roles::audited::gone(event, &held);
         self.finish_ending(tx, caller, event).await
     }
 }

@@ -50,13 +50,22 @@ impl ServiceAccounts {
             Some(id) => api_keys::store::lock_by_request(&mut tx, tenant, account, id).await?,
             None => None,
         };
+        let is_again = first.is_some();
         let (row, is_shown) = match first {
             Some(first) => again(&mut tx, tenant, first, &new, &message).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
-        let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
-        let event = event.detail("api_key_id", row.key_id.to_string());
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        // A request that is repeated and gives nothing new is no event.
+        if is_shown {
+            let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
+            let event = event
+                .detail("api_key_id", row.key_id.to_string())
+                .detail("credential", proof.name())
+                .maybe("secret_replaced", is_again.then_some(true))
+                .detail("expire_time", clock::text(row.expires_at))
+                .detail("name", row.name.as_str());
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        }
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         let secret = proof.text().filter(|_| is_shown).map(|text| text.expose_secret().to_owned());
@@ -78,7 +87,9 @@ impl ServiceAccounts {
         if owner.is_none() {
             guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
         }
-        api_keys::store::revoke(&mut tx, tenant, key).await?;
+        if !api_keys::store::revoke(&mut tx, tenant, key).await? {
+            return tx.consistency_token().await;
+        }
         let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
         self.finish_ending(tx, caller, event.detail("api_key_id", key.to_string())).await
     }
@@ -103,6 +114,14 @@ impl Proof {
                 let wanted = || Error::field("certificate_name", "must be a DNS name or a URI");
                 certificate_name(name).map(Self::Certificate).ok_or_else(wanted)
             }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Secret(..) => "secret",
+            Self::PublicKey(_) => "public_key",
+            Self::Certificate(_) => "certificate",
         }
     }
 

@@ -130,7 +130,8 @@ impl From<AccountRow> for ServiceAccount {
 
 impl From<KeyRow> for ApiKey {
     fn from(row: KeyRow) -> Self {
-        let state = match (row.revoked_at, row.expired) {
+        let revoked_at = row.revoked();
+        let state = match (revoked_at, row.expired) {
             (Some(_), _) => ApiKeyState::Revoked,
             (None, true) => ApiKeyState::Expired,
             (None, false) => ApiKeyState::Active,
@@ -145,7 +146,7 @@ impl From<KeyRow> for ApiKey {
             create_time: Some(timestamp(row.created_at)),
             expire_time: Some(timestamp(row.expires_at)),
             last_use_time: row.last_used_at.map(timestamp),
-            revoke_time: row.revoked_at.map(timestamp),
+            revoke_time: revoked_at.map(timestamp),
         }
     }
 }

@@ -63,11 +63,13 @@ impl SessionService for Sessions {
         let (caller, reach) = reaching.within();
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        if !store::revoke(&mut tx, tenant, session, reach.owner(), "revoked").await? {
-            return Err(Error::not_found().into());
+        let ended = store::revoke(&mut tx, tenant, session, reach.owner(), "revoked").await?;
+        let ended = ended.ok_or_else(Error::not_found)?;
+        if ended.was_live {
+            let event = Event::new(EventKind::SessionRevoked).target(session.0);
+            let event = event.detail("user_id", ended.user.to_string());
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let event = Event::new(EventKind::SessionRevoked).target(session.0);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         self.cache.forget(tenant).await;
@@ -117,7 +119,8 @@ impl From<(SessionRow, SessionClient)> for Session {
             state: state.into(),
             create_time: Some(timestamp(row.created_at)),
             last_use_time: Some(timestamp(row.last_used_at)),
-            expire_time: Some(timestamp(row.expires_at)),
+            expire_time: Some(timestamp(row.ends_at)),
+            max_expire_time: Some(timestamp(row.expires_at)),
         }
     }
 }

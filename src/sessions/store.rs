@@ -47,11 +47,14 @@ pub struct SessionRow {
     pub created_at: OffsetDateTime,
     /// When it was last refreshed.
     pub last_used_at: OffsetDateTime,
-    /// When it ends.
+    /// When it ends, whatever is refreshed.
     pub expires_at: OffsetDateTime,
+    /// When it ends unless it is refreshed: with the later of its two newest tokens, and
+    /// no later than `expires_at`.
+    pub ends_at: OffsetDateTime,
     /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
-    /// Whether its time is over, by Postgres's clock.
+    /// Whether `ends_at` is over, by Postgres's clock.
     pub expired: bool,
 }
 
@@ -76,9 +79,10 @@ pub async fn get(
         SessionRow,
         r#"
         select session_id, tenant_id, user_id, client,
-               created_at, last_used_at, expires_at, revoked_at,
-               expires_at <= now() as "expired!"
-        from sessions
+               created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
+               ends_at <= now() as "expired!"
+        from sessions,
+            least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
         "#,
         tenant.0,
@@ -105,11 +109,12 @@ pub async fn list_live(
             SessionRow,
             r#"
             select session_id, tenant_id, user_id, client,
-                   created_at, last_used_at, expires_at, revoked_at,
-                   expires_at <= now() as "expired!"
-            from sessions
+                   created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
+                   ends_at <= now() as "expired!"
+            from sessions,
+                least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
             where tenant_id = $1 and user_id = $2 and session_id > $3
-              and revoked_at is null and expires_at > now()
+              and revoked_at is null and ends_at > now()
             order by session_id
             limit $4
             "#,
@@ -130,34 +135,53 @@ pub async fn list_live(
     Ok(())
 }
 
-/// Revokes a session of the tenant, with `owner` only that user's; says whether
-/// there is one. Revoking a revoked one keeps the first time and reason.
+/// A session that somebody asked to end.
+pub struct Ended {
+    /// Whose it is.
+    pub user: UserId,
+    /// Whether it was live until now. One that ended before stays as it is.
+    pub was_live: bool,
+}
+
+/// Revokes a session of the tenant, with `owner` only that user's; `None` when there is
+/// none. What has ended before is left as it is.
 pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
     owner: Option<UserId>,
     reason: &str,
-) -> Result<bool> {
-    let done = sqlx::query!(
+) -> Result<Option<Ended>> {
+    let found = sqlx::query!(
         r#"
-        update sessions
-        set revoked_at = coalesce(revoked_at, clock_timestamp()),
-            revoke_reason = coalesce(revoke_reason, $4)
-        where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
+        with found as materialized (
+            select tenant_id, session_id, user_id,
+                   revoked_at is null and clock_timestamp()
+                       < least(expires_at, greatest(refresh_expires_at, access_expires_at)) as live
+            from sessions
+            where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
+            for update
+        ), revoked as (
+            update sessions s
+            set revoked_at = clock_timestamp(), revoke_reason = $4
+            from found f
+            where s.tenant_id = f.tenant_id and s.session_id = f.session_id and f.live
+        )
+        select user_id as "user_id!", live as "live!" from found
         "#,
         tenant.0,
         session.0,
         owner.map(|id| id.0),
         reason,
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(found.map(|row| Ended { user: UserId(row.user_id), was_live: row.live }))
 }
 
-/// Revokes a user's sessions that are not revoked yet, but for `except`; says
-/// how many.
+/// Revokes a user's live sessions, but for `except`; says how many. All that are not
+/// revoked are locked first: one that is being refreshed just now may look as if it had
+/// ended.
 pub async fn revoke_all(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -167,9 +191,19 @@ pub async fn revoke_all(
 ) -> Result<u64> {
     let done = sqlx::query!(
         r#"
-        update sessions set revoked_at = clock_timestamp(), revoke_reason = $4
-        where tenant_id = $1 and user_id = $2 and revoked_at is null
-          and session_id is distinct from $3
+        with found as materialized (
+            select tenant_id, session_id,
+                   least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
+            from sessions
+            where tenant_id = $1 and user_id = $2 and revoked_at is null
+              and session_id is distinct from $3
+            for update
+        )
+        update sessions s
+        set revoked_at = clock_timestamp(), revoke_reason = $4
+        from found f
+        where s.tenant_id = f.tenant_id and s.session_id = f.session_id
+          and f.ends_at > clock_timestamp()
         "#,
         tenant.0,
         user.0,
@@ -179,4 +213,20 @@ pub async fn revoke_all(
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected())
+}
+
+/// How many live sessions a user has.
+pub async fn count_live(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from sessions
+        where tenant_id = $1 and user_id = $2 and revoked_at is null
+          and now() < least(expires_at, greatest(refresh_expires_at, access_expires_at))
+        "#,
+        tenant.0,
+        user.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Tenants, settings, slug, store};
+use super::{Tenants, audited, settings, slug, store};
 use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
@@ -44,9 +44,9 @@ impl Tenants {
             server_min_length: self.min_length,
         };
         create(&mut tx, new).await?;
-        let event = Event::new(EventKind::TenantCreated).target(id.0);
-        audit::record(&mut tx, id, &caller.actor(), event).await?;
         let row = store::get(&mut tx, id).await?;
+        let event = Event::new(EventKind::TenantCreated).target(id.0);
+        audit::record(&mut tx, id, &caller.actor(), audited::made(event, &row)).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
         tx.enter(caller.home()).await?;

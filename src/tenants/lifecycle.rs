@@ -1,7 +1,7 @@
 //! `SuspendTenant`, `ReactivateTenant` and `DeleteTenant`.
 
 use super::{
-    TenantRef, Tenants,
+    TenantRef, Tenants, audited,
     store::{self, TenantRow},
 };
 use crate::{
@@ -51,6 +51,7 @@ impl Tenants {
         let row = store::lock(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
+        let event = audited::named(event, &row);
         audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
         store::delete(&mut tx, tenant.id).await?;
         let token = tx.consistency_token().await?;

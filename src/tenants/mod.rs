@@ -1,5 +1,6 @@
 //! Tenants: the organisations that are kept apart.
 
+pub mod audited;
 pub mod create;
 mod lifecycle;
 mod rpc;

@@ -10,6 +10,9 @@ const SELF_REGISTRATION: &str = "self_registration";
 const API_KEY_BEARER: &str = "api_key_bearer";
 const PASSWORD_MIN_LENGTH: &str = "password_min_length";
 
+/// The keys that have a meaning.
+pub(super) const KNOWN: &[&str] = &[SELF_REGISTRATION, API_KEY_BEARER, PASSWORD_MIN_LENGTH];
+
 /// The settings as JSON, in bytes, at most.
 const MAX: usize = 64 * 1024;
 

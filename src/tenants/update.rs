@@ -1,6 +1,6 @@
 //! `UpdateTenant`
 
-use super::{Tenants, settings, store};
+use super::{Tenants, audited, settings, store};
 use crate::{
     audit::{self, Event, EventKind},
     error::Result,
@@ -22,6 +22,7 @@ impl Tenants {
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
+        let before = row.clone();
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
@@ -35,6 +36,7 @@ impl Tenants {
         }
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
+        let event = audited::changed(event, &before, &row);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;

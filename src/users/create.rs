@@ -27,6 +27,7 @@ impl Users {
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
+        let fields = given(&message, credential.as_ref());
         let hash = self.hash_of(caller, &message, credential).await?;
         let mut tx = self.db.begin(tenant).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
@@ -39,6 +40,7 @@ impl Users {
             credentials::set(&mut tx, tenant, user, &hash).await?;
         }
         let event = Event::new(EventKind::UserCreated).target(user.0);
+        let event = event.list("fields", fields).detail("email_verified", row.email_verified);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateUserResponse { user: Some(row.into()), consistency_token };
@@ -64,4 +66,14 @@ impl Users {
         passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
         self.hasher.hash(password).await.map(Some)
     }
+}
+
+/// Which fields a new user was given.
+fn given(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
+    let credential = credential.map(|credential| match credential {
+        Credential::Password(_) => "password",
+        Credential::PasswordHash(_) => "password_hash",
+    });
+    let name = (!message.display_name.is_empty()).then_some("display_name");
+    ["email"].into_iter().chain(name).chain(credential).collect()
 }

@@ -12,7 +12,10 @@ use crate::{
     gate::Caller,
     ids::UserId,
     proto::v1::UserState,
-    roles::guard::{self, AdminGuard},
+    roles::{
+        self,
+        guard::{self, AdminGuard},
+    },
     sessions,
     updates::check_etag,
 };
@@ -35,14 +38,15 @@ impl Users {
         }
         store::state_text(state).clone_into(&mut row.state);
         let row = store::update(&mut tx, &row).await?;
-        let kind = match state {
+        let event = match state {
             UserState::Disabled => {
-                sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
-                EventKind::UserDisabled
+                let ended =
+                    sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled");
+                Event::new(EventKind::UserDisabled).detail("sessions_revoked", ended.await?)
             }
-            _ => EventKind::UserEnabled,
+            _ => Event::new(EventKind::UserEnabled),
         };
-        let event = Event::new(kind).target(user.0);
+        let event = event.target(user.0);
         Ok((row, self.finish(tx, caller, admins, event).await?))
     }
 
@@ -53,8 +57,12 @@ impl Users {
         let row = store::lock(&mut tx, tenant, user).await?;
         check_etag(etag, row.version)?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
+        let held = roles::held(&mut tx, tenant, user).await?;
+        let ended = sessions::store::count_live(&mut tx, tenant, user).await?;
         store::delete(&mut tx, tenant, user).await?;
         let event = Event::new(EventKind::UserDeleted).target(user.0);
+        let event = event.detail("sessions_revoked", ended);
+        let event = roles::audited::gone(event, &held);
         self.finish(tx, caller, admins, event).await
     }
 

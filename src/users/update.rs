@@ -1,6 +1,9 @@
 //! `UpdateUser`
 
-use super::{Users, email, store};
+use super::{
+    Users, email,
+    store::{self, UserRow},
+};
 use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
@@ -34,6 +37,7 @@ impl Users {
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         check_etag(&message.etag, row.version)?;
+        let before = row.clone();
         if user != caller.user() {
             guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         }
@@ -45,10 +49,22 @@ impl Users {
             row.email = email;
         }
         let row = store::update(&mut tx, &row).await?;
-        let event = Event::new(EventKind::UserUpdated).target(user.0);
+        let event = changed(&before, &row);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
+}
+
+/// Which fields changed: personal data itself is never in the trail.
+fn changed(before: &UserRow, after: &UserRow) -> Event {
+    let fields = [
+        ("display_name", before.display_name != after.display_name),
+        ("email", before.email != after.email),
+    ];
+    Event::new(EventKind::UserUpdated)
+        .target(after.user_id)
+        .list("fields", fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name))
+        .change("email_verified", before.email_verified, after.email_verified)
 }

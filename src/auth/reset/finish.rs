@@ -58,8 +58,10 @@ impl Auth {
             return Ok(None);
         }
         credentials::set(&mut tx, tenant, user, hash).await?;
-        sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
+        let ended =
+            sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
+        let event = event.detail("sessions_revoked", ended);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 
 use prost_types::Timestamp;
-use tenantry::proto::v1::{ListEventsRequest, LoginRequest, RoleLevel, UpdateTenantRequest};
+use tenantry::proto::v1::{
+    ListEventsRequest, LoginRequest, RoleLevel, UpdateTenantRequest, UpdateUserRequest,
+};
 use tonic::Code;
 
 use super::{events, kinds};
-use crate::harness::{PASSWORD, TestApp, refused, unknown_id};
+use crate::harness::{PASSWORD, TestApp, refused, struct_of, unknown_id};
 
 #[tokio::test]
 async fn an_administrator_sees_what_happened_newest_first() {
@@ -160,15 +162,23 @@ async fn the_trail_is_read_with_its_permission_in_its_tenant() {
 
 /// What is not the trail's: emails, passwords, names.
 #[tokio::test]
-async fn events_hold_ids_and_no_names() {
+async fn events_hold_nothing_personal_and_no_secrets() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:read"]).await;
-    let request =
-        UpdateTenantRequest { name: Some("Secret plan".into()), ..UpdateTenantRequest::default() };
+    let request = UpdateUserRequest {
+        user_id: ada.user_id.clone(),
+        display_name: Some("Ada Lovelace".into()),
+        ..UpdateUserRequest::default()
+    };
+    acme.users().update_user(request).await.expect("updated");
+    // Of settings that the service does not know it tells the names.
+    let settings = struct_of(serde_json::json!({ "plan": "Secret plan" }));
+    let request = UpdateTenantRequest { settings, ..UpdateTenantRequest::default() };
     acme.tenants().update_tenant(request).await.expect("updated");
     let all = format!("{:?}", events(&acme, "").await);
-    for word in [ada.email.as_str(), PASSWORD, "Secret plan", &ada.tokens.access_token] {
+    let token = ada.tokens.access_token.as_str();
+    for word in [ada.email.as_str(), "Lovelace", PASSWORD, "Secret plan", token] {
         assert!(!all.contains(word), "{word}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod changes;
+mod details;
 mod list;
 mod refusals;
 mod stream;

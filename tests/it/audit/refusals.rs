@@ -4,8 +4,8 @@ use futures::future::join_all;
 use prost_types::value::Kind;
 use tenantry::proto::v1::{
     AssignRoleRequest, AuditEvent, BatchCheckItem, BatchCheckRequest, CheckRequest,
-    CreateRoleRequest, GetJwksRequest, ListUsersRequest, LogoutRequest, RefreshRequest,
-    RegisterRequest, RoleLevel,
+    CreateRoleRequest, GetJwksRequest, ListUsersRequest, LoginRequest, LogoutRequest,
+    RefreshRequest, RegisterRequest, RoleLevel,
 };
 use tonic::Code;
 
@@ -172,4 +172,43 @@ async fn nobody_escapes_by_hanging_up() {
     }
     proxy.pass();
     until(10, || async { events(&acme, "kind = call_refused").await.len() == 1 }).await;
+}
+
+/// N09: one event a minute for each limit, whoever asks how often, and none where the
+/// tenant does not exist.
+#[tokio::test]
+async fn calls_refused_for_their_rate_are_counted_in_their_tenants_trail() {
+    let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "off,5/1h")).await;
+    let acme = app.tenant("acme").await;
+    let sign_in = |slug: &str| LoginRequest {
+        email: "who@acme.test".into(),
+        password: "not this one".into(),
+        organization_slug: slug.into(),
+        ..LoginRequest::default()
+    };
+    let limited = |slug: &'static str, calls: usize| {
+        let app = &app;
+        async move {
+            let calls = (0..calls).map(|_| async {
+                let reply = app.anonymous().auth().login(sign_in(slug)).await;
+                let status = reply.expect_err("refused");
+                usize::from(status.code() == Code::ResourceExhausted)
+            });
+            join_all(calls).await.into_iter().sum::<usize>()
+        }
+    };
+    // The administrator's own sign-in was the first.
+    assert_eq!(limited("acme", 12).await, 8);
+    assert_eq!(limited("nowhere", 12).await, 7);
+
+    let database = app.database.clone();
+    app.stop().await;
+    let app = TestApp::on(&database, |_| {}).await;
+    let counted = events(&acme.on(&app.channel), "kind = call_limited").await;
+    assert_eq!(counted.len(), 1);
+    assert_eq!(detail(&counted[0], "class"), "sign_in");
+    assert_eq!(detail(&counted[0], "by"), "tenant");
+    assert_eq!(detail(&counted[0], "count"), "8");
+    assert_eq!(counted[0].target_id, acme.tenant_id);
+    assert_eq!(app.recorded("call_limited").await.len(), 1);
 }

@@ -218,6 +218,10 @@ async fn a_key_ends_when_it_said_and_its_tokens_no_later() {
     let late = app.anonymous().auth().exchange_api_key(by_secret(&key.secret)).await;
     refused(late, Code::Unauthenticated, "INVALID_CREDENTIALS");
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
+    // N06: ending it changes nothing, and is no event.
+    revoke(&acme, &key.api_key.clone().expect("the key")).await;
+    assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
+    assert_eq!(app.audited(&acme.tenant_id, "api_key_revoked").await, 0);
     // It makes room, and after 90 days it is gone.
     acme.create_api_key(&account).await;
     acme.create_api_key(&account).await;

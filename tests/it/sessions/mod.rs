@@ -1,3 +1,4 @@
 mod cache;
 mod effects;
+mod ends;
 mod revoke;

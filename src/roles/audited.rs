@@ -1,0 +1,74 @@
+//! What the audit trail says of roles and who has them.
+
+use serde_json::{Value, json};
+
+use super::{assignments::AssignmentRow, store::RoleRow};
+use crate::{audit::Event, clock, proto::v1::RoleLevel};
+
+/// A role as it is made or deleted.
+pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
+    event
+        .detail("name", role.name.as_str())
+        .detail("level", level(role.level))
+        .detail("system", role.is_system)
+        .list("permissions", role.permissions.iter().map(String::as_str))
+}
+
+/// What of a role changed.
+pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event {
+    let not_in = |these: &RoleRow, those: &RoleRow| {
+        let is_new = |permission: &&String| !those.permissions.contains(permission);
+        these.permissions.iter().filter(is_new).cloned().collect::<Vec<_>>()
+    };
+    event
+        .detail("role_name", after.name.as_str())
+        .change("name", before.name.as_str(), after.name.as_str())
+        .change("level", level(before.level), level(after.level))
+        .list("permissions_added", not_in(after, before))
+        .list("permissions_removed", not_in(before, after))
+}
+
+/// An assignment, as the event of itself tells it.
+pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
+    event
+        .detail("role_id", row.role_id.to_string())
+        .detail("role_name", row.role_name.as_str())
+        .detail("assignment_id", row.assignment_id.to_string())
+        .maybe("expire_time", row.expires_at.map(clock::text))
+        .maybe("scope", row.scope.clone())
+}
+
+/// The assignments of one role that were taken.
+pub(super) fn taken(event: Event, role: &RoleRow, rows: &[AssignmentRow]) -> Event {
+    let of_role =
+        event.detail("role_id", role.role_id.to_string()).detail("role_name", role.name.as_str());
+    of_role.list("assignments", rows.iter().map(|row| entry(row, false)))
+}
+
+/// The assignments that went with their user or service account.
+pub fn gone(event: Event, rows: &[AssignmentRow]) -> Event {
+    event.list("assignments", rows.iter().map(|row| entry(row, true)))
+}
+
+/// An assignment in a list. What it does not have is left out.
+fn entry(row: &AssignmentRow, with_role: bool) -> Value {
+    let mut entry = json!({ "assignment_id": row.assignment_id.to_string() });
+    let role = with_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
+    let (role_id, role_name) = role.unzip();
+    let rest = [
+        ("role_id", role_id.map(Value::from)),
+        ("role_name", role_name.map(Value::from)),
+        ("scope", row.scope.clone()),
+        ("expire_time", row.expires_at.map(|at| clock::text(at).into())),
+    ];
+    for (key, value) in rest {
+        if let Some(value) = value {
+            entry[key] = value;
+        }
+    }
+    entry
+}
+
+fn level(level: i16) -> &'static str {
+    RoleLevel::try_from(i32::from(level)).unwrap_or_default().as_str_name()
+}

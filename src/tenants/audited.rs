@@ -1,0 +1,67 @@
+//! What the audit trail says of a tenant. Settings may hold anything: it names all that
+//! changed, and has the values of those alone that the service knows.
+
+use serde_json::{Map, Value, json};
+
+use super::{settings::KNOWN, store::TenantRow};
+use crate::audit::Event;
+
+/// What a tenant is called: it outlives the tenant.
+pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
+    event.detail("name", tenant.name.as_str()).detail("slug", tenant.slug.as_str())
+}
+
+/// A tenant as it is made.
+pub fn made(event: Event, tenant: &TenantRow) -> Event {
+    with_settings(named(event, tenant), &Value::Null, &tenant.settings)
+}
+
+/// What of a tenant changed.
+pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Event {
+    let named = event.change("name", before.name.as_str(), after.name.as_str()).change(
+        "slug",
+        before.slug.as_str(),
+        after.slug.as_str(),
+    );
+    with_settings(named, &before.settings, &after.settings)
+}
+
+fn with_settings(event: Event, before: &Value, after: &Value) -> Event {
+    let empty = Map::new();
+    let (before, after) =
+        (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
+    let is_changed = |key: &&String| before.get(*key) != after.get(*key);
+    let mut keys: Vec<_> = before.keys().chain(after.keys()).filter(is_changed).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let known = keys.iter().filter(|key| KNOWN.contains(&key.as_str()));
+    let values: Map<_, _> = known
+        .map(|&key| (key.clone(), json!({ "from": before.get(key), "to": after.get(key) })))
+        .collect();
+    event
+        .maybe("settings", (!values.is_empty()).then_some(values))
+        .list("settings_changed", keys.into_iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::EventKind;
+
+    /// N09
+    #[test]
+    fn settings_are_named_and_known_ones_shown() {
+        let event = Event::new(EventKind::TenantUpdated);
+        let before = json!({ "note": "secret", "theme": 1, "self_registration": true });
+        let after = json!({ "note": "other", "theme": 1, "password_min_length": 12 });
+        let detail = with_settings(event, &before, &after).into_detail();
+        let wanted = json!({
+            "settings": {
+                "password_min_length": { "from": null, "to": 12 },
+                "self_registration": { "from": true, "to": null },
+            },
+            "settings_changed": ["note", "password_min_length", "self_registration"],
+        });
+        assert_eq!(Value::Object(detail), wanted);
+    }
+}
