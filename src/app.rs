@@ -1,6 +1,6 @@
 //! The service's parts, built once.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use fred::{clients::SubscriberClient, interfaces::ClientLike};
@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     audit::{self, Refusals},
-    auth::{Auth, Resets},
+    auth::{Auth, Failures, Resets},
     bounded::Bounded,
     config::{self, Config, Mail, Passwords, Server},
     db::Db,
@@ -58,6 +58,7 @@ pub struct App {
     passwords: Passwords,
     tokens: crate::config::Lifetimes,
     tenant_registration: bool,
+    sign_in_failure_time: Duration,
     memory: config::Memory,
     rates: Rates,
     proxies: TrustedProxies,
@@ -102,6 +103,7 @@ impl App {
             passwords: config.passwords,
             tokens: tokens.lifetimes,
             tenant_registration: config.tenant_registration,
+            sign_in_failure_time: config.sign_in_failure_time,
             memory: config.memory,
             mail: config.mail,
             rates: config.rates,
@@ -137,6 +139,7 @@ impl App {
             memory: memory.clone(),
         };
         registry.register_collector(Box::new(pools));
+        hasher.register(&mut registry);
         let derived: Vec<Arc<dyn Renew>> =
             vec![self.sealer.clone(), self.names.clone(), self.page_tokens.clone()];
         let keys = Renewed::new(keyring.clone(), derived);
@@ -168,6 +171,7 @@ impl App {
         };
         let min_length = self.passwords.min_length;
         let pages = Pages::new(self.page_tokens);
+        let failures = Failures::new(self.sign_in_failure_time, server.max_requests, &mut registry);
         Ok(Parts {
             server,
             calls,
@@ -195,6 +199,8 @@ impl App {
                     authenticator: authenticator.clone(),
                     keyring: keyring.clone(),
                     hasher: hasher.clone(),
+                    failures,
+                    seen: Arc::default(),
                     lifetimes: self.tokens,
                     limits,
                     refusals: refusals.clone(),

@@ -177,7 +177,7 @@ pub fn random_secret() -> anyhow::Result<SecretString> {
 
 async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
     let password = random_secret()?;
-    let hash = hasher.hash(password.clone()).await?;
+    let hash = hasher.place(TenantId::UNKNOWN)?.hash(password.clone()).await?;
     Ok((password, hash))
 }
 

@@ -1,18 +1,16 @@
 //! Login: a password for a session.
 //!
 //! Unknown tenant, suspended tenant, unknown user, disabled user, user without
-//! a password, wrong password: one answer, and the same work for it.
+//! a password, wrong password, imported hash: one answer, at one time ([`super::Failures`]).
 
-use secrecy::SecretString;
-
-use super::{Auth, end_guess, invalid_credentials};
+use super::{Auth, end_guess, failures::SignIn, invalid_credentials};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     error::Result,
     gate::NamedTenant,
     ids::{SessionId, TenantId},
     limits::Class,
-    passwords::{self, Outcome, Place},
+    passwords::{Outcome, Place, Presented},
     proto::v1::LoginRequest,
     sessions::{
         Lookup,
@@ -30,20 +28,30 @@ const ATTEMPTS: usize = 2;
 impl Auth {
     pub(super) async fn login(
         &self,
+        sign_in: &SignIn,
         named: &NamedTenant,
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
         self.keyring.check_signs()?;
-        let place = self.hasher.place()?;
         let email_key = email::key(&message.email);
         let slug = &message.organization_slug;
+        let by_slug = matches!(named, NamedTenant::Absent) && !slug.is_empty();
+        if let Some(tenant) = self.seen.tenant(slug).filter(|_| by_slug) {
+            // Who is refused for load costs Postgres nothing.
+            self.hasher.room(tenant)?;
+        }
         let tenant = self.tenant_to_sign_in(named, slug, &email_key).await?;
+        if by_slug {
+            self.seen.remember(slug, tenant.as_ref());
+        }
         // From here on a tenant that does not exist is one that has no users.
         let tenant = tenant.map_or(TenantId::UNKNOWN, |tenant| tenant.id);
+        sign_in.count(tenant)?;
+        let mut place = self.hasher.place(tenant)?;
         self.limits.tenant(Class::SignIn, tenant).await?;
         let guess = self.limits.guess(tenant, &email_key, origin.ip).await?;
-        let opened = self.open(&place, tenant, &email_key, &message, origin).await;
+        let opened = self.open(&mut place, tenant, &email_key, &message, origin).await;
         drop(place);
         end_guess(guess, &opened).await;
         opened?.sign(self.keyring.clone()).await
@@ -51,13 +59,13 @@ impl Auth {
 
     async fn open(
         &self,
-        place: &Place<'_>,
+        place: &mut Place,
         tenant: TenantId,
         email_key: &str,
         message: &LoginRequest,
         origin: &Origin,
     ) -> Result<open::Unsigned> {
-        let password = passwords::normalise(&message.password);
+        let password = Presented::new(&message.password);
         for _ in 0..ATTEMPTS {
             let trial = Trial { password: &password, device_name: &message.device_name, origin };
             let opened = self.attempt(place, tenant, email_key, trial).await?;
@@ -73,19 +81,19 @@ impl Auth {
     /// right, but what it was compared with has changed meanwhile.
     async fn attempt(
         &self,
-        place: &Place<'_>,
+        place: &mut Place,
         tenant: TenantId,
         email_key: &str,
         Trial { password, device_name, origin }: Trial<'_>,
     ) -> Result<Option<open::Unsigned>> {
         let candidate = credentials::candidate(&self.db, tenant, email_key).await?;
-        let verified = verify(place, password.clone(), candidate.as_ref()).await?;
+        let verified = verify(place, password, candidate.as_ref()).await?;
         let (Some(candidate), Some(verified)) = (&candidate, verified) else {
             self.record_failure(tenant, candidate.as_ref(), origin).await?;
             return Err(invalid_credentials());
         };
         let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(place.hash(password.clone()).await?),
+            Outcome::RightButOutdated => Some(place.hash(password.normalised()).await?),
             _ => None,
         };
         let session = SessionId::new();
@@ -146,7 +154,7 @@ impl Auth {
 /// What somebody signs in with.
 #[derive(Clone, Copy)]
 struct Trial<'a> {
-    password: &'a SecretString,
+    password: &'a Presented,
     device_name: &'a str,
     origin: &'a Origin,
 }
@@ -158,12 +166,12 @@ struct Verified {
 
 /// The hash that the password was found right by.
 async fn verify(
-    place: &Place<'_>,
-    password: SecretString,
+    place: &mut Place,
+    password: &Presented,
     candidate: Option<&Candidate>,
 ) -> Result<Option<Verified>> {
     let kept = candidate.filter(|c| c.active).and_then(|c| c.password_hash.clone());
-    let outcome = place.verify(password, kept.clone()).await?;
+    let outcome = place.verify(password, kept.as_deref()).await?;
     Ok(match (outcome, kept) {
         (Outcome::Right | Outcome::RightButOutdated, Some(hash)) => {
             Some(Verified { outcome, hash })

@@ -1,6 +1,7 @@
 //! Signs people up, in and out, and answers for their tokens.
 
 mod exchange;
+mod failures;
 mod introspect;
 mod login;
 mod password;
@@ -22,9 +23,11 @@ use crate::{
     permissions::Engine,
     proto::v1::ErrorReason,
     sessions::{Authenticator, SessionCache},
+    tenants,
     tokens::Keyring,
 };
 
+pub use failures::Failures;
 pub use reset::Resets;
 
 /// All that authentication works with.
@@ -41,6 +44,10 @@ pub struct Auth {
     pub keyring: Arc<Keyring>,
     /// Hashes passwords.
     pub hasher: Hasher,
+    /// When failed sign-ins are answered.
+    pub failures: Arc<Failures>,
+    /// Which tenants names stood for.
+    pub seen: Arc<tenants::Seen>,
     /// The lives of tokens and sessions.
     pub lifetimes: Lifetimes,
     /// Counts sign-ins and the like.

@@ -1,13 +1,11 @@
 //! ChangePassword: the current one for a new one.
 
-use secrecy::SecretString;
-
-use super::{Auth, end_guess, invalid_credentials};
+use super::{Auth, end_guess, failures::SignIn, invalid_credentials};
 use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
-    passwords::{self, Outcome, Place},
+    passwords::{self, Outcome, Place, Presented},
     proto::v1::ChangePasswordRequest,
     sessions, tenants,
     users::{self, credentials, email},
@@ -17,11 +15,13 @@ impl Auth {
     /// The change's consistency token.
     pub(super) async fn change_password(
         &self,
+        sign_in: &SignIn,
         caller: &Caller,
         message: ChangePasswordRequest,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        let place = self.hasher.place()?;
+        sign_in.count(tenant)?;
+        let mut place = self.hasher.place(tenant)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let organisation = tenants::store::get(&mut tx, tenant).await?;
@@ -31,10 +31,10 @@ impl Auth {
 
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
-        let current = passwords::normalise(&message.current_password);
+        let current = Presented::new(&message.current_password);
         let email_key = email::key(&row.email);
         let guess = self.limits.guess(tenant, &email_key, caller.origin().ip).await?;
-        let verified = self.verify_current(&place, caller, current, kept).await;
+        let verified = self.verify_current(&mut place, caller, &current, kept).await;
         end_guess(guess, &verified).await;
         let verified = verified?;
         let hash = place.hash(new).await?;
@@ -61,12 +61,12 @@ impl Auth {
     /// The hash that the password was found right by. A failure is recorded.
     async fn verify_current(
         &self,
-        place: &Place<'_>,
+        place: &mut Place,
         caller: &Caller,
-        password: SecretString,
+        password: &Presented,
         kept: Option<String>,
     ) -> Result<String> {
-        let outcome = place.verify(password, kept.clone()).await?;
+        let outcome = place.verify(password, kept.as_deref()).await?;
         if let Some(kept) = kept.filter(|_| outcome != Outcome::Wrong) {
             return Ok(kept);
         }

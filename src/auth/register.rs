@@ -64,7 +64,8 @@ impl Auth {
             min_length: self.min_length,
         };
         passwords::check("password", &password, &context)?;
-        let hash = self.hasher.hash(password).await?;
+        // Those who found tenants have one share of the hashing queue together.
+        let hash = self.hasher.place(TenantId::UNKNOWN)?.hash(password).await?;
 
         let id = TenantId::new();
         let mut tx = self.db.begin(id).await?;
@@ -129,7 +130,7 @@ impl Auth {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
-        let hash = self.hasher.hash(password).await?;
+        let hash = self.hasher.place(tenant.id)?.hash(password).await?;
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);

@@ -1,5 +1,7 @@
 //! AuthService over gRPC.
 
+use std::time::Instant;
+
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
@@ -39,8 +41,9 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let pair = Auth::login(self, visitor.tenant(), visitor.origin(), message).await?;
-        Ok(Response::new(pair.into()))
+        let sign_in = self.failures.begin(visitor.began());
+        let pair = Auth::login(self, &sign_in, visitor.tenant(), visitor.origin(), message).await;
+        Ok(Response::new(sign_in.answer(pair).await?.into()))
     }
 
     async fn refresh(
@@ -95,7 +98,9 @@ impl AuthService for Auth {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let consistency_token = Auth::change_password(self, &caller, request.into_inner()).await?;
+        let sign_in = self.failures.begin(Instant::now());
+        let changed = Auth::change_password(self, &sign_in, &caller, request.into_inner()).await;
+        let consistency_token = sign_in.answer(changed).await?;
         Ok(Response::new(ChangePasswordResponse { consistency_token }))
     }
 

@@ -60,6 +60,8 @@ pub struct Config {
     pub proxies: TrustedProxies,
     /// Where traces go; `None` where they go nowhere.
     pub traces: Option<telemetry::Settings>,
+    /// How long after its begin a failed sign-in is answered.
+    pub sign_in_failure_time: Duration,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
     /// What is kept in memory.
@@ -112,8 +114,10 @@ impl Config {
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
         let service = transit::read(&mut reader);
+        let server = Server::read(&mut reader);
         let config = Self {
-            server: Server::read(&mut reader),
+            sign_in_failure_time: failure_time(&mut reader, server.request_timeout),
+            server,
             database: Database {
                 url: reader.url("DATABASE_URL", crate::db::check_url),
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
@@ -175,6 +179,19 @@ impl Passwords {
             queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
         }
     }
+}
+
+/// Between a millisecond and the time that requests have.
+fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_millis(1);
+    let most = request_timeout.min(Duration::from_secs(10));
+    reader.read("SIGN_IN_FAILURE_TIME", |text| match humantime::parse_duration(text) {
+        Ok(time) if (LEAST..=most).contains(&time) => Ok(time),
+        _ => {
+            let most = humantime::format_duration(most);
+            Err(format!("must be a time like 1s, at least 1ms and at most {most}"))
+        }
+    })
 }
 
 /// 0 stands for as many as there are cores.

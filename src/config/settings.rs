@@ -185,7 +185,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
     setting("PASSWORD_PEPPER_PATH", Some("off"), "File with peppers for new hashes, or off"),
     setting("HASHING_THREADS", Some("0"), "Threads that hash passwords; 0: one per core"),
-    setting("HASHING_QUEUE", Some("128"), "Passwords that wait for a thread; more are refused"),
+    setting(
+        "HASHING_QUEUE",
+        Some("128"),
+        "Passwords that wait for a thread, half of them of one tenant; more are refused",
+    ),
+    setting(
+        "SIGN_IN_FAILURE_TIME",
+        Some("1s"),
+        "Time after which a failed sign-in is answered, or the next multiple; 1ms to 10s",
+    ),
     setting(
         "TENANT_REGISTRATION",
         Some("open"),

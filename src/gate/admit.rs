@@ -1,7 +1,7 @@
 //! The order in which a call is admitted. One function, top to bottom:
 //! size, policy, tenant metadata, token, session, tenant, limit, permission.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request};
 use tonic::{Code, Status};
@@ -56,11 +56,12 @@ impl Gatekeeper {
     ) -> Result<Option<Caller>, Status> {
         let (method, named) = read(request.headers(), method)?;
         if method.access == Access::Public {
+            let began = Instant::now();
             if let Some(class) = method.limit {
                 Box::pin(self.limits.network(class, origin.ip)).await?;
             }
             let tenant = Box::pin(self.find(named)).await?;
-            request.extensions_mut().insert(Visitor::new(tenant, origin));
+            request.extensions_mut().insert(Visitor::new(tenant, origin, began));
             return Ok(None);
         }
 

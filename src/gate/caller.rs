@@ -1,6 +1,6 @@
 //! Who passed the gate: values that only the gate makes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tonic::Request;
 
@@ -32,11 +32,18 @@ pub enum NamedTenant {
 pub struct Visitor {
     tenant: NamedTenant,
     origin: Origin,
+    began: Instant,
 }
 
 impl Visitor {
-    pub(super) fn new(tenant: NamedTenant, origin: Origin) -> Self {
-        Self { tenant, origin }
+    pub(super) fn new(tenant: NamedTenant, origin: Origin, began: Instant) -> Self {
+        Self { tenant, origin, began }
+    }
+
+    /// When its message was there, before anything was looked up for it.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// The tenant that the metadata names. Unknown is not absent: a handler

@@ -1,19 +1,29 @@
-//! The pool that hashes passwords: few threads of low priority, behind a short
-//! queue, so that sign-ins never slow down decisions.
+//! The pool that hashes passwords: few threads of low priority behind a short queue that is
+//! fair between tenants, so that sign-ins never slow down decisions, and no tenant's those
+//! of another.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Instant,
+};
 
-use async_channel::{Receiver, Sender};
+use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
+    kept::{self, Kept, Unreadable},
+    metrics::Metrics,
     pepper::Peppers,
+    presented::Presented,
+    queue::{self, Bounds, Full, Ticket, Turn},
     scheme::{Argon2id, Outcome},
 };
 use crate::{
     config::Passwords,
     error::{Error, Result},
+    ids::TenantId,
     proto::v1::ErrorReason,
 };
 
@@ -21,30 +31,50 @@ use crate::{
 /// they get the cores that nobody else wants.
 const NICENESS: i32 = 19;
 
-type Job = Box<dyn FnOnce(&mut Argon2id) + Send>;
-
 /// Hashes and verifies passwords. Cheap to clone; its threads end with the last
-/// clone.
+/// clone and the last place.
 #[derive(Clone)]
-pub struct Hasher {
-    jobs: Sender<Job>,
-    places: Arc<Semaphore>,
-    total: usize,
+pub struct Hasher(Arc<Threads>);
+
+/// The threads, until dropped.
+struct Threads(Arc<Shared>);
+
+/// What the threads and those who wait for them share.
+struct Shared {
+    state: Mutex<State>,
+    /// Told when a job may have become the next.
+    work: Condvar,
+    bounds: Bounds,
+    /// What a hash with today's parameters takes.
+    today: u64,
+    peppers: Arc<Peppers>,
+    metrics: Metrics,
+}
+
+struct State {
+    queue: queue::Queue<Job>,
+    closed: bool,
+}
+
+struct Job {
+    run: Box<dyn FnOnce(&mut Argon2id) + Send>,
+    since: Instant,
 }
 
 /// How full the queue is.
-pub struct Queue {
+pub struct Usage {
     /// Places that are taken, by those who wait and those who are served.
     pub taken: u64,
     /// All places.
     pub places: u64,
+    /// Passwords that wait for a thread.
+    pub waiting: u64,
 }
 
-/// A place in the queue. Whoever has to ask others for what is to be hashed takes it
-/// first: who is refused anyway costs nobody anything.
-pub struct Place<'a> {
-    hasher: &'a Hasher,
-    _permit: SemaphorePermit<'a>,
+/// A tenant's place in the queue. Who has one may hash one password after the other.
+pub struct Place {
+    hasher: Hasher,
+    tenant: TenantId,
 }
 
 impl Hasher {
@@ -56,100 +86,349 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        // There is a place for those who wait and for those who are served.
-        let places = config.queue + config.threads;
-        let (sender, receiver) = async_channel::bounded(places);
+        let today = kept::work(Argon2id::new(config, peppers.clone())?.params());
+        let bounds = Bounds {
+            // For those who wait and those who are served; half of them suffice to use all
+            // threads.
+            places: config.queue.max(config.threads) + config.threads,
+            expensive_at_once: (config.threads / 2).max(1),
+            cheap: today,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { queue: queue::Queue::new(bounds), closed: false }),
+            work: Condvar::new(),
+            bounds,
+            today,
+            peppers: peppers.clone(),
+            metrics: Metrics::default(),
+        });
+        let hasher = Self(Arc::new(Threads(shared.clone())));
         for _ in 0..config.threads {
-            let scheme = Argon2id::new(config, peppers.clone())?;
-            let jobs = receiver.clone();
+            let (shared, scheme) = (shared.clone(), Argon2id::new(config, peppers.clone())?);
             thread::Builder::new()
                 .name("password-hashing".into())
-                .spawn(move || work(&jobs, scheme))?;
+                .spawn(move || shared.work(scheme))?;
         }
-        Ok(Self { jobs: sender, places: Arc::new(Semaphore::new(places)), total: places })
+        Ok(hasher)
+    }
+
+    /// Shows what is counted.
+    pub fn register(&self, registry: &mut Registry) {
+        self.shared().metrics.register(registry);
     }
 
     /// How full the queue is now.
     #[must_use]
-    pub fn queue(&self) -> Queue {
-        let taken = self.total.saturating_sub(self.places.available_permits());
-        let count = |places| u64::try_from(places).unwrap_or(u64::MAX);
-        Queue { taken: count(taken), places: count(self.total) }
-    }
-
-    /// Takes a place in the queue.
-    ///
-    /// # Errors
-    /// `RESOURCE_EXHAUSTED` at once when it is full.
-    pub fn place(&self) -> Result<Place<'_>> {
-        let full = |_| {
-            let text = "too many passwords are being checked; try again";
-            Error::refused(ErrorReason::HashingQueueFull, text)
+    pub fn usage(&self) -> Usage {
+        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        let (taken, waiting) = {
+            let state = self.shared().lock();
+            (state.queue.taken(), state.queue.waiting())
         };
-        Ok(Place { hasher: self, _permit: self.places.try_acquire().map_err(full)? })
+        let places = count(self.shared().bounds.places);
+        Usage { taken: count(taken), places, waiting: count(waiting) }
     }
 
-    /// The PHC string to keep for a normalised password.
+    /// Takes a place in the queue for a tenant; [`TenantId::UNKNOWN`] stands for all that do
+    /// not exist. Who is refused has cost nobody a hash.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` at once when the queue is full.
-    pub async fn hash(&self, password: SecretString) -> Result<String> {
-        self.place()?.hash(password).await
+    /// `RESOURCE_EXHAUSTED` at once when it is full, or the tenant has its share of it.
+    pub fn place(&self, tenant: TenantId) -> Result<Place> {
+        let taken = self.shared().lock().queue.take(tenant);
+        taken.map_err(|full| self.refused(full))?;
+        Ok(Place { hasher: self.clone(), tenant })
+    }
+
+    /// Whether [`Self::place`] would find a place now: for those who have to ask others
+    /// before they know their tenant for certain.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`, as [`Self::place`].
+    pub fn room(&self, tenant: TenantId) -> Result<()> {
+        let room = self.shared().lock().queue.room(tenant);
+        room.map_err(|full| self.refused(full))
+    }
+
+    fn refused(&self, full: Full) -> Error {
+        self.shared().metrics.refused(full);
+        let text = "too many passwords are being checked; try again";
+        Error::refused(ErrorReason::HashingQueueFull, text)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.0
     }
 }
 
-impl Place<'_> {
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.work.notify_all();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hasher.shared().lock().queue.release(self.tenant);
+    }
+}
+
+impl Place {
     /// The PHC string to keep for a normalised password.
     ///
     /// # Errors
     /// INTERNAL when it can't be made, which no password makes it.
-    pub async fn hash(&self, password: SecretString) -> Result<String> {
-        self.run(move |scheme| scheme.hash(password.expose_secret().as_bytes())).await
+    pub async fn hash(&mut self, password: SecretString) -> Result<String> {
+        let today = self.hasher.shared().today;
+        self.run(today, move |scheme| scheme.hash(password.expose_secret().as_bytes())).await
     }
 
-    /// Compares a normalised password with what is kept. With nothing kept it
-    /// does the same work and finds it wrong, so that a user who is not there
-    /// can't be told from a wrong password by the time it takes.
+    /// Compares a password with what is kept. With nothing kept, or something that can't be
+    /// read, it does the work of a comparison and finds it wrong, so that this user can't be
+    /// told from others by the time it takes.
     ///
     /// # Errors
-    /// INTERNAL for a hash that can't be read.
-    pub async fn verify(&self, password: SecretString, kept: Option<String>) -> Result<Outcome> {
-        self.run(move |scheme| {
-            let password = password.expose_secret().as_bytes();
-            match kept {
-                Some(kept) => scheme.verify(password, &kept),
-                None => scheme.work_for_nothing(password).map(|()| Outcome::Wrong),
+    /// INTERNAL when it can't be compared, which no password makes it.
+    pub async fn verify(&mut self, password: &Presented, kept: Option<&str>) -> Result<Outcome> {
+        let Some(kept) = kept.and_then(|kept| self.read(kept)) else {
+            return self.work_for_nothing(password.normalised()).await;
+        };
+        let (work, forms, kept) = (kept.work(), password.forms(&kept), Arc::new(kept));
+        for form in forms {
+            let kept = kept.clone();
+            let compare =
+                move |scheme: &mut Argon2id| scheme.verify(form.expose_secret().as_bytes(), &kept);
+            let outcome = self.run(work, compare).await?;
+            if outcome != Outcome::Wrong {
+                return Ok(outcome);
             }
-        })
-        .await
+        }
+        Ok(Outcome::Wrong)
     }
 
+    async fn work_for_nothing(&mut self, password: SecretString) -> Result<Outcome> {
+        let today = self.hasher.shared().today;
+        let work = move |scheme: &mut Argon2id| {
+            scheme.work_for_nothing(password.expose_secret().as_bytes())
+        };
+        self.run(today, work).await.map(|()| Outcome::Wrong)
+    }
+
+    /// What is kept; `None`, logged and counted, where it can't be read.
+    fn read(&self, kept: &str) -> Option<Kept> {
+        let shared = self.hasher.shared();
+        let unreadable = |why| {
+            let tenant = self.tenant;
+            match why {
+                Unreadable::Form => {
+                    tracing::error!(%tenant, "a stored password hash can't be read");
+                }
+                Unreadable::Pepper => tracing::error!(
+                    %tenant,
+                    "a password's hash names a pepper that is not configured"
+                ),
+            }
+            shared.metrics.unreadable(why);
+        };
+        Kept::read(kept, &shared.peppers).map_err(unreadable).ok()
+    }
+
+    /// What a thread makes of a job. When the caller goes, a job that waits goes too.
     async fn run<T: Send + 'static>(
-        &self,
+        &mut self,
+        work: u64,
         job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |scheme| {
-            // Nobody waits any more: the call was cancelled or timed out.
+        let run = Box::new(move |scheme: &mut Argon2id| {
+            // The caller has gone since the job's turn came.
             if !reply.is_closed() {
                 reply.send(job(scheme)).ok();
             }
         });
-        // There is room for all who have a place, but for jobs that nobody waits for any
-        // more; they end at once.
-        let sent = self.hasher.jobs.send(job).await;
-        sent.map_err(|_| Error::defect("the hashing threads are gone"))?;
+        let _waiting = Waiting::begin(self, work, Job { run, since: Instant::now() });
         answer.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }
 
-fn work(jobs: &Receiver<Job>, mut scheme: Argon2id) {
-    // On Linux this is the priority of this thread alone. Hashing works
-    // without it, only less politely.
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::warn!(%error, "hashing threads keep their normal priority");
+/// A job that waits for its turn; dropped, it waits no more.
+struct Waiting<'a> {
+    place: &'a Place,
+    ticket: Ticket,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(place: &'a Place, work: u64, job: Job) -> Self {
+        let shared = place.hasher.shared();
+        let ticket = shared.lock().queue.push(place.tenant, work, job);
+        shared.work.notify_one();
+        Self { place, ticket }
     }
-    while let Ok(job) = jobs.recv_blocking() {
-        job(&mut scheme);
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let removed =
+            self.place.hasher.shared().lock().queue.remove(self.place.tenant, self.ticket);
+        drop(removed);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One thread's work, until all hashers are gone.
+    fn work(&self, mut scheme: Argon2id) {
+        // On Linux this is the priority of this thread alone. Hashing works
+        // without it, only less politely.
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::warn!(%error, "hashing threads keep their normal priority");
+        }
+        while let Some(Turn { job, expensive }) = self.next() {
+            let _running = Running { shared: self, expensive };
+            self.metrics.waited(expensive, job.since.elapsed().as_secs_f64());
+            (job.run)(&mut scheme);
+        }
+    }
+
+    /// Waits for the next job; `None` when all hashers are gone.
+    fn next(&self) -> Option<Turn<Job>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(turn) = state.queue.next() {
+                return Some(turn);
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A job that a thread works on, until dropped.
+struct Running<'a> {
+    shared: &'a Shared,
+    expensive: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().queue.ended(self.expensive);
+        if self.expensive {
+            // Another may have waited for this one's end.
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::passwords::normalise;
+
+    fn hasher(threads: usize) -> Hasher {
+        let config = Passwords {
+            min_length: 8,
+            memory_kib: 19_456,
+            iterations: 2,
+            parallelism: 1,
+            pepper: None,
+            threads,
+            queue: 16,
+        };
+        Hasher::start(&config).expect("threads")
+    }
+
+    static HASHER: LazyLock<Hasher> = LazyLock::new(|| hasher(2));
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+
+    fn verify(password: &str, kept: &str) -> Outcome {
+        RUNTIME.block_on(async {
+            let mut place = HASHER.place(TenantId::UNKNOWN).expect("a place");
+            place.verify(&Presented::new(password), Some(kept)).await.expect("compared")
+        })
+    }
+
+    fn bcrypt_of(password: &str) -> String {
+        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt").to_string()
+    }
+
+    /// Text around the 72 bytes that bcrypt reads, with characters that NFKC changes, also
+    /// in their length.
+    fn password() -> impl Strategy<Value = String> {
+        let characters = "[a-zé\u{301}…ﬁ½\u{fdfa}ｓ\u{0}]{0,6}";
+        (60..76_usize, characters, "[a-z…ﬁ]{0,3}").prop_map(|(length, mut text, tail)| {
+            while text.len() + tail.len() < length {
+                text.insert(0, 'x');
+            }
+            text + &tail
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// N05: an imported hash takes what its old system took, typed so or in the form
+        /// NFKC, and only a password that it proves is to be kept in another form.
+        #[test]
+        fn an_imported_hash_takes_what_its_old_system_took(
+            password in password(),
+            tail in "[a-zé…ﬁ]{0,3}",
+            cut in 0..4_usize,
+        ) {
+            let kept = bcrypt_of(&password);
+            let normalised = normalise(&password).expose_secret().to_owned();
+            let cut = password.floor_char_boundary(password.len() - cut);
+            let other = format!("{}{tail}", &password[..cut]);
+            for presented in [&password, &normalised, &other] {
+                let form = normalise(presented).expose_secret().to_owned();
+                let old = |form: &str| bcrypt::verify(form, &kept).expect("bcrypt");
+                let found = verify(presented, &kept);
+                prop_assert_eq!(found != Outcome::Wrong, old(presented) || old(&form));
+                if found == Outcome::RightButOutdated {
+                    prop_assert!(*presented == password || form == password);
+                }
+            }
+            let whole = password.len() < 72 && !password.contains('\0');
+            let outcome = if whole { Outcome::RightButOutdated } else { Outcome::Right };
+            prop_assert_eq!(verify(&password, &kept), outcome);
+        }
+    }
+
+    /// N12: what a caller has left behind costs nobody anything.
+    #[tokio::test]
+    async fn a_job_goes_with_its_caller() {
+        let hasher = hasher(1);
+        let place = || hasher.place(TenantId::UNKNOWN).expect("a place");
+        let (mut one, mut other) = (place(), place());
+        let password = Presented::new("password");
+        let mut first = Box::pin(one.verify(&password, None));
+        let mut second = Box::pin(other.verify(&password, None));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(second);
+        assert_eq!(first.await.expect("compared"), Outcome::Wrong);
+        assert_eq!(hasher.usage().waiting, 0);
+        drop((one, other));
+        assert_eq!(hasher.usage().taken, 0);
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_read_is_wrong() {
+        let mut place = HASHER.place(TenantId::UNKNOWN).expect("a place");
+        let password = Presented::new("password");
+        for kept in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
+            let found = place.verify(&password, Some(kept)).await.expect("compared");
+            assert_eq!(found, Outcome::Wrong, "{kept}");
+        }
     }
 }

@@ -2,11 +2,17 @@
 
 mod common;
 mod hasher;
+mod kept;
+mod metrics;
 mod pepper;
+mod presented;
+mod queue;
 mod rules;
 mod scheme;
 
 pub use hasher::{Hasher, Place};
+pub use kept::check_import;
+pub use presented::Presented;
 pub use rules::{Context, check};
 pub use scheme::Outcome;
 

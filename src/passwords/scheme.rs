@@ -8,7 +8,7 @@ use argon2::{
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
-use super::pepper::Peppers;
+use super::{kept::Kept, pepper::Peppers};
 use crate::{
     config::Passwords,
     error::{Error, Result},
@@ -19,10 +19,20 @@ use crate::{
 pub enum Outcome {
     /// It is the password.
     Right,
-    /// It is the password, kept in a form weaker than today's.
+    /// It is the password, kept in a form weaker than today's: keep it in today's.
     RightButOutdated,
     /// It is not.
     Wrong,
+}
+
+impl Outcome {
+    fn of(is_right: bool, to_be_replaced: bool) -> Self {
+        match (is_right, to_be_replaced) {
+            (false, _) => Self::Wrong,
+            (true, false) => Self::Right,
+            (true, true) => Self::RightButOutdated,
+        }
+    }
 }
 
 /// The longest input of bcrypt, in bytes: it ignores what follows.
@@ -30,7 +40,7 @@ const BCRYPT_INPUT: usize = 72;
 
 /// The length of salt and hash, in bytes (RFC 9106, 4).
 const SALT: usize = 16;
-const HASH: usize = 32;
+pub(super) const HASH: usize = 32;
 
 /// argon2id with today's parameters and pepper, and the memory that it works in, kept
 /// between uses.
@@ -69,30 +79,32 @@ impl Argon2id {
     }
 
     /// Compares a password with what is kept.
-    pub(super) fn verify(&mut self, password: &[u8], kept: &str) -> Result<Outcome> {
-        if kept.starts_with("$2") {
-            return verify_bcrypt(password, kept);
+    pub(super) fn verify(&mut self, password: &[u8], kept: &Kept) -> Result<Outcome> {
+        match kept {
+            Kept::Argon2id { params, salt, hash } => {
+                let found = self.derive(password, salt, params)?;
+                let is_right = verify_slices_are_equal(&found, hash.as_bytes()).is_ok();
+                Ok(Outcome::of(is_right, self.is_outdated(params)))
+            }
+            Kept::Bcrypt { text, .. } => {
+                let is_right = bcrypt::verify(password, text)
+                    .map_err(|e| Error::defect(format!("bcrypt: {e}")))?;
+                Ok(Outcome::of(is_right, proves_all(password)))
+            }
         }
-        let kept = PasswordHash::new(kept).map_err(|_| unreadable())?;
-        let (Some(salt), Some(expected)) = (&kept.salt, &kept.hash) else {
-            return Err(unreadable());
-        };
-        let params = Params::try_from(&kept).map_err(|_| unreadable())?;
-        if self.peppers.secret(params.keyid()).is_none() {
-            // The answer and its time must not tell this user from others.
-            tracing::error!("a password's hash names a pepper that is not configured");
-            return self.work_for_nothing(password).map(|()| Outcome::Wrong);
-        }
-        let hash = self.derive(password, salt, &params)?;
-        if verify_slices_are_equal(&hash, expected.as_bytes()).is_err() {
-            return Ok(Outcome::Wrong);
-        }
+    }
+
+    fn is_outdated(&self, params: &Params) -> bool {
         let today = &self.params;
-        let outdated = params.m_cost() < today.m_cost()
+        params.m_cost() < today.m_cost()
             || params.t_cost() < today.t_cost()
             || params.p_cost() != today.p_cost()
-            || params.keyid() != today.keyid();
-        Ok(if outdated { Outcome::RightButOutdated } else { Outcome::Right })
+            || params.keyid() != today.keyid()
+    }
+
+    /// Today's parameters.
+    pub(super) fn params(&self) -> &Params {
+        &self.params
     }
 
     fn derive(&mut self, password: &[u8], salt: &[u8], params: &Params) -> Result<[u8; HASH]> {
@@ -125,25 +137,18 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
     Ok(encoded.to_string())
 }
 
-/// bcrypt as others used it: on the first 72 bytes.
-fn verify_bcrypt(password: &[u8], kept: &str) -> Result<Outcome> {
-    let input = &password[..password.len().min(BCRYPT_INPUT)];
-    match bcrypt::verify(input, kept) {
-        Ok(true) => Ok(Outcome::RightButOutdated),
-        Ok(false) => Ok(Outcome::Wrong),
-        Err(_) => Err(unreadable()),
-    }
-}
-
-fn unreadable() -> Error {
-    Error::defect("a stored password hash can't be read")
+/// Whether a bcrypt hash that matches proves all of a password. bcrypt takes the password and
+/// a NUL, over and over, up to 72 bytes: it does not see what follows, and with a NUL in it one
+/// password is another repeated.
+fn proves_all(password: &[u8]) -> bool {
+    password.len() < BCRYPT_INPUT && !password.contains(&0)
 }
 
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
-    use super::*;
+    use super::{super::kept::Unreadable, *};
 
     fn argon2id() -> Argon2id {
         with(19_456, 2, Peppers::default())
@@ -173,20 +178,25 @@ mod tests {
         with(19_456, 2, peppers(&file))
     }
 
+    fn verdict(scheme: &mut Argon2id, password: &[u8], kept: &str) -> Outcome {
+        let kept = Kept::read(kept, &scheme.peppers).expect("readable");
+        scheme.verify(password, &kept).expect("verify")
+    }
+
     #[test]
     fn salts_differ_and_parameters_are_in_the_hash() {
         let mut scheme = argon2id();
         let (a, b) = (scheme.hash(b"same").expect("hash"), scheme.hash(b"same").expect("hash"));
         assert_ne!(a, b);
         assert!(a.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
-        assert_eq!(scheme.verify(b"same", &a).expect("verify"), Outcome::Right);
-        assert_eq!(scheme.verify(b"other", &a).expect("verify"), Outcome::Wrong);
+        assert_eq!(verdict(&mut scheme, b"same", &a), Outcome::Right);
+        assert_eq!(verdict(&mut scheme, b"other", &a), Outcome::Wrong);
     }
 
     #[test]
     fn weaker_parameters_are_outdated() {
         let old = with(12_288, 3, Peppers::default()).hash(b"pw").expect("hash");
-        let found = argon2id().verify(b"pw", &old).expect("verify");
+        let found = verdict(&mut argon2id(), b"pw", &old);
         assert_eq!(found, Outcome::RightButOutdated);
     }
 
@@ -194,13 +204,15 @@ mod tests {
     fn a_peppered_hash_takes_its_pepper_to_verify() {
         let kept = peppered(&["new"]).hash(b"pw").expect("hash");
         assert!(kept.contains(",keyid="), "{kept}");
-        let verdict = |mut scheme: Argon2id| scheme.verify(b"pw", &kept).expect("verify");
-        assert_eq!(verdict(peppered(&["new", "old"])), Outcome::Right);
-        assert_eq!(verdict(peppered(&["old", "new"])), Outcome::RightButOutdated);
-        assert_eq!(verdict(peppered(&["old"])), Outcome::Wrong);
-        assert_eq!(verdict(argon2id()), Outcome::Wrong);
+        let found = |mut scheme: Argon2id| verdict(&mut scheme, b"pw", &kept);
+        assert_eq!(found(peppered(&["new", "old"])), Outcome::Right);
+        assert_eq!(found(peppered(&["old", "new"])), Outcome::RightButOutdated);
+        for without in [peppered(&["old"]), argon2id()] {
+            let read = Kept::read(&kept, &without.peppers);
+            assert_eq!(read.err(), Some(Unreadable::Pepper));
+        }
         let without = argon2id().hash(b"pw").expect("hash");
-        let found = peppered(&["new"]).verify(b"pw", &without).expect("verify");
+        let found = verdict(&mut peppered(&["new"]), b"pw", &without);
         assert_eq!(found, Outcome::RightButOutdated);
     }
 
@@ -209,7 +221,7 @@ mod tests {
         let kept = peppered(&["aa"]).hash(b"pw").expect("hash");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
         let mut other = with(19_456, 2, peppers(&other));
-        assert_eq!(other.verify(b"pw", &kept).expect("verify"), Outcome::Wrong);
+        assert_eq!(verdict(&mut other, b"pw", &kept), Outcome::Wrong);
     }
 
     #[test]
@@ -218,9 +230,29 @@ mod tests {
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
             let kept = hash.format_for_version(version);
             let mut scheme = argon2id();
-            let right = scheme.verify("pässword".as_bytes(), &kept).expect("verify");
+            let right = verdict(&mut scheme, "pässword".as_bytes(), &kept);
             assert_eq!(right, Outcome::RightButOutdated, "{kept}");
-            assert_eq!(scheme.verify(b"password", &kept).expect("verify"), Outcome::Wrong);
+            assert_eq!(verdict(&mut scheme, b"password", &kept), Outcome::Wrong);
+        }
+    }
+
+    /// N05: only what bcrypt reads whole is proven by it.
+    #[test]
+    fn a_password_that_bcrypt_does_not_read_whole_is_right_and_not_outdated() {
+        let long = "x".repeat(80);
+        let mut scheme = argon2id();
+        for (hashed, presented, outcome) in [
+            (&long[..71], &long[..71], Outcome::RightButOutdated),
+            (&long[..71], &long[..72], Outcome::Wrong),
+            (&long[..72], &long[..72], Outcome::Right),
+            (&long[..72], &long[..71], Outcome::Wrong),
+            (&long, &long[..72], Outcome::Right),
+            ("ab", "ab\0ab", Outcome::Right),
+            ("ab", "ab\0", Outcome::Wrong),
+        ] {
+            let kept = bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt").to_string();
+            let found = verdict(&mut scheme, presented.as_bytes(), &kept);
+            assert_eq!(found, outcome, "{hashed:?} {presented:?}");
         }
     }
 }

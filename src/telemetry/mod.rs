@@ -19,5 +19,5 @@ pub(crate) use traces::{end, trace_id};
 
 /// Seconds, from a tenth of a millisecond to ten seconds: decisions from memory are in
 /// the first bucket, and what hangs is in the last.
-const BUCKETS: [f64; 13] =
+pub(crate) const BUCKETS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];

@@ -44,12 +44,13 @@ impl Collector for Pools {
             ConstGauge::new(count).encode(counts.encode_family(&label)?)?;
         }
         let most = u64::from(self.connections.options().get_max_connections());
-        let queue = self.hasher.queue();
+        let queue = self.hasher.usage();
         let memory = self.memory.fill();
         for (name, help, value) in [
             ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
             ("tenantry_hashing_queue", "Passwords that are hashed or wait for it", queue.taken),
             ("tenantry_hashing_queue_max", "Places for such passwords", queue.places),
+            ("tenantry_hashing_waiting", "Passwords that wait for a hashing thread", queue.waiting),
             ("tenantry_memory_subjects", "Subjects in memory", memory.subjects),
             ("tenantry_memory_subject_bytes", "Bytes that they take", memory.bytes),
             ("tenantry_memory_subject_bytes_max", "Bytes that they may take", memory.capacity),

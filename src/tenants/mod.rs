@@ -4,10 +4,13 @@ pub mod audited;
 pub mod create;
 mod lifecycle;
 mod rpc;
+mod seen;
 pub mod settings;
 mod slug;
 pub mod store;
 mod update;
+
+pub use seen::Seen;
 
 use uuid::Uuid;
 

@@ -57,14 +57,17 @@ impl Users {
     ) -> Result<Option<String>> {
         let password = match credential {
             None => return Ok(None),
-            Some(Credential::PasswordHash(hash)) => return Ok(Some(hash)),
+            Some(Credential::PasswordHash(hash)) => {
+                passwords::check_import("password_hash", &hash)?;
+                return Ok(Some(hash));
+            }
             Some(Credential::Password(password)) => passwords::normalise(&password),
         };
         let mut tx = self.db.begin(caller.tenant()).await?;
         let tenant = tenants::store::get(&mut tx, caller.tenant()).await?;
         drop(tx);
         passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
-        self.hasher.hash(password).await.map(Some)
+        self.hasher.place(caller.tenant())?.hash(password).await.map(Some)
     }
 }
 

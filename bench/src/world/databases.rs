@@ -6,6 +6,7 @@ use tenantry::{
     config::{Passwords, SETTINGS, Values},
     db,
     dev::Services,
+    ids::TenantId,
     passwords::{Hasher, normalise},
 };
 
@@ -122,6 +123,6 @@ pub fn passwords() -> anyhow::Result<Passwords> {
 /// The guests' password, hashed as the settings default to.
 async fn guest_hash() -> anyhow::Result<String> {
     let hasher = Hasher::start(&passwords()?)?;
-    let hash = hasher.hash(normalise(PASSWORD)).await;
+    let hash = hasher.place(TenantId::UNKNOWN)?.hash(normalise(PASSWORD)).await;
     hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
 }

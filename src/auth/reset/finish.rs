@@ -19,7 +19,6 @@ impl Auth {
         message: ResetPasswordRequest,
     ) -> Result<String> {
         let token = ResetToken::read(&message.token.into()).ok_or_else(token_invalid)?;
-        let place = self.hasher.place()?;
         let mut tx = self.db.begin(token.tenant).await?;
         if !store::is_good(&mut tx, &token).await? {
             drop(tx);
@@ -31,8 +30,8 @@ impl Auth {
         drop(tx);
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
-        let hash = place.hash(new).await?;
-        drop(place);
+        // Not before the token is good: anybody may write a tenant into one.
+        let hash = self.hasher.place(token.tenant)?.hash(new).await?;
         match self.replace_password(&token, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
             None => Err(self.reset_failed(&token, origin).await?),

@@ -2,30 +2,72 @@
 
 use std::time::{Duration, Instant};
 
-use tenantry::proto::v1::{DisableUserRequest, LoginRequest};
+use futures::future::join_all;
+use tenantry::proto::v1::{
+    CreateUserRequest, DisableUserRequest, LoginRequest, create_user_request::Credential,
+};
 use tonic::Code;
 
-use crate::harness::{TestApp, refused, unknown_id};
+use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
 
 /// Samples of each cause: fewer than an account may fail before all must wait.
 const SAMPLES: usize = 90;
 
+/// The same where each takes [`FAILURE_TIME`].
+const FEW: usize = 16;
+
+/// Well above the costliest hash that may be imported, on a machine that has other work too.
+const FAILURE_TIME: &str = "3s";
+
 /// The largest distance between two causes' distributions that chance explains: beyond it
 /// equal causes lie once in a million times (two-sample Kolmogorov-Smirnov,
-/// `sqrt(-ln(1e-6 / 2) / SAMPLES)`).
-fn by_chance() -> f64 {
-    let samples = f64::from(u32::try_from(SAMPLES).expect("a few"));
-    (-(1e-6_f64 / 2.0).ln() / samples).sqrt()
+/// `sqrt(-ln(1e-6 / 2) / samples)`).
+fn by_chance(samples: usize) -> f64 {
+    (-(1e-6_f64 / 2.0).ln() / number(samples)).sqrt()
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("a few"))
 }
 
 /// How far two samples' distributions are apart at most, 0 to 1; both are sorted.
 fn distance(one: &[Duration], other: &[Duration]) -> f64 {
     let share = |sample: &[Duration], at: Duration| {
-        let below = u32::try_from(sample.partition_point(|time| *time <= at)).expect("a few");
-        f64::from(below) / f64::from(u32::try_from(SAMPLES).expect("a few"))
+        number(sample.partition_point(|time| *time <= at)) / number(sample.len())
     };
     let points = one.iter().chain(other);
     points.map(|&at| (share(one, at) - share(other, at)).abs()).fold(0.0, f64::max)
+}
+
+/// No two causes' times are further apart than chance explains.
+fn assert_alike(causes: &[(&str, Vec<Duration>)]) {
+    let mut causes = causes.to_vec();
+    causes.iter_mut().for_each(|(_, times)| times.sort_unstable());
+    for (at, (first, one)) in causes.iter().enumerate() {
+        for (second, other) in &causes[at + 1..] {
+            let apart = distance(one, other);
+            let medians = (one[one.len() / 2], other[other.len() / 2]);
+            let chance = by_chance(one.len());
+            assert!(apart < chance, "{first:?} and {second:?}: {apart}, {medians:?}");
+        }
+    }
+}
+
+/// How long a wrong password takes, from a network of its own.
+async fn fail(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration {
+    let somebody = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
+    let request = LoginRequest {
+        email: email.into(),
+        password: "not this one".into(),
+        organization_slug: slug.into(),
+        ..LoginRequest::default()
+    };
+    let mut auth = somebody.auth();
+    let began = Instant::now();
+    let reply = auth.login(request).await;
+    let took = began.elapsed();
+    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    took
 }
 
 /// B07, R9
@@ -39,40 +81,97 @@ async fn causes_of_failure_can_not_be_told_apart_by_time() {
     acme.create_user_without_password("invited@acme.test").await;
     // Failures are counted by email, for all that name no tenant together.
     let elsewhere = format!("{}@nowhere.test", unknown_id());
-    let causes = [
+    let mut causes = [
         ("wrong password", "acme", "admin@acme.test"),
         ("no such user", "acme", "nobody@acme.test"),
         ("no such tenant", "nowhere", elsewhere.as_str()),
         ("disabled", "acme", "disabled@acme.test"),
         ("without a password", "acme", "invited@acme.test"),
-    ];
-
-    let mut times = [const { Vec::new() }; 5];
+    ]
+    .map(|(cause, slug, email)| ((cause, Vec::new()), slug, email));
     for round in 0..SAMPLES {
         // In turn, so that what slows one down slows all down.
-        for (times, (_, slug, email)) in times.iter_mut().zip(causes) {
-            let somebody = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
-            let request = LoginRequest {
-                email: email.into(),
-                password: "not this one".into(),
-                organization_slug: slug.into(),
-                ..LoginRequest::default()
-            };
-            let mut auth = somebody.auth();
-            let began = Instant::now();
-            let reply = auth.login(request).await;
-            times.push(began.elapsed());
-            refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        for ((_, times), slug, email) in &mut causes {
+            times.push(fail(&app, round, slug, email).await);
         }
     }
-    for times in &mut times {
-        times.sort_unstable();
+    assert_alike(&causes.map(|(times, ..)| times));
+}
+
+/// A user with an imported hash of this cost.
+async fn import(admin: &Client, email: &str, cost: u32) -> String {
+    let hash = bcrypt::hash_with_salt(PASSWORD, cost, [7; 16]).expect("bcrypt").to_string();
+    let request = CreateUserRequest {
+        email: email.into(),
+        credential: Some(Credential::PasswordHash(hash)),
+        ..CreateUserRequest::default()
+    };
+    let reply = admin.users().create_user(request).await.expect("imported");
+    reply.into_inner().user.expect("the user").id
+}
+
+/// N13: an imported hash takes another time than ours, and failures are answered at a fixed
+/// one.
+#[tokio::test]
+async fn imported_users_can_not_be_told_from_others_by_time() {
+    let app = TestApp::with(|values| {
+        values.set("TRUSTED_PROXIES", "127.0.0.1");
+        values.set("SIGN_IN_FAILURE_TIME", FAILURE_TIME);
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    for cost in [4, 10, 12] {
+        import(&acme, &format!("cost-{cost}@acme.test"), cost).await;
     }
-    for (at, (one, first)) in times.iter().zip(causes).enumerate() {
-        for (other, second) in times.iter().zip(causes).skip(at + 1) {
-            let apart = distance(one, other);
-            let medians = (one[SAMPLES / 2], other[SAMPLES / 2]);
-            assert!(apart < by_chance(), "{first:?} and {second:?}: {apart}, {medians:?}");
+    let user_id = import(&acme, "disabled@acme.test", 12).await;
+    acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
+    let unreadable = import(&acme, "unreadable@acme.test", 4).await;
+    sqlx::query("update credentials set password_hash = 'none' where user_id = $1::uuid")
+        .bind(&unreadable)
+        .execute(&mut app.owner().await)
+        .await
+        .expect("made unreadable");
+    let mut causes = [
+        ("argon2id", "admin@acme.test"),
+        ("no such user", "nobody@acme.test"),
+        ("bcrypt of cost 4", "cost-4@acme.test"),
+        ("bcrypt of cost 10", "cost-10@acme.test"),
+        ("bcrypt of cost 12", "cost-12@acme.test"),
+        ("bcrypt, disabled", "disabled@acme.test"),
+        ("unreadable", "unreadable@acme.test"),
+    ]
+    .map(|(cause, email)| ((cause, Vec::new()), email));
+    for round in 0..FEW {
+        // At once, since each waits; each first in its turn.
+        causes.rotate_left(1);
+        let failures = causes.iter().map(|(_, email)| fail(&app, round, "acme", email));
+        let took = join_all(failures).await;
+        for (((_, times), _), took) in causes.iter_mut().zip(took) {
+            times.push(took);
         }
     }
+    assert_alike(&causes.map(|(times, _)| times));
+}
+
+/// N13: only failures wait, and not for longer than their callers do.
+#[tokio::test]
+async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadline() {
+    let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
+    let acme = app.tenant("acme").await;
+    let with = |password: &str| {
+        let request = LoginRequest {
+            email: acme.email.clone(),
+            password: password.into(),
+            organization_slug: "acme".into(),
+            ..LoginRequest::default()
+        };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(Duration::from_secs(5));
+        request
+    };
+    app.anonymous().auth().login(with(PASSWORD)).await.expect("before its deadline");
+    let status = app.anonymous().auth().login(with("wrong")).await.expect_err("it waits");
+    // The client's own timer may be first.
+    let code = status.code();
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
 }

@@ -92,6 +92,7 @@ impl TestApp {
             ("GRPC_ADDR", "127.0.0.1:0".into()),
             ("HTTP_ADDR", "127.0.0.1:0".into()),
             ("SHUTDOWN_GRACE", "2s".into()),
+            ("SIGN_IN_FAILURE_TIME", "1ms".into()),
             // All tests call from one address.
             ("RATE_LIMIT_SIGN_IN", "off".into()),
             ("RATE_LIMIT_REGISTRATION", "off".into()),

@@ -1,7 +1,9 @@
 //! Sign-ins, more than there are threads to hash for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::future::join_all;
-use tenantry::proto::v1::LoginRequest;
+use tenantry::proto::v1::{CreateUserRequest, LoginRequest, create_user_request::Credential};
 use tonic::Code;
 
 use super::SLACK;
@@ -47,4 +49,66 @@ async fn a_flood_of_sign_ins_is_refused_and_costs_no_memory() {
         );
     }
     assert!(serving.status("VmHWM") < before + 4 * ARGON2 + SLACK);
+}
+
+/// Of what a flood of sign-ins got.
+#[derive(Default, Debug)]
+struct Answers {
+    wrong: usize,
+    refused: usize,
+}
+
+/// N12: one tenant's users have the most expensive hashes that may be imported, and somebody
+/// tries passwords of all of them. Another tenant's users sign in, each at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
+    let serving = Serving::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
+    let nobody = || Client::anonymous(serving.channel.clone());
+    let (acme, globex) = (nobody().sign_up_tenant("acme").await, "globex");
+    nobody().sign_up_tenant(globex).await;
+    let hash = bcrypt::hash_with_salt(PASSWORD, 12, [7; 16]).expect("bcrypt").to_string();
+    let emails: Vec<_> = (0..40).map(|number| format!("user-{number}@acme.test")).collect();
+    for email in &emails {
+        let request = CreateUserRequest {
+            email: email.clone(),
+            credential: Some(Credential::PasswordHash(hash.clone())),
+            ..CreateUserRequest::default()
+        };
+        acme.users().create_user(request).await.expect("imported");
+    }
+
+    let over = AtomicBool::new(false);
+    let guesses = async |email: &String| {
+        let mut answers = Answers::default();
+        while !over.load(Ordering::Relaxed) {
+            let request = LoginRequest {
+                email: email.clone(),
+                password: "not this one".into(),
+                organization_slug: "acme".into(),
+                ..LoginRequest::default()
+            };
+            let status = nobody().auth().login(request).await.expect_err("it is wrong");
+            match reason(&status).as_str() {
+                "INVALID_CREDENTIALS" => answers.wrong += 1,
+                // The others are the flood: as many as there are places for.
+                "HASHING_QUEUE_FULL" => {
+                    answers.refused += 1;
+                    break;
+                }
+                "RATE_LIMITED" => break,
+                other => panic!("{other}"),
+            }
+        }
+        answers
+    };
+    let sign_ins = async {
+        for _ in 0..12 {
+            nobody().login(globex, "admin@globex.test", PASSWORD).await;
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let (flood, ()) = tokio::join!(join_all(emails.iter().map(guesses)), sign_ins);
+    let refused: usize = flood.iter().map(|answers| answers.refused).sum();
+    let wrong: usize = flood.iter().map(|answers| answers.wrong).sum();
+    assert!(refused > 0 && wrong > 0, "no flood: {refused} refused, {wrong} wrong");
 }

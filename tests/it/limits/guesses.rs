@@ -14,7 +14,9 @@ const FREE: usize = 10;
 async fn acme() -> (TestApp, Client) {
     let app = TestApp::with(|values| {
         believing(values);
-        values.set("HASHING_QUEUE", "1000");
+        // All are of one tenant, which has a part of each.
+        values.set("HASHING_QUEUE", "2000");
+        values.set("MAX_REQUESTS", "8000");
     })
     .await;
     let acme = app.tenant("acme").await;

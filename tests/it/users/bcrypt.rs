@@ -1,7 +1,8 @@
 //! Users who come with a bcrypt hash from elsewhere.
 
 use tenantry::proto::v1::{
-    CreateUserRequest, LoginRequest, LoginResponse, create_user_request::Credential,
+    ChangePasswordRequest, CreateUserRequest, LoginRequest, LoginResponse,
+    create_user_request::Credential,
 };
 use tonic::{Code, Response, Status};
 
@@ -43,6 +44,16 @@ async fn kept(app: &TestApp, user: &str) -> String {
         .fetch_one(&mut app.owner().await)
         .await
         .expect("a hash")
+}
+
+/// Has a hash kept for a user, whatever it had.
+async fn keep(app: &TestApp, user: &str, hash: &str) {
+    sqlx::query("update credentials set password_hash = $2 where user_id = $1::uuid")
+        .bind(user)
+        .bind(hash)
+        .execute(&mut app.owner().await)
+        .await
+        .expect("kept");
 }
 
 /// B06
@@ -109,12 +120,7 @@ async fn weaker_argon2id_is_replaced_too() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
-    sqlx::query("update credentials set password_hash = $2 where user_id = $1::uuid")
-        .bind(&user)
-        .bind(weak_argon2id(PASSWORD))
-        .execute(&mut app.owner().await)
-        .await
-        .expect("weakened");
+    keep(&app, &user, &weak_argon2id(PASSWORD)).await;
 
     login(&app, "ada@acme.test", PASSWORD).await.expect("signs in");
     let now = kept(&app, &user).await;
@@ -147,6 +153,8 @@ async fn what_is_no_bcrypt_hash_is_refused() {
         &good.replace("$2b$", "$2x$"),
         &good.replace("$2b$", "$2$"),
         &good.replace("$04$", "$03$"),
+        // N12: a cost that one tenant's users could stop all others' sign-ins with.
+        &good.replace("$04$", "$13$"),
         &good.replace("$04$", "$15$"),
         &good.replace("$04$", "$31$"),
         "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAA",
@@ -154,4 +162,106 @@ async fn what_is_no_bcrypt_hash_is_refused() {
         let status = import(&acme, "ada@acme.test", bad).await.expect_err(bad);
         assert_eq!(status.code(), Code::InvalidArgument, "{bad}");
     }
+}
+
+/// N05: these fit the pattern, and no password could ever be compared with them.
+#[tokio::test]
+async fn a_hash_that_can_not_be_parsed_is_refused_at_the_door() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
+    // The last characters of salt and hash have bits that stand for nothing.
+    for bad in [format!("{}/{}", &good[..28], &good[29..]), format!("{}/", &good[..59])] {
+        let reply = import(&acme, "ada@acme.test", &bad).await;
+        let status = refused(reply.map(Response::new), Code::InvalidArgument, "INVALID_FIELDS");
+        assert!(status.message().contains("password_hash"), "{status:?}");
+    }
+}
+
+/// N05: bcrypt reads 72 bytes. What its old system took signs in, and does not become the
+/// password.
+#[tokio::test]
+async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let long = "correct horse battery staple, ".repeat(3);
+    let user = import(&acme, "ada@acme.test", &hash_of(&long, bcrypt::Version::TwoB)).await;
+    let user = user.expect("imported");
+    let hash = kept(&app, &user).await;
+
+    let tail = format!("{}something else", &long[..72]);
+    for right in [&tail, &long, &long[..72]] {
+        login(&app, "ada@acme.test", right).await.expect("signs in, as it did there");
+        assert_eq!(kept(&app, &user).await, hash);
+    }
+    let result = login(&app, "ada@acme.test", &long[..71]).await;
+    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+
+    // A new password ends it.
+    let ada = app.anonymous().login("acme", "ada@acme.test", &long).await;
+    let request = ChangePasswordRequest {
+        current_password: long.clone(),
+        new_password: format!("{long} and more"),
+    };
+    ada.auth().change_password(request).await.expect("changed");
+    assert!(kept(&app, &user).await.starts_with("$argon2id$"));
+    let result = login(&app, "ada@acme.test", &long).await;
+    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+}
+
+/// N05: the old system hashed what was typed; ours hashes the form NFKC.
+#[tokio::test]
+async fn passwords_that_nfkc_changes_sign_in_as_typed() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for (number, (hashed, typed)) in [
+        ("wait… what?", "wait… what?"),
+        ("ﬁnesse of mine", "ﬁnesse of mine"),
+        ("cafe\u{301} au lait", "cafe\u{301} au lait"),
+        ("café au lait", "cafe\u{301} au lait"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let email = format!("user-{number}@acme.test");
+        let hash = hash_of(hashed, bcrypt::Version::TwoA);
+        let user = import(&acme, &email, &hash).await.expect("imported");
+        login(&app, &email, typed).await.expect("signs in");
+        assert!(kept(&app, &user).await.starts_with("$argon2id$"), "{typed}");
+        login(&app, &email, typed).await.expect("signs in again");
+    }
+
+    // The same holds for the current password of a change.
+    let hash = hash_of("wait… what?", bcrypt::Version::TwoB);
+    let user = import(&acme, "ada@acme.test", &hash).await.expect("imported");
+    let ada = app.anonymous().login("acme", "ada@acme.test", "wait… what?").await;
+    keep(&app, &user, &hash).await;
+    let request = ChangePasswordRequest {
+        current_password: "wait… what?".into(),
+        new_password: "a password that is new".into(),
+    };
+    ada.auth().change_password(request).await.expect("changed");
+}
+
+/// N05: a stored hash that is none is a wrong password, and not an error of the server's.
+#[tokio::test]
+async fn a_stored_hash_that_can_not_be_read_is_a_wrong_password() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let user = acme.create_user("ada@acme.test").await;
+    let unreadable = r#"tenantry_password_hashes_unreadable_total{cause="form"}"#;
+    let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
+    let before = app.metric(unreadable).await.expect("a metric");
+    let bad = [
+        format!("{}/{}", &good[..28], &good[29..]),
+        good.replace("$04$", "$31$"),
+        "$argon2id$v=19$m=4294967295,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAA".into(),
+        "none".into(),
+    ];
+    for hash in &bad {
+        keep(&app, &user, hash).await;
+        let result = login(&app, "ada@acme.test", PASSWORD).await;
+        refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    assert_eq!(app.metric(unreadable).await, Some(before + 4.0));
 }

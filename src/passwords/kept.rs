@@ -1,0 +1,169 @@
+//! Stored hashes: the forms that are read, and what comparing with one costs.
+
+use std::str::FromStr;
+
+use argon2::{
+    Params, Version,
+    password_hash::phc::{Output, PasswordHash, Salt},
+};
+use bcrypt::{HashParts, Version as BcryptVersion};
+
+use super::{pepper::Peppers, scheme::HASH};
+use crate::error::{Error, Result};
+
+/// The greatest cost of a bcrypt hash that is imported.
+const BCRYPT_IMPORT: u32 = 12;
+
+/// The greatest cost of one that is compared with: earlier versions imported these.
+const BCRYPT_READ: u32 = 14;
+
+/// The least cost of bcrypt.
+const BCRYPT_LEAST: u32 = 4;
+
+/// What argon2id takes at most to be compared with: what the settings allow at most.
+const MEMORY_KIB: u32 = 4 << 20;
+const ITERATIONS: u32 = 100;
+
+/// The shortest salt of argon2, in bytes (RFC 9106, 3.1).
+const SALT: usize = 8;
+
+/// A stored hash that a password can be compared with.
+pub(super) enum Kept {
+    /// One of ours.
+    Argon2id { params: Params, salt: Salt, hash: Output },
+    /// One from elsewhere, as text.
+    Bcrypt { cost: u32, text: String },
+}
+
+/// Why a stored hash can't be compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Unreadable {
+    /// It is no hash of a form that is known.
+    Form,
+    /// It names a pepper that is not configured.
+    Pepper,
+}
+
+impl Kept {
+    /// Reads a stored hash.
+    pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, Unreadable> {
+        let kept = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
+        match kept.ok_or(Unreadable::Form)? {
+            Self::Argon2id { params, .. } if peppers.secret(params.keyid()).is_none() => {
+                Err(Unreadable::Pepper)
+            }
+            kept => Ok(kept),
+        }
+    }
+
+    /// What one comparison takes, in microseconds of a core, about.
+    pub(super) fn work(&self) -> u64 {
+        match self {
+            Self::Argon2id { params, .. } => work(params),
+            // Measured where argon2id takes one microsecond for each KiB and pass.
+            Self::Bcrypt { cost, .. } => 90 << cost,
+        }
+    }
+}
+
+/// What argon2id takes with these parameters, in microseconds of a core, about.
+pub(super) fn work(params: &Params) -> u64 {
+    u64::from(params.m_cost()) * u64::from(params.t_cost())
+}
+
+fn argon2id(text: &str) -> Option<Kept> {
+    let read = PasswordHash::new(text).ok()?;
+    let params = Params::try_from(&read).ok()?;
+    let (salt, hash) = (read.salt?, read.hash?);
+    let is_ours = read.algorithm.as_str() == "argon2id"
+        && read.version == Some(Version::V0x13.into())
+        && salt.len() >= SALT
+        && hash.len() == HASH
+        && params.m_cost() <= MEMORY_KIB
+        && params.t_cost() <= ITERATIONS;
+    is_ours.then_some(Kept::Argon2id { params, salt, hash })
+}
+
+fn bcrypt(text: &str) -> Option<Kept> {
+    let version = match text.get(..4)? {
+        "$2a$" => BcryptVersion::TwoA,
+        "$2b$" => BcryptVersion::TwoB,
+        "$2y$" => BcryptVersion::TwoY,
+        _ => return None,
+    };
+    let parts = HashParts::from_str(text).ok()?;
+    let cost = parts.get_cost();
+    let is_known =
+        parts.format_for_version(version) == text && (BCRYPT_LEAST..=BCRYPT_READ).contains(&cost);
+    is_known.then(|| Kept::Bcrypt { cost, text: text.to_owned() })
+}
+
+/// Checks a hash from elsewhere that a user is to have: a bcrypt hash that passwords can be
+/// compared with, of a cost that is allowed.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
+    match bcrypt(hash) {
+        Some(Kept::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
+        Some(_) => Err(Error::field(field, format!("must have a cost of {BCRYPT_IMPORT} at most"))),
+        None => {
+            let text = "must be a bcrypt hash whose salt and hash are well-formed base64, \
+                        without bits that stand for nothing";
+            Err(Error::field(field, text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_read(text: &str) -> bool {
+        Kept::read(text, &Peppers::default()).is_ok()
+    }
+
+    #[test]
+    fn imports_are_parsed_by_what_compares_with_them() {
+        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt").to_string();
+        assert!(check_import("f", &good).is_ok());
+        let salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
+        let hash_bits = format!("{}{}", &good[..59], "/");
+        for bad in [
+            &salt_bits,
+            &hash_bits,
+            &good[..59],
+            &good.replace("$2b$", "$2x$"),
+            &good.replace("$04$", "$03$"),
+            &good.replace("$04$", "$13$"),
+            &good.replace("$04$", "$+4$"),
+            "",
+        ] {
+            assert!(check_import("f", bad).is_err(), "{bad}");
+        }
+        assert!(is_read(&good.replace("$04$", "$14$")), "stored before the bound was lower");
+        assert!(!is_read(&good.replace("$04$", "$15$")));
+    }
+
+    #[test]
+    fn what_is_no_hash_of_ours_is_not_read() {
+        let salt = "AAAAAAAAAAAAAAAAAAAAAA";
+        let hash = "A".repeat(43);
+        let with = |head: &str| format!("${head}${salt}${hash}");
+        assert!(is_read(&with("argon2id$v=19$m=19456,t=2,p=1")));
+        for bad in [
+            with("argon2i$v=19$m=19456,t=2,p=1"),
+            with("argon2id$v=16$m=19456,t=2,p=1"),
+            with("argon2id$m=19456,t=2,p=1"),
+            with("argon2id$v=19$m=4294967295,t=2,p=1"),
+            with("argon2id$v=19$m=19456,t=101,p=1"),
+            with("argon2id$v=19$m=1,t=2,p=1"),
+            format!("$argon2id$v=19$m=19456,t=2,p=1${salt}$AAAA"),
+            format!("$argon2id$v=19$m=19456,t=2,p=1${salt}"),
+            "$argon2id$".into(),
+            String::new(),
+        ] {
+            assert!(!is_read(&bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the operators of the hashing threads watch.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{kept::Unreadable, queue::Full};
+use crate::telemetry::BUCKETS;
+
+pub(super) struct Metrics {
+    waited: Family<Class, Histogram, fn() -> Histogram>,
+    refused: Family<By, Counter>,
+    unreadable: Family<Cause, Counter>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct By {
+    by: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Cause {
+    cause: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            waited: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            refused: Family::default(),
+            unreadable: Family::default(),
+        };
+        for class in ["cheap", "expensive"] {
+            drop(metrics.waited.get_or_create(&Class { class }));
+        }
+        for by in [Full::All, Full::OfTenant].map(by) {
+            drop(metrics.refused.get_or_create(&By { by }));
+        }
+        for cause in [Unreadable::Form, Unreadable::Pepper].map(cause) {
+            drop(metrics.unreadable.get_or_create(&Cause { cause }));
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let help = "How long passwords waited for a hashing thread";
+        let name = "tenantry_hashing_wait";
+        registry.register_with_unit(name, help, Unit::Seconds, self.waited.clone());
+        let help = "Passwords that found no place in the hashing queue";
+        registry.register("tenantry_hashing_refused", help, self.refused.clone());
+        let help = "Stored password hashes that a sign-in met and can't be compared with";
+        registry.register("tenantry_password_hashes_unreadable", help, self.unreadable.clone());
+    }
+
+    pub(super) fn waited(&self, expensive: bool, seconds: f64) {
+        let class = if expensive { "expensive" } else { "cheap" };
+        self.waited.get_or_create(&Class { class }).observe(seconds);
+    }
+
+    pub(super) fn refused(&self, full: Full) {
+        self.refused.get_or_create(&By { by: by(full) }).inc();
+    }
+
+    pub(super) fn unreadable(&self, why: Unreadable) {
+        self.unreadable.get_or_create(&Cause { cause: cause(why) }).inc();
+    }
+}
+
+fn by(full: Full) -> &'static str {
+    match full {
+        Full::All => "all",
+        Full::OfTenant => "tenant",
+    }
+}
+
+fn cause(why: Unreadable) -> &'static str {
+    match why {
+        Unreadable::Form => "form",
+        Unreadable::Pepper => "pepper",
+    }
+}
