@@ -15,6 +15,7 @@ use crate::{
     events::Events,
     feed::{self, Connections, Feed, Follow, Sealer},
     gate::{Gatekeeper, Policies},
+    idempotency,
     limits::{Limits, Names, Rates, TrustedProxies},
     mail::Mailer,
     paging::Pages,
@@ -150,6 +151,7 @@ impl App {
         }
         let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
+        idempotency::keep_short(&db, &mut registry);
         let refusals = Refusals::new(db.clone());
         let length = self.audit_stream_length;
         let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);

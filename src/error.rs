@@ -197,10 +197,11 @@ fn invalid(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
     Status::with_error_details(code(reason), summary, details)
 }
 
-/// The first few violations, for people: the details have them all.
+/// The first line of the first few violations, for people: the details have them all.
 fn summary(fields: &[(String, String)]) -> String {
     const SHOWN: usize = 3;
-    let shown = fields.iter().take(SHOWN).map(|(path, text)| format!("{path} {text}"));
+    let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    let shown = fields.iter().take(SHOWN).map(|(path, text)| format!("{path} {}", line(text)));
     let mut summary = shown.collect::<Vec<_>>().join("; ");
     if fields.len() > SHOWN {
         summary.push_str("; …");

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
-    error::Result,
+    error::{Error, Result},
+    filter::Filter,
     ids::{ApiKeyId, TenantId, UserId},
     paging::{LARGE_ROWS, Page, Position},
     proto::v1::ApiKey,
@@ -56,8 +57,6 @@ pub struct NewKey<'a> {
     pub public_key: Option<&'a str>,
     /// A name in a client's certificate.
     pub certificate_name: Option<&'a str>,
-    /// The request that makes it, where it has an id.
-    pub request_id: Option<&'a str>,
 }
 
 /// Writes a key.
@@ -76,8 +75,8 @@ pub async fn insert(
         r#"
         insert into api_keys
             (tenant_id, key_id, account_id, name, secret_hash, public_key, certificate_name,
-             request_id, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
         returning key_id, account_id, name, public_key, certificate_name, created_at,
                   expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
         "#,
@@ -88,7 +87,6 @@ pub async fn insert(
         new.secret_hash,
         new.public_key,
         new.certificate_name,
-        new.request_id,
         expires_at,
     )
     .fetch_one(tx.conn())
@@ -96,30 +94,26 @@ pub async fn insert(
     Ok(row)
 }
 
-/// The account's key that a request with this id made, locked until the transaction
-/// ends.
-pub async fn lock_by_request(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    account: UserId,
-    request_id: &str,
-) -> Result<Option<KeyRow>> {
-    let row = sqlx::query_as!(
+/// A key of the tenant, locked until the transaction ends.
+///
+/// # Errors
+/// `NOT_FOUND` when the tenant has no such key.
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<KeyRow> {
+    sqlx::query_as!(
         KeyRow,
         r#"
         select key_id, account_id, name, public_key, certificate_name, created_at,
                expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
         from api_keys
-        where tenant_id = $1 and account_id = $2 and request_id = $3
+        where tenant_id = $1 and key_id = $2
         for no key update
         "#,
         tenant.0,
-        account.0,
-        request_id,
+        key.0,
     )
     .fetch_optional(tx.conn())
-    .await?;
-    Ok(row)
+    .await?
+    .ok_or_else(Error::not_found)
 }
 
 /// Gives a locked key that was never used another secret.
@@ -191,12 +185,12 @@ pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     Ok(())
 }
 
-/// Fills a page with an account's keys, by id.
+/// Fills a page with those of an account's keys whose name the filter takes, by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     account: UserId,
-    name_like: Option<&str>,
+    filter: &Filter,
     page: &mut Page<ApiKey>,
 ) -> Result<()> {
     while let Some(read) = page.next_read(LARGE_ROWS) {
@@ -207,19 +201,17 @@ pub async fn list(
                    expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
             from api_keys
             where tenant_id = $1 and account_id = $2 and key_id > $3
-              and ($4::text is null or name like $4)
             order by key_id
-            limit $5
+            limit $4
             "#,
             tenant.0,
             account.0,
             read.after_id(),
-            name_like,
             read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: KeyRow| Ok(Some(row.into()));
+        let show = |row: KeyRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
         page.take(read.found(rows), |row| Position::of(row.key_id), show).await?;
     }
     Ok(())

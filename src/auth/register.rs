@@ -24,9 +24,9 @@ impl Auth {
         &self,
         named: &NamedTenant,
         origin: &Origin,
-        mut message: RegisterRequest,
+        message: RegisterRequest,
     ) -> Result<RegisterResponse> {
-        let password = passwords::normalise(&std::mem::take(&mut message.password));
+        let password = passwords::normalise(&message.password);
         if message.organization_name.is_empty() {
             let tenant = self.tenant_to_join(named, &message).await?;
             return self.join(&tenant, origin, &message, password).await;
@@ -180,13 +180,12 @@ impl Auth {
             tenant: Some(tenant.into()),
             consistency_token: tx.consistency_token().await?,
         };
-        idempotency::remember(&mut tx, key, &response).await?;
+        idempotency::remember(&mut tx, key, user.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }
 }
 
-/// The message's password was taken out before: see `fingerprint`.
 fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     Key {
         tenant,

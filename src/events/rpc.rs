@@ -17,7 +17,7 @@ use crate::{
     },
     clock,
     error::{Error, Result},
-    filter::Filter,
+    filter::{Field, Filter, Kind},
     gate, json,
     paging::{LARGE_ROWS, Position},
     privacy::Cipher,
@@ -26,6 +26,14 @@ use crate::{
         audit_service_server::AuditService,
     },
 };
+
+const FIELDS: &[Field] = &[
+    Field { name: "kind", kind: Kind::Word },
+    Field { name: "actor_id", kind: Kind::Id },
+    Field { name: "target_id", kind: Kind::Id },
+    Field { name: "session_id", kind: Kind::Id },
+    Field { name: "request_id", kind: Kind::Exact },
+];
 
 #[tonic::async_trait]
 impl AuditService for Events {
@@ -62,8 +70,7 @@ impl AuditService for Events {
 }
 
 fn wanted(message: &ListEventsRequest) -> Result<Wanted> {
-    let fields = ["kind", "actor_id", "target_id", "session_id", "request_id"];
-    let filter = Filter::parse(&message.filter, &fields)?;
+    let filter = Filter::parse(&message.filter, FIELDS)?;
     let (start, end) =
         (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
@@ -71,10 +78,10 @@ fn wanted(message: &ListEventsRequest) -> Result<Wanted> {
     }
     Ok(Wanted {
         kind: filter.like("kind"),
-        actor: filter.id("actor_id")?,
-        target: filter.id("target_id")?,
-        session: filter.id("session_id")?,
-        request_id: filter.exactly("request_id").map(str::to_owned),
+        actor: filter.id("actor_id"),
+        target: filter.id("target_id"),
+        session: filter.id("session_id"),
+        request_id: filter.exactly("request_id"),
         start,
         end,
     })

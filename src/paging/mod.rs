@@ -7,7 +7,7 @@ mod request;
 use std::{sync::Arc, time::Duration};
 
 use prost::{Message, encoding::encoded_len_varint};
-use tokio::{task, time::Instant};
+use tokio::time::Instant;
 
 pub use position::Position;
 pub use request::ListRequest;
@@ -15,6 +15,7 @@ pub use request::ListRequest;
 use crate::{
     error::{Error, Result},
     ids::{TenantId, UserId},
+    pace::Pace,
     proto::v1::ErrorReason,
     tokens::OpaqueTokens,
 };
@@ -34,9 +35,6 @@ const MAX_ROWS: usize = 10_000;
 
 /// For how long a page reads rows; what it has read by then is the page.
 const MAX_TIME: Duration = Duration::from_millis(100);
-
-/// The rows that are worked on without a yield to the other tasks of the thread, at most.
-const ROWS_PER_TURN: usize = 64;
 
 /// The rows that one statement reads: of small rows, and of those that may have many KiB.
 pub const SMALL_ROWS: usize = 1000;
@@ -200,6 +198,7 @@ impl<M: Message> Page<M> {
         position: impl Fn(&T) -> Position + Send,
         mut show: impl FnMut(T) -> Result<Option<M>> + Send,
     ) -> Result<()> {
+        let mut pace = Pace::new();
         for row in found.rows {
             if self.items.len() == self.size {
                 self.end = Some(End::OfPage);
@@ -218,9 +217,7 @@ impl<M: Message> Page<M> {
             }
             self.after = Some(at);
             self.rows += 1;
-            if self.rows.is_multiple_of(ROWS_PER_TURN) {
-                task::yield_now().await;
-            }
+            pace.pause().await;
         }
         if found.is_last {
             self.end = Some(End::OfList);

@@ -51,9 +51,10 @@ impl Roles {
         let row = assign(&mut tx, tenant, caller.standing(), wanted).await?;
         let event = Event::new(EventKind::RoleAssigned).target(user.0);
         let event = audited::assigned(event, &row);
+        let made = row.assignment_id;
         let consistency_token = tx.consistency_token().await?;
         let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, &response).await?;
+        idempotency::remember(&mut tx, &key, made, &response).await?;
         finish(tx, caller, event).await?;
         Ok(response)
     }

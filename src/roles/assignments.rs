@@ -8,6 +8,7 @@ use crate::{
     bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
     db::TenantTx,
     error::Result,
+    filter::Filter,
     ids::{AssignmentId, RoleId, TenantId, UserId},
     json::Stored,
     paging::{LARGE_ROWS, Page, Position},
@@ -243,8 +244,8 @@ pub struct AssignmentFilter {
     pub user: Option<UserId>,
     /// Of this role.
     pub role: Option<RoleId>,
-    /// A LIKE pattern on the role's name.
-    pub role_name_like: Option<String>,
+    /// On the role's name.
+    pub role_name: Filter,
 }
 
 /// Fills a page with assignments that have not ended, by id.
@@ -266,20 +267,20 @@ pub async fn list(
               and (a.expires_at is null or a.expires_at > now())
               and ($3::uuid is null or a.user_id = $3)
               and ($4::uuid is null or a.role_id = $4)
-              and ($5::text is null or r.name like $5)
             order by a.assignment_id
-            limit $6
+            limit $5
             "#,
             tenant.0,
             read.after_id(),
             filter.user.map(|id| id.0),
             filter.role.map(|id| id.0),
-            filter.role_name_like,
             read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: AssignmentRow| Ok(Some(row.into()));
+        let show = |row: AssignmentRow| {
+            Ok(filter.role_name.matches(|_| &row.role_name).then(|| row.into()))
+        };
         page.take(read.found(rows), |row| Position::of(row.assignment_id), show).await?;
     }
     Ok(())

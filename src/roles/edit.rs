@@ -71,7 +71,7 @@ impl Roles {
         let event = audited::whole(event, &row);
         let consistency_token = tx.consistency_token().await?;
         let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, &response).await?;
+        idempotency::remember(&mut tx, &key, new.id.0, &response).await?;
         finish(tx, caller, event).await?;
         Ok(response)
     }

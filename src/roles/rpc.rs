@@ -13,7 +13,7 @@ use crate::{
     audit::{Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    filter::Filter,
+    filter::{Field, Filter, Kind},
     gate::{self, Reach},
     ids::{RoleId, TenantId, UserId},
     json,
@@ -28,6 +28,16 @@ use crate::{
     },
     updates::{check_etag, etag},
 };
+
+const ROLE_FIELDS: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field {
+        name: "level",
+        kind: Kind::Choice("ROLE_LEVEL_", |name| RoleLevel::from_str_name(name).map(i32::from)),
+    },
+];
+
+const ASSIGNMENT_FIELDS: &[Field] = &[Field { name: "role_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl RoleService for Roles {
@@ -57,13 +67,11 @@ impl RoleService for Roles {
     ) -> Result<Response<ListRolesResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, &["name", "level"])?;
-        let level = filter.choice("level", "ROLE_LEVEL_", RoleLevel::from_str_name)?;
+        let filter = Filter::parse(&message.filter, ROLE_FIELDS)?;
+        let level = filter.choice("level").map(|level: RoleLevel| level as i16);
         let mut page = self.pages.begin(caller.asker(), &message)?;
-        let name = filter.like("name");
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let level = level.map(|level| level as i16);
-        store::list(&mut tx, caller.tenant(), level, name.as_deref(), &mut page).await?;
+        store::list(&mut tx, caller.tenant(), level, &filter, &mut page).await?;
         let (roles, next_page_token) = page.finish()?;
         Ok(Response::new(ListRolesResponse { roles, next_page_token }))
     }
@@ -136,11 +144,10 @@ impl RoleService for Roles {
                 .acting_for(named.or(Some(own)))
                 .map(|(caller, user)| (caller, Some(user)))?,
         };
-        let filter = Filter::parse(&message.filter, &["role_name"])?;
         let filter = AssignmentFilter {
             user,
             role: RoleId::parse_optional("role_id", &message.role_id)?,
-            role_name_like: filter.like("role_name"),
+            role_name: Filter::parse(&message.filter, ASSIGNMENT_FIELDS)?,
         };
         let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
+    filter::Filter,
     ids::{RoleId, TenantId},
     names,
     paging::{LARGE_ROWS, Page, Position},
@@ -163,12 +164,12 @@ pub async fn find_system(
     Ok(role.map(RoleId))
 }
 
-/// Fills a page with roles, by id; `None` asks for any level or name.
+/// Fills a page with roles whose name the filter takes, by id; `None` asks for any level.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     level: Option<i16>,
-    name_like: Option<&str>,
+    filter: &Filter,
     page: &mut Page<Role>,
 ) -> Result<()> {
     while let Some(read) = page.next_read(LARGE_ROWS) {
@@ -180,19 +181,17 @@ pub async fn list(
             from roles
             where tenant_id = $1 and role_id > $2
               and ($3::smallint is null or level = $3)
-              and ($4::text is null or name like $4)
             order by role_id
-            limit $5
+            limit $4
             "#,
             tenant.0,
             read.after_id(),
             level,
-            name_like,
             read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: RoleRow| Ok(Some(row.into()));
+        let show = |row: RoleRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
         page.take(read.found(rows), |row| Position::of(row.role_id), show).await?;
     }
     Ok(())

@@ -44,7 +44,7 @@ impl ServiceAccounts {
         let consistency_token = tx.consistency_token().await?;
         let response =
             CreateServiceAccountResponse { service_account: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, &response).await?;
+        idempotency::remember(&mut tx, &key, account.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }

@@ -15,6 +15,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::{Caller, Reaching},
+    idempotency::{self, Key},
     ids::{ApiKeyId, TenantId, UserId},
     proto::v1::{
         CreateApiKeyRequest, CreateApiKeyResponse, ErrorReason, create_api_key_request::Credential,
@@ -40,19 +41,22 @@ impl ServiceAccounts {
         let account = UserId::parse("service_account_id", &message.service_account_id)?;
         let expires_at = end(message.expire_time.as_ref())?;
         let proof = Proof::of(tenant, message.credential.as_ref())?;
-        let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
-        let new = NewKey { name: &message.name, request_id, ..proof.new_key() };
+        let new = NewKey { name: &message.name, ..proof.new_key() };
+        let key = Key {
+            tenant,
+            actor: Some(caller.user()),
+            method: "CreateApiKey",
+            request_id: &message.request_id,
+            fingerprint: idempotency::fingerprint(&message),
+        };
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
         guard::may_act_as(&mut tx, tenant, caller.standing(), account).await?;
-        let first = match request_id {
-            Some(id) => api_keys::store::lock_by_request(&mut tx, tenant, account, id).await?,
-            None => None,
-        };
-        let is_again = first.is_some();
-        let (row, is_shown) = match first {
-            Some(first) => again(&mut tx, tenant, first, &new, &message).await?,
+        let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
+        let is_first = first.is_none();
+        let (row, is_shown) = match first.and_then(|first| first.api_key) {
+            Some(first) => again(&mut tx, tenant, &first.id, &new).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
         // A request that is repeated and gives nothing new is no event.
@@ -61,19 +65,26 @@ impl ServiceAccounts {
             let event = event
                 .detail("api_key_id", row.key_id.to_string())
                 .detail("credential", proof.name())
-                .maybe("secret_replaced", is_again.then_some(true))
+                .maybe("secret_replaced", (!is_first).then_some(true))
                 .detail("expire_time", clock::text(row.expires_at))
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        let secret = proof.text().filter(|_| is_shown).map(|text| text.expose_secret().to_owned());
-        Ok(CreateApiKeyResponse {
+        let made = row.key_id;
+        let mut response = CreateApiKeyResponse {
             api_key: Some(row.into()),
-            secret: secret.unwrap_or_default(),
-            consistency_token,
-        })
+            secret: String::new(),
+            consistency_token: tx.consistency_token().await?,
+        };
+        if is_first {
+            // Without the secret, which is kept nowhere.
+            idempotency::remember(&mut tx, &key, made, &response).await?;
+        }
+        tx.commit().await?;
+        if let Some(text) = proof.text().filter(|_| is_shown) {
+            text.expose_secret().clone_into(&mut response.secret);
+        }
+        Ok(response)
     }
 
     /// The consistency token of the revocation.
@@ -166,26 +177,16 @@ async fn insert(
     api_keys::store::insert(tx, tenant, account, new, expires_at).await
 }
 
-/// The key that the first request made, and whether it has the secret that is at hand
-/// now: the first one was not kept, and may never have arrived.
+/// The key that the first request made, by its id, and whether it has the secret that is at
+/// hand now: the first one was not kept, and may never have arrived.
 async fn again(
     tx: &mut TenantTx,
     tenant: TenantId,
-    first: KeyRow,
+    first: &str,
     new: &NewKey<'_>,
-    message: &CreateApiKeyRequest,
 ) -> Result<(KeyRow, bool)> {
-    let end = message.expire_time.as_ref().and_then(clock::in_the_future);
-    let is_same = first.name == new.name
-        && first.public_key.as_deref() == new.public_key
-        && first.certificate_name.as_deref() == new.certificate_name
-        && message.expire_time.as_ref().is_none_or(|_| end == Some(first.expires_at));
-    if !is_same {
-        return Err(Error::refused(
-            ErrorReason::RequestIdReused,
-            "this request_id was used for another request",
-        ));
-    }
+    let first = ApiKeyId::parse("api_key_id", first)?;
+    let first = api_keys::store::lock(tx, tenant, first).await?;
     let unused = first.last_used_at.is_none() && first.revoked_at.is_none() && !first.expired;
     match &new.secret_hash {
         Some(hash) if unused => {

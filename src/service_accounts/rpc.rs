@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api_keys::{self, store::KeyRow},
     clock::timestamp,
-    filter::Filter,
+    filter::{Field, Filter, Kind},
     gate,
     ids::{ApiKeyId, UserId},
     proto::v1::{
@@ -22,6 +22,8 @@ use crate::{
     },
     updates::etag,
 };
+
+const FIELDS: &[Field] = &[Field { name: "name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl ServiceAccountService for ServiceAccounts {
@@ -52,11 +54,10 @@ impl ServiceAccountService for ServiceAccounts {
     ) -> Result<Response<ListServiceAccountsResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, &["name"])?;
+        let filter = Filter::parse(&message.filter, FIELDS)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
-        let name = filter.like("name");
         let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list(&mut tx, caller.tenant(), name.as_deref(), &mut page).await?;
+        store::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
         let (service_accounts, next_page_token) = page.finish()?;
         Ok(Response::new(ListServiceAccountsResponse { service_accounts, next_page_token }))
     }
@@ -89,12 +90,12 @@ impl ServiceAccountService for ServiceAccounts {
         let message = request.into_inner();
         let account = account(&message.service_account_id)?;
         let (caller, account) = reaching.acting_for(Some(account))?;
-        let filter = Filter::parse(&message.filter, &["name"])?;
+        let filter = Filter::parse(&message.filter, FIELDS)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
-        let (tenant, name) = (caller.tenant(), filter.like("name"));
+        let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         store::get(&mut tx, tenant, account).await?;
-        api_keys::store::list(&mut tx, tenant, account, name.as_deref(), &mut page).await?;
+        api_keys::store::list(&mut tx, tenant, account, &filter, &mut page).await?;
         let (api_keys, next_page_token) = page.finish()?;
         Ok(Response::new(ListApiKeysResponse { api_keys, next_page_token }))
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
+    filter::Filter,
     ids::{TenantId, UserId},
     names,
     paging::{LARGE_ROWS, Page, Position},
@@ -112,11 +113,11 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     .ok_or_else(Error::not_found)
 }
 
-/// Fills a page with accounts, by id; `None` asks for any name.
+/// Fills a page with accounts whose name the filter takes, by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
-    name_like: Option<&str>,
+    filter: &Filter,
     page: &mut Page<ServiceAccount>,
 ) -> Result<()> {
     while let Some(read) = page.next_read(LARGE_ROWS) {
@@ -125,18 +126,17 @@ pub async fn list(
             r#"
             select tenant_id, account_id, name, description, version, created_at, updated_at
             from service_accounts
-            where tenant_id = $1 and account_id > $2 and ($3::text is null or name like $3)
+            where tenant_id = $1 and account_id > $2
             order by account_id
-            limit $4
+            limit $3
             "#,
             tenant.0,
             read.after_id(),
-            name_like,
             read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: AccountRow| Ok(Some(row.into()));
+        let show = |row: AccountRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
         page.take(read.found(rows), |row| Position::of(row.account_id), show).await?;
     }
     Ok(())

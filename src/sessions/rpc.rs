@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    filter::Filter,
+    filter::{Field, Filter, Kind},
     gate,
     ids::{SessionId, UserId},
     proto::v1::{
@@ -19,6 +19,8 @@ use crate::{
         RevokeSessionResponse, Session, SessionState, session_service_server::SessionService,
     },
 };
+
+const FIELDS: &[Field] = &[Field { name: "device_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl SessionService for Sessions {
@@ -30,11 +32,10 @@ impl SessionService for Sessions {
         let message = request.into_inner();
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
-        let filter = Filter::parse(&message.filter, &["device_name"])?;
+        let filter = Filter::parse(&message.filter, FIELDS)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
-        let device = filter.pattern("device_name", str::to_owned);
         let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list_live(&mut tx, caller.tenant(), user, device.as_ref(), &mut page).await?;
+        store::list_live(&mut tx, caller.tenant(), user, &filter, &mut page).await?;
         let (sessions, next_page_token) = page.finish()?;
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }

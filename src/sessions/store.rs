@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     db::TenantTx,
     error::Result,
-    filter::Pattern,
+    filter::Filter,
     ids::{SessionId, TenantId, UserId},
     paging::{Page, Position, SMALL_ROWS},
     privacy::{Cipher, Place},
@@ -100,7 +100,7 @@ pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
-    device: Option<&Pattern>,
+    filter: &Filter,
     page: &mut Page<Session>,
 ) -> Result<()> {
     let cipher = tx.cipher(tenant).await?;
@@ -127,7 +127,7 @@ pub async fn list_live(
         .await?;
         let show = |row: SessionRow| {
             let client = row.open_client(&cipher)?;
-            let is_meant = device.is_none_or(|device| device.matches(&client.device_name));
+            let is_meant = filter.matches(|_| &client.device_name);
             Ok(is_meant.then(|| (row, client).into()))
         };
         page.take(read.found(rows), |row| Position::of(row.session_id), show).await?;

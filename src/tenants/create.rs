@@ -50,7 +50,7 @@ impl Tenants {
         let consistency_token = tx.consistency_token().await?;
         let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
         tx.enter(caller.home()).await?;
-        idempotency::remember(&mut tx, &key, &response).await?;
+        idempotency::remember(&mut tx, &key, id.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }

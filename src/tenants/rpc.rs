@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event},
     clock::timestamp,
     error::{Error, Result},
-    filter::Filter,
+    filter::{Field, Filter, Kind},
     gate::{self, Caller},
     ids::TenantId,
     json,
@@ -23,6 +23,15 @@ use crate::{
     },
     updates::etag,
 };
+
+const FIELDS: &[Field] = &[
+    Field {
+        name: "state",
+        kind: Kind::Choice("TENANT_STATE_", |name| TenantState::from_str_name(name).map(i32::from)),
+    },
+    Field { name: "slug", kind: Kind::Word },
+    Field { name: "name", kind: Kind::Text },
+];
 
 #[tonic::async_trait]
 impl TenantService for Tenants {
@@ -57,13 +66,11 @@ impl TenantService for Tenants {
     ) -> Result<Response<ListTenantsResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, &["state", "slug", "name"])?;
-        let state = filter.choice("state", "TENANT_STATE_", TenantState::from_str_name)?;
+        let filter = Filter::parse(&message.filter, FIELDS)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
-        let (slug, name) = (filter.like("slug"), filter.like("name"));
-        let state = state.map(store::state_text);
+        let (slug, state) = (filter.like("slug"), filter.choice("state").map(store::state_text));
         let mut tx = self.db.begin(caller.home()).await?;
-        store::list(&mut tx, state, slug.as_deref(), name.as_deref(), &mut page).await?;
+        store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
         audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
         tx.commit_record().await?;

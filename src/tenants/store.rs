@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
+    filter::Filter,
     ids::TenantId,
     json::{self, Stored},
     paging::{LARGE_ROWS, Page, Position},
@@ -139,13 +140,13 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
     Ok(())
 }
 
-/// Fills a page with all tenants, by id; with none unless the transaction works in the
-/// platform tenant.
+/// Fills a page with tenants whose name the filter takes, by id; with none unless the
+/// transaction works in the platform tenant.
 pub async fn list(
     tx: &mut TenantTx,
     state: Option<&str>,
     slug_like: Option<&str>,
-    name_like: Option<&str>,
+    filter: &Filter,
     page: &mut Page<Tenant>,
 ) -> Result<()> {
     while let Some(read) = page.next_read(LARGE_ROWS) {
@@ -155,17 +156,16 @@ pub async fn list(
             select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
                    settings as "settings!: Stored", state as "state!", version as "version!",
                    created_at as "created_at!", updated_at as "updated_at!"
-            from list_tenants($1, $2, $3, $4, $5)
+            from list_tenants($1, $2, $3, $4, null)
             "#,
             read.after_id(),
             read.limit,
             state,
             slug_like,
-            name_like,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: TenantRow| Ok(Some(row.into()));
+        let show = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
         page.take(read.found(rows), |row| Position::of(row.tenant_id), show).await?;
     }
     Ok(())

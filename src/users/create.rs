@@ -19,13 +19,14 @@ impl Users {
         mut message: CreateUserRequest,
     ) -> Result<CreateUserResponse> {
         let tenant = caller.tenant();
+        let fingerprint = idempotency::fingerprint(&message);
         let credential = message.credential.take();
         let key = Key {
             tenant,
             actor: Some(caller.user()),
             method: "CreateUser",
             request_id: &message.request_id,
-            fingerprint: idempotency::fingerprint(&message),
+            fingerprint,
         };
         let fields = given(&message, credential.as_ref());
         let hash = self.hash_of(caller, &message, credential).await?;
@@ -44,7 +45,7 @@ impl Users {
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateUserResponse { user: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, &response).await?;
+        idempotency::remember(&mut tx, &key, user.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }

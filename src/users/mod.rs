@@ -4,6 +4,8 @@ mod create;
 pub mod credentials;
 pub mod email;
 mod lifecycle;
+mod list;
+mod order;
 mod rpc;
 pub mod store;
 mod update;

@@ -3,13 +3,13 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Users, email,
-    store::{self, UserFilter, UserRow},
+    Users,
+    list::{self, Wanted},
+    store::{self, UserRow},
 };
 use crate::{
     clock::timestamp,
     error::{Error, Result},
-    filter::Filter,
     gate,
     ids::UserId,
     proto::v1::{
@@ -63,16 +63,10 @@ impl UserService for Users {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, &["state", "email", "display_name"])?;
-        let state = filter.choice("state", "USER_STATE_", UserState::from_str_name)?;
-        let filter = UserFilter {
-            state: state.map(store::state_text),
-            email: filter.pattern("email", email::key),
-            name: filter.pattern("display_name", str::to_owned),
-        };
+        let wanted = Wanted::read(&message)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
+        list::list(&mut tx, caller.tenant(), &wanted, &mut page).await?;
         let (users, next_page_token) = page.finish()?;
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
@@ -137,6 +131,7 @@ impl From<UserRow> for User {
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),
             etag: etag(row.version),
+            last_sign_in_time: row.last_sign_in_at.map(timestamp),
         }
     }
 }

@@ -9,11 +9,9 @@ use super::email;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
-    filter::Pattern,
     ids::{TenantId, UserId},
-    paging::{Page, Position, SMALL_ROWS},
     privacy::{Cipher, Index, Place},
-    proto::v1::{User, UserState},
+    proto::v1::UserState,
 };
 
 /// A user.
@@ -37,18 +35,21 @@ pub struct UserRow {
     pub created_at: OffsetDateTime,
     /// When it last changed.
     pub updated_at: OffsetDateTime,
+    /// When the user last signed in.
+    pub last_sign_in_at: Option<OffsetDateTime>,
 }
 
 /// A user as it is kept.
-struct Kept {
-    tenant_id: Uuid,
-    user_id: Uuid,
-    profile: Vec<u8>,
-    state: String,
-    email_verified: bool,
-    version: i64,
-    created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
+pub(super) struct Kept {
+    pub(super) tenant_id: Uuid,
+    pub(super) user_id: Uuid,
+    pub(super) profile: Vec<u8>,
+    pub(super) state: String,
+    pub(super) email_verified: bool,
+    pub(super) version: i64,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) updated_at: OffsetDateTime,
+    pub(super) last_sign_in_at: Option<OffsetDateTime>,
 }
 
 /// What is sealed of a user.
@@ -66,7 +67,7 @@ struct Sealed {
 }
 
 impl Kept {
-    fn open(self, cipher: &Cipher) -> Result<UserRow> {
+    pub(super) fn open(self, cipher: &Cipher) -> Result<UserRow> {
         let profile: Profile =
             cipher.open_parts(Place::row("users", &self.user_id), &self.profile)?;
         Ok(UserRow {
@@ -79,6 +80,7 @@ impl Kept {
             version: self.version,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            last_sign_in_at: self.last_sign_in_at,
         })
     }
 }
@@ -114,7 +116,8 @@ pub async fn insert(
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
         returning tenant_id, user_id, profile, state, email_verified, version,
-                  created_at, updated_at
+                  created_at, updated_at,
+                  nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         tenant.0,
         user.0,
@@ -137,7 +140,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
         Kept,
         r#"
         select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at
+               created_at, updated_at,
+               nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         "#,
         tenant.0,
@@ -159,7 +163,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
         Kept,
         r#"
         select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at
+               created_at, updated_at,
+               nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         for no key update
         "#,
@@ -195,7 +200,8 @@ pub async fn find_by_email(
         Kept,
         r#"
         select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at
+               created_at, updated_at,
+               nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
         "#,
         tenant.0,
@@ -204,66 +210,6 @@ pub async fn find_by_email(
     .fetch_optional(tx.conn())
     .await?;
     row.map(|row| row.open(&cipher)).transpose()
-}
-
-/// Which users to list; `None` asks for any.
-pub struct UserFilter {
-    /// `active` or `disabled`.
-    pub state: Option<&'static str>,
-    /// The email, in the form that is compared.
-    pub email: Option<Pattern>,
-    /// The name.
-    pub name: Option<Pattern>,
-}
-
-impl UserFilter {
-    fn means(&self, row: &UserRow) -> bool {
-        let is = |pattern: &Option<Pattern>, text: &str| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
-        };
-        is(&self.email, &email::key(&row.email)) && is(&self.name, &row.display_name)
-    }
-}
-
-/// Fills a page with users, by id. Postgres finds whole emails; for the rest it takes a
-/// look into each row.
-pub async fn list(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    filter: &UserFilter,
-    page: &mut Page<User>,
-) -> Result<()> {
-    let cipher = tx.cipher(tenant).await?;
-    let whole = filter.email.as_ref().and_then(Pattern::whole);
-    let index = whole.map(|key| email::index(&cipher, key).to_vec());
-    while let Some(read) = page.next_read(SMALL_ROWS) {
-        let rows = sqlx::query_as!(
-            Kept,
-            r#"
-            select tenant_id, user_id, profile, state, email_verified, version,
-                   created_at, updated_at
-            from users
-            where tenant_id = $1 and user_id > $2
-              and ($3::text is null or state = $3)
-              and ($4::bytea is null or email_index = $4)
-            order by user_id
-            limit $5
-            "#,
-            tenant.0,
-            read.after_id(),
-            filter.state,
-            index,
-            read.limit,
-        )
-        .fetch_all(tx.conn())
-        .await?;
-        let show = |kept: Kept| {
-            let row = kept.open(&cipher)?;
-            Ok(filter.means(&row).then(|| row.into()))
-        };
-        page.take(read.found(rows), |row| Position::of(row.user_id), show).await?;
-    }
-    Ok(())
 }
 
 /// Writes what has changed of a locked user.
@@ -283,7 +229,8 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
             version = version + 1, updated_at = now()
         where tenant_id = $1 and user_id = $2
         returning tenant_id, user_id, profile, state, email_verified, version,
-                  created_at, updated_at
+                  created_at, updated_at,
+                  nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         changed.tenant_id,
         changed.user_id,

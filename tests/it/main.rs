@@ -23,6 +23,7 @@ mod permissions;
 mod policy_coverage;
 mod postgres;
 mod privacy;
+mod request_ids;
 mod roles;
 mod rust_client;
 mod server;

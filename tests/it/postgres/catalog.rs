@@ -18,6 +18,7 @@ const ACROSS: &[&str] = &[
     "changes_of_lookup",
     "changes_of_trim",
     "data_keys_of_lookup",
+    "idempotency_records_of_lookup",
     "tenants_of_lookup",
     "users_of_lookup",
 ];
@@ -36,7 +37,8 @@ with tables as (
             when 'change_marks_of_lookup' then '*' when 'changes_of_trim' then 'd'
             when 'audit_chain_of_lookup' then '*' when 'audit_outbox_of_lookup' then '*'
             when 'audit_queue_of_lookup' then '*'
-            when 'data_keys_of_lookup' then '*' else 'r' end
+            when 'data_keys_of_lookup' then '*'
+            when 'idempotency_records_of_lookup' then '*' else 'r' end
         and p.polroles = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
             as is_lookup
     from pg_policy p,
@@ -101,6 +103,7 @@ async fn lookup_faults(app: &PgPool) -> Vec<&'static str> {
         ("select count(*) from find_tenant_by_email(sha256('ada'))", "no tenant by email"),
         ("select count(distinct tenant_id) from read_changes('1:1:')", "no changes"),
         ("select trim_changes('0 s', 10)", "nothing trimmed"),
+        ("select trim_requests('0 s', 10)", "no request trimmed"),
         ("select count(*) from read_unsealed(10)", "nothing to seal"),
         ("select count(*) from read_outbox(10)", "nothing to send"),
         (
@@ -126,6 +129,9 @@ async fn add_acme(owner: &mut PgConnection) {
         "update users set state = 'disabled'",
         "insert into data_keys (tenant_id, wrapped, wrapped_by)
          select tenant_id, '', 'none' from tenants",
+        "insert into idempotency_records
+             (tenant_id, actor_id, method, request_id, fingerprint, response)
+         select tenant_id, gen_random_uuid(), '', '', '', '' from tenants",
         "insert into audit_events (tenant_id, event_id, kind, request_id)
          select tenant_id, gen_random_uuid(), 'tenant_created', '' from tenants",
         "insert into audit_events (tenant_id, event_id, kind, request_id)

@@ -32,6 +32,8 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
         "data_keys_not_by",
         "find_tenant",
         "find_tenant_by_email",
+        "forget_request_of_key",
+        "forget_requests",
         "list_tenants",
         "mark_published",
         "read_changes",
@@ -41,6 +43,7 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
         "rewrap_data_key",
         "seal_events",
         "trim_changes",
+        "trim_requests",
     ];
     assert_eq!(names, known);
     for (name, _, _, runs_as, for_anybody) in &lookups {

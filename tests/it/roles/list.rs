@@ -53,11 +53,13 @@ async fn filters_choose_by_name_and_level() {
     acme.create_role("Ops two", RoleLevel::Manager, &[]).await;
 
     for (filter, expected) in [
-        ("name = ops*", vec!["ops_1", "opsx1"]),
+        ("name = ops*", vec!["ops_1", "opsx1", "Ops two"]),
+        ("name = \"OPS TWO\"", vec!["Ops two"]),
+        ("name:TWO", vec!["Ops two"]),
         ("name = ops_1", vec!["ops_1"]),
         ("name = \"Ops two\"", vec!["Ops two"]),
         ("level = MANAGER", vec!["manager", "ops_1", "Ops two"]),
-        ("level = ROLE_LEVEL_MANAGER AND name = \"ops*\"", vec!["ops_1"]),
+        ("level = ROLE_LEVEL_MANAGER AND name = \"ops*\"", vec!["ops_1", "Ops two"]),
         ("name = \"%\"", vec![]),
         ("name = nobody", vec![]),
     ] {

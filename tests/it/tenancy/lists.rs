@@ -15,7 +15,12 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
     let mut users = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListUsersRequest { page_size, page_token, filter: filter.into() };
+        let request = ListUsersRequest {
+            page_size,
+            page_token,
+            filter: filter.into(),
+            ..ListUsersRequest::default()
+        };
         let page = client.users().list_users(request).await.expect("a page").into_inner();
         assert!(page.users.len() <= usize::try_from(page_size).expect("a size"));
         users.extend(page.users.into_iter().map(|user| (user.tenant_id, user.id)));

@@ -53,6 +53,8 @@ async fn filters_choose_by_state_slug_and_name() {
         ("slug = acme*  AND state = ACTIVE", vec!["acme-1"]),
         ("state = TENANT_STATE_SUSPENDED", vec!["acme-2"]),
         ("name = \"The other*\"", vec!["other"]),
+        ("name:OTHER", vec!["other"]),
+        ("slug:cme AND state = ACTIVE", vec!["acme-1"]),
         ("slug = \"acme_1\"", vec![]),
         ("slug = \"%\"", vec![]),
     ] {

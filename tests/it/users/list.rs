@@ -1,9 +1,13 @@
 //! UserService.ListUsers
 
-use tenantry::proto::v1::{DisableUserRequest, ListUsersRequest, User};
+use prost_types::Timestamp;
+use tenantry::proto::v1::{
+    CreateUserRequest, DisableUserRequest, GetUserRequest, ListUsersRequest, LoginRequest, User,
+};
 use tonic::Code;
+use tonic_types::StatusExt;
 
-use crate::harness::{Client, TestApp, fill, refused};
+use crate::harness::{Client, PASSWORD, TestApp, fill, refused};
 
 async fn pages(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<User>> {
     let mut request =
@@ -66,11 +70,14 @@ async fn filters_choose_by_state_email_and_name() {
         ("email = \"a＿a@x.test\"", vec!["a_a@x.test"]),
         ("email = \"＼\"", vec![]),
         ("email = \"\\\\\"", vec![]),
+        ("email:\"@X.test\"", vec!["Ada@x.test", "a_a@x.test", "bob@x.test"]),
+        ("email:x.test AND email:b AND state = DISABLED", vec!["bob@x.test"]),
+        ("email_verified = true", vec![]),
         ("display_name = \"\" AND state = ACTIVE AND email = a_*", vec!["a_a@x.test"]),
     ] {
         assert_eq!(emails(&acme, filter).await, expected, "{filter}");
     }
-    for bad in ["state = GONE", "id = x", "email", "email = a\0", "email = \"a", "AND"] {
+    for bad in ["state = GONE", "id = x", "email", "email = a\0", "email = \"a", "AND", "email = *x"] {
         let request = ListUsersRequest { filter: bad.into(), ..ListUsersRequest::default() };
         let result = acme.users().list_users(request).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
@@ -95,4 +102,147 @@ async fn a_page_token_is_good_for_its_own_list_alone() {
     }
     let negative = ListUsersRequest { page_size: -1, ..first };
     refused(a.users().list_users(negative).await, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+/// N10
+#[tokio::test]
+async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    for (email, name) in [
+        ("1@x.test", "Zoë Müller"),
+        ("2@x.test", "Max MULLER-Lüdenscheidt"),
+        ("3@x.test", "Starfish"),
+        ("4@x.test", "Star*"),
+        ("josé@x.test", "JOSE\u{301}"),
+    ] {
+        let request = CreateUserRequest {
+            email: email.into(),
+            display_name: name.into(),
+            ..CreateUserRequest::default()
+        };
+        acme.users().create_user(request).await.expect("a user");
+    }
+    for (filter, expected) in [
+        ("display_name:muller", vec!["1@x.test", "2@x.test"]),
+        ("display_name:MÜLLER AND display_name:zoe", vec!["1@x.test"]),
+        ("display_name = zoë*", vec!["1@x.test"]),
+        (r#"display_name = "Star\*""#, vec!["4@x.test"]),
+        (r#"display_name = "star*""#, vec!["3@x.test", "4@x.test"]),
+        ("display_name = josé", vec!["josé@x.test"]),
+        ("email:jose", vec!["josé@x.test"]),
+    ] {
+        assert_eq!(emails(&acme, filter).await, expected, "{filter}");
+    }
+
+    let filter = "display_name = \"*fish\"".to_owned();
+    let reply = acme.users().list_users(ListUsersRequest { filter, ..Default::default() }).await;
+    let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+    let details = status.get_error_details();
+    let violation = &details.bad_request().expect("details").field_violations[0];
+    assert_eq!(violation.field, "filter");
+    let lines: Vec<_> = violation.description.lines().skip(1).collect();
+    assert_eq!(lines, ["display_name = \"*fish\"", "                ^"]);
+    assert!(!status.message().contains('\n'), "{}", status.message());
+}
+
+/// N10
+#[tokio::test]
+async fn the_last_sign_in_is_shown_and_orders_and_filters() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let never = acme.create_user_without_password("never@x.test").await;
+    let bob = acme.create_user("bob@x.test").await;
+    let ada = acme.create_user("ada@x.test").await;
+    let get = async |user: &str| {
+        let request = GetUserRequest { user_id: user.into() };
+        acme.users().get_user(request).await.expect("found").into_inner().user.expect("the user")
+    };
+    let before = get(&bob).await;
+    assert_eq!(before.last_sign_in_time, None);
+    for email in ["ada@x.test", "bob@x.test"] {
+        app.anonymous().login("acme", email, PASSWORD).await;
+    }
+    let after = get(&bob).await;
+    assert_eq!((&after.etag, after.update_time), (&before.etag, before.update_time));
+    let (at_ada, at_bob) = (get(&ada).await.last_sign_in_time, after.last_sign_in_time);
+    let nanos = |at: Option<Timestamp>| at.map(|at| (at.seconds, at.nanos));
+    assert!(nanos(at_ada) < nanos(at_bob));
+
+    let ordered = async |order_by: &str, filter: &str| {
+        let mut request = ListUsersRequest {
+            page_size: 1,
+            order_by: order_by.into(),
+            filter: filter.into(),
+            ..ListUsersRequest::default()
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = acme.users().list_users(request.clone()).await.expect("a page");
+            let page = page.into_inner();
+            found.extend(page.users.into_iter().map(|user| user.id));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return found;
+            }
+        }
+    };
+    let admin = &acme.user_id;
+    let by_sign_in = [&never, admin, &ada, &bob].map(String::clone);
+    let created = [admin, &never, &bob, &ada].map(String::clone);
+    let reverse = |ids: &[String]| ids.iter().rev().cloned().collect::<Vec<_>>();
+    assert_eq!(ordered("last_sign_in_time", "").await, by_sign_in);
+    assert_eq!(ordered("last_sign_in_time desc", "").await, reverse(&by_sign_in));
+    assert_eq!(ordered("create_time asc", "").await, created);
+    assert_eq!(ordered("create_time desc", "").await, reverse(&created));
+    let at = tenantry::clock::from_timestamp(&at_bob.expect("a time")).expect("a time");
+    let at = at.format(&time::format_description::well_known::Rfc3339).expect("RFC 3339");
+    for (filter, found) in [
+        (format!("last_sign_in_time >= {at}"), vec![bob.clone()]),
+        (format!("last_sign_in_time > {at}"), vec![]),
+        (format!("last_sign_in_time <= {at}"), vec![admin.clone(), ada.clone(), bob.clone()]),
+        (format!("last_sign_in_time < {at} AND email:ada"), vec![ada.clone()]),
+        (format!("id = {never}"), vec![never.clone()]),
+        ("last_sign_in_time < 1990-01-01T00:00:00+01:00".into(), vec![]),
+    ] {
+        assert_eq!(ordered("last_sign_in_time", &filter).await, found, "{filter}");
+    }
+
+    // The order is part of the request that a token belongs to.
+    let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
+    let page_token = acme.users().list_users(first.clone()).await.expect("a page");
+    let page_token = page_token.into_inner().next_page_token;
+    let order_by = "create_time desc".into();
+    let other = ListUsersRequest { page_token, order_by, ..first.clone() };
+    let reply = acme.users().list_users(other).await;
+    refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    let bad = ListUsersRequest { order_by: "email".into(), ..first };
+    refused(acme.users().list_users(bad).await, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+/// N10: a wrong password, and a password that changed meanwhile, are no sign-in.
+#[tokio::test]
+async fn a_failed_sign_in_leaves_no_time() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.create_user("ada@x.test").await;
+    let wrong = LoginRequest {
+        email: "ada@x.test".into(),
+        password: "wrong".into(),
+        organization_slug: "acme".into(),
+        ..LoginRequest::default()
+    };
+    app.anonymous().auth().login(wrong).await.expect_err("the wrong password");
+    let call = "select count(*) from open_session($1::uuid, $2::uuid, 'another hash', null,
+        gen_random_uuid(), '', '', '', now(), '', '', now(), now(), now(), gen_random_uuid(), '', null)";
+    let opened: i64 = sqlx::query_scalar(call)
+        .bind(&acme.tenant_id)
+        .bind(&ada)
+        .fetch_one(&app.app_role().await)
+        .await
+        .expect("an answer");
+    assert_eq!(opened, 0);
+    let request = GetUserRequest { user_id: ada };
+    let user = acme.users().get_user(request).await.expect("found").into_inner().user;
+    assert_eq!(user.expect("the user").last_sign_in_time, None);
 }

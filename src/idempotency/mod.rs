@@ -1,9 +1,18 @@
 //! Makes retries safe (AIP-155): the same caller's same request with the same
 //! `request_id` gets the first one's response.
+//!
+//! A record ends after [`LIFE`], and goes before that with what the request made and with
+//! the caller: triggers see to it (`migrations/0016_requests.sql`).
+
+mod trim;
 
 use aws_lc_rs::digest;
 use prost::Message;
+use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub use trim::keep_short;
 
 use crate::{
     db::TenantTx,
@@ -12,6 +21,9 @@ use crate::{
     privacy::{Cipher, Place},
     proto::v1::ErrorReason,
 };
+
+/// How long a record is kept: 24 hours, in microseconds.
+const LIFE: PgInterval = PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
 
 /// Where responses are sealed.
 const TABLE: &str = "idempotency_records";
@@ -42,11 +54,12 @@ impl Key<'_> {
     }
 }
 
-/// The fingerprint of a request, from which the caller takes secrets first: a
-/// fast hash of a password is as good as the password.
+/// The fingerprint of a whole request, secrets too. It is in memory alone: what is kept is
+/// a keyed hash of it.
 #[must_use]
 pub fn fingerprint(request: &impl Message) -> Vec<u8> {
-    digest::digest(&digest::SHA256, &request.encode_to_vec()).as_ref().to_vec()
+    let bytes = Zeroizing::new(request.encode_to_vec());
+    digest::digest(&digest::SHA256, &bytes).as_ref().to_vec()
 }
 
 /// The first response, where there was one. From here to the end of the
@@ -66,11 +79,13 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
         r#"
         select fingerprint, response from idempotency_records
         where tenant_id = $1 and actor_id = $2 and method = $3 and request_id = $4
+          and created_at > now() - $5::interval
         "#,
         key.tenant.0,
         actor(key),
         key.method,
         key.request_id,
+        LIFE,
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -87,11 +102,16 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
     response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
 }
 
-/// Keeps the response for a retry.
+/// Keeps the response for a retry, until what the request made is gone.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message) -> Result<()> {
+pub async fn remember(
+    tx: &mut TenantTx,
+    key: &Key<'_>,
+    made: Uuid,
+    response: &impl Message,
+) -> Result<()> {
     if key.request_id.is_empty() {
         return Ok(());
     }
@@ -101,8 +121,11 @@ pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message)
     sqlx::query!(
         r#"
         insert into idempotency_records
-            (tenant_id, actor_id, method, request_id, fingerprint, response)
-        values ($1, $2, $3, $4, $5, $6)
+            (tenant_id, actor_id, method, request_id, fingerprint, response, made_id)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (tenant_id, actor_id, method, request_id) do update
+        set fingerprint = excluded.fingerprint, response = excluded.response,
+            made_id = excluded.made_id, created_at = excluded.created_at
         "#,
         key.tenant.0,
         actor(key),
@@ -110,6 +133,7 @@ pub async fn remember(tx: &mut TenantTx, key: &Key<'_>, response: &impl Message)
         key.request_id,
         key.keyed(&cipher),
         response,
+        made,
     )
     .execute(tx.conn())
     .await?;

@@ -1,0 +1,318 @@
+//! The filters of lists: a subset of AIP-160, whose grammar is in docs/api.md.
+
+mod parser;
+mod text;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use text::Pattern;
+
+use crate::error::{Error, Result};
+
+/// A field that a filter may name.
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is compared with.
+    pub kind: Kind,
+}
+
+/// What a field is compared with, and how.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Text that people write: whole, by its beginning or by a part, in the form that
+    /// ignores case and accents.
+    Text,
+    /// A word in lower case, like a slug: the same, without accents.
+    Word,
+    /// Text that must be the same to the byte.
+    Exact,
+    /// A UUID.
+    Id,
+    /// `true` or `false`.
+    Flag,
+    /// A time (RFC 3339), by `<`, `<=`, `>` and `>=`.
+    Time,
+    /// One of an enum's values, with or without this prefix; the number of a whole name.
+    Choice(&'static str, fn(&str) -> Option<i32>),
+}
+
+/// A list's filter: conditions that all must hold.
+pub struct Filter(Vec<Condition>);
+
+struct Condition {
+    field: &'static str,
+    test: Test,
+}
+
+enum Test {
+    Text { pattern: Pattern, written: String },
+    Word(Pattern),
+    Exact(String),
+    Id(Uuid),
+    Flag(bool),
+    Time(Times),
+    Choice(i32),
+}
+
+/// A span of time, in whole microseconds as Postgres has them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Times {
+    /// The first moment.
+    pub from: Option<OffsetDateTime>,
+    /// The first moment after it.
+    pub before: Option<OffsetDateTime>,
+}
+
+impl Filter {
+    /// Reads a filter on these fields.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` with the mistake, and a caret under it.
+    pub fn parse(text: &str, fields: &[Field]) -> Result<Self> {
+        let conditions = parser::conditions(text, fields);
+        conditions.map(Self).map_err(|mistake| Error::field("filter", mistake.shown_in(text)))
+    }
+
+    /// Whether a row passes what the filter asks of texts; `text` gives a field's.
+    pub fn matches<'a>(&self, text: impl Fn(&str) -> &'a str) -> bool {
+        self.0.iter().all(|condition| match &condition.test {
+            Test::Text { pattern, .. } => pattern.matches(text(condition.field)),
+            _ => true,
+        })
+    }
+
+    /// Takes a condition that a text field is exactly this, as it was written, out of the
+    /// filter: an index answers it.
+    pub fn take_whole(&mut self, field: &str) -> Option<String> {
+        let is_whole = |condition: &Condition| {
+            condition.field == field
+                && matches!(&condition.test, Test::Text { pattern: Pattern::Whole(_), .. })
+        };
+        let at = self.0.iter().position(is_whole)?;
+        match self.0.swap_remove(at).test {
+            Test::Text { written, .. } => Some(written),
+            _ => None,
+        }
+    }
+
+    /// A word field's condition as a LIKE pattern.
+    #[must_use]
+    pub fn like(&self, field: &str) -> Option<String> {
+        self.find(field, |test| match test {
+            Test::Word(pattern) => Some(pattern.like()),
+            _ => None,
+        })
+    }
+
+    /// What an exact field must be.
+    #[must_use]
+    pub fn exactly(&self, field: &str) -> Option<String> {
+        self.find(field, |test| match test {
+            Test::Exact(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// What an id must be.
+    #[must_use]
+    pub fn id(&self, field: &str) -> Option<Uuid> {
+        self.find(field, |test| match test {
+            Test::Id(id) => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// What a flag must be.
+    #[must_use]
+    pub fn flag(&self, field: &str) -> Option<bool> {
+        self.find(field, |test| match test {
+            Test::Flag(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
+    /// Which value of its enum a field must have.
+    #[must_use]
+    pub fn choice<E: TryFrom<i32>>(&self, field: &str) -> Option<E> {
+        self.find(field, |test| match test {
+            Test::Choice(choice) => E::try_from(*choice).ok(),
+            _ => None,
+        })
+    }
+
+    /// The span that a time must be in: what all of its conditions leave.
+    #[must_use]
+    pub fn times(&self, field: &str) -> Times {
+        let mut times = Times::default();
+        for condition in self.0.iter().filter(|condition| condition.field == field) {
+            if let Test::Time(other) = &condition.test {
+                times.from = times.from.max(other.from);
+                times.before = match (times.before, other.before) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (one, other) => one.or(other),
+                };
+            }
+        }
+        times
+    }
+
+    fn find<T>(&self, field: &str, read: impl Fn(&Test) -> Option<T>) -> Option<T> {
+        self.0.iter().filter(|condition| condition.field == field).find_map(|c| read(&c.test))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::proto::v1::UserState;
+
+    const FIELDS: &[Field] = &[
+        Field { name: "name", kind: Kind::Text },
+        Field { name: "slug", kind: Kind::Word },
+        Field { name: "request_id", kind: Kind::Exact },
+        Field { name: "id", kind: Kind::Id },
+        Field { name: "verified", kind: Kind::Flag },
+        Field { name: "time", kind: Kind::Time },
+        Field {
+            name: "state",
+            kind: Kind::Choice("USER_STATE_", |name| UserState::from_str_name(name).map(i32::from)),
+        },
+    ];
+
+    fn parse(text: &str) -> Filter {
+        Filter::parse(text, FIELDS).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    /// The mistake and the two lines that show it.
+    fn mistake(text: &str) -> String {
+        match Filter::parse(text, FIELDS) {
+            Err(Error::Fields(fields)) => fields[0].1.clone(),
+            _ => panic!("{text} is understood"),
+        }
+    }
+
+    /// N10
+    #[test]
+    fn texts_match_whole_by_their_beginning_or_by_a_part() {
+        for (filter, text, matches) in [
+            ("name = ada", "Ada", true),
+            ("name = ada", "Ada L", false),
+            ("name = \"ÅDA  l*\"", "ada  Lovelace", true),
+            ("name : LOVE", "Ada Lovelace", true),
+            ("name:love AND name:ada", "Ada Lovelace", true),
+            ("name:love AND name:bob", "Ada Lovelace", false),
+            (r#"name = "Star\*""#, "star*", true),
+            (r#"name = "Star\*""#, "Starfish", false),
+            (r#"name = "Star\**""#, "star*fish", true),
+            (r#"name : "\"\\""#, r#"a "\ b"#, true),
+            ("name = *", "anything", true),
+            ("name = \"\"", "", true),
+            ("name = \"\"", "a", false),
+            ("name = josé", "Jose\u{301}", true),
+            ("name:muller", "Max Müller", true),
+            ("name = ％", "%", true),
+            ("", "anything", true),
+            ("  ", "anything", true),
+        ] {
+            assert_eq!(parse(filter).matches(|_| text), matches, "{filter}: {text}");
+        }
+    }
+
+    #[test]
+    fn other_kinds_are_compared_as_they_are() {
+        let id = Uuid::from_u128(7);
+        let filter = parse(&format!(
+            "state = ACTIVE AND id={id} AND verified = true AND slug=Ac_me* AND request_id = R-1"
+        ));
+        assert_eq!(filter.choice("state"), Some(UserState::Active));
+        assert_eq!((filter.id("id"), filter.flag("verified")), (Some(id), Some(true)));
+        assert_eq!(filter.like("slug").as_deref(), Some("ac\\_me%"));
+        assert_eq!(parse("slug:50%").like("slug").as_deref(), Some("%50\\%%"));
+        assert_eq!(filter.exactly("request_id").as_deref(), Some("R-1"));
+        assert_eq!(parse("state = USER_STATE_DISABLED").choice("state"), Some(UserState::Disabled));
+        assert_eq!((filter.id("x"), parse("").like("slug")), (None, None));
+        let mut whole = parse("name = Ada AND name = ada*");
+        assert_eq!(whole.take_whole("name").as_deref(), Some("Ada"));
+        assert_eq!(whole.take_whole("name"), None);
+    }
+
+    #[test]
+    fn times_are_spans_of_whole_microseconds() {
+        let times = |filter: &str| parse(filter).times("time");
+        let at = datetime!(2026-01-02 03:04:05 UTC);
+        let next = datetime!(2026-01-02 03:04:05.000001 UTC);
+        for (filter, from, before) in [
+            ("time >= 2026-01-02T03:04:05Z", Some(at), None),
+            ("time > 2026-01-02T04:04:05+01:00", Some(next), None),
+            ("time < 2026-01-02T03:04:05Z", None, Some(at)),
+            ("time <= \"2026-01-02T03:04:05Z\"", None, Some(next)),
+            ("time >= 2026-01-02T03:04:05.0000001Z", Some(next), None),
+            ("time > 2026-01-02T03:04:05.0000001Z", Some(next), None),
+            ("time < 2026-01-02T03:04:05.0000001Z", None, Some(next)),
+            ("time <= 2026-01-02T03:04:05.0000001Z", None, Some(next)),
+            (
+                "time >= 2026-01-01T00:00:00Z AND time > 2026-01-02T03:04:05Z \
+                 AND time < 2027-01-01T00:00:00Z AND time <= 2026-01-02T03:04:05Z",
+                Some(next),
+                Some(next),
+            ),
+        ] {
+            assert_eq!(times(filter), Times { from, before }, "{filter}");
+        }
+    }
+
+    /// N10
+    #[test]
+    fn a_mistake_is_shown_with_a_caret_under_it() {
+        for (filter, caret, text) in [
+            ("email = a", 0, "there is no such field"),
+            ("= a", 0, "a field is missing"),
+            ("name", 4, "name takes =, :"),
+            ("name=", 5, "a value is missing"),
+            ("name < a", 5, "name takes =, :"),
+            ("state : A", 6, "state takes ="),
+            ("time = 2026-01-02T03:04:05Z", 5, "time takes <, <=, >, >="),
+            ("name = \"*x\"", 8, "a * may only be the last"),
+            ("name = a*b", 8, "a * may only be the last"),
+            ("name:a*", 6, "a part takes no *"),
+            ("name:\"\"", 5, "a part must not be empty"),
+            ("request_id = a*", 14, "request_id takes no *"),
+            (r#"name = "a\n""#, 9, "only"),
+            ("name = \"a", 7, "the text has no end"),
+            ("name = \"a\\", 7, "the text has no end"),
+            ("name = a\"b", 8, "put the text into double quotes"),
+            ("name = (a)", 7, "put the text into double quotes"),
+            ("name = a AND", 12, "a field is missing"),
+            ("name = a name = b", 9, "only AND"),
+            ("name = a OR state = ACTIVE", 9, "only AND"),
+            ("name = a and name = b", 9, "only AND"),
+            ("name = a ANDname = b", 9, "only AND"),
+            ("id = x", 5, "id must be a UUID"),
+            ("verified = yes", 11, "verified must be true or false"),
+            ("time > yesterday", 7, "time must be a time"),
+            ("state = GONE", 8, "state has no such value"),
+            ("state = UNSPECIFIED", 8, "state has no such value"),
+            ("state = ACTIVE AND state = ACTIVE", 19, "state stands here twice"),
+        ] {
+            let shown = mistake(filter);
+            let lines: Vec<_> = shown.lines().collect();
+            assert!(lines[0].starts_with(text), "{filter}: {shown}");
+            assert_eq!((lines[1], lines[2]), (filter, &*format!("{}^", " ".repeat(caret))));
+            assert_eq!(lines.len(), 3);
+        }
+    }
+
+    #[test]
+    fn of_a_long_filter_the_place_of_the_mistake_is_shown() {
+        let filter = format!("name = \"{}\n*x{}\"", "é".repeat(200), "y".repeat(200));
+        let shown = mistake(&filter);
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines.len(), 3, "{shown}");
+        assert!(lines[1].starts_with("…é") && lines[1].ends_with("y…"), "{shown}");
+        assert_eq!(lines[1].chars().nth(lines[2].len() - 1), Some('*'));
+    }
+}

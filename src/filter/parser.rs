@@ -1,0 +1,259 @@
+//! Reads a filter, and shows where it is wrong.
+
+use std::iter;
+
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{
+    Condition, Field, Kind, Test, Times,
+    text::{Pattern, folded},
+};
+
+/// How much of a filter is shown around a mistake, in characters.
+const BEFORE: usize = 40;
+const AFTER: usize = 20;
+
+/// What is wrong, and at which byte.
+pub(super) struct Mistake {
+    at: usize,
+    text: String,
+}
+
+type Result<T> = std::result::Result<T, Mistake>;
+
+fn mistake<T>(at: usize, text: impl Into<String>) -> Result<T> {
+    Err(Mistake { at, text: text.into() })
+}
+
+impl Mistake {
+    /// The mistake; the filter, or what of it is around the mistake; a caret.
+    pub(super) fn shown_in(&self, filter: &str) -> String {
+        let (before, after) = filter.split_at(self.at);
+        let is_cut = before.chars().count() > BEFORE;
+        let skipped = before.chars().count().saturating_sub(BEFORE);
+        let cut = |is_cut: bool| is_cut.then_some('…');
+        let start: String = cut(is_cut).into_iter().chain(before.chars().skip(skipped)).collect();
+        let more = after.chars().count() > AFTER;
+        let end = after.chars().take(AFTER).chain(cut(more));
+        let line: String = start.chars().chain(end).map(plain).collect();
+        let caret: String = iter::repeat_n(' ', start.chars().count()).collect();
+        format!("{}\n{line}\n{caret}^", self.text)
+    }
+}
+
+/// A character that takes one place in a line.
+fn plain(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+/// The conditions of a filter on these fields.
+pub(super) fn conditions(text: &str, fields: &[Field]) -> Result<Vec<Condition>> {
+    let mut parser = Parser { text, at: 0 };
+    let mut conditions: Vec<Condition> = Vec::new();
+    parser.skip_space();
+    if parser.rest().is_empty() {
+        return Ok(conditions);
+    }
+    loop {
+        let at = parser.at;
+        let condition = parser.condition(fields)?;
+        let may_repeat = matches!(condition.test, Test::Text { .. } | Test::Time(_));
+        if !may_repeat && conditions.iter().any(|other| other.field == condition.field) {
+            return mistake(at, format!("{} stands here twice", condition.field));
+        }
+        conditions.push(condition);
+        parser.skip_space();
+        if parser.rest().is_empty() {
+            return Ok(conditions);
+        }
+        parser.and()?;
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// A value as it was written: a text, whether a `*` ends it, and where it begins.
+struct Value {
+    text: String,
+    star: Option<usize>,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn skip_space(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
+    }
+
+    fn and(&mut self) -> Result<()> {
+        let after = self.rest().strip_prefix("AND");
+        match after {
+            Some(after) if after.is_empty() || after.starts_with(char::is_whitespace) => {
+                self.at += "AND".len();
+                self.skip_space();
+                Ok(())
+            }
+            _ => mistake(self.at, "only AND may stand here"),
+        }
+    }
+
+    fn condition(&mut self, fields: &[Field]) -> Result<Condition> {
+        let field = self.field(fields)?;
+        self.skip_space();
+        let at = self.at;
+        let takes = operators(field.kind);
+        let operator = self.operator().filter(|operator| takes.contains(operator));
+        let Some(operator) = operator else {
+            return mistake(at, format!("{} takes {}", field.name, takes.join(", ")));
+        };
+        self.skip_space();
+        let value = self.value()?;
+        Ok(Condition { field: field.name, test: test(field, operator, value)? })
+    }
+
+    fn field<'f>(&mut self, fields: &'f [Field]) -> Result<&'f Field> {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+        let rest = self.rest();
+        let name = &rest[..rest.find(|c| !is_of_name(c)).unwrap_or(rest.len())];
+        let names = || fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ");
+        if name.is_empty() {
+            return mistake(self.at, format!("a field is missing: {}", names()));
+        }
+        let Some(field) = fields.iter().find(|field| field.name == name) else {
+            return mistake(self.at, format!("there is no such field: {}", names()));
+        };
+        self.at += name.len();
+        Ok(field)
+    }
+
+    fn operator(&mut self) -> Option<&'static str> {
+        let rest = self.rest();
+        let found = ["<=", ">=", "<", ">", "=", ":"].into_iter().find(|op| rest.starts_with(op))?;
+        self.at += found.len();
+        Some(found)
+    }
+
+    fn value(&mut self) -> Result<Value> {
+        match self.rest().chars().next() {
+            None => mistake(self.at, "a value is missing"),
+            Some('"') => self.quoted(),
+            Some(_) => self.word(),
+        }
+    }
+
+    /// A text up to white space.
+    fn word(&mut self) -> Result<Value> {
+        let (at, rest) = (self.at, self.rest());
+        let word = &rest[..rest.find(char::is_whitespace).unwrap_or(rest.len())];
+        if let Some(special) = word.find(['"', '\\', '(', ')']) {
+            let text = "put the text into double quotes, and \\ before \" and \\ in it";
+            return mistake(at + special, text);
+        }
+        self.at += word.len();
+        let Some(star) = word.find('*') else {
+            return Ok(Value { text: word.to_owned(), star: None, at });
+        };
+        if star + 1 < word.len() {
+            return mistake(at + star, NOT_LAST);
+        }
+        Ok(Value { text: word[..star].to_owned(), star: Some(at + star), at })
+    }
+
+    /// A text in double quotes.
+    fn quoted(&mut self) -> Result<Value> {
+        let begin = self.at;
+        let mut value = Value { text: String::new(), star: None, at: begin };
+        let mut chars = self.rest().char_indices().skip(1);
+        while let Some((offset, c)) = chars.next() {
+            let at = begin + offset;
+            if let Some(star) = value.star.filter(|_| c != '"') {
+                return mistake(star, NOT_LAST);
+            }
+            match c {
+                '"' => {
+                    self.at = at + 1;
+                    return Ok(value);
+                }
+                '*' => value.star = Some(at),
+                '\\' => match chars.next() {
+                    Some((_, escaped @ ('"' | '\\' | '*'))) => value.text.push(escaped),
+                    Some(_) => return mistake(at, r#"only " \ and * may follow a \"#),
+                    None => break,
+                },
+                c => value.text.push(c),
+            }
+        }
+        mistake(begin, "the text has no end: a double quote is missing")
+    }
+}
+
+const NOT_LAST: &str = "a * may only be the last; the character itself is \\* in double quotes";
+
+fn operators(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Text | Kind::Word => &["=", ":"],
+        Kind::Exact | Kind::Id | Kind::Flag | Kind::Choice(..) => &["="],
+        Kind::Time => &["<", "<=", ">", ">="],
+    }
+}
+
+fn test(field: &Field, operator: &str, value: Value) -> Result<Test> {
+    let (name, at) = (field.name, value.at);
+    if let Kind::Text | Kind::Word = field.kind {
+        let written = value.text.clone();
+        let pattern = pattern(operator, value)?;
+        return Ok(match field.kind {
+            Kind::Word => Test::Word(pattern.map(str::to_lowercase)),
+            _ => Test::Text { pattern: pattern.map(folded), written },
+        });
+    }
+    if let Some(star) = value.star {
+        return mistake(star, format!("{name} takes no *"));
+    }
+    let text = value.text;
+    let found = match field.kind {
+        Kind::Id => Uuid::try_parse(&text).ok().map(Test::Id).ok_or("must be a UUID"),
+        Kind::Flag => text.parse().ok().map(Test::Flag).ok_or("must be true or false"),
+        Kind::Time => times(operator, &text)
+            .map(Test::Time)
+            .ok_or("must be a time like 2026-01-31T12:00:00Z (RFC 3339)"),
+        Kind::Choice(prefix, number) => {
+            let name = format!("{prefix}{}", text.strip_prefix(prefix).unwrap_or(&text));
+            let number = number(&name).filter(|number| *number != 0);
+            number.map(Test::Choice).ok_or("has no such value")
+        }
+        Kind::Exact | Kind::Text | Kind::Word => Ok(Test::Exact(text)),
+    };
+    found.or_else(|text| mistake(at, format!("{name} {text}")))
+}
+
+fn pattern(operator: &str, value: Value) -> Result<Pattern> {
+    match (operator, value.star) {
+        (":", Some(star)) => mistake(star, "a part takes no *: it may stand anywhere"),
+        (":", None) if value.text.is_empty() => mistake(value.at, "a part must not be empty"),
+        (":", None) => Ok(Pattern::Part(value.text)),
+        (_, Some(_)) => Ok(Pattern::Start(value.text)),
+        (_, None) => Ok(Pattern::Whole(value.text)),
+    }
+}
+
+/// The span that a comparison leaves, of times in whole microseconds.
+fn times(operator: &str, text: &str) -> Option<Times> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let floor = at.replace_nanosecond(at.microsecond() * 1000).ok()?;
+    let next = floor.checked_add(Duration::MICROSECOND)?;
+    let ceiling = if floor == at { at } else { next };
+    Some(match operator {
+        "<" => Times { before: Some(ceiling), ..Times::default() },
+        "<=" => Times { before: Some(next), ..Times::default() },
+        ">" => Times { from: Some(next), ..Times::default() },
+        _ => Times { from: Some(ceiling), ..Times::default() },
+    })
+}

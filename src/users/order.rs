@@ -1,0 +1,86 @@
+//! The order of ListUsers.
+
+use time::PrimitiveDateTime;
+use uuid::Uuid;
+
+use crate::{
+    error::{Error, Result},
+    paging::Position,
+};
+
+/// What users are ordered by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// When they were made, by their ids.
+    Created(Direction),
+    /// When they last signed in; those who never have come before all others.
+    SignedIn(Direction),
+}
+
+/// Which end comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// The earliest.
+    Ascending,
+    /// The latest.
+    Descending,
+}
+
+impl Order {
+    /// A place before all users.
+    #[must_use]
+    pub fn start(self) -> Position {
+        match self {
+            Self::Created(Direction::Ascending) | Self::SignedIn(Direction::Ascending) => {
+                Position::of(Uuid::nil())
+            }
+            Self::Created(Direction::Descending) | Self::SignedIn(Direction::Descending) => {
+                Position { id: Uuid::max(), at: Some(PrimitiveDateTime::MAX.assume_utc()) }
+            }
+        }
+    }
+
+    /// Reads an `order_by`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a field or a direction that there is not.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut words = text.split_whitespace();
+        let order = match words.next() {
+            None | Some("create_time") => Self::Created,
+            Some("last_sign_in_time") => Self::SignedIn,
+            Some(_) => return Err(unknown()),
+        };
+        match (words.next(), words.next()) {
+            (None | Some("asc"), None) => Ok(order(Direction::Ascending)),
+            (Some("desc"), None) => Ok(order(Direction::Descending)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+fn unknown() -> Error {
+    let text = "must be create_time or last_sign_in_time, with asc or desc behind it";
+    Error::field("order_by", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_and_a_direction_are_an_order() {
+        for (text, order) in [
+            ("", Order::Created(Direction::Ascending)),
+            ("create_time desc", Order::Created(Direction::Descending)),
+            (" last_sign_in_time ", Order::SignedIn(Direction::Ascending)),
+            ("last_sign_in_time  asc", Order::SignedIn(Direction::Ascending)),
+            ("last_sign_in_time desc", Order::SignedIn(Direction::Descending)),
+        ] {
+            assert_eq!(Order::parse(text).expect(text), order);
+        }
+        for bad in ["email", "desc", "create_time down", "create_time, id", "create_time asc asc"] {
+            assert!(Order::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
