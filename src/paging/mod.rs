@@ -24,11 +24,13 @@ use crate::{
 pub const MAX_REPLY_BYTES: usize = 3 << 20;
 
 /// What a list's reply has besides its items: the next page's token.
-const ENVELOPE_BYTES: usize = 1024;
+pub const ENVELOPE_BYTES: usize = 1024;
 
-/// The items of a page where the request does not say, and at most.
+/// The items of a page where the request does not say.
 const DEFAULT_SIZE: usize = 50;
-const MAX_SIZE: usize = 1000;
+
+/// The items of a page, at most.
+pub const MAX_SIZE: usize = 1000;
 
 /// The rows that a page reads to find its items, at most.
 const MAX_ROWS: usize = 10_000;
@@ -78,13 +80,7 @@ impl Pages {
             size => size.min(MAX_SIZE),
         };
         let binding = binding(asker, request);
-        let after = match page_token {
-            "" => None,
-            token => {
-                let payload = self.0.open(&binding, token);
-                Some(payload.and_then(|payload| Position::read(&payload)).ok_or_else(foreign)?)
-            }
-        };
+        let after = self.position(&binding, page_token, Position::read)?;
         Ok(Page {
             tokens: self.0.clone(),
             binding,
@@ -96,6 +92,46 @@ impl Pages {
             rows: 0,
             end: None,
         })
+    }
+
+    /// Where the page before ended, in a list whose positions are its own; `None` for the
+    /// first page.
+    ///
+    /// # Errors
+    /// `INVALID_PAGE_TOKEN` when the token was not made for this request.
+    pub fn after<R: ListRequest, P>(
+        &self,
+        asker: Asker,
+        request: &R,
+        read: impl Fn(&[u8]) -> Option<P>,
+    ) -> Result<Option<P>> {
+        self.position(&binding(asker, request), request.page().1, read)
+    }
+
+    /// The token of the page that begins after a position of such a list.
+    ///
+    /// # Errors
+    /// INTERNAL when it can't be sealed, which it always can.
+    pub fn token<R: ListRequest>(
+        &self,
+        asker: Asker,
+        request: &R,
+        position: Vec<u8>,
+    ) -> Result<String> {
+        self.0.seal(&binding(asker, request), position)
+    }
+
+    fn position<P>(
+        &self,
+        binding: &[u8],
+        token: &str,
+        read: impl Fn(&[u8]) -> Option<P>,
+    ) -> Result<Option<P>> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let payload = self.0.open(binding, token);
+        payload.and_then(|payload| read(&payload)).map(Some).ok_or_else(foreign)
     }
 }
 
@@ -237,7 +273,8 @@ impl<M: Message> Page<M> {
 }
 
 /// An item's size as a field of its reply.
-fn encoded_bytes(item: &impl Message) -> usize {
+#[must_use]
+pub fn encoded_bytes(item: &impl Message) -> usize {
     let length = item.encoded_len();
     1 + encoded_len_varint(u64::try_from(length).unwrap_or(u64::MAX)) + length
 }

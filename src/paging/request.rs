@@ -3,10 +3,10 @@
 use prost::Message;
 
 use crate::proto::v1::{
-    ApiKey, AuditEvent, ListApiKeysRequest, ListEventsRequest, ListRoleAssignmentsRequest,
-    ListRolesRequest, ListServiceAccountsRequest, ListSessionsRequest, ListSubjectsRequest,
-    ListTenantsRequest, ListUsersRequest, Role, RoleAssignment, ServiceAccount, Session, Subject,
-    Tenant, User,
+    ApiKey, AuditEvent, ListApiKeysRequest, ListEventsRequest, ListPermissionsRequest,
+    ListRoleAssignmentsRequest, ListRolesRequest, ListServiceAccountsRequest, ListSessionsRequest,
+    ListSubjectsRequest, ListTenantsRequest, ListUsersRequest, PermissionGrant, Role,
+    RoleAssignment, ServiceAccount, Session, Subject, Tenant, User,
 };
 
 /// A request for a page of a list.
@@ -44,6 +44,7 @@ macro_rules! list_requests {
 list_requests! {
     ListApiKeysRequest => ApiKey,
     ListEventsRequest => AuditEvent,
+    ListPermissionsRequest => PermissionGrant,
     ListRoleAssignmentsRequest => RoleAssignment,
     ListRolesRequest => Role,
     ListServiceAccountsRequest => ServiceAccount,

@@ -3,6 +3,7 @@
 
 use std::mem::size_of;
 
+use aws_lc_rs::digest;
 use prost_types::Struct;
 use serde_json::Value;
 
@@ -14,6 +15,9 @@ use crate::json;
 
 /// Lists up to this length are searched from end to end.
 const SHORT: usize = 8;
+
+/// The bytes of a scope's key.
+pub const KEY: usize = 16;
 
 /// What the allocator adds to a block, in bytes.
 const BLOCK: usize = 16;
@@ -56,6 +60,21 @@ impl AssignedScope {
             (key, json::to_value(&entry.wanted))
         });
         Struct { fields: fields.collect() }
+    }
+
+    /// What tells this scope from others: the first bytes of a SHA-256 of all of it.
+    #[must_use]
+    pub fn key(&self) -> [u8; KEY] {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for entry in &self.0 {
+            for part in [entry.key.as_bytes(), entry.wanted.to_string().as_bytes()] {
+                hash.update(&part.len().to_be_bytes());
+                hash.update(part);
+            }
+        }
+        let mut key = [0; KEY];
+        key.copy_from_slice(&hash.finish().as_ref()[..KEY]);
+        key
     }
 
     /// The memory that it takes, in bytes, about.

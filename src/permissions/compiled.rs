@@ -20,7 +20,7 @@ const EACH: usize = 2 * (16 + 16) + 8;
 /// What a role permits: constant-time look-ups, whatever its size.
 #[derive(Debug, Default)]
 pub struct PermissionSet {
-    /// Sorted, as it is kept.
+    /// Sorted.
     listed: Box<[Box<str>]>,
     /// `resource:action`
     exact: Names,
@@ -37,7 +37,8 @@ pub struct PermissionSet {
 impl PermissionSet {
     /// Compiles a role's permissions; a malformed one permits nothing.
     #[must_use]
-    pub fn compile(permissions: Vec<String>) -> Self {
+    pub fn compile(mut permissions: Vec<String>) -> Self {
+        permissions.sort_unstable();
         let mut set = Self::default();
         for text in &permissions {
             let Some(permission) = Permission::parse(text) else { continue };
@@ -70,7 +71,13 @@ impl PermissionSet {
         self.bytes
     }
 
-    /// The permissions as the role lists them.
+    /// The permissions, sorted.
+    #[must_use]
+    pub fn listed(&self) -> &[Box<str>] {
+        &self.listed
+    }
+
+    /// The permissions, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.listed.iter().map(AsRef::as_ref)
     }

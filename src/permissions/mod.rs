@@ -11,6 +11,7 @@ mod compiled;
 pub mod decide;
 mod engine;
 mod explain;
+mod held;
 mod holders;
 mod memory;
 pub mod permission;

@@ -3,10 +3,7 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{
-    Permission, Permissions, Scope, Standing, assigned::AssignedScope, decide::decide, scope,
-    watch::Messages,
-};
+use super::{Permission, Permissions, Scope, decide::decide, scope, watch::Messages};
 use crate::{
     error::{Error, Result},
     gate::{self, Caller, Reaching},
@@ -14,7 +11,7 @@ use crate::{
     proto::v1::{
         BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest, CheckResponse,
         Consistency, DecisionReason, Explanation, ListPermissionsRequest, ListPermissionsResponse,
-        ListSubjectsRequest, ListSubjectsResponse, PermissionGrant, WatchPermissionsRequest,
+        ListSubjectsRequest, ListSubjectsResponse, WatchPermissionsRequest,
         permission_service_server::PermissionService,
     },
     sessions::Authenticated,
@@ -66,9 +63,15 @@ impl PermissionService for Permissions {
         let (caller, user) = reaching.acting_for(named)?;
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
         let standing = self.engine.standing(caller.tenant(), user, basis.consistency).await?;
-        let permissions = standing.filter(|s| s.is_active()).map_or_else(Vec::new, |s| list(&s));
+        let standing = standing.filter(|standing| standing.is_active());
+        let (permissions, next_page_token) =
+            self.held(caller.asker(), &message, standing.as_deref()).await?;
         let consistency_token = self.engine.token(basis)?;
-        Ok(Response::new(ListPermissionsResponse { permissions, consistency_token }))
+        Ok(Response::new(ListPermissionsResponse {
+            permissions,
+            consistency_token,
+            next_page_token,
+        }))
     }
 
     async fn list_subjects(
@@ -168,22 +171,6 @@ impl Permissions {
             None => DecisionReason::TokenInvalid,
         })
     }
-}
-
-fn list(standing: &Standing) -> Vec<PermissionGrant> {
-    let mut permissions: Vec<_> = standing
-        .grants()
-        .flat_map(|grant| {
-            let role = grant.role.get();
-            role.permissions.iter().map(|permission| PermissionGrant {
-                permission: permission.to_owned(),
-                scope: grant.scope().map(AssignedScope::to_struct),
-                role_name: role.name.clone(),
-            })
-        })
-        .collect();
-    permissions.sort_by(|a, b| (&a.permission, &a.role_name).cmp(&(&b.permission, &b.role_name)));
-    permissions
 }
 
 /// Names a decision, in the log as in the answer. There are thousands in a second,

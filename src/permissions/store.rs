@@ -5,7 +5,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use tokio::time;
+use tokio::{sync::Semaphore, task, time};
 use uuid::Uuid;
 
 use super::{
@@ -22,6 +22,14 @@ use crate::{
 
 /// How long Postgres may take to answer before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of JSON that are decoded on the thread that serves the call, at most: it takes
+/// a fraction of a millisecond. More is decoded on a thread that serves none.
+const AT_ONCE: usize = 64 * 1024;
+
+/// Long reads that are decoded at the same time, at most; further ones wait, each until its
+/// call's deadline.
+static LONG_READS: Semaphore = Semaphore::const_new(2);
 
 /// What was read of some subjects of one tenant at one moment.
 pub struct Subjects {
@@ -74,8 +82,7 @@ pub async fn standings(
         select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
                is_platform as "is_platform!", api_key_bearer as "takes_api_keys!", session_live,
                snapshot_xmax::text::bigint as "xmax!",
-               roles as "roles!: Json<Vec<RoleRow>>",
-               subjects as "subjects!: Json<Vec<SubjectRow>>"
+               roles::text as "roles!", subjects::text as "subjects!"
         from subject_standings($1, $2, $3)
         "#,
         tenant_id.0,
@@ -90,15 +97,39 @@ pub async fn standings(
         is_platform: row.is_platform,
         takes_api_keys: row.takes_api_keys,
     }));
-    let roles = row.roles.0.into_iter().map(|role| (role.role_id, role.into())).collect();
-    let mut found: HashMap<Uuid, SubjectRow> =
-        row.subjects.0.into_iter().map(|subject| (subject.user_id, subject)).collect();
-    let standings = ids
-        .iter()
-        .map(|id| standing(tenant_id, shared.clone(), found.remove(id), &roles))
-        .collect::<Result<_>>()?;
+    let size = row.roles.len() + row.subjects.len();
+    let decode = move || decode(&ids, tenant_id, &shared, &row.roles, &row.subjects);
+    let standings = if size > AT_ONCE { elsewhere(decode).await? } else { decode()? };
     let session_live = row.session_live == Some(true);
     Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
+}
+
+/// Works on a thread that serves no calls.
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let _permit = LONG_READS.acquire().await.map_err(|_| Error::defect("no permits"))?;
+    task::spawn_blocking(work).await.map_err(|_| Error::defect("a read was given up"))?
+}
+
+/// What subjects hold, from the JSON of their roles and their assignments.
+fn decode(
+    ids: &[Uuid],
+    tenant_id: TenantId,
+    tenant: &Arc<Shared<Tenant>>,
+    roles: &str,
+    subjects: &str,
+) -> Result<Vec<Standing>> {
+    let roles: Vec<RoleRow> = parse(roles)?;
+    let subjects: Vec<SubjectRow> = parse(subjects)?;
+    let roles = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
+    let mut found: HashMap<Uuid, SubjectRow> =
+        subjects.into_iter().map(|subject| (subject.user_id, subject)).collect();
+    ids.iter().map(|id| standing(tenant_id, tenant.clone(), found.remove(id), &roles)).collect()
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()).into())
 }
 
 fn standing(

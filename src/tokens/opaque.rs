@@ -11,7 +11,7 @@ use super::{Keyring, Renew};
 use crate::error::{Error, Result};
 
 /// The longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 256;
+const MAX_TOKEN: usize = 1024;
 
 /// Seals and opens the tokens of one use. AES-256-GCM (SP 800-38D): a token can be
 /// neither read nor altered.

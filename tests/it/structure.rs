@@ -90,3 +90,47 @@ fn the_kinds_in_migrations_are_those_of_the_code() {
         assert!(known, "{kind} is not in src/audit/kind.rs");
     }
 }
+
+/// N21: each bound of docs/limits.md that is a constant or a setting exists by that name.
+#[test]
+fn every_bound_that_the_limits_page_names_exists() {
+    let page = read("docs/limits.md");
+    let settings = read("docs/reference/settings.md");
+    let mut seen = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.ends_with(" |")) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().expect("a cell");
+        let Some(name) = cell.strip_prefix('`').and_then(|cell| cell.split('`').next()) else {
+            continue;
+        };
+        if name.chars().any(|c| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_') {
+            continue;
+        }
+        seen += 1;
+        match cell.split_once("](../") {
+            Some((_, file)) => {
+                let file = read(file.trim_end_matches(')'));
+                let is_there = ["const", "static"]
+                    .iter()
+                    .any(|kind| file.contains(&format!("{kind} {name}: ")));
+                assert!(is_there, "{row}");
+            }
+            None => assert!(settings.contains(&format!("| `{name}` |")), "{row}"),
+        }
+    }
+    assert!(seen > 40, "{seen}");
+}
+
+/// N21: docs/limits.md has every bound on what is stored, by its name and with its value.
+#[test]
+fn every_bound_on_what_is_stored_is_on_the_limits_page() {
+    let (source, page) = (read("src/bounds.rs"), read("docs/limits.md"));
+    let bounds = source.split(": Bound =").skip(1);
+    let mut seen = 0;
+    for bound in bounds {
+        let name = bound.split("name: \"").nth(1).and_then(|rest| rest.split('"').next());
+        let name = name.expect("a name");
+        assert!(page.contains(&format!("| `{name}` | ")), "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen}");
+}

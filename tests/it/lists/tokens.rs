@@ -13,6 +13,7 @@ async fn two_of_each(app: &TestApp) -> (Client, Ids) {
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     acme.assign(&ada, &role).await;
+    acme.assign(&acme.user_id, &role).await;
     acme.login("acme", &acme.email, PASSWORD).await;
     let account = acme.create_service_account("one", &[]).await;
     acme.create_service_account("two", &[]).await;

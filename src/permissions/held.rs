@@ -1,0 +1,220 @@
+//! The list of what a subject holds, a page at a time: ordered by permission, then by the
+//! role's name, then by the scope's key.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+};
+
+use super::{
+    Permissions, Standing,
+    assigned::{AssignedScope, KEY},
+    standing::Role,
+};
+use crate::{
+    error::Result,
+    pace::Pace,
+    paging::{Asker, ENVELOPE_BYTES, MAX_REPLY_BYTES, MAX_SIZE, encoded_bytes},
+    proto::v1::{ListPermissionsRequest, PermissionGrant},
+};
+
+/// A scope's key; zeros for what applies everywhere.
+type Key = [u8; KEY];
+
+impl Permissions {
+    /// A page of what a subject holds, and the next page's token.
+    pub(super) async fn held(
+        &self,
+        asker: Asker,
+        request: &ListPermissionsRequest,
+        standing: Option<&Standing>,
+    ) -> Result<(Vec<PermissionGrant>, String)> {
+        let after = self.pages.after(asker, request, Position::read)?;
+        let Some(standing) = standing else { return Ok((Vec::new(), String::new())) };
+        let size = match usize::try_from(request.page_size).unwrap_or_default() {
+            0 => MAX_SIZE,
+            size => size.min(MAX_SIZE),
+        };
+        let (page, end) = page(standing, after.as_ref(), size).await;
+        let token = end.map(|end| self.pages.token(asker, request, end.write())).transpose()?;
+        Ok((page, token.unwrap_or_default()))
+    }
+}
+
+/// The last grant of a page.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Position {
+    permission: String,
+    role_name: String,
+    key: Key,
+}
+
+impl Position {
+    /// The key, the permission's length, the permission, the role's name.
+    fn write(&self) -> Vec<u8> {
+        let length = u16::try_from(self.permission.len()).unwrap_or(u16::MAX);
+        [
+            &self.key[..],
+            &length.to_be_bytes(),
+            self.permission.as_bytes(),
+            self.role_name.as_bytes(),
+        ]
+        .concat()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (key, rest) = bytes.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (permission, role_name) =
+            rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        Some(Self { permission: text(permission)?, role_name: text(role_name)?, key: *key })
+    }
+}
+
+/// A role of the subject's, and where it applies.
+struct Held<'a> {
+    role: &'a Role,
+    scopes: Vec<(Key, Option<&'a AssignedScope>)>,
+}
+
+/// The grants after a position, as many as there is room for, and where they end if others
+/// follow. The roles' lists, each of which is sorted, are merged.
+async fn page(
+    standing: &Standing,
+    after: Option<&Position>,
+    size: usize,
+) -> (Vec<PermissionGrant>, Option<Position>) {
+    let mut pace = Pace::new();
+    let held = by_role(standing, &mut pace).await;
+    let mut next: BinaryHeap<_> = held
+        .iter()
+        .enumerate()
+        .filter_map(|(at, held)| {
+            let listed = held.role.permissions.listed();
+            let from = after.map_or(0, |after| {
+                listed.partition_point(|permission| **permission < *after.permission)
+            });
+            Some(Reverse((&**listed.get(from)?, held.role.name.as_str(), at, from)))
+        })
+        .collect();
+    let (mut page, mut bytes, mut end) = (Vec::new(), ENVELOPE_BYTES, None);
+    while let Some(Reverse((permission, role_name, at, index))) = next.pop() {
+        let held = &held[at];
+        for (key, scope) in &held.scopes {
+            let place = (permission, role_name, key);
+            let is_before = |after: &Position| {
+                place <= (after.permission.as_str(), after.role_name.as_str(), &after.key)
+            };
+            if after.is_some_and(is_before) {
+                continue;
+            }
+            let grant = PermissionGrant {
+                permission: permission.to_owned(),
+                scope: scope.map(AssignedScope::to_struct),
+                role_name: role_name.to_owned(),
+            };
+            let more = encoded_bytes(&grant);
+            if page.len() == size || bytes + more > MAX_REPLY_BYTES && !page.is_empty() {
+                return (page, end);
+            }
+            bytes += more;
+            page.push(grant);
+            let (permission, role_name) = (permission.to_owned(), role_name.to_owned());
+            end = Some(Position { permission, role_name, key: *key });
+            pace.pause().await;
+        }
+        if let Some(permission) = held.role.permissions.listed().get(index + 1) {
+            next.push(Reverse((&**permission, role_name, at, index + 1)));
+        }
+    }
+    (page, None)
+}
+
+/// The subject's roles, with the scopes of each in the order of their keys.
+async fn by_role<'a>(standing: &'a Standing, pace: &mut Pace) -> Vec<Held<'a>> {
+    let mut held: HashMap<_, Held<'a>> = HashMap::new();
+    for grant in standing.grants() {
+        let (role, scope) = (grant.role.get(), grant.scope());
+        let key = scope.map_or([0; KEY], AssignedScope::key);
+        let of_role = held.entry(role.id).or_insert_with(|| Held { role, scopes: Vec::new() });
+        of_role.scopes.push((key, scope));
+        pace.pause().await;
+    }
+    let mut held: Vec<_> = held.into_values().collect();
+    for of_role in &mut held {
+        of_role.scopes.sort_unstable_by_key(|(key, _)| *key);
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::permissions::{
+        compiled::{PermissionSet, Shared},
+        standing::{Grant, Tenant, UserStanding},
+    };
+
+    fn role(id: u128, permissions: &[&str]) -> Arc<Shared<Role>> {
+        let permissions = permissions.iter().map(|text| (*text).to_owned()).collect();
+        let (permissions, name) = (PermissionSet::compile(permissions), format!("role {id}"));
+        Arc::new(Shared::new(Role { id: Uuid::from_u128(id), name, level: 1, permissions }))
+    }
+
+    fn standing(scope_bytes: usize) -> Standing {
+        let roles = [role(1, &["a:b", "c:d", "a:a"]), role(2, &["c:d", "*:x"]), role(3, &[])];
+        let grants = roles.iter().flat_map(|role| {
+            let scope = |n| json!({ "n": n, "text": "x".repeat(scope_bytes) }).as_object().cloned();
+            let scopes = [None, scope(1), scope(2)];
+            scopes.map(|scope| Grant::new(role.clone(), scope, None))
+        });
+        let slug = String::new();
+        let tenant = Tenant { slug, active: true, is_platform: false, takes_api_keys: false };
+        let (tenant, grants) = (Arc::new(Shared::new(tenant)), grants.collect());
+        Standing { tenant, user: UserStanding::Active, grants, weight: 0 }
+    }
+
+    async fn pages(standing: &Standing, size: usize) -> Vec<Vec<PermissionGrant>> {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let (grants, end) = page(standing, after.as_ref(), size).await;
+            pages.push(grants);
+            let Some(end) = end else { return pages };
+            assert_eq!(Position::read(&end.write()), Some(end.clone()));
+            after = Some(end);
+        }
+    }
+
+    /// N21
+    #[tokio::test]
+    async fn pages_of_any_size_join_to_the_whole_list() {
+        let standing = standing(0);
+        let whole = pages(&standing, 1000).await.concat();
+        assert_eq!(whole.len(), 15);
+        let names: Vec<_> = whole.iter().map(|g| (&g.permission, &g.role_name)).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        assert_eq!(whole[0].scope, None, "what applies everywhere comes first");
+        for size in 1..20 {
+            let pages = pages(&standing, size).await;
+            assert_eq!(pages.concat(), whole, "{size}");
+            assert_eq!(pages.len(), 15_usize.div_ceil(size), "{size}");
+        }
+    }
+
+    /// N21
+    #[tokio::test]
+    async fn pages_are_cut_short_by_bytes() {
+        let pages = pages(&standing(1_000_000), 1000).await;
+        assert_eq!(pages.concat().len(), 15);
+        assert!(pages.len() > 3);
+        for page in pages {
+            assert!(page.iter().map(encoded_bytes).sum::<usize>() <= MAX_REPLY_BYTES);
+        }
+    }
+}
