@@ -27,8 +27,8 @@ use crate::{
     roles::Roles,
     server::Tls,
     service_accounts::ServiceAccounts,
-    sessions::{Authenticator, SessionCache, Sessions, VerifiedTokens},
-    telemetry::{Calls, Operations, Pools, Traces},
+    sessions::{Authenticator, EntryKeys, SessionCache, Sessions, VerifiedTokens},
+    telemetry::{Calls, DroppedLines, Operations, Pools, Traces},
     tenants::Tenants,
     tokens::{Keyring, OpaqueTokens, Renew, Renewed},
     unreadable,
@@ -69,6 +69,7 @@ pub struct App {
     sealer: Arc<Sealer>,
     names: Arc<Names>,
     page_tokens: Arc<OpaqueTokens>,
+    entry_keys: Arc<EntryKeys>,
     data_keys: Arc<DataKeys>,
     mail: Option<Mail>,
 }
@@ -96,6 +97,7 @@ impl App {
             sealer: Arc::new(Sealer::new(&keyring)?),
             names: Arc::new(Names::new(&keyring)?),
             page_tokens: Arc::new(OpaqueTokens::new(&keyring, Pages::LABEL)?),
+            entry_keys: Arc::new(EntryKeys::new(&keyring)?),
             redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
             operations,
             subscriber: redis::subscriber(&config.redis_url)?,
@@ -122,7 +124,7 @@ impl App {
     /// When the folder for mails can't be made.
     pub fn into_parts(self) -> anyhow::Result<Parts> {
         let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
-        let cache = SessionCache::new(redis.clone());
+        let cache = SessionCache::new(redis.clone(), self.entry_keys.clone());
         let memory = Arc::new(Memory::new(self.memory.subject_bytes));
         let verified = Arc::new(VerifiedTokens::new(self.memory.tokens));
         let watchers = Arc::new(Watchers::default());
@@ -141,8 +143,15 @@ impl App {
         };
         registry.register_collector(Box::new(pools));
         hasher.register(&mut registry);
-        let derived: Vec<Arc<dyn Renew>> =
-            vec![self.sealer.clone(), self.names.clone(), self.page_tokens.clone()];
+        registry.register_collector(Box::new(DroppedLines));
+        db.register(&mut registry);
+        self.data_keys.register(&mut registry);
+        let derived: Vec<Arc<dyn Renew>> = vec![
+            self.sealer.clone(),
+            self.names.clone(),
+            self.page_tokens.clone(),
+            self.entry_keys.clone(),
+        ];
         let keys = Renewed::new(keyring.clone(), derived);
         reload::keep_current(&keys, &mut registry);
         reload::keep_current(&self.data_keys, &mut registry);

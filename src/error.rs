@@ -46,6 +46,9 @@ pub enum Error {
     /// Postgres failed; [`Status`] tells an outage from a defect.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
+    /// What is sealed of something does not open. It was altered, and that was logged.
+    #[error("a sealed value does not open")]
+    Unreadable,
     /// A defect of ours; the text is for the log.
     #[error("{0}")]
     Defect(Cow<'static, str>),
@@ -82,6 +85,8 @@ impl Error {
             Self::Field(reason, ..) | Self::Refused(reason, _) => *reason,
             Self::Limit(_) => ErrorReason::LimitReached,
             Self::RateLimited(_) => ErrorReason::RateLimited,
+            Self::Unreadable => ErrorReason::DataUnreadable,
+            Self::Database(error) if took_too_long(error) => ErrorReason::DeadlineExceeded,
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
             Self::Database(error) if is_race(error) => ErrorReason::Conflict,
             Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
@@ -113,7 +118,7 @@ impl From<Error> for Status {
             Error::Refused(_, message) => status(reason, &message),
             Error::Limit(bound) => limit_reached(reason, bound),
             Error::RateLimited(wait) => with_retry(reason, "too many; try again later", wait),
-            Error::Database(_) | Error::Defect(_) => status(reason, plain_message(reason)),
+            Error::Database(_) | Error::Unreadable | Error::Defect(_) => status(reason, plain_message(reason)),
         }
     }
 }
@@ -249,6 +254,7 @@ fn code(reason: ErrorReason) -> Code {
         R::StoreUnavailable | R::WatchInterrupted => Code::Unavailable,
         R::DeadlineExceeded => Code::DeadlineExceeded,
         R::Cancelled => Code::Cancelled,
+        R::DataUnreadable => Code::DataLoss,
         R::Internal | R::Unspecified => Code::Internal,
     }
 }
@@ -257,8 +263,20 @@ fn plain_message(reason: ErrorReason) -> &'static str {
     match reason {
         ErrorReason::StoreUnavailable => "a store that the answer needs is away; try again",
         ErrorReason::Conflict => "the request lost a race; try it again",
+        ErrorReason::DeadlineExceeded => "the deadline passed before the answer was there",
+        ErrorReason::DataUnreadable => "what is stored of it was altered and can't be read",
         _ => "internal error",
     }
+}
+
+/// Whether Postgres ended a statement at its time-out: the call's deadline, or the longest
+/// that a statement may take (SQLSTATE 57014).
+fn took_too_long(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| code == "57014")
+}
+
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
 /// Whether Postgres was not there to answer, so that a retry is safe.
@@ -273,8 +291,7 @@ fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
         // SQLSTATE: 08 connection, 53 resources, 57 operator intervention (a
-        // shutdown, a statement that took too long), 25006 a server that only
-        // reads, as in a failover.
+        // shutdown), 25006 a server that only reads, as in a failover.
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
             ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
         }),
@@ -285,8 +302,5 @@ fn is_outage(error: &sqlx::Error) -> bool {
 /// Whether another transaction won: serialization failure, deadlock, or a lock
 /// that took too long.
 fn is_race(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+    code_of(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
+mod deadline;
 pub mod dev;
 mod envoy;
 mod error;

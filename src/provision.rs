@@ -53,7 +53,8 @@ pub async fn platform(
     }
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
-    let mut tx = owner.begin(id).await?;
+    let data_key = owner.make_data_key(id).await?;
+    let mut tx = owner.begin_unsealed(id).await?;
     sqlx::query!(
         r#"
         insert into tenants (tenant_id, name, slug, is_platform)
@@ -64,7 +65,7 @@ pub async fn platform(
     .execute(tx.conn())
     .await
     .context("can't make the platform tenant; is this the schema's owner?")?;
-    tx.create_data_key(id).await?;
+    tx.insert_data_key(&data_key).await?;
     let admin = system::create(&mut tx, id, system::PLATFORM).await?;
     finish(tx, id, admin, email, &hash).await?;
     Ok(Some(credentials(PLATFORM, email, &password)))
@@ -81,13 +82,15 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     }
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
-    let mut tx = db.begin(id).await?;
+    let data_key = db.make_data_key(id).await?;
+    let mut tx = db.begin_unsealed(id).await?;
     let new = NewTenant {
         id,
         name: "Demo",
         slug: DEMO,
         settings: serde_json::Map::new(),
         server_min_length: 8,
+        data_key: &data_key,
     };
     let admin = tenants::create::create(&mut tx, new).await?;
     let mut role = roles::store::lock(&mut tx, id, admin).await?;

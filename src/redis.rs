@@ -19,6 +19,7 @@ use fred::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time;
 
 use crate::telemetry::Operations;
 
@@ -130,12 +131,24 @@ fn read(url: &SecretString) -> Result<Config, &'static str> {
 /// When the URL can't be read.
 pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
     let client = builder(url)?.build()?;
-    drop(client.connect());
+    keep_connected(client.clone());
     Ok(client)
 }
 
+/// Connects, and again whenever the client gives up, until it is told to quit. It gives up
+/// on errors that it takes for final, like a wrong password.
+pub fn keep_connected(client: impl ClientLike + 'static) {
+    tokio::spawn(async move {
+        while !matches!(client.connect().await, Ok(Ok(()))) {
+            time::sleep(Duration::from_millis(MAX_RECONNECT_DELAY_MS.into())).await;
+        }
+    });
+}
+
 fn builder(url: &SecretString) -> anyhow::Result<Builder> {
-    let config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
+    let mut config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
+    // The first connection is tried for as long as any other.
+    config.fail_fast = false;
     let mut builder = Builder::from_config(config);
     builder
         .with_performance_config(|c| c.default_command_timeout = COMMAND_TIMEOUT)

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, time};
 
-use super::{Refusals, sealer, stream};
+use super::{Refusals, sealer, stream::Outbox};
 use crate::{db::Db, error::Error, redis::Redis};
 
 /// How often events are sealed. Together with how often streams look, it is less than
@@ -57,6 +57,7 @@ struct Metrics {
     sealed: Counter,
     sent: Counter,
     unsent: Counter,
+    blocked: Counter,
 }
 
 impl Metrics {
@@ -68,6 +69,9 @@ impl Metrics {
         registry.register("tenantry_audit_sent", sent, metrics.sent.clone());
         let unsent = "Times that Redis did not take an audit event";
         registry.register("tenantry_audit_send_failures", unsent, metrics.unsent.clone());
+        let blocked = "Times that a tenant's stream in Redis took no event: its key holds \
+                       something else";
+        registry.register("tenantry_audit_streams_blocked", blocked, metrics.blocked.clone());
         metrics
     }
 }
@@ -82,10 +86,10 @@ pub fn keep(
     registry: &mut Registry,
 ) -> Arc<Beat> {
     let beat = Arc::new(Beat::default());
-    let Metrics { sealed, sent, unsent } = Metrics::register(registry);
-    let woken = beat.listen();
-    tokio::spawn(seal(db.clone(), beat.clone(), sealed));
-    tokio::spawn(send(db.clone(), redis.clone(), stream_length, woken, sent, unsent));
+    let metrics = Metrics::register(registry);
+    let outbox = Outbox::new(db.clone(), redis.clone(), stream_length);
+    tokio::spawn(seal(db.clone(), beat.clone(), metrics.sealed.clone()));
+    tokio::spawn(send(db.clone(), outbox, stream_length > 0, beat.listen(), metrics));
     tokio::spawn(record_counts(db.clone(), refusals));
     beat
 }
@@ -103,21 +107,14 @@ async fn seal(db: Db, beat: Arc<Beat>, sealed: Counter) {
     }
 }
 
-async fn send(
-    db: Db,
-    redis: Redis,
-    length: u32,
-    mut woken: Listener,
-    sent: Counter,
-    unsent: Counter,
-) {
+async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: Listener, metrics: Metrics) {
     while !db.is_closed() {
-        let progress = stream::publish(&db, &redis, length).await;
-        let progress = progress.unwrap_or_else(|error| late(&error));
-        if length > 0 {
-            sent.inc_by(u64::try_from(progress.done).unwrap_or_default());
+        let progress = outbox.publish().await.unwrap_or_else(|error| late(&error));
+        if is_on {
+            metrics.sent.inc_by(u64::try_from(progress.done).unwrap_or_default());
         }
-        unsent.inc_by(u64::from(progress.failed));
+        metrics.unsent.inc_by(u64::from(progress.failed));
+        metrics.blocked.inc_by(u64::try_from(progress.blocked).unwrap_or_default());
         if progress.failed {
             time::sleep(SEND_INTERVAL).await;
         } else if progress.done == 0 && !woken.wait(SEND_INTERVAL).await {

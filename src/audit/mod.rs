@@ -43,7 +43,7 @@ pub async fn record(
 ) -> Result<()> {
     let id = Uuid::now_v7();
     // One that was deleted has no data key, and its events no addresses.
-    let ip = match tx.find_cipher(tenant).await? {
+    let ip = match tx.find_cipher(tenant)? {
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
     };

@@ -37,11 +37,11 @@ impl EventRow {
     /// The client's address; empty where there is none.
     ///
     /// # Errors
-    /// When it was altered.
+    /// `DATA_UNREADABLE` when it was altered.
     pub fn open_ip(&self, cipher: &Cipher) -> Result<String> {
         let Some(ip) = &self.ip else { return Ok(String::new()) };
         let ip = cipher.open(Place::row("audit_events", &self.event_id), ip)?;
-        String::from_utf8(ip).map_err(|_| Error::defect("an event's address can't be read"))
+        String::from_utf8(ip).map_err(|_| Error::Unreadable)
     }
 }
 

@@ -49,7 +49,7 @@ impl Auth {
         if secret.tenant != caller.tenant() {
             return Ok(inactive);
         }
-        let mut tx = self.db.begin(secret.tenant).await?;
+        let mut tx = self.db.begin_unsealed(secret.tenant).await?;
         let key = store::by_secret(&mut tx, secret.tenant, &secret.hash).await?;
         drop(tx);
         let Some(key) = key.filter(|key| reach.has(UserId(key.account_id))) else {

@@ -85,7 +85,7 @@ impl Auth {
             origin.request_id.to_string(),
             origin.sealed_ip(&cipher, event)?,
         )
-        .fetch_one(self.db.pool())
+        .fetch_one(self.db.single(tenant).await?)
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");

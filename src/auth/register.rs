@@ -68,13 +68,15 @@ impl Auth {
         let hash = self.hasher.place(TenantId::UNKNOWN)?.hash(password).await?;
 
         let id = TenantId::new();
-        let mut tx = self.db.begin(id).await?;
+        let data_key = self.db.make_data_key(id).await?;
+        let mut tx = self.db.begin_unsealed(id).await?;
         let new = NewTenant {
             id,
             name: &message.organization_name,
             slug,
             settings: serde_json::Map::new(),
             server_min_length: self.min_length,
+            data_key: &data_key,
         };
         let admin = create::create(&mut tx, new).await?;
         let row = tenants::store::get(&mut tx, id).await?;

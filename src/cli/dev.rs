@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -10,6 +11,7 @@ use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
+use tracing_appender::non_blocking::NonBlocking;
 
 use super::{bootstrap, open, serve};
 use crate::{
@@ -29,11 +31,12 @@ const PLATFORM_EMAIL: &str = "admin@platform.local";
 
 /// Starts what is missing, serves until a signal, and stops what it started.
 pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
-    telemetry::init(&values)?;
+    let _writing = telemetry::init(&values)?;
+    let (mut out, _saying) = telemetry::never_waits(io::stdout());
     let stop = serve::stop_signal()?;
     let dir = PathBuf::from(values.get("DEV_DIR").context("DEV_DIR must be set")?);
-    let services = start_services(&values, &dir).await?;
-    let served = serve_on(&mut values, &dir, services.as_ref(), stop).await;
+    let services = start_services(&values, &dir, &mut out).await?;
+    let served = serve_on(&mut values, &dir, services.as_ref(), &mut out, stop).await;
     if let Some(services) = services {
         services.stop().await?;
     }
@@ -41,18 +44,22 @@ pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
 }
 
 /// The private servers, unless both stores are given.
-async fn start_services(values: &Values, dir: &Path) -> anyhow::Result<Option<Services>> {
+async fn start_services(
+    values: &Values,
+    dir: &Path,
+    out: &mut NonBlocking,
+) -> anyhow::Result<Option<Services>> {
     if values.get("DATABASE_URL").is_some() && values.get("REDIS_URL").is_some() {
         fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
         return Ok(None);
     }
-    println!("starting a private Postgres and Redis in {}", dir.display());
+    writeln!(out, "starting a private Postgres and Redis in {}", dir.display())?;
     let services = Services::start(dir, Options { durable: true }).await?;
     for note in services.notes() {
-        println!("{note}");
+        writeln!(out, "{note}")?;
     }
-    println!("Postgres is {}", services.postgres_url("postgres", DATABASE));
-    println!("Redis is {}", services.redis_url());
+    writeln!(out, "Postgres is {}", services.postgres_url("postgres", DATABASE))?;
+    writeln!(out, "Redis is {}", services.redis_url())?;
     Ok(Some(services))
 }
 
@@ -60,6 +67,7 @@ async fn serve_on(
     values: &mut Values,
     dir: &Path,
     services: Option<&Services>,
+    out: &mut NonBlocking,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let owner = point_at_stores(values, dir, services).await?;
@@ -78,7 +86,7 @@ async fn serve_on(
 
     let transport = if config.server.tls.is_some() { "" } else { "-plaintext " };
     let app = App::build(config)?;
-    greet(&addr.to_string(), transport, &credentials, &demo);
+    out.write_all(greeting(&addr.to_string(), transport, &credentials, &demo).as_bytes())?;
     server::serve(app, listeners, stop).await
 }
 
@@ -230,16 +238,19 @@ fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-fn greet(addr: &str, transport: &str, credentials: &Path, demo: &Value) {
+fn greeting(addr: &str, transport: &str, credentials: &Path, demo: &Value) -> String {
+    let credentials = credentials.display();
     let login = json!({
         "email": demo["email"],
         "password": demo["password"],
         "organization_slug": demo["tenant"],
     });
-    println!("credentials are in {}", credentials.display());
-    println!("sign in to the demo tenant with:");
-    println!();
-    println!("  grpcurl {transport}-d '{login}' {addr} tenantry.v1.AuthService/Login");
-    println!();
-    println!("serving gRPC on {addr}; Ctrl-C stops");
+    format!(
+        "credentials are in {credentials}\n\
+         sign in to the demo tenant with:\n\
+         \n  \
+         grpcurl {transport}-d '{login}' {addr} tenantry.v1.AuthService/Login\n\
+         \n\
+         serving gRPC on {addr}; Ctrl-C stops\n"
+    )
 }

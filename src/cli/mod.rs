@@ -1,5 +1,5 @@
 //! The commands.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
+#![expect(clippy::print_stdout, reason = "commands talk to people")]
 
 mod audit;
 mod bootstrap;
@@ -23,6 +23,7 @@ use crate::{
     config::{self, Values},
     db::Db,
     privacy::DataKeys,
+    telemetry,
 };
 
 /// Runs the command that the command line names.
@@ -33,7 +34,7 @@ pub fn main() -> ExitCode {
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            telemetry::last_words(format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

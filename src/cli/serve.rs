@@ -12,7 +12,7 @@ use crate::{
 /// Serves until SIGINT or SIGTERM, then drains.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let config = Config::check(&values)?;
-    telemetry::init(&values)?;
+    let _writing = telemetry::init(&values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let app = App::build(config)?;
     tracing::info!(address = %listeners.grpc.local_addr()?, "serving");

@@ -1,8 +1,10 @@
 //! Postgres: the pool, and transactions that work in one tenant.
 
 pub mod constraint;
+mod held;
 mod observed;
 mod pool;
+mod share;
 mod tx;
 
 pub(crate) use pool::check_url;

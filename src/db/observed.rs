@@ -6,13 +6,22 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures_util::{Stream, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::{self, BoxFuture},
+    stream::{self, BoxStream},
+};
 use sqlx::{
-    Database, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
+    Database, Describe, Either, Execute, Executor, Postgres, SqlStr,
     error::BoxDynError,
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
+use super::{
+    Db,
+    held::{Held, Work},
+    share::Permit,
+};
 use crate::telemetry::{Operations, Running};
 
 const SYSTEM: &str = "postgresql";
@@ -26,17 +35,19 @@ pub struct Observed<'c> {
 
 #[derive(Debug)]
 enum Target<'c> {
-    Connection(&'c mut PgConnection),
-    Pool(&'c PgPool),
+    /// A transaction's connection.
+    Transaction(&'c mut Held),
+    /// A connection for one statement, yet to be taken from the pool.
+    Pool(Db, Option<Permit>),
 }
 
 impl<'c> Observed<'c> {
-    pub(super) fn connection(connection: &'c mut PgConnection, operations: &Operations) -> Self {
-        Self { target: Target::Connection(connection), operations: operations.clone() }
+    pub(super) fn transaction(held: &'c mut Held, operations: &Operations) -> Self {
+        Self { target: Target::Transaction(held), operations: operations.clone() }
     }
 
-    pub(super) fn pool(pool: &'c PgPool, operations: &Operations) -> Self {
-        Self { target: Target::Pool(pool), operations: operations.clone() }
+    pub(super) fn pool(db: Db, permit: Option<Permit>) -> Self {
+        Self { operations: db.operations().clone(), target: Target::Pool(db, permit) }
     }
 
     fn begin<E>(&self, query: E) -> (Running, Said, Told<E>) {
@@ -69,8 +80,11 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         let (running, said, query) = self.begin(query);
         let rows = match self.target {
-            Target::Connection(connection) => connection.fetch_many(query),
-            Target::Pool(pool) => pool.fetch_many(query),
+            Target::Transaction(held) => match held.connection() {
+                Ok(connection) => connection.fetch_many(query),
+                Err(error) => stream::iter([Err(error)]).boxed(),
+            },
+            Target::Pool(db, permit) => all_rows(db, permit, query).flatten_stream().boxed(),
         };
         Box::pin(Rows { steps: rows, said, running: Some(running) })
     }
@@ -82,8 +96,11 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         let (running, said, query) = self.begin(query);
         let row = match self.target {
-            Target::Connection(connection) => connection.fetch_optional(query),
-            Target::Pool(pool) => pool.fetch_optional(query),
+            Target::Transaction(held) => match held.connection() {
+                Ok(connection) => connection.fetch_optional(query),
+                Err(error) => future::err(error).boxed(),
+            },
+            Target::Pool(db, permit) => first_row(db, permit, query).boxed(),
         };
         Box::pin(async move {
             let result = row.await;
@@ -100,21 +117,55 @@ impl<'c> Executor<'c> for Observed<'c> {
     where
         'c: 'e,
     {
-        match self.target {
-            Target::Connection(connection) => connection.prepare_with(sql, parameters),
-            Target::Pool(pool) => pool.prepare_with(sql, parameters),
-        }
+        Box::pin(async move {
+            match self.target {
+                Target::Transaction(held) => held.connection()?.prepare_with(sql, parameters).await,
+                Target::Pool(db, _) => db.connections().prepare_with(sql, parameters).await,
+            }
+        })
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
     where
         'c: 'e,
     {
-        match self.target {
-            Target::Connection(connection) => connection.describe(sql),
-            Target::Pool(pool) => pool.describe(sql),
-        }
+        Box::pin(async move {
+            match self.target {
+                Target::Transaction(held) => held.connection()?.describe(sql).await,
+                Target::Pool(db, _) => db.connections().describe(sql).await,
+            }
+        })
     }
+}
+
+/// The first row of a single statement, on a connection of its own.
+async fn first_row<'q>(
+    db: Db,
+    permit: Option<Permit>,
+    query: impl Execute<'q, Postgres> + 'q,
+) -> sqlx::Result<Option<PgRow>> {
+    let mut held = Held::acquire(&db, permit).await?;
+    held.work = Work::Statement;
+    let row = held.connection()?.fetch_optional(query).await;
+    held.work = Work::Nothing;
+    row
+}
+
+/// The rows of a single statement, all of them before the first is given: its connection
+/// is free by then.
+async fn all_rows<'q>(
+    db: Db,
+    permit: Option<Permit>,
+    query: impl Execute<'q, Postgres> + 'q,
+) -> stream::Iter<std::vec::IntoIter<Step>> {
+    let read = async {
+        let mut held = Held::acquire(&db, permit).await?;
+        held.work = Work::Statement;
+        let rows = held.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
+        held.work = Work::Nothing;
+        sqlx::Result::Ok(rows)
+    };
+    stream::iter(read.await.unwrap_or_else(|error| vec![Err(error)]))
 }
 
 /// A statement's text, once it is known.

@@ -1,27 +1,26 @@
 //! Connections to Postgres, and the check that they are not too powerful.
 
 use std::{
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use opentelemetry::context::FutureExt;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{
-    TenantTx,
-    observed::{Observed, observe},
-};
+use super::{TenantTx, observed::Observed, share::Shares};
 use crate::{
     error::{Error, Result},
     feed::Feed,
     ids::TenantId,
-    privacy::{Cipher, DataKeys, MasterKeys},
+    privacy::{Cipher, DataKeys, MasterKeys, NewDataKey},
+    proto::v1::ErrorReason,
     telemetry::Operations,
 };
 
@@ -31,15 +30,30 @@ const APP_ROLE: &str = "tenantry_app";
 /// How long a request waits for a free connection before it is UNAVAILABLE.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often Postgres looks whether the client of a statement is still connected: with
+/// [`super::held`] it is how soon a statement ends that nobody waits for. Postgres 13 and
+/// before can't; there its time-outs end it.
+const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
+     where current_setting('server_version_num')::int >= 140000";
+
 /// Postgres, as the service uses it. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
+    shares: Arc<Shares>,
+    /// Statements that were ended, for nobody waited for them.
+    pub(super) abandoned: Counter,
     /// Set once this process follows the feed.
     feed: Arc<OnceLock<Feed>>,
     /// Absent where no personal data is read or written.
     data_keys: Option<Arc<DataKeys>>,
     operations: Operations,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").finish_non_exhaustive()
+    }
 }
 
 impl Db {
@@ -61,8 +75,32 @@ impl Db {
             // A ping on each acquire doubles the round trips; a broken
             // connection shows at its first use and is replaced.
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // Some systems that Postgres runs on can't.
+                    if let Err(error) = connection.execute(CHECK_CLIENT).await {
+                        tracing::debug!(%error, "statements end by their time-outs alone");
+                    }
+                    Ok(())
+                })
+            })
             .connect_lazy_with(options);
-        Ok(Self { pool, feed: Arc::default(), data_keys: None, operations: Operations::default() })
+        Ok(Self {
+            pool,
+            shares: Shares::of(max_connections),
+            abandoned: Counter::default(),
+            feed: Arc::default(),
+            data_keys: None,
+            operations: Operations::default(),
+        })
+    }
+
+    /// Shows what is counted of its connections.
+    pub fn register(&self, registry: &mut Registry) {
+        self.shares.register(registry);
+        let help = "Statements that were ended by closing their connection, for their call \
+                    was over";
+        registry.register("tenantry_db_statements_abandoned", help, self.abandoned.clone());
     }
 
     /// The same, with what seals personal data; see [`Db::prepare`].
@@ -115,10 +153,16 @@ impl Db {
     /// # Errors
     /// UNAVAILABLE when Postgres or the master key is away.
     pub async fn cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        match self.data_keys()?.known(tenant)? {
-            Some(known) => Ok(Some(known)),
-            None => self.begin(tenant).await?.find_cipher(tenant).await,
-        }
+        self.data_keys()?.find(self, tenant).await
+    }
+
+    /// A data key for a tenant that is about to be made. No transaction is to be open: a
+    /// key service may be asked.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when the master key is away.
+    pub async fn make_data_key(&self, tenant: TenantId) -> Result<NewDataKey> {
+        self.data_keys()?.make_for(tenant).await
     }
 
     /// Refuses a role that row-level security does not bind.
@@ -162,11 +206,21 @@ impl Db {
         sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(&self.pool).await.is_ok()
     }
 
-    /// Connections for statements that are complete in themselves: the SQL
-    /// functions that set their tenant, and those that look across tenants.
+    /// A connection for a statement that is complete in itself and concerns no tenant
+    /// or all of them.
     #[must_use]
-    pub fn pool(&self) -> Observed<'_> {
-        Observed::pool(&self.pool, &self.operations)
+    pub fn pool(&self) -> Observed<'static> {
+        Observed::pool(self.clone(), None)
+    }
+
+    /// A connection of a tenant's share, for a statement that is complete in itself: the
+    /// SQL functions that set their tenant.
+    ///
+    /// # Errors
+    /// OVERLOADED when none of the tenant's share comes free.
+    pub async fn single(&self, tenant: TenantId) -> Result<Observed<'static>> {
+        let permit = self.shares.acquire(tenant).await?;
+        Ok(Observed::pool(self.clone(), Some(permit)))
     }
 
     /// The connections themselves.
@@ -175,25 +229,33 @@ impl Db {
         &self.pool
     }
 
-    /// Begins a transaction that works in `tenant`.
-    ///
-    /// It begins in a task of its own: a `BEGIN` that is cancelled midway, as a
-    /// gRPC call can be at any moment, would leave the pooled connection inside
-    /// a transaction that nobody ends (launchbadge/sqlx#4393).
+    /// Begins a transaction that works in `tenant`, on a connection of the tenant's
+    /// share. The tenant's data key is had before: a key service that hangs leaves no
+    /// transaction open. Where it can't be had, only what needs it fails.
     ///
     /// # Errors
-    /// When Postgres is away or no connection comes free.
+    /// UNAVAILABLE when Postgres is away or no connection comes free, OVERLOADED when
+    /// none of the tenant's share does.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
-        let (pool, operations) = (self.pool.clone(), self.operations.clone());
-        let work = async move {
-            // A UUID's own text: nothing to escape, and one round trip for both.
-            let statement =
-                format!("begin; select set_config('tenantry.tenant', '{tenant}', true)");
-            observe(&operations, "BEGIN", pool.begin_with(AssertSqlSafe(statement))).await
+        if self.data_keys.is_none() {
+            return self.begin_unsealed(tenant).await;
+        }
+        let sealing = match self.cipher(tenant).await {
+            Ok(Some(cipher)) => Sealing::Ready(cipher),
+            Ok(None) => Sealing::Absent,
+            Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => Sealing::Away,
+            Err(error) => return Err(error),
         };
-        let begun = tokio::spawn(work.with_current_context());
-        let inner = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        Ok(TenantTx::new(inner, self.clone()))
+        Ok(self.begin_unsealed(tenant).await?.with(sealing))
+    }
+
+    /// The same, for what neither seals nor opens personal data.
+    ///
+    /// # Errors
+    /// Those of [`Db::begin`].
+    pub async fn begin_unsealed(&self, tenant: TenantId) -> Result<TenantTx> {
+        let permit = self.shares.acquire(tenant).await?;
+        TenantTx::begin(self.clone(), permit, tenant).await
     }
 
     /// From here on, each commit returns once this process's memory has it.

@@ -1,34 +1,79 @@
 //! A transaction that works in one tenant.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use sqlx::{Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Executor};
 
 use super::{
     Db,
+    held::{Held, Work},
     observed::{Observed, observe},
+    share::Permit,
 };
 use crate::{
+    deadline,
     error::{Error, Result},
     ids::TenantId,
-    privacy::Cipher,
+    privacy::{Cipher, NewDataKey},
+    proto::v1::ErrorReason,
 };
 
+/// The longest that a statement of a transaction may take.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(10);
+
+/// How long after its call's deadline Postgres ends a statement: by then the caller has
+/// the gate's own answer.
+const AFTER_DEADLINE: Duration = Duration::from_millis(100);
+
 /// A transaction whose tenant is set: row-level security shows it that
-/// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back.
+/// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back; a statement
+/// that is under way then is ended.
 pub struct TenantTx {
-    inner: Transaction<'static, Postgres>,
+    held: Held,
     db: Db,
+    tenant: TenantId,
+    sealing: Sealing,
+}
+
+/// What seals the personal data of a transaction's tenant.
+pub(super) enum Sealing {
+    /// It was had before the transaction began.
+    Ready(Arc<Cipher>),
+    /// There is no such tenant.
+    Absent,
+    /// It could not be had.
+    Away,
 }
 
 impl TenantTx {
-    pub(super) fn new(inner: Transaction<'static, Postgres>, db: Db) -> Self {
-        Self { inner, db }
+    /// Begins one. Its statements end with the current call's deadline.
+    pub(super) async fn begin(db: Db, permit: Permit, tenant: TenantId) -> Result<Self> {
+        let limit = deadline::remaining().map_or(LONGEST_STATEMENT, |left| left + AFTER_DEADLINE);
+        let limit = limit.min(LONGEST_STATEMENT).as_millis();
+        // A UUID's own text and a number: nothing to escape, and one round trip for all.
+        let statement = format!(
+            "begin; select set_config('tenantry.tenant', '{tenant}', true), \
+             set_config('statement_timeout', '{limit}ms', true)"
+        );
+        let begun = async {
+            let mut held = Held::acquire(&db, Some(permit)).await?;
+            // From here on Postgres may be in a transaction, whatever is heard of it.
+            held.work = Work::Transaction;
+            held.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
+            Ok(held)
+        };
+        let held = observe(db.operations(), "BEGIN", begun).await?;
+        Ok(Self { held, db, tenant, sealing: Sealing::Absent })
+    }
+
+    /// The same, with what seals its tenant's data.
+    pub(super) fn with(self, sealing: Sealing) -> Self {
+        Self { sealing, ..self }
     }
 
     /// The connection, for a statement.
     pub fn conn(&mut self) -> Observed<'_> {
-        Observed::connection(&mut self.inner, self.db.operations())
+        Observed::transaction(&mut self.held, self.db.operations())
     }
 
     /// Works in another tenant from here on: for what belongs to two, like a
@@ -43,21 +88,27 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Seals the personal data of the tenant that this works in.
+    /// Seals the personal data of the tenant that this began in, or gave a data key.
     ///
     /// # Errors
     /// `NOT_FOUND` when it was deleted; UNAVAILABLE when the master key is away.
-    pub async fn cipher(&mut self, tenant: TenantId) -> Result<Arc<Cipher>> {
-        self.find_cipher(tenant).await?.ok_or_else(Error::not_found)
+    pub fn cipher(&self, tenant: TenantId) -> Result<Arc<Cipher>> {
+        self.find_cipher(tenant)?.ok_or_else(Error::not_found)
     }
 
     /// The same, where the tenant may have been deleted.
     ///
     /// # Errors
     /// UNAVAILABLE when the master key is away.
-    pub async fn find_cipher(&mut self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        let data_keys = self.db.data_keys()?.clone();
-        data_keys.find(self, tenant).await
+    pub fn find_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+        match &self.sealing {
+            Sealing::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
+            Sealing::Away if tenant == self.tenant => {
+                let text = "a key that the answer needs can't be had; try again";
+                Err(Error::refused(ErrorReason::StoreUnavailable, text))
+            }
+            _ => self.db.data_keys()?.known(tenant),
+        }
     }
 
     /// Seals and names what belongs to no tenant.
@@ -71,10 +122,10 @@ impl TenantTx {
     /// Gives a new tenant, which this works in, its data key.
     ///
     /// # Errors
-    /// UNAVAILABLE when the master key is away.
-    pub async fn create_data_key(&mut self, tenant: TenantId) -> Result<()> {
+    /// UNAVAILABLE when Postgres is away.
+    pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
         let data_keys = self.db.data_keys()?.clone();
-        data_keys.create(self, tenant).await
+        data_keys.insert(self, key).await
     }
 
     /// The consistency token of what this transaction changes: whoever decides
@@ -96,8 +147,9 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
     pub async fn commit(self) -> Result<()> {
-        observe(self.db.operations(), "COMMIT", self.inner.commit()).await?;
-        self.db.committed().await;
+        let db = self.db.clone();
+        self.commit_record().await?;
+        db.committed().await;
         Ok(())
     }
 
@@ -105,7 +157,10 @@ impl TenantTx {
     ///
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
-    pub async fn commit_record(self) -> Result<()> {
-        Ok(observe(self.db.operations(), "COMMIT", self.inner.commit()).await?)
+    pub async fn commit_record(mut self) -> Result<()> {
+        let commit = self.held.connection()?.execute("COMMIT");
+        observe(self.db.operations(), "COMMIT", commit).await?;
+        self.held.work = Work::Nothing;
+        Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl AuditService for Events {
         let wanted = wanted(&message)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        let cipher = tx.cipher(caller.tenant()).await?;
+        let cipher = tx.cipher(caller.tenant())?;
         while let Some(read) = page.next_read(LARGE_ROWS) {
             let rows = store::list(&mut tx, caller.tenant(), &wanted, &read).await?;
             let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
@@ -97,8 +97,13 @@ pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
     fn text(value: Option<impl Display>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }
+    let ip = match row.open_ip(cipher) {
+        Err(Error::Unreadable) => None,
+        ip => Some(ip?),
+    };
     Ok(AuditEvent {
-        ip: row.open_ip(cipher)?,
+        unreadable: ip.is_none(),
+        ip: ip.unwrap_or_default(),
         id: row.event_id.to_string(),
         tenant_id: row.tenant_id.to_string(),
         kind: row.kind,

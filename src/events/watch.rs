@@ -58,7 +58,7 @@ pub async fn open(
     let (db, listener) = (&events.db, events.beat.listen());
     let position = match after {
         Some(position) => position,
-        None => store::last_position(&mut db.begin(tenant).await?, tenant).await?,
+        None => store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?,
     };
     let mut stream = Stream {
         db: db.clone(),
@@ -103,7 +103,7 @@ impl Stream {
         let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;
         let Some(last) = rows.last() else { return Ok(false) };
         self.position = last.position;
-        let cipher = tx.cipher(self.tenant).await?;
+        let cipher = tx.cipher(self.tenant)?;
         for row in rows {
             let position = row.position;
             self.ready.push_back(Message { event: Some(shown(row, &cipher)?), position });

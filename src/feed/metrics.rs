@@ -5,7 +5,12 @@ use std::{fmt, sync::Arc};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::Registry,
 };
 
@@ -18,6 +23,7 @@ pub(super) struct Metrics {
     changes: Counter,
     gap: Counter,
     lapses: Counter,
+    pub(super) subscribed: Gauge,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -46,6 +52,8 @@ impl Metrics {
         registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
         let lapses = "Times that the feed was so late that memory could not answer";
         registry.register("tenantry_feed_lapses", lapses, metrics.lapses.clone());
+        let subscribed = "Whether Redis tells this replica of changes: 1 or 0";
+        registry.register("tenantry_feed_subscribed", subscribed, metrics.subscribed.clone());
         registry.register_collector(Box::new(lag));
         metrics
     }

@@ -97,8 +97,8 @@ impl Feed {
             woken: woken.clone(),
             progress: Progress::new(sealer),
         });
-        wake::listen(subscriber, woken);
         let metrics = Metrics::register(registry, Lag(state.clone()));
+        wake::listen(subscriber, db.clone(), woken, metrics.subscribed.clone());
         tokio::spawn(trim::keep_short(db.clone()));
         tokio::spawn(Follower::new(db, followers, metrics).run(state.clone()));
         Self { state, redis }

@@ -1,17 +1,33 @@
 //! Wakes the other replicas' readers early, through Redis pub/sub. A message
 //! that is lost costs a part of a poll's interval and nothing else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fred::{
     clients::SubscriberClient,
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    interfaces::{EventInterface, PubsubInterface},
 };
-use tokio::sync::Notify;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    sync::{Notify, broadcast::error::RecvError},
+    time,
+};
 
-use crate::redis::Redis;
+use crate::{
+    db::Db,
+    redis::{self, Redis},
+};
 
 const CHANNEL: &str = "tenantry:changes";
+
+/// How long after an attempt to subscribe failed the next one comes.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a subscription is made again that may still be there.
+const RENEWAL: Duration = Duration::from_secs(5);
+
+/// So many failures in a row are worth a line in the log.
+const MANY: u32 = 3;
 
 /// Says to all replicas that there is something to read. It does not wait.
 pub(super) fn others(redis: &Redis) {
@@ -25,22 +41,44 @@ pub(super) fn others(redis: &Redis) {
     });
 }
 
-/// Notifies at each message, for as long as the client lives.
-pub(super) fn listen(client: &SubscriberClient, woken: Arc<Notify>) {
-    drop(client.connect());
-    drop(client.manage_subscriptions());
+/// Notifies at each message, until the database's connections are closed.
+pub(super) fn listen(client: &SubscriberClient, db: Db, woken: Arc<Notify>, subscribed: Gauge) {
     let mut messages = client.message_rx();
-    let client = client.clone();
+    tokio::spawn(keep_subscribed(client.clone(), db, subscribed));
     tokio::spawn(async move {
-        // Remembered by the client, and made again at each reconnection.
-        client.subscribe(CHANNEL).await.ok();
         loop {
             match messages.recv().await {
-                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                    woken.notify_one();
-                }
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                Ok(_) | Err(RecvError::Lagged(_)) => woken.notify_one(),
+                Err(RecvError::Closed) => return,
             }
         }
     });
+}
+
+/// Subscribes at each connection, and now and then in between: whatever became of the
+/// subscription, it is made again. To subscribe twice is to no effect.
+async fn keep_subscribed(client: SubscriberClient, db: Db, subscribed: Gauge) {
+    let mut connected = client.reconnect_rx();
+    redis::keep_connected(client.clone());
+    let (mut pause, mut failures) = (RETRY, 0);
+    while !db.is_closed() {
+        time::timeout(pause, connected.recv()).await.ok();
+        let answer = client.subscribe(CHANNEL).await;
+        subscribed.set(i64::from(answer.is_ok()));
+        match answer {
+            Ok(()) => {
+                if failures >= MANY {
+                    tracing::info!("wake-ups arrive again");
+                }
+                (pause, failures) = (RENEWAL, 0);
+            }
+            Err(error) => {
+                failures += 1;
+                if failures == MANY {
+                    tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
+                }
+                pause = RETRY;
+            }
+        }
+    }
 }

@@ -83,6 +83,11 @@ impl Filter {
         })
     }
 
+    /// Whether it asks anything of texts.
+    pub fn asks_texts(&self) -> bool {
+        self.0.iter().any(|condition| matches!(condition.test, Test::Text { .. }))
+    }
+
     /// Takes a condition that a text field is exactly this, as it was written, out of the
     /// filter: an index answers it.
     pub fn take_whole(&mut self, field: &str) -> Option<String> {

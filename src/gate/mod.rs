@@ -122,7 +122,8 @@ impl Gate {
         let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);
         let permit = self.in_progress.try_acquire();
-        let mut work = pin!(async {
+        let deadline = tokio::time::Instant::from_std(started) + time_limit;
+        let mut work = pin!(crate::deadline::scope(deadline, async {
             if permit.is_err() {
                 message::drain(request.into_body());
                 return refuse(&overloaded());
@@ -135,7 +136,7 @@ impl Gate {
                 }
                 Err(refusal) => refuse(&refusal),
             }
-        });
+        }));
         let is_constant = method.is_some_and(|method| method.is_constant);
         // A path that is no method's is not for the log: anybody may send any.
         let path = method.map_or("unknown", |method| &method.path);

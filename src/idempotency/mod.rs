@@ -90,7 +90,7 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
     .fetch_optional(tx.conn())
     .await?;
     let Some(kept) = kept else { return Ok(None) };
-    let cipher = tx.cipher(key.tenant).await?;
+    let cipher = tx.cipher(key.tenant)?;
     if kept.fingerprint != key.keyed(&cipher) {
         return Err(Error::refused(
             ErrorReason::RequestIdReused,
@@ -115,7 +115,7 @@ pub async fn remember(
     if key.request_id.is_empty() {
         return Ok(());
     }
-    let cipher = tx.cipher(key.tenant).await?;
+    let cipher = tx.cipher(key.tenant)?;
     let response =
         cipher.seal(Place { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
     sqlx::query!(

@@ -2,26 +2,45 @@
 -- KEYS: the failures from this network; those from everywhere; the guesses under way;
 -- whether the account's owner was here.
 -- ARGV: the failures that cost nothing, the guesses under way besides, how long one
--- takes at most (ms).
+-- takes at most (ms), the longest wait (ms).
 -- Returns how long nobody may guess from here (ms), 0 where the guess has begun.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local free, besides = tonumber(ARGV[1]), tonumber(ARGV[2])
+local life, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local here = redis.call('HMGET', KEYS[1], 'failures', 'until')
-local wait = tonumber(here[2] or 0) - now
+-- How long the failures under a key make guessers wait. A wait that is longer than the
+-- longest began while Redis's clock was ahead: it begins anew, now.
+local function wait_of(key)
+    local ends = tonumber(redis.call('HGET', key, 'until') or 0) or 0
+    if ends ~= ends or ends <= now then
+        return 0
+    end
+    if ends - now > longest then
+        redis.call('HSET', key, 'until', string.format('%.0f', now + longest))
+        redis.call('PEXPIRE', key, ARGV[4])
+        return longest
+    end
+    return ends - now
+end
+
+local wait = wait_of(KEYS[1])
 if redis.call('EXISTS', KEYS[4]) == 0 then
-    local everywhere = tonumber(redis.call('HGET', KEYS[2], 'until') or 0)
-    wait = math.max(wait, everywhere - now)
+    wait = math.max(wait, wait_of(KEYS[2]))
 end
 if wait > 0 then
     return wait
 end
 
+-- Guesses that are under way for longer than one takes began while the clock was ahead.
+local left = redis.call('PTTL', KEYS[3])
+if left > life or left == -1 then
+    redis.call('DEL', KEYS[3])
+end
 -- Those under way may all be wrong. Once there were too many failures they come one by
 -- one.
-local failures = tonumber(here[1] or 0)
-local underway = tonumber(redis.call('GET', KEYS[3]) or 0)
+local failures = tonumber(redis.call('HGET', KEYS[1], 'failures') or 0) or 0
+local underway = tonumber(redis.call('GET', KEYS[3]) or 0) or 0
 local room = math.max(free - failures + besides, 1)
 if failures >= free then
     room = 1

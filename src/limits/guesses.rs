@@ -64,12 +64,14 @@ impl Limits {
             format!("guess:{{{name}}}:{account}:underway:{network}"),
             format!("guess:{{{name}}}:{account}:known:{network}"),
         ];
-        let arguments = vec![FREE, BESIDES, millis(UNDERWAY)];
+        let arguments = vec![FREE, BESIDES, millis(UNDERWAY), millis(LONGEST_WAIT)];
         let shared = self.0.shared.guess(keys.clone(), arguments).await;
         let wait = shared.unwrap_or_else(|_| {
             self.0.metrics.counted_alone();
             self.0.alone.guess(&format!("{account}{network}"))
         });
+        // Whatever Redis says.
+        let wait = wait.min(LONGEST_WAIT);
         let judged = self.judge(wait, "guess", "account");
         judged.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
         Ok(Guess { limits: self.clone(), keys })

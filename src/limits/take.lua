@@ -8,7 +8,10 @@ local interval, calls = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full = now + interval * calls
-local free = tonumber(redis.call('GET', KEYS[1]) or now)
+local free = tonumber(redis.call('GET', KEYS[1]) or now) or now
+if free ~= free then
+    free = now
+end
 -- Later than full: the clock was set back, or the rate was raised.
 free = math.min(math.max(free, now), full) + interval
 if free > full then

@@ -4,7 +4,7 @@
 -- was wrong.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(redis.call('GET', KEYS[3]) or 0) > 0 then
+if (tonumber(redis.call('GET', KEYS[3]) or 0) or 0) > 0 then
     redis.call('DECR', KEYS[3])
 end
 if ARGV[6] ~= '1' then

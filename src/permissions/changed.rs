@@ -100,7 +100,7 @@ impl Changed {
 
 /// One more than a message has room for tells that there are too many.
 async fn holders(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
-    let mut tx = db.begin(tenant).await?;
+    let mut tx = db.begin_unsealed(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
     roles::holders(&mut tx, tenant, roles, limit).await
 }

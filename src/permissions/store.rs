@@ -89,7 +89,7 @@ pub async fn standings(
         &ids,
         session.map(|id| id.0),
     )
-    .fetch_optional(db.pool());
+    .fetch_optional(db.single(tenant_id).await?);
     let Some(row) = patiently(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
@@ -268,7 +268,7 @@ pub async fn explained(
         forms,
         roles,
     )
-    .fetch_optional(db.pool());
+    .fetch_optional(db.single(tenant_id).await?);
     let Some(row) = patiently(row).await? else { return Ok(None) };
     Ok(Some(Explained {
         tenant_active: row.tenant_state == "active",

@@ -32,7 +32,7 @@ impl Permissions {
         let mut page = self.pages.begin(caller.asker(), &request)?;
         if let Some(read) = page.next_read(SMALL_ROWS) {
             let look_at = read.limit.max(LOOK_AT);
-            let mut tx = self.db.begin(tenant).await?;
+            let mut tx = self.db.begin_unsealed(tenant).await?;
             let forms = permission.forms();
             let rows = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
             let is_last = rows.last().is_none_or(|row| row.looked_at < look_at);

@@ -6,6 +6,10 @@ use aws_lc_rs::{
     hmac::{self, HMAC_SHA256},
     rand,
 };
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -28,6 +32,15 @@ pub struct Cipher {
     tenant: TenantId,
     root: Prk,
     index: hmac::Key,
+    unreadable: Unreadable,
+}
+
+/// Counts values that did not open, by their tables.
+pub(super) type Unreadable = Family<Table, Counter>;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct Table {
+    table: &'static str,
 }
 
 /// Where a value is kept. A sealed value opens there and nowhere else.
@@ -35,7 +48,8 @@ pub struct Cipher {
 pub struct Place<'a> {
     /// The table.
     pub table: &'static str,
-    /// The row, within its tenant.
+    /// The row, within its tenant, by the 16 bytes of its id; and what else of the row the
+    /// value is bound to.
     pub row: &'a [u8],
 }
 
@@ -47,15 +61,26 @@ impl<'a> Place<'a> {
     }
 }
 
+/// The row with this id, with what else of it a value is bound to: when any of that is
+/// another, the value does not open. Each part is of a fixed length.
+#[must_use]
+pub fn bound_row(id: &Uuid, parts: &[&[u8]]) -> Vec<u8> {
+    [id.as_bytes().as_slice(), &parts.concat()].concat()
+}
+
 impl Cipher {
     /// With a tenant's data key.
-    pub(super) fn new(tenant: TenantId, key: &[u8; KEY]) -> Result<Self> {
+    pub(super) fn new(
+        tenant: TenantId,
+        key: &[u8; KEY],
+        unreadable: Unreadable,
+    ) -> Result<Self> {
         let root = Salt::new(HKDF_SHA256, b"tenantry data key").extract(key);
         let index = root
             .expand(&[b"index"], HMAC_SHA256)
             .map(hmac::Key::from)
             .map_err(|_| Error::defect("no index key"))?;
-        Ok(Self { tenant, root, index })
+        Ok(Self { tenant, root, index, unreadable })
     }
 
     /// Seals a value: AES-256-GCM (SP 800-38D) under a key of the row's own, which
@@ -85,13 +110,17 @@ impl Cipher {
     /// Opens a value that was sealed for this place.
     ///
     /// # Errors
-    /// When it was not, or was altered: a defect, or somebody's work.
+    /// `DATA_UNREADABLE` when it was not, or was altered; the log says where.
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.opened(place, sealed).ok_or_else(|| {
-            let Place { table, row } = place;
-            let row = Uuid::from_slice(row).map(|id| id.to_string()).unwrap_or_default();
-            Error::defect(format!("a value of {table} does not open: {}/{row}", self.tenant))
-        })
+        self.opened(place, sealed).ok_or_else(|| self.unreadable(place))
+    }
+
+    fn unreadable(&self, place: Place<'_>) -> Error {
+        let (Place { table, row }, tenant) = (place, self.tenant);
+        let row = row.first_chunk::<16>().map(|id| Uuid::from_bytes(*id)).unwrap_or_default();
+        tracing::error!(%tenant, table, %row, "a sealed value does not open: it was altered");
+        self.unreadable.get_or_create(&Table { table }).inc();
+        Error::Unreadable
     }
 
     /// Seals a value of several parts, as JSON.
@@ -109,7 +138,7 @@ impl Cipher {
     /// When it was not sealed for this place, or was altered.
     pub fn open_parts<T: DeserializeOwned>(&self, place: Place<'_>, sealed: &[u8]) -> Result<T> {
         let text = self.open(place, sealed)?;
-        serde_json::from_slice(&text).map_err(|_| Error::defect("a value can't be read"))
+        serde_json::from_slice(&text).map_err(|_| self.unreadable(place))
     }
 
     fn opened(&self, place: Place<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
@@ -156,7 +185,8 @@ mod tests {
     use super::*;
 
     fn cipher(tenant: u128, key: u8) -> Cipher {
-        Cipher::new(TenantId(Uuid::from_u128(tenant)), &[key; KEY]).expect("a cipher")
+        let tenant = TenantId(Uuid::from_u128(tenant));
+        Cipher::new(tenant, &[key; KEY], Unreadable::default()).expect("a cipher")
     }
 
     #[test]

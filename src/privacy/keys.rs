@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use aws_lc_rs::rand;
+use prometheus_client::registry::Registry;
 use quick_cache::sync::Cache;
 use secrecy::zeroize::Zeroizing;
 
 use super::{
-    cipher::{Cipher, KEY},
+    cipher::{Cipher, KEY, Unreadable},
     master::{DataKey, MasterKeys, MasterSource, Wrapped},
     store,
 };
@@ -30,6 +31,14 @@ pub struct DataKeys {
     tenants: Cache<TenantId, Arc<Cipher>>,
     /// That of what belongs to no tenant.
     common: OnceLock<Arc<Cipher>>,
+    unreadable: Unreadable,
+}
+
+/// A data key that was made for a new tenant and is yet to be kept.
+pub struct NewDataKey {
+    tenant: TenantId,
+    key: DataKey,
+    wrapped: Wrapped,
 }
 
 impl DataKeys {
@@ -39,7 +48,18 @@ impl DataKeys {
     /// When the master keys can't be read.
     pub fn load(source: &MasterSource) -> anyhow::Result<Arc<Self>> {
         let masters = Arc::new(MasterKeys::load(source)?);
-        Ok(Arc::new(Self { masters, tenants: Cache::new(TENANTS), common: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            masters,
+            tenants: Cache::new(TENANTS),
+            common: OnceLock::new(),
+            unreadable: Unreadable::default(),
+        }))
+    }
+
+    /// Shows what is counted of values that do not open.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Values that did not open where they were: they were altered in the database";
+        registry.register("tenantry_unreadable_values", help, self.unreadable.clone());
     }
 
     /// The master keys.
@@ -61,16 +81,18 @@ impl DataKeys {
             );
         }
         let nobody = TenantId::UNKNOWN;
-        let mut tx = db.begin(nobody).await?;
-        if store::get(&mut tx, nobody).await?.is_none() {
-            let (_, wrapped) = self.make(nobody).await?;
+        let mut kept = read(db, nobody).await?;
+        if kept.is_none() {
+            let made = self.make(nobody).await?;
+            let mut tx = db.begin_unsealed(nobody).await?;
             // Another replica may be quicker: then its key counts.
-            store::insert(&mut tx, nobody, &wrapped).await?;
+            store::insert(&mut tx, nobody, &made.wrapped).await?;
+            kept = store::get(&mut tx, nobody).await?;
+            tx.commit_record().await?;
         }
-        let kept = store::get(&mut tx, nobody).await?.context("there is no common data key")?;
-        tx.commit_record().await?;
+        let kept = kept.context("there is no common data key")?;
         let key = self.unwrap(nobody, kept).await.context("the common data key can't be used")?;
-        self.common.set(Arc::new(Cipher::new(nobody, &key)?)).ok();
+        self.common.set(Arc::new(self.cipher(nobody, &key)?)).ok();
         Ok(())
     }
 
@@ -82,16 +104,16 @@ impl DataKeys {
         self.common.get().cloned().ok_or_else(|| Error::defect("no data keys were prepared"))
     }
 
-    /// The cipher of the tenant that `conn` works in; `None` when there is no such
-    /// tenant any more.
+    /// The cipher of a tenant; `None` when there is no such tenant any more. No transaction
+    /// is open while a key service is asked.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres or the master key is away.
-    pub async fn find(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+    pub async fn find(&self, db: &Db, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some(known) = self.known(tenant)? {
             return Ok(Some(known));
         }
-        let Some(kept) = store::get(tx, tenant).await? else { return Ok(None) };
+        let Some(kept) = read(db, tenant).await? else { return Ok(None) };
         let key = self.unwrap(tenant, kept).await.map_err(|error| away(tenant, &error))?;
         self.keep(tenant, &key).map(Some)
     }
@@ -107,27 +129,41 @@ impl DataKeys {
         }
     }
 
+    /// A key for a new tenant. No transaction is to be open: a key service may be asked.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when the master key is away.
+    pub async fn make_for(&self, tenant: TenantId) -> Result<NewDataKey> {
+        self.make(tenant).await.map_err(|error| away(tenant, &error))
+    }
+
     /// Gives a new tenant, which `tx` works in, its key.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres or the master key is away.
-    pub async fn create(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
-        let (key, wrapped) = self.make(tenant).await.map_err(|error| away(tenant, &error))?;
-        store::insert(tx, tenant, &wrapped).await?;
-        self.keep(tenant, &key).map(drop)
+    /// UNAVAILABLE when Postgres is away.
+    pub async fn insert(&self, tx: &mut TenantTx, new: &NewDataKey) -> Result<()> {
+        store::insert(tx, new.tenant, &new.wrapped).await?;
+        self.keep(new.tenant, &new.key).map(drop)
     }
 
     fn keep(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
-        let cipher = Arc::new(Cipher::new(tenant, key)?);
+        let cipher = Arc::new(self.cipher(tenant, key)?);
         self.tenants.insert(tenant, cipher.clone());
         Ok(cipher)
     }
 
-    async fn make(&self, tenant: TenantId) -> anyhow::Result<(DataKey, Wrapped)> {
+    fn cipher(&self, tenant: TenantId, key: &DataKey) -> Result<Cipher> {
+        Cipher::new(tenant, key, self.unreadable.clone())
+    }
+
+    async fn make(&self, tenant: TenantId) -> anyhow::Result<NewDataKey> {
         let mut key = Zeroizing::new([0; KEY]);
         rand::fill(key.as_mut_slice()).map_err(|_| anyhow::anyhow!("no random bytes"))?;
         let masters = self.masters.clone();
-        let wrap = move || Ok((key.clone(), masters.wrap(tenant, &key)?));
+        let wrap = move || {
+            let wrapped = masters.wrap(tenant, &key)?;
+            Ok(NewDataKey { tenant, key, wrapped })
+        };
         tokio::task::spawn_blocking(wrap).await?
     }
 
@@ -157,6 +193,12 @@ impl Reload for DataKeys {
     fn reload(&self) -> anyhow::Result<bool> {
         self.masters.reload()
     }
+}
+
+/// A tenant's key as it is kept, read in a transaction of its own.
+async fn read(db: &Db, tenant: TenantId) -> Result<Option<Wrapped>> {
+    let mut tx = db.begin_unsealed(tenant).await?;
+    store::get(&mut tx, tenant).await
 }
 
 fn away(tenant: TenantId, error: &anyhow::Error) -> Error {

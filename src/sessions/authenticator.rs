@@ -99,7 +99,7 @@ impl Authenticator {
         digest: Digest,
     ) -> Result<Option<Authenticated>> {
         let tenant = secret.tenant;
-        let mut tx = self.db.begin(tenant).await?;
+        let mut tx = self.db.begin_unsealed(tenant).await?;
         let Some(key) = store::by_secret(&mut tx, tenant, &secret.hash).await? else {
             return Ok(None);
         };
@@ -130,8 +130,9 @@ impl Authenticator {
         if self.feed.was_followed_for(ECHO) && remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
                 // Asked for again: Redis may have taken its time.
-                Lookup::Live => {
+                Lookup::Live(until) => {
                     if let Some(standing) = remembered() {
+                        let token = Arc::new(token.trusted_until(until));
                         return Ok(self.remember(digest, token, standing));
                     }
                 }

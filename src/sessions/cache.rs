@@ -1,31 +1,37 @@
 //! Live sessions, cached in Redis for all replicas.
 //!
-//! Postgres is the truth. Two rules keep the cache from ever being believed for
+//! Postgres is the truth. Four rules keep the cache from ever being believed for
 //! long when it is wrong:
 //!
 //! - Each entry carries its tenant's epoch. Whatever ends a session (sign-out,
 //!   revocation, a disabled user, a suspended tenant) changes the epoch after
 //!   its commit, and a read that was under way meanwhile can't fill the cache
 //!   with what it saw before.
-//! - An entry counts for [`TRUST`] after the look-up before Postgres was read,
+//! - An entry counts for 750 ms ([`TRUST`]) after the look-up before Postgres was read,
 //!   by Redis's own clock, however late it was written. If the change of epoch got
 //!   lost (Redis was away, was restarted, failed over), nobody believes the old entry
 //!   for longer than that.
+//! - Each entry has a MAC over all that it says ([`super::entry`]). Who can write to Redis
+//!   can take entries away, and show one again within its time; it can't make one.
+//! - What an entry says is remembered no longer than the entry counts. Then Postgres is
+//!   asked.
 //!
 //! An empty cache says nothing, and neither does a Redis that does not answer.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fred::types::scripts::Script;
 use uuid::Uuid;
 
+use super::entry::{Entry, EntryKeys, Now, TRUST};
 use crate::{
+    clock,
     ids::{SessionId, TenantId, UserId},
     redis::Redis,
 };
-
-/// For how long an entry counts after the look-up that led to it.
-const TRUST: Duration = Duration::from_millis(750);
 
 /// A session that ended longer ago than this is called live by no look-up: the
 /// trust, and a quarter of a second for clocks that are not at one pace.
@@ -41,14 +47,15 @@ const EPOCH_LIFE: u32 = 7 * 24 * 60 * 60;
 #[derive(Clone)]
 pub struct SessionCache {
     redis: Redis,
+    keys: Arc<EntryKeys>,
     read: Script,
     fill: Script,
 }
 
 /// What the cache says of a session.
 pub enum Lookup {
-    /// It is live, and this user's.
-    Live,
+    /// It is live, and this user's; that may be believed until then.
+    Live(Instant),
     /// Ask Postgres; where that says live, hand the ticket to
     /// [`SessionCache::fill`].
     Unknown(Ticket),
@@ -56,19 +63,17 @@ pub enum Lookup {
 
 /// A look-up that found nothing: fills the cache if nothing has changed since.
 pub struct Ticket {
-    tenant: TenantId,
-    session: SessionId,
-    user: UserId,
-    /// The epoch and Redis's clock, where it answered.
-    seen: Option<(String, i64)>,
+    /// What to keep; `None` where Redis did not answer.
+    entry: Option<Entry>,
 }
 
 impl SessionCache {
-    /// A cache in this Redis.
+    /// A cache in this Redis, whose entries these keys authenticate.
     #[must_use]
-    pub fn new(redis: Redis) -> Self {
+    pub fn new(redis: Redis, keys: Arc<EntryKeys>) -> Self {
         Self {
             redis,
+            keys,
             read: Script::from_lua(include_str!("read.lua")),
             fill: Script::from_lua(include_str!("fill.lua")),
         }
@@ -76,18 +81,30 @@ impl SessionCache {
 
     /// Looks a session up.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
-        let arguments = (new_epoch(), EPOCH_LIFE, millis(TRUST));
+        let (asked, own) = (Instant::now(), now());
         let answer = self.read.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(tenant), session_key(tenant, session)],
-            vec![arguments.0, arguments.1.to_string(), arguments.2.to_string()],
+            vec![new_epoch(), EPOCH_LIFE.to_string()],
         );
-        let answer: Result<(String, String, i64), _> = self.redis.observe("EVALSHA", answer).await;
-        match answer {
-            Ok((_, owner, _)) if owner == user.to_string() => Lookup::Live,
-            answer => {
-                let seen = answer.ok().map(|(epoch, _, now)| (epoch, now));
-                Lookup::Unknown(Ticket { tenant, session, user, seen })
+        let answer: Result<(String, String, u64), _> = self.redis.observe("EVALSHA", answer).await;
+        let read = answer.ok().and_then(|(epoch, kept, redis)| {
+            let epoch = Uuid::try_parse(&epoch).ok()?;
+            Some((epoch, kept, redis))
+        });
+        let Some((epoch, kept, redis)) = read else {
+            return Lookup::Unknown(Ticket { entry: None });
+        };
+        let counts_for = self
+            .keys
+            .read(tenant, session, &kept)
+            .filter(|kept| kept.epoch == epoch && kept.user == user)
+            .and_then(|kept| kept.counts_for(Now { redis, own }));
+        match counts_for {
+            Some(left) => Lookup::Live(asked + left),
+            None => {
+                let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
+                Lookup::Unknown(Ticket { entry: Some(entry) })
             }
         }
     }
@@ -95,16 +112,17 @@ impl SessionCache {
     /// Keeps a session that Postgres said is live after the look-up, for the
     /// seconds that it still has.
     pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
-        let Some((epoch, looked_up)) = ticket.seen.filter(|_| ends_in > 0) else { return };
+        let Some(entry) = ticket.entry.filter(|_| ends_in > 0) else { return };
+        let Some(text) = self.keys.write(&entry) else { return };
         let filled = self.fill.evalsha_with_reload(
             self.redis.client(),
-            vec![epoch_key(ticket.tenant), session_key(ticket.tenant, ticket.session)],
+            vec![epoch_key(entry.tenant), session_key(entry.tenant, entry.session)],
             vec![
-                epoch,
-                ticket.user.to_string(),
-                looked_up.to_string(),
+                entry.epoch.simple().to_string(),
+                text,
+                entry.looked_up.to_string(),
                 millis(MAX_AGE).to_string(),
-                ends_in.to_string(),
+                millis(TRUST.min(Duration::from_secs(ends_in.unsigned_abs()))).to_string(),
             ],
         );
         let filled: Result<i64, _> = self.redis.observe("EVALSHA", filled).await;
@@ -138,6 +156,11 @@ fn epoch_key(tenant: TenantId) -> String {
 
 fn session_key(tenant: TenantId, session: SessionId) -> String {
     format!("session:{{{tenant}}}:{session}")
+}
+
+/// Now by this replica's clock, in ms since 1970.
+fn now() -> u64 {
+    u64::try_from(clock::now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u128 {

@@ -2,6 +2,7 @@
 
 mod authenticator;
 mod cache;
+mod entry;
 pub mod open;
 mod rpc;
 pub mod store;
@@ -11,6 +12,7 @@ use crate::{db::Db, paging::Pages};
 
 pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};
+pub use entry::EntryKeys;
 pub use verified::{Verified, VerifiedTokens};
 
 /// Shows and ends sessions over gRPC.

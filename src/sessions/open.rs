@@ -74,7 +74,7 @@ pub async fn open(
         opening.verified_hash,
         opening.new_hash,
         unsigned.session.0,
-        SessionClient::of(&opening).seal(&cipher, unsigned.session.0)?,
+        SessionClient::of(&opening).seal(&cipher, unsigned.session.0, unsigned.user.0)?,
         unsigned.refresh_jti,
         unsigned.refresh_kid,
         unsigned.refresh_expires_at,
@@ -87,7 +87,7 @@ pub async fn open(
         opening.origin.request_id.to_string(),
         opening.origin.sealed_ip(&cipher, event)?,
     )
-    .fetch_optional(db.pool())
+    .fetch_optional(db.single(opening.tenant).await?)
     .await?;
     Ok(opened.map(|row| {
         unsigned.roles = row.roles;

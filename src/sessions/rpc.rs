@@ -50,8 +50,8 @@ impl SessionService for Sessions {
         let mut tx = self.db.begin(caller.tenant()).await?;
         let row = store::get(&mut tx, caller.tenant(), session, reach.owner()).await?;
         let row = row.ok_or_else(Error::not_found)?;
-        let client = row.open_client(&*tx.cipher(caller.tenant()).await?)?;
-        let session = Session::from((row, client));
+        let client = row.open_client(&*tx.cipher(caller.tenant())?)?;
+        let session = Session::from((row, Some(client)));
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 
@@ -103,8 +103,11 @@ impl SessionService for Sessions {
     }
 }
 
-impl From<(SessionRow, SessionClient)> for Session {
-    fn from((row, client): (SessionRow, SessionClient)) -> Self {
+/// Without a client, it was altered.
+impl From<(SessionRow, Option<SessionClient>)> for Session {
+    fn from((row, client): (SessionRow, Option<SessionClient>)) -> Self {
+        let unreadable = client.is_none();
+        let client = client.unwrap_or_default();
         let state = match (row.revoked_at, row.expired) {
             (Some(_), _) => SessionState::Revoked,
             (None, true) => SessionState::Expired,
@@ -122,6 +125,7 @@ impl From<(SessionRow, SessionClient)> for Session {
             last_use_time: Some(timestamp(row.last_used_at)),
             expire_time: Some(timestamp(row.ends_at)),
             max_expire_time: Some(timestamp(row.expires_at)),
+            unreadable,
         }
     }
 }

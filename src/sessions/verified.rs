@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long an API key's secret is remembered.
-const API_KEY_TRUST: time::Duration = time::Duration::minutes(5);
+const API_KEY_TRUST: Duration = Duration::from_mins(5);
 
 /// A token that was verified, its session live then.
 #[derive(Clone, Debug)]
@@ -44,6 +44,11 @@ pub struct Verified {
     pub session: SessionId,
     /// When the token ends, in seconds since 1970.
     pub expires_at: i64,
+    /// From when it counts, likewise.
+    not_before: i64,
+    /// Until when it may be remembered that its session is live, where that is less than
+    /// the token's life: for what Redis alone says, and for API keys.
+    trusted_until: Option<Instant>,
     /// The key that signed it; `None` where it is no token but an API key's secret.
     key: Option<VerifiedBy>,
     life: Arc<Life>,
@@ -101,6 +106,20 @@ impl Verified {
     pub fn is_api_key(&self) -> bool {
         self.key.is_none()
     }
+
+    /// The same, remembered no longer than this.
+    #[must_use]
+    pub fn trusted_until(&self, until: Instant) -> Self {
+        Self { trusted_until: Some(until), ..self.clone() }
+    }
+
+    /// Whether it is within its time. The clock may have been set since it was verified.
+    fn is_in_time(&self) -> bool {
+        let now = clock::now().unix_timestamp();
+        let within =
+            now >= self.not_before - LEEWAY_SECONDS && now <= self.expires_at + LEEWAY_SECONDS;
+        within && self.trusted_until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 impl VerifiedTokens {
@@ -116,7 +135,7 @@ impl VerifiedTokens {
         let known = self.tokens.get(token)?;
         let over = known.key.as_ref().is_some_and(|key| !key.is_in_force())
             || !known.life.is_known()
-            || clock::now().unix_timestamp() > known.expires_at + LEEWAY_SECONDS;
+            || !known.is_in_time();
         if over {
             self.tokens.remove(token);
             return None;
@@ -135,6 +154,8 @@ impl VerifiedTokens {
             subject_type: claims.sub_type,
             session,
             expires_at: claims.exp,
+            not_before: claims.nbf.max(claims.iat),
+            trusted_until: None,
             key: Some(key),
             life: self.lives().life((tenant, session.0)),
         }
@@ -144,14 +165,15 @@ impl VerifiedTokens {
     /// [`API_KEY_TRUST`], which is how it is known to be in use.
     #[must_use]
     pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> Verified {
-        let ends = key.expires_at.min(clock::now() + API_KEY_TRUST).unix_timestamp();
         Verified {
             tenant,
             user: UserId(key.account_id),
             subject_type: SubjectType::ServiceAccount,
             session: SessionId(key.key_id),
-            // Both ends are by our own clocks.
-            expires_at: ends - LEEWAY_SECONDS,
+            // No other clock than ours says when it ends.
+            expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
+            not_before: i64::MIN + LEEWAY_SECONDS,
+            trusted_until: Some(Instant::now() + API_KEY_TRUST),
             key: None,
             life: self.lives().life((tenant, key.key_id)),
         }
@@ -253,6 +275,34 @@ mod tests {
         tokens.clear();
         assert!(tokens.remember(Digest::of(&jwt), verified));
         assert!(tokens.get(&Digest::of(&jwt)).is_none());
+    }
+
+    /// N23: what is known from Redis alone.
+    #[test]
+    fn what_is_trusted_until_some_time_is_not_remembered_beyond() {
+        let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
+        let now = Instant::now();
+        for (until, remembered) in [(now + Duration::from_mins(1), true), (now, false)] {
+            let jwt = token(&keyring);
+            let (claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
+            let verified = tokens.follow(&claims, key).trusted_until(until);
+            assert!(tokens.remember(Digest::of(&jwt), Arc::new(verified)));
+            assert_eq!(tokens.get(&Digest::of(&jwt)).is_some(), remembered);
+        }
+    }
+
+    /// N26: the clock was ahead when it was verified, and was set right since.
+    #[test]
+    fn a_token_from_the_future_is_not_remembered() {
+        let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
+        for (ahead, remembered) in [(0, true), (LEEWAY_SECONDS + 60, false)] {
+            let jwt = token(&keyring);
+            let (mut claims, key) = keyring.verify_by(TokenKind::Access, &jwt).expect("its own");
+            claims.nbf += ahead;
+            claims.exp += ahead;
+            assert!(tokens.remember(Digest::of(&jwt), Arc::new(tokens.follow(&claims, key))));
+            assert_eq!(tokens.get(&Digest::of(&jwt)).is_some(), remembered);
+        }
     }
 
     #[test]

@@ -1,31 +1,67 @@
 //! Logs: one line per call with its id, method, code and time, and whatever went
 //! wrong.
+//!
+//! A thread of its own writes them. Who logs never waits for whoever reads the log: lines
+//! that find its queue full are dropped and counted.
 
-use std::io::IsTerminal;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt,
+    io::{self, IsTerminal, Write},
+    panic,
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter},
+};
 use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, filter_fn},
-    fmt,
+    fmt as lines,
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
 use crate::config::Values;
 
-/// Starts logging to standard error, as the settings say.
+/// Lines that wait to be written, at most.
+const QUEUE: usize = 10_000;
+
+/// How long the last words of a process may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Counts the lines that were dropped.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Held while lines are written. Dropped, it waits for those in the queue, for a second at
+/// most.
+#[must_use]
+#[derive(Debug)]
+pub struct Writing {
+    _guard: WorkerGuard,
+}
+
+/// Starts logging to standard error, as the settings say: events, and panics.
 ///
 /// # Errors
 /// When the settings can't be read, or logging was started before.
-pub fn init(values: &Values) -> anyhow::Result<()> {
+pub fn init(values: &Values) -> anyhow::Result<Writing> {
     let level = values.get("LOG_LEVEL").unwrap_or("info");
     let filter = EnvFilter::builder()
         .parse(level)
         .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
-    let colours = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let colours = io::stderr().is_terminal();
+    let (writer, writing) = never_waits(io::stderr());
+    let dropped = writer.error_counter();
+    let lines = lines::layer().with_writer(writer).with_ansi(colours);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match values.get("LOG_FORMAT") {
         Some("json") => Box::new(lines.json().flatten_event(true)),
         Some("human") | None => Box::new(lines.with_target(false)),
@@ -33,11 +69,89 @@ pub fn init(values: &Values) -> anyhow::Result<()> {
     };
     let lines = lines.with_filter(filter.and(filter_fn(is_tame)));
     let started = tracing_subscriber::registry().with(lines).try_init();
-    started.map_err(|_| anyhow::anyhow!("logging was started before"))
+    started.map_err(|_| anyhow::anyhow!("logging was started before"))?;
+    DROPPED.set(dropped).ok();
+    panic::set_hook(Box::new(|panicked| {
+        let trace = Backtrace::capture();
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        tracing::error!(backtrace = trace, "{panicked}");
+    }));
+    Ok(writing)
+}
+
+/// A writer that never waits, in front of one that may. What is written at once is one
+/// line.
+pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing) {
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true);
+    let (lines, guard) = builder.thread_name("log").finish(writer);
+    (lines, Writing { _guard: guard })
+}
+
+/// Writes a line to standard error, unless nobody reads it for a second: what ends must not
+/// wait for that either.
+pub fn last_words(line: String) {
+    let (tell, told) = mpsc::channel();
+    let write = move || {
+        writeln!(io::stderr(), "{line}").ok();
+        tell.send(()).ok();
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        told.recv_timeout(PATIENCE).ok();
+    }
 }
 
 /// Whether what it says is for a log, whatever the settings ask for: on the finest level
 /// libraries write whole frames, and what people sent is in them.
 fn is_tame(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::DEBUG || metadata.target().starts_with("tenantry")
+}
+
+/// Shows how many lines were dropped.
+#[derive(Debug)]
+pub struct DroppedLines;
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Lines of the log that were dropped, for nobody read it";
+        let name = "tenantry_log_lines_dropped";
+        let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(u64::try_from(dropped).unwrap_or(u64::MAX)).encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    /// Takes no line before it is told to.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.recv().ok();
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// N24
+    #[test]
+    fn lines_that_nobody_takes_are_dropped_and_counted() {
+        let (go_on, stuck) = channel();
+        let (mut writer, writing) = never_waits(Stuck(stuck));
+        let dropped = writer.error_counter();
+        for _ in 0..QUEUE + 100 {
+            writer.write_all(b"a line").expect("it never fails");
+        }
+        // One may have left the queue.
+        assert!((99..=100).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
+        drop(go_on);
+        drop(writing);
+    }
 }

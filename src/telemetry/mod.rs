@@ -11,7 +11,7 @@ mod pools;
 mod traces;
 
 pub use calls::Calls;
-pub use logs::init;
+pub use logs::{DroppedLines, init, last_words, never_waits};
 pub use operations::{Operations, Running};
 pub use pools::Pools;
 pub use traces::{Settings, Traces};

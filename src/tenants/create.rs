@@ -11,6 +11,7 @@ use crate::{
     idempotency::{self, Key},
     ids::{RoleId, TenantId},
     json,
+    privacy::NewDataKey,
     proto::v1::{CreateTenantRequest, CreateTenantResponse},
     roles::system,
 };
@@ -30,11 +31,12 @@ impl Tenants {
         };
         let settings =
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
+        let id = TenantId::new();
+        let data_key = self.db.make_data_key(id).await?;
         let mut tx = self.db.begin(caller.home()).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        let id = TenantId::new();
         tx.enter(id).await?;
         let new = NewTenant {
             id,
@@ -42,6 +44,7 @@ impl Tenants {
             slug: &slug_for(&message.slug, &message.name),
             settings: settings.unwrap_or_default(),
             server_min_length: self.min_length,
+            data_key: &data_key,
         };
         create(&mut tx, new).await?;
         let row = store::get(&mut tx, id).await?;
@@ -74,6 +77,8 @@ pub struct NewTenant<'a> {
     pub settings: Map<String, Value>,
     /// The shortest password that the server allows.
     pub server_min_length: usize,
+    /// Its data key.
+    pub data_key: &'a NewDataKey,
 }
 
 /// Makes the tenant, and returns its `org_admin` role.
@@ -83,6 +88,7 @@ pub struct NewTenant<'a> {
 /// slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.server_min_length)?;
-    store::insert(tx, new.id, new.name, new.slug, &Value::Object(new.settings)).await?;
+    let settings = Value::Object(new.settings);
+    store::insert(tx, new.id, new.name, new.slug, &settings, new.data_key).await?;
     system::create(tx, new.id, system::ORGANISATION).await
 }

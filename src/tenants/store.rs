@@ -11,6 +11,7 @@ use crate::{
     ids::TenantId,
     json::{self, Stored},
     paging::{LARGE_ROWS, Page, Position},
+    privacy::NewDataKey,
     proto::v1::{Tenant, TenantState},
     unreadable::{self, Of},
 };
@@ -55,6 +56,7 @@ pub async fn insert(
     name: &str,
     slug: &str,
     settings: &Value,
+    data_key: &NewDataKey,
 ) -> Result<()> {
     sqlx::query!(
         "insert into tenants (tenant_id, name, slug, settings) values ($1, $2, $3, $4)",
@@ -65,7 +67,7 @@ pub async fn insert(
     )
     .execute(tx.conn())
     .await?;
-    tx.create_data_key(tenant).await
+    tx.insert_data_key(data_key).await
 }
 
 /// The transaction's tenant.

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::email;
+use super::{email, store::Found};
 use crate::{
     db::{Db, TenantTx},
     error::Result,
@@ -33,15 +33,27 @@ pub async fn candidate(db: &Db, tenant: TenantId, email_key: &str) -> Result<Opt
     let index = email::index(&cipher, email_key);
     let row = sqlx::query!(
         r#"
-        select user_id as "user_id!: Uuid", active as "active!", password_hash
+        select user_id as "user_id!: Uuid", active as "active!", password_hash,
+               version as "version!", profile as "profile!", email_lookup as "email_lookup!"
         from sign_in_candidate($1, $2)
         "#,
         tenant.0,
         index.as_slice(),
     )
-    .fetch_optional(db.pool())
+    .fetch_optional(db.single(tenant).await?)
     .await?;
-    Ok(row.map(|row| Candidate {
+    // An index that was moved to another user leads to nobody.
+    let whole = row.filter(|row| {
+        let found = Found {
+            user: row.user_id,
+            version: row.version,
+            profile: &row.profile,
+            email_index: &index,
+            email_lookup: &row.email_lookup,
+        };
+        found.is_whole(&cipher)
+    });
+    Ok(whole.map(|row| Candidate {
         user: UserId(row.user_id),
         active: row.active,
         password_hash: row.password_hash,

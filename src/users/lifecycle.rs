@@ -54,8 +54,8 @@ impl Users {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
-        let row = store::lock(&mut tx, tenant, user).await?;
-        check_etag(etag, row.version)?;
+        let version = store::lock_version(&mut tx, tenant, user).await?;
+        check_etag(etag, version)?;
         guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
         let held = roles::held(&mut tx, tenant, user).await?;
         let ended = sessions::store::count_live(&mut tx, tenant, user).await?;

@@ -132,6 +132,7 @@ impl From<UserRow> for User {
             update_time: Some(timestamp(row.updated_at)),
             etag: etag(row.version),
             last_sign_in_time: row.last_sign_in_at.map(timestamp),
+            unreadable: row.unreadable,
         }
     }
 }

@@ -10,9 +10,12 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    privacy::{Cipher, Index, Place},
+    privacy::{Cipher, Index, Place, bound_row},
     proto::v1::UserState,
 };
+
+/// The version of a row that is new.
+const FIRST_VERSION: i64 = 1;
 
 /// A user.
 #[derive(Clone)]
@@ -37,6 +40,8 @@ pub struct UserRow {
     pub updated_at: OffsetDateTime,
     /// When the user last signed in.
     pub last_sign_in_at: Option<OffsetDateTime>,
+    /// Whether email and name are missing, for they were altered.
+    pub unreadable: bool,
 }
 
 /// A user as it is kept.
@@ -44,6 +49,8 @@ pub(super) struct Kept {
     pub(super) tenant_id: Uuid,
     pub(super) user_id: Uuid,
     pub(super) profile: Vec<u8>,
+    pub(super) email_index: Vec<u8>,
+    pub(super) email_lookup: Vec<u8>,
     pub(super) state: String,
     pub(super) email_verified: bool,
     pub(super) version: i64,
@@ -68,31 +75,79 @@ struct Sealed {
 
 impl Kept {
     pub(super) fn open(self, cipher: &Cipher) -> Result<UserRow> {
-        let profile: Profile =
-            cipher.open_parts(Place::row("users", &self.user_id), &self.profile)?;
+        let row = row(self.user_id, self.version, &self.email_index, &self.email_lookup);
+        let place = Place { table: "users", row: &row };
+        let profile: Profile = cipher.open_parts(place, &self.profile)?;
         Ok(UserRow {
-            tenant_id: self.tenant_id,
-            user_id: self.user_id,
             email: profile.email,
             display_name: profile.display_name,
-            state: self.state,
+            unreadable: false,
+            ..self.unreadable()
+        })
+    }
+
+    /// What can be said of it without its profile.
+    pub(super) fn unreadable(&self) -> UserRow {
+        UserRow {
+            tenant_id: self.tenant_id,
+            user_id: self.user_id,
+            email: String::new(),
+            display_name: String::new(),
+            state: self.state.clone(),
             email_verified: self.email_verified,
             version: self.version,
             created_at: self.created_at,
             updated_at: self.updated_at,
             last_sign_in_at: self.last_sign_in_at,
-        })
+            unreadable: true,
+        }
+    }
+}
+
+/// What a profile is bound to: its user, the version of the row, so that no older one opens,
+/// and what its email is found by, so that no other user is found by it.
+fn row(user: Uuid, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
+    bound_row(&user, &[&version.to_be_bytes(), email_index, email_lookup])
+}
+
+/// A profile as a sign-in finds it, by the index of an email.
+pub struct Found<'a> {
+    /// The user.
+    pub user: Uuid,
+    /// The version of its row.
+    pub version: i64,
+    /// The profile, sealed.
+    pub profile: &'a [u8],
+    /// What it was found by.
+    pub email_index: &'a [u8],
+    /// What it would be found by across tenants.
+    pub email_lookup: &'a [u8],
+}
+
+impl Found<'_> {
+    /// Whether the user that was found is the one who has the email.
+    #[must_use]
+    pub fn is_whole(&self, cipher: &Cipher) -> bool {
+        let row = row(self.user, self.version, self.email_index, self.email_lookup);
+        cipher.open(Place { table: "users", row: &row }, self.profile).is_ok()
     }
 }
 
 impl Sealed {
-    fn new(tx: &TenantTx, cipher: &Cipher, user: Uuid, profile: &Profile) -> Result<Self> {
+    /// For the row's next version.
+    fn new(
+        tx: &TenantTx,
+        cipher: &Cipher,
+        user: Uuid,
+        version: i64,
+        profile: &Profile,
+    ) -> Result<Self> {
         let key = email::key(&profile.email);
-        Ok(Self {
-            profile: cipher.seal_parts(Place::row("users", &user), profile)?,
-            email_index: email::index(cipher, &key),
-            email_lookup: email::index(&*tx.common_cipher()?, &key),
-        })
+        let email_index = email::index(cipher, &key);
+        let email_lookup = email::index(&*tx.common_cipher()?, &key);
+        let row = row(user, version, &email_index, &email_lookup);
+        let profile = cipher.seal_parts(Place { table: "users", row: &row }, profile)?;
+        Ok(Self { profile, email_index, email_lookup })
     }
 }
 
@@ -107,16 +162,16 @@ pub async fn insert(
     email: &str,
     display_name: &str,
 ) -> Result<UserRow> {
-    let cipher = tx.cipher(tenant).await?;
+    let cipher = tx.cipher(tenant)?;
     let profile = Profile { email: email.to_owned(), display_name: display_name.to_owned() };
-    let sealed = Sealed::new(tx, &cipher, user.0, &profile)?;
+    let sealed = Sealed::new(tx, &cipher, user.0, FIRST_VERSION, &profile)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, user_id, profile, state, email_verified, version,
-                  created_at, updated_at,
+        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
+                  version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         tenant.0,
@@ -135,12 +190,12 @@ pub async fn insert(
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
-    let cipher = tx.cipher(tenant).await?;
+    let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
+               version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         "#,
@@ -158,12 +213,12 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
-    let cipher = tx.cipher(tenant).await?;
+    let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
+               version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         for no key update
@@ -174,6 +229,21 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     .fetch_optional(tx.conn())
     .await?;
     row.ok_or_else(Error::not_found)?.open(&cipher)
+}
+
+/// The version of a user of the tenant, locked likewise, whatever is sealed of it.
+///
+/// # Errors
+/// `NOT_FOUND` when the tenant has no such user.
+pub async fn lock_version(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
+    let version = sqlx::query_scalar!(
+        "select version from users where tenant_id = $1 and user_id = $2 for no key update",
+        tenant.0,
+        user.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    version.ok_or_else(Error::not_found)
 }
 
 /// Whether the tenant has the user.
@@ -194,13 +264,13 @@ pub async fn find_by_email(
     tenant: TenantId,
     email: &str,
 ) -> Result<Option<UserRow>> {
-    let cipher = tx.cipher(tenant).await?;
+    let cipher = tx.cipher(tenant)?;
     let index = email::index(&cipher, &email::key(email));
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, state, email_verified, version,
-               created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
+               version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
         "#,
@@ -217,19 +287,20 @@ pub async fn find_by_email(
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
 pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
-    let cipher = tx.cipher(TenantId(changed.tenant_id)).await?;
+    let cipher = tx.cipher(TenantId(changed.tenant_id))?;
     let profile =
         Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
-    let sealed = Sealed::new(tx, &cipher, changed.user_id, &profile)?;
+    let version = changed.version + 1;
+    let sealed = Sealed::new(tx, &cipher, changed.user_id, version, &profile)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
         update users
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
-            version = version + 1, updated_at = now()
-        where tenant_id = $1 and user_id = $2
-        returning tenant_id, user_id, profile, state, email_verified, version,
-                  created_at, updated_at,
+            version = $8, updated_at = now()
+        where tenant_id = $1 and user_id = $2 and version = $8 - 1
+        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
+                  version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         changed.tenant_id,
@@ -239,6 +310,7 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         sealed.email_lookup.as_slice(),
         changed.state,
         changed.email_verified,
+        version,
     )
     .fetch_one(tx.conn())
     .await?;

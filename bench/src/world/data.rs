@@ -13,7 +13,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tenantry::{
     db::{self, Db},
-    privacy::{Cipher, DataKeys, MasterSource, Place},
+    privacy::{Cipher, DataKeys, MasterSource, Place, bound_row},
     tokens::{Keyring, TokenKind},
 };
 
@@ -149,6 +149,9 @@ fn roles(guest_hash: &str, shape: Shape) -> String {
     )
 }
 
+/// The version of a user that was not changed.
+const FIRST_VERSION: i64 = 1;
+
 /// The email of a user.
 pub fn email(user: u64) -> String {
     format!("user-{user:08}@bench.test")
@@ -163,10 +166,12 @@ async fn load_users(
     let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
         let profile = format!(r#"{{"email":"{email}","display_name":""}}"#);
-        let profile = ciphers.tenants.seal(Place::row("users", &id.0), profile.as_bytes());
-        let profile = bytes(&profile?);
-        let index = bytes(&ciphers.tenants.index("email", email.as_bytes()));
-        let lookup = bytes(&ciphers.everywhere.index("email", email.as_bytes()));
+        let index = ciphers.tenants.index("email", email.as_bytes());
+        let lookup = ciphers.everywhere.index("email", email.as_bytes());
+        let row = bound_row(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
+        let place = Place { table: "users", row: &row };
+        let profile = bytes(&ciphers.tenants.seal(place, profile.as_bytes())?);
+        let (index, lookup) = (bytes(&index), bytes(&lookup));
         Ok(format!("{tenant}\t{id}\t{profile}\t{index}\t{lookup}"))
     });
     let columns = "users (tenant_id, user_id, profile, email_index, email_lookup)";
@@ -205,8 +210,9 @@ async fn load_sessions(
     let end = tenantry::clock::now() + time::Duration::days(30);
     let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
         let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
-        let client = ciphers.tenants.seal(Place::row("sessions", &id.0), CLIENT.as_bytes());
-        let client = bytes(&client?);
+        let row = bound_row(&id.0, &[user.0.as_bytes()]);
+        let place = Place { table: "sessions", row: &row };
+        let client = bytes(&ciphers.tenants.seal(place, CLIENT.as_bytes())?);
         Ok(format!(
             "{tenant}\t{id}\t{user}\t{client}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
         ))

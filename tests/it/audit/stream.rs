@@ -93,3 +93,29 @@ async fn what_is_sent_twice_is_there_once() {
         assert_eq!(ids(&acme).await, first(4 + n));
     }
 }
+
+/// N23: a key that holds something else stops that tenant's stream, and no other.
+#[tokio::test]
+async fn a_stream_that_takes_no_events_keeps_nobody_elses_waiting() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    app.audit_settled().await;
+    let before = ids(&acme).await.len();
+    let key = format!("audit:{{{}}}", acme.tenant_id);
+    redis(&format!("SET {key} x")).await;
+    // More than one batch of them.
+    let events = "insert into audit_events (tenant_id, event_id, kind, request_id)
+                  select $1::uuid, gen_random_uuid(), 'user_created', ''
+                  from generate_series(1, 250)";
+    let insert = sqlx::query(events).bind(&acme.tenant_id);
+    insert.execute(&mut app.owner().await).await.expect("events");
+
+    let had = ids(&other).await.len();
+    other.create_role("ops", RoleLevel::Member, &[]).await;
+    until(10, || async { ids(&other).await.len() == had + 1 }).await;
+    assert!(app.metric("tenantry_audit_streams_blocked_total").await > Some(0.0));
+
+    redis(&format!("DEL {key}")).await;
+    until(30, || async { ids(&acme).await.len() == 250 }).await;
+    assert_eq!(ids(&acme).await, first(before + 250)[before..]);
+}

@@ -39,3 +39,22 @@ async fn the_lag_grows_while_postgres_does_not_answer_and_the_lapse_is_counted()
     proxy.pass();
     grows(&twin, "tenantry_feed_lapses_total").await;
 }
+
+/// N27
+#[tokio::test]
+async fn a_replica_that_starts_while_redis_is_away_is_told_of_changes_later() {
+    let app = TestApp::spawn().await;
+    let proxy = Proxy::redis().await;
+    proxy.cut();
+    let url = proxy.redis_url();
+    let twin = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+    grows(&twin, READS).await;
+    let subscribed = "tenantry_feed_subscribed";
+    assert_eq!(twin.metric(subscribed).await, Some(0.0));
+    for _ in 0..2 {
+        proxy.pass();
+        until(20, || async { twin.metric(subscribed).await == Some(1.0) }).await;
+        proxy.cut();
+        until(20, || async { twin.metric(subscribed).await == Some(0.0) }).await;
+    }
+}

@@ -27,8 +27,14 @@ pub struct Proxy {
 /// What Postgres was asked.
 type Statements = Arc<Mutex<Vec<String>>>;
 
-/// What a server asks at its own times: the feed, and whether Postgres is there.
-const OF_ITS_OWN: [&str; 3] = ["read_changes", "audit_backlog", r#"select true as "up!""#];
+/// What a server asks at its own times: the feed, whether Postgres is there, and what it
+/// sets on each new connection.
+const OF_ITS_OWN: [&str; 4] = [
+    "read_changes",
+    "audit_backlog",
+    r#"select true as "up!""#,
+    "client_connection_check_interval",
+];
 
 /// What becomes of the bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

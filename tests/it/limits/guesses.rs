@@ -151,3 +151,59 @@ async fn who_has_a_session_can_not_guess_its_password() {
     let elsewhere = at(&app, &address());
     elsewhere.auth().login(sign_in(&acme.email, "acme", PASSWORD)).await.expect("signs in");
 }
+
+/// The keys of a tenant's guesses.
+async fn keys(acme: &Client) -> Vec<String> {
+    let listed = redis(&format!("KEYS guess:{{{}}}*", acme.tenant_id)).await;
+    listed.lines().filter(|line| line.starts_with("guess:")).map(|key| key.trim().into()).collect()
+}
+
+/// N26: a wait that began while Redis's clock was years ahead.
+#[tokio::test]
+async fn no_clock_makes_a_wait_longer_than_an_hour() {
+    let (app, acme) = acme().await;
+    let client = at(&app, &address());
+    wrong(guess(&client, &acme.email, "acme").await);
+    let keys = keys(&acme).await;
+    let here = keys.iter().find(|key| key.contains(":here:")).expect("a key");
+    let underway = here.replace(":here:", ":underway:");
+    for until in ["9999999999999", "inf", "1e300"] {
+        redis(&format!("HSET {here} until {until}")).await;
+        let told = wait(guess(&client, &acme.email, "acme").await);
+        assert!(told <= Duration::from_hours(1), "{until}: {told:?}");
+        let life = redis(&format!("PTTL {here}")).await;
+        let life: i64 = life.lines().next().and_then(|l| l[1..].parse().ok()).expect("a number");
+        assert!((0..=3_600_000).contains(&life), "it ends: {life}");
+        let kept = redis(&format!("HGET {here} until")).await;
+        assert!(!kept.contains(until), "the wait goes down: {kept}");
+    }
+    for until in ["nan", "-inf", "-1", "x"] {
+        redis(&format!("HSET {here} until {until}")).await;
+        wrong(guess(&client, &acme.email, "acme").await);
+    }
+    for command in [
+        format!("SET {underway} 1000000 PX 315360000000"),
+        format!("SET {underway} 1000000"),
+        format!("SET {underway} nan"),
+    ] {
+        redis(&command).await;
+        wrong(guess(&client, &acme.email, "acme").await);
+    }
+}
+
+/// N23: keys that hold something else are as if Redis did not answer.
+#[tokio::test]
+async fn guesses_are_counted_without_keys_of_a_wrong_type() {
+    let (app, acme) = acme().await;
+    let client = at(&app, &address());
+    wrong(guess(&client, &acme.email, "acme").await);
+    let counted = keys(&acme).await;
+    assert!(counted.len() > 1, "{counted:?}");
+    for key in counted {
+        redis(&format!("DEL {key}")).await;
+        redis(&format!("LPUSH {key} x")).await;
+        wrong(guess(&client, &acme.email, "acme").await);
+        let right = sign_in(&acme.email, "acme", PASSWORD);
+        client.auth().login(right).await.expect("signs in");
+    }
+}

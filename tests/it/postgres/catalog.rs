@@ -3,24 +3,54 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::{run, tenant_tables};
-use crate::harness::Cluster;
+use crate::harness::{Cluster, until};
 
 /// Tables that hold no tenant's rows.
 const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
 
-/// Policies that look across tenants, for the role that owns the lookups.
-const ACROSS: &[&str] = &[
-    "audit_chain_of_lookup",
-    "audit_events_of_lookup",
-    "audit_outbox_of_lookup",
-    "audit_queue_of_lookup",
-    "change_marks_of_lookup",
-    "changes_of_lookup",
-    "changes_of_trim",
-    "data_keys_of_lookup",
-    "idempotency_records_of_lookup",
-    "tenants_of_lookup",
-    "users_of_lookup",
+/// A policy that looks across tenants, for the role that owns the lookups, as the catalog
+/// has it.
+#[derive(serde::Serialize)]
+struct Across {
+    table: &'static str,
+    policy: &'static str,
+    command: &'static str,
+    using: &'static str,
+    with_check: Option<&'static str>,
+}
+
+const fn reads(table: &'static str, policy: &'static str) -> Across {
+    Across { table, policy, command: "r", using: "true", with_check: None }
+}
+
+const fn writes(table: &'static str, policy: &'static str) -> Across {
+    Across { table, policy, command: "*", using: "true", with_check: Some("true") }
+}
+
+const ACROSS: &[Across] = &[
+    writes("audit_chain", "audit_chain_of_lookup"),
+    reads("audit_events", "audit_events_of_lookup"),
+    writes("audit_outbox", "audit_outbox_of_lookup"),
+    writes("audit_queue", "audit_queue_of_lookup"),
+    writes("change_marks", "change_marks_of_lookup"),
+    reads("changes", "changes_of_lookup"),
+    Across {
+        table: "changes",
+        policy: "changes_of_trim",
+        command: "d",
+        using: "(xid < ( SELECT changes_floor() AS changes_floor))",
+        with_check: None,
+    },
+    writes("data_keys", "data_keys_of_lookup"),
+    Across {
+        table: "idempotency_records",
+        policy: "idempotency_records_of_lookup",
+        command: "*",
+        using: "true",
+        with_check: None,
+    },
+    reads("tenants", "tenants_of_lookup"),
+    reads("users", "users_of_lookup"),
 ];
 
 const FAULTS: &str = "
@@ -29,19 +59,24 @@ with tables as (
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p') and c.relname <> all ($1)
       and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_t%'
+), across as (
+    select * from jsonb_to_recordset($2)
+        as across (\"table\" text, policy text, command text, \"using\" text, with_check text)
 ), policies as (
-    select p.*, p.polcmd = '*' and p.polpermissive and p.polroles = '{0}'
-        and pg_get_expr(p.polqual, p.polrelid) = own.rows
-        and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
-        p.polname = any ($2) and p.polcmd = case p.polname
-            when 'change_marks_of_lookup' then '*' when 'changes_of_trim' then 'd'
-            when 'audit_chain_of_lookup' then '*' when 'audit_outbox_of_lookup' then '*'
-            when 'audit_queue_of_lookup' then '*'
-            when 'data_keys_of_lookup' then '*'
-            when 'idempotency_records_of_lookup' then '*' else 'r' end
-        and p.polroles = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
-            as is_lookup
-    from pg_policy p,
+    select p.polrelid, c.relname, p.polname,
+        p.polcmd = '*' and p.polpermissive and p.polroles = '{0}'
+            and pg_get_expr(p.polqual, p.polrelid) = own.rows
+            and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
+        exists (
+            select from across a
+            where a.table = c.relname and a.policy = p.polname and a.command = p.polcmd::text
+              and p.polpermissive
+              and p.polroles
+                  = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
+              and pg_get_expr(p.polqual, p.polrelid) = a.using
+              and pg_get_expr(p.polwithcheck, p.polrelid) is not distinct from a.with_check
+        ) as is_lookup
+    from pg_policy p join pg_class c on c.oid = p.polrelid,
         (values ('(tenant_id = ( SELECT current_tenant() AS current_tenant))')) as own (rows)
 )
 select t.relname || ' has no tenant_id' from tables t where not exists (
@@ -55,8 +90,8 @@ where not exists (select from policies p where p.polrelid = t.oid and p.is_own)
 union all
 select polname || ' opens more than the tenant' from policies where not is_own and not is_lookup
 union all
-select wanted || ' is missing' from unnest($2) wanted
-where not exists (select from policies where is_lookup and polname = wanted)
+select a.policy || ' is missing' from across a
+where not exists (select from policies p where p.is_lookup and p.polname = a.policy)
 union all
 select 'change_marks is open' from pg_class
 where relname = 'change_marks' and not (relrowsecurity and relforcerowsecurity
@@ -89,7 +124,7 @@ where i.indisunique and i.indrelid in (select oid from tables)
 pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(FAULTS)
         .bind(WITHOUT_TENANT)
-        .bind(ACROSS)
+        .bind(sqlx::types::Json(ACROSS))
         .fetch_all(owner)
         .await
         .expect("the catalog")
@@ -171,7 +206,8 @@ async fn every_table_is_closed_to_other_tenants() {
     assert_eq!(faults(&mut owner).await, [""; 0]);
     add_acme(&mut owner).await;
     let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
-    assert_eq!(lookup_faults(&app).await, [""; 0]);
+    // Nothing can be trimmed while a transaction of another test is older.
+    until(20, || async { lookup_faults(&app).await.is_empty() }).await;
 }
 
 /// E01
@@ -194,14 +230,14 @@ async fn no_policy_can_go_unnoticed() {
         add_acme(&mut owner).await;
         run(&mut owner, format!("drop policy {policy} on {table}")).await.expect("dropped");
         assert!(!faults(&mut owner).await.is_empty(), "{policy}");
-        if ACROSS.contains(&policy.as_str()) {
+        if ACROSS.iter().any(|across| across.policy == policy) {
             let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connects");
             assert!(!lookup_faults(&app).await.is_empty(), "{policy}");
         }
     }
 }
 
-/// E01, E07, E09, E14
+/// E01, E07, E09, E14, N27: what a policy is goes by its definition, not by its name.
 #[tokio::test]
 async fn whatever_opens_a_table_is_noticed() {
     let cluster = Cluster::get();
@@ -213,6 +249,25 @@ async fn whatever_opens_a_table_is_noticed() {
         "alter policy users_of_tenant on users to tenantry_lookup",
         "alter policy users_of_lookup on users to public",
         "alter policy change_marks_of_lookup on change_marks to public",
+        "alter policy users_of_lookup on users using (email_lookup is not null)",
+        "create policy users_of_lookup on credentials for select to tenantry_lookup using (true)",
+        "create policy users_of_lookup on sessions using (true)",
+        "create policy users_of_tenant on credentials using (true)",
+        "drop policy users_of_lookup on users;
+         create policy users_of_lookup on users to tenantry_lookup using (true)",
+        "drop policy users_of_lookup on users;
+         create policy users_of_lookup on users to tenantry_lookup using (true) with check (true)",
+        "drop policy users_of_lookup on users;
+         create policy users_of_lookup on users for update to tenantry_lookup
+             using (true) with check (true)",
+        "drop policy users_of_lookup on users;
+         create policy users_of_lookup on users as restrictive for select to tenantry_lookup
+             using (true)",
+        "drop policy changes_of_trim on changes;
+         create policy changes_of_trim on changes to tenantry_lookup using (true)",
+        "drop policy users_of_tenant on users;
+         create policy users_of_tenant on users
+             using (tenant_id = (select current_tenant())) with check (true)",
         "alter table change_marks no force row level security",
         "grant select on change_marks to tenantry_app",
         "create policy more on users using (true)",

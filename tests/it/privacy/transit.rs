@@ -1,8 +1,12 @@
 //! The master key in a key service, which it never leaves.
 
 use tempfile::tempdir;
-use tenantry::{config::Values, proto::v1::GetUserRequest};
+use tenantry::{
+    config::Values,
+    proto::v1::{CreateUserRequest, GetUserRequest},
+};
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::{is_readable, wrapped_by};
@@ -99,6 +103,38 @@ async fn while_it_is_away_nothing_is_guessed() {
     refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
     assert_eq!(app.row_counts().await, before);
 
+    service.restart().await;
+    is_readable(&fresh, &cold).await;
+}
+
+/// N26: a key service that hangs leaves no transaction open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_hangs_no_transaction_waits_for_it() {
+    let mut service = KeyService::start("ed25519").await;
+    let app = TestApp::with(all_there(&service)).await;
+    let cold = app.tenant("cold").await;
+    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    service.stop();
+    let hanging = loop {
+        if let Ok(hanging) = TcpListener::bind(service.addr).await {
+            break hanging;
+        }
+        tokio::task::yield_now().await;
+    };
+    let request = CreateUserRequest { email: "new@x.test".into(), ..CreateUserRequest::default() };
+    let mut users = cold.on(&fresh.channel).users();
+    let mut owner = app.owner().await;
+    let look = async {
+        let asked = hanging.accept().await.expect("it is asked");
+        let open = "select count(*) from pg_stat_activity
+                    where datname = current_database() and usename = 'tenantry_app'
+                      and state like 'idle in transaction%'";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(&mut owner).await.expect("a count");
+        assert_eq!(open, 0);
+        drop((asked, hanging));
+    };
+    let (reply, ()) = tokio::join!(users.create_user(request), look);
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     service.restart().await;
     is_readable(&fresh, &cold).await;
 }

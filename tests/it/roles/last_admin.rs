@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::json;
 use sqlx::PgConnection;
 use tenantry::{
-    privacy::{Cipher, Place},
+    privacy::{Cipher, Place, bound_row},
     proto::v1::{
         DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
     },
@@ -181,7 +181,7 @@ async fn two_sole_administrators(
         *id = crate::harness::unknown_id();
         let add =
             "with u as (insert into users (tenant_id, user_id, profile, email_index, email_lookup)
-                       values ($1::uuid, $2::uuid, $3, sha256($3), sha256($3)))
+                       values ($1::uuid, $2::uuid, $3, $5, $5))
                    insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
                    values ($1::uuid, $2::uuid, $2::uuid, $4::uuid)";
         sqlx::query(add)
@@ -189,6 +189,7 @@ async fn two_sole_administrators(
             .bind(&*id)
             .bind(profile(cipher, id, &format!("{round}-{side}@acme.test")))
             .bind(role)
+            .bind(id.parse::<uuid::Uuid>().expect("a UUID").as_bytes().as_slice())
             .execute(&mut *owner)
             .await
             .expect("an administrator");
@@ -196,9 +197,10 @@ async fn two_sole_administrators(
     pair
 }
 
-/// A user's email as it is kept.
+/// A new user's email as it is kept; it is found by the user's id.
 fn profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
-    let user = user.parse().expect("a UUID");
+    let user: uuid::Uuid = user.parse().expect("a UUID");
     let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();
-    cipher.seal(Place::row("users", &user), profile.as_bytes()).expect("sealed")
+    let row = bound_row(&user, &[&1_i64.to_be_bytes(), user.as_bytes(), user.as_bytes()]);
+    cipher.seal(Place { table: "users", row: &row }, profile.as_bytes()).expect("sealed")
 }

@@ -1,5 +1,6 @@
 //! The server as a whole: stores that fail, callers that leave, stops.
 
+mod abandoned;
 mod cancelled;
 mod cut_off;
 mod postgres_faults;
@@ -8,4 +9,5 @@ mod request_id;
 mod slow_message;
 mod soak;
 mod stop;
+mod unread_log;
 mod wrong_clock;

@@ -36,11 +36,14 @@ fn sign_in(client: &Client, device: &str) -> LoginRequest {
 async fn a_session_is_cached_until_it_ends() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    assert!(is_signed_in(&acme).await);
-    let entry = redis(&format!("HGETALL {}", session_key(&acme))).await;
-    assert!(entry.contains(&acme.user_id), "{entry}");
-    let life = redis(&format!("TTL {}", session_key(&acme))).await;
-    assert!(!life.contains("-1"), "it expires: {life}");
+    let is_cached = || async {
+        let again = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+        let entry = redis(&format!("GET {}", session_key(&again))).await;
+        let life = redis(&format!("PTTL {}", session_key(&again))).await;
+        assert!(!life.contains("-1"), "it expires: {life}");
+        entry.contains(&acme.user_id)
+    };
+    until(10, is_cached).await;
     acme.auth().logout(LogoutRequest::default()).await.expect("signed out");
     is_signed_out(&acme).await;
 }
@@ -233,5 +236,91 @@ async fn callers_who_never_stop_see_the_end() {
             over.store(true, Ordering::Relaxed);
         };
         tokio::join!(futures::future::join_all(calls), end);
+    }
+}
+
+/// The entry of a session that a sign-in has just opened, the epoch that it was written
+/// in, and who signed in.
+async fn cached(app: &TestApp, of: &Client) -> (String, String, Client) {
+    let found = tokio::sync::Mutex::new(None);
+    let is_cached = || async {
+        let client = app.anonymous().login(&of.slug, &of.email, PASSWORD).await;
+        let entry = value(&session_key(&client)).await;
+        let epoch = value(&epoch_key(&client)).await;
+        let is_cached = entry.starts_with(&client.user_id);
+        *found.lock().await = Some((entry, epoch, client));
+        is_cached
+    };
+    until(10, is_cached).await;
+    found.into_inner().expect("cached")
+}
+
+/// What a key of Redis holds.
+async fn value(key: &str) -> String {
+    let reply = redis(&format!("GET {key}")).await;
+    reply.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+fn epoch_key(client: &Client) -> String {
+    format!("session-epoch:{{{}}}", client.tenant_id)
+}
+
+/// N23: who can write to Redis can neither make an entry nor show an old one again.
+#[tokio::test]
+async fn no_entry_revives_a_session_that_has_ended() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let victim = acme.member("victim", &[]).await;
+    let (entry, epoch, victim) = cached(&app, &victim).await;
+    let (other, _, another) = cached(&app, &victim).await;
+    let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
+    acme.sessions().revoke_session(request).await.expect("ended");
+    // A replica forgets soon which sessions have just ended.
+    let a_second_later = "select pg_sleep(1.1)";
+    sqlx::query(a_second_later).execute(&mut app.owner().await).await.expect("waited");
+
+    let key = session_key(&victim);
+    let parts: Vec<_> = entry.split(' ').collect();
+    let [user, of_epoch, looked_up, written, tag] = parts[..] else { panic!("{entry}") };
+    let mut forged = vec![entry.clone(), other];
+    for time in ["nan", "inf", "-nan", "1e300", "99999999999999"] {
+        forged.push(format!("{user} {of_epoch} {time} {written} {tag}"));
+        forged.push(format!("{user} {of_epoch} {looked_up} {time} {tag}"));
+        forged.push(format!("{user} {of_epoch} {time} {time} {tag}"));
+    }
+    let mut commands: Vec<_> =
+        forged.iter().map(|entry| format!("SET {key} \"{entry}\"")).collect();
+    commands.push(format!("HSET {key} epoch {epoch} user {user} looked_up nan"));
+    for command in commands {
+        redis(&format!("DEL {key}")).await;
+        redis(&format!("SET {} {epoch}", epoch_key(&victim))).await;
+        redis(&command).await;
+        // The subject is in memory, so that Redis is asked about the session.
+        acme.may(&victim.user_id, "doc:read").await;
+        is_signed_out(&victim).await;
+    }
+    assert!(is_signed_in(&another).await);
+}
+
+/// N23: a key that holds something else is as if Redis did not answer.
+#[tokio::test]
+async fn keys_of_a_wrong_type_end_and_revive_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let gone = acme.member("gone", &[]).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    for key in [epoch_key(&ada), session_key(&ada), session_key(&gone)] {
+        redis(&format!("DEL {key}")).await;
+        redis(&format!("LPUSH {key} x")).await;
+        for user in [&ada, &gone] {
+            acme.may(&user.user_id, "doc:read").await;
+        }
+        assert!(is_signed_in(&ada).await, "{key}");
+        is_signed_out(&gone).await;
+        let again = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+        assert!(is_signed_in(&again).await, "{key}");
+        again.auth().logout(LogoutRequest::default()).await.expect("signed out");
+        is_signed_out(&again).await;
     }
 }

@@ -1,0 +1,179 @@
+//! What Redis keeps of a live session, with a MAC: Redis can lose it, but neither make nor
+//! alter it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use uuid::Uuid;
+
+use crate::{
+    ids::{SessionId, TenantId, UserId},
+    tokens::{Keyring, Renew},
+};
+
+/// Names the key's use.
+const LABEL: &str = "tenantry session cache";
+
+/// For how long an entry counts after the look-up before Postgres was read.
+pub(super) const TRUST: Duration = Duration::from_millis(750);
+
+/// How far the clocks of two replicas may be apart. An entry of one whose clock is further
+/// off counts as absent.
+const SKEW: Duration = Duration::from_secs(2);
+
+/// The longest entry that is looked at, in bytes.
+const MAX_ENTRY: usize = 256;
+
+/// A session that Postgres said was live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) tenant: TenantId,
+    pub(super) session: SessionId,
+    pub(super) user: UserId,
+    /// The tenant's epoch at the look-up.
+    pub(super) epoch: Uuid,
+    /// When the look-up was: by Redis's clock and by the writer's, in ms since 1970.
+    pub(super) looked_up: u64,
+    pub(super) written: u64,
+}
+
+/// Now, by the two clocks that entries are dated by, in ms since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) redis: u64,
+    pub(super) own: u64,
+}
+
+impl Entry {
+    /// For how much longer it counts; `None` when it does not, or by clocks that went back.
+    pub(super) fn counts_for(&self, now: Now) -> Option<Duration> {
+        let age = Duration::from_millis(now.redis.checked_sub(self.looked_up)?);
+        let apart = Duration::from_millis(now.own.abs_diff(self.written));
+        (apart <= TRUST + SKEW).then(|| TRUST.checked_sub(age)).flatten()
+    }
+}
+
+/// The keys of the MACs. The first one makes them; all of them verify.
+pub struct EntryKeys(ArcSwap<Vec<hmac::Key>>);
+
+impl EntryKeys {
+    /// The keys that the replicas share, and that Redis never sees.
+    ///
+    /// # Errors
+    /// When one can't be derived, which no keyring makes it.
+    pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
+        Ok(Self(ArcSwap::from_pointee(keys(keyring)?)))
+    }
+
+    /// The entry as Redis keeps it; `None` without a key.
+    pub(super) fn write(&self, entry: &Entry) -> Option<String> {
+        let keys = self.0.load();
+        let tag = hmac::sign(keys.first()?, &message(entry));
+        let tag = BASE64_URL_SAFE_NO_PAD.encode(tag);
+        let Entry { user, epoch, looked_up, written, .. } = entry;
+        Some(format!("{user} {} {looked_up} {written} {tag}", epoch.simple()))
+    }
+
+    /// The entry of a session that this text is, as one of the replicas wrote it; `None` for
+    /// any other text.
+    pub(super) fn read(&self, tenant: TenantId, session: SessionId, text: &str) -> Option<Entry> {
+        let parts: Vec<_> = Some(text).filter(|t| t.len() <= MAX_ENTRY)?.split(' ').collect();
+        let [user, epoch, looked_up, written, tag] = parts[..] else { return None };
+        let entry = Entry {
+            tenant,
+            session,
+            user: UserId(Uuid::try_parse(user).ok()?),
+            epoch: Uuid::try_parse(epoch).ok()?,
+            looked_up: looked_up.parse().ok()?,
+            written: written.parse().ok()?,
+        };
+        let tag = BASE64_URL_SAFE_NO_PAD.decode(tag).ok()?;
+        let (keys, message) = (self.0.load(), message(&entry));
+        keys.iter().any(|key| hmac::verify(key, &message, &tag).is_ok()).then_some(entry)
+    }
+}
+
+impl Renew for EntryKeys {
+    fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
+        self.0.store(Arc::new(keys(keyring)?));
+        Ok(())
+    }
+}
+
+fn keys(keyring: &Keyring) -> anyhow::Result<Vec<hmac::Key>> {
+    let secrets = keyring.derive(LABEL)?;
+    secrets.first().context("no secret for the session cache")?;
+    Ok(secrets.iter().map(|secret| hmac::Key::new(HMAC_SHA256, secret)).collect())
+}
+
+/// All that an entry says, each part of a fixed length.
+fn message(entry: &Entry) -> Vec<u8> {
+    let Entry { tenant, session, user, epoch, looked_up, written } = entry;
+    let ids = [tenant.0, session.0, user.0, *epoch].map(Uuid::into_bytes);
+    let times = [looked_up, written].map(|time| time.to_be_bytes());
+    [ids.as_flattened(), times.as_flattened()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(byte: u8) -> EntryKeys {
+        let key = hmac::Key::new(HMAC_SHA256, &[byte; 32]);
+        EntryKeys(ArcSwap::from_pointee(vec![key]))
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            tenant: TenantId::new(),
+            session: SessionId::new(),
+            user: UserId::new(),
+            epoch: Uuid::new_v4(),
+            looked_up: 10_000,
+            written: 20_000,
+        }
+    }
+
+    /// N23
+    #[test]
+    fn an_entry_is_read_where_it_was_written_and_unaltered() {
+        let (entry, keys_1) = (entry(), keys(1));
+        let (tenant, session) = (entry.tenant, entry.session);
+        let text = keys_1.write(&entry).expect("written");
+        assert_eq!(keys_1.read(tenant, session, &text), Some(entry));
+        assert_eq!(keys_1.read(TenantId::new(), session, &text), None);
+        assert_eq!(keys_1.read(tenant, SessionId::new(), &text), None);
+        assert_eq!(keys(2).read(tenant, session, &text), None);
+        for at in 0..text.len() {
+            let mut altered = text.clone().into_bytes();
+            altered[at] = if altered[at] == b'0' { b'1' } else { b'0' };
+            let altered = String::from_utf8(altered).expect("text");
+            assert_eq!(keys_1.read(tenant, session, &altered), None, "{at}");
+        }
+        for time in ["nan", "inf", "-1", "1e4", "10000.0", "", "99999999999999999999"] {
+            let altered = text.replace(" 10000 ", &format!(" {time} "));
+            assert_eq!(keys_1.read(tenant, session, &altered), None, "{time}");
+        }
+        for other in ["", " ", "    ", &text[1..], &format!("{text} x"), &"a".repeat(1000)] {
+            assert_eq!(keys_1.read(tenant, session, other), None, "{other}");
+        }
+    }
+
+    /// N23
+    #[test]
+    fn an_entry_counts_for_its_time_by_both_clocks() {
+        let entry = entry();
+        let left = |redis, own| entry.counts_for(Now { redis, own }).map(|left| left.as_millis());
+        assert_eq!(left(10_000, 20_000), Some(750));
+        assert_eq!(left(10_750, 20_750), Some(0));
+        assert_eq!(left(10_751, 20_751), None);
+        assert_eq!(left(9_999, 20_000), None, "Redis's clock went back");
+        assert_eq!(left(10_100, 22_750), Some(650));
+        assert_eq!(left(10_100, 22_751), None, "shown again later, with Redis's clock put back");
+        assert_eq!(left(10_100, 17_250), Some(650));
+        assert_eq!(left(10_100, 17_249), None);
+    }
+}

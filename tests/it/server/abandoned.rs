@@ -1,0 +1,113 @@
+//! Work that its call does not wait for any more, and a tenant that has much of it.
+
+use futures::future::join_all;
+use sqlx::Connection;
+use tenantry::proto::v1::{CheckRequest, Consistency, GetTenantRequest, UpdateTenantRequest};
+use tokio::sync::Mutex;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::{Client, TestApp, refused, until, within};
+
+/// Whether no statement of the service waits for a lock in this test's database.
+async fn none_waits(owner: &Mutex<sqlx::PgConnection>) -> bool {
+    let waiting = "select not exists (select from pg_stat_activity
+                   where datname = current_database() and usename = 'tenantry_app'
+                     and state <> 'idle' and wait_event_type = 'Lock')";
+    let mut owner = owner.lock().await;
+    sqlx::query_scalar(waiting).fetch_one(&mut *owner).await.expect("the activity")
+}
+
+async fn rename(client: &Client, name: &str) -> Result<(), tonic::Status> {
+    let request = UpdateTenantRequest { name: Some(name.into()), ..UpdateTenantRequest::default() };
+    client.tenants().update_tenant(request).await.map(drop)
+}
+
+/// N22
+#[tokio::test]
+async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_deadline() {
+    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let mut holder = app.owner().await;
+    let mut held = holder.begin().await.expect("begun");
+    let lock = "select from tenants where slug = 'acme' for update";
+    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let owner = Mutex::new(app.owner().await);
+
+    let slow = join_all((0..30).map(|_| rename(&acme, "Acme")));
+    let others = async {
+        until(10, || async { !none_waits(&owner).await }).await;
+        for _ in 0..10 {
+            other.tenants().get_tenant(GetTenantRequest::default()).await.expect("read");
+            rename(&other, "Other").await.expect("written");
+        }
+        assert!(!none_waits(&owner).await, "the slow ones wait still");
+    };
+    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
+    let mut ended = 0;
+    for reply in slow {
+        match reply.expect_err("the row is held").code() {
+            Code::DeadlineExceeded => ended += 1,
+            Code::ResourceExhausted => {}
+            code => panic!("{code:?}"),
+        }
+    }
+    assert!(ended > 0, "those that waited for the row");
+    // Sooner than by any time-out of Postgres's own.
+    until(3, || none_waits(&owner)).await;
+    held.rollback().await.expect("let go");
+    until(10, || async { rename(&acme, "Acme").await.is_ok() }).await;
+}
+
+/// N22
+#[tokio::test]
+async fn a_tenant_whose_share_is_taken_is_told_when_to_try_again() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut holder = app.owner().await;
+    let mut held = holder.begin().await.expect("begun");
+    let lock = "select from tenants where slug = 'acme' for update";
+    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let refusals = "tenantry_db_share_refused_total";
+    assert_eq!(app.metric(refusals).await, Some(0.0));
+
+    let slow = join_all((0..8).map(|_| rename(&acme, "Acme")));
+    let let_go = async {
+        until(10, || async { app.metric(refusals).await > Some(0.0) }).await;
+        held.rollback().await.expect("let go");
+    };
+    let (slow, ()) = within(30, async { tokio::join!(slow, let_go) }).await;
+    let told = slow.into_iter().filter_map(Result::err);
+    let told: Vec<_> = told.filter(|status| status.code() == Code::ResourceExhausted).collect();
+    assert!(!told.is_empty());
+    for status in told {
+        let status =
+            refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
+        assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+    }
+}
+
+/// N22: a statement that is no transaction of its own.
+#[tokio::test]
+async fn a_decision_that_nobody_waits_for_ends_in_postgres() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let mut holder = app.owner().await;
+    let mut held = holder.begin().await.expect("begun");
+    let lock = "lock table role_assignments in access exclusive mode";
+    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let owner = Mutex::new(app.owner().await);
+
+    let hasty = TestApp::on(&app.database, |values| values.set("REQUEST_TIMEOUT", "500ms")).await;
+    let check = CheckRequest {
+        permission: "user:read".into(),
+        consistency: Consistency::FullyConsistent.into(),
+        ..CheckRequest::default()
+    };
+    let reply = acme.on(&hasty.channel).permissions().check(check).await;
+    refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    // Sooner than by any time-out of Postgres's own.
+    until(3, || none_waits(&owner)).await;
+    assert!(hasty.metric("tenantry_db_statements_abandoned_total").await > Some(0.0));
+    held.rollback().await.expect("let go");
+}

@@ -1,0 +1,80 @@
+//! A log that nobody reads.
+
+use std::process::Stdio;
+
+use tenantry::{config::SETTINGS, proto::v1::WhoAmIRequest};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tonic::Code;
+
+use crate::harness::{Client, Cluster, TestApp, refused, within};
+
+/// What `/metrics` says of this counter.
+async fn counted(http: &str, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(http).await.expect("HTTP is served");
+    let request = "GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.expect("read");
+    let value = page.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+    value.trim().parse().expect("a number")
+}
+
+/// N24: standard error is a pipe that is full.
+#[tokio::test]
+async fn calls_go_on_while_nobody_reads_the_log() {
+    let database = Cluster::get().new_database().await;
+    let values = TestApp::values(&database);
+    let settings =
+        SETTINGS.iter().filter_map(|setting| Some((setting.name, values.get(setting.name)?)));
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let http = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    command
+        .arg("serve")
+        .env_clear()
+        .envs(settings)
+        // Of each call, many lines.
+        .envs([("LOG_FORMAT", "json"), ("LOG_LEVEL", "debug"), ("HTTP_ADDR", http.as_str())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut process = command.spawn().expect("it starts");
+    let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
+    let address = within(60, async {
+        loop {
+            let line = log.next_line().await.expect("its log").expect("it serves");
+            let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
+            if event["message"] == "serving" {
+                break event["address"].as_str().expect("an address").to_owned();
+            }
+        }
+    })
+    .await;
+
+    // From here on nobody reads it, and it stays open.
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+    let client = Client::anonymous(channel.expect("a URL").connect_lazy());
+    let dropped = "tenantry_log_lines_dropped_total";
+    within(60, async {
+        while counted(&http, dropped).await == 0 {
+            for _ in 0..50 {
+                let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
+                refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
+            }
+        }
+    })
+    .await;
+
+    // It stops, too.
+    let pid = process.id().expect("it runs").to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+    let ended = within(30, process.wait()).await.expect("a status");
+    assert!(ended.success(), "{ended}");
+    drop(log);
+}
