@@ -118,7 +118,9 @@ impl From<Error> for Status {
             Error::Refused(_, message) => status(reason, &message),
             Error::Limit(bound) => limit_reached(reason, bound),
             Error::RateLimited(wait) => with_retry(reason, "too many; try again later", wait),
-            Error::Database(_) | Error::Unreadable | Error::Defect(_) => status(reason, plain_message(reason)),
+            Error::Database(_) | Error::Unreadable | Error::Defect(_) => {
+                status(reason, plain_message(reason))
+            }
         }
     }
 }

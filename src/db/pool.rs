@@ -14,7 +14,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{TenantTx, observed::Observed, share::Shares};
+use super::{TenantTx, observed::Observed, share::Shares, tx::Sealing};
 use crate::{
     error::{Error, Result},
     feed::Feed,

@@ -268,7 +268,7 @@ pub async fn explained(
         forms,
         roles,
     )
-    .fetch_optional(db.single(tenant_id).await?);
+    .fetch_optional(db.single(tenant).await?);
     let Some(row) = patiently(row).await? else { return Ok(None) };
     Ok(Some(Explained {
         tenant_active: row.tenant_state == "active",

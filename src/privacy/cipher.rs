@@ -70,11 +70,7 @@ pub fn bound_row(id: &Uuid, parts: &[&[u8]]) -> Vec<u8> {
 
 impl Cipher {
     /// With a tenant's data key.
-    pub(super) fn new(
-        tenant: TenantId,
-        key: &[u8; KEY],
-        unreadable: Unreadable,
-    ) -> Result<Self> {
+    pub(super) fn new(tenant: TenantId, key: &[u8; KEY], unreadable: Unreadable) -> Result<Self> {
         let root = Salt::new(HKDF_SHA256, b"tenantry data key").extract(key);
         let index = root
             .expand(&[b"index"], HMAC_SHA256)

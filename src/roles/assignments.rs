@@ -150,6 +150,14 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     Ok(Inserted { scope: row.scope, created_at: row.created_at })
 }
 
+/// Which assignments of a role to a user.
+pub enum Which {
+    /// Every one, whatever its scope.
+    All,
+    /// The one with just this scope; without one, the one that applies everywhere.
+    Just(Option<Value>),
+}
+
 /// Removes a role from a user; what it removed.
 pub async fn delete(
     tx: &mut TenantTx,

@@ -1,9 +1,9 @@
 //! What the audit trail says of roles and who has them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{assignments::AssignmentRow, store::RoleRow};
-use crate::{audit::Event, clock, proto::v1::RoleLevel};
+use crate::{audit::Event, clock, json, proto::v1::RoleLevel};
 
 /// A role as it is made or deleted.
 pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
@@ -35,7 +35,7 @@ pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
         .detail("role_name", row.role_name.as_str())
         .detail("assignment_id", row.assignment_id.to_string())
         .maybe("expire_time", row.expires_at.map(clock::text))
-        .maybe("scope", row.scope.clone())
+        .maybe("scope", scope(row))
 }
 
 /// The assignments of one role that were taken.
@@ -52,13 +52,13 @@ pub fn gone(event: Event, rows: &[AssignmentRow]) -> Event {
 
 /// An assignment in a list. What it does not have is left out.
 fn entry(row: &AssignmentRow, with_role: bool) -> Value {
-    let mut entry = json!({ "assignment_id": row.assignment_id.to_string() });
+    let mut entry = serde_json::json!({ "assignment_id": row.assignment_id.to_string() });
     let role = with_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
     let (role_id, role_name) = role.unzip();
     let rest = [
         ("role_id", role_id.map(Value::from)),
         ("role_name", role_name.map(Value::from)),
-        ("scope", row.scope.clone()),
+        ("scope", scope(row)),
         ("expire_time", row.expires_at.map(|at| clock::text(at).into())),
     ];
     for (key, value) in rest {
@@ -67,6 +67,11 @@ fn entry(row: &AssignmentRow, with_role: bool) -> Value {
         }
     }
     entry
+}
+
+/// An assignment's scope, as far as it can be read.
+fn scope(row: &AssignmentRow) -> Option<Value> {
+    json::read(row.scope.as_ref()?).map(Value::Object)
 }
 
 fn level(level: i16) -> &'static str {

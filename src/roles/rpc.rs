@@ -123,8 +123,7 @@ impl RoleService for Roles {
         let which = which(&message)?;
         let (tenant, standing) = (caller.tenant(), caller.standing());
         let mut tx = self.db.begin(tenant).await?;
-        let (role, taken) =
-            assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
+        let (role, taken) = assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
         let event = audited::taken(event, &role, &taken);
         let consistency_token = finish(tx, &caller, event).await?;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{settings::KNOWN, store::TenantRow};
-use crate::audit::Event;
+use crate::{audit::Event, json as stored};
 
 /// What a tenant is called: it outlives the tenant.
 pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
@@ -13,7 +13,7 @@ pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
 
 /// A tenant as it is made.
 pub fn made(event: Event, tenant: &TenantRow) -> Event {
-    with_settings(named(event, tenant), &Value::Null, &tenant.settings)
+    with_settings(named(event, tenant), &Map::new(), &settings(tenant))
 }
 
 /// What of a tenant changed.
@@ -23,13 +23,15 @@ pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Ev
         before.slug.as_str(),
         after.slug.as_str(),
     );
-    with_settings(named, &before.settings, &after.settings)
+    with_settings(named, &settings(before), &settings(after))
 }
 
-fn with_settings(event: Event, before: &Value, after: &Value) -> Event {
-    let empty = Map::new();
-    let (before, after) =
-        (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
+/// A tenant's settings, as far as they can be read.
+fn settings(tenant: &TenantRow) -> Map<String, Value> {
+    stored::read(&tenant.settings).unwrap_or_default()
+}
+
+fn with_settings(event: Event, before: &Map<String, Value>, after: &Map<String, Value>) -> Event {
     let is_changed = |key: &&String| before.get(*key) != after.get(*key);
     let mut keys: Vec<_> = before.keys().chain(after.keys()).filter(is_changed).collect();
     keys.sort_unstable();
@@ -54,7 +56,8 @@ mod tests {
         let event = Event::new(EventKind::TenantUpdated);
         let before = json!({ "note": "secret", "theme": 1, "self_registration": true });
         let after = json!({ "note": "other", "theme": 1, "password_min_length": 12 });
-        let detail = with_settings(event, &before, &after).into_detail();
+        let object = |value: &Value| value.as_object().cloned().expect("an object");
+        let detail = with_settings(event, &object(&before), &object(&after)).into_detail();
         let wanted = json!({
             "settings": {
                 "password_min_length": { "from": null, "to": 12 },

@@ -297,8 +297,8 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         r#"
         update users
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
-            version = $8, updated_at = now()
-        where tenant_id = $1 and user_id = $2 and version = $8 - 1
+            version = $8::bigint, updated_at = now()
+        where tenant_id = $1 and user_id = $2 and version = $8::bigint - 1
         returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
                   version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at

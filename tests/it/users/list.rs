@@ -77,7 +77,9 @@ async fn filters_choose_by_state_email_and_name() {
     ] {
         assert_eq!(emails(&acme, filter).await, expected, "{filter}");
     }
-    for bad in ["state = GONE", "id = x", "email", "email = a\0", "email = \"a", "AND", "email = *x"] {
+    for bad in
+        ["state = GONE", "id = x", "email", "email = a\0", "email = \"a", "AND", "email = *x"]
+    {
         let request = ListUsersRequest { filter: bad.into(), ..ListUsersRequest::default() };
         let result = acme.users().list_users(request).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
