@@ -65,9 +65,9 @@ kinds! {
         "the user" ["sessions_revoked" "how many live sessions it ended", "by" "`command` where it was the command"]
     PasswordResetFailed "password_reset_failed" "A password reset was refused."
         "the user that the token names" []
-    SessionRevoked "session_revoked" "A live session was ended by RevokeSession."
+    SessionRevoked "session_revoked" "A live session was ended by `RevokeSession`."
         "the session" ["user_id" "whose session it was"]
-    SessionsRevoked "sessions_revoked" "A user's live sessions were ended by RevokeAllSessions."
+    SessionsRevoked "sessions_revoked" "A user's live sessions were ended by `RevokeAllSessions`."
         "the user" ["count" "how many"]
     UserRegistered "user_registered" "Somebody registered as a user."
         "the user" ["role_id" "the role that the user has from then on", "role_name" "its name", "assignment_id" "the assignment"]

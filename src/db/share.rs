@@ -67,17 +67,13 @@ impl Shares {
         // Dropped on every way out, also when the call is cancelled while it waits.
         let mut waiting =
             Permit { shares: self.clone(), tenant, semaphore: semaphore.clone(), permit: None };
-        match time::timeout(WAIT, semaphore.acquire_owned()).await {
-            Ok(Ok(permit)) => {
-                waiting.permit = Some(permit);
-                Ok(waiting)
-            }
-            _ => {
-                self.refused.inc();
-                let text = "the tenant's other calls hold its share of the connections";
-                Err(Error::refused(ErrorReason::Overloaded, text))
-            }
-        }
+        let Ok(Ok(permit)) = time::timeout(WAIT, semaphore.acquire_owned()).await else {
+            self.refused.inc();
+            let text = "the tenant's other calls hold its share of the connections";
+            return Err(Error::refused(ErrorReason::Overloaded, text));
+        };
+        waiting.permit = Some(permit);
+        Ok(waiting)
     }
 
     fn semaphore(&self, tenant: TenantId) -> Arc<Semaphore> {

@@ -12,7 +12,7 @@ use super::{
 
 /// How much of a filter is shown around a mistake, in characters.
 const BEFORE: usize = 40;
-const AFTER: usize = 20;
+const AFTER: usize = 40;
 
 /// What is wrong, and at which byte.
 pub(super) struct Mistake {

@@ -98,7 +98,9 @@ pub async fn list(
     Ok(())
 }
 
-/// The columns of a user, for those whom Postgres finds; then the place in the order.
+/// The columns of a user, for those whom Postgres finds; then the place in the order. An
+/// `order by` names the table: the column alone would be the one that is shown, where a
+/// user who never signed in has null.
 macro_rules! users {
     ($tx:ident, $tenant:ident, $wanted:ident, $index:ident, $read:ident, $order:literal,
      $($after:expr),*) => {
@@ -172,7 +174,7 @@ async fn next(
             index,
             read,
             "and (last_sign_in_at, user_id) > (coalesce($10, '-infinity'::timestamptz), $9)
-             order by last_sign_in_at, user_id limit $8",
+             order by users.last_sign_in_at, user_id limit $8",
             after,
             at
         ),
@@ -183,7 +185,7 @@ async fn next(
             index,
             read,
             "and (last_sign_in_at, user_id) < (coalesce($10, '-infinity'::timestamptz), $9)
-             order by last_sign_in_at desc, user_id desc limit $8",
+             order by users.last_sign_in_at desc, user_id desc limit $8",
             after,
             at
         ),

