@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     audit::{self, Refusals},
-    auth::{Auth, Failures, Resets},
+    auth::{Auth, Failures, Resets, TenantlessSignIn},
     bounded::Bounded,
     config::{self, Config, Mail, Passwords, Server},
     db::Db,
@@ -60,6 +60,7 @@ pub struct App {
     tokens: crate::config::Lifetimes,
     tenant_registration: bool,
     sign_in_failure_time: Duration,
+    tenantless: TenantlessSignIn,
     memory: config::Memory,
     rates: Rates,
     proxies: TrustedProxies,
@@ -107,6 +108,7 @@ impl App {
             tokens: tokens.lifetimes,
             tenant_registration: config.tenant_registration,
             sign_in_failure_time: config.sign_in_failure_time,
+            tenantless: config.tenantless,
             memory: config.memory,
             mail: config.mail,
             rates: config.rates,
@@ -218,6 +220,7 @@ impl App {
                     resets: resets.clone(),
                     min_length,
                     tenant_registration: self.tenant_registration,
+                    tenantless: self.tenantless,
                 },
                 sessions: Sessions { db: db.clone(), pages: pages.clone(), cache: cache.clone() },
                 users: Users {

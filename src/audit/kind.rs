@@ -62,7 +62,7 @@ kinds! {
     PasswordResetRequested "password_reset_requested" "Somebody asked for a password reset mail."
         "the user, where there is one" []
     PasswordReset "password_reset" "The password was reset, by a mailed token or by the command."
-        "the user" ["sessions_revoked" "how many live sessions it ended", "by" "`command` where it was the command"]
+        "the user" ["sessions_revoked" "how many live sessions it ended", "email_verified" "`true` where the email was not verified before", "by" "`command` where it was the command"]
     PasswordResetFailed "password_reset_failed" "A password reset was refused."
         "the user that the token names" []
     SessionRevoked "session_revoked" "A live session was ended by `RevokeSession`."

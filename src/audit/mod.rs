@@ -16,7 +16,9 @@ pub mod store;
 mod stream;
 pub mod verify;
 
+use opentelemetry::context::FutureExt;
 use serde_json::Value;
+use tracing::Instrument;
 use uuid::Uuid;
 
 pub use event::{Actor, Event};
@@ -27,7 +29,7 @@ pub use refusals::{Refusal, Refusals};
 
 use crate::{
     db::{Db, TenantTx},
-    error::Result,
+    error::{Error, Result},
     ids::TenantId,
 };
 
@@ -70,12 +72,18 @@ pub async fn record(
     Ok(())
 }
 
-/// Records an event that nothing else is written with, like a refusal.
+/// Records an event that nothing else is written with, like a refusal: once it has begun,
+/// whether or not the caller still waits.
 ///
 /// # Errors
 /// When Postgres is away.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
-    let mut tx = db.begin(tenant).await?;
-    record(&mut tx, tenant, actor, event).await?;
-    tx.commit_record().await
+    let (db, actor) = (db.clone(), actor.clone());
+    let work = async move {
+        let mut tx = db.begin(tenant).await?;
+        record(&mut tx, tenant, &actor, event).await?;
+        tx.commit_record().await
+    };
+    let recorded = tokio::spawn(work.with_current_context().in_current_span()).await;
+    recorded.map_err(|_| Error::defect("a task that records an event died"))?
 }

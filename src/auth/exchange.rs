@@ -30,6 +30,14 @@ enum Proof {
     Certificate(ClientNames),
 }
 
+/// What a service account presents, and where.
+struct Presented {
+    tenant: TenantId,
+    /// What it counts for: another than the tenant where that does not exist.
+    counted: TenantId,
+    proof: Proof,
+}
+
 impl Auth {
     pub(super) async fn exchange_api_key(
         &self,
@@ -39,8 +47,10 @@ impl Auth {
         certificate: Option<ClientNames>,
     ) -> Result<Token> {
         self.keyring.check_signs()?;
-        let (tenant, proof) = presented(named, credential, certificate)?;
-        self.limits.tenant(Class::ApiKey, tenant).await?;
+        let Presented { tenant, counted, proof } =
+            self.presented(named, credential, certificate)?;
+        self.limits.network(Class::ApiKey, origin.ip).await?;
+        self.limits.tenant(Class::ApiKey, counted).await?;
         let mut tx = self.db.begin(tenant).await?;
         let Some(key) = self.prove(&mut tx, tenant, &proof).await? else {
             // What was tried is undone; that it was, is not.
@@ -49,7 +59,6 @@ impl Auth {
             audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
             return Err(invalid_credentials());
         };
-        store::touch(&mut tx, tenant, key.key_id).await?;
         let (account, session) = (UserId(key.account_id), SessionId(key.key_id));
         let actor = Actor {
             tenant: Some(tenant),
@@ -77,8 +86,39 @@ impl Auth {
         self.sign_access(content).await
     }
 
-    /// The key in force that the proof is of, its tenant active. What the proof is used
-    /// up by is written.
+    /// What was presented, and in which tenant. A secret says itself which; the metadata
+    /// may repeat it. What is malformed costs nothing, and so counts for nothing.
+    fn presented(
+        &self,
+        named: &NamedTenant,
+        credential: Option<Credential>,
+        certificate: Option<ClientNames>,
+    ) -> Result<Presented> {
+        let proof = match credential {
+            Some(Credential::ApiKey(text)) => return presented_secret(named, &text),
+            Some(Credential::ClientAssertion(jwt)) => Proof::Assertion(jwt),
+            None => Proof::Certificate(certificate.ok_or_else(|| {
+                Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
+            })?),
+        };
+        match named {
+            NamedTenant::Known(tenant) => {
+                Ok(Presented { tenant: tenant.id, counted: tenant.id, proof })
+            }
+            // As if it had no such account.
+            NamedTenant::Unknown(name) => {
+                let counted = self.limits.stand_in(name);
+                Ok(Presented { tenant: TenantId::UNKNOWN, counted, proof })
+            }
+            NamedTenant::Absent => Err(Error::refused(
+                ErrorReason::TenantRequired,
+                "name the tenant: x-tenant-id or x-organization-slug",
+            )),
+        }
+    }
+
+    /// The key in force that the proof is of, its tenant active. That it is used, and what
+    /// the proof is used up by, is written.
     async fn prove(
         &self,
         tx: &mut TenantTx,
@@ -91,6 +131,8 @@ impl Auth {
             Proof::Certificate(names) => store::by_certificate(tx, tenant, names.all()).await?,
         };
         let Some(key) = key else { return Ok(None) };
+        store::touch(tx, tenant, key.key_id).await?;
+        // Last, for what is before it may have waited for others.
         let state = tenants::store::get(tx, tenant).await?.state;
         Ok(Some(key).filter(|_| state == "active"))
     }
@@ -123,38 +165,17 @@ impl Auth {
     }
 }
 
-/// What was presented, and in which tenant. A secret says itself which; the metadata
-/// may repeat it.
-fn presented(
-    named: &NamedTenant,
-    credential: Option<Credential>,
-    certificate: Option<ClientNames>,
-) -> Result<(TenantId, Proof)> {
-    let proof = match credential {
-        Some(Credential::ApiKey(text)) => {
-            let secret = Secret::read(&text).ok_or_else(invalid_credentials)?;
-            return match named {
-                NamedTenant::Absent => Ok((secret.tenant, Proof::Secret(secret.hash))),
-                NamedTenant::Known(tenant) if tenant.id == secret.tenant => {
-                    Ok((secret.tenant, Proof::Secret(secret.hash)))
-                }
-                _ => Err(invalid_credentials()),
-            };
-        }
-        Some(Credential::ClientAssertion(jwt)) => Proof::Assertion(jwt),
-        None => Proof::Certificate(certificate.ok_or_else(|| {
-            Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
-        })?),
+fn presented_secret(named: &NamedTenant, text: &str) -> Result<Presented> {
+    let Secret { tenant, hash } = Secret::read(text).ok_or_else(invalid_credentials)?;
+    let elsewhere = match named {
+        NamedTenant::Absent => false,
+        NamedTenant::Unknown(_) => true,
+        NamedTenant::Known(named) => named.id != tenant,
     };
-    match named {
-        NamedTenant::Known(tenant) => Ok((tenant.id, proof)),
-        // As if it had no such account.
-        NamedTenant::Unknown => Ok((TenantId::UNKNOWN, proof)),
-        NamedTenant::Absent => Err(Error::refused(
-            ErrorReason::TenantRequired,
-            "name the tenant: x-tenant-id or x-organization-slug",
-        )),
+    if elsewhere {
+        return Err(invalid_credentials());
     }
+    Ok(Presented { tenant, counted: tenant, proof: Proof::Secret(hash) })
 }
 
 async fn role_names(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<String>> {

@@ -2,23 +2,33 @@
 //!
 //! Unknown tenant, suspended tenant, unknown user, disabled user, user without
 //! a password, wrong password, imported hash: one answer, at one time ([`super::Failures`]).
+//!
+//! Without a tenant it is for those that have a user with the email: three at most, and
+//! always three comparisons, however many there are and whichever is right. Of several
+//! that are right the first counts: verified addresses first, then the oldest.
 
-use super::{Auth, end_guess, failures::SignIn, invalid_credentials};
+use std::sync::Arc;
+
+use super::{
+    Auth,
+    accounts::Accounts,
+    attempt::{Waiting, to_the_end},
+    failures::SignIn,
+    invalid_credentials, named,
+};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
-    error::Result,
+    error::{Error, Result},
     gate::NamedTenant,
-    ids::{SessionId, TenantId},
-    limits::Class,
+    ids::{SessionId, TenantId, UserId},
     passwords::{Outcome, Place, Presented},
-    proto::v1::LoginRequest,
+    proto::v1::{ErrorReason, LoginRequest},
     sessions::{
         Lookup,
-        open::{self, Opening},
+        open::{self, Opening, Unsigned},
     },
-    tenants::{self, TenantRef},
     tokens::TokenPair,
-    users::{credentials, credentials::Candidate, email},
+    users::{credentials, email},
 };
 
 /// How often a password is compared: once more where another sign-in of the
@@ -28,87 +38,137 @@ const ATTEMPTS: usize = 2;
 impl Auth {
     pub(super) async fn login(
         &self,
-        sign_in: &SignIn,
-        named: &NamedTenant,
+        sign_in: &Arc<SignIn>,
+        metadata: &NamedTenant,
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
         self.keyring.check_signs()?;
+        let (auth, metadata, origin) = (self.clone(), metadata.clone(), origin.clone());
+        let sign_in = sign_in.clone();
+        let opened = to_the_end(|waiting| async move {
+            auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting).await
+        });
+        opened.await?.sign(self.keyring.clone()).await
+    }
+
+    async fn sign_in(
+        &self,
+        sign_in: &SignIn,
+        metadata: &NamedTenant,
+        origin: &Origin,
+        message: &LoginRequest,
+        waiting: &Waiting,
+    ) -> Result<Unsigned> {
         let email_key = email::key(&message.email);
-        let slug = &message.organization_slug;
-        let by_slug = matches!(named, NamedTenant::Absent) && !slug.is_empty();
+        let tenant = self.tenant_to_sign_in(metadata, &message.organization_slug).await?;
+        // Those that name no tenant have one share together, with those that name none that
+        // exists.
+        let share = tenant.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id);
+        sign_in.count(share)?;
+        let mut place = self.hasher.place(share)?;
+        let mut accounts = self.accounts(tenant, &email_key, origin).await?;
+        let trial = Trial {
+            email_key: &email_key,
+            password: &Presented::new(&message.password),
+            device_name: &message.device_name,
+            origin,
+            waiting,
+        };
+        let opened = self.open(&mut place, &mut accounts, trial).await;
+        drop(place);
+        let right = opened.as_ref().map(|opened| opened.account);
+        accounts.end_guesses(right).await;
+        Ok(opened?.unsigned)
+    }
+
+    /// The tenant that a sign-in names.
+    async fn tenant_to_sign_in(&self, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
+        let by_slug = matches!(metadata, NamedTenant::Absent) && !slug.is_empty();
         if let Some(tenant) = self.seen.tenant(slug).filter(|_| by_slug) {
             // Who is refused for load costs Postgres nothing.
             self.hasher.room(tenant)?;
         }
-        let tenant = self.tenant_to_sign_in(named, slug, &email_key).await?;
+        let tenant = named::tenant(&self.db, metadata, slug).await?;
         if by_slug {
-            self.seen.remember(slug, tenant.as_ref());
+            self.seen.remember(slug, tenant.known());
         }
-        // From here on a tenant that does not exist is one that has no users.
-        let tenant = tenant.map_or(TenantId::UNKNOWN, |tenant| tenant.id);
-        sign_in.count(tenant)?;
-        let mut place = self.hasher.place(tenant)?;
-        self.limits.tenant(Class::SignIn, tenant).await?;
-        let guess = self.limits.guess(tenant, &email_key, origin.ip).await?;
-        let opened = self.open(&mut place, tenant, &email_key, &message, origin).await;
-        drop(place);
-        end_guess(guess, &opened).await;
-        opened?.sign(self.keyring.clone()).await
+        Ok(tenant)
     }
 
+    /// Opens a session of the first account whose password this is.
     async fn open(
         &self,
         place: &mut Place,
-        tenant: TenantId,
-        email_key: &str,
-        message: &LoginRequest,
-        origin: &Origin,
-    ) -> Result<open::Unsigned> {
-        let password = Presented::new(&message.password);
+        accounts: &mut Accounts,
+        trial: Trial<'_>,
+    ) -> Result<Opened> {
         for _ in 0..ATTEMPTS {
-            let trial = Trial { password: &password, device_name: &message.device_name, origin };
-            let opened = self.attempt(place, tenant, email_key, trial).await?;
-            if let Some(unsigned) = opened {
-                return Ok(unsigned);
+            let Some(verified) = self.compare(place, accounts, trial).await? else { break };
+            if trial.waiting.is_over() {
+                // Nobody would have its tokens.
+                return Err(Error::refused(ErrorReason::Cancelled, "the caller is gone"));
+            }
+            let account = verified.account;
+            if let Some(unsigned) = self.open_verified(place, verified, trial).await? {
+                return Ok(Opened { account, unsigned });
             }
         }
-        self.record_failure(tenant, None, origin).await?;
+        self.record_failure(accounts, trial.origin).await?;
         Err(invalid_credentials())
     }
 
-    /// Verifies the password and opens a session; `None` when the password was
-    /// right, but what it was compared with has changed meanwhile.
-    async fn attempt(
+    /// Compares the password with each account's, also after it was found right.
+    async fn compare(
         &self,
         place: &mut Place,
-        tenant: TenantId,
-        email_key: &str,
-        Trial { password, device_name, origin }: Trial<'_>,
-    ) -> Result<Option<open::Unsigned>> {
-        let candidate = credentials::candidate(&self.db, tenant, email_key).await?;
-        let verified = verify(place, password, candidate.as_ref()).await?;
-        let (Some(candidate), Some(verified)) = (&candidate, verified) else {
-            self.record_failure(tenant, candidate.as_ref(), origin).await?;
-            return Err(invalid_credentials());
-        };
+        accounts: &mut Accounts,
+        trial: Trial<'_>,
+    ) -> Result<Option<Verified>> {
+        let mut right = None;
+        for (number, account) in accounts.all.iter_mut().enumerate() {
+            let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
+            let candidate = credentials::candidate(&self.db, tenant, trial.email_key).await?;
+            account.user = candidate.as_ref().map(|candidate| candidate.user);
+            let active = candidate.filter(|candidate| candidate.active);
+            let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
+            let kept = kept.flatten();
+            let outcome = place.verify(trial.password, kept.as_deref()).await?;
+            if let (None, Some(user), Some(hash), true) =
+                (&right, user, kept, outcome != Outcome::Wrong)
+            {
+                right = Some(Verified { account: number, tenant, user, outcome, hash });
+            }
+        }
+        Ok(right)
+    }
+
+    /// Opens a session for a password that was found right; `None` when what it was
+    /// compared with has changed meanwhile.
+    async fn open_verified(
+        &self,
+        place: &mut Place,
+        verified: Verified,
+        trial: Trial<'_>,
+    ) -> Result<Option<Unsigned>> {
+        let (tenant, user) = (verified.tenant, verified.user);
         let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(place.hash(password.normalised()).await?),
+            Outcome::RightButOutdated => Some(place.hash(trial.password.normalised()).await?),
             _ => None,
         };
         let session = SessionId::new();
         // The session is about to be used: keep it where all replicas look
         // first. The look-up comes before it opens, so that what ends it
         // meanwhile keeps it out.
-        let lookup = self.cache.lookup(tenant, session, candidate.user).await;
+        let lookup = self.cache.lookup(tenant, session, user).await;
         let opening = Opening {
             tenant,
-            user: candidate.user,
+            user,
             session,
             verified_hash: &verified.hash,
             new_hash: new_hash.as_deref(),
-            device_name,
-            origin,
+            device_name: trial.device_name,
+            origin: trial.origin,
         };
         let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
         if let (Some(unsigned), Lookup::Unknown(ticket)) = (&opened, lookup) {
@@ -118,64 +178,47 @@ impl Auth {
         Ok(opened)
     }
 
-    /// The tenant: the metadata's, else the body's, else the only one that has
-    /// a user with this email.
-    pub(super) async fn tenant_to_sign_in(
-        &self,
-        named: &NamedTenant,
-        organization_slug: &str,
-        email_key: &str,
-    ) -> Result<Option<TenantRef>> {
-        match named {
-            NamedTenant::Known(tenant) => Ok(Some(tenant.clone())),
-            NamedTenant::Unknown => Ok(None),
-            NamedTenant::Absent if organization_slug.is_empty() => {
-                tenants::find_by_email(&self.db, email_key).await
+    /// A failure's record stands alone, so that it does not roll back with it. It is with
+    /// each tenant whose account was tried, or with none.
+    async fn record_failure(&self, accounts: &Accounts, origin: &Origin) -> Result<()> {
+        let mut tried: Vec<_> =
+            accounts.all.iter().filter_map(|a| Some((a.tenant?, a.user))).collect();
+        if tried.is_empty() {
+            tried.push((TenantId::UNKNOWN, None));
+        }
+        for (tenant, user) in tried {
+            let mut event = Event::new(EventKind::SignInFailed);
+            if let Some(user) = user {
+                event = event.target(user.0);
             }
-            NamedTenant::Absent => tenants::find(&self.db, organization_slug).await,
+            audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
         }
-    }
-
-    /// A failure's record stands alone, so that it does not roll back with it.
-    async fn record_failure(
-        &self,
-        tenant: TenantId,
-        candidate: Option<&Candidate>,
-        origin: &Origin,
-    ) -> Result<()> {
-        let mut event = Event::new(EventKind::SignInFailed);
-        if let Some(candidate) = candidate {
-            event = event.target(candidate.user.0);
-        }
-        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await
+        Ok(())
     }
 }
 
 /// What somebody signs in with.
 #[derive(Clone, Copy)]
 struct Trial<'a> {
+    email_key: &'a str,
     password: &'a Presented,
     device_name: &'a str,
     origin: &'a Origin,
+    waiting: &'a Waiting,
 }
 
+/// What the password was found right by.
 struct Verified {
+    /// The number of the account among those that were tried.
+    account: usize,
+    tenant: TenantId,
+    user: UserId,
     outcome: Outcome,
     hash: String,
 }
 
-/// The hash that the password was found right by.
-async fn verify(
-    place: &mut Place,
-    password: &Presented,
-    candidate: Option<&Candidate>,
-) -> Result<Option<Verified>> {
-    let kept = candidate.filter(|c| c.active).and_then(|c| c.password_hash.clone());
-    let outcome = place.verify(password, kept.as_deref()).await?;
-    Ok(match (outcome, kept) {
-        (Outcome::Right | Outcome::RightButOutdated, Some(hash)) => {
-            Some(Verified { outcome, hash })
-        }
-        _ => None,
-    })
+/// A session that was opened.
+struct Opened {
+    account: usize,
+    unsigned: Unsigned,
 }

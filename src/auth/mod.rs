@@ -1,9 +1,12 @@
 //! Signs people up, in and out, and answers for their tokens.
 
+mod accounts;
+mod attempt;
 mod exchange;
 mod failures;
 mod introspect;
 mod login;
+mod named;
 mod password;
 mod refresh;
 mod register;
@@ -17,7 +20,7 @@ use crate::{
     audit::Refusals,
     config::Lifetimes,
     db::Db,
-    error::{Error, Result},
+    error::Error,
     limits::{Guess, Limits},
     passwords::Hasher,
     permissions::Engine,
@@ -28,9 +31,11 @@ use crate::{
 };
 
 pub use failures::Failures;
+pub use named::TenantlessSignIn;
 pub use reset::Resets;
 
-/// All that authentication works with.
+/// All that authentication works with. Cheap to clone.
+#[derive(Clone)]
 pub struct Auth {
     /// Postgres.
     pub db: Db,
@@ -60,14 +65,16 @@ pub struct Auth {
     pub min_length: usize,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
+    /// Which addresses count where no tenant is named.
+    pub tenantless: TenantlessSignIn,
 }
 
-/// Ends a guess at a password by what came of it.
-async fn end_guess<T>(guess: Guess, result: &Result<T>) {
-    match result {
-        Ok(_) => guess.right().await,
-        Err(error) if error.reason() == ErrorReason::InvalidCredentials => guess.wrong().await,
-        Err(_) => guess.abandoned().await,
+/// Ends a guess at a password by what was wrong, if anything.
+async fn end_guess(guess: Guess, error: Option<&Error>) {
+    match error.map(Error::reason) {
+        None => guess.right().await,
+        Some(ErrorReason::InvalidCredentials) => guess.wrong().await,
+        Some(_) => guess.abandoned().await,
     }
 }
 

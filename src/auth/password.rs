@@ -1,12 +1,14 @@
 //! ChangePassword: the current one for a new one.
 
-use super::{Auth, end_guess, failures::SignIn, invalid_credentials};
+use std::sync::Arc;
+
+use super::{Auth, attempt::to_the_end, end_guess, failures::SignIn, invalid_credentials};
 use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     passwords::{self, Outcome, Place, Presented},
-    proto::v1::ChangePasswordRequest,
+    proto::v1::{ChangePasswordRequest, ErrorReason},
     sessions, tenants,
     users::{self, credentials, email},
 };
@@ -14,6 +16,16 @@ use crate::{
 impl Auth {
     /// The change's consistency token.
     pub(super) async fn change_password(
+        &self,
+        sign_in: &Arc<SignIn>,
+        caller: &Caller,
+        message: ChangePasswordRequest,
+    ) -> Result<String> {
+        let (auth, sign_in, caller) = (self.clone(), sign_in.clone(), caller.clone());
+        to_the_end(|_| async move { auth.try_to_change(&sign_in, &caller, message).await }).await
+    }
+
+    async fn try_to_change(
         &self,
         sign_in: &SignIn,
         caller: &Caller,
@@ -35,13 +47,27 @@ impl Auth {
         let email_key = email::key(&row.email);
         let guess = self.limits.guess(tenant, &email_key, caller.origin().ip).await?;
         let verified = self.verify_current(&mut place, caller, &current, kept).await;
-        end_guess(guess, &verified).await;
+        end_guess(guess, verified.as_ref().err()).await;
         let verified = verified?;
         let hash = place.hash(new).await?;
         drop(place);
+        self.replace_verified(caller, &verified, &hash).await
+    }
 
+    /// Replaces the hash that was verified, if it, the caller and its session are in
+    /// force still.
+    async fn replace_verified(&self, caller: &Caller, verified: &str, new: &str) -> Result<String> {
+        let (tenant, user) = (caller.home(), caller.user());
         let mut tx = self.db.begin(tenant).await?;
-        if !credentials::replace(&mut tx, tenant, user, &verified, &hash).await? {
+        // The lock orders this against a disabling.
+        users::store::lock(&mut tx, tenant, user).await?;
+        if !sessions::store::lock_live(&mut tx, tenant, user, caller.session()).await? {
+            return Err(Error::refused(
+                ErrorReason::TokenInvalid,
+                "the access token is not in force",
+            ));
+        }
+        if !credentials::replace(&mut tx, tenant, user, verified, new).await? {
             drop(tx);
             return Err(self.failed(caller).await?);
         }

@@ -36,7 +36,7 @@ impl Auth {
         let claims = claims.ok_or_else(token_invalid)?;
         let elsewhere = match named {
             NamedTenant::Absent => false,
-            NamedTenant::Unknown => true,
+            NamedTenant::Unknown(_) => true,
             NamedTenant::Known(tenant) => tenant.id != TenantId(claims.org),
         };
         if elsewhere {

@@ -3,7 +3,7 @@
 
 use secrecy::SecretString;
 
-use super::Auth;
+use super::{Auth, named};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     db::TenantTx,
@@ -102,16 +102,13 @@ impl Auth {
         named: &NamedTenant,
         message: &RegisterRequest,
     ) -> Result<TenantRef> {
-        match named {
-            NamedTenant::Known(tenant) => Ok(tenant.clone()),
-            NamedTenant::Unknown => Err(Error::not_found()),
-            NamedTenant::Absent if message.organization_slug.is_empty() => Err(Error::refused(
+        match named::tenant(&self.db, named, &message.organization_slug).await? {
+            NamedTenant::Known(tenant) => Ok(tenant),
+            NamedTenant::Unknown(_) => Err(Error::not_found()),
+            NamedTenant::Absent => Err(Error::refused(
                 ErrorReason::TenantRequired,
                 "give organization_name to create a tenant, or name the tenant to join",
             )),
-            NamedTenant::Absent => tenants::find(&self.db, &message.organization_slug)
-                .await?
-                .ok_or_else(Error::not_found),
         }
     }
 

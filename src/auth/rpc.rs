@@ -79,7 +79,7 @@ impl AuthService for Auth {
         request: Request<GetJwksRequest>,
     ) -> Result<Response<GetJwksResponse>, Status> {
         let visitor = gate::visitor(&request)?;
-        if matches!(visitor.tenant(), NamedTenant::Unknown) {
+        if matches!(visitor.tenant(), NamedTenant::Unknown(_)) {
             return Err(Error::not_found().into());
         }
         Ok(Response::new(GetJwksResponse { keys: self.keyring.jwks() }))
@@ -121,7 +121,8 @@ impl AuthService for Auth {
     ) -> Result<Response<ResetPasswordResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let consistency_token = Auth::reset_password(self, visitor.origin(), message).await?;
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        let consistency_token = Auth::reset_password(self, named, origin, message).await?;
         Ok(Response::new(ResetPasswordResponse { consistency_token }))
     }
 

@@ -27,6 +27,7 @@ pub use tokens::{Lifetimes, Tokens};
 pub use values::Values;
 
 use crate::{
+    auth::TenantlessSignIn,
     limits::{Rates, TrustedProxies},
     privacy::MasterSource,
     telemetry,
@@ -64,6 +65,8 @@ pub struct Config {
     pub sign_in_failure_time: Duration,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
+    /// Which addresses count where a sign-in names no tenant.
+    pub tenantless: TenantlessSignIn,
     /// What is kept in memory.
     pub memory: Memory,
     /// Entries that each tenant's stream of audit events keeps.
@@ -138,6 +141,7 @@ impl Config {
             proxies: reader.read("TRUSTED_PROXIES", str::parse),
             traces: traces::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
+            tenantless: reader.read("TENANTLESS_SIGN_IN", str::parse),
             memory: Memory {
                 subject_bytes: reader.number("MEMORY_SUBJECT_BYTES", 16 * 1024, u32::MAX).into(),
                 tokens: size(reader.number("MEMORY_TOKENS", 1, 100_000_000)),

@@ -201,6 +201,11 @@ pub const SETTINGS: &[Setting] = &[
         "Whether Register may create tenants: open|closed",
     ),
     setting(
+        "TENANTLESS_SIGN_IN",
+        Some("verified"),
+        "Emails that a sign-in without a tenant is looked up by: verified|any|off; dev: any",
+    ),
+    setting(
         "MEMORY_SUBJECT_BYTES",
         Some("134217728"),
         "Memory for what subjects hold, in bytes; most take 300",

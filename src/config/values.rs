@@ -1,7 +1,11 @@
 //! The settings as they were given, and reading them with all mistakes found
 //! at once.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgMatches, Command};
@@ -14,7 +18,11 @@ const FILE_FLAG: &str = "config";
 /// Text by setting name. A flag wins over the environment, that over the file,
 /// that over the default.
 #[derive(Default)]
-pub struct Values(BTreeMap<&'static str, String>);
+pub struct Values {
+    texts: BTreeMap<&'static str, String>,
+    /// Those that are no defaults.
+    given: BTreeSet<&'static str>,
+}
 
 impl Values {
     /// Adds each setting to a command, as a flag and an environment variable.
@@ -61,7 +69,7 @@ impl Values {
             // variables to nothing to leave them out.
             let given = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
             if let Some(value) = given {
-                values.set(setting.name, value);
+                values.give(setting.name, value.clone());
             }
         }
         Ok(values)
@@ -69,13 +77,25 @@ impl Values {
 
     /// Sets a setting, whatever was given.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.insert(name, value.into());
+        self.texts.insert(name, value.into());
+    }
+
+    /// Sets a setting unless it was given.
+    pub fn set_default(&mut self, name: &'static str, value: impl Into<String>) {
+        if !self.given.contains(name) {
+            self.set(name, value);
+        }
+    }
+
+    fn give(&mut self, name: &'static str, value: String) {
+        self.given.insert(name);
+        self.set(name, value);
     }
 
     /// A setting's text; an empty one counts as not set.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.texts.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     fn read_file(&mut self, path: &str) -> anyhow::Result<()> {
@@ -92,7 +112,7 @@ impl Values {
                 toml::Value::Integer(number) => number.to_string(),
                 _ => bail!("{path}: {key} must be a string or a whole number"),
             };
-            self.set(setting.name, text);
+            self.give(setting.name, text);
         }
         Ok(())
     }

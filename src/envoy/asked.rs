@@ -1,9 +1,13 @@
 //! What Envoy asks.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use envoy_types::{
-    ext_authz::v3::pb::CheckRequest, pb::envoy::service::auth::v3::attribute_context::HttpRequest,
+    ext_authz::v3::pb::CheckRequest,
+    pb::envoy::{
+        config::core::v3::address::Address,
+        service::auth::v3::{AttributeContext, attribute_context::HttpRequest},
+    },
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,18 +24,21 @@ const ACCESS: &str = "access";
 /// What the names of those begin with that make up the scope.
 const SCOPE: &str = "scope.";
 
-/// The headers that say who calls, and in which tenant.
-const READ: [&str; 5] = [
+/// The headers that say who calls, in which tenant, from where.
+const READ: [&str; 6] = [
     "authorization",
     "x-tenant-id",
     "x-organization-slug",
     "x-tenant-id-bin",
     "x-organization-slug-bin",
+    "x-forwarded-for",
 ];
 
 /// A request that Envoy is to pass on, and what its route requires.
 pub(super) struct Asked {
     pub(super) headers: HeaderMap,
+    /// The address of Envoy's peer.
+    pub(super) source: Option<IpAddr>,
     pub(super) required: Required,
 }
 
@@ -55,7 +62,7 @@ impl Asked {
             None => return Err(Error::defect("Envoy asks about no request")),
         };
         let headers = http.map(headers).transpose()?.unwrap_or_default();
-        Ok(Self { headers, required })
+        Ok(Self { headers, source: attributes.and_then(source), required })
     }
 }
 
@@ -73,6 +80,13 @@ fn required(extensions: &HashMap<String, String>) -> Result<Required> {
         (None, None) => wrong("a route of Envoy's names no permission in its context extensions"),
         (Some(_), Some(_)) => wrong("a route of Envoy's names a permission and an access"),
         (None, Some(_)) => wrong("a route of Envoy's has an access that is not `authenticated`"),
+    }
+}
+
+fn source(attributes: &AttributeContext) -> Option<IpAddr> {
+    match attributes.source.as_ref()?.address.as_ref()?.address.as_ref()? {
+        Address::SocketAddress(socket) => socket.address.parse().ok(),
+        _ => None,
     }
 }
 

@@ -34,8 +34,10 @@ impl Authorizer {
     }
 
     /// Who makes the request, if it may.
-    async fn decide(&self, request: &CheckRequest, origin: Origin) -> Result<Caller> {
-        let Asked { headers, required } = Asked::read(request)?;
+    async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
+        let Asked { headers, source, required } = Asked::read(request)?;
+        let client_of = |envoy| self.keeper.proxies.client_of(envoy, source, &headers);
+        origin.ip = origin.ip.map(client_of);
         let caller = Box::pin(self.keeper.vouch(&headers, ENVOY_CHECK, origin)).await?;
         let Required::Permission { name, scope } = required else { return Ok(caller) };
         let permission = Permission::concrete("permission", &name)

@@ -57,7 +57,7 @@ impl Gatekeeper {
         let (method, named) = read(request.headers(), method)?;
         if method.access == Access::Public {
             let began = Instant::now();
-            if let Some(class) = method.limit {
+            if let Some(class) = method.limit.filter(|class| class.counts_by_metadata()) {
                 Box::pin(self.limits.network(class, origin.ip)).await?;
             }
             let tenant = Box::pin(self.find(named)).await?;
@@ -189,7 +189,7 @@ impl Gatekeeper {
     async fn find(&self, named: Option<String>) -> Result<NamedTenant> {
         let Some(named) = named else { return Ok(NamedTenant::Absent) };
         let found = tenants::find(&self.db, &named).await?;
-        Ok(found.map_or(NamedTenant::Unknown, NamedTenant::Known))
+        Ok(found.map_or(NamedTenant::Unknown(named), NamedTenant::Known))
     }
 
     /// The token's subject, its user and tenant active.
@@ -197,6 +197,10 @@ impl Gatekeeper {
         let bearer = metadata::bearer(headers)?;
         // Nothing but Postgres tells whether a secret is one.
         if Secret::is_meant_by(bearer) && !self.authenticator.remembers(bearer) {
+            // One that is malformed costs nothing, and so counts for nothing.
+            if Secret::read(bearer).is_none() {
+                return Err(metadata::token_invalid());
+            }
             Box::pin(self.limits.network(Class::ApiKey, origin.ip)).await?;
         }
         let found = self.authenticator.authenticate(bearer).await?;

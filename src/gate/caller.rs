@@ -21,10 +21,21 @@ use crate::{
 pub enum NamedTenant {
     /// None.
     Absent,
-    /// One that does not exist.
-    Unknown,
+    /// One that does not exist, by this id or slug.
+    Unknown(String),
     /// This one.
     Known(TenantRef),
+}
+
+impl NamedTenant {
+    /// The tenant, where one that exists is named.
+    #[must_use]
+    pub fn known(&self) -> Option<&TenantRef> {
+        match self {
+            Self::Known(tenant) => Some(tenant),
+            Self::Absent | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// Anybody, on a public method.

@@ -23,6 +23,7 @@ mod shared;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use opentelemetry::context::FutureExt;
 use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
@@ -95,6 +96,13 @@ impl Limits {
         taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 
+    /// What stands for a tenant that does not exist, by the id or slug that it was named
+    /// by: it is counted apart from others, as one that exists would be.
+    #[must_use]
+    pub fn stand_in(&self, named: &str) -> TenantId {
+        self.0.names.stand_in(named)
+    }
+
     /// Takes a mail to this account into account, whether the account exists or not.
     ///
     /// # Errors
@@ -110,8 +118,14 @@ impl Limits {
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {
         let Some(rate) = rule.rate else { return Ok(()) };
         let shared = if rule.class.is_shared() {
-            let taken = self.0.shared.take(&rule.key(name), rate).await;
-            taken.inspect_err(|_| self.0.metrics.counted_alone()).ok()
+            let (limits, key) = (self.0.clone(), rule.key(name));
+            // In a task of its own: a call that is given up counts all the same.
+            let taking = async move { limits.shared.take(&key, rate).await };
+            let taken = tokio::spawn(taking.with_current_context()).await.ok().and_then(Result::ok);
+            if taken.is_none() {
+                self.0.metrics.counted_alone();
+            }
+            taken
         } else {
             None
         };

@@ -10,6 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use uuid::Builder;
 
 use crate::{
     ids::TenantId,
@@ -42,6 +43,11 @@ impl Names {
         tenant.to_string()
     }
 
+    pub(super) fn stand_in(&self, named: &str) -> TenantId {
+        let id = self.sum(&[b"tenant", named.as_bytes()]);
+        TenantId(Builder::from_custom_bytes(id).into_uuid())
+    }
+
     pub(super) fn network(&self, ip: IpAddr) -> String {
         self.digest(&[b"network", &octets(network(ip))])
     }
@@ -52,12 +58,18 @@ impl Names {
     }
 
     fn digest(&self, parts: &[&[u8]]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.sum(parts))
+    }
+
+    fn sum(&self, parts: &[&[u8]]) -> [u8; LENGTH] {
         let mut context = hmac::Context::with_key(&self.0.load());
         for part in parts {
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part);
         }
-        BASE64_URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..LENGTH])
+        let mut sum = [0; LENGTH];
+        sum.copy_from_slice(&context.sign().as_ref()[..LENGTH]);
+        sum
     }
 }
 

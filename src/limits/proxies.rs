@@ -36,6 +36,22 @@ impl TrustedProxies {
         client
     }
 
+    /// The address of whoever sent a request that a gateway asks about: what the gateway
+    /// says, where it is trusted; else its own. `source` is the gateway's peer, and the
+    /// headers are the request's.
+    #[must_use]
+    pub fn client_of(
+        &self,
+        gateway: IpAddr,
+        source: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> IpAddr {
+        match source {
+            Some(source) if self.trusts(gateway.to_canonical()) => self.client(source, headers),
+            _ => gateway,
+        }
+    }
+
     fn trusts(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&ip))
     }
@@ -108,6 +124,22 @@ mod tests {
         assert_eq!(of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
         assert_eq!(of(&[""]), "10.1.1.1");
         assert_eq!(of(&[]), "10.1.1.1");
+    }
+
+    /// N19
+    #[test]
+    fn a_gateway_that_is_trusted_says_whose_request_it_asks_about() {
+        let of = |gateway: &str, source: Option<&str>| {
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("networks");
+            let ip = |text: &str| text.parse().expect("an address");
+            let mut headers = HeaderMap::new();
+            headers.insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("a value"));
+            trusted.client_of(ip(gateway), source.map(ip), &headers).to_string()
+        };
+        assert_eq!(of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
+        assert_eq!(of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");
+        assert_eq!(of("10.1.1.1", None), "10.1.1.1");
+        assert_eq!(of("192.0.2.9", Some("192.0.2.1")), "192.0.2.9");
     }
 
     #[test]

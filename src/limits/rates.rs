@@ -103,6 +103,13 @@ impl Class {
         }
     }
 
+    /// Whether a public method's calls are counted before their message is read. Of an API
+    /// key the message tells whether it costs anything: the operation counts it.
+    #[must_use]
+    pub fn counts_by_metadata(self) -> bool {
+        self != Self::ApiKey
+    }
+
     /// Whether the replicas count together. Introspection is asked for with every
     /// request that some service gets, and is answered from memory: a round trip to
     /// Redis would cost more than all the rest.

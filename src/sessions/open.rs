@@ -88,11 +88,21 @@ pub async fn open(
         opening.origin.sealed_ip(&cipher, event)?,
     )
     .fetch_optional(db.single(opening.tenant).await?)
-    .await?;
+    .await;
+    let opened = match opened {
+        Err(error) if is_suspended(&error) => None,
+        other => other?,
+    };
     Ok(opened.map(|row| {
         unsigned.roles = row.roles;
         unsigned
     }))
+}
+
+/// Whether the tenant was suspended while the session waited to be opened.
+fn is_suspended(error: &sqlx::Error) -> bool {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    constraint == Some("sessions_tenant_active")
 }
 
 impl SessionClient {

@@ -96,6 +96,34 @@ pub async fn get(
     Ok(row)
 }
 
+/// Whether a session is live, for a user and a tenant that are active. It is locked
+/// against its end until the transaction ends.
+pub async fn lock_live(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    session: SessionId,
+) -> Result<bool> {
+    let live = sqlx::query_scalar!(
+        r#"
+        select true as "live!"
+        from sessions s
+        join users u on u.tenant_id = s.tenant_id and u.user_id = s.user_id
+        join tenants t on t.tenant_id = s.tenant_id
+        where s.tenant_id = $1 and s.user_id = $2 and s.session_id = $3
+          and s.revoked_at is null and s.expires_at > now()
+          and u.state = 'active' and t.state = 'active'
+        for share of s
+        "#,
+        tenant.0,
+        user.0,
+        session.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(live.is_some())
+}
+
 /// Fills a page with a user's live sessions, by id, each with what the user signed in
 /// with. Where a device is asked for, it takes a look into each row.
 pub async fn list_live(

@@ -23,6 +23,8 @@ use crate::{
 pub struct TenantRef {
     /// Its id.
     pub id: TenantId,
+    /// Its slug.
+    pub slug: String,
     /// Whether it is not suspended.
     pub active: bool,
     /// Whether it is the platform.
@@ -37,7 +39,8 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     let found = sqlx::query_as!(
         Found,
         r#"
-        select tenant_id as "id!", state as "state!", is_platform as "is_platform!"
+        select tenant_id as "id!", slug as "slug!", state as "state!",
+               is_platform as "is_platform!"
         from find_tenant($1)
         "#,
         key,
@@ -47,35 +50,39 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     Ok(found.map(TenantRef::from))
 }
 
-/// The tenant that has a user with this email, in the form that is compared, where it
-/// is the only one.
+/// The tenants that have an active user with this email, in the form that is compared:
+/// verified addresses first, then the oldest, three at most. With `only_verified`, an
+/// address that its user has not proved does not count.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn find_by_email(db: &Db, email_key: &str) -> Result<Option<TenantRef>> {
+pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
     let lookup = email::index(&*db.common_cipher()?, email_key);
-    let found = sqlx::query_as!(
-        Found,
-        r#"
-        select tenant_id as "id!", state as "state!", is_platform as "is_platform!"
-        from find_tenant_by_email($1)
-        "#,
+    let found = sqlx::query_scalar!(
+        r#"select tenant_id as "tenant_id!: Uuid" from sign_in_tenants($1, $2)"#,
         lookup.as_slice(),
+        only_verified,
     )
-    .fetch_optional(db.pool())
+    .fetch_all(db.pool())
     .await?;
-    Ok(found.map(TenantRef::from))
+    Ok(found.into_iter().map(TenantId).collect())
 }
 
 struct Found {
     id: Uuid,
+    slug: String,
     state: String,
     is_platform: bool,
 }
 
 impl From<Found> for TenantRef {
     fn from(row: Found) -> Self {
-        Self { id: TenantId(row.id), active: row.state == "active", is_platform: row.is_platform }
+        Self {
+            id: TenantId(row.id),
+            slug: row.slug,
+            active: row.state == "active",
+            is_platform: row.is_platform,
+        }
     }
 }
 

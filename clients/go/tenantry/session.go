@@ -4,10 +4,11 @@ package tenantry
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -32,8 +33,7 @@ type Session struct {
 
 	mu     sync.Mutex
 	access string
-	// What takes a user's next pair of tokens. With its id it may be made again for as long as
-	// its reply has not come.
+	// What takes a user's next pair of tokens.
 	refresh *pb.RefreshRequest
 	// The access token that a stream was refused with.
 	refused string
@@ -165,7 +165,14 @@ func (s *Session) take(ctx context.Context) error {
 
 func (s *Session) keep(access, refresh string) {
 	s.access = access
-	s.refresh = &pb.RefreshRequest{RefreshToken: refresh, RequestId: uuid.NewString()}
+	s.refresh = &pb.RefreshRequest{RefreshToken: refresh, RequestId: requestID(refresh)}
+}
+
+// requestID is the token's hash: a refresh may be made again when its reply got lost, also by
+// another process that has the same token, and gets the same pair.
+func requestID(refresh string) string {
+	sum := sha256.Sum256([]byte(refresh))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 func (s *Session) as(ctx context.Context, token string) context.Context {

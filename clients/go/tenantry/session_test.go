@@ -88,6 +88,22 @@ func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
 	}
 }
 
+// N20
+func TestTwoProcessesThatHaveOneRefreshTokenGetTheSamePair(t *testing.T) {
+	one := signUp(t)
+	other := &Session{conn: one.conn, auth: one.auth, tenant: one.tenant}
+	other.keep("ended", one.refresh.GetRefreshToken())
+	one.access = "ended"
+	for _, session := range []*Session{one, other} {
+		if _, err := whoAmI(t.Context(), session); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if one.access != other.access {
+		t.Fatal("they have different tokens")
+	}
+}
+
 func TestARefreshWhoseReplyIsLostIsMadeAgain(t *testing.T) {
 	lost := 2
 	loses := func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {

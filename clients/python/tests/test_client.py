@@ -72,6 +72,17 @@ def test_many_calls_with_an_ended_token_refresh_once(session):
     assert who_am_i(session).user.email == "ada@acme.test"
 
 
+def test_two_processes_that_have_one_refresh_token_get_the_same_pair(session, channel, slug):
+    """N20"""
+    other = Session(channel, slug, "ada@acme.test", PASSWORD)
+    refresh_token = session._refresh.refresh_token
+    other._keep(auth_service_pb2.LoginResponse(access_token="ended", refresh_token=refresh_token))
+    session._access = "ended"
+    for each in (session, other):
+        assert who_am_i(each).user.email == "ada@acme.test"
+    assert session._access == other._access
+
+
 def test_a_refresh_whose_reply_is_lost_is_made_again(session):
     refresh, lost = session._auth.Refresh, 2
 

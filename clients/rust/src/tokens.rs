@@ -7,11 +7,12 @@ use std::{
     time::SystemTime,
 };
 
+use aws_lc_rs::digest;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Mutex as Turn, time::Instant};
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use crate::{
     client::Client,
@@ -29,16 +30,12 @@ pub(crate) enum Credentials {
     /// The secret of a service account's API key.
     ApiKey(SecretString),
     /// The newest refresh token of a user's session.
-    Session {
-        refresh_token: SecretString,
-        /// With it the same request may be made again for as long as its answer has not come.
-        request_id: Uuid,
-    },
+    Session { refresh_token: SecretString },
 }
 
 impl Credentials {
     pub(crate) fn session(refresh_token: SecretString) -> Self {
-        Self::Session { refresh_token, request_id: Uuid::now_v7() }
+        Self::Session { refresh_token }
     }
 }
 
@@ -140,10 +137,10 @@ impl TokenSource {
                 let got = got.into_inner();
                 AccessToken::new(&got.access_token, got.access_expire_time)
             }
-            Credentials::Session { refresh_token, request_id } => {
+            Credentials::Session { refresh_token } => {
                 let request = RefreshRequest {
                     refresh_token: refresh_token.expose_secret().to_owned(),
-                    request_id: request_id.to_string(),
+                    request_id: request_id(refresh_token),
                 };
                 let mut got = auth.refresh(request.clone()).await;
                 if got.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
@@ -165,6 +162,13 @@ impl TokenSource {
     }
 }
 
+/// The token's hash: a refresh may be made again when its answer got lost, also by another
+/// process that has the same token, and gets the same pair.
+fn request_id(refresh_token: &SecretString) -> String {
+    let sum = digest::digest(&digest::SHA256, refresh_token.expose_secret().as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(sum)
+}
+
 /// Tokens say when they end by the world's clock.
 #[expect(clippy::disallowed_methods, reason = "this crate's clock")]
 fn now() -> SystemTime {
@@ -176,6 +180,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// N20
+    #[test]
+    fn whoever_has_a_refresh_token_refreshes_it_by_the_same_id() {
+        let id = request_id(&"abc".into());
+        assert_eq!(id, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+        assert_ne!(id, request_id(&"abd".into()));
+    }
 
     #[test]
     fn a_token_is_renewed_before_it_ends() {

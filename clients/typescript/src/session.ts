@@ -149,11 +149,23 @@ export class Session {
   #keep(tokens: Tokens): void {
     this.#access = tokens.accessToken;
     if (tokens.refreshToken !== undefined) {
-      // With its id it may be made again for as long as its reply has not come.
-      const request = { refreshToken: tokens.refreshToken, requestId: crypto.randomUUID() };
-      this.#next = () => this.#auth.refresh(request, patience);
+      const refreshToken = tokens.refreshToken;
+      this.#next = async () => {
+        const request = { refreshToken, requestId: await requestId(refreshToken) };
+        return this.#auth.refresh(request, patience);
+      };
     }
   }
+}
+
+/**
+ * The token's hash: a refresh may be made again when its reply got lost, also by another tab or
+ * process that has the same token, and gets the same pair.
+ */
+async function requestId(refreshToken: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(refreshToken));
+  const base64 = btoa(String.fromCharCode(...new Uint8Array(digest)));
+  return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 function isUnauthenticated(error: unknown): boolean {

@@ -1,7 +1,7 @@
 // Against the server that TENANTRY_ADDR names.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -76,6 +76,27 @@ test("many calls with an ended token refresh once", async () => {
   assert.ok(answers.every((me) => me.user?.email === email));
   assert.equal(refreshes, 1);
   // A second use of the refresh token would have ended the session.
+  assert.equal((await whoAmI(session)).user?.email, email);
+});
+
+// N20
+test("two processes that have one refresh token get the same pair", async () => {
+  const sent: { refreshToken: string; requestId: string }[] = [];
+  const observer: Interceptor = (next) => (request) => {
+    if (request.method.name === "Refresh") {
+      sent.push(request.message as unknown as (typeof sent)[number]);
+    }
+    return next(request);
+  };
+  const { session } = await signUp([observer, firstTokenEnds()]);
+  await whoAmI(session);
+  const [first] = sent;
+  assert.ok(first);
+  assert.equal(first.requestId, createHash("sha256").update(first.refreshToken).digest("base64url"));
+  // What another process sends, which has that token too.
+  const auth = createClient(AuthService, createGrpcTransport(server));
+  const { refreshToken, requestId } = first;
+  assert.notEqual((await auth.refresh({ refreshToken, requestId })).accessToken, "");
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 

@@ -4,6 +4,7 @@ use super::{Auth, ResetToken, store};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     error::{Error, Result},
+    gate::NamedTenant,
     ids::TenantId,
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
@@ -15,10 +16,19 @@ impl Auth {
     /// The change's consistency token.
     pub(in crate::auth) async fn reset_password(
         &self,
+        named: &NamedTenant,
         origin: &Origin,
         message: ResetPasswordRequest,
     ) -> Result<String> {
         let token = ResetToken::read(&message.token.into()).ok_or_else(token_invalid)?;
+        let elsewhere = match named {
+            NamedTenant::Absent => false,
+            NamedTenant::Unknown(_) => true,
+            NamedTenant::Known(tenant) => tenant.id != token.tenant,
+        };
+        if elsewhere {
+            return Err(token_invalid());
+        }
         let mut tx = self.db.begin(token.tenant).await?;
         if !store::is_good(&mut tx, &token).await? {
             drop(tx);
@@ -49,10 +59,10 @@ impl Auth {
     ) -> Result<Option<String>> {
         let (tenant, user) = (token.tenant, token.user);
         let mut tx = self.db.begin(tenant).await?;
-        match users::store::lock(&mut tx, tenant, user).await {
+        let mut row = match users::store::lock(&mut tx, tenant, user).await {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
-            other => drop(other?),
-        }
+            locked => locked?,
+        };
         if !store::is_good(&mut tx, token).await? {
             return Ok(None);
         }
@@ -60,7 +70,14 @@ impl Auth {
         let ended =
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
-        let event = event.detail("sessions_revoked", ended);
+        let mut event = event.detail("sessions_revoked", ended);
+        // The token was in a mail to the address that the user has: an address that
+        // changes ends the token.
+        if !row.email_verified {
+            row.email_verified = true;
+            users::store::update(&mut tx, &row).await?;
+            event = event.detail("email_verified", true);
+        }
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;

@@ -31,11 +31,22 @@ const AT_ONCE: usize = 8;
 /// Somebody has asked for a new password for an account, which there may be or not.
 pub struct Request {
     /// In which tenant.
-    pub tenant: TenantId,
+    pub meant: Meant,
     /// Of which email.
     pub email: String,
     /// Who asked.
     pub origin: Origin,
+}
+
+/// The tenants that a request means.
+pub enum Meant {
+    /// The one that it names.
+    One(TenantId),
+    /// Those that have a user with the email, as for a sign-in: three at most.
+    ByEmail {
+        /// Whether the address counts only where its user has proved it.
+        only_verified: bool,
+    },
 }
 
 /// Works on requests, apart from the calls that they come from.
@@ -83,44 +94,70 @@ impl Resets {
 
 async fn work(worker: Worker, requests: Receiver<Request>) {
     let worker = &worker;
-    let one = |request: Request| async move {
-        let (tenant, request_id) = (request.tenant, request.origin.request_id.clone());
-        if let Err(error) = worker.work_on(request).await {
-            let error = format!("{error:#}");
-            tracing::error!(error, %tenant, %request_id, "a password reset mail was not sent");
-        }
-    };
-    requests.for_each_concurrent(AT_ONCE, one).await;
+    requests.for_each_concurrent(AT_ONCE, |request| worker.work_on(request)).await;
 }
 
 impl Worker {
-    async fn work_on(&self, Request { tenant, email, origin }: Request) -> anyhow::Result<()> {
-        let key = email::key(&email);
-        let candidate = credentials::candidate(&self.db, tenant, &key).await?;
+    async fn work_on(&self, Request { meant, email, origin }: Request) {
+        let (key, request_id) = (email::key(&email), &origin.request_id);
+        let tenants = match self.tenants(meant, &key).await {
+            Ok(tenants) => tenants,
+            Err(error) => {
+                tracing::error!(%error, %request_id, "a password reset was not worked on");
+                return;
+            }
+        };
+        for tenant in tenants {
+            if let Err(error) = self.work_in(tenant, &key, &origin).await {
+                let error = format!("{error:#}");
+                tracing::error!(error, %tenant, %request_id, "a password reset mail was not sent");
+            }
+        }
+    }
+
+    async fn tenants(&self, meant: Meant, key: &str) -> Result<Vec<TenantId>> {
+        let only_verified = match meant {
+            Meant::One(tenant) => return Ok(vec![tenant]),
+            Meant::ByEmail { only_verified } => only_verified,
+        };
+        let found = tenants::find_by_email(&self.db, key, only_verified).await?;
+        // Where there is none, that somebody asked is recorded all the same.
+        Ok(if found.is_empty() { vec![TenantId::UNKNOWN] } else { found })
+    }
+
+    async fn work_in(&self, tenant: TenantId, key: &str, origin: &Origin) -> anyhow::Result<()> {
+        let candidate = credentials::candidate(&self.db, tenant, key).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = Event::new(EventKind::PasswordResetRequested);
         if let Some(user) = user {
             event = event.target(user.0);
         }
-        audit::record_alone(&self.db, tenant, &Actor::anonymous(&origin), event).await?;
+        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
         let Some(user) = candidate.filter(|found| found.active).map(|found| found.user) else {
             return Ok(());
         };
-        if self.limits.mail(tenant, &key).await.is_err() {
+        if self.limits.mail(tenant, key).await.is_err() {
             tracing::info!(%tenant, %user, "a user has got enough password reset mails");
             return Ok(());
         }
         let (token, text) = ResetToken::new(tenant, user)?;
         let mut tx = self.db.begin(tenant).await?;
-        let row = users::store::get(&mut tx, tenant, user).await?;
+        // The lock orders this against a change of the address: either that ends the
+        // token, or this sees that.
+        let row = users::store::lock(&mut tx, tenant, user).await?;
+        if email::key(&row.email) != key {
+            return Ok(());
+        }
         let organisation = tenants::store::get(&mut tx, tenant).await?;
         store::set(&mut tx, &token).await?;
         tx.commit_record().await?;
         let to = row.email.parse().ok().context("the user's email takes no mail")?;
-        let subject = format!("A new password for {}", organisation.name);
-        self.mailer.send(to, &subject, self.text(&organisation.name, &text)).await
+        let subject = format!("A new password for {}", organisation.slug);
+        self.mailer.send(to, &subject, self.text(&organisation.slug, &text)).await
     }
 
+    /// It names the organisation by its slug. Its name is free text of whoever founded it,
+    /// and the address may be anybody's.
     fn text(&self, organisation: &str, token: &SecretString) -> String {
         let token = token.expose_secret();
         let way = match &self.page {

@@ -12,7 +12,7 @@ mod token;
 
 pub use mails::Resets;
 
-use super::Auth;
+use super::{Auth, named};
 use crate::{
     audit::Origin,
     error::{Error, Result},
@@ -20,9 +20,8 @@ use crate::{
     ids::TenantId,
     limits::Class,
     proto::v1::{ErrorReason, RequestPasswordResetRequest},
-    users::email,
 };
-use mails::Request;
+use mails::{Meant, Request};
 use token::ResetToken;
 
 impl Auth {
@@ -35,11 +34,20 @@ impl Auth {
         let Some(resets) = &self.resets else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
-        let email_key = email::key(&message.email);
-        let slug = &message.organization_slug;
-        let tenant = self.tenant_to_sign_in(named, slug, &email_key).await?;
-        let tenant = tenant.map_or(TenantId::UNKNOWN, |tenant| tenant.id);
-        self.limits.tenant(Class::PasswordReset, tenant).await?;
-        resets.begin(Request { tenant, email: message.email, origin: origin.clone() })
+        let meant = match named::tenant(&self.db, named, &message.organization_slug).await? {
+            NamedTenant::Known(tenant) => {
+                self.limits.tenant(Class::PasswordReset, tenant.id).await?;
+                Meant::One(tenant.id)
+            }
+            NamedTenant::Unknown(name) => {
+                let counted = self.limits.stand_in(&name);
+                self.limits.tenant(Class::PasswordReset, counted).await?;
+                Meant::One(TenantId::UNKNOWN)
+            }
+            NamedTenant::Absent => {
+                Meant::ByEmail { only_verified: self.tenantless.only_verified()? }
+            }
+        };
+        resets.begin(Request { meant, email: message.email, origin: origin.clone() })
     }
 }

@@ -1,11 +1,12 @@
 //! AuthService.ChangePassword
 
 use tenantry::proto::v1::{
-    ChangePasswordRequest, ChangePasswordResponse, LoginRequest, RefreshRequest, WhoAmIRequest,
+    ChangePasswordRequest, ChangePasswordResponse, DisableUserRequest, EnableUserRequest,
+    LoginRequest, RefreshRequest, RevokeAllSessionsRequest, WhoAmIRequest,
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, PASSWORD, TestApp, refused};
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, refused};
 
 const NEW: &str = "a password that is new";
 
@@ -124,4 +125,36 @@ async fn of_two_changes_at_once_one_counts() {
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     assert_eq!(signs_in(&acme, "the first new").await, a.is_ok());
     assert_eq!(signs_in(&acme, "the second").await, b.is_ok());
+}
+
+/// N07: what a call had when it came does not count when its password is set.
+#[tokio::test]
+async fn who_was_disabled_or_signed_out_meanwhile_changes_nothing() {
+    for disables in [true, false] {
+        let direct = TestApp::spawn().await;
+        let acme = direct.tenant("acme").await;
+        let ada = acme.member("ada", &[]).await;
+        let proxy = Proxy::postgres().await;
+        let url = proxy.postgres_url(&direct.database);
+        let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+        proxy.when_sent("for no key update", Then::Hold);
+        let parked = ada.on(&app.channel);
+        let parked = tokio::spawn(async move { change(&parked, PASSWORD, NEW).await });
+        proxy.until_held().await;
+        let user_id = ada.user_id.clone();
+        if disables {
+            acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
+        } else {
+            let request = RevokeAllSessionsRequest { user_id };
+            acme.sessions().revoke_all_sessions(request).await.expect("revoked");
+        }
+        proxy.pass();
+        let reply = parked.await.expect("an answer");
+        refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+        if disables {
+            let user_id = ada.user_id.clone();
+            acme.users().enable_user(EnableUserRequest { user_id }).await.expect("enabled");
+        }
+        assert!(signs_in(&ada, PASSWORD).await);
+    }
 }

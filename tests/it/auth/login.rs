@@ -1,9 +1,9 @@
 //! AuthService.Login
 
-use tenantry::proto::v1::{LoginRequest, WhoAmIRequest};
+use tenantry::proto::v1::{LoginRequest, LookupUserRequest, RegisterRequest, WhoAmIRequest};
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, refused};
+use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
 
 fn attempt(slug: &str, email: &str, password: &str) -> LoginRequest {
     LoginRequest {
@@ -15,8 +15,8 @@ fn attempt(slug: &str, email: &str, password: &str) -> LoginRequest {
 }
 
 #[tokio::test]
-async fn the_tenant_comes_from_metadata_the_body_or_an_email_that_one_tenant_has() {
-    let app = TestApp::spawn().await;
+async fn the_tenant_comes_from_metadata_the_body_or_the_email() {
+    let app = TestApp::with(|values| values.set("TENANTLESS_SIGN_IN", "any")).await;
     let acme = app.tenant("acme").await;
     let nobody = app.anonymous();
 
@@ -35,17 +35,48 @@ async fn the_tenant_comes_from_metadata_the_body_or_an_email_that_one_tenant_has
     }
 }
 
+/// N20: what the metadata names and what the message names are one.
 #[tokio::test]
-async fn an_email_that_two_tenants_have_needs_a_tenant() {
+async fn a_message_and_its_metadata_name_one_tenant() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    a.create_user("ada@both.test").await;
-    b.create_user("ada@both.test").await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let nobody = app.anonymous();
+    let unknown = unknown_id();
+    for (header, name) in [
+        ("x-organization-slug", "other"),
+        ("x-tenant-id", other.tenant_id.as_str()),
+        ("x-organization-slug", "nowhere"),
+        ("x-tenant-id", &unknown),
+    ] {
+        let client = nobody.with(header, name);
+        let reply = client.auth().login(attempt("acme", &acme.email, PASSWORD)).await;
+        refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+        let join = RegisterRequest {
+            email: "grace@acme.test".into(),
+            password: PASSWORD.into(),
+            organization_slug: "acme".into(),
+            ..RegisterRequest::default()
+        };
+        refused(client.auth().register(join).await, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    for (header, name) in
+        [("x-organization-slug", "acme"), ("x-tenant-id", acme.tenant_id.as_str())]
+    {
+        let client = nobody.with(header, name);
+        let reply = client.auth().login(attempt("acme", &acme.email, PASSWORD)).await;
+        reply.expect("signs in");
+    }
+}
 
-    let ambiguous = nobody.auth().login(attempt("", "ada@both.test", PASSWORD)).await;
-    refused(ambiguous, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    nobody.login("b", "ada@both.test", PASSWORD).await;
+/// N20
+#[tokio::test]
+async fn what_is_no_email_is_an_invalid_field() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let reply = acme.auth().login(attempt("acme", "not-an-email", PASSWORD)).await;
+    refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+    let lookup = LookupUserRequest { email: "not-an-email".into() };
+    refused(acme.users().lookup_user(lookup).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]

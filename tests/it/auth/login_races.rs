@@ -1,8 +1,11 @@
 //! AuthService.Login, and what happens at the same moment.
 
-use tenantry::proto::v1::WhoAmIRequest;
+use tenantry::proto::v1::{
+    LoginRequest, ReactivateTenantRequest, SuspendTenantRequest, WhoAmIRequest,
+};
+use tonic::Code;
 
-use crate::harness::{PASSWORD, TestApp, within};
+use crate::harness::{PASSWORD, TestApp, refused, until, within};
 
 /// Changes of roles and users lock their tenant's row: a sign-in that did so too
 /// would wait for them, and deadlock with those that lock its user next.
@@ -41,4 +44,42 @@ async fn a_user_with_very_many_roles_can_use_its_token() {
     let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
     assert_eq!(me.roles.len(), 150, "what the token has no room for still counts");
     assert!(ada.may("", "doc:read").await);
+}
+
+/// N07: a sign-in that waits while its tenant is suspended opens no session.
+#[tokio::test]
+async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
+    let app = TestApp::spawn().await;
+    let root = app.platform_admin().await;
+    let acme = app.tenant("acme").await;
+    let mut owner = app.owner().await;
+    let lock = "begin; select from users for update";
+    sqlx::raw_sql(lock).execute(&mut owner).await.expect("locked");
+    let mut auth = app.anonymous().auth();
+    let request = LoginRequest {
+        email: acme.email.clone(),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        ..LoginRequest::default()
+    };
+    let waiting = tokio::spawn(async move { auth.login(request).await });
+    until(10, || async {
+        let waits = "select count(*) from pg_stat_activity
+                     where wait_event_type = 'Lock' and datname = current_database()";
+        let count: i64 =
+            sqlx::query_scalar(waits).fetch_one(&mut app.owner().await).await.expect("a count");
+        count == 1
+    })
+    .await;
+    let request = SuspendTenantRequest { tenant: "acme".into() };
+    root.tenants().suspend_tenant(request).await.expect("suspended");
+    sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
+
+    let reply = waiting.await.expect("an answer");
+    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_eq!(app.audited(&acme.tenant_id, "sign_in_failed").await, 1);
+    let request = ReactivateTenantRequest { tenant: "acme".into() };
+    root.tenants().reactivate_tenant(request).await.expect("reactivated");
+    let sessions = "select count(*) from sessions where tenant_id = $1::uuid";
+    assert_eq!(app.count(sessions, &acme.tenant_id).await, 1, "its administrator's alone");
 }

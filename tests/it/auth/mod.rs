@@ -11,5 +11,6 @@ mod refresh_faults;
 mod register;
 mod register_join;
 mod reset;
+mod tenantless;
 mod timing;
 mod who_am_i;

@@ -5,13 +5,16 @@ use std::time::Duration;
 use tenantry::{
     config::Values,
     proto::v1::{
-        ChangePasswordRequest, DisableUserRequest, RefreshRequest, RequestPasswordResetRequest,
-        ResetPasswordRequest, ResetPasswordResponse, SuspendTenantRequest, WhoAmIRequest,
+        ChangePasswordRequest, DisableUserRequest, EnableUserRequest, RefreshRequest,
+        RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest, ResetPasswordResponse,
+        SuspendTenantRequest, UpdateUserRequest, WhoAmIRequest,
     },
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, MailServer, PASSWORD, Proxy, TestApp, Then, refused, until, within};
+use crate::harness::{
+    Client, MailServer, PASSWORD, Proxy, TestApp, Then, mask, refused, until, within,
+};
 
 const NEW: &str = "quite another battery";
 
@@ -67,7 +70,10 @@ async fn a_token_from_a_mail_sets_a_password_once_and_ends_all_sessions() {
     let again =
         RefreshRequest { refresh_token: ada.tokens.refresh_token.clone(), ..Default::default() };
     refused(ada.auth().refresh(again).await, Code::Unauthenticated, "TOKEN_INVALID");
-    app.anonymous().login("acme", &ada.email, NEW).await;
+    let again = app.anonymous().login("acme", &ada.email, NEW).await;
+    let me = again.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
+    // N15: whoever has the token reads the mails to that address.
+    assert!(me.user.expect("the user").email_verified);
     is_refused(&app, &token).await;
     for (kind, count) in
         [("password_reset_requested", 1), ("password_reset", 1), ("password_reset_failed", 1)]
@@ -113,7 +119,7 @@ async fn there_is_one_answer_and_mail_only_for_users_who_may_sign_in() {
     };
     until(10, || async { asked().await == 5 }).await;
     proxy.when_sent("insert into password_resets", Then::Hold);
-    within(10, ask(&app, "", &acme.email)).await;
+    within(10, ask(&app, "acme", &acme.email)).await;
     proxy.until_held().await;
     assert!(server.mails().is_empty());
     proxy.pass();
@@ -261,4 +267,148 @@ async fn without_a_mail_server_there_is_no_such_thing() {
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::FailedPrecondition, "MAIL_OFF");
     is_refused(&app, "x").await;
+}
+
+async fn change_email(acme: &Client, user_id: &str, email: &str) {
+    let request = UpdateUserRequest {
+        user_id: user_id.into(),
+        email: Some(email.into()),
+        update_mask: mask(&["email"]),
+        ..UpdateUserRequest::default()
+    };
+    acme.users().update_user(request).await.expect("changed");
+}
+
+/// N07: a token ends with the address that it was mailed to.
+#[tokio::test]
+async fn a_token_ends_when_the_address_changes_also_while_its_mail_is_written() {
+    let server = MailServer::start().await;
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let user = acme.create_user("ada@acme.test").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        with_mail(&server)(values);
+        values.set("DATABASE_URL", url);
+    })
+    .await;
+    let other = acme.create_user("grace@acme.test").await;
+    // With the user locked, and before the token is kept.
+    proxy.when_sent("select tenant_id, name, slug, settings", Then::Hold);
+    ask(&app, "acme", "grace@acme.test").await;
+    proxy.until_held().await;
+    let changed = tokio::spawn({
+        let acme = acme.clone();
+        async move { change_email(&acme, &other, "hopper@acme.test").await }
+    });
+    until(10, || async {
+        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+                     and datname = current_database()";
+        let waiting: i64 =
+            sqlx::query_scalar(waits).fetch_one(&mut direct.owner().await).await.expect("a count");
+        waiting == 1
+    })
+    .await;
+    proxy.pass();
+    changed.await.expect("changed");
+    let token = server.nth(1).await.link();
+    is_refused(&app, &token).await;
+
+    ask(&app, "acme", "ada@acme.test").await;
+    let token = server.nth(2).await.link();
+    change_email(&acme, &user, "lovelace@acme.test").await;
+    is_refused(&app, &token).await;
+    change_email(&acme, &user, "ada@acme.test").await;
+    is_refused(&app, &token).await;
+}
+
+/// N07
+#[tokio::test]
+async fn a_token_ends_when_its_user_is_disabled_for_good() {
+    let (app, _server, ada, token) = with_token().await;
+    let acme = app.anonymous().login("acme", "admin@acme.test", PASSWORD).await;
+    let user_id = ada.user_id.clone();
+    acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
+    is_refused(&app, &token).await;
+    let user_id = ada.user_id.clone();
+    acme.users().enable_user(EnableUserRequest { user_id }).await.expect("enabled");
+    is_refused(&app, &token).await;
+    app.anonymous().login("acme", &ada.email, PASSWORD).await;
+}
+
+/// N07: as for Refresh.
+#[tokio::test]
+async fn a_token_is_its_tenants_alone() {
+    let (app, _server, ada, token) = with_token().await;
+    let other = app.tenant("other").await;
+    let in_tenant = async |header: &str, tenant: &str| {
+        let request = ResetPasswordRequest { token: token.clone(), new_password: NEW.into() };
+        app.anonymous().with(header, tenant).auth().reset_password(request).await
+    };
+    for (header, tenant) in [
+        ("x-tenant-id", other.tenant_id.as_str()),
+        ("x-organization-slug", "other"),
+        ("x-organization-slug", "nowhere"),
+    ] {
+        refused(in_tenant(header, tenant).await, Code::Unauthenticated, "TOKEN_INVALID");
+    }
+    in_tenant("x-tenant-id", &ada.tenant_id).await.expect("set");
+}
+
+/// N15: without a tenant each user that has proved the address gets a mail.
+#[tokio::test]
+async fn without_a_tenant_mails_go_to_those_who_have_proved_the_address() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(with_mail(&server)).await;
+    let (a, b, c) = (app.tenant("a").await, app.tenant("b").await, app.tenant("c").await);
+    let email = "ada@both.test";
+    for tenant in [&a, &b] {
+        tenant.create_user(email).await;
+        ask(&app, &tenant.slug, email).await;
+        let sent = server.mails().len() + 1;
+        let token = server.nth(sent).await.link();
+        reset(&app, &token, NEW).await.expect("set");
+    }
+    c.create_user(email).await;
+    ask(&app, "", email).await;
+    server.nth(4).await;
+    for tenant in [&a, &b] {
+        let requested = "password_reset_requested";
+        until(10, || async { app.audited(&tenant.tenant_id, requested).await == 2 }).await;
+    }
+    assert_eq!(server.mails().len(), 4);
+    assert_eq!(app.audited(&c.tenant_id, "password_reset_requested").await, 0);
+}
+
+#[tokio::test]
+async fn where_no_address_counts_by_itself_the_tenant_must_be_named() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(|values| {
+        with_mail(&server)(values);
+        values.set("TENANTLESS_SIGN_IN", "off");
+    })
+    .await;
+    let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
+    let result = app.anonymous().auth().request_password_reset(request).await;
+    refused(result, Code::InvalidArgument, "TENANT_REQUIRED");
+}
+
+/// N17: an organisation's name is anybody's text, and the address may be anybody's.
+#[tokio::test]
+async fn a_mail_has_no_text_of_an_organisations() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(with_mail(&server)).await;
+    let request = RegisterRequest {
+        email: "ada@acme.test".into(),
+        password: PASSWORD.into(),
+        organization_name: "You have won: https://prize.test/claim".into(),
+        organization_slug: "acme".into(),
+        ..RegisterRequest::default()
+    };
+    app.anonymous().auth().register(request).await.expect("a tenant signs up");
+    ask(&app, "acme", "ada@acme.test").await;
+    let mail = server.nth(1).await;
+    assert!(mail.text.contains("Subject: A new password for acme"), "{}", mail.text);
+    assert!(!mail.text.contains("prize") && !mail.text.contains("won"), "{}", mail.text);
 }

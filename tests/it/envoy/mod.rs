@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::{
-    config::core::v3::{HeaderMap, HeaderValue, header_value_option::HeaderAppendAction},
+    config::core::v3::{
+        Address, HeaderMap, HeaderValue, SocketAddress, address,
+        header_value_option::HeaderAppendAction,
+    },
     service::auth::v3::{
         AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse,
-        attribute_context::{HttpRequest, Request},
+        attribute_context::{HttpRequest, Peer, Request},
         authorization_client::AuthorizationClient,
         check_response::HttpResponse,
     },
@@ -15,7 +18,10 @@ use serde_json::json;
 use tenantry::proto::v1::{LogoutRequest, RoleLevel, SuspendTenantRequest};
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until};
+use crate::{
+    harness::{Client, PASSWORD, Proxy, TestApp, refused, until},
+    limits::{address as network, limited},
+};
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
@@ -226,4 +232,40 @@ async fn it_is_not_there_where_it_is_off() {
     let app = TestApp::with(|values| values.set("ENVOY_AUTHORIZATION", "off")).await;
     let answer = AuthorizationClient::new(app.channel.clone()).check(CheckRequest::default()).await;
     refused(answer, Code::Unimplemented, "METHOD_UNKNOWN");
+}
+
+/// N19: secrets count for the client that sent them, where Envoy is trusted to say which.
+#[tokio::test]
+async fn secrets_behind_envoy_count_for_their_client() {
+    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
+    let acme = app.tenant("acme").await;
+    let account = acme.create_service_account("billing", &[]).await;
+    // Its tenant takes no secret in a token's place, so that each is looked up anew.
+    let secret = format!("Bearer {}", acme.create_api_key(&account).await.secret);
+    let tried_from = async |envoy: &str, client: &str| {
+        let socket = SocketAddress { address: client.into(), ..SocketAddress::default() };
+        let address = Address { address: Some(address::Address::SocketAddress(socket)) };
+        let headers = map(&[("authorization", secret.as_str())]);
+        let mut asked = question(HttpRequest { headers, ..HttpRequest::default() }, READ);
+        if let Some(attributes) = &mut asked.attributes {
+            attributes.source = Some(Peer { address: Some(address), ..Peer::default() });
+        }
+        let mut request = tonic::Request::new(asked);
+        request.metadata_mut().insert("x-forwarded-for", envoy.parse().expect("a value"));
+        let answer = AuthorizationClient::new(app.channel.clone()).check(request).await;
+        answer.expect("an answer").into_inner().status.expect("a status").code
+    };
+    let (unauthenticated, limited) =
+        (i32::from(Code::Unauthenticated), i32::from(Code::ResourceExhausted));
+    let (one, other, stranger) = (network(), network(), network());
+    for _ in 0..3 {
+        assert_eq!(tried_from("127.0.0.1", &one).await, unauthenticated);
+    }
+    assert_eq!(tried_from("127.0.0.1", &one).await, limited);
+    assert_eq!(tried_from("127.0.0.1", &other).await, unauthenticated);
+    // Whoever is not trusted speaks for itself alone.
+    for _ in 0..3 {
+        assert_eq!(tried_from(&stranger, &network()).await, unauthenticated);
+    }
+    assert_eq!(tried_from(&stranger, &network()).await, limited);
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use tenantry::proto::v1::{ChangePasswordRequest, GetJwksRequest, WhoAmIRequest};
 use tonic::Code;
 
 use super::{address, at, believing, guess, sign_in, wait, wrong};
-use crate::harness::{Client, PASSWORD, TestApp, redis, refused, unknown_id};
+use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, unknown_id, until};
 
 /// The failures from one network that cost nothing.
 const FREE: usize = 10;
@@ -206,4 +207,77 @@ async fn guesses_are_counted_without_keys_of_a_wrong_type() {
         let right = sign_in(&acme.email, "acme", PASSWORD);
         client.auth().login(right).await.expect("signs in");
     }
+}
+
+/// The failures of a tenant's accounts, in all networks.
+async fn failures(acme: &Client) -> usize {
+    let listed = redis(&format!("KEYS guess:{{{}}}*:here:*", acme.tenant_id)).await;
+    let mut all = 0;
+    for key in listed.lines().filter(|line| line.contains(":here:")) {
+        let answer = redis(&format!("HGET {} failures", key.trim())).await;
+        let counts = answer.lines().filter_map(|line| line.trim().parse::<usize>().ok());
+        all += counts.sum::<usize>();
+    }
+    all
+}
+
+/// N18: a guess that is given up is compared, counted and recorded like any other.
+#[tokio::test]
+async fn guesses_that_are_given_up_count_and_are_recorded() {
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&direct.database);
+    let app = TestApp::on(&direct.database, |values| {
+        believing(values);
+        values.set("DATABASE_URL", url);
+    })
+    .await;
+    let network = address();
+    let attacker = at(&app, &network);
+    let thief = acme.on(&app.channel).with("x-forwarded-for", &network);
+    thief.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    for given_up in 1..=FREE {
+        let (mut guesses, mut changes) = (attacker.auth(), thief.auth());
+        let change = ChangePasswordRequest {
+            current_password: "not this one".into(),
+            new_password: "another one altogether".into(),
+        };
+        let is_change = given_up == 1;
+        // A sign-in asks Postgres about its slug.
+        proxy.when_sent(if is_change { "from credentials" } else { "acme" }, Then::Hold);
+        tokio::select! {
+            _ = changes.change_password(change), if is_change => panic!("it was held"),
+            _ = guesses.login(sign_in(&acme.email, "acme", "not this one")), if !is_change => {
+                panic!("it was held")
+            }
+            () = proxy.until_held() => {}
+        }
+        // By the time that this is answered the server has heard of it.
+        for _ in 0..2 {
+            attacker.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+        }
+        proxy.pass();
+        until(10, || async { failures(&acme).await == given_up }).await;
+    }
+    wait(guess(&attacker, &acme.email, "acme").await);
+    assert_eq!(direct.audited(&acme.tenant_id, "password_change_failed").await, 1);
+    assert_eq!(direct.audited(&acme.tenant_id, "sign_in_failed").await, 9);
+}
+
+/// N15: a tenant that does not exist is counted like one that does: apart from others.
+#[tokio::test]
+async fn tenants_that_do_not_exist_are_counted_apart() {
+    let app = TestApp::with(|values| {
+        believing(values);
+        values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
+    })
+    .await;
+    let [one, other] = [(); 2].map(|()| format!("nowhere-{}", &unknown_id()[24..]));
+    let guess_at = async |slug: &str| guess(&at(&app, &address()), "who@x.test", slug).await;
+    for _ in 0..5 {
+        wrong(guess_at(&one).await);
+    }
+    wait(guess_at(&one).await);
+    wrong(guess_at(&other).await);
 }

@@ -14,7 +14,7 @@ pub use rates::limited;
 use crate::harness::{Client, TestApp, refused};
 
 /// Lets tests call from any address: the server believes what they say of themselves.
-fn believing(values: &mut Values) {
+pub fn believing(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
 

@@ -136,6 +136,7 @@ async fn lookup_faults(app: &PgPool) -> Vec<&'static str> {
     for (call, fault) in [
         ("select count(*) from find_tenant('acme')", "no tenant by slug"),
         ("select count(*) from find_tenant_by_email(sha256('ada'))", "no tenant by email"),
+        ("select count(*) from sign_in_tenants(sha256('ada'), false)", "no tenant to sign in to"),
         ("select count(distinct tenant_id) from read_changes('1:1:')", "no changes"),
         ("select trim_changes('0 s', 10)", "nothing trimmed"),
         ("select trim_requests('0 s', 10)", "no request trimmed"),
@@ -161,7 +162,7 @@ async fn add_acme(owner: &mut PgConnection) {
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
          select tenant_id, gen_random_uuid(), '', sha256('ada'), sha256('ada') from tenants",
-        "update users set state = 'disabled'",
+        "update users set state = 'active'",
         "insert into data_keys (tenant_id, wrapped, wrapped_by)
          select tenant_id, '', 'none' from tenants",
         "insert into idempotency_records

@@ -42,6 +42,7 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
         "read_unsealed",
         "rewrap_data_key",
         "seal_events",
+        "sign_in_tenants",
         "trim_changes",
         "trim_requests",
     ];
@@ -135,6 +136,7 @@ async fn planted_tables_are_not_used() {
     for call in [
         "find_tenant('a')".to_owned(),
         format!("find_tenant_by_email('{lookup}')"),
+        format!("sign_in_tenants('{lookup}', false)"),
         format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
         format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
         format!("sign_in_candidate('{tenant}', '{index}')"),
@@ -161,6 +163,38 @@ async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
     let (index, _) = names_of(&app, &a.user_id).await;
     let asks = format!("select count(*) from sign_in_candidate('{}', '{index}')", b.tenant_id);
     assert_eq!(count(&mut conn, asks).await, 0);
+}
+
+/// E10, N15: whoever has an email's keyed hash, and nobody else, learns which tenants
+/// have it: three at most.
+#[tokio::test]
+async fn tenants_are_found_by_a_whole_email_three_at_most() {
+    let app = TestApp::spawn().await;
+    let mut users = Vec::new();
+    for slug in ["a", "b", "c", "d", "e"] {
+        users.push(app.tenant(slug).await.create_user("ada@both.test").await);
+    }
+    let (_, lookup) = names_of(&app, &users[0]).await;
+    let mut owner = app.owner().await;
+    for change in [
+        format!("update users set email_verified = true where user_id = '{}'", users[3]),
+        format!("update users set state = 'disabled' where user_id = '{}'", users[0]),
+        "update tenants set state = 'suspended' where slug = 'b'".to_owned(),
+    ] {
+        run(&mut owner, change).await.expect("changed");
+    }
+    let pool = app.app_role().await;
+    let mut conn = pool.acquire().await.expect("a connection");
+    let mut found = async |verified: bool| -> Vec<String> {
+        let query = "select slug from sign_in_tenants($1::text::bytea, $2) with ordinality s,
+                     lateral find_tenant(s.tenant_id::text) order by s.ordinality";
+        let query = sqlx::query_scalar(query).bind(&lookup).bind(verified);
+        query.fetch_all(&mut *conn).await.expect("an answer")
+    };
+    assert_eq!(found(false).await, ["d", "c", "e"]);
+    assert_eq!(found(true).await, ["d"]);
+    let nobody = "select count(*) from sign_in_tenants('', false)";
+    assert_eq!(count(&mut owner, nobody.into()).await, 0);
 }
 
 /// E10: what rotates the master key sees data keys from no tenant's transaction, and

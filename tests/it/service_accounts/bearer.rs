@@ -6,6 +6,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
+use super::by_secret;
 use crate::{
     harness::{Client, Proxy, TestApp, refused, struct_of, until},
     limits::{address, at, limited},
@@ -145,6 +146,28 @@ async fn secrets_that_are_looked_up_are_limited_and_known_ones_are_not() {
     for _ in 0..5 {
         assert!(knows_itself(&user).await);
     }
+}
+
+/// N19: what is malformed costs nothing, and counts for nothing.
+#[tokio::test]
+async fn malformed_secrets_lock_nobody_out() {
+    let app = limited("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
+    let nobody = at(&app, &address());
+    let acme = app.tenant("acme").await;
+    takes(&acme, true).await;
+    let account = acme.create_service_account("billing", &[]).await;
+    let secret = acme.create_api_key(&account).await.secret;
+    let (start, end) = secret.split_at(secret.len() - 4);
+    let mistyped = format!("{start}{}", if end == "AAAA" { "BBBB" } else { "AAAA" });
+    for _ in 0..30 {
+        for malformed in ["tenantry_x", &mistyped] {
+            assert!(!knows_itself(&nobody.with_token(malformed)).await);
+            let reply = nobody.auth().exchange_api_key(by_secret(malformed)).await;
+            refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        }
+    }
+    nobody.exchange(&secret).await;
+    assert!(knows_itself(&nobody.with_token(&secret)).await);
 }
 
 #[tokio::test]

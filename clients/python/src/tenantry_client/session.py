@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
-import uuid
 from typing import NamedTuple
 
 import grpc
@@ -95,9 +96,8 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     def _keep(self, tokens) -> None:
         self._access = tokens.access_token
-        # With its id it may be made again for as long as its reply has not come.
         self._refresh = auth_service_pb2.RefreshRequest(
-            refresh_token=tokens.refresh_token, request_id=str(uuid.uuid4())
+            refresh_token=tokens.refresh_token, request_id=_request_id(tokens.refresh_token)
         )
 
     def _as(self, details: grpc.ClientCallDetails, token: str) -> "_Details":
@@ -111,6 +111,16 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
             details.wait_for_ready,
             details.compression,
         )
+
+
+def _request_id(refresh_token: str) -> str:
+    """The token's hash.
+
+    A refresh may be made again when its reply got lost, also by another process that
+    has the same token, and gets the same pair.
+    """
+    digest = hashlib.sha256(refresh_token.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 class _Fields(NamedTuple):

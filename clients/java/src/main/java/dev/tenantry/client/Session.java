@@ -1,5 +1,7 @@
 package dev.tenantry.client;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import dev.tenantry.v1.AuthServiceGrpc;
 import dev.tenantry.v1.AuthServiceGrpc.AuthServiceBlockingStub;
 import dev.tenantry.v1.ExchangeApiKeyRequest;
@@ -14,8 +16,10 @@ import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.AbstractStub;
 import io.grpc.stub.MetadataUtils;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
-import java.util.UUID;
+import java.util.Base64;
 import java.util.concurrent.Executor;
 import java.util.function.Supplier;
 
@@ -135,8 +139,22 @@ public final class Session extends CallCredentials {
   /** What the session goes on with. */
   synchronized void keep(String access, String refresh) {
     this.access = access;
-    var id = UUID.randomUUID().toString();
+    var id = requestId(refresh);
     this.refresh = RefreshRequest.newBuilder().setRefreshToken(refresh).setRequestId(id).build();
+  }
+
+  /**
+   * The token's hash: a refresh may be made again when its reply got lost, also by another process
+   * that has the same token, and gets the same pair.
+   */
+  static String requestId(String refresh) {
+    try {
+      var digest = MessageDigest.getInstance("SHA-256").digest(refresh.getBytes(UTF_8));
+      return Base64.getUrlEncoder().withoutPadding().encodeToString(digest);
+    } catch (NoSuchAlgorithmException impossible) {
+      // Every Java platform must have it.
+      throw new IllegalStateException(impossible);
+    }
   }
 
   /** The refresh token that comes next. */

@@ -97,6 +97,20 @@ class ClientTest {
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
   }
 
+  /** N20. */
+  @Test
+  void twoProcessesThatHaveOneRefreshTokenGetTheSamePair() {
+    var other = Session.signIn(channel, slug, EMAIL, PASSWORD);
+    var refresh = session.refreshToken();
+    session.keep("ended", refresh);
+    other.keep("ended", refresh);
+    assertEquals(EMAIL, whoAmI().getUser().getEmail());
+    var mine = session.refreshToken();
+    session = other;
+    assertEquals(EMAIL, whoAmI().getUser().getEmail());
+    assertEquals(mine, session.refreshToken());
+  }
+
   @Test
   void aServiceSignsInByItsKey() {
     var accounts = session.as(ServiceAccountServiceGrpc.newBlockingStub(channel));

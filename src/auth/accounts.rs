@@ -1,0 +1,99 @@
+//! The accounts that a sign-in is for, and the guesses that it is at them.
+
+use super::{Auth, end_guess};
+use crate::{
+    audit::Origin,
+    error::{Error, Result},
+    gate::NamedTenant,
+    ids::{TenantId, UserId},
+    limits::{Class, Guess},
+    tenants,
+};
+
+/// How many accounts a sign-in without a tenant is compared with, whether or not there
+/// are as many.
+const CANDIDATES: usize = 3;
+
+/// The accounts that a password is compared with, in the order in which they count.
+pub(super) struct Accounts {
+    pub(super) all: Vec<Account>,
+    /// At the account that was named; without a tenant, at the email.
+    guess: Guess,
+}
+
+/// An account that there may be.
+#[derive(Default)]
+pub(super) struct Account {
+    /// The tenant; `None` where the comparison is with nothing.
+    pub(super) tenant: Option<TenantId>,
+    /// The tenant's user with the email, once it was looked up.
+    pub(super) user: Option<UserId>,
+    /// At this account, where it was not named.
+    guess: Option<Guess>,
+}
+
+impl Auth {
+    /// The accounts that a sign-in is for.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when the account or the email was guessed at too often, or the
+    /// tenant; `TENANT_REQUIRED` without a tenant where the server wants one.
+    pub(super) async fn accounts(
+        &self,
+        tenant: NamedTenant,
+        email_key: &str,
+        origin: &Origin,
+    ) -> Result<Accounts> {
+        // From here on a tenant that does not exist is one that has no users.
+        let (tenant, counted) = match tenant {
+            NamedTenant::Known(tenant) => (tenant.id, tenant.id),
+            NamedTenant::Unknown(name) => (TenantId::UNKNOWN, self.limits.stand_in(&name)),
+            NamedTenant::Absent => return self.accounts_by_email(email_key, origin).await,
+        };
+        self.limits.tenant(Class::SignIn, counted).await?;
+        let guess = self.limits.guess(counted, email_key, origin.ip).await?;
+        let account = Account { tenant: Some(tenant), ..Account::default() };
+        Ok(Accounts { all: vec![account], guess })
+    }
+
+    async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
+        let only_verified = self.tenantless.only_verified()?;
+        let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
+        let mut all = Vec::with_capacity(CANDIDATES);
+        for tenant in tenants::find_by_email(&self.db, email_key, only_verified).await? {
+            all.push(self.account_besides(tenant, email_key, origin).await);
+        }
+        all.resize_with(CANDIDATES, Account::default);
+        Ok(Accounts { all, guess })
+    }
+
+    /// An account that was not named. One that nobody may try directly now is not tried
+    /// so either, and that must not show: it would tell whoever asks where the email is
+    /// known.
+    async fn account_besides(&self, tenant: TenantId, email_key: &str, origin: &Origin) -> Account {
+        if self.limits.tenant(Class::SignIn, tenant).await.is_err() {
+            return Account::default();
+        }
+        match self.limits.guess(tenant, email_key, origin.ip).await {
+            Ok(guess) => Account { tenant: Some(tenant), guess: Some(guess), user: None },
+            Err(_) => Account::default(),
+        }
+    }
+}
+
+impl Accounts {
+    /// Ends the guesses by which account the password was right for. Of those after it
+    /// nobody has learnt anything; that those before it are others' is learnt.
+    pub(super) async fn end_guesses(self, right: Result<usize, &Error>) {
+        for (number, account) in self.all.into_iter().enumerate() {
+            let Some(guess) = account.guess else { continue };
+            match right {
+                Ok(right) if right == number => guess.right().await,
+                Ok(right) if right < number => guess.abandoned().await,
+                Ok(_) => guess.wrong().await,
+                Err(error) => end_guess(guess, Some(error)).await,
+            }
+        }
+        end_guess(self.guess, right.err()).await;
+    }
+}
