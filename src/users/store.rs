@@ -310,7 +310,7 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         sealed.email_lookup.as_slice(),
         changed.state,
         changed.email_verified,
-        changed.version,
+        next,
     )
     .fetch_one(tx.conn())
     .await?;
