@@ -115,14 +115,15 @@ async fn make_tenant(
     let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
     db.prepare().await?;
     let tenant = shape::tenant();
+    let data_key = db.make_data_key(tenant).await?;
     let mut tx = db.begin(tenant).await?;
     let insert = format!(
         "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench')"
     );
     sqlx::raw_sql(AssertSqlSafe(insert)).execute(tx.conn()).await?;
-    tx.create_data_key(tenant).await?;
-    let cipher = tx.cipher(tenant).await?;
+    tx.insert_data_key(&data_key).await?;
     tx.commit().await?;
+    let cipher = db.cipher(tenant).await?.context("the tenant has no data key")?;
     let everywhere = db.common_cipher()?;
     db.close().await;
     Ok((cipher, everywhere))
