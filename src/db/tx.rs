@@ -33,6 +33,8 @@ pub struct TenantTx {
     db: Db,
     tenant: TenantId,
     sealing: Sealing,
+    /// What seals the data of a tenant that this makes: memory may lose it any time.
+    made: Option<(TenantId, Arc<Cipher>)>,
 }
 
 /// What seals the personal data of a transaction's tenant.
@@ -63,7 +65,7 @@ impl TenantTx {
             Ok(held)
         };
         let held = observe(db.operations(), "BEGIN", begun).await?;
-        Ok(Self { held, db, tenant, sealing: Sealing::Absent })
+        Ok(Self { held, db, tenant, sealing: Sealing::Absent, made: None })
     }
 
     /// The same, with what seals its tenant's data.
@@ -101,6 +103,11 @@ impl TenantTx {
     /// # Errors
     /// UNAVAILABLE when the master key is away.
     pub fn find_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+        if let Some((made, cipher)) = &self.made
+            && tenant == *made
+        {
+            return Ok(Some(cipher.clone()));
+        }
         match &self.sealing {
             Sealing::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
             Sealing::Away if tenant == self.tenant => {
@@ -125,7 +132,9 @@ impl TenantTx {
     /// UNAVAILABLE when Postgres is away.
     pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
         let data_keys = self.db.data_keys()?.clone();
-        data_keys.insert(self, key).await
+        let made = data_keys.insert(self, key).await?;
+        self.made = Some(made);
+        Ok(())
     }
 
     /// The consistency token of what this transaction changes: whoever decides

@@ -137,13 +137,17 @@ impl DataKeys {
         self.make(tenant).await.map_err(|error| away(tenant, &error))
     }
 
-    /// Gives a new tenant, which `tx` works in, its key.
+    /// Gives a new tenant, which `tx` works in, its key; what seals its data.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is away.
-    pub async fn insert(&self, tx: &mut TenantTx, new: &NewDataKey) -> Result<()> {
+    pub async fn insert(
+        &self,
+        tx: &mut TenantTx,
+        new: &NewDataKey,
+    ) -> Result<(TenantId, Arc<Cipher>)> {
         store::insert(tx, new.tenant, &new.wrapped).await?;
-        self.keep(new.tenant, &new.key).map(drop)
+        Ok((new.tenant, self.keep(new.tenant, &new.key)?))
     }
 
     fn keep(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
