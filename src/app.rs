@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     audit::{self, Refusals},
-    auth::{Auth, Failures, Resets, TenantlessSignIn},
+    auth::{Auth, Failures, Mails, TenantlessSignIn},
     bounded::Bounded,
     config::{self, Config, Mail, Passwords, Server},
     db::Db,
@@ -168,11 +168,11 @@ impl App {
         let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
         let limits =
             Limits::new(&self.rates, self.names, redis.clone(), refusals.clone(), &mut registry);
-        let resets = self.mail.as_ref().map(|mail| {
+        let mails = self.mail.as_ref().map(|mail| {
             let mailer = Mailer::new(mail, &mut registry)?;
-            anyhow::Ok(Resets::start(db.clone(), limits.clone(), mailer, mail))
+            anyhow::Ok(Mails::start(db.clone(), limits.clone(), mailer, mail))
         });
-        let resets = resets.transpose()?;
+        let mails = mails.transpose()?;
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),
@@ -215,9 +215,9 @@ impl App {
                     failures,
                     seen: Arc::default(),
                     lifetimes: self.tokens,
-                    limits,
+                    limits: limits.clone(),
                     refusals: refusals.clone(),
-                    resets: resets.clone(),
+                    mails: mails.clone(),
                     min_length,
                     tenant_registration: self.tenant_registration,
                     tenantless: self.tenantless,
@@ -228,6 +228,8 @@ impl App {
                     pages: pages.clone(),
                     cache: cache.clone(),
                     hasher,
+                    limits,
+                    mails: mails.clone(),
                     min_length,
                 },
                 roles: Roles { db: db.clone(), pages: pages.clone() },
@@ -253,7 +255,7 @@ impl App {
                 },
             },
             refusals,
-            resets,
+            mails,
             keys,
             tls: self.tls,
             stores: Stores { db, feed_db, redis, subscriber: self.subscriber },
@@ -297,7 +299,7 @@ pub struct Parts {
     /// What was refused and is yet to be recorded.
     pub refusals: Arc<Refusals>,
     /// Mails that are on their way.
-    pub resets: Option<Arc<Resets>>,
+    pub mails: Option<Arc<Mails>>,
     /// What is behind it.
     pub serving: Serving,
     /// What to watch, and to close at the end.

@@ -235,7 +235,10 @@ fn code(reason: ErrorReason) -> Code {
         | R::GrantNotHeld
         | R::LevelTooHigh
         | R::RegistrationClosed
-        | R::SystemRole => Code::PermissionDenied,
+        | R::SystemRole
+        | R::GrantOutlastsGiver
+        | R::SignInNotFresh
+        | R::OwnApiKey => Code::PermissionDenied,
         R::NotFound => Code::NotFound,
         R::EmailTaken
         | R::SlugTaken

@@ -45,6 +45,7 @@ mod pace;
 mod paging;
 pub mod passwords;
 mod permissions;
+mod power;
 pub mod privacy;
 pub mod proto;
 pub mod provision;

@@ -48,7 +48,7 @@ pub fn page(root: &Path) -> anyhow::Result<String> {
     page.push_str("\n# Enums\n");
     let mut enums: Vec<_> = pool.all_enums().filter(|of| of.package_name() == PACKAGE).collect();
     enums.sort_by(|a, b| a.full_name().cmp(b.full_name()));
-    enums.retain(|of| !["Access", "Limit"].contains(&of.name()));
+    enums.retain(|of| !["Access", "Limit", "Power"].contains(&of.name()));
     for of in &enums {
         write_enum(&mut page, of);
     }

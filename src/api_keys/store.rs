@@ -233,9 +233,8 @@ pub async fn in_force(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> R
     Ok(keys)
 }
 
-/// Whose a key of the tenant is, locked until the transaction ends; with `owner`, only
-/// if it is that account's.
-pub async fn lock_owner(
+/// Whose a key of the tenant is; with `owner`, only if it is that account's.
+pub async fn owner(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: ApiKeyId,
@@ -245,7 +244,6 @@ pub async fn lock_owner(
         r#"
         select account_id from api_keys
         where tenant_id = $1 and key_id = $2 and ($3::uuid is null or account_id = $3)
-        for no key update
         "#,
         tenant.0,
         key.0,
@@ -256,7 +254,7 @@ pub async fn lock_owner(
     Ok(account.map(UserId))
 }
 
-/// Revokes a locked key; says whether it was in force until now. One that was not stays
+/// Revokes a key; says whether it was in force until now. One that was not stays
 /// as it is.
 pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<bool> {
     let done = sqlx::query!(

@@ -75,6 +75,8 @@ kinds! {
         "the user" ["fields" "names of the fields that were given", "email_verified" "whether the email counts as verified", "role_id" "for the first administrator: the role", "role_name" "its name", "assignment_id" "the assignment", "by" "`command` where it was a command"]
     UserUpdated "user_updated" "A user was changed."
         "the user" ["fields" "names of the fields that changed", "email_verified" "`from`, `to`"]
+    EmailChangeFailed "email_change_failed" "A user's change of its own email came with a wrong password."
+        "the user" []
     UserDisabled "user_disabled" "A user was disabled, which ended the sessions."
         "the user" ["sessions_revoked" "how many live sessions it ended"]
     UserEnabled "user_enabled" "A user was enabled."

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::error::{Error, Result};
 
 /// Tells an attempt whether its caller still waits.
-pub(super) struct Waiting(Weak<()>);
+pub struct Waiting(Weak<()>);
 
 impl Waiting {
     pub(super) fn is_over(&self) -> bool {
@@ -20,7 +20,10 @@ impl Waiting {
 }
 
 /// Runs an attempt in a task of its own.
-pub(super) async fn to_the_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
+///
+/// # Errors
+/// As the attempt, and INTERNAL when its task died.
+pub async fn to_the_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,

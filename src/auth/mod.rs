@@ -1,7 +1,8 @@
 //! Signs people up, in and out, and answers for their tokens.
 
 mod accounts;
-mod attempt;
+pub mod attempt;
+mod email_changed;
 mod exchange;
 mod failures;
 mod introspect;
@@ -30,9 +31,10 @@ use crate::{
     tokens::Keyring,
 };
 
+pub use email_changed::EmailChanged;
 pub use failures::Failures;
 pub use named::TenantlessSignIn;
-pub use reset::Resets;
+pub use reset::Mails;
 
 /// All that authentication works with. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +62,7 @@ pub struct Auth {
     /// Records what is refused.
     pub refusals: Arc<Refusals>,
     /// Sends mails with new passwords' tokens; `None` where no mail is sent.
-    pub resets: Option<Arc<Resets>>,
+    pub mails: Option<Arc<Mails>>,
     /// The shortest password that the server allows.
     pub min_length: usize,
     /// Whether Register may create tenants.
@@ -70,7 +72,7 @@ pub struct Auth {
 }
 
 /// Ends a guess at a password by what was wrong, if anything.
-async fn end_guess(guess: Guess, error: Option<&Error>) {
+pub async fn end_guess(guess: Guess, error: Option<&Error>) {
     match error.map(Error::reason) {
         None => guess.right().await,
         Some(ErrorReason::InvalidCredentials) => guess.wrong().await,
@@ -79,6 +81,6 @@ async fn end_guess(guess: Guess, error: Option<&Error>) {
 }
 
 /// UNAUTHENTICATED, the same for whatever was wrong with a sign-in.
-fn invalid_credentials() -> Error {
+pub fn invalid_credentials() -> Error {
     Error::refused(ErrorReason::InvalidCredentials, "the credentials are not valid")
 }

@@ -2,16 +2,23 @@
 
 use std::sync::Arc;
 
-use super::{Auth, attempt::to_the_end, end_guess, failures::SignIn, invalid_credentials};
+use super::{Auth, attempt::to_the_end, failures::SignIn};
 use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
-    passwords::{self, Outcome, Place, Presented},
+    passwords::{self, Presented},
     proto::v1::{ChangePasswordRequest, ErrorReason},
     sessions, tenants,
-    users::{self, credentials, email},
+    users::{
+        self, credentials,
+        current_password::{self, Attempt},
+        email,
+    },
 };
+
+/// The event of a change that a wrong password stopped.
+const FAILED: EventKind = EventKind::PasswordChangeFailed;
 
 impl Auth {
     /// The change's consistency token.
@@ -43,12 +50,11 @@ impl Auth {
 
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
-        let current = Presented::new(&message.current_password);
         let email_key = email::key(&row.email);
-        let guess = self.limits.guess(tenant, &email_key, caller.origin().ip).await?;
-        let verified = self.verify_current(&mut place, caller, &current, kept).await;
-        end_guess(guess, verified.as_ref().err()).await;
-        let verified = verified?;
+        let password = &Presented::new(&message.current_password);
+        let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
+        let verified =
+            current_password::verify(&self.db, &self.limits, &mut place, attempt).await?;
         let hash = place.hash(new).await?;
         drop(place);
         self.replace_verified(caller, &verified, &hash).await
@@ -69,7 +75,7 @@ impl Auth {
         }
         if !credentials::replace(&mut tx, tenant, user, verified, new).await? {
             drop(tx);
-            return Err(self.failed(caller).await?);
+            return Err(current_password::refusal(&self.db, caller, FAILED).await?);
         }
         let but_this = Some(caller.session());
         let ended =
@@ -82,27 +88,5 @@ impl Auth {
         tx.commit().await?;
         self.cache.forget(tenant).await;
         Ok(token)
-    }
-
-    /// The hash that the password was found right by. A failure is recorded.
-    async fn verify_current(
-        &self,
-        place: &mut Place,
-        caller: &Caller,
-        password: &Presented,
-        kept: Option<String>,
-    ) -> Result<String> {
-        let outcome = place.verify(password, kept.as_deref()).await?;
-        if let Some(kept) = kept.filter(|_| outcome != Outcome::Wrong) {
-            return Ok(kept);
-        }
-        Err(self.failed(caller).await?)
-    }
-
-    /// The refusal, once it is recorded.
-    async fn failed(&self, caller: &Caller) -> Result<Error> {
-        let event = Event::new(EventKind::PasswordChangeFailed).target(caller.user().0);
-        audit::record_alone(&self.db, caller.home(), &caller.actor(), event).await?;
-        Ok(invalid_credentials())
     }
 }

@@ -7,6 +7,7 @@ mod pool;
 mod share;
 mod tx;
 
+pub use observed::Observed;
 pub(crate) use pool::check_url;
 pub use pool::{Db, connect_owner, migrate};
 pub use tx::TenantTx;

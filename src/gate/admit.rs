@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{
-    Admission,
+    Acting, Admission,
     caller::{Caller, NamedTenant, Reach, Reaching, Visitor},
     metadata,
     policy::{self, Access, MethodPolicy, Policies},
@@ -24,9 +24,6 @@ use crate::{
     sessions::{Authenticated, Authenticator},
     tenants,
 };
-
-/// What the platform's staff must hold to work in other tenants.
-const ACT_ACROSS: &str = "tenant:act";
 
 /// All that admitting a call takes.
 pub struct Gatekeeper {
@@ -100,18 +97,17 @@ impl Gatekeeper {
             }
             Access::Permission { permissions, self_allowed, platform_only } => {
                 let holds = holds_all(caller, permissions, *platform_only);
-                let own = Reach::Own(caller.user());
-                match (self_allowed, holds) {
-                    (false, true) => {
-                        request.extensions_mut().insert(proven);
-                    }
-                    (true, true) => {
-                        request.extensions_mut().insert(Reaching::new(proven, Reach::Tenant));
-                    }
-                    (true, false) => {
-                        request.extensions_mut().insert(Reaching::new(proven, own));
-                    }
+                let reach = match (self_allowed, holds) {
+                    (_, true) => Reach::Tenant,
+                    (true, false) => Reach::Own(caller.user()),
                     (false, false) => return Err(permission_missing(permissions)),
+                };
+                if method.power.is_some() {
+                    request.extensions_mut().insert(Acting::new(proven, reach));
+                } else if *self_allowed {
+                    request.extensions_mut().insert(Reaching::new(proven, reach));
+                } else {
+                    request.extensions_mut().insert(proven);
                 }
             }
         }
@@ -173,7 +169,7 @@ impl Gatekeeper {
         across: bool,
     ) -> Result<()> {
         let caller = self.identify(headers, origin).await?;
-        if across && !may_act_across(&caller) {
+        if across && !caller.may_act_across() {
             return Err(tenant_mismatch());
         }
         match self.policies.of(path) {
@@ -238,7 +234,7 @@ impl Gatekeeper {
         if named == standing.tenant.get().slug {
             return Ok(());
         }
-        if !may_act_across(caller) {
+        if !caller.may_act_across() {
             return Err(tenant_mismatch());
         }
         let NamedTenant::Known(tenant) = self.find(Some(named)).await? else {
@@ -265,10 +261,6 @@ fn read<'a>(
 fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bool {
     (caller.is_platform() || !platform_only)
         && permissions.iter().all(|permission| caller.standing.holds(permission))
-}
-
-fn may_act_across(caller: &Caller) -> bool {
-    caller.is_platform() && caller.standing.holds(ACT_ACROSS)
 }
 
 fn method_unknown() -> Error {

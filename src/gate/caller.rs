@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tonic::Request;
 
-use super::Admission;
+use super::{Acting, Admission};
 use crate::{
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
@@ -15,6 +15,9 @@ use crate::{
     tenants::TenantRef,
     tokens::SubjectType,
 };
+
+/// What the platform's staff must hold to work in other tenants.
+const ACT_ACROSS: &str = "tenant:act";
 
 /// The tenant that a public call's metadata names.
 #[derive(Clone, Debug)]
@@ -133,6 +136,12 @@ impl Caller {
         &self.standing
     }
 
+    /// Whether the caller is of the platform's staff who work in other tenants.
+    #[must_use]
+    pub fn may_act_across(&self) -> bool {
+        self.is_platform() && self.standing.holds(ACT_ACROSS)
+    }
+
     /// Where the call comes from.
     #[must_use]
     pub fn origin(&self) -> &Origin {
@@ -246,6 +255,14 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
 /// # Errors
 /// INTERNAL when the method is another.
 pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
+    passed(request)
+}
+
+/// The caller of a method that gives, takes or uses what others hold.
+///
+/// # Errors
+/// INTERNAL when the method's policy says that it does not.
+pub fn acting<T>(request: &Request<T>) -> Result<Acting> {
     passed(request)
 }
 

@@ -1,9 +1,10 @@
 //! What every call passes before its handler: one layer, one ordered list.
 //!
 //! [`admit`] says the order; the other files are its steps. A call that passes
-//! reaches its handler with a [`Visitor`], a [`Caller`] or a [`Reaching`] in
-//! its extensions, which nothing else can make: holding one is the proof.
+//! reaches its handler with a [`Visitor`], a [`Caller`], a [`Reaching`] or an
+//! [`Acting`] in its extensions, which nothing else can make: holding one is the proof.
 
+mod acting;
 mod admission;
 mod admit;
 mod caller;
@@ -30,13 +31,14 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
 
+pub use acting::{Acting, Bundle};
 pub use admission::Admission;
 pub use admit::Gatekeeper;
 pub use caller::{
-    Caller, NamedTenant, Reach, Reaching, Visitor, admission, caller, reaching, visitor,
+    Caller, NamedTenant, Reach, Reaching, Visitor, acting, admission, caller, reaching, visitor,
 };
 pub use message::{RequestBody, drain};
-pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies};
+pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 
 use crate::{
     audit::{Origin, RequestId},

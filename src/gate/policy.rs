@@ -62,6 +62,17 @@ pub enum Access {
     },
 }
 
+/// What a method does to what other subjects hold: the rule for power is asked first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Power {
+    /// Another subject holds more afterwards.
+    Gives,
+    /// Another subject holds less afterwards, or is signed out.
+    Takes,
+    /// The caller could act as another subject afterwards.
+    Uses,
+}
+
 /// A method and who may call it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MethodPolicy {
@@ -73,6 +84,8 @@ pub struct MethodPolicy {
     pub access: Access,
     /// With which others its calls are limited.
     pub limit: Option<Class>,
+    /// What it does to what others hold; `None` for what leaves it alone.
+    pub power: Option<Power>,
     /// Whether its calls stay open, so that their callers' admission must be asked
     /// for again.
     pub stays_open: bool,
@@ -100,8 +113,13 @@ impl fmt::Display for MethodPolicy {
                 write!(f, "{}{own}{platform}", permissions.join(" + "))?;
             }
         }
-        match self.limit {
-            Some(class) => write!(f, "; limited as {}", class.name()),
+        if let Some(class) = self.limit {
+            write!(f, "; limited as {}", class.name())?;
+        }
+        match self.power {
+            Some(Power::Gives) => f.write_str("; gives power"),
+            Some(Power::Takes) => f.write_str("; takes power"),
+            Some(Power::Uses) => f.write_str("; uses power"),
             None => Ok(()),
         }
     }
@@ -134,11 +152,12 @@ impl Policies {
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let policy = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
-            let Policy { access, limit } = policy;
+            let Policy { access, limit, power } = policy;
             let stays_open = method.is_server_streaming();
             let is_constant = CONSTANT.contains(&path.as_str());
             let number = methods.len();
-            let method = MethodPolicy { path, number, access, limit, stays_open, is_constant };
+            let method =
+                MethodPolicy { path, number, access, limit, power, stays_open, is_constant };
             methods.insert(method.path.clone(), method);
         }
         ensure!(!methods.is_empty(), "no methods in the descriptors");
@@ -147,6 +166,7 @@ impl Policies {
             number: methods.len(),
             access: Access::Public,
             limit: None,
+            power: None,
             stays_open: false,
             is_constant: true,
         };
@@ -195,6 +215,7 @@ pub(super) fn is_public_service(path: &str) -> bool {
 struct Policy {
     access: Access,
     limit: Option<Class>,
+    power: Option<Power>,
 }
 
 fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Policy> {
@@ -204,15 +225,44 @@ fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Poli
     let value = options.get_extension(&option);
     let Value::Message(message) = value.as_ref() else { bail!("is no message") };
     let policy = v1::Policy::decode(message.encode_to_vec().as_slice())?;
-    check(policy)
+    check(policy, is_read(method.name()))
 }
 
-fn check(policy: v1::Policy) -> anyhow::Result<Policy> {
+/// The verbs of methods that change nothing.
+const READS: &[&str] =
+    &["BatchCheck", "Check", "Get", "Introspect", "List", "Lookup", "Watch", "WhoAmI"];
+
+fn is_read(method: &str) -> bool {
+    READS.iter().any(|verb| {
+        let rest = method.strip_prefix(verb);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_uppercase))
+    })
+}
+
+fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
     let said = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
+    let power = power(&policy, is_read)?;
     let access = access(policy)?;
     let open = access == Access::Public && said == v1::Limit::Unspecified;
     ensure!(!open, "must say how a public method is limited");
-    Ok(Policy { access, limit: Class::of(said) })
+    let named = matches!(access, Access::Permission { .. });
+    ensure!(power.is_none() || named, "only ACCESS_PERMISSION may have power over others");
+    Ok(Policy { access, limit: Class::of(said), power })
+}
+
+fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
+    let said = v1::Power::try_from(policy.power).context("has an unknown power")?;
+    if is_read {
+        ensure!(said == v1::Power::Unspecified, "has power, and its name says that it reads");
+        return Ok(None);
+    }
+    match said {
+        v1::Power::Unspecified => bail!("must say what the method does to the power of others"),
+        v1::Power::None => Ok(None),
+        v1::Power::Gives => Ok(Some(Power::Gives)),
+        v1::Power::Takes => Ok(Some(Power::Takes)),
+        v1::Power::Uses => Ok(Some(Power::Uses)),
+    }
 }
 
 fn access(policy: v1::Policy) -> anyhow::Result<Access> {
@@ -239,10 +289,11 @@ mod tests {
 
     #[test]
     fn a_policy_says_all_or_nothing() {
+        let check = |policy| super::check(policy, true);
         let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
         assert!(check(unlimited.clone()).is_err(), "public, and nothing about limits");
         let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
-        let read = Policy { access: Access::Public, limit: Some(Class::SignIn) };
+        let read = Policy { access: Access::Public, limit: Some(Class::SignIn), power: None };
         assert_eq!(check(public.clone()).ok(), Some(read));
         assert!(check(v1::Policy { limit: 99, ..public.clone() }).is_err(), "an unknown limit");
         let odd = v1::Policy { permissions: vec!["user:read".into()], ..public };
@@ -250,6 +301,34 @@ mod tests {
         assert!(check(v1::Policy::default()).is_err(), "nothing said");
         let bare = v1::Policy { access: v1::Access::Permission.into(), ..Default::default() };
         assert!(check(bare).is_err(), "a permission that is not named");
+    }
+
+    /// N11
+    #[test]
+    fn what_changes_something_says_what_it_does_to_others() {
+        for read in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
+            assert!(is_read(read), "{read}");
+        }
+        for change in ["CreateUser", "Getaway", "Listen", "Checkout", "UpdateUser", "Login"] {
+            assert!(!is_read(change), "{change}");
+        }
+        let policy = |access: v1::Access, power: v1::Power| v1::Policy {
+            access: access.into(),
+            permissions: match access {
+                v1::Access::Permission => vec!["user:update".into()],
+                _ => Vec::new(),
+            },
+            power: power.into(),
+            ..v1::Policy::default()
+        };
+        let named = |power| policy(v1::Access::Permission, power);
+        assert!(check(named(v1::Power::Unspecified), false).is_err(), "nothing said");
+        assert!(check(named(v1::Power::None), false).is_ok_and(|read| read.power.is_none()));
+        let gives = check(named(v1::Power::Gives), false).expect("a policy");
+        assert_eq!(gives.power, Some(Power::Gives));
+        assert!(check(named(v1::Power::Takes), true).is_err(), "a read");
+        let anybody = policy(v1::Access::Authenticated, v1::Power::Takes);
+        assert!(check(anybody, false).is_err(), "without a permission");
     }
 
     #[test]

@@ -27,11 +27,13 @@ use std::sync::Arc;
 
 use crate::{audit::Refusals, db::Db, paging::Pages, sessions::Authenticator};
 
+pub use compiled::PermissionSet;
 pub use engine::Engine;
 pub use memory::Memory;
 pub use permission::Permission;
 pub use scope::Scope;
-pub use standing::{Standing, UserStanding};
+pub use standing::{Grant, Role, Standing, UserStanding};
+pub use store::standing_in;
 pub use watch::Watch;
 pub use watchers::Watchers;
 

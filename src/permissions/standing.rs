@@ -120,12 +120,17 @@ impl Grant {
         self.role.get().permissions.covers(wanted)
     }
 
+    /// When it ends, in seconds since 1970; never when `None`.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<i64> {
+        self.limits.as_ref().and_then(|limits| limits.expires_at)
+    }
+
     /// Whether it has not ended. It takes no writer for it to end. The clock is
     /// read only where there is an end.
     #[must_use]
     pub fn in_force(&self) -> bool {
-        let end = self.limits.as_ref().and_then(|limits| limits.expires_at);
-        end.is_none_or(|end| end > clock::now().unix_timestamp())
+        self.expires_at().is_none_or(|end| end > clock::now().unix_timestamp())
     }
 }
 

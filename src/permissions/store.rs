@@ -15,7 +15,7 @@ use super::{
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
 use crate::{
-    db::Db,
+    db::{Db, Observed, TenantTx},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
 };
@@ -76,6 +76,29 @@ pub async fn standings(
     users: &[UserId],
     session: Option<SessionId>,
 ) -> Result<Option<Subjects>> {
+    read(db.single(tenant_id).await?, tenant_id, users, session).await
+}
+
+/// What a subject holds as a transaction in its tenant sees it; `None` when there is no
+/// such tenant.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is away.
+pub async fn standing_in(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    subject: UserId,
+) -> Result<Option<Standing>> {
+    let read = read(tx.conn(), tenant, &[subject], None).await?;
+    Ok(read.and_then(|mut subjects| subjects.standings.pop()))
+}
+
+async fn read(
+    postgres: Observed<'_>,
+    tenant_id: TenantId,
+    users: &[UserId],
+    session: Option<SessionId>,
+) -> Result<Option<Subjects>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let row = sqlx::query!(
         r#"
@@ -89,7 +112,7 @@ pub async fn standings(
         &ids,
         session.map(|id| id.0),
     )
-    .fetch_optional(db.single(tenant_id).await?);
+    .fetch_optional(postgres);
     let Some(row) = patiently(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,

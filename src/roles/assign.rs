@@ -8,7 +8,7 @@ use super::{
     Roles,
     assignments::{self, AssignmentRow, NewAssignment, Which},
     audited, finish,
-    guard::{self, AdminGuard},
+    guard::AdminGuard,
     store::{self, RoleRow},
 };
 use crate::{
@@ -16,23 +16,23 @@ use crate::{
     clock,
     db::TenantTx,
     error::{Error, Result},
-    gate::Caller,
+    gate::{Acting, Bundle, Caller},
     idempotency::{self, Key},
     ids::{AssignmentId, RoleId, TenantId, UserId},
-    permissions::{Scope, Standing, scope},
+    permissions::{Scope, scope},
     proto::v1::{AssignRoleRequest, AssignRoleResponse},
 };
 
 impl Roles {
     pub(super) async fn assign(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: AssignRoleRequest,
     ) -> Result<AssignRoleResponse> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let key = Key {
             tenant,
-            actor: Some(caller.user()),
+            actor: Some(acting.user()),
             method: "AssignRole",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -48,7 +48,7 @@ impl Roles {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        let row = assign(&mut tx, tenant, caller.standing(), wanted).await?;
+        let (caller, row) = assign(&mut tx, acting, wanted).await?;
         let event = Event::new(EventKind::RoleAssigned).target(user.0);
         let event = audited::assigned(event, &row);
         let made = row.assignment_id;
@@ -79,18 +79,15 @@ pub(super) struct Assignment {
 /// `NOT_FOUND` when the tenant lacks either, `PERMISSION_DENIED` when the caller may
 /// not give it, `ALREADY_EXISTS` when the user has it with this scope, `LIMIT_REACHED`
 /// when the user has as many as it may.
-pub(super) async fn assign(
+async fn assign<'a>(
     tx: &mut TenantTx,
-    tenant: TenantId,
-    standing: &Standing,
+    acting: &'a Acting,
     wanted: Assignment,
-) -> Result<AssignmentRow> {
+) -> Result<(&'a Caller, AssignmentRow)> {
+    let tenant = acting.tenant();
     let role = store::lock(tx, tenant, wanted.role).await?;
-    if !assignments::lock_subject(tx, tenant, wanted.user).await? {
-        return Err(Error::not_found());
-    }
-    guard::may_grant(standing, role.level, &role.permissions)?;
-    guard::user_within_level(tx, tenant, standing, wanted.user).await?;
+    let end = wanted.expires_at.into();
+    let caller = acting.gives(tx, wanted.user, Bundle::from(&role), end).await?;
     let new = NewAssignment {
         id: AssignmentId::new(),
         user: wanted.user,
@@ -99,33 +96,32 @@ pub(super) async fn assign(
         expires_at: wanted.expires_at,
     };
     let inserted = assignments::insert(tx, tenant, &new).await?;
-    Ok(new.row(tenant, role.name, inserted))
+    Ok((caller, new.row(tenant, role.name, inserted)))
 }
 
 /// Takes a role from a user: every assignment of it, or one. Returns the role, and the
 /// assignments that were taken.
 ///
 /// # Errors
-/// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a role or user above the
-/// caller's level, `FAILED_PRECONDITION` for the last administrator's.
-pub(super) async fn unassign(
+/// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a user that holds more than
+/// the caller, `FAILED_PRECONDITION` for the last administrator's.
+pub(super) async fn unassign<'a>(
     tx: &mut TenantTx,
-    tenant: TenantId,
-    standing: &Standing,
+    acting: &'a Acting,
     user: UserId,
     role: RoleId,
     which: &Which,
-) -> Result<(RoleRow, Vec<AssignmentRow>)> {
+) -> Result<(&'a Caller, RoleRow, Vec<AssignmentRow>)> {
+    let tenant = acting.tenant();
     let admins = AdminGuard::watch(tx, tenant).await?;
     let row = store::get(tx, tenant, role).await?;
-    guard::within_level(standing, row.level)?;
-    guard::user_within_level(tx, tenant, standing, user).await?;
+    let caller = acting.takes(tx, user).await?;
     let taken = assignments::delete(tx, tenant, user, role, which).await?;
     if taken.is_empty() {
         return Err(Error::not_found());
     }
     admins.check(tx).await?;
-    Ok((row, taken))
+    Ok((caller, row, taken))
 }
 
 /// Gives a new user a role, everywhere and for good; the assignment.

@@ -71,22 +71,6 @@ pub struct AssignmentRow {
     pub created_at: OffsetDateTime,
 }
 
-/// Locks somebody, of any kind, who can hold roles, so that what is given to one subject is
-/// given one after another; false when the tenant has nobody with this id.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn lock_subject(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<bool> {
-    let found = sqlx::query_scalar!(
-        "select kind from subjects where tenant_id = $1 and subject_id = $2 for no key update",
-        tenant.0,
-        subject.0,
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    Ok(found.is_some())
-}
-
 /// What Postgres makes of an assignment that is written.
 pub struct Inserted {
     /// Its scope, in the one form.

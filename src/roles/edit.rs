@@ -9,7 +9,7 @@ use crate::{
     audit::{Event, EventKind},
     bounds::{PERMISSION_BYTES_OF_ROLES, PERMISSIONS_OF_ROLES, ROLES_OF_TENANT},
     error::{Error, Result},
-    gate::Caller,
+    gate::{Acting, Bundle, Caller},
     idempotency::{self, Key},
     ids::RoleId,
     names,
@@ -27,21 +27,26 @@ const MAX_BYTES: i64 = 64 * 1024;
 impl Roles {
     pub(super) async fn create(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: CreateRoleRequest,
     ) -> Result<CreateRoleResponse> {
-        let (tenant, standing) = (caller.tenant(), caller.standing());
+        let tenant = acting.tenant();
         let key = Key {
             tenant,
-            actor: Some(caller.user()),
+            actor: Some(acting.user()),
             method: "CreateRole",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
         let level = level(message.level())?;
         let permissions = checked(message.permissions.clone())?;
-        guard::may_grant(standing, level, &permissions)?;
-        if message.system && !standing.is_platform_admin() {
+        let mut tx = self.db.begin(tenant).await?;
+        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+            return Ok(first);
+        }
+        let made = Bundle { level, permissions: &permissions };
+        let caller = acting.holds(&mut tx, made).await?;
+        if message.system && !acting.is_platform_admin() {
             return Err(Error::refused(
                 ErrorReason::SystemRole,
                 "system roles are made by the platform's staff alone",
@@ -49,10 +54,6 @@ impl Roles {
         }
         if !message.system {
             refuse_built_in(&message.name)?;
-        }
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
         }
         let new = NewRole {
             id: RoleId::new(),
@@ -78,10 +79,10 @@ impl Roles {
 
     pub(super) async fn update(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: UpdateRoleRequest,
     ) -> Result<UpdateRoleResponse> {
-        let (tenant, standing) = (caller.tenant(), caller.standing());
+        let tenant = acting.tenant();
         let role = RoleId::parse("role_id", &message.role_id)?;
         let fields = ["name", "level", "permissions"];
         let mask = Mask::read(message.update_mask.as_ref(), &fields)?;
@@ -91,7 +92,7 @@ impl Roles {
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, role).await?;
         check_etag(&message.etag, row.version)?;
-        guard::may_change(standing, &row)?;
+        guard::may_change(&row, acting.is_platform_admin())?;
         let before = row.clone();
         if let Some(name) = mask.take("name", message.name)? {
             if name != row.name && !row.is_system {
@@ -103,9 +104,8 @@ impl Roles {
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
             row.permissions = checked(permissions)?;
         }
-        // The role as it will be must be one that the caller could have made,
-        // or a change of its level would hand on what it already permits.
-        guard::may_grant(standing, row.level, &row.permissions)?;
+        let caller =
+            acting.changes(&mut tx, role, Bundle::from(&before), Bundle::from(&row)).await?;
         refuse_platform_level(caller, row.level)?;
         let after = size(&row.permissions);
         let size_before = size(&before.permissions);

@@ -14,7 +14,7 @@ use crate::{
     clock::timestamp,
     error::{Error, Result},
     filter::{Field, Filter, Kind},
-    gate::{self, Reach},
+    gate::{self, Bundle, Reach},
     ids::{RoleId, TenantId, UserId},
     json,
     permissions::scope,
@@ -45,9 +45,9 @@ impl RoleService for Roles {
         &self,
         request: Request<CreateRoleRequest>,
     ) -> Result<Response<CreateRoleResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&caller, message).await?))
+        Ok(Response::new(self.create(&acting, message).await?))
     }
 
     async fn get_role(
@@ -80,26 +80,27 @@ impl RoleService for Roles {
         &self,
         request: Request<UpdateRoleRequest>,
     ) -> Result<Response<UpdateRoleResponse>, Status> {
-        let caller = gate::caller(&request)?;
-        Ok(Response::new(self.update(&caller, request.into_inner()).await?))
+        let acting = gate::acting(&request)?;
+        Ok(Response::new(self.update(&acting, request.into_inner()).await?))
     }
 
     async fn delete_role(
         &self,
         request: Request<DeleteRoleRequest>,
     ) -> Result<Response<DeleteRoleResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, role).await?;
-        guard::may_change(caller.standing(), &row)?;
+        guard::may_change(&row, acting.is_platform_admin())?;
+        let caller = acting.holds(&mut tx, Bundle::from(&row)).await?;
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
         let event = Event::new(EventKind::RoleDeleted).target(role.0);
         let event = audited::whole(event, &row);
-        let consistency_token = finish(tx, &caller, event).await?;
+        let consistency_token = finish(tx, caller, event).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
@@ -107,26 +108,25 @@ impl RoleService for Roles {
         &self,
         request: Request<AssignRoleRequest>,
     ) -> Result<Response<AssignRoleResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.assign(&caller, message).await?))
+        Ok(Response::new(self.assign(&acting, message).await?))
     }
 
     async fn unassign_role(
         &self,
         request: Request<UnassignRoleRequest>,
     ) -> Result<Response<UnassignRoleResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
         let which = which(&message)?;
-        let (tenant, standing) = (caller.tenant(), caller.standing());
-        let mut tx = self.db.begin(tenant).await?;
-        let (role, taken) = assign::unassign(&mut tx, tenant, standing, user, role, &which).await?;
+        let mut tx = self.db.begin(acting.tenant()).await?;
+        let (caller, role, taken) = assign::unassign(&mut tx, &acting, user, role, &which).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
         let event = audited::taken(event, &role, &taken);
-        let consistency_token = finish(tx, &caller, event).await?;
+        let consistency_token = finish(tx, caller, event).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 

@@ -23,7 +23,7 @@ use tokio::time;
 use crate::{
     app::{App, Stores},
     audit::Refusals,
-    auth::Resets,
+    auth::Mails,
     envoy::Authorizer,
     gate::Gate,
 };
@@ -93,17 +93,17 @@ pub async fn serve(
         tracing::warn!("stopped with connections still open");
     }
     drop(parts.keys);
-    close(&parts.refusals, parts.resets.as_deref(), &stores).await;
+    close(&parts.refusals, parts.mails.as_deref(), &stores).await;
     if let Some(traces) = traces {
         traces.finish().await;
     }
     Ok(())
 }
 
-async fn close(refusals: &Refusals, resets: Option<&Resets>, stores: &Stores) {
+async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
     const PATIENCE: Duration = Duration::from_secs(2);
-    if let Some(resets) = resets
-        && time::timeout(PATIENCE, resets.finish()).await.is_err()
+    if let Some(mails) = mails
+        && time::timeout(PATIENCE, mails.finish()).await.is_err()
     {
         tracing::warn!("stopped with mails that were not sent");
     }

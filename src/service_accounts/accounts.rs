@@ -6,12 +6,11 @@ use crate::{
     audit::{self, Event, EventKind},
     bounds::SERVICE_ACCOUNTS_OF_TENANT,
     error::Result,
-    gate::Caller,
+    gate::{Acting, Caller},
     idempotency::{self, Key},
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
-    roles::{self, guard},
-    tenants,
+    roles, tenants,
     updates::check_etag,
 };
 
@@ -52,15 +51,15 @@ impl ServiceAccounts {
     /// The consistency token of the deletion.
     pub(super) async fn delete(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         account: UserId,
         etag: &str,
     ) -> Result<String> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, account).await?;
         check_etag(etag, row.version)?;
-        guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
+        let caller = acting.takes(&mut tx, account).await?;
         let held = roles::held(&mut tx, tenant, account).await?;
         let keys = api_keys::store::in_force(&mut tx, tenant, account).await?;
         store::delete(&mut tx, tenant, account).await?;

@@ -14,18 +14,21 @@ use crate::{
     clock,
     db::TenantTx,
     error::{Error, Result},
-    gate::{Caller, Reaching},
+    gate::Acting,
     idempotency::{self, Key},
     ids::{ApiKeyId, TenantId, UserId},
+    power::rule::{self, End},
     proto::v1::{
         CreateApiKeyRequest, CreateApiKeyResponse, ErrorReason, create_api_key_request::Credential,
     },
-    roles::guard,
     tokens::AssertionKey,
 };
 
 /// How long a key lives that was not given an end.
 const LIFE: Duration = Duration::days(365);
+
+/// What it takes to make one: a key lasts no longer than its maker's right to make it.
+const MAKES_KEYS: &str = "api_key:create";
 
 /// So many keys of a kind may an account have in force: one, and the one that takes
 /// over from it.
@@ -34,17 +37,17 @@ const OF_A_KIND: i64 = 2;
 impl ServiceAccounts {
     pub(super) async fn create_key(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: CreateApiKeyRequest,
     ) -> Result<CreateApiKeyResponse> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let account = UserId::parse("service_account_id", &message.service_account_id)?;
-        let expires_at = end(message.expire_time.as_ref())?;
+        let asked_for = message.expire_time.as_ref().map(end).transpose()?;
         let proof = Proof::of(tenant, message.credential.as_ref())?;
         let new = NewKey { name: &message.name, ..proof.new_key() };
         let key = Key {
             tenant,
-            actor: Some(caller.user()),
+            actor: Some(acting.user()),
             method: "CreateApiKey",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -52,11 +55,12 @@ impl ServiceAccounts {
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
-        guard::may_act_as(&mut tx, tenant, caller.standing(), account).await?;
+        let (caller, until) = acting.uses_by_key(&mut tx, account, MAKES_KEYS).await?;
+        let expires_at = within(asked_for, until)?;
         let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
         let (row, is_shown) = match first.and_then(|first| first.api_key) {
-            Some(first) => again(&mut tx, tenant, &first.id, &new).await?,
+            Some(first) => again(&mut tx, tenant, &first.id, &new, until).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
         // A request that is repeated and gives nothing new is no event.
@@ -88,16 +92,12 @@ impl ServiceAccounts {
     }
 
     /// The consistency token of the revocation.
-    pub(super) async fn revoke_key(&self, reaching: &Reaching, key: ApiKeyId) -> Result<String> {
-        let (caller, reach) = reaching.within();
-        let tenant = caller.tenant();
-        let owner = reach.owner();
+    pub(super) async fn revoke_key(&self, acting: &Acting, key: ApiKeyId) -> Result<String> {
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let account = api_keys::store::lock_owner(&mut tx, tenant, key, owner).await?;
+        let account = api_keys::store::owner(&mut tx, tenant, key, acting.owner()).await?;
         let account = account.ok_or_else(Error::not_found)?;
-        if owner.is_none() {
-            guard::user_within_level(&mut tx, tenant, caller.standing(), account).await?;
-        }
+        let caller = acting.takes(&mut tx, account).await?;
         if !api_keys::store::revoke(&mut tx, tenant, key).await? {
             return tx.consistency_token().await;
         }
@@ -154,10 +154,24 @@ impl Proof {
     }
 }
 
-fn end(asked_for: Option<&Timestamp>) -> Result<OffsetDateTime> {
-    let Some(asked_for) = asked_for else { return Ok(clock::now() + LIFE) };
+fn end(asked_for: &Timestamp) -> Result<OffsetDateTime> {
     clock::in_the_future(asked_for)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
+}
+
+/// The end of a key that may last until a time: the one that was asked for, or after a
+/// year, sooner where it must be.
+fn within(asked_for: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
+    if let Some(asked_for) = asked_for {
+        rule::within(Some(asked_for).into(), until)?;
+        return Ok(asked_for);
+    }
+    let after_a_year = clock::now() + LIFE;
+    let latest = match until {
+        End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
+        End::Never => None,
+    };
+    Ok(latest.map_or(after_a_year, |latest| latest.min(after_a_year)))
 }
 
 async fn insert(
@@ -184,12 +198,14 @@ async fn again(
     tenant: TenantId,
     first: &str,
     new: &NewKey<'_>,
+    until: End,
 ) -> Result<(KeyRow, bool)> {
     let first = ApiKeyId::parse("api_key_id", first)?;
     let first = api_keys::store::lock(tx, tenant, first).await?;
     let unused = first.last_used_at.is_none() && first.revoked_at.is_none() && !first.expired;
     match &new.secret_hash {
         Some(hash) if unused => {
+            rule::within(Some(first.expires_at).into(), until)?;
             api_keys::store::replace_secret(tx, tenant, first.key_id, hash).await?;
             Ok((first, true))
         }

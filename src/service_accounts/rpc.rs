@@ -66,10 +66,10 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<DeleteServiceAccountRequest>,
     ) -> Result<Response<DeleteServiceAccountResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let account = account(&message.service_account_id)?;
-        let consistency_token = self.delete(&caller, account, &message.etag).await?;
+        let consistency_token = self.delete(&acting, account, &message.etag).await?;
         Ok(Response::new(DeleteServiceAccountResponse { consistency_token }))
     }
 
@@ -77,9 +77,9 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<CreateApiKeyRequest>,
     ) -> Result<Response<CreateApiKeyResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create_key(&caller, message).await?))
+        Ok(Response::new(self.create_key(&acting, message).await?))
     }
 
     async fn list_api_keys(
@@ -104,9 +104,9 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<RevokeApiKeyRequest>,
     ) -> Result<Response<RevokeApiKeyResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let acting = gate::acting(&request)?;
         let key = ApiKeyId::parse("api_key_id", &request.into_inner().api_key_id)?;
-        let consistency_token = self.revoke_key(&reaching, key).await?;
+        let consistency_token = self.revoke_key(&acting, key).await?;
         Ok(Response::new(RevokeApiKeyResponse { consistency_token }))
     }
 }

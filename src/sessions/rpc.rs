@@ -59,12 +59,14 @@ impl SessionService for Sessions {
         &self,
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let acting = gate::acting(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let (caller, reach) = reaching.within();
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let ended = store::revoke(&mut tx, tenant, session, reach.owner(), "revoked").await?;
+        let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
+        let user = user.ok_or_else(Error::not_found)?;
+        let caller = acting.takes(&mut tx, user).await?;
+        let ended = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
         let ended = ended.ok_or_else(Error::not_found)?;
         if ended.was_live {
             let event = Event::new(EventKind::SessionRevoked).target(session.0);
@@ -81,14 +83,15 @@ impl SessionService for Sessions {
         &self,
         request: Request<RevokeAllSessionsRequest>,
     ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let acting = gate::acting(&request)?;
         let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
-        let (caller, user) = reaching.acting_for(named)?;
-        let tenant = caller.tenant();
+        let user = acting.target(named)?;
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         if !crate::users::store::exists(&mut tx, tenant, user).await? {
             return Err(Error::not_found().into());
         }
+        let caller = acting.takes(&mut tx, user).await?;
         let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         if count > 0 {
             let event =

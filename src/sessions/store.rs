@@ -124,6 +124,53 @@ pub async fn lock_live(
     Ok(live.is_some())
 }
 
+/// Whose a session of the tenant is; with `owner`, only if it is that user's.
+pub async fn user_of(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    session: SessionId,
+    owner: Option<UserId>,
+) -> Result<Option<UserId>> {
+    let user = sqlx::query_scalar!(
+        r#"
+        select user_id from sessions
+        where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
+        "#,
+        tenant.0,
+        session.0,
+        owner.map(|id| id.0),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(user.map(UserId))
+}
+
+/// Whether a user's live session was opened by a sign-in no longer ago than this.
+pub async fn is_fresh(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    session: SessionId,
+    user: UserId,
+    age: std::time::Duration,
+) -> Result<bool> {
+    let fresh = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from sessions
+            where tenant_id = $1 and session_id = $2 and user_id = $3
+              and revoked_at is null and created_at > now() - make_interval(secs => $4)
+        ) as "fresh!"
+        "#,
+        tenant.0,
+        session.0,
+        user.0,
+        age.as_secs_f64(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(fresh)
+}
+
 /// Fills a page with a user's live sessions, by id, each with what the user signed in
 /// with. Where a device is asked for, it takes a look into each row.
 pub async fn list_live(

@@ -11,7 +11,7 @@ use crate::{
     clock::timestamp,
     error::{Error, Result},
     filter::{Field, Filter, Kind},
-    gate::{self, Caller},
+    gate,
     ids::TenantId,
     json,
     proto::v1::{
@@ -49,7 +49,8 @@ impl TenantService for Tenants {
         request: Request<GetTenantRequest>,
     ) -> Result<Response<GetTenantResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let tenant = self.reachable(&caller, &request.get_ref().tenant).await?;
+        let across = caller.may_act_across();
+        let tenant = self.reachable(caller.tenant(), across, &request.get_ref().tenant).await?;
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
@@ -82,10 +83,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        let tenant = self.reachable(&caller, &message.tenant).await?;
-        Ok(Response::new(self.update(&caller, tenant, message).await?))
+        let across = acting.may_act_across();
+        let tenant = self.reachable(acting.tenant(), across, &message.tenant).await?;
+        Ok(Response::new(self.update(&acting, tenant, message).await?))
     }
 
     async fn suspend_tenant(
@@ -122,15 +124,14 @@ impl TenantService for Tenants {
 }
 
 impl Tenants {
-    /// The tenant that a request names: the call's own, or for the platform's
-    /// staff any. Another tenant looks as if it did not exist.
-    async fn reachable(&self, caller: &Caller, named: &str) -> Result<TenantId> {
+    /// The tenant that a request names: the call's own, or for who acts across tenants
+    /// any. Another tenant looks as if it did not exist.
+    async fn reachable(&self, own: TenantId, across: bool, named: &str) -> Result<TenantId> {
         if named.is_empty() {
-            return Ok(caller.tenant());
+            return Ok(own);
         }
         let found = super::find(&self.db, named).await?.ok_or_else(Error::not_found)?;
-        let across = caller.is_platform() && caller.standing().holds("tenant:act");
-        if found.id == caller.tenant() || across {
+        if found.id == own || across {
             return Ok(found.id);
         }
         Err(Error::not_found())

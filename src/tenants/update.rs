@@ -1,20 +1,26 @@
 //! `UpdateTenant`
 
-use super::{Tenants, audited, settings, store};
+use super::{
+    Tenants, audited,
+    settings::{self, Known},
+    store,
+};
 use crate::{
     audit::{self, Event, EventKind},
+    db::TenantTx,
     error::Result,
-    gate::Caller,
+    gate::{Acting, Bundle, Caller},
     ids::TenantId,
     json,
     proto::v1::{UpdateTenantRequest, UpdateTenantResponse},
+    roles::{self, system},
     updates::{Mask, check_etag},
 };
 
 impl Tenants {
     pub(super) async fn update(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         tenant: TenantId,
         message: UpdateTenantRequest,
     ) -> Result<UpdateTenantResponse> {
@@ -23,6 +29,7 @@ impl Tenants {
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
+        let was_open = Known::read(&row).self_registration;
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
@@ -34,6 +41,8 @@ impl Tenants {
             settings::check(&settings, self.min_length)?;
             row.settings = json::store(&settings)?;
         }
+        let opens = Known::read(&row).self_registration && !was_open;
+        let caller = self.admit(&mut tx, acting, tenant, opens).await?;
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         let event = audited::changed(event, &before, &row);
@@ -41,5 +50,25 @@ impl Tenants {
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
+    }
+
+    /// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+    async fn admit<'a>(
+        &self,
+        tx: &mut TenantTx,
+        acting: &'a Acting,
+        tenant: TenantId,
+        opens: bool,
+    ) -> Result<&'a Caller> {
+        let role = match opens {
+            true => roles::store::find_system(tx, tenant, system::MEMBER).await?,
+            false => None,
+        };
+        let role = match role {
+            Some(role) => Some(roles::store::lock(tx, tenant, role).await?),
+            None => None,
+        };
+        let given = role.as_ref().map(Bundle::from);
+        acting.gives_newcomers(tx, tenant, given).await
     }
 }

@@ -9,13 +9,10 @@ use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
-    gate::Caller,
+    gate::{Acting, Caller},
     ids::UserId,
     proto::v1::UserState,
-    roles::{
-        self,
-        guard::{self, AdminGuard},
-    },
+    roles::{self, guard::AdminGuard},
     sessions,
     updates::check_etag,
 };
@@ -24,15 +21,18 @@ impl Users {
     /// The user as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         user: UserId,
         state: UserState,
     ) -> Result<(UserRow, String)> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
-        guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
+        let caller = match state {
+            UserState::Disabled => acting.takes(&mut tx, user).await?,
+            _ => acting.uses(&mut tx, user).await?,
+        };
         if row.state == store::state_text(state) {
             return Ok((row, tx.consistency_token().await?));
         }
@@ -50,13 +50,13 @@ impl Users {
         Ok((row, self.finish(tx, caller, admins, event).await?))
     }
 
-    pub(super) async fn delete(&self, caller: &Caller, user: UserId, etag: &str) -> Result<String> {
-        let tenant = caller.tenant();
+    pub(super) async fn delete(&self, acting: &Acting, user: UserId, etag: &str) -> Result<String> {
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let version = store::lock_version(&mut tx, tenant, user).await?;
         check_etag(etag, version)?;
-        guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
+        let caller = acting.takes(&mut tx, user).await?;
         let held = roles::held(&mut tx, tenant, user).await?;
         let ended = sessions::store::count_live(&mut tx, tenant, user).await?;
         store::delete(&mut tx, tenant, user).await?;

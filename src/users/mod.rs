@@ -2,6 +2,7 @@
 
 mod create;
 pub mod credentials;
+pub mod current_password;
 pub mod email;
 mod lifecycle;
 mod list;
@@ -10,7 +11,11 @@ mod rpc;
 pub mod store;
 mod update;
 
-use crate::{db::Db, paging::Pages, passwords::Hasher, sessions::SessionCache};
+use std::sync::Arc;
+
+use crate::{
+    auth::Mails, db::Db, limits::Limits, paging::Pages, passwords::Hasher, sessions::SessionCache,
+};
 
 /// Manages users over gRPC.
 pub struct Users {
@@ -20,8 +25,12 @@ pub struct Users {
     pub pages: Pages,
     /// What ended sessions must leave.
     pub cache: SessionCache,
-    /// Hashes new users' passwords.
+    /// Hashes new users' passwords, and compares callers' own.
     pub hasher: Hasher,
+    /// Counts wrong passwords.
+    pub limits: Limits,
+    /// Tells the old address of a changed email; `None` where no mail is sent.
+    pub mails: Option<Arc<Mails>>,
     /// The shortest password that the server allows.
     pub min_length: usize,
 }

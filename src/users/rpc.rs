@@ -75,21 +75,19 @@ impl UserService for Users {
         &self,
         request: Request<UpdateUserRequest>,
     ) -> Result<Response<UpdateUserResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        let user = UserId::parse("user_id", &message.user_id)?;
-        let (caller, user) = reaching.acting_for(Some(user))?;
-        let (_, reach) = reaching.within();
-        Ok(Response::new(self.update(caller, reach, user, message).await?))
+        let user = acting.target(Some(UserId::parse("user_id", &message.user_id)?))?;
+        Ok(Response::new(self.update(&acting, user, message).await?))
     }
 
     async fn disable_user(
         &self,
         request: Request<DisableUserRequest>,
     ) -> Result<Response<DisableUserResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let (row, consistency_token) = self.set_state(&caller, user, UserState::Disabled).await?;
+        let (row, consistency_token) = self.set_state(&acting, user, UserState::Disabled).await?;
         Ok(Response::new(DisableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
@@ -97,9 +95,9 @@ impl UserService for Users {
         &self,
         request: Request<EnableUserRequest>,
     ) -> Result<Response<EnableUserResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let (row, consistency_token) = self.set_state(&caller, user, UserState::Active).await?;
+        let (row, consistency_token) = self.set_state(&acting, user, UserState::Active).await?;
         Ok(Response::new(EnableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
@@ -107,10 +105,10 @@ impl UserService for Users {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let user = UserId::parse("user_id", &message.user_id)?;
-        let consistency_token = self.delete(&caller, user, &message.etag).await?;
+        let consistency_token = self.delete(&acting, user, &message.etag).await?;
         Ok(Response::new(DeleteUserResponse { consistency_token }))
     }
 }

@@ -1,46 +1,59 @@
 //! `UpdateUser`
 
+use std::time::Duration;
+
 use super::{
-    Users, email,
+    Users, credentials,
+    current_password::{self, Attempt},
+    email,
     store::{self, UserRow},
 };
 use crate::{
     audit::{self, Event, EventKind},
+    auth::{EmailChanged, attempt::to_the_end, invalid_credentials},
+    db::TenantTx,
     error::{Error, Result},
-    gate::{Caller, Reach},
+    gate::{Acting, Caller},
     ids::UserId,
+    limits::Class,
+    passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
-    roles::guard,
+    sessions,
     updates::{Mask, check_etag},
 };
+
+/// How long after a sign-in its session may change its user's own email without the
+/// password.
+const FRESH: Duration = Duration::from_mins(5);
+
+/// The event of a change that a wrong password stopped.
+const FAILED: EventKind = EventKind::EmailChangeFailed;
 
 impl Users {
     pub(super) async fn update(
         &self,
-        caller: &Caller,
-        reach: Reach,
+        acting: &Acting,
         user: UserId,
         message: UpdateUserRequest,
     ) -> Result<UpdateUserResponse> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
         let display_name = mask.take("display_name", message.display_name)?;
         let email = mask.take("email", message.email)?;
-        // An email is a way into the account: changing one's own takes more
-        // than a token that may have been stolen.
-        if email.is_some() && reach != Reach::Tenant {
-            return Err(Error::refused(
-                ErrorReason::PermissionMissing,
-                "the caller must hold user:update to change an email",
-            ));
-        }
+        let verified = match (acting.itself(user), &email, &message.current_password) {
+            (Some(caller), Some(_), Some(password)) => Some(self.verify(caller, password).await?),
+            _ => None,
+        };
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
-        if user != caller.user() {
-            guard::user_within_level(&mut tx, tenant, caller.standing(), user).await?;
-        }
+        let is_new = email.as_ref().is_some_and(|email| *email != before.email);
+        let caller = if is_new {
+            self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
+        } else {
+            acting.takes(&mut tx, user).await?
+        };
         if let Some(display_name) = display_name {
             row.display_name = display_name;
         }
@@ -53,8 +66,85 @@ impl Users {
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
+        if is_new {
+            self.tell(caller, before);
+        }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
+
+    /// The hash that the caller's password was found right by.
+    async fn verify(&self, caller: &Caller, password: &str) -> Result<String> {
+        let (tenant, user) = (caller.home(), caller.user());
+        self.limits.network(Class::SignIn, caller.origin().ip).await?;
+        self.limits.tenant(Class::SignIn, tenant).await?;
+        let mut place = self.hasher.place(tenant)?;
+        let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
+        let password = Presented::new(password);
+        to_the_end(|_| async move {
+            let mut tx = db.begin(tenant).await?;
+            let row = store::get(&mut tx, tenant, user).await?;
+            let kept = credentials::get(&mut tx, tenant, user).await?;
+            // No connection is held while the password is hashed.
+            drop(tx);
+            let (caller, email_key) = (&caller, &email::key(&row.email));
+            let password = &password;
+            let attempt = Attempt { caller, email_key, password, kept, failed: FAILED };
+            current_password::verify(&db, &limits, &mut place, attempt).await
+        })
+        .await
+    }
+
+    /// Whether the email of a locked user may change. It is a way into the account: of
+    /// another's it is an act on that one; one's own takes more than an access token,
+    /// which may have been stolen.
+    async fn may_change_email<'a>(
+        &self,
+        tx: &mut TenantTx,
+        acting: &'a Acting,
+        user: UserId,
+        verified: Option<&str>,
+    ) -> Result<&'a Caller> {
+        if self.mails.as_ref().is_some_and(|mails| mails.is_full()) {
+            return Err(Error::refused(ErrorReason::Overloaded, "too many mails wait; try again"));
+        }
+        let caller = acting.uses(tx, user).await?;
+        if acting.itself(user).is_some() {
+            match verified {
+                Some(hash) => is_still(tx, caller, hash).await?,
+                None => is_fresh(tx, caller).await?,
+            }
+        }
+        Ok(caller)
+    }
+
+    /// Tells the old address, where mail is sent. The change stands already.
+    fn tell(&self, caller: &Caller, before: UserRow) {
+        let Some(mails) = &self.mails else { return };
+        let (tenant, user) = (caller.tenant(), UserId(before.user_id));
+        let request_id = caller.origin().request_id.clone();
+        let changed = EmailChanged { tenant, user, old_email: before.email, request_id };
+        if mails.tell(changed).is_err() {
+            let request_id = &caller.origin().request_id;
+            tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");
+        }
+    }
+}
+
+/// Whether a password that was found right is the caller's still.
+async fn is_still(tx: &mut TenantTx, caller: &Caller, verified: &str) -> Result<()> {
+    let kept = credentials::get(tx, caller.home(), caller.user()).await?;
+    if kept.as_deref() == Some(verified) { Ok(()) } else { Err(invalid_credentials()) }
+}
+
+async fn is_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
+    let (tenant, user, session) = (caller.home(), caller.user(), caller.session());
+    if sessions::store::is_fresh(tx, tenant, session, user, FRESH).await? {
+        return Ok(());
+    }
+    Err(Error::refused(
+        ErrorReason::SignInNotFresh,
+        "a change of one's own email takes current_password, or a sign-in of the last 5 minutes",
+    ))
 }
 
 /// Which fields changed: personal data itself is never in the trail.

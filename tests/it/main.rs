@@ -22,6 +22,7 @@ mod logs;
 mod permissions;
 mod policy_coverage;
 mod postgres;
+mod power;
 mod privacy;
 mod request_ids;
 mod roles;

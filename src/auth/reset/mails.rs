@@ -1,4 +1,5 @@
-//! What follows a request for a new password: a token, and a mail with it.
+//! The queue of mails, and what follows a request for a new password: a token, and a
+//! mail with it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
-use super::{ResetToken, store};
+use super::{super::EmailChanged, ResetToken, store};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     config::{Mail, TOKEN},
@@ -22,10 +23,10 @@ use crate::{
     users::{self, credentials, email},
 };
 
-/// Requests that wait; more are refused.
+/// Mails that wait; more are refused.
 const WAITING: usize = 1000;
 
-/// Requests that are worked on at once.
+/// Mails that are worked on at once.
 const AT_ONCE: usize = 8;
 
 /// Somebody has asked for a new password for an account, which there may be or not.
@@ -49,9 +50,15 @@ pub enum Meant {
     },
 }
 
-/// Works on requests, apart from the calls that they come from.
-pub struct Resets {
-    waiting: Sender<Request>,
+/// A mail to send.
+enum Work {
+    Reset(Request),
+    EmailChanged(EmailChanged),
+}
+
+/// Sends mails, apart from the calls that they come from.
+pub struct Mails {
+    waiting: Sender<Work>,
     work: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -62,13 +69,13 @@ struct Worker {
     page: Option<String>,
 }
 
-impl Resets {
+impl Mails {
     /// Starts to work.
     #[must_use]
     pub fn start(db: Db, limits: Limits, mailer: Mailer, mail: &Mail) -> Arc<Self> {
-        let (waiting, requests) = async_channel::bounded(WAITING);
+        let (waiting, works) = async_channel::bounded(WAITING);
         let worker = Worker { db, limits, mailer, page: mail.reset_page.clone() };
-        let work = tokio::spawn(work(worker, requests));
+        let work = tokio::spawn(work(worker, works));
         Arc::new(Self { waiting, work: Mutex::new(Some(work)) })
     }
 
@@ -77,8 +84,26 @@ impl Resets {
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when too many wait.
     pub fn begin(&self, request: Request) -> Result<()> {
+        self.send(Work::Reset(request))
+    }
+
+    /// Tells the old address of a changed email.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when too many wait.
+    pub fn tell(&self, changed: EmailChanged) -> Result<()> {
+        self.send(Work::EmailChanged(changed))
+    }
+
+    /// Whether so many wait that more are refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.waiting.is_full()
+    }
+
+    fn send(&self, work: Work) -> Result<()> {
         self.waiting
-            .try_send(request)
+            .try_send(work)
             .map_err(|_| Error::refused(ErrorReason::Overloaded, "too many mails wait; try again"))
     }
 
@@ -92,9 +117,17 @@ impl Resets {
     }
 }
 
-async fn work(worker: Worker, requests: Receiver<Request>) {
+async fn work(worker: Worker, waiting: Receiver<Work>) {
     let worker = &worker;
-    requests.for_each_concurrent(AT_ONCE, |request| worker.work_on(request)).await;
+    let one = |work: Work| async move {
+        match work {
+            Work::Reset(request) => worker.work_on(request).await,
+            Work::EmailChanged(changed) => {
+                changed.tell(&worker.limits, &worker.mailer).await;
+            }
+        }
+    };
+    waiting.for_each_concurrent(AT_ONCE, one).await;
 }
 
 impl Worker {

@@ -2,7 +2,7 @@
 //! account's own address.
 //!
 //! Whoever asks gets the same answer, and as soon, whatever there is: the work begins
-//! once the answer is on its way ([`Resets`]). The mail has a token ([`ResetToken`]),
+//! once the answer is on its way ([`Mails`]). The mail has a token ([`ResetToken`]),
 //! which [`Auth::reset_password`] takes for a new password.
 
 mod finish;
@@ -10,7 +10,7 @@ mod mails;
 mod store;
 mod token;
 
-pub use mails::Resets;
+pub use mails::Mails;
 
 use super::{Auth, named};
 use crate::{
@@ -31,7 +31,7 @@ impl Auth {
         origin: &Origin,
         message: RequestPasswordResetRequest,
     ) -> Result<()> {
-        let Some(resets) = &self.resets else {
+        let Some(mails) = &self.mails else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
         let meant = match named::tenant(&self.db, named, &message.organization_slug).await? {
@@ -48,6 +48,6 @@ impl Auth {
                 Meant::ByEmail { only_verified: self.tenantless.only_verified()? }
             }
         };
-        resets.begin(Request { meant, email: message.email, origin: origin.clone() })
+        mails.begin(Request { meant, email: message.email, origin: origin.clone() })
     }
 }

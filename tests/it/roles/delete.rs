@@ -86,7 +86,7 @@ async fn roles_above_the_caller_system_roles_and_others_tenants_stay() {
 
     for (by, role, code, reason) in [
         (&ada, &high, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
-        (&ada, &manager, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
+        (&ada, &manager, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&ada, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&acme, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&acme, &theirs, Code::NotFound, "NOT_FOUND"),

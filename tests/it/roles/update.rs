@@ -113,12 +113,15 @@ async fn nobody_raises_themselves_or_others_above_what_they_hold() {
         (at(&strong, RoleLevel::Viewer), "GRANT_NOT_HELD"),
         (at(&high, RoleLevel::Member), "LEVEL_TOO_HIGH"),
         (with(&high, "doc:read"), "LEVEL_TOO_HIGH"),
+        // Nor does anybody take from a role what they don't hold.
+        (with(&strong, "doc:read"), "GRANT_NOT_HELD"),
     ] {
         refused(update(&ada, request).await, Code::PermissionDenied, reason);
     }
     assert_eq!(get(&acme, &own.id).await, own, "nothing changed");
     assert_eq!(get(&acme, &high).await.level(), RoleLevel::Manager);
-    updated(&ada, with(&strong, "doc:read")).await;
+    let weak = acme.create_role("weak", RoleLevel::Member, &["role:read"]).await;
+    updated(&ada, with(&weak, "doc:read")).await;
 }
 
 #[tokio::test]

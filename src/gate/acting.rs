@@ -1,0 +1,289 @@
+//! A caller of a method that gives, takes or uses what others hold.
+
+use std::sync::Arc;
+
+use super::{Caller, Reach};
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{ApiKeyId, RoleId, TenantId, UserId},
+    permissions::{Permission, PermissionSet, Standing},
+    power::{
+        rule::{self, End},
+        store,
+    },
+    proto::v1::ErrorReason,
+    roles::store::RoleRow,
+    tokens::SubjectType,
+};
+
+/// A caller whose act the rule for power must judge: it is not handed out before, and
+/// without it nothing that was done can be recorded.
+#[derive(Clone, Debug)]
+pub struct Acting {
+    caller: Caller,
+    reach: Reach,
+}
+
+/// What a role gives, or is about to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Bundle<'a> {
+    /// The level.
+    pub level: i16,
+    /// The permissions, sorted.
+    pub permissions: &'a [String],
+}
+
+impl<'a> From<&'a RoleRow> for Bundle<'a> {
+    fn from(role: &'a RoleRow) -> Self {
+        Self { level: role.level, permissions: &role.permissions }
+    }
+}
+
+impl Bundle<'_> {
+    /// Until when a subject holds all of it.
+    fn right_of(&self, actor: &Standing) -> Result<End> {
+        let permissions = self.permissions.iter().map(String::as_str);
+        rule::right(actor, self.level.into(), permissions)
+    }
+}
+
+impl Acting {
+    pub(super) fn new(caller: Caller, reach: Reach) -> Self {
+        Self { caller, reach }
+    }
+
+    /// The tenant that the call works in.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.caller.tenant
+    }
+
+    /// The caller's id.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.caller.user
+    }
+
+    /// Whether the caller is of the platform's staff at its highest level.
+    #[must_use]
+    pub fn is_platform_admin(&self) -> bool {
+        self.caller.standing.is_platform_admin()
+    }
+
+    /// Whether the caller is of the platform's staff who work in other tenants.
+    #[must_use]
+    pub fn may_act_across(&self) -> bool {
+        self.caller.may_act_across()
+    }
+
+    /// The only subject whose things the caller may reach; `None` for everybody's.
+    #[must_use]
+    pub fn owner(&self) -> Option<UserId> {
+        self.reach.owner()
+    }
+
+    /// The subject that a request names, the caller when it names none.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for another one without the permission.
+    pub fn target(&self, named: Option<UserId>) -> Result<UserId> {
+        let target = named.unwrap_or(self.caller.user);
+        if self.reach.has(target) {
+            return Ok(target);
+        }
+        Err(Error::refused(
+            ErrorReason::PermissionMissing,
+            "the permission is missing, and this is not the caller's own",
+        ))
+    }
+
+    /// The caller, where the target is itself.
+    #[must_use]
+    pub fn itself(&self, target: UserId) -> Option<&Caller> {
+        Some(&self.caller).filter(|caller| self.is_at_home() && caller.user == target)
+    }
+
+    /// Takes from a subject: the caller covers it now. The platform's staff in another
+    /// tenant need no more than its level.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    pub async fn takes(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
+        let Between { actor, other } = self.between(tx, target).await?;
+        match other {
+            Some(other) if self.is_at_home() => rule::covers(&actor, &other)?,
+            Some(other) => rule::outranks(&actor, &other)?,
+            None => {}
+        }
+        Ok(&self.caller)
+    }
+
+    /// Gives a subject a role until an end: the caller covers the subject, and holds for
+    /// as long what the role permits.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    pub async fn gives(
+        &self,
+        tx: &mut TenantTx,
+        target: UserId,
+        role: Bundle<'_>,
+        end: End,
+    ) -> Result<&Caller> {
+        let Between { actor, other } = self.between(tx, target).await?;
+        let right = role.right_of(&actor)?;
+        if let Some(other) = other {
+            rule::covers(&actor, &other)?;
+        }
+        rule::within(end, right)?;
+        Ok(&self.caller)
+    }
+
+    /// Gives a role, for good, to whoever comes: to nobody when `None`. The caller holds
+    /// without an end what it permits.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub async fn gives_newcomers(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        role: Option<Bundle<'_>>,
+    ) -> Result<&Caller> {
+        if let Some(role) = role {
+            let actor = self.actor(tx, tenant).await?;
+            rule::within(End::Never, role.right_of(&actor)?)?;
+        }
+        Ok(&self.caller)
+    }
+
+    /// Lets a subject act again, or the caller act as it: the caller covers it for as long
+    /// as its roles last.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    pub async fn uses(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
+        let Between { actor, other } = self.between(tx, target).await?;
+        if let Some(other) = other {
+            rule::covers_to_the_end(&actor, &other)?;
+        }
+        Ok(&self.caller)
+    }
+
+    /// Makes a key for a service account, and says until when it may last: no longer than
+    /// the caller holds `permission` and covers the account, nor, where the caller is a
+    /// service account too, than its own key.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such account.
+    pub async fn uses_by_key(
+        &self,
+        tx: &mut TenantTx,
+        account: UserId,
+        permission: &str,
+    ) -> Result<(&Caller, End)> {
+        let Between { actor, other } = self.between(tx, account).await?;
+        let Some(other) = other else {
+            let text = "a service account makes no key for itself";
+            return Err(Error::refused(ErrorReason::OwnApiKey, text));
+        };
+        let mut until = rule::ends_before(&actor, &other)?.min(rule::holds(&actor, permission)?);
+        if self.caller.subject_type == SubjectType::ServiceAccount {
+            until = until.min(self.own_key_ends(tx).await?);
+        }
+        Ok((&self.caller, until))
+    }
+
+    /// Makes a role, or deletes one that nobody has: the caller holds what it permits.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
+        let actor = self.actor(tx, self.caller.tenant).await?;
+        role.right_of(&actor)?;
+        Ok(&self.caller)
+    }
+
+    /// Changes a locked role for all who have it: the caller holds what it permits before
+    /// and after, and without an end what is added. It covers all who have the role where
+    /// more changes than its name.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub async fn changes(
+        &self,
+        tx: &mut TenantTx,
+        role: RoleId,
+        before: Bundle<'_>,
+        after: Bundle<'_>,
+    ) -> Result<&Caller> {
+        let tenant = self.caller.tenant;
+        let actor = self.actor(tx, tenant).await?;
+        before.right_of(&actor)?;
+        after.right_of(&actor)?;
+        if before == after {
+            return Ok(&self.caller);
+        }
+        for held in store::roles_of_holders(tx, tenant, role).await? {
+            let held = Bundle { level: held.level, permissions: &held.permissions };
+            held.right_of(&actor)?;
+        }
+        if after.level > before.level {
+            rule::within(End::Never, rule::holds_level(&actor, after.level.into())?)?;
+        }
+        let kept = PermissionSet::compile(before.permissions.to_vec());
+        for text in after.permissions {
+            if !Permission::parse(text).is_some_and(|permission| kept.covers(&permission)) {
+                rule::within(End::Never, rule::holds(&actor, text)?)?;
+            }
+        }
+        Ok(&self.caller)
+    }
+
+    fn is_at_home(&self) -> bool {
+        self.caller.tenant == self.caller.home
+    }
+
+    /// Both sides of an act on a subject, which is locked first: what it is given or loses
+    /// meanwhile is seen.
+    async fn between(&self, tx: &mut TenantTx, target: UserId) -> Result<Between> {
+        let tenant = self.caller.tenant;
+        store::lock(tx, tenant, target).await?;
+        let actor = self.actor(tx, tenant).await?;
+        let other = match self.itself(target) {
+            Some(_) => None,
+            None => Some(store::standing(tx, tenant, target).await?),
+        };
+        Ok(Between { actor, other })
+    }
+
+    /// What the caller holds: as of now in its own tenant; as of its admission where it is
+    /// of the platform's staff, and at work in another.
+    async fn actor(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<Arc<Standing>> {
+        if tenant != self.caller.home {
+            return Ok(self.caller.standing.clone());
+        }
+        let standing = store::standing(tx, tenant, self.caller.user).await?;
+        if standing.is_active() {
+            return Ok(Arc::new(standing));
+        }
+        Err(Error::refused(ErrorReason::PermissionMissing, "the caller may not act any more"))
+    }
+
+    async fn own_key_ends(&self, tx: &mut TenantTx) -> Result<End> {
+        let (tenant, home) = (self.caller.tenant, self.caller.home);
+        tx.enter(home).await?;
+        let ends = store::key_ends(tx, home, ApiKeyId(self.caller.session.0)).await?;
+        tx.enter(tenant).await?;
+        Ok(ends)
+    }
+}
+
+/// Both sides of an act.
+struct Between {
+    /// What the caller holds.
+    actor: Arc<Standing>,
+    /// What the target holds; `None` where it is the caller itself.
+    other: Option<Standing>,
+}

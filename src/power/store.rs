@@ -1,0 +1,87 @@
+//! What the rule for power is asked about, in Postgres.
+
+use crate::{
+    db::TenantTx,
+    error::{Error, Result},
+    ids::{ApiKeyId, RoleId, TenantId, UserId},
+    permissions::{self, Standing},
+    power::rule::End,
+};
+
+/// Locks a subject, of any kind, until the transaction ends: who gives it a role or takes
+/// one waits.
+///
+/// # Errors
+/// `NOT_FOUND` when the tenant has no such subject.
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<()> {
+    let found = sqlx::query_scalar!(
+        r#"
+        select true as "found!" from subjects where tenant_id = $1 and subject_id = $2
+        for no key update
+        "#,
+        tenant.0,
+        subject.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    found.map(drop).ok_or_else(Error::not_found)
+}
+
+/// What a subject holds now, also a disabled one.
+///
+/// # Errors
+/// `NOT_FOUND` when there is no such tenant.
+pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<Standing> {
+    permissions::standing_in(tx, tenant, subject).await?.ok_or_else(Error::not_found)
+}
+
+/// A role that holders of another one have.
+pub struct HeldRole {
+    /// Its level.
+    pub level: i16,
+    /// What it permits.
+    pub permissions: Vec<String>,
+}
+
+/// The roles that the holders of a role have besides it, each once.
+pub async fn roles_of_holders(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    role: RoleId,
+) -> Result<Vec<HeldRole>> {
+    let roles = sqlx::query_as!(
+        HeldRole,
+        r#"
+        select r.level, r.permissions from roles r
+        where r.tenant_id = $1 and r.role_id <> $2 and exists (
+            select from role_assignments held
+            join role_assignments besides
+              on besides.tenant_id = held.tenant_id and besides.user_id = held.user_id
+            where held.tenant_id = $1 and held.role_id = $2
+              and (held.expires_at is null or held.expires_at > now())
+              and besides.role_id = r.role_id
+              and (besides.expires_at is null or besides.expires_at > now())
+        )
+        "#,
+        tenant.0,
+        role.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(roles)
+}
+
+/// When an API key ends, by which a service account is signed in.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn key_ends(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<End> {
+    let ends = sqlx::query_scalar!(
+        "select expires_at from api_keys where tenant_id = $1 and key_id = $2",
+        tenant.0,
+        key.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(ends.map_or(End::At(0), |at| Some(at).into()))
+}

@@ -1,0 +1,126 @@
+//! One's own email takes more than an access token, and the old address hears of it.
+
+use tenantry::proto::v1::{UpdateUserRequest, UpdateUserResponse};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, MailServer, PASSWORD, TestApp, refused};
+
+async fn change(
+    client: &Client,
+    email: &str,
+    password: Option<&str>,
+) -> Result<Response<UpdateUserResponse>, Status> {
+    let request = UpdateUserRequest {
+        user_id: client.user_id.clone(),
+        email: Some(email.into()),
+        current_password: password.map(Into::into),
+        ..UpdateUserRequest::default()
+    };
+    client.users().update_user(request).await
+}
+
+/// Lets every session have been opened earlier.
+async fn minutes_pass(app: &TestApp, minutes: i32) {
+    sqlx::query("update sessions set created_at = created_at - make_interval(mins => $1)")
+        .bind(minutes)
+        .execute(&mut app.owner().await)
+        .await
+        .expect("moved");
+}
+
+/// N11: with user:update or without.
+#[tokio::test]
+async fn a_stolen_access_token_does_not_change_the_email() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    minutes_pass(&app, 5).await;
+
+    for client in [&acme, &ada] {
+        let refusal = change(client, "mine@acme.test", None).await;
+        refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
+        let same = change(client, &client.email, None).await.expect("nothing changes");
+        assert_eq!(same.into_inner().user.expect("the user").email, client.email);
+        let refusal = change(client, "mine@acme.test", Some("wrong")).await;
+        refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    assert_eq!(app.audited(&acme.tenant_id, "email_change_failed").await, 2);
+    for (client, email) in [(&acme, "boss@acme.test"), (&ada, "new@acme.test")] {
+        change(client, email, Some(PASSWORD)).await.expect("with the password");
+        app.anonymous().login("acme", email, PASSWORD).await;
+    }
+}
+
+/// N11
+#[tokio::test]
+async fn a_fresh_sign_in_is_as_good_and_a_refresh_is_none() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    minutes_pass(&app, 4).await;
+    change(&ada, "fresh@acme.test", None).await.expect("within five minutes");
+    minutes_pass(&app, 1).await;
+    let request = tenantry::proto::v1::RefreshRequest {
+        refresh_token: ada.tokens.refresh_token.clone(),
+        ..Default::default()
+    };
+    let pair = app.anonymous().auth().refresh(request).await.expect("refreshed").into_inner();
+    let refusal = change(&ada.with_token(&pair.access_token), "late@acme.test", None).await;
+    refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
+    let again = app.anonymous().login("acme", "fresh@acme.test", PASSWORD).await;
+    change(&again, "again@acme.test", None).await.expect("signed in anew");
+    // Who has no password signs in otherwise, and can't be asked for one.
+    let refusal = change(&again, "more@acme.test", Some("wrong")).await;
+    refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+}
+
+/// N11: as many as Login takes, together with its own.
+#[tokio::test]
+async fn wrong_passwords_count_as_failed_sign_ins() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    for _ in 0..10 {
+        let refusal = change(&ada, "mine@acme.test", Some("wrong")).await;
+        refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    let mut limited = change(&ada, "mine@acme.test", Some("wrong")).await;
+    if limited.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) {
+        limited = change(&ada, "mine@acme.test", Some(PASSWORD)).await;
+    }
+    refused(limited, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+/// N11
+#[tokio::test]
+async fn the_old_address_hears_of_every_change_and_nothing_that_a_tenant_wrote() {
+    let server = MailServer::start().await;
+    let url = server.url.clone();
+    let app = TestApp::with(|values| values.set("MAIL_URL", url)).await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+
+    change(&ada, "new@acme.test", Some(PASSWORD)).await.expect("changed");
+    let mail = server.nth(1).await;
+    assert_eq!(mail.to, ada.email);
+    assert!(mail.text.contains("was changed") && mail.text.contains(&ada.user_id), "{}", mail.text);
+    for unwanted in ["The acme company", "acme company", "new@acme.test"] {
+        assert!(!mail.text.contains(unwanted), "{}", mail.text);
+    }
+    let request = UpdateUserRequest {
+        user_id: ada.user_id.clone(),
+        email: Some("newer@acme.test".into()),
+        ..UpdateUserRequest::default()
+    };
+    acme.users().update_user(request.clone()).await.expect("changed by another");
+    assert_eq!(server.nth(2).await.to, "new@acme.test");
+    acme.users().update_user(request).await.expect("the same");
+    let renamed = UpdateUserRequest {
+        user_id: ada.user_id.clone(),
+        display_name: Some("Ada".into()),
+        ..UpdateUserRequest::default()
+    };
+    acme.users().update_user(renamed).await.expect("renamed");
+    change(&acme, "boss@acme.test", Some(PASSWORD)).await.expect("changed");
+    assert_eq!(server.nth(3).await.to, acme.email, "nothing came in between");
+}

@@ -1,0 +1,203 @@
+//! What is given ends no later than the giver's own right to it.
+
+use prost_types::Timestamp;
+use tenantry::{
+    clock,
+    proto::v1::{
+        AssignRoleRequest, AssignRoleResponse, DisableUserRequest, EnableUserRequest, RoleLevel,
+        UnassignRoleRequest, UpdateRoleRequest,
+    },
+};
+use time::{Duration, OffsetDateTime};
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Client, TestApp, reason, refused};
+
+async fn assign(
+    by: &Client,
+    user: &str,
+    role: &str,
+    end: Option<OffsetDateTime>,
+) -> Result<Response<AssignRoleResponse>, Status> {
+    let request = AssignRoleRequest {
+        user_id: user.into(),
+        role_id: role.into(),
+        expire_time: end.map(clock::timestamp).map(|at| Timestamp { nanos: 0, ..at }),
+        ..AssignRoleRequest::default()
+    };
+    by.roles().assign_role(request).await
+}
+
+/// A user that has a role until a time, signed in.
+async fn until(
+    app: &TestApp,
+    admin: &Client,
+    name: &str,
+    role: &str,
+    end: OffsetDateTime,
+) -> Client {
+    let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
+    assign(admin, &user, role, Some(end)).await.expect("assigned");
+    app.sign_in_as(&user, admin).await
+}
+
+/// N11
+#[tokio::test]
+async fn a_temporary_administrator_makes_others_until_its_own_end() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
+    let temporary = until(&app, &acme, "temporary", &role, end).await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+
+    for later in [None, Some(end + Duration::seconds(1)), Some(end + Duration::days(400))] {
+        for user in [&bob, &temporary.user_id] {
+            let refusal = assign(&temporary, user, &role, later).await;
+            let status = refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+            let latest = end.replace_nanosecond(0).expect("a time");
+            let latest = latest.format(&time::format_description::well_known::Rfc3339);
+            assert!(status.message().contains(&latest.expect("text")), "{}", status.message());
+        }
+    }
+    assign(&temporary, &bob, &role, Some(end)).await.expect("until its own end");
+    // And so on: the end is handed on with the right.
+    let bob = app.sign_in_as(&bob, &acme).await;
+    let carol = acme.create_user_without_password("carol@acme.test").await;
+    let refusal = assign(&bob, &carol, &role, None).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+}
+
+/// N11: of each permission, and of the level, the grant that lasts longest counts.
+#[tokio::test]
+async fn each_permission_and_the_level_have_an_end_of_their_own() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
+    let ada = until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
+    let docs = acme.create_role("docs", RoleLevel::Member, &["doc:*"]).await;
+    acme.assign(&ada.user_id, &docs).await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+
+    let reads = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
+    assign(&ada, &bob, &reads, None).await.expect("held for good by another role");
+    let gives = acme.create_role("gives", RoleLevel::Member, &["role:assign"]).await;
+    let refusal = assign(&ada, &bob, &gives, None).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    let leads = acme.create_role("leads", RoleLevel::Manager, &[]).await;
+    let refusal = assign(&ada, &bob, &leads, None).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    // What the caller holds is read in the act's transaction, whatever was remembered.
+    app.let_expire(&ada.user_id).await;
+    let refusal = assign(&ada, &bob, &leads, Some(clock::now() + Duration::minutes(1))).await;
+    let reason = reason(&refusal.expect_err("it has ended"));
+    assert!(["LEVEL_TOO_HIGH", "PERMISSION_MISSING"].contains(&reason.as_str()), "{reason}");
+}
+
+/// N11: an edit reaches all who have the role, for good.
+#[tokio::test]
+async fn a_role_gets_only_what_its_editor_holds_without_an_end() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let admin = acme.system_role("org_admin").await;
+    let temporary = until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
+    let role = acme.create_role("ops", RoleLevel::Member, &["doc:*", "log:read"]).await;
+    let edit = |permissions: &[&str], level: Option<RoleLevel>| UpdateRoleRequest {
+        role_id: role.clone(),
+        permissions: permissions.iter().map(|text| (*text).to_owned()).collect(),
+        level: level.map(Into::into),
+        ..UpdateRoleRequest::default()
+    };
+    for more in [
+        edit(&["doc:*", "log:read", "log:write"], None),
+        edit(&["doc:*", "*:read"], None),
+        edit(&[], Some(RoleLevel::Manager)),
+    ] {
+        let refusal = temporary.roles().update_role(more).await;
+        refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    }
+    for less in [edit(&["doc:read"], None), edit(&[], Some(RoleLevel::Viewer))] {
+        temporary.roles().update_role(less).await.expect("what takes, or adds nothing");
+    }
+}
+
+/// N11
+#[tokio::test]
+async fn a_role_is_changed_by_who_covers_all_who_have_it() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["role:update", "role:delete", "doc:read", "doc:write"]).await;
+    let role = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
+    let edit = |name: Option<&str>, permission: &str| UpdateRoleRequest {
+        role_id: role.clone(),
+        name: name.map(Into::into),
+        permissions: Some(permission.to_owned())
+            .filter(|text| !text.is_empty())
+            .into_iter()
+            .collect(),
+        ..UpdateRoleRequest::default()
+    };
+    acme.assign(&acme.user_id, &role).await;
+    let refusal = ada.roles().update_role(edit(None, "doc:write")).await;
+    refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+    ada.roles().update_role(edit(Some("renamed"), "")).await.expect("a name is no power");
+    acme.unassign(&acme.user_id, &role).await;
+    ada.roles().update_role(edit(None, "doc:write")).await.expect("nobody has it");
+
+    let more = acme.create_role("more", RoleLevel::Member, &["secret:read"]).await;
+    let empty = UpdateRoleRequest {
+        permissions: vec!["doc:read".into()],
+        role_id: more.clone(),
+        ..UpdateRoleRequest::default()
+    };
+    let refusal = ada.roles().update_role(empty).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
+}
+
+/// N11: enabling gives back all that the user holds.
+#[tokio::test]
+async fn a_temporary_administrator_enables_nobody_who_holds_more_for_longer() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
+    let temporary = until(&app, &acme, "temp", &role, end).await;
+    let lasting = acme.create_user_without_password("lasting@acme.test").await;
+    acme.assign(&lasting, &role).await;
+    let brief = acme.create_user_without_password("brief@acme.test").await;
+    assign(&acme, &brief, &role, Some(end - Duration::minutes(1))).await.expect("assigned");
+
+    for user_id in [&lasting, &brief] {
+        let request = DisableUserRequest { user_id: user_id.clone() };
+        temporary.users().disable_user(request).await.expect("it covers both now");
+    }
+    let refusal =
+        temporary.users().enable_user(EnableUserRequest { user_id: lasting.clone() }).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    temporary.users().enable_user(EnableUserRequest { user_id: brief }).await.expect("enabled");
+    acme.users().enable_user(EnableUserRequest { user_id: lasting }).await.expect("enabled");
+}
+
+/// N11
+#[tokio::test]
+async fn nobody_raises_itself_and_everybody_may_step_down() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["role:assign", "role:update", "role:create"]).await;
+    let own = acme.role_named("ada").await;
+    let more = acme.create_role("more", RoleLevel::Member, &["secret:read"]).await;
+    let refusal = assign(&ada, &ada.user_id, &more, None).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
+    let high = acme.create_role("high", RoleLevel::Manager, &["secret:read"]).await;
+    acme.assign_within(&ada.user_id, &high, serde_json::json!({ "p": "x" })).await;
+    // What it has within a scope it holds nowhere else, and may give up all the same.
+    let refusal = assign(&ada, &ada.user_id, &high, None).await;
+    refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+    for role_id in [high, own] {
+        let request = UnassignRoleRequest {
+            user_id: ada.user_id.clone(),
+            role_id,
+            all_scopes: true,
+            ..UnassignRoleRequest::default()
+        };
+        ada.roles().unassign_role(request).await.expect("given up");
+    }
+}
