@@ -33,7 +33,7 @@ pub struct TenantTx {
     db: Db,
     tenant: TenantId,
     sealing: Sealing,
-    /// What seals the data of a tenant that this makes: memory may lose it any time.
+    /// What seals the data of a tenant that this made. Memory may forget it meanwhile.
     made: Option<(TenantId, Arc<Cipher>)>,
 }
 
@@ -104,7 +104,7 @@ impl TenantTx {
     /// UNAVAILABLE when the master key is away.
     pub fn find_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some((made, cipher)) = &self.made
-            && tenant == *made
+            && *made == tenant
         {
             return Ok(Some(cipher.clone()));
         }
@@ -132,8 +132,7 @@ impl TenantTx {
     /// UNAVAILABLE when Postgres is away.
     pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
         let data_keys = self.db.data_keys()?.clone();
-        let made = data_keys.insert(self, key).await?;
-        self.made = Some(made);
+        self.made = Some(data_keys.insert(self, key).await?);
         Ok(())
     }
 

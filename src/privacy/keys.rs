@@ -137,7 +137,7 @@ impl DataKeys {
         self.make(tenant).await.map_err(|error| away(tenant, &error))
     }
 
-    /// Gives a new tenant, which `tx` works in, its key; what seals its data.
+    /// Gives a new tenant, which `tx` works in, its key; the tenant, and what seals its data.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is away.
@@ -199,10 +199,12 @@ impl Reload for DataKeys {
     }
 }
 
-/// A tenant's key as it is kept, read in a transaction of its own.
+/// A tenant's key as it is kept, read in a transaction that is over by then.
 async fn read(db: &Db, tenant: TenantId) -> Result<Option<Wrapped>> {
     let mut tx = db.begin_unsealed(tenant).await?;
-    store::get(&mut tx, tenant).await
+    let kept = store::get(&mut tx, tenant).await?;
+    tx.commit_record().await?;
+    Ok(kept)
 }
 
 fn away(tenant: TenantId, error: &anyhow::Error) -> Error {

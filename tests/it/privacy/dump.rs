@@ -37,8 +37,8 @@ async fn live(app: &TestApp) -> Vec<String> {
     let login = LoginRequest {
         email: EMAIL.to_uppercase(),
         password: PASSWORD.into(),
+        organization_slug: "canaries".into(),
         device_name: DEVICE.into(),
-        ..LoginRequest::default()
     };
     let wrong = LoginRequest { password: NEW_PASSWORD.into(), ..login.clone() };
     let result = visitor.auth().login(wrong).await;

@@ -112,8 +112,9 @@ async fn while_it_is_away_nothing_is_guessed() {
 async fn while_it_hangs_no_transaction_waits_for_it() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(all_there(&service)).await;
-    let cold = app.tenant("cold").await;
+    let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
     let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    is_readable(&fresh, &warm).await;
     service.stop();
     let hanging = loop {
         if let Ok(hanging) = TcpListener::bind(service.addr).await {
