@@ -272,6 +272,7 @@ async fn every_name_is_printable_text_on_one_line() {
         "page_token",
         "consistency_token",
         "filter",
+        "order_by",
         "etag",
         "slug",
         "organization_slug",
@@ -349,6 +350,12 @@ async fn no_error_repeats_what_was_sent() {
                 let mut message = method.sample(&Ids::random());
                 set(&mut message, &field, &text);
                 let Err(status) = method.call(&client, &message).await else { continue };
+                if ["filter", "order_by"].contains(&field.name()) {
+                    // A mistake is shown under the text itself, in the details: they go to the
+                    // caller alone, where messages end up in logs.
+                    assert!(!status.message().contains(marker), "{}", method.path());
+                    continue;
+                }
                 let seen = format!("{} {:?}", status.message(), status.get_error_details());
                 assert!(!seen.contains(marker), "{} {}: {seen}", method.path(), field.name());
                 let bytes = String::from_utf8_lossy(status.details()).into_owned();
