@@ -124,6 +124,7 @@ impl App {
     ///
     /// # Errors
     /// When the folder for mails can't be made.
+    #[expect(clippy::too_many_lines, reason = "a list of the parts, each made once")]
     pub fn into_parts(self) -> anyhow::Result<Parts> {
         let Self { server, db, feed_db, redis, keyring, hasher, .. } = self;
         let cache = SessionCache::new(redis.clone(), self.entry_keys.clone());

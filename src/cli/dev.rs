@@ -36,7 +36,8 @@ pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
     let stop = serve::stop_signal()?;
     let dir = PathBuf::from(values.get("DEV_DIR").context("DEV_DIR must be set")?);
     let services = start_services(&values, &dir, &mut out).await?;
-    let served = serve_on(&mut values, &dir, services.as_ref(), &mut out, stop).await;
+    let served = serve_on(&mut values, &dir, services.as_ref(), &mut out, stop);
+    let served = Box::pin(served).await;
     if let Some(services) = services {
         services.stop().await?;
     }

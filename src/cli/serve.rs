@@ -16,7 +16,7 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config.server).await?;
     let app = App::build(config)?;
     tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
-    server::serve(app, listeners, stop_signal()?).await?;
+    Box::pin(server::serve(app, listeners, stop_signal()?)).await?;
     tracing::info!("stopped");
     Ok(())
 }

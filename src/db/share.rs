@@ -40,7 +40,7 @@ pub(super) struct Permit {
     shares: Arc<Shares>,
     tenant: TenantId,
     semaphore: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl Shares {
@@ -66,13 +66,13 @@ impl Shares {
         let semaphore = self.semaphore(tenant);
         // Dropped on every way out, also when the call is cancelled while it waits.
         let mut waiting =
-            Permit { shares: self.clone(), tenant, semaphore: semaphore.clone(), permit: None };
+            Permit { shares: self.clone(), tenant, semaphore: semaphore.clone(), held: None };
         let Ok(Ok(permit)) = time::timeout(WAIT, semaphore.acquire_owned()).await else {
             self.refused.inc();
             let text = "the tenant's other calls hold its share of the connections";
             return Err(Error::refused(ErrorReason::Overloaded, text));
         };
-        waiting.permit = Some(permit);
+        waiting.held = Some(permit);
         Ok(waiting)
     }
 
@@ -88,7 +88,7 @@ impl Shares {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        drop(self.permit.take());
+        drop(self.held.take());
         let mut tenants = self.shares.lock();
         // The map's and this one's: nobody else holds a connection or waits.
         if Arc::strong_count(&self.semaphore) == 2 {

@@ -375,8 +375,8 @@ mod tests {
                             passed.insert((number, at), BTreeMap::new());
                         }
                     }
-                    Step::Next => match queue.next() {
-                        Some(Turn { job: (number, at, cost), expensive }) => {
+                    Step::Next => {
+                        if let Some(Turn { job: (number, at, cost), expensive }) = queue.next() {
                             prop_assert_eq!(expensive, cost > CHEAP);
                             running.push((number, expensive));
                             passed.remove(&(number, at));
@@ -385,14 +385,13 @@ mod tests {
                                     *by.entry(number).or_default() += cost;
                                 }
                             }
-                        }
-                        None => {
+                        } else {
                             let waits = queue.tenants.values().any(|t| !t.cheap.is_empty());
                             prop_assert!(!waits, "a cheap job waits beside an idle thread");
                             let full = queue.expensive_running == expensive_at_once;
                             prop_assert!(full || queue.waiting() == 0);
                         }
-                    },
+                    }
                     Step::End if running.is_empty() => {}
                     Step::End => {
                         let (number, expensive) = running.swap_remove(at % running.len());

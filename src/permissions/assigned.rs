@@ -159,10 +159,10 @@ mod tests {
             let small = self.below(12);
             match self.below(12) {
                 0 => json!(small),
-                1 => json!(-1 * i64::try_from(small).expect("fits")),
+                1 => json!(-i64::try_from(small).expect("fits")),
                 2 => json!(f64::from(u32::try_from(small).expect("fits")) / 2.0),
                 3 => json!(-0.0),
-                4 => json!(small % 2 == 0),
+                4 => json!(small.is_multiple_of(2)),
                 5 => json!(null),
                 6 => json!([small]),
                 7 => json!({ "a": small }),
@@ -175,15 +175,13 @@ mod tests {
 
         /// A list, most of them of scalars alone, or one value.
         fn wanted(&mut self) -> Value {
-            match self.below(3) {
-                0 => self.value(),
-                _ => {
-                    let scalars = self.below(4) > 0;
-                    let listed = (0..self.below(40)).map(|_| self.value());
-                    let listed = listed.filter(|value| !scalars || is_scalar(value));
-                    Value::Array(listed.collect())
-                }
+            if self.below(3) == 0 {
+                return self.value();
             }
+            let scalars = self.below(4) > 0;
+            let listed = (0..self.below(40)).map(|_| self.value());
+            let listed = listed.filter(|value| !scalars || is_scalar(value));
+            Value::Array(listed.collect())
         }
     }
 

@@ -85,8 +85,8 @@ async fn page(
     after: Option<&Position>,
     size: usize,
 ) -> (Vec<PermissionGrant>, Option<Position>) {
-    let mut pace = Pace::new();
-    let held = by_role(standing, &mut pace).await;
+    let mut pacing = Pace::new();
+    let held = by_role(standing, &mut pacing).await;
     let mut next: BinaryHeap<_> = held
         .iter()
         .enumerate()
@@ -122,7 +122,7 @@ async fn page(
             page.push(grant);
             let (permission, role_name) = (permission.to_owned(), role_name.to_owned());
             end = Some(Position { permission, role_name, key: *key });
-            pace.pause().await;
+            pacing.pause().await;
         }
         if let Some(permission) = held.role.permissions.listed().get(index + 1) {
             next.push(Reverse((&**permission, role_name, at, index + 1)));
@@ -132,14 +132,14 @@ async fn page(
 }
 
 /// The subject's roles, with the scopes of each in the order of their keys.
-async fn by_role<'a>(standing: &'a Standing, pace: &mut Pace) -> Vec<Held<'a>> {
+async fn by_role<'a>(standing: &'a Standing, pacing: &mut Pace) -> Vec<Held<'a>> {
     let mut held: HashMap<_, Held<'a>> = HashMap::new();
     for grant in standing.grants() {
         let (role, scope) = (grant.role.get(), grant.scope());
         let key = scope.map_or([0; KEY], AssignedScope::key);
         let of_role = held.entry(role.id).or_insert_with(|| Held { role, scopes: Vec::new() });
         of_role.scopes.push((key, scope));
-        pace.pause().await;
+        pacing.pause().await;
     }
     let mut held: Vec<_> = held.into_values().collect();
     for of_role in &mut held {

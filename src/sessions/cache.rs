@@ -100,13 +100,11 @@ impl SessionCache {
             .read(tenant, session, &kept)
             .filter(|kept| kept.epoch == epoch && kept.user == user)
             .and_then(|kept| kept.counts_for(Now { redis, own }));
-        match counts_for {
-            Some(left) => Lookup::Live(asked + left),
-            None => {
-                let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
-                Lookup::Unknown(Ticket { entry: Some(entry) })
-            }
+        if let Some(left) = counts_for {
+            return Lookup::Live(asked + left);
         }
+        let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
+        Lookup::Unknown(Ticket { entry: Some(entry) })
     }
 
     /// Keeps a session that Postgres said is live after the look-up, for the

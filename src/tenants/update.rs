@@ -60,10 +60,8 @@ impl Tenants {
         tenant: TenantId,
         opens: bool,
     ) -> Result<&'a Caller> {
-        let role = match opens {
-            true => roles::store::find_system(tx, tenant, system::MEMBER).await?,
-            false => None,
-        };
+        let role =
+            if opens { roles::store::find_system(tx, tenant, system::MEMBER).await? } else { None };
         let role = match role {
             Some(role) => Some(roles::store::lock(tx, tenant, role).await?),
             None => None,

@@ -1,4 +1,4 @@
-//! The order of ListUsers.
+//! The order of `ListUsers`.
 
 use time::PrimitiveDateTime;
 use uuid::Uuid;

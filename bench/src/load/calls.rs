@@ -69,7 +69,7 @@ impl Calls {
     }
 
     /// The same, as a proxy passes them on from these addresses, in turn.
-    pub fn from_addresses(self, addresses: Vec<MetadataValue<Ascii>>) -> Self {
+    pub fn with_addresses(self, addresses: Vec<MetadataValue<Ascii>>) -> Self {
         Self { addresses: addresses.into(), ..self }
     }
 

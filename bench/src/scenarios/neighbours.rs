@@ -125,7 +125,7 @@ fn flood(noisy: &NoisyTenant) -> Calls {
     let addresses = (0..ADDRESSES)
         .filter_map(|number| format!("10.9.{}.{}", number / 250, number % 250 + 1).parse().ok());
     calls("Login, flood", "/tenantry.v1.AuthService/Login", requests.collect())
-        .from_addresses(addresses.collect())
+        .with_addresses(addresses.collect())
 }
 
 /// All that the noisy tenant does at once.

@@ -70,7 +70,7 @@ pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
         request.metadata_mut().insert("authorization", token.clone());
         Ok(request)
     };
-    let mut users = UserServiceClient::with_interceptor(channel.clone(), with_token.clone());
+    let mut users = UserServiceClient::with_interceptor(channel.clone(), with_token);
     let mut roles = RoleServiceClient::with_interceptor(channel, with_token);
 
     let imported_password = "long ".repeat(20);

@@ -42,7 +42,9 @@ fn distance(one: &[Duration], other: &[Duration]) -> f64 {
 /// No two causes' times are further apart than chance explains.
 fn assert_alike(causes: &[(&str, Vec<Duration>)]) {
     let mut causes = causes.to_vec();
-    causes.iter_mut().for_each(|(_, times)| times.sort_unstable());
+    for (_, times) in &mut causes {
+        times.sort_unstable();
+    }
     for (at, (first, one)) in causes.iter().enumerate() {
         for (second, other) in &causes[at + 1..] {
             let apart = distance(one, other);

@@ -10,6 +10,7 @@ use tonic::Code;
 use super::random::Dice;
 use crate::harness::{Client, TestApp, refused};
 
+#[expect(clippy::unnecessary_wraps, reason = "requests take an option")]
 fn scope(number: f64) -> Option<Struct> {
     let value = Value { kind: Some(Kind::NumberValue(number)) };
     Some(Struct { fields: [("limit".to_owned(), value)].into() })

@@ -26,7 +26,7 @@ fn ends(made: Response<CreateApiKeyResponse>) -> i64 {
     made.into_inner().api_key.expect("a key").expire_time.expect("an end").seconds
 }
 
-/// N11: with api_key:create or without.
+/// N11: with `api_key:create` or without.
 #[tokio::test]
 async fn a_service_account_makes_no_key_for_itself() {
     let app = TestApp::spawn().await;
@@ -72,17 +72,17 @@ async fn a_key_ends_no_later_than_its_makers_rights() {
         assert!(ends(create(&temporary, &account, None).await.expect("a key")) <= in_an_hour);
     }
     // What the account loses sooner than its maker does bounds nothing.
-    let makes = acme.create_role("makes", RoleLevel::Member, &["api_key:create"]).await;
+    let may_make = acme.create_role("makes", RoleLevel::Member, &["api_key:create"]).await;
     let sends = acme.create_role("sends on", RoleLevel::Member, &["invoice:send"]).await;
-    let maker = acme.create_user_without_password("maker@acme.test").await;
-    acme.assign(&maker, &makes).await;
-    acme.assign_for_an_hour(&maker, &sends).await;
+    let user = acme.create_user_without_password("maker@acme.test").await;
+    acme.assign(&user, &may_make).await;
+    acme.assign_for_an_hour(&user, &sends).await;
     let brief = acme.create_service_account("brief", &[]).await;
     acme.assign_for_an_hour(&brief, &sends).await;
     let sooner = "update role_assignments set expires_at = expires_at - interval '1 minute'
                   where user_id = $1::uuid";
     let mut owner = app.owner().await;
     sqlx::query(sooner).bind(&brief).execute(&mut owner).await.expect("moved");
-    let maker = app.sign_in_as(&maker, &acme).await;
+    let maker = app.sign_in_as(&user, &acme).await;
     assert!(ends(create(&maker, &brief, Some(30)).await.expect("a key")) > in_an_hour);
 }

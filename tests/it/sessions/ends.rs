@@ -56,7 +56,7 @@ async fn a_session_that_was_not_refreshed_is_expired_as_its_tokens_are() {
 
     let_idle(&app, &idle).await;
     assert_eq!(session(&acme, &idle).await.state(), SessionState::Expired);
-    assert_eq!(listed(&acme, &idle.user_id).await, [live.tokens.session_id.clone()]);
+    assert_eq!(listed(&acme, &idle.user_id).await, std::slice::from_ref(&live.tokens.session_id));
     let refresh_token = idle.tokens.refresh_token.clone();
     let token = IntrospectTokenRequest { token: refresh_token.clone() };
     let told = acme.auth().introspect_token(token).await.expect("it").into_inner();
@@ -100,8 +100,8 @@ async fn ending_all_counts_the_live_ones_and_leaves_the_others() {
     for client in [&idle, &over, &out, &live] {
         states.push(session(&acme, client).await.state());
     }
-    use SessionState::{Expired, Revoked};
-    assert_eq!(states, [Expired, Expired, Revoked, Revoked]);
+    let (expired, revoked) = (SessionState::Expired, SessionState::Revoked);
+    assert_eq!(states, [expired, expired, revoked, revoked]);
     assert_eq!(app.audited(&acme.tenant_id, "sessions_revoked").await, 1);
 }
 
