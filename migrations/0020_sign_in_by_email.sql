@@ -53,10 +53,10 @@ begin
         raise exception 'the tenant is suspended'
             using errcode = 'check_violation', constraint = 'sessions_tenant_active';
     end if;
-    return new;
+    return null;
 end $$;
 
 revoke execute on function refuse_suspended() from public;
 
-create trigger sessions_tenant_active before insert on sessions
+create trigger sessions_tenant_active after insert on sessions
     for each row execute function refuse_suspended();

@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use secrecy::zeroize::Zeroizing;
 
 use super::{
-    cipher::{Cipher, KEY, Unreadable},
+    cipher::{self, Cipher, KEY, Unreadable},
     master::{DataKey, MasterKeys, MasterSource, Wrapped},
     store,
 };
@@ -60,6 +60,7 @@ impl DataKeys {
     pub fn register(&self, registry: &mut Registry) {
         let help = "Values that did not open where they were: they were altered in the database";
         registry.register("tenantry_unreadable_values", help, self.unreadable.clone());
+        cipher::show_tables(&self.unreadable);
     }
 
     /// The master keys.

@@ -56,7 +56,7 @@ async fn fail_to_sign_in(client: &Client) {
 async fn work(admin: &Client) {
     let user = CreateUserRequest {
         email: format!("other-{CANARY}@acme.test"),
-        display_name: FORGED_LINE.replace(['\n', '\u{1b}'], " "),
+        display_name: FORGED_LINE.replace(|c: char| !c.is_ascii_graphic(), "."),
         credential: Some(Credential::Password(PASSWORD.into())),
         ..CreateUserRequest::default()
     };

@@ -79,6 +79,13 @@ const SELDOM: &[&str] = &[
     "WatchPermissions",
 ];
 
+/// The RPCs that the platform's staff alone may call.
+const PLATFORMS: &[&str] =
+    &["CreateTenant", "DeleteTenant", "ListTenants", "ReactivateTenant", "SuspendTenant"];
+
+/// Where the platform's administrator is among the other callers.
+const ROOT: usize = 2;
+
 /// Streams stay open: what they do at first is looked at for so long.
 const LISTENING: Duration = Duration::from_millis(200);
 
@@ -231,7 +238,7 @@ impl World {
     async fn look(&self) {
         assert!(self.bystander.may("", "anything:at-all").await, "the bystander's Check");
         let admin = self.live_admin().await;
-        let root = &self.others[2];
+        let root = &self.others[ROOT];
         for method in self.methods.iter().filter(|method| method.0.name().starts_with("List")) {
             if method.0.name() == "ListSubjects" {
                 continue;
@@ -276,12 +283,14 @@ async fn work(world: Arc<World>, seed: u64) {
         if left.is_multiple_of(BETWEEN_LOOKS) {
             world.look().await;
         }
-        let client = if rng.random_bool(0.75) {
+        let method = world.method(&mut rng);
+        let client = if PLATFORMS.contains(&method.0.name()) && rng.random_bool(0.7) {
+            world.others[ROOT].clone()
+        } else if rng.random_bool(0.75) {
             world.admin().await
         } else {
             world.others[rng.random_range(0..world.others.len())].clone()
         };
-        let method = world.method(&mut rng);
         let message = {
             let known = world.known();
             Maker { known: &known, rng: &mut rng }.message(&method.0.input(), 0)

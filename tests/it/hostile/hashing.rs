@@ -62,7 +62,9 @@ struct Answers {
 /// tries passwords of all of them. Another tenant's users sign in, each at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
-    let serving = Serving::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
+    // The flood waits longer than a call usually may: what it does to others is looked at.
+    let settings = [("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16"), ("REQUEST_TIMEOUT", "120s")];
+    let serving = Serving::start(&settings).await;
     let nobody = || Client::anonymous(serving.channel.clone());
     let (acme, globex) = (nobody().sign_up_tenant("acme").await, "globex");
     nobody().sign_up_tenant(globex).await;

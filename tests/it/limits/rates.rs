@@ -79,10 +79,10 @@ async fn addresses_of_one_network_are_counted_together() {
 
 #[tokio::test]
 async fn replicas_count_together() {
-    let app = limited("RATE_LIMIT_SIGN_IN", "4/1m,off").await;
+    let app = limited("RATE_LIMIT_SIGN_IN", "4/1h,off").await;
     let twin = TestApp::on(&app.database, |values| {
         believing(values);
-        values.set("RATE_LIMIT_SIGN_IN", "4/1m,off");
+        values.set("RATE_LIMIT_SIGN_IN", "4/1h,off");
     })
     .await;
     let network = address();

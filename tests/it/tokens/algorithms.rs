@@ -134,6 +134,7 @@ async fn the_first_call_of_a_server_may_be_a_login() {
     let request = tenantry::proto::v1::LoginRequest {
         email: acme.email.clone(),
         password: crate::harness::PASSWORD.into(),
+        organization_slug: acme.slug.clone(),
         ..Default::default()
     };
     let tokens = fresh.anonymous().auth().login(request).await.expect("signs").into_inner();
