@@ -5,6 +5,7 @@ use std::{sync::Arc, thread, time::Duration};
 use anyhow::{Context, bail};
 use fred::{clients::SubscriberClient, interfaces::ClientLike};
 use prometheus_client::registry::Registry;
+use tokio::time;
 
 use crate::{
     audit::{self, Refusals},
@@ -42,6 +43,9 @@ const PERMISSION_STREAMS_OF_TENANT: usize = 5_000;
 /// Streams of `WatchEvents`, likewise.
 const AUDIT_STREAMS: usize = 200;
 const AUDIT_STREAMS_OF_TENANT: usize = 20;
+
+/// How long a start waits for Redis.
+const REDIS_AT_START: Duration = Duration::from_millis(500);
 
 /// Everything that serves, wired.
 pub struct App {
@@ -338,6 +342,15 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// Waits until Redis is connected, for [`REDIS_AT_START`] at most: the calls that come
+    /// first would be counted by this replica alone.
+    pub async fn wait_for_redis(&self) {
+        let connected = self.redis.client().wait_for_connect();
+        if !matches!(time::timeout(REDIS_AT_START, connected).await, Ok(Ok(()))) {
+            tracing::warn!("starting without Redis; it is connected to when it is there");
+        }
+    }
+
     /// Closes the connections.
     pub async fn close(&self) {
         self.db.close().await;

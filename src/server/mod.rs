@@ -51,6 +51,7 @@ pub async fn serve(
     app.db.prepare().await?;
     let mut parts = app.into_parts()?;
     let (config, stores) = (parts.server, parts.stores);
+    stores.wait_for_redis().await;
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
 
