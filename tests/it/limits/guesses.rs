@@ -237,6 +237,14 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
     let attacker = at(&app, &network);
     let thief = acme.on(&app.channel).with("x-forwarded-for", &network);
     thief.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    // From here on this replica reaches Redis: what it counted alone would not be seen.
+    let alone = async || app.metric("tenantry_rate_counted_alone_total").await;
+    until(10, || async {
+        let before = alone().await;
+        wrong(guess(&at(&app, &address()), "nobody@nowhere.test", "nowhere").await);
+        alone().await == before
+    })
+    .await;
     for given_up in 1..=FREE {
         let (mut guesses, mut changes) = (attacker.auth(), thief.auth());
         let change = ChangePasswordRequest {
