@@ -222,7 +222,7 @@ async fn failures(acme: &Client) -> usize {
 }
 
 /// N18: a guess that is given up is compared, counted and recorded like any other.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn guesses_that_are_given_up_count_and_are_recorded() {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
