@@ -163,15 +163,19 @@ impl World {
         }
     }
 
-    /// What makes things was answered with something else than refusals: a fuzzer that is
-    /// always refused finds nothing.
+    /// Most of what makes things was answered with something else than refusals: a fuzzer
+    /// that is always refused finds nothing.
     fn check_reached(&self) {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut makes, mut made) = (0, 0);
         for (method, reasons) in &*answers {
             println!("{method} {reasons:?}");
-            let makes = ["Create", "Assign", "Update"].iter().any(|verb| method.starts_with(verb));
-            assert!(!makes || reasons.contains_key("OK"), "{method} never succeeded");
+            if ["Create", "Assign", "Update"].iter().any(|verb| method.starts_with(verb)) {
+                makes += 1;
+                made += usize::from(reasons.contains_key("OK"));
+            }
         }
+        assert!(made * 2 > makes, "{made} of {makes} ever succeeded");
     }
 
     /// One of the RPCs. Those that store something are called more often; those that end
