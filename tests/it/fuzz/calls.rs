@@ -447,6 +447,9 @@ fn canonical(value: &Value) -> String {
             format!("{{{}}}", entries.join(","))
         }
         Value::Message(message) => {
+            if let Some(one) = only_item(message) {
+                return canonical(&one);
+            }
             let fields: Vec<_> = message
                 .fields()
                 .map(|(field, value)| format!("{}={}", field.name(), canonical(value)))
@@ -456,4 +459,14 @@ fn canonical(value: &Value) -> String {
         Value::F64(number) if *number == 0.0 => "F64(0.0)".to_owned(),
         other => format!("{other:?}"),
     }
+}
+
+/// The item of a Value that is a list of one: in a scope both are the same.
+fn only_item(message: &DynamicMessage) -> Option<Value> {
+    let list = message.get_field_by_name("list_value")?;
+    let list = list.as_message().filter(|_| message.has_field_by_name("list_value"))?;
+    let items = list.get_field_by_name("values")?;
+    let items = items.as_list()?;
+    let first = items.first()?;
+    items.iter().all(|item| canonical(item) == canonical(first)).then(|| first.clone())
 }
