@@ -41,8 +41,8 @@ const WORKERS: u64 = 4;
 /// The calls between two looks at whether everything works still.
 const BETWEEN_LOOKS: u64 = 100;
 
-/// No answer takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What any client accepts, less some room.
 const LARGEST_REPLY: usize = 3 * 1024 * 1024;
@@ -318,7 +318,7 @@ async fn work(world: Arc<World>, seed: u64) {
 async fn call(method: &Method, client: &Client, message: &DynamicMessage, what: &str) -> RawReply {
     let call = method.call(client, message);
     if !method.0.is_server_streaming() {
-        let answer = tokio::time::timeout(PATIENCE, call).await;
+        let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
         return answer.unwrap_or_else(|_| panic!("{what}: no answer"));
     }
     // A stream that says nothing yet is fine.
