@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "RATE_LIMIT_REFRESH",
         Some("30000/1m,100000/1m"),
-        "Refreshes from a network, for a tenant; or off",
+        "Refreshes from a network, for a tenant, on each replica; or off",
     ),
     setting(
         "RATE_LIMIT_INTROSPECTION",

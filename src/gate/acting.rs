@@ -9,7 +9,7 @@ use crate::{
     ids::{ApiKeyId, RoleId, TenantId, UserId},
     permissions::{Permission, PermissionSet, Standing},
     power::{
-        rule::{self, End},
+        rule::{self, End, Rights},
         store,
     },
     proto::v1::ErrorReason,
@@ -41,10 +41,9 @@ impl<'a> From<&'a RoleRow> for Bundle<'a> {
 }
 
 impl Bundle<'_> {
-    /// Until when a subject holds all of it.
-    fn right_of(&self, actor: &Standing) -> Result<End> {
-        let permissions = self.permissions.iter().map(String::as_str);
-        rule::right(actor, self.level.into(), permissions)
+    /// Until when an actor holds all of it.
+    async fn right_of(&self, actor: &Rights<'_>) -> Result<End> {
+        actor.all(self.level.into(), self.permissions.iter().map(String::as_str)).await
     }
 }
 
@@ -112,7 +111,9 @@ impl Acting {
     pub async fn takes(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         match other {
-            Some(other) if self.is_at_home() => rule::covers(&actor, &other)?,
+            Some(other) if self.is_at_home() => {
+                rule::covers(&Rights::of(&actor).await, &other).await?;
+            }
             Some(other) => rule::outranks(&actor, &other)?,
             None => {}
         }
@@ -132,9 +133,10 @@ impl Acting {
         end: End,
     ) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
-        let right = role.right_of(&actor)?;
+        let actor = Rights::of(&actor).await;
+        let right = role.right_of(&actor).await?;
         if let Some(other) = other {
-            rule::covers(&actor, &other)?;
+            rule::covers(&actor, &other).await?;
         }
         rule::within(end, right)?;
         Ok(&self.caller)
@@ -153,7 +155,8 @@ impl Acting {
     ) -> Result<&Caller> {
         if let Some(role) = role {
             let actor = self.actor(tx, tenant).await?;
-            rule::within(End::Never, role.right_of(&actor)?)?;
+            let right = role.right_of(&Rights::of(&actor).await).await?;
+            rule::within(End::Never, right)?;
         }
         Ok(&self.caller)
     }
@@ -166,7 +169,7 @@ impl Acting {
     pub async fn uses(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         if let Some(other) = other {
-            rule::covers_to_the_end(&actor, &other)?;
+            rule::covers_to_the_end(&Rights::of(&actor).await, &other).await?;
         }
         Ok(&self.caller)
     }
@@ -188,7 +191,9 @@ impl Acting {
             let text = "a service account makes no key for itself";
             return Err(Error::refused(ErrorReason::OwnApiKey, text));
         };
-        let mut until = rule::ends_before(&actor, &other)?.min(rule::holds(&actor, permission)?);
+        let actor = Rights::of(&actor).await;
+        let covered = rule::ends_before(&actor, &other).await?;
+        let mut until = covered.min(actor.permission(permission)?);
         if self.caller.subject_type == SubjectType::ServiceAccount {
             until = until.min(self.own_key_ends(tx).await?);
         }
@@ -201,7 +206,7 @@ impl Acting {
     /// `PERMISSION_DENIED`.
     pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
         let actor = self.actor(tx, self.caller.tenant).await?;
-        role.right_of(&actor)?;
+        role.right_of(&Rights::of(&actor).await).await?;
         Ok(&self.caller)
     }
 
@@ -220,22 +225,23 @@ impl Acting {
     ) -> Result<&Caller> {
         let tenant = self.caller.tenant;
         let actor = self.actor(tx, tenant).await?;
-        before.right_of(&actor)?;
-        after.right_of(&actor)?;
+        let actor = Rights::of(&actor).await;
+        before.right_of(&actor).await?;
+        after.right_of(&actor).await?;
         if before == after {
             return Ok(&self.caller);
         }
         for held in store::roles_of_holders(tx, tenant, role).await? {
             let held = Bundle { level: held.level, permissions: &held.permissions };
-            held.right_of(&actor)?;
+            held.right_of(&actor).await?;
         }
         if after.level > before.level {
-            rule::within(End::Never, rule::holds_level(&actor, after.level.into())?)?;
+            rule::within(End::Never, actor.level(after.level.into())?)?;
         }
         let kept = PermissionSet::compile(before.permissions.to_vec());
         for text in after.permissions {
             if !Permission::parse(text).is_some_and(|permission| kept.covers(&permission)) {
-                rule::within(End::Never, rule::holds(&actor, text)?)?;
+                rule::within(End::Never, actor.permission(text)?)?;
             }
         }
         Ok(&self.caller)

@@ -110,11 +110,12 @@ impl Class {
         self != Self::ApiKey
     }
 
-    /// Whether the replicas count together. Introspection is asked for with every
-    /// request that some service gets, and is answered from memory: a round trip to
-    /// Redis would cost more than all the rest.
+    /// Whether the replicas count together. Introspection and refresh are limited for what
+    /// they cost a replica, not against guesses: their tokens are signed. Introspection is
+    /// asked for with every request that some service gets, and is answered from memory;
+    /// two round trips to Redis would be a tenth of a refresh.
     pub(super) fn is_shared(self) -> bool {
-        self != Self::Introspection
+        !matches!(self, Self::Introspection | Self::Refresh)
     }
 }
 

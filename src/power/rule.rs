@@ -5,13 +5,14 @@
 //! Who takes covers the target now; who gives holds what it gives for as long as it
 //! gives it; who may act as the target afterwards covers it for as long as its roles last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
+    pace::Pace,
     permissions::{Grant, Permission, Role, Standing},
     proto::v1::ErrorReason,
 };
@@ -37,44 +38,82 @@ impl From<Option<i64>> for End {
     }
 }
 
-/// Until when a subject holds a level and permissions, all of it, everywhere: of each, the
-/// latest end among the grants that have it.
-///
-/// # Errors
-/// `PERMISSION_DENIED` when it does not hold it now.
-pub fn right<'a>(
-    actor: &Standing,
-    level: i32,
-    permissions: impl IntoIterator<Item = &'a str>,
-) -> Result<End> {
-    let level = holds_level(actor, level)?;
-    permissions.into_iter().try_fold(level, |until, text| Ok(until.min(holds(actor, text)?)))
+/// What an actor holds everywhere, and until when: of each permission, the latest end
+/// among the grants that have it.
+pub struct Rights<'a> {
+    /// The roles' levels.
+    levels: BTreeMap<i32, End>,
+    /// By resource and action, each perhaps a wildcard.
+    permissions: HashMap<(&'a str, &'a str), End>,
 }
 
-/// Until when a subject holds a level everywhere.
-///
-/// # Errors
-/// `PERMISSION_DENIED` when it does not hold it now.
-pub fn holds_level(actor: &Standing, level: i32) -> Result<End> {
-    latest(actor, |grant| grant.role.get().level >= level).ok_or_else(level_too_high)
-}
+impl<'a> Rights<'a> {
+    /// Gathers them from all of the actor's grants.
+    pub async fn of(actor: &'a Standing) -> Self {
+        let mut pace = Pace::new();
+        let mut rights = Self { levels: BTreeMap::new(), permissions: HashMap::new() };
+        for (role, end) in latest(actor.unscoped()) {
+            let level = rights.levels.entry(role.level).or_insert(end);
+            *level = end.max(*level);
+            for permission in role.permissions.iter().filter_map(Permission::parse) {
+                let key = (permission.resource(), permission.action());
+                let held = rights.permissions.entry(key).or_insert(end);
+                *held = end.max(*held);
+                pace.pause().await;
+            }
+        }
+        rights
+    }
 
-/// Until when a subject holds a permission everywhere.
-///
-/// # Errors
-/// `PERMISSION_DENIED` when it does not hold it now.
-pub fn holds(actor: &Standing, text: &str) -> Result<End> {
-    let wanted = Permission::parse(text);
-    let ends = wanted.and_then(|wanted| latest(actor, |grant| grant.permits(&wanted)));
-    ends.ok_or_else(not_held)
+    /// Until when the actor holds a level and permissions, all of it.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` when it does not hold it now.
+    pub async fn all<'p>(
+        &self,
+        level: i32,
+        permissions: impl IntoIterator<Item = &'p str>,
+    ) -> Result<End> {
+        let mut pace = Pace::new();
+        let mut until = self.level(level)?;
+        for text in permissions {
+            until = until.min(self.permission(text)?);
+            pace.pause().await;
+        }
+        Ok(until)
+    }
+
+    /// Until when the actor holds a level.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` when it does not hold it now.
+    pub fn level(&self, level: i32) -> Result<End> {
+        self.levels.range(level..).map(|(_, end)| *end).max().ok_or_else(level_too_high)
+    }
+
+    /// Until when the actor holds a permission.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` when it does not hold it now.
+    pub fn permission(&self, text: &str) -> Result<End> {
+        let wanted = Permission::parse(text).ok_or_else(not_held)?;
+        let (resource, action) = (wanted.resource(), wanted.action());
+        let forms = [(resource, action), (resource, "*"), ("*", action), ("*", "*")];
+        forms
+            .iter()
+            .filter_map(|form| self.permissions.get(form))
+            .max()
+            .copied()
+            .ok_or_else(not_held)
+    }
 }
 
 /// Checks that the actor covers the target now.
 ///
 /// # Errors
 /// `PERMISSION_DENIED`.
-pub fn covers(actor: &Standing, target: &Standing) -> Result<()> {
-    rights(actor, target).try_for_each(|right| right.map(drop))
+pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
+    ends_before(actor, target).await.map(drop)
 }
 
 /// Checks that the actor's level is no lower than the target's.
@@ -93,8 +132,8 @@ pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
 ///
 /// # Errors
 /// `PERMISSION_DENIED`.
-pub fn covers_to_the_end(actor: &Standing, target: &Standing) -> Result<()> {
-    match ends_before(actor, target)? {
+pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<()> {
+    match ends_before(actor, target).await? {
         End::Never => Ok(()),
         until @ End::At(_) => Err(outlasts(until)),
     }
@@ -105,10 +144,10 @@ pub fn covers_to_the_end(actor: &Standing, target: &Standing) -> Result<()> {
 ///
 /// # Errors
 /// `PERMISSION_DENIED` when it does not cover it now.
-pub fn ends_before(actor: &Standing, target: &Standing) -> Result<End> {
+pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
     let mut until = End::Never;
-    for right in rights(actor, target) {
-        let Right { held_until, needed_until } = right?;
+    for (role, needed_until) in latest(target.grants()) {
+        let held_until = actor.all(role.level, role.permissions.iter()).await?;
         if held_until < needed_until {
             until = until.min(held_until);
         }
@@ -124,29 +163,15 @@ pub fn within(given: End, right: End) -> Result<()> {
     if given > right { Err(outlasts(right)) } else { Ok(()) }
 }
 
-/// Until when the actor holds what a role of the target permits, and the target has it.
-struct Right {
-    held_until: End,
-    needed_until: End,
-}
-
-/// The actor's right to each of the target's roles.
-fn rights(actor: &Standing, target: &Standing) -> impl Iterator<Item = Result<Right>> {
+/// The roles of some grants, each once with the latest of its ends.
+fn latest<'a>(grants: impl Iterator<Item = &'a Grant>) -> impl Iterator<Item = (&'a Role, End)> {
     let mut roles: BTreeMap<Uuid, (&Role, End)> = BTreeMap::new();
-    for grant in target.grants() {
-        let role = grant.role.get();
-        let ends = End::from(grant.expires_at());
-        let (_, needed_until) = roles.entry(role.id).or_insert((role, ends));
-        *needed_until = ends.max(*needed_until);
+    for grant in grants {
+        let (role, end) = (grant.role.get(), End::from(grant.expires_at()));
+        let (_, latest) = roles.entry(role.id).or_insert((role, end));
+        *latest = end.max(*latest);
     }
-    roles.into_values().map(|(role, needed_until)| {
-        let held_until = right(actor, role.level, role.permissions.iter())?;
-        Ok(Right { held_until, needed_until })
-    })
-}
-
-fn latest(actor: &Standing, has_it: impl Fn(&Grant) -> bool) -> Option<End> {
-    actor.unscoped().filter(|grant| has_it(grant)).map(|grant| grant.expires_at().into()).max()
+    roles.into_values()
 }
 
 fn level_too_high() -> Error {

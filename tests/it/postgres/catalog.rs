@@ -146,7 +146,7 @@ const LOOKUPS: [&str; 9] = [
 ];
 
 /// Whether this lookup finds its one thing. A trim finds it only once: it deletes it.
-async fn finds(lookup: &str, app: &PgPool) -> bool {
+async fn finds(lookup: &'static str, app: &PgPool) -> bool {
     let found = sqlx::query_scalar::<_, Option<i64>>(lookup).fetch_one(app).await;
     found.ok() == Some(Some(1))
 }
