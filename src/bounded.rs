@@ -1,4 +1,7 @@
 //! How many of a kind there may be at once: altogether, and of one owner.
+//!
+//! Where an owner may not have all of them, it gets one while it has fewer than are free
+//! (dynamic thresholds, Choudhury and Hahne 1998): some owners never have all between them.
 
 use std::{
     collections::HashMap,
@@ -58,11 +61,13 @@ impl<K: Eq + Hash + Copy> Bounded<K> {
         if open.all >= self.total {
             return Err(TooMany::Total);
         }
-        let of_owner = open.by_owner.entry(owner).or_default();
-        if *of_owner >= self.per_owner {
+        let of_owner = open.by_owner.get(&owner).copied().unwrap_or_default();
+        let free = self.total - open.all;
+        let most = if self.per_owner < self.total { self.per_owner.min(free) } else { self.total };
+        if of_owner >= most {
             return Err(TooMany::OfOwner);
         }
-        *of_owner += 1;
+        open.by_owner.insert(owner, of_owner + 1);
         open.all += 1;
         Ok(Open { all: self.clone(), owner })
     }
@@ -91,16 +96,37 @@ mod tests {
 
     #[test]
     fn what_is_dropped_makes_room() {
-        let all = Bounded::new(3, 2);
+        let all = Bounded::new(4, 2);
         let first = all.open('a').ok();
         let second = all.open('a').ok();
         assert!(first.is_some() && second.is_some());
         assert_eq!(all.open('a').err(), Some(TooMany::OfOwner));
-        let other = all.open('b').ok();
-        assert_eq!(all.open('c').err(), Some(TooMany::Total));
+        let others = (all.open('b').ok(), all.open('c').ok());
+        assert!(others.0.is_some() && others.1.is_some());
+        assert_eq!(all.open('d').err(), Some(TooMany::Total));
         drop(second);
-        assert!(all.open('a').is_ok());
-        drop((first, other));
+        assert_eq!(all.open('a').err(), Some(TooMany::OfOwner), "the last is for a newcomer");
+        assert!(all.open('d').is_ok());
+        drop((first, others));
         assert!(all.lock().by_owner.is_empty());
+    }
+
+    #[test]
+    fn some_owners_never_have_all_between_them() {
+        let all = Bounded::new(20, 10);
+        let mut open = Vec::new();
+        loop {
+            let more: Vec<_> =
+                ['a', 'b', 'c'].iter().filter_map(|&one| all.open(one).ok()).collect();
+            if more.is_empty() {
+                break;
+            }
+            open.extend(more);
+        }
+        assert_eq!(open.len(), 15);
+        assert!(all.open('d').is_ok());
+        let alone = Bounded::new(3, 3);
+        let open: Vec<_> = (0..3).filter_map(|_| alone.open('a').ok()).collect();
+        assert_eq!(open.len(), 3, "where there are no shares");
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sqlx::{Connection, Executor, PgConnection, Postgres, pool::PoolConnection};
 use tokio::time;
 
-use super::{Db, share::Permit};
+use super::Db;
+use crate::shares::Permit;
 
 /// How long a statement may go on that nobody waits for any more. After that its
 /// connection is closed, which ends the statement; see [`super::pool`].

@@ -20,9 +20,11 @@ use sqlx::{
 use super::{
     Db,
     held::{Held, Work},
-    share::Permit,
 };
-use crate::telemetry::{Operations, Running};
+use crate::{
+    shares::Permit,
+    telemetry::{Operations, Running},
+};
 
 const SYSTEM: &str = "postgresql";
 

@@ -8,7 +8,6 @@ use super::{
     Db,
     held::{Held, Work},
     observed::{Observed, observe},
-    share::Permit,
 };
 use crate::{
     deadline,
@@ -16,6 +15,7 @@ use crate::{
     ids::TenantId,
     privacy::{Cipher, NewDataKey},
     proto::v1::ErrorReason,
+    shares::Permit,
 };
 
 /// The longest that a statement of a transaction may take.

@@ -7,6 +7,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{ApiKeyId, RoleId, TenantId, UserId},
+    pace::Pace,
     permissions::{Permission, PermissionSet, Standing},
     power::{
         rule::{self, End, Rights},
@@ -42,8 +43,8 @@ impl<'a> From<&'a RoleRow> for Bundle<'a> {
 
 impl Bundle<'_> {
     /// Until when an actor holds all of it.
-    async fn right_of(&self, actor: &Rights<'_>) -> Result<End> {
-        actor.all(self.level.into(), self.permissions.iter().map(String::as_str)).await
+    async fn right_of(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
+        actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
 }
 
@@ -134,7 +135,7 @@ impl Acting {
     ) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         let actor = Rights::of(&actor).await;
-        let right = role.right_of(&actor).await?;
+        let right = role.right_of(&actor, &mut Pace::new()).await?;
         if let Some(other) = other {
             rule::covers(&actor, &other).await?;
         }
@@ -155,7 +156,7 @@ impl Acting {
     ) -> Result<&Caller> {
         if let Some(role) = role {
             let actor = self.actor(tx, tenant).await?;
-            let right = role.right_of(&Rights::of(&actor).await).await?;
+            let right = role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
             rule::within(End::Never, right)?;
         }
         Ok(&self.caller)
@@ -206,7 +207,7 @@ impl Acting {
     /// `PERMISSION_DENIED`.
     pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
         let actor = self.actor(tx, self.caller.tenant).await?;
-        role.right_of(&Rights::of(&actor).await).await?;
+        role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
         Ok(&self.caller)
     }
 
@@ -225,15 +226,15 @@ impl Acting {
     ) -> Result<&Caller> {
         let tenant = self.caller.tenant;
         let actor = self.actor(tx, tenant).await?;
-        let actor = Rights::of(&actor).await;
-        before.right_of(&actor).await?;
-        after.right_of(&actor).await?;
+        let (actor, mut pace) = (Rights::of(&actor).await, Pace::new());
+        before.right_of(&actor, &mut pace).await?;
+        after.right_of(&actor, &mut pace).await?;
         if before == after {
             return Ok(&self.caller);
         }
         for held in store::roles_of_holders(tx, tenant, role).await? {
             let held = Bundle { level: held.level, permissions: &held.permissions };
-            held.right_of(&actor).await?;
+            held.right_of(&actor, &mut pace).await?;
         }
         if after.level > before.level {
             rule::within(End::Never, actor.level(after.level.into())?)?;

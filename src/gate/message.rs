@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Bytes};
 use tokio::time;
-use tonic::{Status, body::Body};
+use tonic::Status;
 use tower::BoxError;
 
 use crate::{error, proto::v1::ErrorReason};
@@ -34,18 +34,18 @@ impl<B> RequestBody for B where
 /// # Errors
 /// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; `INVALID_ARGUMENT`
 /// when gRPC-Web can't be translated; CANCELLED when the rest never comes.
-pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Body, Status> {
+pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Status> {
     let mut body = Limited::new(body, limit + PREFIX);
     let first = next(&mut body, limit).await?.unwrap_or_default();
     // Most messages come in one piece, which is not copied.
     if body.is_end_stream() {
-        return Ok(Body::new(Full::new(first)));
+        return Ok(first);
     }
     let mut whole = Vec::from(first);
     while let Some(more) = next(&mut body, limit).await? {
         whole.extend_from_slice(&more);
     }
-    Ok(Body::new(Full::new(Bytes::from(whole))))
+    Ok(Bytes::from(whole))
 }
 
 /// Takes in and forgets what a call that was refused still sends. Its message is on its

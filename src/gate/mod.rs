@@ -9,9 +9,11 @@ mod admission;
 mod admit;
 mod caller;
 mod deadline;
+mod large;
 mod message;
 mod metadata;
 mod policy;
+mod progress;
 
 use std::{
     convert::Infallible,
@@ -25,8 +27,11 @@ use std::{
 
 use futures_util::{FutureExt, poll};
 use http::{HeaderMap, HeaderName, Request, Response};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use opentelemetry::context::FutureExt as _;
-use tokio::{sync::Semaphore, time};
+use prometheus_client::registry::Registry;
+use tokio::{sync::SemaphorePermit, task, time};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
@@ -40,9 +45,13 @@ pub use caller::{
 pub use message::{RequestBody, drain};
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 
+use large::LargeCalls;
+use progress::{Owner, Progress};
+
 use crate::{
     audit::{Origin, RequestId},
     error,
+    ids::TenantId,
     proto::v1::ErrorReason,
     telemetry::{self, Calls, Traces},
 };
@@ -61,26 +70,56 @@ pub struct Gate {
     keeper: Arc<Gatekeeper>,
     calls: Calls,
     traces: Option<Arc<Traces>>,
-    in_progress: Semaphore,
+    progress: Progress,
+    large: LargeCalls,
     time_limit: Duration,
     message_limit: usize,
 }
 
+/// What a gate bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct GateLimits {
+    /// Calls in progress at once.
+    pub requests: usize,
+    /// The longest that one may take, whatever its deadline.
+    pub time: Duration,
+    /// The largest message, in bytes.
+    pub message: usize,
+    /// The threads that serve.
+    pub threads: usize,
+}
+
+/// A call that was admitted.
+struct Admitted<'a> {
+    request: Request<Body>,
+    /// Nobody, on a public method.
+    caller: Option<Caller>,
+    owner: Owner,
+    is_large: bool,
+    _counted: SemaphorePermit<'a>,
+}
+
 impl Gate {
-    /// A gate that lets `max_requests` be in progress at once, each until its
-    /// deadline and no longer than `time_limit`, with messages of at most
-    /// `message_limit` bytes.
-    #[must_use]
+    /// A gate with these limits.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
     pub fn new(
         keeper: Arc<Gatekeeper>,
         calls: Calls,
         traces: Option<Arc<Traces>>,
-        max_requests: usize,
-        time_limit: Duration,
-        message_limit: usize,
-    ) -> Self {
-        let in_progress = Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS));
-        Self { keeper, calls, traces, in_progress, time_limit, message_limit }
+        limits: GateLimits,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            keeper,
+            calls,
+            traces,
+            progress: Progress::new(limits.requests, registry),
+            large: LargeCalls::start(limits.threads)?,
+            time_limit: limits.time,
+            message_limit: limits.message,
+        })
     }
 
     /// Lets a call pass to the services, or answers why not.
@@ -92,6 +131,7 @@ impl Gate {
     ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
     {
         if policy::is_own(request.uri().path()) {
             return self.pass_own(request, ip, services).await;
@@ -115,6 +155,7 @@ impl Gate {
     ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
     {
         let started = Instant::now();
         let trace = self.traces.as_ref().and_then(|traces| traces.begin(request.headers()));
@@ -123,16 +164,12 @@ impl Gate {
         let request_id = origin.request_id.clone();
         let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);
-        let permit = self.in_progress.try_acquire();
         let deadline = tokio::time::Instant::from_std(started) + time_limit;
         let mut work = pin!(crate::deadline::scope(deadline, async {
-            if permit.is_err() {
-                message::drain(request.into_body());
-                return refuse(&overloaded());
-            }
             match self.admit(request, method, origin).await {
-                Ok((request, caller)) => {
-                    let response = forward(services, request).await;
+                Ok(admitted) => {
+                    let caller = admitted.caller.clone();
+                    let response = self.answer(admitted, deadline, services).await;
                     self.record_refusal(caller, method, response.headers()).await;
                     response
                 }
@@ -155,7 +192,9 @@ impl Gate {
                 Poll::Pending => waiting(work).await,
             },
         };
-        let mut response = answered.unwrap_or_else(|_| refuse(&deadline_exceeded()));
+        let mut response = answered.unwrap_or_else(|_| {
+            refuse(&deadline_exceeded("the deadline passed before the answer was there"))
+        });
         let took = started.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
         let known = method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
@@ -197,7 +236,7 @@ impl Gate {
         request: Request<impl RequestBody>,
         method: Option<&MethodPolicy>,
         origin: Origin,
-    ) -> Result<(Request<Body>, Option<Caller>), Status> {
+    ) -> Result<Admitted<'_>, Status> {
         let (head, mut body) = request.into_parts();
         let message = match self.message(&head.headers, &mut body, method, &origin).await {
             Ok(message) => message,
@@ -206,9 +245,12 @@ impl Gate {
                 return Err(refusal);
             }
         };
-        let mut request = Request::from_parts(head, message);
+        let counted = self.progress.begin()?;
+        let (is_large, ip) = (message.len() > large::LARGE, origin.ip);
+        let mut request = Request::from_parts(head, Body::new(Full::new(message)));
         let caller = self.keeper.admit(&mut request, method, origin).await?;
-        Ok((request, caller))
+        let owner = Owner::of(caller.as_ref(), ip);
+        Ok(Admitted { request, caller, owner, is_large, _counted: counted })
     }
 
     async fn message(
@@ -217,22 +259,77 @@ impl Gate {
         body: &mut impl RequestBody,
         method: Option<&MethodPolicy>,
         origin: &Origin,
-    ) -> Result<Body, Status> {
+    ) -> Result<Bytes, Status> {
         let is_public = method.is_some_and(|method| method.access == Access::Public);
         let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
         let mut message = pin!(message::gather(body, limit.min(self.message_limit)));
         match poll!(message.as_mut()) {
             Poll::Ready(message) => message,
             Poll::Pending => {
+                let _counted = self.progress.arrive(origin.ip)?;
                 Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
-                message.await
+                let arrived = time::timeout(progress::ARRIVAL, message).await;
+                arrived.unwrap_or_else(|_| {
+                    Err(deadline_exceeded("the message did not arrive in time"))
+                })
             }
         }
     }
+
+    /// Has the handler answer. What has to wait for something counts against its owner's
+    /// share from then on.
+    async fn answer<S>(
+        &self,
+        admitted: Admitted<'_>,
+        deadline: tokio::time::Instant,
+        services: S,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        let Admitted { request, owner, is_large, _counted, .. } = admitted;
+        if let (true, Owner::Tenant(tenant)) = (is_large, owner) {
+            let answered = Box::pin(self.answer_large(tenant, deadline, services, request));
+            return match self.progress.wait(owner) {
+                Ok(_counted) => answered.await,
+                Err(refusal) => refuse(&refusal),
+            };
+        }
+        let mut answered = pin!(forward(services, request));
+        match poll!(answered.as_mut()) {
+            Poll::Ready(response) => response,
+            Poll::Pending => match self.progress.wait(owner) {
+                Ok(_counted) => answered.await,
+                Err(refusal) => refuse(&refusal),
+            },
+        }
+    }
+
+    async fn answer_large<S>(
+        &self,
+        tenant: TenantId,
+        deadline: tokio::time::Instant,
+        mut services: S,
+        request: Request<Body>,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        // What is logged belongs to the span of calls that wait, which begins then.
+        task::yield_now().await;
+        let call = crate::deadline::scope(deadline, services.call(request));
+        let call = call.instrument(tracing::Span::current()).with_current_context();
+        let Some(Ok(response)) = self.large.run(tenant, call).await else {
+            tracing::error!("a handler panicked");
+            return refuse(&error::status(ErrorReason::Internal, "internal error"));
+        };
+        detailed(response)
+    }
 }
 
-/// Calls the handler. A panic in it is this call's INTERNAL and nothing more;
-/// a status that a library made gets the details that ours have.
+/// Calls the handler. A panic in it is this call's INTERNAL and nothing more.
 async fn forward<S>(mut services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -247,6 +344,11 @@ where
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
+    detailed(response)
+}
+
+/// An answer whose status has the details that ours have, also where a library made it.
+fn detailed(response: Response<Body>) -> Response<Body> {
     let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
     bare.map_or(response, |status| refuse(&status))
 }
@@ -255,19 +357,15 @@ fn refuse(status: &Status) -> Response<Body> {
     status.clone().into_http()
 }
 
-fn deadline_exceeded() -> Status {
-    let text = "the deadline passed before the answer was there";
+fn deadline_exceeded(text: &str) -> Status {
     error::status(ErrorReason::DeadlineExceeded, text)
-}
-
-fn overloaded() -> Status {
-    error::status(ErrorReason::Overloaded, "the server handles as many requests as it may")
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::Ready;
 
+    use tokio::sync::Semaphore;
     use tower::service_fn;
 
     use super::*;

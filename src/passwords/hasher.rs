@@ -24,12 +24,9 @@ use crate::{
     config::Passwords,
     error::{Error, Result},
     ids::TenantId,
+    priority,
     proto::v1::ErrorReason,
 };
-
-/// How much lower than the runtime's threads the hashing threads' priority is:
-/// they get the cores that nobody else wants.
-const NICENESS: i32 = 19;
 
 /// Hashes and verifies passwords. Cheap to clone; its threads end with the last
 /// clone and the last place.
@@ -282,11 +279,7 @@ impl Shared {
 
     /// One thread's work, until all hashers are gone.
     fn work(&self, mut scheme: Argon2id) {
-        // On Linux this is the priority of this thread alone. Hashing works
-        // without it, only less politely.
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::warn!(%error, "hashing threads keep their normal priority");
-        }
+        priority::set(priority::HASHING);
         while let Some(Turn { job, expensive }) = self.next() {
             let _running = Running { shared: self, expensive };
             self.metrics.waited(expensive, job.since.elapsed().as_secs_f64());

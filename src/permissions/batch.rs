@@ -1,4 +1,5 @@
-//! Batches: many questions, for which Postgres is asked once at most.
+//! Batches: many questions, for which Postgres is asked once for each hundred subjects
+//! at most.
 
 use tonic::{Code, Status};
 

@@ -26,6 +26,9 @@ pub struct Engine {
     pub(super) feed: Feed,
 }
 
+/// Subjects that are read in one query, at most: each holds scopes of up to 256 KiB.
+const READ_AT_ONCE: usize = 100;
+
 /// What subjects of one tenant hold.
 pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
 
@@ -105,7 +108,7 @@ impl Engine {
     }
 
     /// What subjects hold, each named once, as fresh as asked for; nothing when
-    /// there is no such tenant. One query for all that memory lacks and that
+    /// there is no such tenant. One query for each hundred that memory lacks and that
     /// nobody else is reading.
     ///
     /// # Errors
@@ -131,12 +134,12 @@ impl Engine {
                 others.push(user);
             }
         }
-        if !ours.is_empty() {
+        let mut placeholders = placeholders.into_iter();
+        for ours in ours.chunks(READ_AT_ONCE) {
             let generation = self.memory.generation(tenant);
-            let read = self.query(tenant, &ours, None).await?;
-            let mut placeholders = placeholders.into_iter();
+            let read = self.query(tenant, ours, None).await?;
             let read = read.map(|read| read.standings).unwrap_or_default();
-            for (user, standing) in ours.into_iter().zip(read) {
+            for (&user, standing) in ours.iter().zip(read) {
                 let standing = match placeholders.next() {
                     Some(placeholder) => {
                         self.memory.keep(tenant, standing, generation, placeholder)

@@ -15,8 +15,9 @@ use crate::{
     clock,
     error::Result,
     gate::Caller,
-    ids::{SessionId, UserId},
+    ids::{SessionId, TenantId, UserId},
     json,
+    pace::Pace,
     proto::v1::{
         DecisionReason, ExplainedAssignment, Explanation, MissingRole, ScopeMismatch, SubjectState,
     },
@@ -50,40 +51,74 @@ impl Permissions {
         if session.is_some() && !read.session_live {
             return Ok((DecisionReason::TokenInvalid, None));
         }
-        let (reason, explanation) = explain(read, permission, requested);
+        let (reason, explanation) = explain(read, tenant, permission, requested).await;
         Ok((reason, Some(explanation)))
     }
 }
 
-fn explain(
+async fn explain(
     read: Explained,
+    tenant: TenantId,
     permission: &Permission<'_>,
     requested: &Scope,
 ) -> (DecisionReason, Explanation) {
     let subject_state = state(&read).into();
     // The clock is read here alone: what counts as ended has ended for all of this.
     let now = clock::now().unix_timestamp();
-    let (live, mut ended): (Vec<_>, Vec<_>) =
-        read.assignments.into_iter().partition(|row| row.expires_at.is_none_or(|end| end > now));
-    let standing = standing(read.tenant_active, read.user, &live);
+    let (tenant_active, user) = (read.tenant_active, read.user);
+    let mut held = Held::default();
+    let mut pace = Pace::new();
+    for row in read.assignments {
+        held.sort_in(row.read(tenant), now, requested);
+        pace.pause().await;
+    }
+    let decisive = held.applying.as_ref().or(held.elsewhere.first().map(|(_, row)| row));
+    let standing = standing(tenant_active, user, decisive);
     let reason = decide(Some(&standing), permission, requested);
-
-    let (applying, elsewhere): (Vec<_>, Vec<_>) =
-        live.into_iter().partition(|row| scope::applies(row.scope.as_ref(), requested));
     if reason == DecisionReason::Granted {
-        let granted_by = applying.into_iter().next().map(assignment);
+        let granted_by = held.applying.map(assignment);
         return (reason, Explanation { subject_state, granted_by, ..Explanation::default() });
     }
-    let mut out_of_scope: Vec<_> =
-        elsewhere.into_iter().map(|row| out_of_scope(row, requested)).collect();
-    out_of_scope.sort_by_key(|miss| miss.mismatches.len());
-    out_of_scope.truncate(MISSES);
-    ended.sort_by_key(|row| Reverse(row.expires_at));
-    let expired = ended.into_iter().take(MISSES).map(assignment).collect();
+    let out_of_scope = first(held.elsewhere, |(misses, _)| *misses);
+    let out_of_scope = out_of_scope.map(|(_, row)| with_mismatches(row, requested)).collect();
+    let expired = first(held.ended, |row| Reverse(row.expires_at)).map(assignment).collect();
     let missing_roles = read.missing_roles.into_iter().map(missing_role).collect();
     let explanation =
         Explanation { subject_state, granted_by: None, out_of_scope, expired, missing_roles };
     (reason, explanation)
+}
+
+/// The subject's assignments whose role permits what was asked for.
+#[derive(Default)]
+struct Held {
+    /// The first that is in force and applies.
+    applying: Option<AssignmentRow>,
+    /// Those in force elsewhere, each with how many of its scope's keys do not match.
+    elsewhere: Vec<(usize, AssignmentRow)>,
+    /// Those that have ended.
+    ended: Vec<AssignmentRow>,
+}
+
+impl Held {
+    /// Adds one; one that can't be read does not apply.
+    fn sort_in(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
+        let Some(row) = row else { return };
+        if row.expires_at.is_some_and(|end| end <= now) {
+            self.ended.push(row);
+            return;
+        }
+        match scope::mismatches(row.scope.as_ref(), requested).count() {
+            0 if self.applying.is_none() => self.applying = Some(row),
+            0 => {}
+            misses => self.elsewhere.push((misses, row)),
+        }
+    }
+}
+
+/// The first few by a key.
+fn first<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
+    rows.sort_by_key(key);
+    rows.into_iter().take(MISSES)
 }
 
 fn state(read: &Explained) -> SubjectState {
@@ -96,8 +131,8 @@ fn state(read: &Explained) -> SubjectState {
 }
 
 /// As much of a standing as this one decision depends on.
-fn standing(tenant_active: bool, user: UserStanding, live: &[AssignmentRow]) -> Standing {
-    let grants = live.iter().map(|row| {
+fn standing(tenant_active: bool, user: UserStanding, applying: Option<&AssignmentRow>) -> Standing {
+    let grants = applying.into_iter().map(|row| {
         let role = Role {
             id: row.role_id,
             name: row.role_name.clone(),
@@ -127,7 +162,7 @@ fn assignment(row: AssignmentRow) -> ExplainedAssignment {
     }
 }
 
-fn out_of_scope(row: AssignmentRow, requested: &Scope) -> ExplainedAssignment {
+fn with_mismatches(row: AssignmentRow, requested: &Scope) -> ExplainedAssignment {
     let mismatches =
         scope::mismatches(row.scope.as_ref(), requested).map(|(key, assigned)| ScopeMismatch {
             key: key.clone(),

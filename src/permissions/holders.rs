@@ -1,11 +1,15 @@
 //! Who holds a permission, in Postgres.
 
+use futures_util::TryStreamExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{db::TenantTx, error::Result, ids::TenantId};
+use crate::{db::TenantTx, error::Result, ids::TenantId, pace::Pace, paging::Found};
+
+/// Bytes of scopes that are read for a page, at most: those of one subject more.
+const SCOPE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A subject whom some role with the permission was given.
 pub struct HolderRow {
@@ -36,16 +40,16 @@ pub struct HeldRow {
 
 /// The next subjects, by id, whom a role with one of the permissions `forms` was
 /// given: those of the next `look_at` assignments, so that the work does not
-/// grow with the tenant. With fewer looked at there are no more. None in a
-/// suspended tenant.
+/// grow with the tenant, and fewer where their scopes are large. With fewer looked at
+/// there are no more. None in a suspended tenant.
 pub async fn next(
     tx: &mut TenantTx,
     tenant: TenantId,
     forms: &[String],
     after: Uuid,
     look_at: i64,
-) -> Result<Vec<HolderRow>> {
-    let rows = sqlx::query_as!(
+) -> Result<Found<HolderRow>> {
+    let mut rows = sqlx::query_as!(
         HolderRow,
         r#"
         with permitting as materialized (
@@ -87,7 +91,23 @@ pub async fn next(
         after,
         look_at,
     )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows)
+    .fetch(tx.conn());
+    let (mut read, mut bytes, mut pace) = (Vec::<HolderRow>::new(), 0, Pace::new());
+    while bytes < SCOPE_BYTES {
+        let Some(row) = rows.try_next().await? else {
+            let is_last = read.last().is_none_or(|row| row.looked_at < look_at);
+            return Ok(Found { rows: read, is_last });
+        };
+        bytes += row.scope_bytes();
+        read.push(row);
+        pace.pause().await;
+    }
+    Ok(Found { rows: read, is_last: false })
+}
+
+impl HolderRow {
+    fn scope_bytes(&self) -> usize {
+        let scopes = self.held.iter().filter_map(|held| held.scope.as_ref());
+        scopes.map(|scope| scope.get().len()).sum()
+    }
 }

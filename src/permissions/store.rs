@@ -1,11 +1,16 @@
 //! What decisions depend on, in Postgres.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use tokio::{sync::Semaphore, task, time};
+use tokio::{task, time};
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +23,7 @@ use crate::{
     db::{Db, Observed, TenantTx},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
+    shares::Shares,
 };
 
 /// How long Postgres may take to answer before it counts as away.
@@ -27,9 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// a fraction of a millisecond. More is decoded on a thread that serves none.
 const AT_ONCE: usize = 64 * 1024;
 
-/// Long reads that are decoded at the same time, at most; further ones wait, each until its
-/// call's deadline.
-static LONG_READS: Semaphore = Semaphore::const_new(2);
+/// Long reads that are decoded at the same time, at most one of a tenant; further ones wait,
+/// each until its call's deadline.
+static LONG_READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(2));
 
 /// What was read of some subjects of one tenant at one moment.
 pub struct Subjects {
@@ -122,16 +128,17 @@ async fn read(
     }));
     let size = row.roles.len() + row.subjects.len();
     let decode = move || decode(&ids, tenant_id, &shared, &row.roles, &row.subjects);
-    let standings = if size > AT_ONCE { elsewhere(decode).await? } else { decode()? };
+    let standings = if size > AT_ONCE { elsewhere(tenant_id, decode).await? } else { decode()? };
     let session_live = row.session_live == Some(true);
     Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
 }
 
 /// Works on a thread that serves no calls.
 async fn elsewhere<T: Send + 'static>(
+    tenant: TenantId,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let _permit = LONG_READS.acquire().await.map_err(|_| Error::defect("no permits"))?;
+    let _permit = LONG_READS.acquire(tenant).await;
     task::spawn_blocking(work).await.map_err(|_| Error::defect("a read was given up"))?
 }
 
@@ -205,8 +212,8 @@ pub struct Explained {
     /// when none was asked about.
     pub session_live: bool,
     /// The subject's assignments, also those that have ended, whose role
-    /// permits what was asked for.
-    pub assignments: Vec<AssignmentRow>,
+    /// permits what was asked for; their scopes are yet to be read.
+    pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
     /// The lowest roles that would permit it and that the subject was never
     /// given.
     pub missing_roles: Vec<MissingRoleRow>,
@@ -235,7 +242,7 @@ pub struct AssignmentRow<S = Option<Scope>> {
 
 impl AssignmentRow<Option<Box<RawValue>>> {
     /// With its scope; `None` when that can't be read.
-    fn read(self, tenant: TenantId) -> Option<AssignmentRow> {
+    pub fn read(self, tenant: TenantId) -> Option<AssignmentRow> {
         let scope = scope::kept(self.scope.as_deref(), tenant, self.assignment_id).ok()?;
         let Self { assignment_id, role_id, role_name, level, permission, expires_at, .. } = self;
         Some(AssignmentRow {
@@ -297,7 +304,7 @@ pub async fn explained(
         tenant_active: row.tenant_state == "active",
         user: user_standing(row.user_state.as_deref())?,
         session_live: row.session_live == Some(true),
-        assignments: row.assignments.0.into_iter().filter_map(|row| row.read(tenant)).collect(),
+        assignments: row.assignments.0,
         missing_roles: row.missing_roles.0,
         xmax: row.xmax.cast_unsigned(),
     }))

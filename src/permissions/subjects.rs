@@ -11,7 +11,7 @@ use crate::{
     gate::Caller,
     ids::TenantId,
     json,
-    paging::{Found, Position, SMALL_ROWS},
+    paging::{Position, SMALL_ROWS},
     proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
 };
 
@@ -34,10 +34,8 @@ impl Permissions {
             let look_at = read.limit.max(LOOK_AT);
             let mut tx = self.db.begin_unsealed(tenant).await?;
             let forms = permission.forms();
-            let rows = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
-            let is_last = rows.last().is_none_or(|row| row.looked_at < look_at);
+            let found = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
             let show = |row: HolderRow| Ok(subject(tenant, row, &requested));
-            let found = Found { rows, is_last };
             page.take(found, |row| Position::of(row.user_id), show).await?;
         }
         let (subjects, next_page_token) = page.finish()?;

@@ -73,8 +73,8 @@ impl<'a> Rights<'a> {
         &self,
         level: i32,
         permissions: impl IntoIterator<Item = &'p str>,
+        pace: &mut Pace,
     ) -> Result<End> {
-        let mut pace = Pace::new();
         let mut until = self.level(level)?;
         for text in permissions {
             until = until.min(self.permission(text)?);
@@ -145,9 +145,9 @@ pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<
 /// # Errors
 /// `PERMISSION_DENIED` when it does not cover it now.
 pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
-    let mut until = End::Never;
+    let (mut until, mut pace) = (End::Never, Pace::new());
     for (role, needed_until) in latest(target.grants()) {
-        let held_until = actor.all(role.level, role.permissions.iter()).await?;
+        let held_until = actor.all(role.level, role.permissions.iter(), &mut pace).await?;
         if held_until < needed_until {
             until = until.min(held_until);
         }

@@ -1,9 +1,12 @@
 //! What the rule for power is asked about, in Postgres.
 
+use futures_util::TryStreamExt;
+
 use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{ApiKeyId, RoleId, TenantId, UserId},
+    pace::Pace,
     permissions::{self, Standing},
     power::rule::End,
 };
@@ -49,7 +52,7 @@ pub async fn roles_of_holders(
     tenant: TenantId,
     role: RoleId,
 ) -> Result<Vec<HeldRole>> {
-    let roles = sqlx::query_as!(
+    let mut rows = sqlx::query_as!(
         HeldRole,
         r#"
         select r.level, r.permissions from roles r
@@ -66,8 +69,12 @@ pub async fn roles_of_holders(
         tenant.0,
         role.0,
     )
-    .fetch_all(tx.conn())
-    .await?;
+    .fetch(tx.conn());
+    let (mut roles, mut pace) = (Vec::new(), Pace::new());
+    while let Some(role) = rows.try_next().await? {
+        roles.push(role);
+        pace.pause().await;
+    }
     Ok(roles)
 }
 

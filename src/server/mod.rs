@@ -25,7 +25,7 @@ use crate::{
     audit::Refusals,
     auth::Mails,
     envoy::Authorizer,
-    gate::Gate,
+    gate::{Gate, GateLimits},
 };
 use connection::Entry;
 use connections::Connections;
@@ -57,17 +57,22 @@ pub async fn serve(
 
     let open = Connections::new(config.connections, &mut parts.registry);
     let keyring = parts.serving.auth.keyring.clone();
-    let routes =
-        http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let watchers = parts.serving.permissions.watch.watchers.clone();
     let beat = parts.serving.events.beat.clone();
     let limit = config.max_message_bytes;
     let keeper = Arc::new(parts.gatekeeper);
     let envoy = config.envoy.then(|| Authorizer::new(keeper.clone()));
     let services = Services::new(parts.serving, health_service, envoy, limit, config.reflection)?;
-    let time_limit = config.request_timeout;
     let traces = parts.traces.clone();
-    let gate = Gate::new(keeper, parts.calls, parts.traces, config.max_requests, time_limit, limit);
+    let limits = GateLimits {
+        requests: config.max_requests,
+        time: config.request_timeout,
+        message: limit,
+        threads: config.threads,
+    };
+    let gate = Gate::new(keeper, parts.calls, parts.traces, limits, &mut parts.registry)?;
+    let routes =
+        http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let entry = Entry {
         gate,
         services,

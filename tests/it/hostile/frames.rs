@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpStream,
+        TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
@@ -76,7 +76,17 @@ pub struct Peer<S = TcpStream> {
 impl Peer {
     /// With the preface sent.
     pub async fn connect(addr: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(addr).await.expect("connects");
+        Self::greet(TcpStream::connect(addr).await.expect("connects")).await
+    }
+
+    /// The same from another network than this machine's others.
+    pub async fn connect_from_elsewhere(addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 9, 9, 9], 0).into()).expect("an address");
+        Self::greet(socket.connect(addr).await.expect("connects")).await
+    }
+
+    async fn greet(mut stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.write_all(PREFACE).await.expect("sent");
         Self { stream }

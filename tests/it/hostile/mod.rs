@@ -3,6 +3,7 @@
 
 mod floods;
 mod frames;
+mod half_calls;
 mod hashing;
 mod names;
 mod slow;

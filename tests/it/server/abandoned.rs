@@ -59,6 +59,35 @@ async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_dea
     until(10, || async { rename(&acme, "Acme").await.is_ok() }).await;
 }
 
+/// N22: the calls in progress are shared as the connections are.
+#[tokio::test]
+async fn a_tenants_slow_calls_leave_room_for_others() {
+    let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let mut holder = app.owner().await;
+    let mut held = holder.begin().await.expect("begun");
+    let lock = "select from tenants where slug = 'acme' for update";
+    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let owner = Mutex::new(app.owner().await);
+
+    let slow = join_all((0..12).map(|_| rename(&acme, "Acme")));
+    let others = async {
+        until(10, || async { !none_waits(&owner).await }).await;
+        for _ in 0..10 {
+            rename(&other, "Other").await.expect("written");
+        }
+        held.rollback().await.expect("let go");
+    };
+    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
+    let refusals: Vec<_> = slow.into_iter().filter_map(Result::err).collect();
+    assert!(refusals.len() >= 6, "half are its share: {refusals:?}");
+    for status in refusals {
+        refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
+    }
+    let refused = app.metric("tenantry_requests_refused_total{by=\"owner\"}").await;
+    assert!(refused >= Some(6.0), "{refused:?} {}", app.get("/metrics").await.1);
+}
+
 /// N22
 #[tokio::test]
 async fn a_tenant_whose_share_is_taken_is_told_when_to_try_again() {

@@ -3,6 +3,7 @@
 mod abandoned;
 mod cancelled;
 mod cut_off;
+mod large_message;
 mod postgres_faults;
 mod redis_faults;
 mod request_id;

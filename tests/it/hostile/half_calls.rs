@@ -1,0 +1,59 @@
+//! Calls whose message never comes.
+
+use tenantry::proto::v1::{GetJwksRequest, auth_service_client::AuthServiceClient};
+
+use super::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, call, frame};
+use crate::harness::{Serving, within};
+
+/// N21: a network may leave so many calls without their message, and no more; calls that
+/// are whole are answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_their_message_keep_nobody_out() {
+    let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
+    let mut peer = Peer::connect_from_elsewhere(serving.addr).await;
+    for n in 0..100 {
+        assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call())).await);
+    }
+    // The eighth of all that one network gets waits; the others are answered.
+    let mut refused = 0;
+    while refused < 90 {
+        let (kind, flags, ..) = within(10, peer.frame()).await.expect("an answer");
+        refused += u32::from(kind == HEADERS && flags & END_STREAM > 0);
+    }
+    let mut client = AuthServiceClient::new(serving.channel.clone());
+    for _ in 0..100 {
+        client.get_jwks(GetJwksRequest::default()).await.expect("an answer");
+    }
+    serving.stop().await;
+}
+
+/// N21: a call whose message comes at last is answered, and its place is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_late_is_answered() {
+    let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
+    let mut peer = Peer::connect(serving.addr).await;
+    for n in 0..10 {
+        assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call())).await);
+    }
+    for stream in [1, 21, 23] {
+        if stream > 1 {
+            assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, &call())).await);
+        }
+        assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await);
+        loop {
+            let (kind, flags, of, _) = within(10, peer.frame()).await.expect("a frame");
+            assert!(kind != HEADERS || flags & END_STREAM == 0, "{of} was refused");
+            if (kind, of) == (DATA, stream) {
+                break;
+            }
+        }
+        // The end of the answer.
+        loop {
+            let (kind, flags, of, _) = within(10, peer.frame()).await.expect("a frame");
+            if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
+                break;
+            }
+        }
+    }
+    serving.stop().await;
+}
