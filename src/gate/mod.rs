@@ -139,7 +139,11 @@ impl Gate {
         // Probes and reflection: they wait for nothing, and would drown the rest in
         // the log. A probe that was refused for load would have the server restarted.
         match Gatekeeper::admit_public(&request) {
-            Ok(()) => forward(services, request.map(Body::new)).await,
+            Ok(()) => {
+                let answered = forward(services, request.map(Body::new));
+                let answered = time::timeout(self.time_limit, answered).await;
+                answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)))
+            }
             Err(refusal) => {
                 message::drain(request.into_body());
                 refuse(&Status::from(refusal))
@@ -192,9 +196,7 @@ impl Gate {
                 Poll::Pending => waiting(work).await,
             },
         };
-        let mut response = answered.unwrap_or_else(|_| {
-            refuse(&deadline_exceeded("the deadline passed before the answer was there"))
-        });
+        let mut response = answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)));
         let took = started.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
         let known = method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
@@ -266,12 +268,14 @@ impl Gate {
         match poll!(message.as_mut()) {
             Poll::Ready(message) => message,
             Poll::Pending => {
-                let _counted = self.progress.arrive(origin.ip)?;
                 Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
+                if let Ok(message) = time::timeout(progress::LATE, message.as_mut()).await {
+                    return message;
+                }
+                let _counted = self.progress.late(origin.ip)?;
+                let text = "the message did not arrive in time";
                 let arrived = time::timeout(progress::ARRIVAL, message).await;
-                arrived.unwrap_or_else(|_| {
-                    Err(deadline_exceeded("the message did not arrive in time"))
-                })
+                arrived.unwrap_or_else(|_| Err(deadline_exceeded(text)))
             }
         }
     }
@@ -356,6 +360,8 @@ fn detailed(response: Response<Body>) -> Response<Body> {
 fn refuse(status: &Status) -> Response<Body> {
     status.clone().into_http()
 }
+
+const TOO_LATE: &str = "the deadline passed before the answer was there";
 
 fn deadline_exceeded(text: &str) -> Status {
     error::status(ErrorReason::DeadlineExceeded, text)

@@ -1,6 +1,6 @@
 //! How many calls may be in progress at once: altogether, and for one tenant or network.
 //!
-//! A call is counted from when its message is there. Messages that are awaited are counted
+//! A call is counted from when its message is there. Messages that are late are counted
 //! apart, by network: whoever sends the head of a call and never the rest keeps nobody out.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -26,17 +26,21 @@ use crate::{
 /// token.
 const SHARE_OF_OWNER: usize = 2;
 
-/// The part of all awaited messages that may come from one network.
+/// The part of all late messages that may come from one network.
 const SHARE_OF_NETWORK: usize = 8;
 
-/// How long a message may take to arrive once its call has begun.
+/// When a message that has not arrived is late. The heads of many calls at once come before
+/// their messages.
+pub(super) const LATE: Duration = Duration::from_secs(1);
+
+/// How long a message may be late.
 pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Counts calls in progress.
 pub(super) struct Progress {
     all: Semaphore,
     waiting: Arc<Bounded<Owner>>,
-    arriving: Arc<Bounded<Option<IpAddr>>>,
+    late: Arc<Bounded<Option<IpAddr>>>,
     refused: Family<Refused, Counter>,
 }
 
@@ -68,12 +72,12 @@ impl Progress {
         let progress = Self {
             all: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
             waiting: Bounded::new(max, part(SHARE_OF_OWNER)),
-            arriving: Bounded::new(max, part(SHARE_OF_NETWORK)),
+            late: Bounded::new(max, part(SHARE_OF_NETWORK)),
             refused: Family::default(),
         };
         let help = "Calls that were refused for the number of those in progress";
         registry.register("tenantry_requests_refused", help, progress.refused.clone());
-        for by in ["all", "owner", "arriving"] {
+        for by in ["all", "owner", "late"] {
             drop(progress.refused.get_or_create(&Refused { by }));
         }
         progress
@@ -95,12 +99,12 @@ impl Progress {
         self.waiting.open(owner).map_err(|_| self.refuse("owner"))
     }
 
-    /// Counts a call whose message is awaited.
+    /// Counts a call whose message is late.
     ///
     /// # Errors
     /// `OVERLOADED` when the network has its share.
-    pub(super) fn arrive(&self, ip: Option<IpAddr>) -> Result<Open<Option<IpAddr>>, Status> {
-        self.arriving.open(ip.map(limits::network)).map_err(|_| self.refuse("arriving"))
+    pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<Open<Option<IpAddr>>, Status> {
+        self.late.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }
 
     fn refuse(&self, by: &'static str) -> Status {

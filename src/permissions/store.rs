@@ -138,7 +138,13 @@ async fn elsewhere<T: Send + 'static>(
     tenant: TenantId,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let _permit = LONG_READS.acquire(tenant).await;
+    let permit = LONG_READS.acquire(tenant).await;
+    // With the work: it goes on when its call is given up.
+    let work = move || {
+        let done = work();
+        drop(permit);
+        done
+    };
     task::spawn_blocking(work).await.map_err(|_| Error::defect("a read was given up"))?
 }
 

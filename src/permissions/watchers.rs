@@ -32,6 +32,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often a hub looks around, whatever happens.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long after a message the next one comes at the soonest: what changes meanwhile is
+/// one message, however many streams it goes to.
+const SPACING: Duration = Duration::from_millis(50);
+
 /// When the feed has not been read for so long its watchers must go elsewhere.
 const LOST: Duration = Duration::from_secs(5);
 
@@ -157,6 +161,7 @@ impl Hub {
                     }
                     // Those who left don't matter.
                     self.news.send(Arc::new(news)).ok();
+                    time::sleep(SPACING).await;
                 }
                 Ok(None) => {}
                 Err(error) => {

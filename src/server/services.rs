@@ -52,6 +52,10 @@ pub(super) const NAMES: &[&str] = &[
     AuditServiceServer::<Events>::NAME,
 ];
 
+/// The longest message of a probe or of reflection, in bytes. They need no token, so we hold
+/// no more of what never ends.
+const PROBE: usize = 4 * 1024;
+
 /// Every service.
 pub(super) struct Services {
     /// The one that other services wait on is found first, past the router.
@@ -73,16 +77,16 @@ impl Services {
     ) -> anyhow::Result<Self> {
         let (reflection, reflection_alpha) = reflection(reflected)?;
         let mut others = Routes::builder();
-        others.add_service(health);
+        others.add_service(health.max_decoding_message_size(PROBE));
         if let Some(envoy) = envoy {
             let server = AuthorizationServer::new(envoy);
             others.add_service(server.max_decoding_message_size(limit));
         }
         if let Some(reflection) = reflection {
-            others.add_service(reflection);
+            others.add_service(reflection.max_decoding_message_size(PROBE));
         }
         if let Some(reflection) = reflection_alpha {
-            others.add_service(reflection);
+            others.add_service(reflection.max_decoding_message_size(PROBE));
         }
         others
             .add_service(TenantServiceServer::new(serving.tenants).max_decoding_message_size(limit))

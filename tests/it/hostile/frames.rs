@@ -43,6 +43,18 @@ pub fn call() -> Vec<u8> {
     call_with(&[])
 }
 
+/// The same of another method.
+pub fn call_of(path: &str) -> Vec<u8> {
+    block(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ])
+}
+
 /// The same with more metadata.
 pub fn call_with(metadata: &[(&str, &str)]) -> Vec<u8> {
     let head = [&[("content-type", "application/grpc"), ("te", "trailers")], metadata].concat();
@@ -51,14 +63,19 @@ pub fn call_with(metadata: &[(&str, &str)]) -> Vec<u8> {
 
 /// The header block of any request.
 pub fn request(method: &str, metadata: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
     let head = [
         (":method", method),
         (":scheme", "http"),
         (":path", "/tenantry.v1.AuthService/GetJwks"),
         (":authority", "localhost"),
     ];
-    for (name, value) in head.iter().chain(metadata) {
+    block(&[&head, metadata].concat())
+}
+
+/// A header block (RFC 7541), each field a literal.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
         block.push(0);
         for text in [*name, *value] {
             block.push(u8::try_from(text.len()).expect("short"));
