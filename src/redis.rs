@@ -16,6 +16,7 @@ use fred::{
     types::{
         Builder,
         config::{Config, ReconnectPolicy},
+        scripts::Script,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -94,6 +95,15 @@ impl Hanging {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
+
+/// A script that can read what [`VALUES`] reads.
+#[must_use]
+pub fn script(lua: &str) -> Script {
+    Script::from_lua(format!("{VALUES}{lua}"))
+}
+
+/// Functions that read a key no matter what somebody else has put there.
+const VALUES: &str = include_str!("redis/values.lua");
 
 /// After a command that was not answered in time none is sent for so many
 /// milliseconds: a call that needs several waits for one.

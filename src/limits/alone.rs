@@ -33,7 +33,7 @@ pub(super) struct Alone {
 impl Alone {
     pub(super) fn new(rates: &Rates) -> Self {
         let rules = Class::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
-        let rules = rules.chain([Rates::account()]);
+        let rules = rules.chain([Rates::account(), Rates::mailbox()]);
         let counters = rules.filter_map(|rule| Some(((rule.class, rule.by), counter(rule.rate?)?)));
         let calls = NonZeroU32::new(GUESSES);
         let guesses = calls.map(|calls| Rate { calls, per: GUESS_INTERVAL * GUESSES });

@@ -12,7 +12,7 @@ local life, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
 -- How long the failures under a key make guessers wait. A wait that is longer than the
 -- longest began while Redis's clock was ahead: it begins anew, now.
 local function wait_of(key)
-    local ends = tonumber(redis.call('HGET', key, 'until') or 0) or 0
+    local ends = tonumber(field_of(key, 'until', 24) or 0) or 0
     if ends ~= ends or ends <= now then
         return 0
     end
@@ -35,12 +35,12 @@ end
 -- Guesses that are under way for longer than one takes began while the clock was ahead.
 local left = redis.call('PTTL', KEYS[3])
 if left > life or left == -1 then
-    redis.call('DEL', KEYS[3])
+    redis.call('UNLINK', KEYS[3])
 end
 -- Those under way may all be wrong. Once there were too many failures they come one by
 -- one.
-local failures = tonumber(redis.call('HGET', KEYS[1], 'failures') or 0) or 0
-local underway = tonumber(redis.call('GET', KEYS[3]) or 0) or 0
+local failures = whole(field_of(KEYS[1], 'failures', 20), 1e6) or 0
+local underway = whole(text_of(KEYS[3], 20), 1e6) or 0
 local room = math.max(free - failures + besides, 1)
 if failures >= free then
     room = 1
@@ -48,6 +48,5 @@ end
 if underway >= room then
     return 1000
 end
-redis.call('INCR', KEYS[3])
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
+redis.call('SET', KEYS[3], underway + 1, 'PX', ARGV[3])
 return 0

@@ -103,7 +103,8 @@ impl Limits {
         self.0.names.stand_in(named)
     }
 
-    /// Takes a mail to this account into account, whether the account exists or not.
+    /// Takes a mail to this account into account, whether the account exists or not, and to
+    /// this address in all tenants together.
     ///
     /// # Errors
     /// `RATE_LIMITED`: its owner has enough mails. Who asked must not hear of it.
@@ -112,7 +113,9 @@ impl Limits {
         let account = self.0.names.account(&name, email_key);
         let rule = Rates::account();
         let taken = self.take(rule, &format!("{name}/{account}")).await;
-        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
+        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))?;
+        // Not in the tenant's trail: it would tell of the address in other tenants.
+        self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
     }
 
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {

@@ -57,6 +57,11 @@ impl Names {
         self.digest(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
     }
 
+    /// An address, whichever tenants have it.
+    pub(super) fn mailbox(&self, email_key: &str) -> String {
+        self.digest(&[b"mailbox", email_key.as_bytes()])
+    }
+
     fn digest(&self, parts: &[&[u8]]) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(self.sum(parts))
     }

@@ -61,7 +61,7 @@ pub struct Pair {
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub(super) class: Class,
-    /// Whose calls are counted together: `network`, `tenant` or `account`.
+    /// Whose calls are counted together: `network`, `tenant`, `account` or `mailbox`.
     pub(super) by: &'static str,
     pub(super) rate: Option<Rate>,
 }
@@ -144,6 +144,13 @@ impl Rates {
     pub(super) fn account() -> Rule {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         Rule { class: Class::PasswordReset, by: "account", rate }
+    }
+
+    /// The same of mails to one address, in all tenants together: anybody may found tenants
+    /// with it.
+    pub(super) fn mailbox() -> Rule {
+        let rate = NonZeroU32::new(10).map(|calls| Rate { calls, per: Duration::from_mins(15) });
+        Rule { class: Class::PasswordReset, by: "mailbox", rate }
     }
 }
 

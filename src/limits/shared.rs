@@ -5,7 +5,7 @@ use std::time::Duration;
 use fred::types::{FromValue, scripts::Script};
 
 use super::Rate;
-use crate::redis::Redis;
+use crate::redis::{self, Redis};
 
 /// The counts in Redis: one script each, so that nothing comes between reading and
 /// writing, and every key that one writes has its end.
@@ -23,10 +23,10 @@ impl Shared {
     pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
-            take: Script::from_lua(include_str!("take.lua")),
-            guess: Script::from_lua(include_str!("guess.lua")),
-            wrong: Script::from_lua(include_str!("wrong.lua")),
-            right: Script::from_lua(include_str!("right.lua")),
+            take: redis::script(include_str!("take.lua")),
+            guess: redis::script(include_str!("guess.lua")),
+            wrong: redis::script(include_str!("wrong.lua")),
+            right: redis::script(include_str!("right.lua")),
         }
     }
 

@@ -8,14 +8,21 @@ local interval, calls = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full = now + interval * calls
-local free = tonumber(redis.call('GET', KEYS[1]) or now) or now
-if free ~= free then
-    free = now
+
+local function keep(free)
+    local life = math.ceil((free - now) / 1000) + 1
+    redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', life)
 end
--- Later than full: the clock was set back, or the rate was raised.
-free = math.min(math.max(free, now), full) + interval
+
+local free = math.max(whole(text_of(KEYS[1], 20), 2 ^ 53) or now, now)
+if free > full then
+    -- The clock was set back, the rate was raised, or the key is none of ours.
+    free = full
+    keep(free)
+end
+free = free + interval
 if free > full then
     return free - full
 end
-redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', math.ceil((free - now) / 1000) + 1)
+keep(free)
 return 0

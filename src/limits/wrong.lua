@@ -4,14 +4,15 @@
 -- was wrong.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if (tonumber(redis.call('GET', KEYS[3]) or 0) or 0) > 0 then
+if (whole(text_of(KEYS[3], 20), 1e6) or 0) > 0 then
     redis.call('DECR', KEYS[3])
 end
 if ARGV[6] ~= '1' then
     return 0
 end
 for i = 1, 2 do
-    local failures = redis.call('HINCRBY', KEYS[i], 'failures', 1)
+    local failures = math.min((whole(field_of(KEYS[i], 'failures', 20), 1e6) or 0) + 1, 1e6)
+    redis.call('HSET', KEYS[i], 'failures', failures)
     local beyond = failures - tonumber(ARGV[i])
     if beyond >= 0 then
         local wait = math.min(tonumber(ARGV[3]) * 2 ^ math.min(beyond, 30), tonumber(ARGV[4]))

@@ -16,7 +16,8 @@
 //! - What an entry says is remembered no longer than the entry counts. Then Postgres is
 //!   asked.
 //!
-//! An empty cache says nothing, and neither does a Redis that does not answer.
+//! An empty cache says nothing, and neither does a Redis that does not answer. A key that
+//! can't be one of ours is as if it were not there, and is never read whole.
 
 use std::{
     sync::Arc,
@@ -26,11 +27,11 @@ use std::{
 use fred::types::scripts::Script;
 use uuid::Uuid;
 
-use super::entry::{Entry, EntryKeys, Now, TRUST};
+use super::entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST};
 use crate::{
     clock,
     ids::{SessionId, TenantId, UserId},
-    redis::Redis,
+    redis::{self, Redis},
 };
 
 /// A session that ended longer ago than this is called live by no look-up: the
@@ -74,8 +75,8 @@ impl SessionCache {
         Self {
             redis,
             keys,
-            read: Script::from_lua(include_str!("read.lua")),
-            fill: Script::from_lua(include_str!("fill.lua")),
+            read: redis::script(include_str!("read.lua")),
+            fill: redis::script(include_str!("fill.lua")),
         }
     }
 
@@ -85,7 +86,7 @@ impl SessionCache {
         let answer = self.read.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(tenant), session_key(tenant, session)],
-            vec![new_epoch(), EPOCH_LIFE.to_string()],
+            vec![new_epoch(), EPOCH_LIFE.to_string(), MAX_ENTRY.to_string()],
         );
         let answer: Result<(String, String, u64), _> = self.redis.observe("EVALSHA", answer).await;
         let read = answer.ok().and_then(|(epoch, kept, redis)| {

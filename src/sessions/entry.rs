@@ -24,8 +24,8 @@ pub(super) const TRUST: Duration = Duration::from_millis(750);
 /// off counts as absent.
 const SKEW: Duration = Duration::from_secs(2);
 
-/// The longest entry that is looked at, in bytes.
-const MAX_ENTRY: usize = 256;
+/// The longest entry that is read, in bytes.
+pub(super) const MAX_ENTRY: usize = 256;
 
 /// A session that Postgres said was live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

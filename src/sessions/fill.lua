@@ -3,7 +3,7 @@
 -- look-up's time (ms), how old it may be (ms), for how long to keep it (ms). Postgres was
 -- read after the look-up. This may run long after it was sent: nothing in it is counted
 -- from now.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if text_of(KEYS[1], #ARGV[1]) ~= ARGV[1] then
     return 0
 end
 local time = redis.call('TIME')

@@ -13,7 +13,7 @@ use tenantry::{
 use tonic::{Code, Response, Status};
 
 use crate::harness::{
-    Client, MailServer, PASSWORD, Proxy, TestApp, Then, mask, refused, until, within,
+    Client, MailServer, PASSWORD, Proxy, TestApp, Then, mask, refused, unknown_id, until, within,
 };
 
 const NEW: &str = "quite another battery";
@@ -50,7 +50,8 @@ async fn with_token() -> (TestApp, MailServer, Client, String) {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    // An address of its own: mails to one are counted together in all tenants.
+    let ada = acme.member(&format!("ada-{}", unknown_id()), &[]).await;
     ask(&app, "acme", &ada.email).await;
     let token = server.nth(1).await.link();
     (app, server, ada, token)
@@ -205,6 +206,40 @@ async fn an_account_gets_three_mails_at_once() {
     ask(&app, "acme", "admin@acme.test").await;
     until(10, || async { server.mails().iter().any(|mail| mail.to == "admin@acme.test") }).await;
     assert_eq!(server.mails().iter().filter(|mail| mail.to == ada.email).count(), 3);
+}
+
+/// N11: also where many tenants have the address. The old address of a changed email hears
+/// of that all the same, and a tenant nothing of the others.
+#[tokio::test]
+async fn a_mailbox_gets_ten_mails_at_once_from_all_tenants_together() {
+    let server = MailServer::start().await;
+    let app = TestApp::with(with_mail(&server)).await;
+    let email = format!("ada-{}@mailbox.test", unknown_id());
+    let mut tenants = Vec::new();
+    for n in 0..4 {
+        let slug = format!("t{n}");
+        let request = RegisterRequest {
+            email: email.clone(),
+            password: PASSWORD.into(),
+            organization_name: slug.clone(),
+            organization_slug: slug.clone(),
+            ..RegisterRequest::default()
+        };
+        app.anonymous().auth().register(request).await.expect("a tenant signs up");
+        for _ in 0..3 {
+            ask(&app, &slug, &email.to_uppercase()).await;
+        }
+        tenants.push(app.anonymous().login(&slug, &email, PASSWORD).await);
+    }
+    let to_it = || server.mails().iter().filter(|mail| mail.to == email).count();
+    until(20, || async { to_it() == 10 }).await;
+    let limited = r#"tenantry_rate_limited_total{class="password_reset",by="mailbox"}"#;
+    until(10, || async { app.metric(limited).await == Some(2.0) }).await;
+    assert_eq!(to_it(), 10);
+    for tenant in &tenants {
+        change_email(tenant, &tenant.user_id, &format!("{}@mailbox.test", unknown_id())).await;
+    }
+    until(20, || async { to_it() == 14 }).await;
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ async fn no_clock_makes_a_wait_longer_than_an_hour() {
     }
 }
 
-/// N23: keys that hold something else are as if Redis did not answer.
+/// N23: keys that hold something else are removed, and guesses go on.
 #[tokio::test]
 async fn guesses_are_counted_without_keys_of_a_wrong_type() {
     let (app, acme) = acme().await;
@@ -288,4 +288,43 @@ async fn tenants_that_do_not_exist_are_counted_apart() {
     }
     wait(guess_at(&one).await);
     wrong(guess_at(&other).await);
+}
+
+/// N23: a value that can't be one of ours begins anew: there is no guess without a count.
+#[tokio::test]
+async fn guesses_are_counted_whatever_their_keys_hold() {
+    let (app, acme) = acme().await;
+    let long = "9".repeat(1000);
+    for (field, value) in [
+        ("failures", "x"),
+        ("failures", "9223372036854775807"),
+        ("failures", "-1000000"),
+        ("failures", &long),
+        ("underway", "0.5"),
+        ("underway", &long),
+    ] {
+        let (client, email) = (at(&app, &address()), format!("{}@acme.test", unknown_id()));
+        let before = keys(&acme).await;
+        wrong(guess(&client, &email, "acme").await);
+        let mut made = keys(&acme).await;
+        made.retain(|key| !before.contains(key));
+        let find = |part: &str| made.iter().find(|key| key.contains(part)).expect("a key");
+        let (here, everywhere) = (find(":here:"), find(":everywhere"));
+        redis(&format!("DEL {everywhere}")).await;
+        if field == "underway" {
+            let key = here.replace(":here:", ":underway:");
+            redis(&format!("DEL {here}")).await;
+            redis(&format!("SET {key} {value} PX 20000")).await;
+        } else {
+            redis(&format!("HSET {here} {field} {value}")).await;
+        }
+        for _ in 0..FREE {
+            wrong(guess(&client, &email, "acme").await);
+        }
+        wait(guess(&client, &email, "acme").await);
+        for key in [here, everywhere] {
+            let failures = redis(&format!("HGET {key} failures")).await;
+            assert_eq!(failures.lines().nth(1), Some("10"), "{field} {value:.20}");
+        }
+    }
 }

@@ -175,3 +175,29 @@ async fn whatever_is_sent_keys_are_short_and_end() {
         assert!(ends > 0, "{key}: {ends}");
     }
 }
+
+/// N23: a time that no calls lead to counts as the latest that there may be, and goes by.
+#[tokio::test]
+async fn no_value_of_a_key_blocks_a_tenant_for_good() {
+    let app = limited("RATE_LIMIT_SIGN_IN", "off,10/2s").await;
+    let acme = at(&app, &address()).sign_up_tenant("acme").await;
+    let key = format!("rate:{{{}}}:sign_in", acme.tenant_id);
+    let huge = "9".repeat(1000);
+    for value in ["9e99", "inf", "nan", "x", "100000000000000000", "9000000000000000", &huge] {
+        redis(&format!("SET {key} {value}")).await;
+        until(10, || async {
+            let right = sign_in(&acme.email, "acme", PASSWORD);
+            at(&app, &address()).auth().login(right).await.is_ok()
+        })
+        .await;
+        let kept = redis(&format!("GET {key}")).await;
+        assert!(!kept.contains(value), "{value:.20}");
+        let ends = redis(&format!("PTTL {key}")).await;
+        assert!(!ends.starts_with(":-"), "{value:.20}: {ends}");
+    }
+    redis(&format!("DEL {key}")).await;
+    redis(&format!("LPUSH {key} x")).await;
+    let right = sign_in(&acme.email, "acme", PASSWORD);
+    at(&app, &address()).auth().login(right).await.expect("signs in");
+    assert!(redis(&format!("TYPE {key}")).await.starts_with("+string"));
+}

@@ -305,7 +305,7 @@ async fn no_entry_revives_a_session_that_has_ended() {
     assert!(is_signed_in(&another).await);
 }
 
-/// N23: a key that holds something else is as if Redis did not answer.
+/// N23: a key that holds something else is as if it were not there.
 #[tokio::test]
 async fn keys_of_a_wrong_type_end_and_revive_nothing() {
     let app = TestApp::spawn().await;
@@ -325,5 +325,39 @@ async fn keys_of_a_wrong_type_end_and_revive_nothing() {
         assert!(is_signed_in(&again).await, "{key}");
         again.auth().logout(LogoutRequest::default()).await.expect("signed out");
         is_signed_out(&again).await;
+    }
+}
+
+/// N23: what is too large to be ours is removed, and not read.
+#[tokio::test]
+async fn values_of_any_size_are_replaced() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &[]).await;
+    let gone = acme.member("gone", &[]).await;
+    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    // A replica forgets soon which sessions have just ended.
+    let a_second_later = "select pg_sleep(1.1)";
+    sqlx::query(a_second_later).execute(&mut app.owner().await).await.expect("waited");
+    let (epoch, session) = (epoch_key(&acme), session_key(&gone));
+    for command in [
+        format!("SETRANGE {epoch} 1000000 x"),
+        format!("SET {epoch} x"),
+        format!("SET {epoch} {}", "x".repeat(32)),
+        format!("SETRANGE {session} 1000000 x"),
+        format!("SET {session} {}", "x".repeat(257)),
+    ] {
+        redis(&format!("DEL {epoch} {session}")).await;
+        redis(&format!("SET {epoch} {}", "a".repeat(32))).await;
+        redis(&command).await;
+        acme.may(&gone.user_id, "doc:read").await;
+        is_signed_out(&gone).await;
+        let kept = value(&epoch).await;
+        let is_epoch = kept.len() == 32 && Uuid::try_parse(&kept).is_ok();
+        assert!(is_epoch, "{command:.80}: {kept:.80}");
+        assert_eq!(redis(&format!("EXISTS {session}")).await.trim(), ":0\r\n+OK", "{command:.80}");
+        assert!(is_signed_in(&ada).await);
+        let (entry, _, again) = cached(&app, &ada).await;
+        assert!(!entry.is_empty() && is_signed_in(&again).await);
     }
 }
