@@ -69,8 +69,8 @@ impl Metrics {
         registry.register("tenantry_audit_sent", sent, metrics.sent.clone());
         let unsent = "Times that Redis did not take an audit event";
         registry.register("tenantry_audit_send_failures", unsent, metrics.unsent.clone());
-        let blocked = "Times that a tenant's stream in Redis took no event: its key holds \
-                       something else";
+        let blocked = "Times that a tenant's stream in Redis took no event, for what its key \
+                       holds";
         registry.register("tenantry_audit_streams_blocked", blocked, metrics.blocked.clone());
         metrics
     }
@@ -117,7 +117,7 @@ async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: Listener, metr
         metrics.blocked.inc_by(u64::try_from(progress.blocked).unwrap_or_default());
         if progress.failed {
             time::sleep(SEND_INTERVAL).await;
-        } else if progress.done == 0 && !woken.wait(SEND_INTERVAL).await {
+        } else if progress.done == 0 && !progress.goes_on && !woken.wait(SEND_INTERVAL).await {
             return;
         }
     }

@@ -5,6 +5,7 @@
 //! (`keeper`): a moment later `sealer` gives the event its place in its tenant's chain
 //! of hashes (`chain`), and `stream` sends it on to Redis.
 
+mod blocked;
 pub mod chain;
 mod event;
 mod keeper;

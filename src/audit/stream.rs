@@ -3,29 +3,31 @@
 //!
 //! An entry's id is the event's position. Redis takes ids in ascending order alone, so
 //! an event that is sent again, after a process or a connection ended in between, is
-//! in the stream once and in its place.
+//! in the stream once and in its place. A stream that refuses an event and does not have it
+//! was written to by somebody else: it gets none until somebody has looked at it.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
+use std::collections::HashSet;
+
+use fred::{
+    error::{Error, ErrorKind},
+    interfaces::StreamsInterface,
+    types::scripts::Script,
 };
-
-use fred::{error::Error, interfaces::StreamsInterface};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::chain;
-use crate::{clock, db::Db, error::Result, redis::Redis};
+use super::{blocked::Blocked, chain};
+use crate::{
+    clock,
+    db::Db,
+    error::Result,
+    redis::{self, Redis},
+};
 
-/// Events that one transaction takes from the outbox, at most.
-const BATCH: i64 = 200;
-
-/// How long a stream that took no event is left alone.
-const BLOCKED_FOR: Duration = Duration::from_secs(10);
-
-/// The streams that are left alone at once, at most.
-const MAX_BLOCKED: usize = 1_000;
+/// Events that one transaction takes from the outbox, at most. A stream keeps no fewer, so
+/// that it has what is sent again.
+const BATCH: u16 = 200;
 
 /// An event to send. The client's address stays in Postgres.
 struct Sent {
@@ -48,26 +50,39 @@ struct Sent {
 pub struct Progress {
     /// Events that left the outbox.
     pub done: usize,
-    /// Streams that took none: their key in Redis holds something else.
+    /// Streams that took none, for what their key in Redis holds.
     pub blocked: usize,
     /// Whether Redis did not take one.
     pub failed: bool,
+    /// Whether the next batch is of tenants that follow blocked ones, and should not wait.
+    pub goes_on: bool,
+}
+
+/// Why an event was not sent.
+enum Unsent {
+    /// Its stream takes none, for what the key holds.
+    Blocked(String),
+    /// Redis takes none.
+    Failed(Error),
 }
 
 /// The outbox, and where it is emptied to.
 pub struct Outbox {
     db: Db,
     redis: Redis,
+    has: Script,
     length: u32,
-    /// Tenants whose stream takes no events, and when that was found.
-    blocked: HashMap<Uuid, Instant>,
+    blocked: Blocked,
+    /// The tenant from which on the outbox is read.
+    from: Uuid,
 }
 
 impl Outbox {
     /// Each stream keeps about `length` entries; of 0 nothing is sent, and the outbox just
     /// emptied.
     pub fn new(db: Db, redis: Redis, length: u32) -> Self {
-        Self { db, redis, length, blocked: HashMap::new() }
+        let has = redis::script(include_str!("has.lua"));
+        Self { db, redis, has, length, blocked: Blocked::default(), from: Uuid::nil() }
     }
 
     /// Sends what is in the outbox, a batch at most.
@@ -79,8 +94,7 @@ impl Outbox {
         if !waits.fetch_one(self.db.pool()).await? {
             return Ok(Progress::default());
         }
-        self.blocked.retain(|_, since| since.elapsed() < BLOCKED_FOR);
-        let blocked: Vec<_> = self.blocked.keys().copied().collect();
+        let blocked = self.blocked.current();
         let mut tx = self.db.connections().begin().await?;
         let events = sqlx::query_as!(
             Sent,
@@ -90,10 +104,11 @@ impl Outbox {
                    (event).target_id, (event).session_id, (event).request_id as "request_id!",
                    (event).detail as "detail!", (event).created_at as "created_at!",
                    position as "position!", hash as "hash!"
-            from read_outbox($1, $2)
+            from read_outbox($1, $2, $3)
             "#,
-            BATCH,
+            i64::from(BATCH),
             &blocked,
+            self.from,
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -114,19 +129,24 @@ impl Outbox {
     /// stops that tenant's alone.
     async fn send_all<'a>(&mut self, events: &'a [Sent]) -> (Vec<&'a Sent>, Progress) {
         let (mut sent, mut progress) = (Vec::new(), Progress::default());
+        let (mut blocked, mut are_remembered) = (HashSet::new(), true);
         for event in events {
-            if self.blocked.contains_key(&event.tenant_id) {
+            let tenant = event.tenant_id;
+            if blocked.contains(&tenant) {
                 continue;
             }
             match self.send(event).await {
                 Ok(()) => sent.push(event),
-                Err(error) if is_of_key(&error) && self.blocked.len() < MAX_BLOCKED => {
-                    let tenant = event.tenant_id;
-                    tracing::warn!(%error, %tenant, "a tenant's audit stream takes no events");
-                    self.blocked.insert(tenant, Instant::now());
-                    progress.blocked += 1;
+                Err(Unsent::Blocked(why)) => {
+                    blocked.insert(tenant);
+                    let is_remembered = self.blocked.insert(tenant);
+                    // No more lines than are remembered.
+                    if is_remembered {
+                        tracing::warn!(why, %tenant, "a tenant's audit stream takes no events");
+                    }
+                    are_remembered &= is_remembered;
                 }
-                Err(error) => {
+                Err(Unsent::Failed(error)) => {
                     tracing::debug!(%error, "an audit event waits in the outbox");
                     progress.failed = true;
                     break;
@@ -134,31 +154,62 @@ impl Outbox {
             }
         }
         progress.done = sent.len();
+        progress.blocked = blocked.len();
+        if !progress.failed {
+            let more = events.last().filter(|_| events.len() >= BATCH.into());
+            progress.goes_on = more.is_some() && !are_remembered;
+            match more {
+                // Its stream may be blocked, and it is not left alone.
+                Some(last) if !are_remembered => self.from = after(last.tenant_id),
+                Some(_) => {}
+                None => self.from = Uuid::nil(),
+            }
+        }
         (sent, progress)
     }
 
-    async fn send(&self, event: &Sent) -> Result<(), Error> {
+    async fn send(&self, event: &Sent) -> Result<(), Unsent> {
         if self.length == 0 {
             return Ok(());
         }
         let key = format!("audit:{{{}}}", event.tenant_id);
-        let cap = ("MAXLEN", "~", i64::from(self.length), None);
+        let cap = ("MAXLEN", "~", i64::from(self.length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
-        let sent = self.redis.client().xadd(key, false, cap, id, event.fields());
+        let sent = self.redis.client().xadd(&key, false, cap, &id, event.fields());
         let sent: Result<(), _> = self.redis.observe("XADD", sent).await;
-        match sent {
-            // It is there already: nobody heard so the last time.
-            Err(error) if error.details().contains("equal or smaller") => Ok(()),
-            other => other,
+        let Err(error) = sent else { return Ok(()) };
+        let says = error.details();
+        if says.contains("equal or smaller") {
+            return self.was_sent(key, id, event).await;
+        }
+        // It is no stream, or has an entry with the last id that there is.
+        if says.starts_with("WRONGTYPE") || says.contains("exhausted the last possible ID") {
+            return Err(Unsent::Blocked(says.to_owned()));
+        }
+        Err(Unsent::Failed(error))
+    }
+
+    /// Checks that a stream that has got beyond an event has it: nobody heard so the last
+    /// time.
+    async fn was_sent(&self, key: String, id: String, event: &Sent) -> Result<(), Unsent> {
+        let blocked = |why: &str| Err(Unsent::Blocked(why.to_owned()));
+        let arguments = vec![id, event.event_id.to_string()];
+        let has = self.has.evalsha_with_reload(self.redis.client(), vec![key], arguments);
+        match self.redis.observe("EVALSHA", has).await {
+            Ok(1_i64) => Ok(()),
+            Ok(_) => blocked("it is ahead, and has not got the event"),
+            // One large entry must not stop all streams.
+            Err(error) if *error.kind() == ErrorKind::Timeout => {
+                blocked("it is ahead, and could not be looked at in time")
+            }
+            Err(error) => Err(Unsent::Failed(error)),
         }
     }
 }
 
-/// Whether it is this one key that takes no events: it holds something else than a stream,
-/// or an entry with the last id that there is.
-fn is_of_key(error: &Error) -> bool {
-    let says = error.details();
-    says.starts_with("WRONGTYPE") || says.contains("exhausted the last possible ID")
+/// The tenant id that follows; the first after the last.
+fn after(tenant: Uuid) -> Uuid {
+    Uuid::from_u128(tenant.as_u128().wrapping_add(1))
 }
 
 impl Sent {

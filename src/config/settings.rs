@@ -177,7 +177,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "AUDIT_STREAM_LENGTH",
         Some("1000"),
-        "Audit events kept in each tenant's Redis stream, about; 0: none are sent",
+        "Audit events kept in each tenant's Redis stream, about, 200 at least; 0: none are sent",
     ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Shortest password, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),

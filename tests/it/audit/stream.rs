@@ -3,7 +3,7 @@
 use tenantry::proto::v1::RoleLevel;
 
 use super::events;
-use crate::harness::{Client, Proxy, TestApp, Then, redis, until};
+use crate::harness::{Client, Proxy, TestApp, Then, redis, unknown_id, until};
 
 /// The ids of a tenant's stream.
 async fn ids(of: &Client) -> Vec<String> {
@@ -120,4 +120,67 @@ async fn a_stream_that_takes_no_events_keeps_nobody_elses_waiting() {
     redis(&format!("DEL {key}")).await;
     until(30, || async { ids(&acme).await.len() == 250 }).await;
     assert_eq!(ids(&acme).await, first(before + 250)[before..]);
+}
+
+/// N23: an event counts as sent when its stream has it, not because the stream is ahead.
+#[tokio::test]
+async fn a_stream_that_somebody_else_wrote_to_loses_no_events() {
+    let app = TestApp::spawn().await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let blocked = async || app.metric("tenantry_audit_streams_blocked_total").await;
+    let key = format!("audit:{{{}}}", acme.tenant_id);
+    for (round, foreign) in ["99999999-0", "next-0", "next-0"].into_iter().enumerate() {
+        app.audit_settled().await;
+        let position = ids(&acme).await.len() + 1;
+        let foreign = foreign.replace("next", &position.to_string());
+        let (was_blocked, had) = (blocked().await, ids(&other).await.len());
+        // The id field of an event that is another.
+        redis(&format!("XADD {key} {foreign} id {}", unknown_id())).await;
+        acme.create_role(&format!("a-{round}"), RoleLevel::Member, &[]).await;
+        until(10, || async { blocked().await > was_blocked }).await;
+        other.create_role(&format!("b-{round}"), RoleLevel::Member, &[]).await;
+        until(10, || async { ids(&other).await.len() == had + 1 }).await;
+        let waits = "select count(*) from audit_outbox where tenant_id = $1::uuid";
+        assert_eq!(app.count(waits, &acme.tenant_id).await, 1);
+
+        // What the runbook says.
+        redis(&format!("XDEL {key} {foreign}")).await;
+        let last = format!("{}-0", position - 1);
+        redis(&format!("XSETID {key} {last}")).await;
+        until(30, || async { ids(&acme).await.len() == position }).await;
+        assert_eq!(ids(&acme).await, first(position));
+    }
+}
+
+/// N23: however many streams take no events.
+#[tokio::test]
+async fn a_thousand_streams_that_take_no_events_keep_nobody_elses_waiting() {
+    let app = TestApp::spawn().await;
+    let other = app.tenant("other").await;
+    app.audit_settled().await;
+    // More than are remembered, in more than one batch; their ids come before the other's.
+    let start = &unknown_id()[9..23];
+    let wrong: Vec<_> = (0..1500).map(|n| format!("00000000-{start}-{n:012}")).collect();
+    for some in wrong.chunks(500) {
+        let keys: Vec<_> = some.iter().map(|id| format!("audit:{{{id}}}")).collect();
+        redis(&format!("MSET {} x", keys.join(" x "))).await;
+    }
+    let events = "insert into audit_events (tenant_id, event_id, kind, request_id)
+                  select unnest($1::text[])::uuid, gen_random_uuid(), 'user_created', ''";
+    let insert = sqlx::query(events).bind(&wrong);
+    insert.execute(&mut app.owner().await).await.expect("events");
+
+    let had = ids(&other).await.len();
+    let waiting = async || {
+        app.count("select count(*) from audit_queue where tenant_id <> $1", &other.tenant_id).await
+    };
+    until(30, || async { waiting().await == 0 }).await;
+    for n in 1..=3 {
+        other.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+        until(30, || async { ids(&other).await.len() == had + n }).await;
+    }
+    for some in wrong.chunks(500) {
+        let keys: Vec<_> = some.iter().map(|id| format!("audit:{{{id}}}")).collect();
+        redis(&format!("UNLINK {}", keys.join(" "))).await;
+    }
 }
