@@ -1,8 +1,10 @@
 //! A caller of a method that gives, takes or uses what others hold.
 
-use std::sync::Arc;
-
-use super::{Caller, Reach};
+use super::{
+    Access, Caller, Reach,
+    admit::{permission_missing, tenant_mismatch},
+    caller::may_act_across,
+};
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -14,7 +16,7 @@ use crate::{
         store,
     },
     proto::v1::ErrorReason,
-    roles::store::RoleRow,
+    roles::{guard, store::RoleRow},
     tokens::SubjectType,
 };
 
@@ -24,6 +26,8 @@ use crate::{
 pub struct Acting {
     caller: Caller,
     reach: Reach,
+    /// What admitted it, to be asked again where the rule is.
+    access: Access,
 }
 
 /// What a role gives, or is about to.
@@ -33,11 +37,13 @@ pub struct Bundle<'a> {
     pub level: i16,
     /// The permissions, sorted.
     pub permissions: &'a [String],
+    /// Whether it is a system role, which only the platform's administrators touch.
+    pub is_system: bool,
 }
 
 impl<'a> From<&'a RoleRow> for Bundle<'a> {
     fn from(role: &'a RoleRow) -> Self {
-        Self { level: role.level, permissions: &role.permissions }
+        Self { level: role.level, permissions: &role.permissions, is_system: role.is_system }
     }
 }
 
@@ -49,8 +55,8 @@ impl Bundle<'_> {
 }
 
 impl Acting {
-    pub(super) fn new(caller: Caller, reach: Reach) -> Self {
-        Self { caller, reach }
+    pub(super) fn new(caller: Caller, reach: Reach, access: Access) -> Self {
+        Self { caller, reach, access }
     }
 
     /// The tenant that the call works in.
@@ -63,12 +69,6 @@ impl Acting {
     #[must_use]
     pub fn user(&self) -> UserId {
         self.caller.user
-    }
-
-    /// Whether the caller is of the platform's staff at its highest level.
-    #[must_use]
-    pub fn is_platform_admin(&self) -> bool {
-        self.caller.standing.is_platform_admin()
     }
 
     /// Whether the caller is of the platform's staff who work in other tenants.
@@ -154,8 +154,8 @@ impl Acting {
         tenant: TenantId,
         role: Option<Bundle<'_>>,
     ) -> Result<&Caller> {
+        let actor = self.actor(tx, tenant, None).await?;
         if let Some(role) = role {
-            let actor = self.actor(tx, tenant).await?;
             let right = role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
             rule::within(End::Never, right)?;
         }
@@ -202,11 +202,13 @@ impl Acting {
     }
 
     /// Makes a role, or deletes one that nobody has: the caller holds what it permits.
+    /// System roles are the platform administrators'.
     ///
     /// # Errors
     /// `PERMISSION_DENIED`.
     pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
-        let actor = self.actor(tx, self.caller.tenant).await?;
+        let actor = self.actor(tx, self.caller.tenant, None).await?;
+        guard::may_change(role.is_system, actor.is_platform_admin())?;
         role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
         Ok(&self.caller)
     }
@@ -225,7 +227,8 @@ impl Acting {
         after: Bundle<'_>,
     ) -> Result<&Caller> {
         let tenant = self.caller.tenant;
-        let actor = self.actor(tx, tenant).await?;
+        let actor = self.actor(tx, tenant, None).await?;
+        guard::may_change(before.is_system, actor.is_platform_admin())?;
         let (actor, mut pace) = (Rights::of(&actor).await, Pace::new());
         before.right_of(&actor, &mut pace).await?;
         after.right_of(&actor, &mut pace).await?;
@@ -233,7 +236,8 @@ impl Acting {
             return Ok(&self.caller);
         }
         for held in store::roles_of_holders(tx, tenant, role).await? {
-            let held = Bundle { level: held.level, permissions: &held.permissions };
+            let permissions = &held.permissions;
+            let held = Bundle { level: held.level, permissions, is_system: false };
             held.right_of(&actor, &mut pace).await?;
         }
         if after.level > before.level {
@@ -257,7 +261,7 @@ impl Acting {
     async fn between(&self, tx: &mut TenantTx, target: UserId) -> Result<Between> {
         let tenant = self.caller.tenant;
         store::lock(tx, tenant, target).await?;
-        let actor = self.actor(tx, tenant).await?;
+        let actor = self.actor(tx, tenant, Some(target)).await?;
         let other = match self.itself(target) {
             Some(_) => None,
             None => Some(store::standing(tx, tenant, target).await?),
@@ -265,17 +269,36 @@ impl Acting {
         Ok(Between { actor, other })
     }
 
-    /// What the caller holds: as of now in its own tenant; as of its admission where it is
-    /// of the platform's staff, and at work in another.
-    async fn actor(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<Arc<Standing>> {
-        if tenant != self.caller.home {
-            return Ok(self.caller.standing.clone());
+    /// What the caller holds now, also where it is of the platform's staff and at work in
+    /// another tenant. What admitted the call is asked again: the act may have waited, for a
+    /// lock or for its turn. `target` is the subject that the act is on, if it is on one.
+    async fn actor(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        target: Option<UserId>,
+    ) -> Result<Standing> {
+        let Caller { home, user, session, .. } = self.caller;
+        if tenant != home {
+            tx.enter(home).await?;
         }
-        let standing = store::standing(tx, tenant, self.caller.user).await?;
-        if standing.is_active() {
-            return Ok(Arc::new(standing));
+        let (standing, is_live) = store::caller(tx, home, user, session).await?;
+        if tenant != home {
+            tx.enter(tenant).await?;
         }
-        Err(Error::refused(ErrorReason::PermissionMissing, "the caller may not act any more"))
+        if !is_live || !standing.is_active() {
+            let text = "the access token is not in force";
+            return Err(Error::refused(ErrorReason::TokenInvalid, text));
+        }
+        if tenant != home && !may_act_across(&standing) {
+            return Err(tenant_mismatch());
+        }
+        let may = match (self.access.reach(user, &standing), target) {
+            (Some(Reach::Tenant), _) => true,
+            (Some(Reach::Own(own)), Some(target)) => own == target,
+            _ => false,
+        };
+        if may { Ok(standing) } else { Err(permission_missing(self.access.permissions())) }
     }
 
     async fn own_key_ends(&self, tx: &mut TenantTx) -> Result<End> {
@@ -290,7 +313,7 @@ impl Acting {
 /// Both sides of an act.
 struct Between {
     /// What the caller holds.
-    actor: Arc<Standing>,
+    actor: Standing,
     /// What the target holds; `None` where it is the caller itself.
     other: Option<Standing>,
 }

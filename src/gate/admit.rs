@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 use super::{
     Acting, Admission,
-    caller::{Caller, NamedTenant, Reach, Reaching, Visitor},
+    caller::{Caller, NamedTenant, Reaching, Visitor},
     metadata,
     policy::{self, Access, MethodPolicy, Policies},
 };
@@ -95,15 +95,11 @@ impl Gatekeeper {
             Access::Public | Access::Authenticated => {
                 request.extensions_mut().insert(proven);
             }
-            Access::Permission { permissions, self_allowed, platform_only } => {
-                let holds = holds_all(caller, permissions, *platform_only);
-                let reach = match (self_allowed, holds) {
-                    (_, true) => Reach::Tenant,
-                    (true, false) => Reach::Own(caller.user()),
-                    (false, false) => return Err(permission_missing(permissions)),
-                };
+            access @ Access::Permission { permissions, self_allowed, .. } => {
+                let reach = access.reach(caller.user, &caller.standing);
+                let reach = reach.ok_or_else(|| permission_missing(permissions))?;
                 if method.power.is_some() {
-                    request.extensions_mut().insert(Acting::new(proven, reach));
+                    request.extensions_mut().insert(Acting::new(proven, reach, access.clone()));
                 } else if *self_allowed {
                     request.extensions_mut().insert(Reaching::new(proven, reach));
                 } else {
@@ -173,8 +169,8 @@ impl Gatekeeper {
             return Err(tenant_mismatch());
         }
         match self.policies.of(path) {
-            Some(Access::Permission { permissions, self_allowed: false, platform_only })
-                if !holds_all(&caller, permissions, *platform_only) =>
+            Some(access @ Access::Permission { permissions, .. })
+                if access.reach(caller.user, &caller.standing).is_none() =>
             {
                 Err(permission_missing(permissions))
             }
@@ -258,21 +254,16 @@ fn read<'a>(
     Ok((method, metadata::tenant(headers)?))
 }
 
-fn holds_all(caller: &Caller, permissions: &[String], platform_only: bool) -> bool {
-    (caller.is_platform() || !platform_only)
-        && permissions.iter().all(|permission| caller.standing.holds(permission))
-}
-
 fn method_unknown() -> Error {
     Error::refused(ErrorReason::MethodUnknown, "no such method")
 }
 
-fn tenant_mismatch() -> Error {
+pub(super) fn tenant_mismatch() -> Error {
     let text = "the tenant metadata is not the token's tenant";
     Error::refused(ErrorReason::TenantMismatch, text)
 }
 
-fn permission_missing(permissions: &[String]) -> Error {
+pub(super) fn permission_missing(permissions: &[String]) -> Error {
     let text = format!("the caller must hold {}", permissions.join(", "));
     Error::refused(ErrorReason::PermissionMissing, text)
 }

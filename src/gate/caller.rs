@@ -139,7 +139,7 @@ impl Caller {
     /// Whether the caller is of the platform's staff who work in other tenants.
     #[must_use]
     pub fn may_act_across(&self) -> bool {
-        self.is_platform() && self.standing.holds(ACT_ACROSS)
+        may_act_across(&self.standing)
     }
 
     /// Where the call comes from.
@@ -166,6 +166,11 @@ impl Caller {
             origin: self.origin.clone(),
         }
     }
+}
+
+/// Whether who holds this is of the platform's staff who work in other tenants.
+pub(super) fn may_act_across(standing: &Standing) -> bool {
+    standing.tenant.get().is_platform && standing.holds(ACT_ACROSS)
 }
 
 /// Whose things a caller reaches on a method that admits it for its own.

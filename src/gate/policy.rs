@@ -7,8 +7,11 @@ use foldhash::fast::RandomState;
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
+use super::Reach;
 use crate::{
+    ids::UserId,
     limits::Class,
+    permissions::Standing,
     proto::{self, v1},
 };
 
@@ -60,6 +63,31 @@ pub enum Access {
         /// Whether the caller must be of the platform tenant.
         platform_only: bool,
     },
+}
+
+impl Access {
+    /// Whose things a subject that holds this reaches by the method; `None` where it may not
+    /// call it, or where no permission decides.
+    #[must_use]
+    pub fn reach(&self, subject: UserId, standing: &Standing) -> Option<Reach> {
+        let Self::Permission { permissions, self_allowed, platform_only } = self else {
+            return None;
+        };
+        let is_of_platform = standing.tenant.get().is_platform || !platform_only;
+        if is_of_platform && permissions.iter().all(|permission| standing.holds(permission)) {
+            return Some(Reach::Tenant);
+        }
+        self_allowed.then_some(Reach::Own(subject))
+    }
+
+    /// The permissions that a caller must hold.
+    #[must_use]
+    pub fn permissions(&self) -> &[String] {
+        match self {
+            Self::Permission { permissions, .. } => permissions,
+            Self::Public | Self::Authenticated => &[],
+        }
+    }
 }
 
 /// What a method does to what other subjects hold: the rule for power is asked first.

@@ -85,8 +85,8 @@ pub async fn standings(
     read(db.single(tenant_id).await?, tenant_id, users, session).await
 }
 
-/// What a subject holds as a transaction in its tenant sees it; `None` when there is no
-/// such tenant.
+/// What a subject holds as a transaction in its tenant sees it, and whether the session
+/// that is asked about is its own and live; `None` when there is no such tenant.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is away.
@@ -94,9 +94,12 @@ pub async fn standing_in(
     tx: &mut TenantTx,
     tenant: TenantId,
     subject: UserId,
-) -> Result<Option<Standing>> {
-    let read = read(tx.conn(), tenant, &[subject], None).await?;
-    Ok(read.and_then(|mut subjects| subjects.standings.pop()))
+    session: Option<SessionId>,
+) -> Result<Option<(Standing, bool)>> {
+    let Some(mut read) = read(tx.conn(), tenant, &[subject], session).await? else {
+        return Ok(None);
+    };
+    Ok(read.standings.pop().map(|standing| (standing, read.session_live)))
 }
 
 async fn read(

@@ -5,7 +5,7 @@ use futures_util::TryStreamExt;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
-    ids::{ApiKeyId, RoleId, TenantId, UserId},
+    ids::{ApiKeyId, RoleId, SessionId, TenantId, UserId},
     pace::Pace,
     permissions::{self, Standing},
     power::rule::End,
@@ -35,7 +35,22 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Resul
 /// # Errors
 /// `NOT_FOUND` when there is no such tenant.
 pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<Standing> {
-    permissions::standing_in(tx, tenant, subject).await?.ok_or_else(Error::not_found)
+    let read = permissions::standing_in(tx, tenant, subject, None).await?;
+    read.map(|(standing, _)| standing).ok_or_else(Error::not_found)
+}
+
+/// What a caller holds now, and whether its session, or its API key, is live.
+///
+/// # Errors
+/// `NOT_FOUND` when there is no such tenant.
+pub async fn caller(
+    tx: &mut TenantTx,
+    home: TenantId,
+    caller: UserId,
+    session: SessionId,
+) -> Result<(Standing, bool)> {
+    let read = permissions::standing_in(tx, home, caller, Some(session)).await?;
+    read.ok_or_else(Error::not_found)
 }
 
 /// A role that holders of another one have.

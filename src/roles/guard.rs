@@ -4,7 +4,6 @@
 
 use uuid::Uuid;
 
-use super::store::RoleRow;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -15,15 +14,15 @@ use crate::{
 /// The level from which on a user administers a tenant.
 const ADMIN_LEVEL: i16 = RoleLevel::OrgAdmin as i16;
 
-/// Checks that a role, as it is, may be changed.
+/// Checks that a role may be made, changed or deleted.
 ///
 /// # Errors
 /// `PERMISSION_DENIED` for a system role, unless by a platform administrator.
-pub fn may_change(role: &RoleRow, by_platform_admin: bool) -> Result<()> {
-    if role.is_system && !by_platform_admin {
+pub fn may_change(is_system: bool, by_platform_admin: bool) -> Result<()> {
+    if is_system && !by_platform_admin {
         return Err(Error::refused(
             ErrorReason::SystemRole,
-            "system roles are changed by the platform's staff alone",
+            "system roles are the platform's administrators' alone",
         ));
     }
     Ok(())

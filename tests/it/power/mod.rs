@@ -3,5 +3,6 @@
 mod email;
 mod ends;
 mod keys;
+mod meanwhile;
 mod methods;
 mod over_users;

@@ -1,0 +1,179 @@
+//! What admitted an act is asked again where the rule is: acts wait for locks.
+
+use std::future::Future;
+
+use tenantry::proto::v1::{
+    AssignRoleRequest, DisableUserRequest, RevokeAllSessionsRequest, RoleLevel,
+    UnassignRoleRequest, UpdateTenantRequest, UpdateUserRequest,
+};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, TestApp, reason, refused, until};
+
+/// An act's answer, where something happens while it waits for a row's lock.
+async fn meanwhile<T: Send + 'static>(
+    app: &TestApp,
+    lock: String,
+    act: impl Future<Output = Result<T, Status>> + Send + 'static,
+    happens: impl Future<Output = ()>,
+) -> Result<T, Status> {
+    let mut owner = app.owner().await;
+    let begin = format!("begin; {lock} for no key update;");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut owner).await.expect("locked");
+    let act = tokio::spawn(act);
+    let waits = "select count(*) from pg_stat_activity
+                 where wait_event_type = 'Lock' and datname = current_database()";
+    until(10, || async {
+        let mut other = app.owner().await;
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut other).await.expect("a count") > 0
+    })
+    .await;
+    happens.await;
+    sqlx::raw_sql("commit").execute(&mut owner).await.expect("unlocked");
+    act.await.expect("no panic")
+}
+
+fn the_subject(id: &str) -> String {
+    format!("select from subjects where subject_id = '{id}'")
+}
+
+async fn end_sessions(by: &Client, user_id: &str) {
+    let request = RevokeAllSessionsRequest { user_id: user_id.into() };
+    by.sessions().revoke_all_sessions(request).await.expect("ended");
+}
+
+async fn disable(by: &Client, user_id: &str) {
+    let request = DisableUserRequest { user_id: user_id.into() };
+    by.users().disable_user(request).await.expect("disabled");
+}
+
+/// N11
+#[tokio::test]
+async fn who_loses_the_permission_or_the_session_meanwhile_gives_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let viewer = acme.system_role("viewer").await;
+    let gives = acme.create_role("gives", RoleLevel::Member, &["role:assign"]).await;
+    for (n, expected) in ["PERMISSION_MISSING", "TOKEN_INVALID", "TOKEN_INVALID"].iter().enumerate()
+    {
+        let ada = acme.member(&format!("ada-{n}"), &["tenant:read"]).await;
+        acme.assign(&ada.user_id, &gives).await;
+        let bob = acme.create_user_without_password(&format!("bob-{n}@acme.test")).await;
+        let request = AssignRoleRequest {
+            user_id: bob.clone(),
+            role_id: viewer.clone(),
+            ..AssignRoleRequest::default()
+        };
+        let act = {
+            let ada = ada.clone();
+            async move { ada.roles().assign_role(request).await }
+        };
+        let happens = async {
+            match n {
+                0 => acme.unassign(&ada.user_id, &gives).await,
+                1 => end_sessions(&acme, &ada.user_id).await,
+                _ => disable(&acme, &ada.user_id).await,
+            }
+        };
+        let refusal = meanwhile(&app, the_subject(&bob), act, happens).await;
+        assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
+        let has = "select count(*) from role_assignments where user_id = $1";
+        assert_eq!(app.count(has, &bob).await, 0);
+    }
+}
+
+/// N11: a service account's session is its key.
+#[tokio::test]
+async fn a_key_that_is_revoked_meanwhile_takes_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let account = acme.create_service_account("hr", &["user:disable"]).await;
+    let made = acme.create_api_key(&account).await;
+    let hr = app.anonymous().exchange(&made.secret).await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+    let act = {
+        let request = DisableUserRequest { user_id: bob.clone() };
+        async move { hr.users().disable_user(request).await }
+    };
+    let key = made.api_key.expect("a key").id;
+    let refusal = meanwhile(&app, the_subject(&bob), act, acme.revoke_api_key(&key)).await;
+    refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+/// N11: the platform's staff at work in another tenant.
+#[tokio::test]
+async fn staff_who_lose_what_admitted_them_meanwhile_are_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let root = app.platform_admin().await;
+    let permissions = ["role:assign", "tenant:update", "tenant:read"];
+    let works = root.create_role("works", RoleLevel::OrgAdmin, &permissions).await;
+    let across = root.create_role("across", RoleLevel::OrgAdmin, &["tenant:act"]).await;
+    let role = acme.create_role("some", RoleLevel::Member, &["doc:read"]).await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+    acme.assign(&bob, &role).await;
+    let lock = format!("select from tenants where tenant_id = '{}'", acme.tenant_id);
+    let expected = ["TOKEN_INVALID", "TENANT_MISMATCH", "PERMISSION_MISSING"];
+    for (n, expected) in expected.iter().enumerate() {
+        let name = format!("sup-{n}@platform.test");
+        let user = root.create_user_without_password(&name).await;
+        root.assign(&user, &works).await;
+        root.assign(&user, &across).await;
+        let home = app.sign_in_as(&user, &root).await;
+        let sup = home.with("x-tenant-id", &acme.tenant_id);
+        let request = UnassignRoleRequest {
+            user_id: bob.clone(),
+            role_id: role.clone(),
+            ..UnassignRoleRequest::default()
+        };
+        let act = async move { sup.roles().unassign_role(request).await };
+        let happens = async {
+            match n {
+                0 => disable(&root, &user).await,
+                1 => root.unassign(&user, &across).await,
+                _ => root.unassign(&user, &works).await,
+            }
+        };
+        let refusal = meanwhile(&app, lock.clone(), act, happens).await;
+        assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
+        // Also where the request names the tenant.
+        let request = UpdateTenantRequest {
+            tenant: "acme".into(),
+            name: Some("Taken".into()),
+            ..UpdateTenantRequest::default()
+        };
+        home.tenants().update_tenant(request).await.expect_err("it lost that");
+    }
+    let has = "select count(*) from role_assignments where user_id = $1";
+    assert_eq!(app.count(has, &bob).await, 1);
+}
+
+/// N11: what is one's own takes no permission.
+#[tokio::test]
+async fn who_loses_the_permission_meanwhile_still_changes_its_own() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+    for (n, own) in [true, false].into_iter().enumerate() {
+        let name = format!("ada-{n}");
+        let ada = acme.member(&name, &["user:update"]).await;
+        let role = acme.role_named(&name).await;
+        let target = if own { &ada.user_id } else { &bob };
+        let request = UpdateUserRequest {
+            user_id: target.clone(),
+            display_name: Some("Another".into()),
+            ..UpdateUserRequest::default()
+        };
+        let act = {
+            let ada = ada.clone();
+            async move { ada.users().update_user(request).await }
+        };
+        let lock = format!("select from users where user_id = '{target}'");
+        let answer = meanwhile(&app, lock, act, acme.unassign(&ada.user_id, &role)).await;
+        if own {
+            answer.expect("its own name");
+        } else {
+            refused(answer, Code::PermissionDenied, "PERMISSION_MISSING");
+        }
+    }
+}
