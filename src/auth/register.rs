@@ -14,8 +14,8 @@ use crate::{
     limits::Class,
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
-    roles::{self, system},
-    tenants::{self, TenantRef, create, create::NewTenant, settings::Known},
+    roles,
+    tenants::{self, TenantRef, create, create::NewTenant, settings::Known, store::TenantRow},
     users,
 };
 
@@ -84,7 +84,7 @@ impl Auth {
         let event = tenants::audited::made(event, &row);
         audit::record(&mut tx, id, &Actor::anonymous(origin), event).await?;
         let key = key(id, message);
-        self.add_user(tx, origin, message, &key, &hash, Some(admin)).await
+        self.add_user(tx, origin, message, &key, &hash, admin).await
     }
 
     async fn founded_before(
@@ -123,9 +123,10 @@ impl Auth {
         self.limits.tenant(Class::Registration, tenant.id).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = tenants::store::get(&mut tx, tenant.id).await?;
+        let role = newcomers_role(&mut tx, &row).await?;
         // No connection is held while the password is hashed.
         drop(tx);
-        if !tenant.active || !Known::read(&row).self_registration {
+        if role.is_none() {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
@@ -136,7 +137,12 @@ impl Auth {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        let role = roles::store::find_system(&mut tx, tenant.id, system::MEMBER).await?;
+        // It may have been closed meanwhile.
+        let row = tenants::store::get(&mut tx, tenant.id).await?;
+        let Some(role) = newcomers_role(&mut tx, &row).await? else {
+            drop(tx);
+            return Err(self.refused(tenant.id, origin, registration_closed()).await?);
+        };
         let joined = self.add_user(tx, origin, message, &key, &hash, role).await;
         match joined {
             Err(error) if error.reason() == ErrorReason::EmailTaken => {
@@ -161,17 +167,15 @@ impl Auth {
         message: &RegisterRequest,
         key: &Key<'_>,
         hash: &str,
-        role: Option<RoleId>,
+        role: RoleId,
     ) -> Result<RegisterResponse> {
         let (tenant, user) = (key.tenant, UserId::new());
         let (email, name) = (&message.email, &message.display_name);
         let row = users::store::insert(&mut tx, tenant, user, email, name).await?;
         users::credentials::set(&mut tx, tenant, user, hash).await?;
-        let mut event = Event::new(EventKind::UserRegistered).target(user.0);
-        if let Some(role) = role {
-            let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
-            event = roles::audited::assigned(event, &assignment);
-        }
+        let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
+        let event = Event::new(EventKind::UserRegistered).target(user.0);
+        let event = roles::audited::assigned(event, &assignment);
         audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
         let tenant = tenants::store::get(&mut tx, tenant).await?;
         let response = RegisterResponse {
@@ -193,6 +197,14 @@ fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
         request_id: &message.request_id,
         fingerprint: idempotency::fingerprint(message),
     }
+}
+
+/// The role of who joins a tenant; `None` where nobody may now.
+async fn newcomers_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
+    if !tenant.is_active() || !Known::read(tenant).self_registration {
+        return Ok(None);
+    }
+    roles::store::of_newcomers(tx, TenantId(tenant.tenant_id)).await
 }
 
 fn registration_closed() -> Error {

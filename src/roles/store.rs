@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::system;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -148,16 +149,17 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     Ok(others)
 }
 
-/// The tenant's system role of a name.
-pub async fn find_system(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    name: &str,
-) -> Result<Option<RoleId>> {
+/// The role of users who register to join a tenant; `None` where nobody may: in the
+/// platform tenant, and in one without the role.
+pub async fn of_newcomers(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<RoleId>> {
     let role = sqlx::query_scalar!(
-        "select role_id from roles where tenant_id = $1 and name = $2 and is_system",
+        r#"
+        select r.role_id
+        from roles r join tenants t on t.tenant_id = r.tenant_id
+        where r.tenant_id = $1 and r.name = $2 and r.is_system and not t.is_platform
+        "#,
         tenant.0,
-        name,
+        system::MEMBER,
     )
     .fetch_optional(tx.conn())
     .await?;

@@ -38,6 +38,12 @@ pub struct TenantRow {
 }
 
 impl TenantRow {
+    /// Whether it is not suspended.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state == state_text(TenantState::Active)
+    }
+
     /// Its settings; `None` when they can't be read, which is noted.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {

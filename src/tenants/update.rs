@@ -8,12 +8,12 @@ use super::{
 use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
-    error::Result,
+    error::{Error, Result},
     gate::{Acting, Bundle, Caller},
     ids::TenantId,
     json,
     proto::v1::{UpdateTenantRequest, UpdateTenantResponse},
-    roles::{self, system},
+    roles,
     updates::{Mask, check_etag},
 };
 
@@ -42,7 +42,7 @@ impl Tenants {
             row.settings = json::store(&settings)?;
         }
         let opens = Known::read(&row).self_registration && !was_open;
-        let caller = self.admit(&mut tx, acting, tenant, opens).await?;
+        let caller = admit(&mut tx, acting, tenant, opens).await?;
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         let event = audited::changed(event, &before, &row);
@@ -51,22 +51,26 @@ impl Tenants {
         tx.commit().await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
+}
 
-    /// Who opens a tenant's registration gives its newcomers' role to whoever comes.
-    async fn admit<'a>(
-        &self,
-        tx: &mut TenantTx,
-        acting: &'a Acting,
-        tenant: TenantId,
-        opens: bool,
-    ) -> Result<&'a Caller> {
-        let role =
-            if opens { roles::store::find_system(tx, tenant, system::MEMBER).await? } else { None };
-        let role = match role {
-            Some(role) => Some(roles::store::lock(tx, tenant, role).await?),
-            None => None,
-        };
-        let given = role.as_ref().map(Bundle::from);
-        acting.gives_newcomers(tx, tenant, given).await
+/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+///
+/// # Errors
+/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` where there is no such role.
+async fn admit<'a>(
+    tx: &mut TenantTx,
+    acting: &'a Acting,
+    tenant: TenantId,
+    opens: bool,
+) -> Result<&'a Caller> {
+    if !opens {
+        return acting.gives_newcomers(tx, tenant, None).await;
     }
+    let Some(role) = roles::store::of_newcomers(tx, tenant).await? else {
+        acting.gives_newcomers(tx, tenant, None).await?;
+        let text = "must not be true in the platform tenant, or without the system role member";
+        return Err(Error::field("settings.self_registration", text));
+    };
+    let role = roles::store::lock(tx, tenant, role).await?;
+    acting.gives_newcomers(tx, tenant, Some(Bundle::from(&role))).await
 }

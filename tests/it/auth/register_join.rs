@@ -90,6 +90,55 @@ async fn a_tenant_must_be_named_known_and_active() {
     }
 }
 
+/// N11: nobody joins where there is no role for newcomers, whatever the settings say.
+#[tokio::test]
+async fn nobody_joins_the_platform_or_a_tenant_without_the_role() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let root = app.platform_admin().await;
+    let open = json!({ "self_registration": true });
+    let ask = |tenant: &str| UpdateTenantRequest {
+        tenant: tenant.into(),
+        settings: struct_of(open.clone()),
+        ..UpdateTenantRequest::default()
+    };
+    let nobody = app.anonymous();
+    let cannot_join = async |slug: &str| {
+        let closed = register(&nobody, join(slug)).await;
+        refused(closed, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    };
+    for tenant in ["", "platform"] {
+        let refusal = root.tenants().update_tenant(ask(tenant)).await;
+        refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+    cannot_join("platform").await;
+    // A role of that name makes it no other.
+    let role = tenantry::proto::v1::CreateRoleRequest {
+        name: "member".into(),
+        level: tenantry::proto::v1::RoleLevel::Member.into(),
+        system: true,
+        ..Default::default()
+    };
+    root.roles().create_role(role).await.expect("made");
+    let refusal = root.tenants().update_tenant(ask("")).await;
+    refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+    // It was set before this was refused.
+    let set_before = "update tenants set settings = '{\"self_registration\": true}'";
+    sqlx::query(set_before).execute(&mut app.owner().await).await.expect("set");
+    cannot_join("platform").await;
+
+    let request = tenantry::proto::v1::DeleteRoleRequest {
+        role_id: acme.system_role("member").await,
+        ..Default::default()
+    };
+    let staff = root.with("x-tenant-id", &acme.tenant_id);
+    staff.roles().delete_role(request).await.expect("deleted");
+    cannot_join("acme").await;
+    set(&acme, json!({})).await;
+    let refusal = acme.tenants().update_tenant(ask("")).await;
+    refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
 #[tokio::test]
 async fn a_retry_gets_the_first_result() {
     let app = TestApp::spawn().await;
