@@ -321,23 +321,26 @@ pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<Opt
     Ok(found)
 }
 
-/// The key in force that one of a certificate's names is; `None` where several are, as
-/// nothing says which is meant.
+/// The key in force that one of a certificate's names is, of an account where one is
+/// named; `None` where several are, as nothing says which is meant.
 pub async fn by_certificate(
     tx: &mut TenantTx,
     tenant: TenantId,
     names: &[String],
+    account: Option<UserId>,
 ) -> Result<Option<LiveKey>> {
     let mut found = sqlx::query_as!(
         LiveKey,
         r#"
         select key_id, account_id, expires_at, '' as "public_key!" from api_keys
         where tenant_id = $1 and certificate_name = any ($2)
+          and ($3::uuid is null or account_id = $3)
           and revoked_at is null and expires_at > now()
         limit 2
         "#,
         tenant.0,
         names,
+        account.map(|account| account.0),
     )
     .fetch_all(tx.conn())
     .await?;

@@ -17,7 +17,7 @@ use crate::{
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
     limits::Class,
-    proto::v1::{ErrorReason, exchange_api_key_request::Credential},
+    proto::v1::{ErrorReason, ExchangeApiKeyRequest, exchange_api_key_request::Credential},
     sessions::open,
     tenants,
     tokens::{AssertionKey, SubjectType, Token, TokenContent, TokenKind, new_jti},
@@ -43,16 +43,17 @@ impl Auth {
         &self,
         named: &NamedTenant,
         origin: &Origin,
-        credential: Option<Credential>,
+        request: ExchangeApiKeyRequest,
         certificate: Option<ClientNames>,
     ) -> Result<Token> {
+        let meant = UserId::parse_optional("service_account_id", &request.service_account_id)?;
         self.keyring.check_signs()?;
         let Presented { tenant, counted, proof } =
-            self.presented(named, credential, certificate)?;
+            self.presented(named, request.credential, certificate)?;
         self.limits.network(Class::ApiKey, origin.ip).await?;
         self.limits.tenant(Class::ApiKey, counted).await?;
         let mut tx = self.db.begin(tenant).await?;
-        let Some(key) = self.prove(&mut tx, tenant, &proof).await? else {
+        let Some(key) = self.prove(&mut tx, tenant, &proof, meant).await? else {
             // What was tried is undone; that it was, is not.
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
@@ -117,20 +118,25 @@ impl Auth {
         }
     }
 
-    /// The key in force that the proof is of, its tenant active. That it is used, and what
-    /// the proof is used up by, is written.
+    /// The key in force that the proof is of, of the account that is meant where one is
+    /// named, its tenant active. That it is used, and what the proof is used up by, is
+    /// written.
     async fn prove(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
         proof: &Proof,
+        meant: Option<UserId>,
     ) -> Result<Option<LiveKey>> {
         let key = match proof {
             Proof::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
             Proof::Assertion(jwt) => self.assert(tx, tenant, jwt).await?,
-            Proof::Certificate(names) => store::by_certificate(tx, tenant, names.all()).await?,
+            Proof::Certificate(names) => {
+                store::by_certificate(tx, tenant, names.all(), meant).await?
+            }
         };
-        let Some(key) = key else { return Ok(None) };
+        let is_meant = |key: &LiveKey| meant.is_none_or(|meant| meant.0 == key.account_id);
+        let Some(key) = key.filter(is_meant) else { return Ok(None) };
         store::touch(tx, tenant, key.key_id).await?;
         // Last, for what is before it may have waited for others.
         let state = tenants::store::get(tx, tenant).await?.state;

@@ -132,9 +132,9 @@ impl AuthService for Auth {
     ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let certificate = request.extensions().get::<ClientNames>().cloned();
-        let credential = request.into_inner().credential;
+        let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        let token = Auth::exchange_api_key(self, named, origin, credential, certificate).await?;
+        let token = Auth::exchange_api_key(self, named, origin, message, certificate).await?;
         Ok(Response::new(ExchangeApiKeyResponse {
             access_token: token.jwt.expose_secret().to_owned(),
             access_expire_time: Some(timestamp(token.expires_at)),

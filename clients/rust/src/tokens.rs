@@ -133,7 +133,8 @@ impl TokenSource {
         match credentials {
             Credentials::ApiKey(secret) => {
                 let credential = Some(Credential::ApiKey(secret.expose_secret().to_owned()));
-                let got = auth.exchange_api_key(ExchangeApiKeyRequest { credential }).await?;
+                let request = ExchangeApiKeyRequest { credential, ..Default::default() };
+                let got = auth.exchange_api_key(request).await?;
                 let got = got.into_inner();
                 AccessToken::new(&got.access_token, got.access_expire_time)
             }

@@ -107,7 +107,8 @@ impl Client {
 
     /// What an API key's secret is exchanged for.
     pub async fn exchange(&self, secret: &str) -> Self {
-        let request = ExchangeApiKeyRequest { credential: Some(Credential::ApiKey(secret.into())) };
+        let credential = Some(Credential::ApiKey(secret.into()));
+        let request = ExchangeApiKeyRequest { credential, ..Default::default() };
         let reply = self.auth().exchange_api_key(request).await.expect("a token");
         self.with_token(&reply.into_inner().access_token)
     }

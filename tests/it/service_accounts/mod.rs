@@ -10,10 +10,12 @@ use tenantry::proto::v1::{ExchangeApiKeyRequest, exchange_api_key_request::Crede
 
 /// A request with an API key's secret.
 pub fn by_secret(secret: &str) -> ExchangeApiKeyRequest {
-    ExchangeApiKeyRequest { credential: Some(Credential::ApiKey(secret.into())) }
+    let credential = Some(Credential::ApiKey(secret.into()));
+    ExchangeApiKeyRequest { credential, ..Default::default() }
 }
 
 /// A request with a signed assertion.
 pub fn by_assertion(jwt: String) -> ExchangeApiKeyRequest {
-    ExchangeApiKeyRequest { credential: Some(Credential::ClientAssertion(jwt)) }
+    let credential = Some(Credential::ClientAssertion(jwt));
+    ExchangeApiKeyRequest { credential, ..Default::default() }
 }

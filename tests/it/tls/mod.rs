@@ -42,8 +42,13 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> Signed {
+        self.sign_all(&[name])
+    }
+
+    fn sign_all(&self, names: &[&str]) -> Signed {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("names");
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Signed { cert: cert.pem(), key: key.serialize_pem() }
     }

@@ -69,3 +69,37 @@ async fn a_clients_certificate_signs_its_service_account_in() {
     let bare = on(&host).with("x-tenant-id", "acme").auth().who_am_i(WhoAmIRequest {}).await;
     refused(bare, Code::Unauthenticated, "TOKEN_MISSING");
 }
+
+/// N11: whoever may make keys can add another account to a certificate's names. The account
+/// that names itself signs in all the same, and never as the other one.
+#[tokio::test]
+async fn a_certificate_with_several_names_signs_in_the_account_that_is_named() {
+    let (authority, of_clients) = (Authority::new(), Authority::new());
+    let files = Files::of(&authority);
+    let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
+    let signed = of_clients.sign_all(&["billing.svc", "billing.internal"]);
+    let client = Client::anonymous(channel(&app, &authority, Some(&signed)));
+    let acme = client.sign_up_tenant("acme").await;
+    let client = client.with("x-tenant-id", "acme");
+    let exchange = async |account: &str| {
+        let service_account_id = account.to_owned();
+        let request = ExchangeApiKeyRequest { service_account_id, ..Default::default() };
+        client.auth().exchange_api_key(request).await
+    };
+    let billing = acme.create_service_account("billing", &[]).await;
+    map(&acme, &billing, "billing.svc").await.expect("a key");
+    exchange("").await.expect("one is meant");
+
+    let other = acme.create_service_account("other", &[]).await;
+    map(&acme, &other, "billing.internal").await.expect("a key");
+    refused(exchange("").await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    for account in [&billing, &other] {
+        let token = exchange(account).await.expect("a token").into_inner().access_token;
+        let itself = acme.with_token(&token);
+        let me = itself.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
+        assert_eq!(&me.service_account.expect("the account").id, account);
+    }
+    let third = acme.create_service_account("third", &[]).await;
+    refused(exchange(&third).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    refused(exchange("billing").await, Code::InvalidArgument, "INVALID_FIELDS");
+}
