@@ -20,6 +20,8 @@ pub struct EmailChanged {
     pub user: UserId,
     /// The email before.
     pub old_email: String,
+    /// Whether the user had proved it.
+    pub was_verified: bool,
     /// The request that changed it.
     pub request_id: RequestId,
 }
@@ -31,7 +33,11 @@ impl EmailChanged {
         // Not counted with the mails that anybody may ask for: they could use up what
         // this one needs.
         let account = format!("changed {}", email::key(&self.old_email));
-        if limits.mail(*tenant, &account).await.is_err() {
+        let counted = match self.was_verified {
+            true => limits.mail_to_verified(*tenant, &account).await,
+            false => limits.mail(*tenant, &account).await,
+        };
+        if counted.is_err() {
             tracing::info!(%tenant, %user, "an address has got enough mails of a changed email");
             return;
         }

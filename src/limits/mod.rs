@@ -109,13 +109,22 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED`: its owner has enough mails. Who asked must not hear of it.
     pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
+        self.mail_to_verified(tenant, email_key).await?;
+        // Not in the tenant's trail: it would tell of the address in other tenants.
+        self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
+    }
+
+    /// The same of an address that the account's owner has proved: what others, who have not,
+    /// have sent there does not count.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, likewise.
+    pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         let name = Names::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
         let rule = Rates::account();
         let taken = self.take(rule, &format!("{name}/{account}")).await;
-        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))?;
-        // Not in the tenant's trail: it would tell of the address in other tenants.
-        self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
+        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {

@@ -122,7 +122,8 @@ impl Users {
         let Some(mails) = &self.mails else { return };
         let (tenant, user) = (caller.tenant(), UserId(before.user_id));
         let request_id = caller.origin().request_id.clone();
-        let changed = EmailChanged { tenant, user, old_email: before.email, request_id };
+        let (old_email, was_verified) = (before.email, before.email_verified);
+        let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
         if mails.tell(changed).is_err() {
             let request_id = &caller.origin().request_id;
             tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");

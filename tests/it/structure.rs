@@ -9,12 +9,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).expect("a file")
 }
 
-fn rust_files(dir: &Path, found: &mut Vec<String>) {
+/// The files below a folder whose names end so.
+fn files(dir: &Path, ending: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            files(&path, ending, found);
+        } else if path.extension().is_some_and(|found| found == ending) {
             found.push(path.display().to_string());
         }
     }
@@ -22,8 +23,8 @@ fn rust_files(dir: &Path, found: &mut Vec<String>) {
 
 #[test]
 fn nothing_below_the_operations_knows_the_gate() {
-    let mut files = Vec::new();
-    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "rs", &mut found);
     let below = [
         "/src/db/",
         "/src/tokens/",
@@ -52,11 +53,26 @@ fn nothing_below_the_operations_knows_the_gate() {
         "/src/idempotency/",
     ];
     let checked: Vec<_> =
-        files.iter().filter(|file| below.iter().any(|part| file.contains(part))).collect();
+        found.iter().filter(|file| below.iter().any(|part| file.contains(part))).collect();
     assert!(checked.len() > below.len(), "{checked:?}");
     for file in checked {
         let text = fs::read_to_string(file).expect("a file");
         assert!(!text.contains("gate::") && !text.contains("gate,"), "{file} imports the gate");
+    }
+}
+
+/// N23: a value in Redis may be of any size, and is read by what asks for its size first.
+#[test]
+fn no_script_reads_a_value_of_redis_itself() {
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "lua", &mut found);
+    assert!(found.len() > 5, "{found:?}");
+    for file in found.iter().filter(|file| !file.ends_with("/src/redis/values.lua")) {
+        let text = fs::read_to_string(file).expect("a file");
+        for command in ["'GET'", "'MGET'", "'GETEX'", "'HGET'", "'HMGET'", "'HGETALL'", "'LRANGE'"]
+        {
+            assert!(!text.contains(command), "{file} has {command}: use src/redis/values.lua");
+        }
     }
 }
 
