@@ -33,9 +33,10 @@ impl EmailChanged {
         // Not counted with the mails that anybody may ask for: they could use up what
         // this one needs.
         let account = format!("changed {}", email::key(&self.old_email));
-        let counted = match self.was_verified {
-            true => limits.mail_to_verified(*tenant, &account).await,
-            false => limits.mail(*tenant, &account).await,
+        let counted = if self.was_verified {
+            limits.mail_to_verified(*tenant, &account).await
+        } else {
+            limits.mail(*tenant, &account).await
         };
         if counted.is_err() {
             tracing::info!(%tenant, %user, "an address has got enough mails of a changed email");

@@ -75,7 +75,7 @@ async fn who_loses_the_permission_or_the_session_meanwhile_gives_nothing() {
                 _ => disable(&acme, &ada.user_id).await,
             }
         };
-        let refusal = meanwhile(&app, the_subject(&bob), act, happens).await;
+        let refusal = Box::pin(meanwhile(&app, the_subject(&bob), act, happens)).await;
         assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
         let has = "select count(*) from role_assignments where user_id = $1";
         assert_eq!(app.count(has, &bob).await, 0);
@@ -96,7 +96,8 @@ async fn a_key_that_is_revoked_meanwhile_takes_nothing() {
         async move { hr.users().disable_user(request).await }
     };
     let key = made.api_key.expect("a key").id;
-    let refusal = meanwhile(&app, the_subject(&bob), act, acme.revoke_api_key(&key)).await;
+    let refusal =
+        Box::pin(meanwhile(&app, the_subject(&bob), act, acme.revoke_api_key(&key))).await;
     refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
@@ -134,7 +135,7 @@ async fn staff_who_lose_what_admitted_them_meanwhile_are_refused() {
                 _ => root.unassign(&user, &works).await,
             }
         };
-        let refusal = meanwhile(&app, lock.clone(), act, happens).await;
+        let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
         assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
         // Also where the request names the tenant.
         let request = UpdateTenantRequest {
@@ -169,7 +170,7 @@ async fn who_loses_the_permission_meanwhile_still_changes_its_own() {
             async move { ada.users().update_user(request).await }
         };
         let lock = format!("select from users where user_id = '{target}'");
-        let answer = meanwhile(&app, lock, act, acme.unassign(&ada.user_id, &role)).await;
+        let answer = Box::pin(meanwhile(&app, lock, act, acme.unassign(&ada.user_id, &role))).await;
         if own {
             answer.expect("its own name");
         } else {
