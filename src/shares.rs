@@ -50,9 +50,8 @@ impl Shares {
     /// Waits for a permit. The caller bounds the time.
     pub async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Permit {
         loop {
-            let granted = match self.lock().take(tenant) {
-                None => return Permit { shares: self.clone(), tenant },
-                Some(granted) => granted,
+            let Some(granted) = self.lock().take(tenant) else {
+                return Permit { shares: self.clone(), tenant };
             };
             // The sender is dropped with its tenant alone, which has none that waits then.
             if let Ok(permit) = granted.await {

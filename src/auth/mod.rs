@@ -34,7 +34,7 @@ use crate::{
 pub use email_changed::EmailChanged;
 pub use failures::Failures;
 pub use named::TenantlessSignIn;
-pub use reset::Mails;
+pub use reset::{MailPlace, Mails};
 
 /// All that authentication works with. Cheap to clone.
 #[derive(Clone)]

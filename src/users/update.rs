@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     audit::{self, Event, EventKind},
-    auth::{EmailChanged, attempt::to_the_end, invalid_credentials},
+    auth::{EmailChanged, MailPlace, attempt::to_the_end, invalid_credentials},
     db::TenantTx,
     error::{Error, Result},
     gate::{Acting, Caller},
@@ -49,7 +49,10 @@ impl Users {
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
         let is_new = email.as_ref().is_some_and(|email| *email != before.email);
+        let mut mail = None;
         let caller = if is_new {
+            // Before the change: its mail is sure to be taken then.
+            mail = self.mails.as_ref().map(|mails| mails.place(tenant)).transpose()?;
             self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
         } else {
             acting.takes(&mut tx, user).await?
@@ -66,8 +69,8 @@ impl Users {
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
-        if is_new {
-            self.tell(caller, before);
+        if let Some(place) = mail {
+            self.tell(place, caller, before);
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
@@ -104,9 +107,6 @@ impl Users {
         user: UserId,
         verified: Option<&str>,
     ) -> Result<&'a Caller> {
-        if self.mails.as_ref().is_some_and(|mails| mails.is_full()) {
-            return Err(Error::refused(ErrorReason::Overloaded, "too many mails wait; try again"));
-        }
         let caller = acting.uses(tx, user).await?;
         if acting.itself(user).is_some() {
             match verified {
@@ -118,13 +118,13 @@ impl Users {
     }
 
     /// Tells the old address, where mail is sent. The change stands already.
-    fn tell(&self, caller: &Caller, before: UserRow) {
+    fn tell(&self, place: MailPlace, caller: &Caller, before: UserRow) {
         let Some(mails) = &self.mails else { return };
         let (tenant, user) = (caller.tenant(), UserId(before.user_id));
         let request_id = caller.origin().request_id.clone();
         let (old_email, was_verified) = (before.email, before.email_verified);
         let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
-        if mails.tell(changed).is_err() {
+        if mails.tell(place, changed).is_err() {
             let request_id = &caller.origin().request_id;
             tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");
         }

@@ -1,32 +1,36 @@
-//! The queue of mails, and what follows a request for a new password: a token, and a
+//! The mails that are sent, and what follows a request for a new password: a token, and a
 //! mail with it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context;
-use async_channel::{Receiver, Sender};
-use futures_util::StreamExt;
+use async_channel::Receiver;
+use futures_util::{StreamExt, future};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
-use super::{super::EmailChanged, ResetToken, store};
+use super::{
+    super::EmailChanged,
+    ResetToken,
+    queue::{MailPlace, Queue, Waiting},
+    store,
+};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     config::{Mail, TOKEN},
     db::Db,
-    error::{Error, Result},
+    error::Result,
     ids::TenantId,
     limits::Limits,
     mail::Mailer,
-    proto::v1::ErrorReason,
     tenants,
     users::{self, credentials, email},
 };
 
-/// Mails that wait; more are refused.
-const WAITING: usize = 1000;
-
-/// Mails that are worked on at once.
+/// Mails of a kind that are worked on at once.
 const AT_ONCE: usize = 8;
 
 /// Somebody has asked for a new password for an account, which there may be or not.
@@ -50,16 +54,12 @@ pub enum Meant {
     },
 }
 
-/// A mail to send.
-enum Work {
-    Reset(Request),
-    EmailChanged(EmailChanged),
-}
-
-/// Sends mails, apart from the calls that they come from.
+/// Sends mails, apart from the calls that they come from. Requests for new passwords, which
+/// anybody may make, keep no mail of a changed email waiting.
 pub struct Mails {
-    waiting: Sender<Work>,
-    work: Mutex<Option<JoinHandle<()>>>,
+    resets: Queue<Request>,
+    changes: Queue<EmailChanged>,
+    work: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Worker {
@@ -73,65 +73,68 @@ impl Mails {
     /// Starts to work.
     #[must_use]
     pub fn start(db: Db, limits: Limits, mailer: Mailer, mail: &Mail) -> Arc<Self> {
-        let (waiting, works) = async_channel::bounded(WAITING);
-        let worker = Worker { db, limits, mailer, page: mail.reset_page.clone() };
-        let work = tokio::spawn(work(worker, works));
-        Arc::new(Self { waiting, work: Mutex::new(Some(work)) })
+        let (resets, requests) = Queue::new();
+        let (changes, changed) = Queue::new();
+        let worker = Arc::new(Worker { db, limits, mailer, page: mail.reset_page.clone() });
+        let teller = worker.clone();
+        let work = vec![
+            work(requests, move |request| worker.clone().work_on(request)),
+            work(changed, move |changed| teller.clone().tell(changed)),
+        ];
+        Arc::new(Self { resets, changes, work: Mutex::new(work) })
     }
 
     /// Begins with a request.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` when too many wait.
+    /// `OVERLOADED` when too many wait.
     pub fn begin(&self, request: Request) -> Result<()> {
-        self.send(Work::Reset(request))
+        let tenant = match request.meant {
+            Meant::One(tenant) => tenant,
+            Meant::ByEmail { .. } => TenantId::UNKNOWN,
+        };
+        self.resets.put(self.resets.place(tenant)?, request)
+    }
+
+    /// A place for the mail to the old address of an email that is about to change.
+    ///
+    /// # Errors
+    /// `OVERLOADED` when too many wait.
+    pub fn place(&self, tenant: TenantId) -> Result<MailPlace> {
+        self.changes.place(tenant)
     }
 
     /// Tells the old address of a changed email.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` when too many wait.
-    pub fn tell(&self, changed: EmailChanged) -> Result<()> {
-        self.send(Work::EmailChanged(changed))
-    }
-
-    /// Whether so many wait that more are refused.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.waiting.is_full()
-    }
-
-    fn send(&self, work: Work) -> Result<()> {
-        self.waiting
-            .try_send(work)
-            .map_err(|_| Error::refused(ErrorReason::Overloaded, "too many mails wait; try again"))
+    /// `OVERLOADED` when the server has stopped.
+    pub fn tell(&self, place: MailPlace, changed: EmailChanged) -> Result<()> {
+        self.changes.put(place, changed)
     }
 
     /// Finishes what was begun.
     pub async fn finish(&self) {
-        self.waiting.close();
-        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(work) = work {
-            work.await.ok();
-        }
+        self.resets.close();
+        self.changes.close();
+        let work = mem::take(&mut *self.work.lock().unwrap_or_else(PoisonError::into_inner));
+        future::join_all(work).await;
     }
 }
 
-async fn work(worker: Worker, waiting: Receiver<Work>) {
-    let worker = &worker;
-    let one = |work: Work| async move {
-        match work {
-            Work::Reset(request) => worker.work_on(request).await,
-            Work::EmailChanged(changed) => {
-                changed.tell(&worker.limits, &worker.mailer).await;
-            }
-        }
-    };
-    waiting.for_each_concurrent(AT_ONCE, one).await;
+/// Works on mails as they come, until no more come.
+fn work<T: Send + 'static, F: Future<Output = ()> + Send + 'static>(
+    mails: Receiver<Waiting<T>>,
+    one: impl Fn(T) -> F + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(mails.for_each_concurrent(AT_ONCE, move |waiting| one(waiting.mail)))
 }
 
 impl Worker {
-    async fn work_on(&self, Request { meant, email, origin }: Request) {
+    async fn tell(self: Arc<Self>, changed: EmailChanged) {
+        changed.tell(&self.limits, &self.mailer).await;
+    }
+
+    async fn work_on(self: Arc<Self>, Request { meant, email, origin }: Request) {
         let (key, request_id) = (email::key(&email), &origin.request_id);
         let tenants = match self.tenants(meant, &key).await {
             Ok(tenants) => tenants,

@@ -7,10 +7,12 @@
 
 mod finish;
 mod mails;
+mod queue;
 mod store;
 mod token;
 
 pub use mails::Mails;
+pub use queue::MailPlace;
 
 use super::{Auth, named};
 use crate::{

@@ -276,6 +276,46 @@ async fn the_owner_of_an_address_hears_of_a_change_whatever_others_had_sent_ther
     until(20, || async { to_it() == 11 }).await;
 }
 
+/// N11: whoever asks for mails that are not sent keeps neither other tenants' requests out
+/// nor the mail of a changed email, which has a place before the change.
+#[tokio::test]
+async fn a_tenants_requests_that_wait_keep_no_others_waiting() {
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("smtp://{}", silent.local_addr().expect("an address"));
+    let app = TestApp::with(|values| {
+        values.set("MAIL_URL", url);
+        values.set("RATE_LIMIT_PASSWORD_RESET", "off");
+    })
+    .await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let mut members = Vec::new();
+    for n in 0..8 {
+        members.push(acme.member(&format!("m{n}-{}", unknown_id()), &[]).await);
+    }
+    let ask = async |slug: &str, email: &str| {
+        let request =
+            RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
+        app.anonymous().auth().request_password_reset(request).await
+    };
+    for member in &members {
+        ask("acme", &member.email).await.expect("worked on");
+    }
+    let mut full = None;
+    for _ in 0..200 {
+        full = ask("acme", "nobody@acme.test").await.err();
+        if full.is_some() {
+            break;
+        }
+    }
+    let full = full.map_or(Ok(Response::new(())), Err);
+    refused(full, Code::ResourceExhausted, "OVERLOADED");
+    ask("other", "nobody@other.test").await.expect("another tenant's waits");
+    let email = format!("{}@acme.test", unknown_id());
+    change_email(&members[0], &members[0].user_id, &email).await;
+    change_email(&other, &other.user_id, &format!("{}@other.test", unknown_id())).await;
+}
+
 #[tokio::test]
 async fn a_network_may_not_ask_without_end() {
     let server = MailServer::start().await;

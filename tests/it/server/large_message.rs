@@ -12,15 +12,15 @@ use tonic::{Code, Request, Response, Status};
 use crate::harness::{Client, TestApp, refused, within};
 
 /// A scope of so many values: about four bytes each.
-fn scope(values: usize) -> Option<Struct> {
+fn scope(values: usize) -> Struct {
     let yes = Value { kind: Some(Kind::BoolValue(true)) };
     let list = Value { kind: Some(Kind::ListValue(ListValue { values: vec![yes; values] })) };
-    Some(Struct { fields: [("flags".to_owned(), list)].into() })
+    Struct { fields: [("flags".to_owned(), list)].into() }
 }
 
 fn check(values: usize) -> CheckRequest {
     let permission = "doc:read".to_owned();
-    CheckRequest { permission, scope: scope(values), ..CheckRequest::default() }
+    CheckRequest { permission, scope: Some(scope(values)), ..CheckRequest::default() }
 }
 
 async fn ask(client: &Client, request: CheckRequest) -> Result<Response<CheckResponse>, Status> {
@@ -51,7 +51,7 @@ async fn a_large_message_is_answered_like_a_small_one() {
     let code = reply.err().map(|status| status.code());
     // Whichever notices first, the client or the server.
     assert!(matches!(code, Some(Code::Cancelled | Code::DeadlineExceeded)), "{code:?}");
-    let update = UpdateTenantRequest { settings: scope(100_000), ..Default::default() };
+    let update = UpdateTenantRequest { settings: Some(scope(100_000)), ..Default::default() };
     refused(acme.tenants().update_tenant(update).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 

@@ -1,0 +1,68 @@
+//! Mails that wait to be written, of one kind. Each has a place, which is had before what
+//! the mail is about is done.
+
+use std::sync::Arc;
+
+use async_channel::{Receiver, Sender};
+
+use crate::{
+    bounded::{Bounded, Open},
+    error::{Error, Result},
+    ids::TenantId,
+    proto::v1::ErrorReason,
+};
+
+/// Mails of a kind that wait, and those of one tenant; more are refused.
+const WAITING: usize = 1000;
+const WAITING_OF_TENANT: usize = WAITING / 8;
+
+/// Mails that wait.
+pub(super) struct Queue<T> {
+    sender: Sender<Waiting<T>>,
+    places: Arc<Bounded<TenantId>>,
+}
+
+/// A place for a mail.
+pub struct MailPlace {
+    _open: Open<TenantId>,
+}
+
+/// A mail that waits, in its place until it is worked on.
+pub(super) struct Waiting<T> {
+    pub mail: T,
+    _place: MailPlace,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> (Self, Receiver<Waiting<T>>) {
+        // Places bound it.
+        let (sender, receiver) = async_channel::unbounded();
+        (Self { sender, places: Bounded::new(WAITING, WAITING_OF_TENANT) }, receiver)
+    }
+
+    /// A place for a mail of a tenant's.
+    ///
+    /// # Errors
+    /// `OVERLOADED` when as many wait as may.
+    pub(super) fn place(&self, tenant: TenantId) -> Result<MailPlace> {
+        let open = self.places.open(tenant).map_err(|_| full())?;
+        Ok(MailPlace { _open: open })
+    }
+
+    /// Puts a mail in its place.
+    ///
+    /// # Errors
+    /// `OVERLOADED` when the server has stopped.
+    pub(super) fn put(&self, place: MailPlace, mail: T) -> Result<()> {
+        self.sender.try_send(Waiting { mail, _place: place }).map_err(|_| full())
+    }
+
+    /// Takes no more.
+    pub(super) fn close(&self) {
+        self.sender.close();
+    }
+}
+
+fn full() -> Error {
+    Error::refused(ErrorReason::Overloaded, "too many mails wait; try again")
+}
