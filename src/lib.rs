@@ -68,3 +68,4 @@ mod users;
 mod validate;
 
 pub use audit::EventKind;
+pub use limits::Owner;

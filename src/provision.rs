@@ -12,6 +12,7 @@ use crate::{
     db::{Db, TenantTx},
     error::Result,
     ids::{RoleId, TenantId, UserId},
+    limits::Owner,
     passwords::Hasher,
     roles::{self, system},
     tenants::{self, create::NewTenant},
@@ -180,7 +181,8 @@ pub fn random_secret() -> anyhow::Result<SecretString> {
 
 async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
     let password = random_secret()?;
-    let hash = hasher.place(TenantId::UNKNOWN)?.hash(password.clone()).await?;
+    let owner = Owner::new(TenantId::UNKNOWN, None);
+    let hash = hasher.place(owner)?.hash(password.clone()).await?;
     Ok((password, hash))
 }
 

@@ -79,9 +79,24 @@ pub async fn record(
 /// # Errors
 /// When Postgres is away.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
+    record_within(db, tenant, tenant, actor, event).await
+}
+
+/// The same, on a connection of another share than the tenant's own, as
+/// [`Db::begin_within`].
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn record_within(
+    db: &Db,
+    share: TenantId,
+    tenant: TenantId,
+    actor: &Actor,
+    event: Event,
+) -> Result<()> {
     let (db, actor) = (db.clone(), actor.clone());
     let work = async move {
-        let mut tx = db.begin(tenant).await?;
+        let mut tx = db.begin_within(share, tenant).await?;
         record(&mut tx, tenant, &actor, event).await?;
         tx.commit_record().await
     };

@@ -24,7 +24,7 @@ pub(super) struct Accounts {
 /// An account that there may be.
 #[derive(Default)]
 pub(super) struct Account {
-    /// The tenant; `None` where the comparison is with nothing.
+    /// The tenant; `None` where none is meant or exists: the comparison is with nothing.
     pub(super) tenant: Option<TenantId>,
     /// The tenant's user with the email, once it was looked up.
     pub(super) user: Option<UserId>,
@@ -33,27 +33,25 @@ pub(super) struct Account {
 }
 
 impl Auth {
-    /// The accounts that a sign-in is for.
+    /// The accounts that a sign-in is for, counted for its share.
     ///
     /// # Errors
     /// `RATE_LIMITED` when the account or the email was guessed at too often, or the
     /// tenant; `TENANT_REQUIRED` without a tenant where the server wants one.
     pub(super) async fn accounts(
         &self,
-        tenant: NamedTenant,
+        tenant: &NamedTenant,
+        share: TenantId,
         email_key: &str,
         origin: &Origin,
     ) -> Result<Accounts> {
-        // From here on a tenant that does not exist is one that has no users.
-        let (tenant, counted) = match tenant {
-            NamedTenant::Known(tenant) => (tenant.id, tenant.id),
-            NamedTenant::Unknown(name) => (TenantId::UNKNOWN, self.limits.stand_in(&name)),
-            NamedTenant::Absent => return self.accounts_by_email(email_key, origin).await,
-        };
-        self.limits.tenant(Class::SignIn, counted).await?;
-        let guess = self.limits.guess(counted, email_key, origin.ip).await?;
-        let account = Account { tenant: Some(tenant), ..Account::default() };
-        Ok(Accounts { all: vec![account], guess })
+        if matches!(tenant, NamedTenant::Absent) {
+            return self.accounts_by_email(email_key, origin).await;
+        }
+        self.limits.tenant(Class::SignIn, share).await?;
+        let guess = self.limits.guess(share, email_key, origin.ip).await?;
+        let tenant = tenant.known().map(|tenant| tenant.id);
+        Ok(Accounts { all: vec![Account { tenant, ..Account::default() }], guess })
     }
 
     async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
@@ -61,20 +59,20 @@ impl Auth {
         let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
         let mut all = Vec::with_capacity(CANDIDATES);
         for tenant in tenants::find_by_email(&self.db, email_key, only_verified).await? {
-            all.push(self.account_besides(tenant, email_key, origin).await);
+            all.push(self.account_unnamed(tenant, email_key, origin).await);
         }
         all.resize_with(CANDIDATES, Account::default);
         Ok(Accounts { all, guess })
     }
 
     /// An account that was not named. One that nobody may try directly now is not tried
-    /// so either, and that must not show: it would tell whoever asks where the email is
-    /// known.
-    async fn account_besides(&self, tenant: TenantId, email_key: &str, origin: &Origin) -> Account {
-        if self.limits.tenant(Class::SignIn, tenant).await.is_err() {
+    /// so either, and that must not show, nor may the guess show to those who name the
+    /// tenant: it would tell whoever asks where the email is known.
+    async fn account_unnamed(&self, tenant: TenantId, email_key: &str, origin: &Origin) -> Account {
+        if self.limits.tenant_unnamed(Class::SignIn, tenant).await.is_err() {
             return Account::default();
         }
-        match self.limits.guess(tenant, email_key, origin.ip).await {
+        match self.limits.guess_unnamed(tenant, email_key, origin.ip).await {
             Ok(guess) => Account { tenant: Some(tenant), guess: Some(guess), user: None },
             Err(_) => Account::default(),
         }

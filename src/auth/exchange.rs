@@ -52,12 +52,13 @@ impl Auth {
             self.presented(named, request.credential, certificate)?;
         self.limits.network(Class::ApiKey, origin.ip).await?;
         self.limits.tenant(Class::ApiKey, counted).await?;
-        let mut tx = self.db.begin(tenant).await?;
+        let mut tx = self.db.begin_within(counted, tenant).await?;
         let Some(key) = self.prove(&mut tx, tenant, &proof, meant).await? else {
             // What was tried is undone; that it was, is not.
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
-            audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+            let actor = Actor::anonymous(origin);
+            audit::record_within(&self.db, counted, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (UserId(key.account_id), SessionId(key.key_id));

@@ -3,10 +3,12 @@
 //!
 //! The work differs by cause: an imported hash may take ten times what ours take. Waiting for
 //! a fixed time hides that. A failure that took longer is answered at the next multiple of it.
-//! Nothing is held meanwhile but the call itself; so calls are counted, for each tenant and
-//! altogether, and one tenant's failures can't be all the calls that the server handles.
+//! Nothing is held meanwhile but the call itself; so calls are counted, for each tenant, for
+//! each network and altogether, and the failures of one can't be all the calls that the
+//! server handles.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -22,17 +24,21 @@ use crate::{
     bounded::{Bounded, Open, TooMany},
     error::Result,
     ids::TenantId,
+    limits::Owner,
     proto::v1::ErrorReason,
 };
 
-/// The parts of all requests in progress that may be sign-ins, and those of one tenant.
+/// The parts of all requests in progress that may be sign-ins, those of one network, and
+/// those of one tenant.
 const SHARE: usize = 2;
+const SHARE_OF_NETWORK: usize = 4;
 const SHARE_OF_TENANT: usize = 8;
 
 /// What all sign-ins have in common.
 pub struct Failures {
     time: Duration,
-    in_progress: Arc<Bounded<TenantId>>,
+    of_tenants: Arc<Bounded<TenantId>>,
+    of_networks: Arc<Bounded<Option<IpAddr>>>,
     late: Counter,
     refused: Family<By, Counter>,
 }
@@ -42,11 +48,17 @@ struct By {
     by: &'static str,
 }
 
-/// A sign-in in progress.
-pub(super) struct SignIn {
+/// A sign-in in progress, or what else takes a password.
+pub struct SignIn {
     failures: Arc<Failures>,
     began: Instant,
-    open: OnceLock<Open<TenantId>>,
+    open: OnceLock<InProgress>,
+}
+
+/// Counts a sign-in for its owner, until dropped.
+struct InProgress {
+    _of_network: Open<Option<IpAddr>>,
+    _of_tenant: Open<TenantId>,
 }
 
 impl Failures {
@@ -56,7 +68,8 @@ impl Failures {
         let part = |share: usize| (max_requests / share).max(1);
         let failures = Self {
             time,
-            in_progress: Bounded::new(part(SHARE), part(SHARE_OF_TENANT)),
+            of_tenants: Bounded::new(part(SHARE), part(SHARE_OF_TENANT)),
+            of_networks: Bounded::new(part(SHARE), part(SHARE_OF_NETWORK)),
             late: Counter::default(),
             refused: Family::default(),
         };
@@ -64,34 +77,41 @@ impl Failures {
         registry.register("tenantry_sign_in_failures_late", help, failures.late.clone());
         let help = "Sign-ins that were refused for the number of those in progress";
         registry.register("tenantry_sign_ins_refused", help, failures.refused.clone());
-        for by in [TooMany::Total, TooMany::OfOwner].map(by) {
+        for by in ["all", "tenant", "network"] {
             drop(failures.refused.get_or_create(&By { by }));
         }
         Arc::new(failures)
     }
 
     /// A sign-in that began at this time.
-    pub(super) fn begin(self: &Arc<Self>, began: Instant) -> Arc<SignIn> {
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, began: Instant) -> Arc<SignIn> {
         Arc::new(SignIn { failures: self.clone(), began, open: OnceLock::new() })
     }
 }
 
 impl SignIn {
-    /// Counts it for its tenant, until it is answered.
+    /// Counts it for its owner, until it is answered.
     ///
     /// # Errors
     /// `OVERLOADED` when as many are in progress as may be.
-    pub(super) fn count(&self, tenant: TenantId) -> Result<()> {
-        let open = self.failures.in_progress.open(tenant).inspect_err(|why| {
-            self.failures.refused.get_or_create(&By { by: by(*why) }).inc();
-        })?;
-        self.open.set(open).ok();
+    pub fn count(&self, owner: Owner) -> Result<()> {
+        let refused = |why, of_owner| {
+            let by = by(why, of_owner);
+            self.failures.refused.get_or_create(&By { by }).inc();
+            why
+        };
+        let of_network = self.failures.of_networks.open(owner.network);
+        let of_network = of_network.map_err(|why| refused(why, "network"))?;
+        let of_tenant = self.failures.of_tenants.open(owner.tenant);
+        let of_tenant = of_tenant.map_err(|why| refused(why, "tenant"))?;
+        self.open.set(InProgress { _of_network: of_network, _of_tenant: of_tenant }).ok();
         Ok(())
     }
 
     /// Its result, a failure when its time has come. Whoever calls this holds no place, lock
     /// or connection.
-    pub(super) async fn answer<T>(&self, result: Result<T>) -> Result<T> {
+    pub async fn answer<T>(&self, result: Result<T>) -> Result<T> {
         let failed =
             |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
         if result.as_ref().is_err_and(failed) {
@@ -105,10 +125,10 @@ impl SignIn {
     }
 }
 
-fn by(why: TooMany) -> &'static str {
+fn by(why: TooMany, of_owner: &'static str) -> &'static str {
     match why {
         TooMany::Total => "all",
-        TooMany::OfOwner => "tenant",
+        TooMany::OfOwner => of_owner,
     }
 }
 
@@ -130,19 +150,30 @@ mod tests {
         }
     }
 
+    /// N12
     #[test]
-    fn one_tenants_sign_ins_are_a_part_of_all() {
+    fn the_sign_ins_of_one_tenant_or_network_are_a_part_of_all() {
         let mut registry = Registry::default();
         let failures = Failures::new(Duration::from_secs(1), 16, &mut registry);
-        let begin = |tenant| {
+        let begin = |tenant, network: u8| {
             let sign_in = failures.begin(Instant::now());
-            sign_in.count(tenant).map(|()| sign_in)
+            let owner = Owner::new(tenant, Some([192, 0, 2, network].into()));
+            sign_in.count(owner).map(|()| sign_in)
+        };
+        let is_refused = |tenant, network| {
+            begin(tenant, network).err().map(|e| e.reason()) == Some(ErrorReason::Overloaded)
         };
         let (one, other) = (TenantId::new(), TenantId::new());
-        let held: Vec<_> = (0..2).map(|_| begin(one).expect("few")).collect();
-        assert_eq!(begin(one).err().map(|e| e.reason()), Some(ErrorReason::Overloaded));
-        assert!(begin(other).is_ok());
+        let held = [begin(one, 1).expect("few"), begin(one, 2).expect("few")];
+        assert!(is_refused(one, 3), "the tenant has an eighth");
+        assert!(begin(other, 1).is_ok());
         drop(held);
-        assert!(begin(one).is_ok());
+        assert!(begin(one, 3).is_ok());
+
+        let held = [(); 4].map(|()| begin(TenantId::new(), 1).expect("few"));
+        assert!(is_refused(other, 1), "the network has a quarter");
+        assert!(begin(other, 2).is_ok());
+        drop(held);
+        assert!(begin(other, 1).is_ok());
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
+    limits::Owner,
     passwords::{Outcome, Place, Presented},
     proto::v1::{ErrorReason, LoginRequest},
     sessions::{
@@ -47,7 +48,7 @@ impl Auth {
         let (auth, metadata, origin) = (self.clone(), metadata.clone(), origin.clone());
         let sign_in = sign_in.clone();
         let opened = to_the_end(|waiting| async move {
-            auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting).await
+            Box::pin(auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting)).await
         });
         opened.await?.sign(self.keyring.clone()).await
     }
@@ -61,14 +62,15 @@ impl Auth {
         waiting: &Waiting,
     ) -> Result<Unsigned> {
         let email_key = email::key(&message.email);
-        let tenant = self.tenant_to_sign_in(metadata, &message.organization_slug).await?;
-        // Those that name no tenant have one share together, with those that name none that
-        // exists.
-        let share = tenant.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id);
-        sign_in.count(share)?;
-        let mut place = self.hasher.place(share)?;
-        let mut accounts = self.accounts(tenant, &email_key, origin).await?;
+        let slug = &message.organization_slug;
+        let tenant = self.tenant_to_sign_in(metadata, slug, origin).await?;
+        let share = named::share(&self.limits, &tenant, origin.ip);
+        let owner = Owner::new(share, origin.ip);
+        sign_in.count(owner)?;
+        let mut place = self.hasher.place(owner)?;
+        let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
+            share,
             email_key: &email_key,
             password: &Presented::new(&message.password),
             device_name: &message.device_name,
@@ -83,11 +85,16 @@ impl Auth {
     }
 
     /// The tenant that a sign-in names.
-    async fn tenant_to_sign_in(&self, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
+    async fn tenant_to_sign_in(
+        &self,
+        metadata: &NamedTenant,
+        slug: &str,
+        origin: &Origin,
+    ) -> Result<NamedTenant> {
         let by_slug = matches!(metadata, NamedTenant::Absent) && !slug.is_empty();
         if let Some(tenant) = self.seen.tenant(slug).filter(|_| by_slug) {
             // Who is refused for load costs Postgres nothing.
-            self.hasher.room(tenant)?;
+            self.hasher.room(Owner::new(tenant, origin.ip))?;
         }
         let tenant = named::tenant(&self.db, metadata, slug).await?;
         if by_slug {
@@ -114,11 +121,13 @@ impl Auth {
                 return Ok(Opened { account, unsigned });
             }
         }
-        self.record_failure(accounts, trial.origin).await?;
+        self.record_failure(accounts, trial).await?;
         Err(invalid_credentials())
     }
 
-    /// Compares the password with each account's, also after it was found right.
+    /// Compares the password with each account's, also after it was found right. An account
+    /// that was not named is looked up on the connections of the one who asks, and compared
+    /// as its own tenant's job.
     async fn compare(
         &self,
         place: &mut Place,
@@ -128,12 +137,14 @@ impl Auth {
         let mut right = None;
         for (number, account) in accounts.all.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
-            let candidate = credentials::candidate(&self.db, tenant, trial.email_key).await?;
+            let candidate =
+                credentials::candidate(&self.db, trial.share, tenant, trial.email_key).await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
             let active = candidate.filter(|candidate| candidate.active);
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
             let kept = kept.flatten();
-            let outcome = place.verify(trial.password, kept.as_deref()).await?;
+            let worked_for = account.tenant.unwrap_or(trial.share);
+            let outcome = place.verify(worked_for, trial.password, kept.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
                 (&right, user, kept, outcome != Outcome::Wrong)
             {
@@ -180,7 +191,7 @@ impl Auth {
 
     /// A failure's record stands alone, so that it does not roll back with it. It is with
     /// each tenant whose account was tried, or with none.
-    async fn record_failure(&self, accounts: &Accounts, origin: &Origin) -> Result<()> {
+    async fn record_failure(&self, accounts: &Accounts, trial: Trial<'_>) -> Result<()> {
         let mut tried: Vec<_> =
             accounts.all.iter().filter_map(|a| Some((a.tenant?, a.user))).collect();
         if tried.is_empty() {
@@ -191,7 +202,8 @@ impl Auth {
             if let Some(user) = user {
                 event = event.target(user.0);
             }
-            audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+            let actor = Actor::anonymous(trial.origin);
+            audit::record_within(&self.db, trial.share, tenant, &actor, event).await?;
         }
         Ok(())
     }
@@ -200,6 +212,8 @@ impl Auth {
 /// What somebody signs in with.
 #[derive(Clone, Copy)]
 struct Trial<'a> {
+    /// Whose share it takes.
+    share: TenantId,
     email_key: &'a str,
     password: &'a Presented,
     device_name: &'a str,

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use email_changed::EmailChanged;
-pub use failures::Failures;
+pub use failures::{Failures, SignIn};
 pub use named::TenantlessSignIn;
 pub use reset::{MailPlace, Mails};
 

@@ -1,11 +1,13 @@
 //! Which tenant a call without a token means: what the metadata and the message say.
 
-use std::str::FromStr;
+use std::{net::IpAddr, str::FromStr};
 
 use crate::{
     db::Db,
     error::{Error, Result},
     gate::NamedTenant,
+    ids::TenantId,
+    limits::Limits,
     proto::v1::ErrorReason,
     tenants,
 };
@@ -49,6 +51,16 @@ impl FromStr for TenantlessSignIn {
             "off" => Ok(Self::Off),
             _ => Err("must be verified, any or off".to_owned()),
         }
+    }
+}
+
+/// Whose share of what the server has a call takes: that of the tenant that it names, or of
+/// what stands for it.
+pub(super) fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
+    match named {
+        NamedTenant::Known(tenant) => tenant.id,
+        NamedTenant::Unknown(name) => limits.stand_in(name),
+        NamedTenant::Absent => limits.stand_in_of_network(ip),
     }
 }
 

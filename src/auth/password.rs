@@ -7,6 +7,7 @@ use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Caller,
+    limits::Owner,
     passwords::{self, Presented},
     proto::v1::{ChangePasswordRequest, ErrorReason},
     sessions, tenants,
@@ -29,7 +30,9 @@ impl Auth {
         message: ChangePasswordRequest,
     ) -> Result<String> {
         let (auth, sign_in, caller) = (self.clone(), sign_in.clone(), caller.clone());
-        to_the_end(|_| async move { auth.try_to_change(&sign_in, &caller, message).await }).await
+        let change =
+            |_| async move { Box::pin(auth.try_to_change(&sign_in, &caller, message)).await };
+        to_the_end(change).await
     }
 
     async fn try_to_change(
@@ -39,8 +42,9 @@ impl Auth {
         message: ChangePasswordRequest,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        sign_in.count(tenant)?;
-        let mut place = self.hasher.place(tenant)?;
+        let owner = Owner::new(tenant, caller.origin().ip);
+        sign_in.count(owner)?;
+        let mut place = self.hasher.place(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let organisation = tenants::store::get(&mut tx, tenant).await?;

@@ -11,7 +11,7 @@ use crate::{
     gate::NamedTenant,
     idempotency::{self, Key},
     ids::{RoleId, TenantId, UserId},
-    limits::Class,
+    limits::{Class, Owner},
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
@@ -64,8 +64,9 @@ impl Auth {
             min_length: self.min_length,
         };
         passwords::check("password", &password, &context)?;
-        // Those who found tenants have one share of the hashing queue together.
-        let hash = self.hasher.place(TenantId::UNKNOWN)?.hash(password).await?;
+        // There is no tenant yet: those who found some from one network have a share together.
+        let share = self.limits.stand_in_of_network(origin.ip);
+        let hash = self.hasher.place(Owner::new(share, origin.ip))?.hash(password).await?;
 
         let id = TenantId::new();
         let data_key = self.db.make_data_key(id).await?;
@@ -130,7 +131,8 @@ impl Auth {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
-        let hash = self.hasher.place(tenant.id)?.hash(password).await?;
+        let owner = Owner::new(tenant.id, origin.ip);
+        let hash = self.hasher.place(owner)?.hash(password).await?;
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);

@@ -237,8 +237,17 @@ impl Db {
     /// UNAVAILABLE when Postgres is away or no connection comes free, OVERLOADED when
     /// none of the tenant's share does.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
+        self.begin_within(tenant, tenant).await
+    }
+
+    /// The same, on a connection of another share than the tenant's own: for callers who
+    /// did not name the tenant, or one that does not exist.
+    ///
+    /// # Errors
+    /// Those of [`Db::begin`].
+    pub async fn begin_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
         if self.data_keys.is_none() {
-            return self.begin_unsealed(tenant).await;
+            return self.begin_unsealed_within(share, tenant).await;
         }
         let sealing = match self.cipher(tenant).await {
             Ok(Some(cipher)) => Sealing::Ready(cipher),
@@ -246,7 +255,7 @@ impl Db {
             Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => Sealing::Away,
             Err(error) => return Err(error),
         };
-        Ok(self.begin_unsealed(tenant).await?.with(sealing))
+        Ok(self.begin_unsealed_within(share, tenant).await?.with(sealing))
     }
 
     /// The same, for what neither seals nor opens personal data.
@@ -254,7 +263,11 @@ impl Db {
     /// # Errors
     /// Those of [`Db::begin`].
     pub async fn begin_unsealed(&self, tenant: TenantId) -> Result<TenantTx> {
-        let permit = self.shares.acquire(tenant).await?;
+        self.begin_unsealed_within(tenant, tenant).await
+    }
+
+    async fn begin_unsealed_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
+        let permit = self.shares.acquire(share).await?;
         TenantTx::begin(self.clone(), permit, tenant).await
     }
 

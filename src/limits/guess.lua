@@ -1,6 +1,8 @@
 -- Begins a guess at an account's password.
 -- KEYS: the failures from this network; those from everywhere; the guesses under way;
--- whether the account's owner was here.
+-- whether the account's owner was here. Then, where others are counted apart, their
+-- failures from this network, those from everywhere, and whether the owner was here among
+-- them: these are only read.
 -- ARGV: the failures that cost nothing, the guesses under way besides, how long one
 -- takes at most (ms), the longest wait (ms).
 -- Returns how long nobody may guess from here (ms), 0 where the guess has begun.
@@ -24,8 +26,25 @@ local function wait_of(key)
     return ends - now
 end
 
+-- The same of a key that is only read.
+local function read_wait_of(key)
+    local ends = tonumber(redis.call('HGET', key, 'until') or 0) or 0
+    if ends ~= ends then
+        return 0
+    end
+    return math.max(math.min(ends - now, longest), 0)
+end
+
+local known = redis.call('EXISTS', KEYS[4]) == 1
 local wait = wait_of(KEYS[1])
-if redis.call('EXISTS', KEYS[4]) == 0 then
+if KEYS[5] then
+    known = known or redis.call('EXISTS', KEYS[7]) == 1
+    wait = math.max(wait, read_wait_of(KEYS[5]))
+    if not known then
+        wait = math.max(wait, read_wait_of(KEYS[6]))
+    end
+end
+if not known then
     wait = math.max(wait, wait_of(KEYS[2]))
 end
 if wait > 0 then

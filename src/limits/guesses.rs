@@ -6,6 +6,10 @@
 //! follows from it spares the networks where the owner signed in before.
 //!
 //! A guess counts when it begins: many at once are no more than one after the other.
+//!
+//! Guesses that do not name the account's tenant are counted apart. They see what the
+//! others have counted, and never the other way round: the answer to a guess that names a
+//! tenant would tell whether a guess that names none was at its account.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -57,24 +61,51 @@ impl Limits {
     ) -> Result<Guess> {
         let name = Names::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
-        let network = ip.map(|ip| self.0.names.network(ip)).unwrap_or_default();
-        let keys = vec![
-            format!("guess:{{{name}}}:{account}:here:{network}"),
-            format!("guess:{{{name}}}:{account}:everywhere"),
-            format!("guess:{{{name}}}:{account}:underway:{network}"),
-            format!("guess:{{{name}}}:{account}:known:{network}"),
-        ];
+        self.begin_guess(tenant, Counted::of(&name, account, &self.network_name(ip)), None).await
+    }
+
+    /// Begins a guess at the password of an account whose tenant was not named.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, also where a guess that names the tenant would have to wait.
+    pub async fn guess_unnamed(
+        &self,
+        tenant: TenantId,
+        email_key: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Guess> {
+        let name = Names::tenant(tenant);
+        let counted = |account| Counted::of(&name, account, &self.network_name(ip));
+        let named = counted(self.0.names.account(&name, email_key));
+        let unnamed = counted(self.0.names.account(&format!("{name} unnamed"), email_key));
+        self.begin_guess(tenant, unnamed, Some(&named)).await
+    }
+
+    fn network_name(&self, ip: Option<IpAddr>) -> String {
+        ip.map(|ip| self.0.names.network(ip)).unwrap_or_default()
+    }
+
+    async fn begin_guess(
+        &self,
+        tenant: TenantId,
+        own: Counted,
+        others: Option<&Counted>,
+    ) -> Result<Guess> {
+        let mut keys = own.keys.to_vec();
+        if let Some(Counted { keys: [here, everywhere, _, known], .. }) = others {
+            keys.extend([here, everywhere, known].map(Clone::clone));
+        }
         let arguments = vec![FREE, BESIDES, millis(UNDERWAY), millis(LONGEST_WAIT)];
-        let shared = self.0.shared.guess(keys.clone(), arguments).await;
+        let shared = self.0.shared.guess(keys, arguments).await;
         let wait = shared.unwrap_or_else(|_| {
             self.0.metrics.counted_alone();
-            self.0.alone.guess(&format!("{account}{network}"))
+            self.0.alone.guess(&own.name)
         });
         // Whatever Redis says.
         let wait = wait.min(LONGEST_WAIT);
         let judged = self.judge(wait, "guess", "account");
         judged.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
-        Ok(Guess { limits: self.clone(), keys })
+        Ok(Guess { limits: self.clone(), keys: own.keys.to_vec() })
     }
 }
 
@@ -106,6 +137,28 @@ impl Guess {
         ];
         let told = self.limits.0.shared.wrong(self.keys, arguments).await;
         told.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
+    }
+}
+
+/// What guesses at an account from a network are counted under.
+struct Counted {
+    /// Its name where one replica counts alone.
+    name: String,
+    /// In Redis: the failures from the network and from everywhere, the guesses under way,
+    /// and whether the owner was there.
+    keys: [String; 4],
+}
+
+impl Counted {
+    fn of(tenant: &str, account: String, network: &str) -> Self {
+        let key = |what: &str| format!("guess:{{{tenant}}}:{account}:{what}");
+        let keys = [
+            key(&format!("here:{network}")),
+            key("everywhere"),
+            key(&format!("underway:{network}")),
+            key(&format!("known:{network}")),
+        ];
+        Self { name: account + network, keys }
     }
 }
 

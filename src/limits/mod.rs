@@ -17,6 +17,7 @@ mod alone;
 mod guesses;
 mod metrics;
 mod names;
+mod owner;
 mod proxies;
 mod rates;
 mod shared;
@@ -28,6 +29,7 @@ use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
 pub use names::{Names, network};
+pub use owner::Owner;
 pub use proxies::TrustedProxies;
 pub use rates::{Class, Rate, Rates};
 
@@ -91,9 +93,17 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED`, with the time after which there is room again.
     pub async fn tenant(&self, class: Class, tenant: TenantId) -> Result<()> {
-        let rule = self.0.rates.tenant(class);
-        let taken = self.take(rule, &Names::tenant(tenant)).await;
-        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
+        self.take_of(tenant, self.0.rates.tenant(class), &Names::tenant(tenant)).await
+    }
+
+    /// The same for a call that did not name the tenant: counted apart, for a call that
+    /// names it must not show that others were for it.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`. Who asked must not hear of it.
+    pub async fn tenant_unnamed(&self, class: Class, tenant: TenantId) -> Result<()> {
+        let name = format!("{}/unnamed", Names::tenant(tenant));
+        self.take_of(tenant, self.0.rates.tenant(class), &name).await
     }
 
     /// What stands for a tenant that does not exist, by the id or slug that it was named
@@ -101,6 +111,12 @@ impl Limits {
     #[must_use]
     pub fn stand_in(&self, named: &str) -> TenantId {
         self.0.names.stand_in(named)
+    }
+
+    /// What stands for the tenant of a call from this address that names none.
+    #[must_use]
+    pub fn stand_in_of_network(&self, ip: Option<IpAddr>) -> TenantId {
+        self.0.names.stand_in_of_network(ip)
     }
 
     /// Takes a mail to this account into account, whether the account exists or not, and to
@@ -122,8 +138,12 @@ impl Limits {
     pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         let name = Names::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
-        let rule = Rates::account();
-        let taken = self.take(rule, &format!("{name}/{account}")).await;
+        self.take_of(tenant, Rates::account(), &format!("{name}/{account}")).await
+    }
+
+    /// Takes what is counted for a tenant; its trail has what is refused.
+    async fn take_of(&self, tenant: TenantId, rule: Rule, name: &str) -> Result<()> {
+        let taken = self.take(rule, name).await;
         taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 

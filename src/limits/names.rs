@@ -48,6 +48,12 @@ impl Names {
         TenantId(Builder::from_custom_bytes(id).into_uuid())
     }
 
+    pub(super) fn stand_in_of_network(&self, ip: Option<IpAddr>) -> TenantId {
+        let octets = ip.map(|ip| octets(network(ip))).unwrap_or_default();
+        let id = self.sum(&[b"tenant of network", &octets]);
+        TenantId(Builder::from_custom_bytes(id).into_uuid())
+    }
+
     pub(super) fn network(&self, ip: IpAddr) -> String {
         self.digest(&[b"network", &octets(network(ip))])
     }

@@ -160,7 +160,7 @@ impl Rule {
     pub(super) fn key(&self, name: &str) -> String {
         let class = self.class.name();
         match name.split_once('/') {
-            Some((tenant, account)) => format!("rate:{{{tenant}}}:{class}:{account}"),
+            Some((tenant, of_it)) => format!("rate:{{{tenant}}}:{class}:{of_it}"),
             None => format!("rate:{{{name}}}:{class}"),
         }
     }

@@ -1,6 +1,6 @@
 //! The pool that hashes passwords: few threads of low priority behind a short queue that is
-//! fair between tenants, so that sign-ins never slow down decisions, and no tenant's those
-//! of another.
+//! fair between tenants and between networks, so that sign-ins never slow down decisions,
+//! and no tenant's or network's those of another.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -17,13 +17,14 @@ use super::{
     metrics::Metrics,
     pepper::Peppers,
     presented::Presented,
-    queue::{self, Bounds, Full, Ticket, Turn},
+    queue::{self, Bounds, Full, Kind, Ticket, Turn},
     scheme::{Argon2id, Outcome},
 };
 use crate::{
     config::Passwords,
     error::{Error, Result},
     ids::TenantId,
+    limits::Owner,
     priority,
     proto::v1::ErrorReason,
 };
@@ -68,10 +69,10 @@ pub struct Usage {
     pub waiting: u64,
 }
 
-/// A tenant's place in the queue. Who has one may hash one password after the other.
+/// A place in the queue. Who has one may hash one password after the other.
 pub struct Place {
     hasher: Hasher,
-    tenant: TenantId,
+    owner: Owner,
 }
 
 impl Hasher {
@@ -126,15 +127,15 @@ impl Hasher {
         Usage { taken: count(taken), places, waiting: count(waiting) }
     }
 
-    /// Takes a place in the queue for a tenant; [`TenantId::UNKNOWN`] stands for all that do
-    /// not exist. Who is refused has cost nobody a hash.
+    /// Takes a place in the queue. Who is refused has cost nobody a hash.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` at once when it is full, or the tenant has its share of it.
-    pub fn place(&self, tenant: TenantId) -> Result<Place> {
-        let taken = self.shared().lock().queue.take(tenant);
+    /// `RESOURCE_EXHAUSTED` at once when it is full, or its owner's tenant or network has
+    /// its share of it.
+    pub fn place(&self, owner: Owner) -> Result<Place> {
+        let taken = self.shared().lock().queue.take(owner);
         taken.map_err(|full| self.refused(full))?;
-        Ok(Place { hasher: self.clone(), tenant })
+        Ok(Place { hasher: self.clone(), owner })
     }
 
     /// Whether [`Self::place`] would find a place now: for those who have to ask others
@@ -142,8 +143,8 @@ impl Hasher {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, as [`Self::place`].
-    pub fn room(&self, tenant: TenantId) -> Result<()> {
-        let room = self.shared().lock().queue.room(tenant);
+    pub fn room(&self, owner: Owner) -> Result<()> {
+        let room = self.shared().lock().queue.room(owner);
         room.map_err(|full| self.refused(full))
     }
 
@@ -167,7 +168,7 @@ impl Drop for Threads {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.hasher.shared().lock().queue.release(self.tenant);
+        self.hasher.shared().lock().queue.release(self.owner);
     }
 }
 
@@ -178,25 +179,32 @@ impl Place {
     /// INTERNAL when it can't be made, which no password makes it.
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
         let today = self.hasher.shared().today;
-        self.run(today, move |scheme| scheme.hash(password.expose_secret().as_bytes())).await
+        let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
+        self.run(self.owner.tenant, today, hash).await
     }
 
-    /// Compares a password with what is kept. With nothing kept, or something that can't be
-    /// read, it does the work of a comparison and finds it wrong, so that this user can't be
-    /// told from others by the time it takes.
+    /// Compares a password with what a tenant keeps, as that tenant's job. With nothing kept,
+    /// or something that can't be read, it does the work of a comparison and finds it wrong,
+    /// so that this user can't be told from others by the time it takes.
     ///
     /// # Errors
-    /// INTERNAL when it can't be compared, which no password makes it.
-    pub async fn verify(&mut self, password: &Presented, kept: Option<&str>) -> Result<Outcome> {
-        let Some(kept) = kept.and_then(|kept| self.read(kept)) else {
-            return self.work_for_nothing(password.normalised()).await;
+    /// `RESOURCE_EXHAUSTED` when it is expensive, and as many of these wait as may; INTERNAL
+    /// when it can't be compared, which no password makes it.
+    pub async fn verify(
+        &mut self,
+        tenant: TenantId,
+        password: &Presented,
+        kept: Option<&str>,
+    ) -> Result<Outcome> {
+        let Some(kept) = kept.and_then(|kept| self.read(tenant, kept)) else {
+            return self.work_for_nothing(tenant, password.normalised()).await;
         };
         let (work, forms, kept) = (kept.work(), password.forms(&kept), Arc::new(kept));
         for form in forms {
             let kept = kept.clone();
             let compare =
                 move |scheme: &mut Argon2id| scheme.verify(form.expose_secret().as_bytes(), &kept);
-            let outcome = self.run(work, compare).await?;
+            let outcome = self.run(tenant, work, compare).await?;
             if outcome != Outcome::Wrong {
                 return Ok(outcome);
             }
@@ -204,19 +212,22 @@ impl Place {
         Ok(Outcome::Wrong)
     }
 
-    async fn work_for_nothing(&mut self, password: SecretString) -> Result<Outcome> {
+    async fn work_for_nothing(
+        &mut self,
+        tenant: TenantId,
+        password: SecretString,
+    ) -> Result<Outcome> {
         let today = self.hasher.shared().today;
         let work = move |scheme: &mut Argon2id| {
             scheme.work_for_nothing(password.expose_secret().as_bytes())
         };
-        self.run(today, work).await.map(|()| Outcome::Wrong)
+        self.run(tenant, today, work).await.map(|()| Outcome::Wrong)
     }
 
     /// What is kept; `None`, logged and counted, where it can't be read.
-    fn read(&self, kept: &str) -> Option<Kept> {
+    fn read(&self, tenant: TenantId, kept: &str) -> Option<Kept> {
         let shared = self.hasher.shared();
         let unreadable = |why| {
-            let tenant = self.tenant;
             match why {
                 Unreadable::Form => {
                     tracing::error!(%tenant, "a stored password hash can't be read");
@@ -234,6 +245,7 @@ impl Place {
     /// What a thread makes of a job. When the caller goes, a job that waits goes too.
     async fn run<T: Send + 'static>(
         &mut self,
+        tenant: TenantId,
         work: u64,
         job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -244,7 +256,8 @@ impl Place {
                 reply.send(job(scheme)).ok();
             }
         });
-        let _waiting = Waiting::begin(self, work, Job { run, since: Instant::now() });
+        let owner = Owner { tenant, ..self.owner };
+        let _waiting = Waiting::begin(self, owner, work, Job { run, since: Instant::now() })?;
         answer.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }
@@ -252,22 +265,23 @@ impl Place {
 /// A job that waits for its turn; dropped, it waits no more.
 struct Waiting<'a> {
     place: &'a Place,
+    owner: Owner,
     ticket: Ticket,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(place: &'a Place, work: u64, job: Job) -> Self {
+    fn begin(place: &'a Place, owner: Owner, work: u64, job: Job) -> Result<Self> {
         let shared = place.hasher.shared();
-        let ticket = shared.lock().queue.push(place.tenant, work, job);
+        let pushed = shared.lock().queue.push(owner, work, job);
+        let ticket = pushed.map_err(|full| place.hasher.refused(full))?;
         shared.work.notify_one();
-        Self { place, ticket }
+        Ok(Self { place, owner, ticket })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let removed =
-            self.place.hasher.shared().lock().queue.remove(self.place.tenant, self.ticket);
+        let removed = self.place.hasher.shared().lock().queue.remove(self.owner, self.ticket);
         drop(removed);
     }
 }
@@ -280,9 +294,9 @@ impl Shared {
     /// One thread's work, until all hashers are gone.
     fn work(&self, mut scheme: Argon2id) {
         priority::set(priority::HASHING);
-        while let Some(Turn { job, expensive }) = self.next() {
-            let _running = Running { shared: self, expensive };
-            self.metrics.waited(expensive, job.since.elapsed().as_secs_f64());
+        while let Some(Turn { job, kind }) = self.next() {
+            let _running = Running { shared: self, kind };
+            self.metrics.waited(kind.expensive, job.since.elapsed().as_secs_f64());
             (job.run)(&mut scheme);
         }
     }
@@ -305,13 +319,13 @@ impl Shared {
 /// A job that a thread works on, until dropped.
 struct Running<'a> {
     shared: &'a Shared,
-    expensive: bool,
+    kind: Kind,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.shared.lock().queue.ended(self.expensive);
-        if self.expensive {
+        self.shared.lock().queue.ended(self.kind);
+        if self.kind.expensive {
             // Another may have waited for this one's end.
             self.shared.work.notify_one();
         }
@@ -344,10 +358,19 @@ mod tests {
     static HASHER: LazyLock<Hasher> = LazyLock::new(|| hasher(2));
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
+    fn nobody() -> Owner {
+        Owner::new(TenantId::UNKNOWN, None)
+    }
+
+    async fn compare(place: &mut Place, password: &str, kept: Option<&str>) -> Outcome {
+        let password = Presented::new(password);
+        place.verify(TenantId::UNKNOWN, &password, kept).await.expect("compared")
+    }
+
     fn verify(password: &str, kept: &str) -> Outcome {
         RUNTIME.block_on(async {
-            let mut place = HASHER.place(TenantId::UNKNOWN).expect("a place");
-            place.verify(&Presented::new(password), Some(kept)).await.expect("compared")
+            let mut place = HASHER.place(nobody()).expect("a place");
+            compare(&mut place, password, Some(kept)).await
         })
     }
 
@@ -401,15 +424,14 @@ mod tests {
     #[tokio::test]
     async fn a_job_goes_with_its_caller() {
         let hasher = hasher(1);
-        let place = || hasher.place(TenantId::UNKNOWN).expect("a place");
+        let place = || hasher.place(nobody()).expect("a place");
         let (mut one, mut other) = (place(), place());
-        let password = Presented::new("password");
-        let mut first = Box::pin(one.verify(&password, None));
-        let mut second = Box::pin(other.verify(&password, None));
+        let mut first = Box::pin(compare(&mut one, "password", None));
+        let mut second = Box::pin(compare(&mut other, "password", None));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(second);
-        assert_eq!(first.await.expect("compared"), Outcome::Wrong);
+        assert_eq!(first.await, Outcome::Wrong);
         assert_eq!(hasher.usage().waiting, 0);
         drop((one, other));
         assert_eq!(hasher.usage().taken, 0);
@@ -417,11 +439,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_not_be_read_is_wrong() {
-        let mut place = HASHER.place(TenantId::UNKNOWN).expect("a place");
-        let password = Presented::new("password");
+        let mut place = HASHER.place(nobody()).expect("a place");
         for kept in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
-            let found = place.verify(&password, Some(kept)).await.expect("compared");
-            assert_eq!(found, Outcome::Wrong, "{kept}");
+            assert_eq!(compare(&mut place, "password", Some(kept)).await, Outcome::Wrong, "{kept}");
         }
     }
 }

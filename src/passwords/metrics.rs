@@ -40,7 +40,7 @@ impl Default for Metrics {
         for class in ["cheap", "expensive"] {
             drop(metrics.waited.get_or_create(&Class { class }));
         }
-        for by in [Full::All, Full::OfTenant].map(by) {
+        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(by) {
             drop(metrics.refused.get_or_create(&By { by }));
         }
         for cause in [Unreadable::Form, Unreadable::Pepper].map(cause) {
@@ -79,6 +79,7 @@ fn by(full: Full) -> &'static str {
     match full {
         Full::All => "all",
         Full::OfTenant => "tenant",
+        Full::OfNetwork => "network",
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     gate::Caller,
     idempotency::{self, Key},
     ids::UserId,
+    limits::Owner,
     passwords,
     proto::v1::{CreateUserRequest, CreateUserResponse, create_user_request::Credential},
     tenants,
@@ -68,7 +69,8 @@ impl Users {
         let tenant = tenants::store::get(&mut tx, caller.tenant()).await?;
         drop(tx);
         passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
-        self.hasher.place(caller.tenant())?.hash(password).await.map(Some)
+        let owner = Owner::new(caller.tenant(), caller.origin().ip);
+        self.hasher.place(owner)?.hash(password).await.map(Some)
     }
 }
 

@@ -21,11 +21,17 @@ pub struct Candidate {
 }
 
 /// The tenant's user with this email, in the form that is compared, in one round trip.
-/// It is the same work for a tenant that has no such user and for no tenant.
+/// It is the same work for a tenant that has no such user and for no tenant. The connection
+/// is of the given share: the tenant's, where its caller has named it.
 ///
 /// # Errors
 /// When Postgres or the master key is away.
-pub async fn candidate(db: &Db, tenant: TenantId, email_key: &str) -> Result<Option<Candidate>> {
+pub async fn candidate(
+    db: &Db,
+    share: TenantId,
+    tenant: TenantId,
+    email_key: &str,
+) -> Result<Option<Candidate>> {
     let cipher = match db.cipher(tenant).await? {
         Some(cipher) => cipher,
         None => db.common_cipher()?,
@@ -40,7 +46,7 @@ pub async fn candidate(db: &Db, tenant: TenantId, email_key: &str) -> Result<Opt
         tenant.0,
         index.as_slice(),
     )
-    .fetch_optional(db.single(tenant).await?)
+    .fetch_optional(db.single(share).await?)
     .await?;
     // An index that was moved to another user leads to nobody.
     let whole = row.filter(|row| {

@@ -44,7 +44,7 @@ pub async fn verify(
 
 async fn compare(db: &Db, place: &mut Place, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept, failed, .. } = attempt;
-    let outcome = place.verify(password, kept.as_deref()).await?;
+    let outcome = place.verify(caller.home(), password, kept.as_deref()).await?;
     match kept.filter(|_| outcome != Outcome::Wrong) {
         Some(kept) => Ok(kept),
         None => Err(refusal(db, caller, failed).await?),

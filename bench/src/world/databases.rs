@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tenantry::{
+    Owner,
     config::{Passwords, SETTINGS, Values},
     db,
     dev::Services,
@@ -123,6 +124,7 @@ pub fn passwords() -> anyhow::Result<Passwords> {
 /// The guests' password, hashed as the settings default to.
 async fn guest_hash() -> anyhow::Result<String> {
     let hasher = Hasher::start(&passwords()?)?;
-    let hash = hasher.place(TenantId::UNKNOWN)?.hash(normalise(PASSWORD)).await;
+    let nobody = Owner::new(TenantId::UNKNOWN, None);
+    let hash = hasher.place(nobody)?.hash(normalise(PASSWORD)).await;
     hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
 }

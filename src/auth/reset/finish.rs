@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
+    limits::Owner,
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
     sessions, tenants,
@@ -41,7 +42,8 @@ impl Auth {
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
         // Not before the token is good: anybody may write a tenant into one.
-        let hash = self.hasher.place(token.tenant)?.hash(new).await?;
+        let owner = Owner::new(token.tenant, origin.ip);
+        let hash = self.hasher.place(owner)?.hash(new).await?;
         match self.replace_password(&token, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
             None => Err(self.reset_failed(&token, origin).await?),
@@ -89,8 +91,10 @@ impl Auth {
     async fn reset_failed(&self, token: &ResetToken, origin: &Origin) -> Result<Error> {
         let known = self.db.cipher(token.tenant).await?.is_some();
         let tenant = if known { token.tenant } else { TenantId::UNKNOWN };
+        let share = if known { tenant } else { self.limits.stand_in_of_network(origin.ip) };
         let event = Event::new(EventKind::PasswordResetFailed).target(token.user.0);
-        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+        let actor = Actor::anonymous(origin);
+        audit::record_within(&self.db, share, tenant, &actor, event).await?;
         Ok(token_invalid())
     }
 }

@@ -162,13 +162,18 @@ impl Worker {
     }
 
     async fn work_in(&self, tenant: TenantId, key: &str, origin: &Origin) -> anyhow::Result<()> {
-        let candidate = credentials::candidate(&self.db, tenant, key).await?;
+        let share = match tenant {
+            TenantId::UNKNOWN => self.limits.stand_in_of_network(origin.ip),
+            tenant => tenant,
+        };
+        let candidate = credentials::candidate(&self.db, share, tenant, key).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = Event::new(EventKind::PasswordResetRequested);
         if let Some(user) = user {
             event = event.target(user.0);
         }
-        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+        let actor = Actor::anonymous(origin);
+        audit::record_within(&self.db, share, tenant, &actor, event).await?;
         let Some(user) = candidate.filter(|found| found.active).map(|found| found.user) else {
             return Ok(());
         };

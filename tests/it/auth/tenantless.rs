@@ -4,7 +4,7 @@ use tenantry::proto::v1::{
     CreateUserRequest, DisableUserRequest, LoginRequest, UpdateUserRequest, WhoAmIRequest,
     create_user_request::Credential,
 };
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::{
     harness::{Client, PASSWORD, TestApp, mask, refused},
@@ -35,7 +35,7 @@ async fn lands_in(client: &Client, password: &str) -> Result<String, Status> {
 
 #[track_caller]
 fn nowhere(reply: Result<String, Status>) {
-    let reply = reply.map(tonic::Response::new);
+    let reply = reply.map(Response::new);
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
@@ -124,49 +124,116 @@ async fn where_it_is_off_the_tenant_must_be_named() {
     }
 }
 
-/// N15: the way without a tenant gives no more guesses than the direct one, and does not
-/// tell by its limits where the email is known.
+/// A sign-in with a password that names its tenant.
+async fn directly(client: &Client, slug: &str, email: &str, password: &str) -> Option<Status> {
+    let request = LoginRequest { organization_slug: slug.into(), ..attempt(email, password) };
+    client.auth().login(request).await.err()
+}
+
+#[track_caller]
+fn wrong(status: Option<Status>) {
+    let reply = Err::<Response<()>, _>(status.expect("a wrong password"));
+    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+}
+
+#[track_caller]
+fn limited(status: Option<Status>) {
+    let reply = Err::<Response<()>, _>(status.expect("too many"));
+    refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+/// N15: a stranger who guesses without a tenant learns nowhere which tenant has the address.
+#[tokio::test]
+async fn guesses_without_a_tenant_do_not_show_where_a_tenant_is_named() {
+    let app = served("any").await;
+    let acme = app.tenant("acme").await;
+    app.tenant("beta").await;
+    add(&acme, PASSWORD).await;
+    let stranger = at(&app, &address());
+    let emails = [EMAIL, "nobody@both.test"];
+    for email in emails {
+        for _ in 0..10 {
+            wrong(stranger.auth().login(attempt(email, "not this one")).await.err());
+        }
+        limited(stranger.auth().login(attempt(email, PASSWORD)).await.err());
+    }
+    for slug in ["acme", "beta", "nowhere"] {
+        for email in emails {
+            wrong(directly(&stranger, slug, email, "not this one").await);
+        }
+    }
+    assert!(directly(&stranger, "acme", EMAIL, PASSWORD).await.is_none(), "it signs in");
+}
+
+/// N15: nor by a tenant's rate.
+#[tokio::test]
+async fn sign_ins_without_a_tenant_count_apart_for_the_tenants_of_their_accounts() {
+    let app = TestApp::with(|values| {
+        believing(values);
+        values.set("TENANTLESS_SIGN_IN", "any");
+        values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    add(&acme, PASSWORD).await;
+    for _ in 0..5 {
+        assert_eq!(lands_in(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
+    }
+    // Its accounts are left out from here on.
+    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
+    assert!(directly(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
+}
+
+/// N15: an account that must wait, for guesses of either way, is not tried without a tenant,
+/// and the answer does not show it.
 #[tokio::test]
 async fn guesses_without_a_tenant_count_for_each_account_that_they_are_at() {
     let app = served("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     add(&a, PASSWORD).await;
     add(&b, OTHER).await;
-    let directly = async |client: &Client, slug: &str, password: &str| {
-        let request = LoginRequest { organization_slug: slug.into(), ..attempt(EMAIL, password) };
-        client.auth().login(request).await
-    };
-    let limited = |reply| refused::<_>(reply, Code::ResourceExhausted, "RATE_LIMITED");
 
     let client = at(&app, &address());
     for _ in 0..10 {
-        nowhere(lands_in(&client, "not this one").await);
-    }
-    limited(directly(&client, "a", PASSWORD).await);
-    limited(directly(&client, "b", OTHER).await);
-    limited(client.auth().login(attempt(EMAIL, PASSWORD)).await);
-
-    // What must wait directly is not tried without a tenant, and that does not show.
-    let client = at(&app, &address());
-    for _ in 0..10 {
-        let reply = directly(&client, "a", "not this one").await;
-        refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        wrong(directly(&client, "a", EMAIL, "not this one").await);
     }
     nowhere(lands_in(&client, PASSWORD).await);
     assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+    limited(directly(&client, "a", EMAIL, PASSWORD).await);
 
     // A success at one is a wrong guess at those before it, and at none after it.
     let client = at(&app, &address());
     for _ in 0..10 {
         assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
     }
-    limited(directly(&client, "a", PASSWORD).await);
-    directly(&client, "b", OTHER).await.expect("signs in");
+    nowhere(lands_in(&client, PASSWORD).await);
+    assert!(directly(&client, "a", EMAIL, PASSWORD).await.is_none(), "it signs in");
     let client = at(&app, &address());
     for _ in 0..11 {
         assert_eq!(lands_in(&client, PASSWORD).await.expect("signs in"), "a");
     }
-    directly(&client, "b", OTHER).await.expect("signs in");
+    assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+}
+
+/// N15: whoever has an account with the address can't guess at another with each of its
+/// sign-ins, from as many networks as there are.
+#[tokio::test]
+async fn guesses_without_a_tenant_at_an_account_are_bounded_over_all_networks() {
+    let app = served("any").await;
+    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    add(&a, PASSWORD).await;
+    add(&b, OTHER).await;
+    let home = at(&app, &address());
+    assert_eq!(lands_in(&home, PASSWORD).await.expect("signs in"), "a");
+    for _ in 0..10 {
+        let client = at(&app, &address());
+        for _ in 0..10 {
+            assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+        }
+    }
+    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
+    assert!(directly(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
+    assert_eq!(lands_in(&home, PASSWORD).await.expect("a network that is known"), "a");
 }
 
 /// Each tenant whose account was guessed at has it in its trail, and where there is none

@@ -2,12 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::join_all;
-use tenantry::proto::v1::{CreateUserRequest, LoginRequest, create_user_request::Credential};
+use futures::{StreamExt, future::join_all, stream};
+use tenantry::proto::v1::{
+    CreateUserRequest, LoginRequest, RegisterRequest, create_user_request::Credential,
+};
 use tonic::Code;
 
 use super::SLACK;
-use crate::harness::{Client, PASSWORD, Serving, reason};
+use crate::{
+    harness::{Client, PASSWORD, Serving, reason},
+    limits::address,
+};
 
 /// What the server is told to take for one hash, in KiB.
 const ARGON2: u64 = 19_456;
@@ -68,15 +73,9 @@ async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
     let nobody = || Client::anonymous(serving.channel.clone());
     let (acme, globex) = (nobody().sign_up_tenant("acme").await, "globex");
     nobody().sign_up_tenant(globex).await;
-    let hash = bcrypt::hash_with_salt(PASSWORD, 12, [7; 16]).expect("bcrypt").to_string();
     let emails: Vec<_> = (0..40).map(|number| format!("user-{number}@acme.test")).collect();
     for email in &emails {
-        let request = CreateUserRequest {
-            email: email.clone(),
-            credential: Some(Credential::PasswordHash(hash.clone())),
-            ..CreateUserRequest::default()
-        };
-        acme.users().create_user(request).await.expect("imported");
+        import(&acme, email).await;
     }
 
     let over = AtomicBool::new(false);
@@ -113,4 +112,121 @@ async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
     let refused: usize = flood.iter().map(|answers| answers.refused).sum();
     let wrong: usize = flood.iter().map(|answers| answers.wrong).sum();
     assert!(refused > 0 && wrong > 0, "no flood: {refused} refused, {wrong} wrong");
+}
+
+/// A user with the most expensive hash that may be imported.
+async fn import(tenant: &Client, email: &str) {
+    let hash = bcrypt::hash_with_salt(PASSWORD, 12, [7; 16]).expect("bcrypt").to_string();
+    let request = CreateUserRequest {
+        email: email.into(),
+        credential: Some(Credential::PasswordHash(hash)),
+        ..CreateUserRequest::default()
+    };
+    tenant.users().create_user(request).await.expect("imported");
+}
+
+/// Wrong passwords of these accounts, each again and again from a network of these, until it
+/// is over: how many were compared, and how many refused.
+async fn flood(
+    server: &Serving,
+    over: &AtomicBool,
+    networks: &[String],
+    accounts: &[(String, String)],
+) -> Answers {
+    let guesses = async |(number, (slug, email)): (usize, &(String, String))| {
+        let network = &networks[number % networks.len()];
+        let client = Client::anonymous(server.channel.clone()).with("x-forwarded-for", network);
+        let mut answers = Answers::default();
+        while !over.load(Ordering::Relaxed) {
+            let request = LoginRequest {
+                email: email.clone(),
+                password: "not this one".into(),
+                organization_slug: slug.clone(),
+                ..LoginRequest::default()
+            };
+            let status = client.auth().login(request).await.expect_err("it is wrong");
+            match reason(&status).as_str() {
+                "INVALID_CREDENTIALS" => answers.wrong += 1,
+                "HASHING_QUEUE_FULL" => answers.refused += 1,
+                "RATE_LIMITED" => break,
+                other => panic!("{other}"),
+            }
+        }
+        answers
+    };
+    let all = join_all(accounts.iter().enumerate().map(guesses)).await;
+    let sum = |of: fn(&Answers) -> usize| all.iter().map(of).sum();
+    Answers { wrong: sum(|answers| answers.wrong), refused: sum(|answers| answers.refused) }
+}
+
+/// N12: more tenants than there are places cost somebody nothing but a network's calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_in_many_tenants_from_one_network_refuses_nobody_from_another() {
+    let settings = [
+        ("HASHING_THREADS", "2"),
+        ("HASHING_QUEUE", "16"),
+        ("REQUEST_TIMEOUT", "120s"),
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let server = Serving::start(&settings).await;
+    let nobody = || Client::anonymous(server.channel.clone());
+    let tenants = stream::iter(0..30).map(|number| async move {
+        let tenant = nobody().sign_up_tenant(&format!("evil-{number}")).await;
+        let email = format!("user@evil-{number}.test");
+        import(&tenant, &email).await;
+        (tenant.slug, email)
+    });
+    let accounts: Vec<_> = tenants.buffered(2).collect().await;
+    nobody().sign_up_tenant("globex").await;
+
+    let over = AtomicBool::new(false);
+    let networks = [address()];
+    let sign_ins = async {
+        for _ in 0..12 {
+            nobody().login("globex", "admin@globex.test", PASSWORD).await;
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let (flood, ()) = tokio::join!(flood(&server, &over, &networks, &accounts), sign_ins);
+    assert!(flood.refused > 0 && flood.wrong > 0, "no flood: {flood:?}");
+}
+
+/// N12: names of tenants that do not exist cost nothing at all. Those who name none sign in
+/// meanwhile, and tenants are founded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_at_names_that_do_not_exist_refuses_nobody_who_names_none() {
+    let settings = [
+        ("HASHING_THREADS", "2"),
+        ("HASHING_QUEUE", "40"),
+        ("REQUEST_TIMEOUT", "120s"),
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+        ("TENANTLESS_SIGN_IN", "any"),
+    ];
+    let server = Serving::start(&settings).await;
+    let nobody = || Client::anonymous(server.channel.clone());
+    let acme = nobody().sign_up_tenant("acme").await;
+    let over = AtomicBool::new(false);
+    let networks = [(); 4].map(|()| address());
+    let account = |number| (format!("nowhere-{number}"), "who@x.test".to_owned());
+    let accounts: Vec<_> = (0..80).map(account).collect();
+    let sign_ins = async {
+        for number in 0..6 {
+            let request = LoginRequest {
+                email: acme.email.clone(),
+                password: PASSWORD.into(),
+                ..LoginRequest::default()
+            };
+            nobody().auth().login(request).await.expect("it names no tenant, and signs in");
+            let request = RegisterRequest {
+                email: "boss@new.test".into(),
+                password: PASSWORD.into(),
+                organization_name: format!("New {number}"),
+                ..RegisterRequest::default()
+            };
+            nobody().auth().register(request).await.expect("a tenant is founded");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let (flood, ()) = tokio::join!(flood(&server, &over, &networks, &accounts), sign_ins);
+    assert!(flood.refused > 0 && flood.wrong > 0, "no flood: {flood:?}");
 }

@@ -1,0 +1,76 @@
+//! The jobs that wait, of one tenant from one network.
+
+use std::collections::VecDeque;
+
+/// Names a job that waits. Later ones are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(in crate::passwords) struct Ticket(pub(super) u64);
+
+pub(super) struct Waiting<J> {
+    pub ticket: Ticket,
+    pub cost: u64,
+    pub job: J,
+}
+
+/// Each kind in the order of its tickets.
+pub(super) struct Jobs<J> {
+    cheap: VecDeque<Waiting<J>>,
+    expensive: VecDeque<Waiting<J>>,
+}
+
+impl<J> Default for Jobs<J> {
+    fn default() -> Self {
+        Self { cheap: VecDeque::new(), expensive: VecDeque::new() }
+    }
+}
+
+impl<J> Jobs<J> {
+    pub(super) fn len(&self) -> usize {
+        self.cheap.len() + self.expensive.len()
+    }
+
+    pub(super) fn push(&mut self, expensive: bool, waiting: Waiting<J>) {
+        self.of(expensive).push_back(waiting);
+    }
+
+    pub(super) fn pop(&mut self, expensive: bool) -> Option<Waiting<J>> {
+        self.of(expensive).pop_front()
+    }
+
+    /// Takes one out; also says whether it was expensive.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<(bool, J)> {
+        [false, true].into_iter().find_map(|expensive| {
+            let jobs = self.of(expensive);
+            let at = jobs.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()?;
+            jobs.remove(at).map(|waiting| (expensive, waiting.job))
+        })
+    }
+
+    /// Whether the next job is expensive, and its ticket: the one that waits longest, but
+    /// no expensive one after another while a cheap one waits.
+    pub(super) fn head(
+        &self,
+        may_be_expensive: bool,
+        last_expensive: bool,
+    ) -> Option<(bool, Ticket)> {
+        let ticket = |jobs: &VecDeque<Waiting<J>>| jobs.front().map(|waiting| waiting.ticket);
+        let cheap = ticket(&self.cheap).map(|ticket| (false, ticket));
+        let expensive = ticket(&self.expensive).filter(|_| may_be_expensive);
+        match (cheap, expensive.map(|ticket| (true, ticket))) {
+            (Some(cheap), Some(expensive)) if last_expensive || cheap.1 < expensive.1 => {
+                Some(cheap)
+            }
+            (cheap, None) => cheap,
+            (_, expensive) => expensive,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_cheap(&self) -> bool {
+        !self.cheap.is_empty()
+    }
+
+    fn of(&mut self, expensive: bool) -> &mut VecDeque<Waiting<J>> {
+        if expensive { &mut self.expensive } else { &mut self.cheap }
+    }
+}

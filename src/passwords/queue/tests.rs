@@ -1,0 +1,375 @@
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const CHEAP: u64 = 40;
+const EXPENSIVE: u64 = 370;
+
+/// As many places as the default settings and two threads make.
+const PLACES: usize = 130;
+
+fn queue<J>(places: usize, expensive_at_once: usize) -> Queue<J> {
+    Queue::new(Bounds { places, expensive_at_once, cheap: CHEAP })
+}
+
+/// A tenant's calls from a network, by their numbers.
+fn owner(tenant: u8, network: u8) -> Owner {
+    let network = Ipv4Addr::new(192, 0, 2, network);
+    Owner { tenant: TenantId(Uuid::from_u128(tenant.into())), network: Some(network.into()) }
+}
+
+/// A tenant with a network of its own.
+fn alone(tenant: u8) -> Owner {
+    owner(tenant, tenant)
+}
+
+fn tenants_places<J>(queue: &Queue<J>, tenant: u8) -> usize {
+    queue.tenants.get(&alone(tenant).tenant).places
+}
+
+#[test]
+fn one_tenant_gets_half_of_the_places_and_more_of_them_leave_some_too() {
+    for tenants in 1..=8 {
+        let mut queue = queue::<()>(PLACES, 1);
+        while (0..tenants).filter(|&number| queue.take(alone(number)).is_ok()).count() > 0 {}
+        let share = PLACES / (usize::from(tenants) + 1);
+        for number in 0..tenants {
+            let places = tenants_places(&queue, number);
+            assert!(places >= share && places <= share + 1, "{places} of {tenants}");
+        }
+        assert_eq!(queue.take(alone(0)), Err(Full::OfTenant));
+        assert_eq!(queue.take(alone(99)), Ok(()), "another finds one");
+    }
+}
+
+/// N12: as many tenants as somebody likes to register.
+#[test]
+fn one_network_leaves_a_quarter_of_the_places_however_many_tenants_it_has() {
+    let mut queue = queue::<()>(PLACES, 1);
+    let network = |tenant| owner(tenant, 1);
+    while (0..150).filter(|&tenant| queue.take(network(tenant)).is_ok()).count() > 0 {}
+    assert!(queue.taken() <= (PLACES * 3).div_ceil(4), "{}", queue.taken());
+    assert_eq!(queue.take(network(151)), Err(Full::OfNetwork));
+    let others = (0..PLACES).take_while(|_| queue.take(owner(200, 2)).is_ok()).count();
+    assert!(others >= PLACES / 8, "another gets its share of what is left: {others}");
+}
+
+/// N12
+#[test]
+fn expensive_jobs_leave_the_other_places_to_cheap_ones() {
+    for network in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
+        let mut queue = queue::<()>(PLACES, 1);
+        let expensive = (0..60).filter(|&tenant| {
+            let owner = owner(tenant, network(tenant));
+            queue.take(owner).expect("a place");
+            queue.push(owner, EXPENSIVE, ()).is_ok()
+        });
+        let expensive = expensive.count();
+        assert!(expensive > PLACES / 8 && expensive <= PLACES / 4, "{expensive}");
+        let newcomer = alone(200);
+        queue.take(newcomer).expect("a place");
+        queue.push(newcomer, CHEAP, ()).expect("a cheap job finds room");
+    }
+}
+
+/// N12: within the quarter as among all places.
+#[test]
+fn one_owners_expensive_jobs_leave_others_some() {
+    let quarter = PLACES / 4;
+    let mut queue = queue::<()>(PLACES, 1);
+    let tenants = (0..PLACES).take_while(|_| queue.push(alone(1), EXPENSIVE, ()).is_ok());
+    assert_eq!(tenants.count(), quarter / 2);
+    assert_eq!(queue.push(alone(1), EXPENSIVE, ()), Err(Full::OfTenant));
+    while (2..200).filter(|&tenant| queue.push(owner(tenant, 1), EXPENSIVE, ()).is_ok()).count() > 0
+    {
+    }
+    assert_eq!(queue.push(owner(201, 1), EXPENSIVE, ()), Err(Full::OfNetwork));
+    assert!(queue.push(alone(202), EXPENSIVE, ()).is_ok(), "another network finds room");
+
+    let ended = queue.next().expect("a job");
+    queue.ended(ended.kind);
+    assert!(queue.push(alone(203), EXPENSIVE, ()).is_ok(), "what has ended makes room");
+}
+
+#[test]
+fn jobs_that_nobody_waits_for_are_taken_out() {
+    let mut queue = queue(4, 1);
+    let [first, second] =
+        [CHEAP, EXPENSIVE].map(|cost| queue.push(alone(1), cost, cost).expect("room"));
+    assert_eq!(queue.remove(alone(1), first), Some(CHEAP));
+    assert_eq!(queue.next().map(|turn| turn.job), Some(EXPENSIVE));
+    assert_eq!(queue.remove(alone(1), second), None);
+    assert_eq!(queue.waiting(), 0);
+}
+
+/// N12: one thread, and a cheap job behind a wall of the same tenant's expensive ones, from
+/// the same network or others.
+#[test]
+fn a_cheap_job_waits_for_one_expensive_job_of_its_tenant_at_most() {
+    for network in [(|_| 1) as fn(u8) -> u8, |number| number] {
+        let mut queue = queue(100, 1);
+        for number in 0..10 {
+            queue.push(owner(1, network(number)), EXPENSIVE, EXPENSIVE).expect("room");
+        }
+        queue.push(owner(1, 1), CHEAP, CHEAP).expect("room");
+        let mut turns = std::iter::from_fn(|| {
+            let turn = queue.next()?;
+            queue.ended(turn.kind);
+            Some(turn.job)
+        });
+        assert_eq!(turns.next(), Some(EXPENSIVE));
+        assert_eq!(turns.next(), Some(CHEAP));
+        assert_eq!(turns.count(), 9);
+    }
+}
+
+/// Owners who each keep so many jobs of these costs in the queue, if it takes them.
+#[derive(Clone)]
+struct Load {
+    owners: Vec<Owner>,
+    costs: &'static [u64],
+    jobs: usize,
+}
+
+/// What a load got.
+#[derive(Clone, Copy, Default, Debug)]
+struct Got {
+    /// Time of the threads.
+    time: u64,
+    /// Jobs that found no place.
+    refused: usize,
+}
+
+/// What each load gets of threads that are never idle.
+struct Simulation<'a> {
+    queue: Queue<(usize, Owner, u64)>,
+    loads: &'a [Load],
+    got: Vec<Got>,
+    in_queue: HashMap<(usize, Owner), usize>,
+    pushed: usize,
+}
+
+impl Simulation<'_> {
+    fn run(threads: usize, loads: &[Load], until: u64) -> Vec<Got> {
+        let mut simulation = Simulation {
+            queue: queue(PLACES, (threads / 2).max(1)),
+            loads,
+            got: vec![Got::default(); loads.len()],
+            in_queue: HashMap::new(),
+            pushed: 0,
+        };
+        let (mut running, mut now) = (Vec::new(), 0);
+        while now < until {
+            simulation.refill();
+            while running.len() < threads
+                && let Some(Turn { job: (load, owner, cost), kind }) = simulation.queue.next()
+            {
+                simulation.got[load].time += cost;
+                running.push((now + cost, load, owner, kind));
+            }
+            running.sort_unstable_by_key(|(ends, ..)| *ends);
+            let (ends, load, owner, kind) = running.remove(0);
+            now = ends;
+            simulation.queue.ended(kind);
+            simulation.queue.release(owner);
+            *simulation.in_queue.entry((load, owner)).or_default() -= 1;
+        }
+        simulation.got
+    }
+
+    /// Everybody tries to fill up, those with the most tenants first.
+    fn refill(&mut self) {
+        for (number, load) in self.loads.iter().enumerate() {
+            for &owner in &load.owners {
+                while self.in_queue.get(&(number, owner)).is_none_or(|jobs| *jobs < load.jobs) {
+                    self.pushed += 1;
+                    let cost = load.costs[self.pushed % load.costs.len()];
+                    if !self.try_to_push(number, owner, cost) {
+                        self.got[number].refused += 1;
+                        break;
+                    }
+                    *self.in_queue.entry((number, owner)).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn try_to_push(&mut self, load: usize, owner: Owner, cost: u64) -> bool {
+        if self.queue.take(owner).is_err() {
+            return false;
+        }
+        let pushed = self.queue.push(owner, cost, (load, owner, cost)).is_ok();
+        if !pushed {
+            self.queue.release(owner);
+        }
+        pushed
+    }
+}
+
+/// Against each of these floods another tenant, from a network of its own, is refused
+/// nothing and gets almost half of the threads' time.
+fn leaves_others_their_share(flood: &[Owner]) {
+    for threads in [1, 2, 4, 8] {
+        for costs in [&[EXPENSIVE] as &[u64], &[CHEAP], &[EXPENSIVE, CHEAP]] {
+            let flood = Load { owners: flood.to_vec(), costs, jobs: 400 };
+            let other = Load { owners: vec![alone(200)], costs: &[CHEAP], jobs: 2 * threads };
+            let got = Simulation::run(threads, &[flood, other], 20_000);
+            let [flood, other] = [got[0], got[1]];
+            assert!(flood.refused > 0, "no flood");
+            assert_eq!(other.refused, 0, "{threads}, {costs:?}");
+            let all = flood.time + other.time;
+            assert!(other.time * 100 >= all * 45, "{threads}, {costs:?}: {flood:?}, {other:?}");
+        }
+    }
+}
+
+/// N12
+#[test]
+fn a_flood_of_one_tenant_leaves_another_its_share() {
+    leaves_others_their_share(&[alone(1)]);
+}
+
+/// N12: a tenant costs nothing, an address does.
+#[test]
+fn a_flood_of_many_tenants_from_one_network_leaves_another_its_share() {
+    let flood: Vec<_> = (0..150).map(|tenant| owner(tenant, 1)).collect();
+    leaves_others_their_share(&flood);
+}
+
+/// N12
+#[test]
+fn a_flood_of_one_tenant_from_many_networks_leaves_another_its_share() {
+    let flood: Vec<_> = (0..12).map(|network| owner(1, network)).collect();
+    leaves_others_their_share(&flood);
+}
+
+/// N12: who guesses at a tenant's users from one network takes no more than half of its
+/// turns from those who sign in from another and have a place.
+#[test]
+fn networks_share_what_their_tenant_has() {
+    let flood = Load { owners: vec![owner(1, 1)], costs: &[CHEAP], jobs: 400 };
+    let users = Load { owners: vec![owner(1, 2)], costs: &[CHEAP], jobs: 4 };
+    let got = Simulation::run(2, &[users, flood], 20_000);
+    assert!(got[0].time * 100 >= (got[0].time + got[1].time) * 45, "{got:?}");
+}
+
+#[test]
+fn one_tenant_alone_has_all_threads_for_cheap_jobs() {
+    let load = Load { owners: vec![alone(1)], costs: &[CHEAP], jobs: 8 };
+    let got = Simulation::run(4, &[load], 10_000);
+    assert!(got[0].time >= 4 * 10_000, "{got:?}");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take(u8, u8),
+    Push(u8, u8, u64),
+    Next,
+    End,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let cost = prop_oneof![Just(CHEAP), Just(1), Just(EXPENSIVE), 1..2 * EXPENSIVE];
+    prop_oneof![
+        (0..6_u8, 0..4_u8).prop_map(|(tenant, network)| Step::Take(tenant, network)),
+        (0..6_u8, 0..4_u8, cost)
+            .prop_map(|(tenant, network, cost)| Step::Push(tenant, network, cost)),
+        Just(Step::Next),
+        Just(Step::End),
+    ]
+}
+
+/// The work that passed a job that waits, by the tenant and by the network that it is of.
+#[derive(Default)]
+struct Passed {
+    tenants: HashMap<TenantId, u64>,
+    networks: HashMap<Option<IpAddr>, u64>,
+}
+
+proptest! {
+    /// N12: the bounds hold, a thread is idle only when nothing may run, and a job is
+    /// passed by no more of another's work than is fair, where tenant and network are both
+    /// others.
+    #[test]
+    fn bounds_hold_and_nobody_starves(
+        steps in proptest::collection::vec(step(), 1..400),
+        places in 1..20_usize,
+        expensive_at_once in 1..4_usize,
+    ) {
+        let mut queue = queue(places, expensive_at_once);
+        let (mut free, mut running) = (BTreeMap::<(u8, u8), usize>::new(), Vec::new());
+        // Of each cheap job that waits: the work of others that passed it.
+        let mut passed = HashMap::<(Owner, usize), Passed>::new();
+        for (at, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Take(tenant, network) => {
+                    let (before, owner) = (queue.taken(), owner(tenant, network));
+                    if queue.take(owner).is_ok() {
+                        *free.entry((tenant, network)).or_default() += 1;
+                        let (of_tenant, of_network) = queue.shares(owner);
+                        prop_assert!(of_tenant.places <= places.div_ceil(2));
+                        prop_assert!(of_network.places <= (3 * places).div_ceil(4));
+                    } else {
+                        prop_assert_eq!(queue.taken(), before);
+                    }
+                }
+                Step::Push(tenant, network, cost) => {
+                    let key = (tenant, network);
+                    let Some(free) = free.get_mut(&key).filter(|free| **free > 0) else {
+                        continue;
+                    };
+                    let owner = owner(tenant, network);
+                    let pushed = queue.push(owner, cost, (owner, at, cost));
+                    prop_assert!(pushed.is_ok() || cost > CHEAP, "a cheap job finds room");
+                    if pushed.is_err() {
+                        continue;
+                    }
+                    *free -= 1;
+                    if cost <= CHEAP {
+                        passed.insert((owner, at), Passed::default());
+                    }
+                }
+                Step::Next => {
+                    if let Some(Turn { job: (owner, at, cost), kind }) = queue.next() {
+                        prop_assert_eq!((kind.owner, kind.expensive), (owner, cost > CHEAP));
+                        running.push(kind);
+                        passed.remove(&(owner, at));
+                        for ((waits, _), by) in &mut passed {
+                            if waits.tenant != owner.tenant && waits.network != owner.network {
+                                *by.tenants.entry(owner.tenant).or_default() += cost;
+                                *by.networks.entry(owner.network).or_default() += cost;
+                            }
+                        }
+                    } else {
+                        let waits = queue.waiting.values().any(Jobs::has_cheap);
+                        prop_assert!(!waits, "a cheap job waits beside an idle thread");
+                        let full = queue.expensive_running == expensive_at_once;
+                        prop_assert!(full || queue.waiting() == 0);
+                    }
+                }
+                Step::End if running.is_empty() => {}
+                Step::End => {
+                    let kind: Kind = running.swap_remove(at % running.len());
+                    queue.ended(kind);
+                    queue.release(kind.owner);
+                }
+            }
+            prop_assert!(queue.taken() <= places);
+            prop_assert!(queue.waiting() <= queue.taken());
+            prop_assert!(queue.expensive <= (places / 4).max(1));
+            prop_assert!(queue.expensive_running <= expensive_at_once);
+            prop_assert!(queue.tenants.len() <= 3 * places + 6);
+            prop_assert!(queue.networks.len() <= 3 * places + 6);
+            let own = u64::try_from(places).expect("few") * 2 * EXPENSIVE;
+            for by in passed.values() {
+                for by in by.tenants.values().chain(by.networks.values()) {
+                    // What its own tenant and network have before it, and one job more.
+                    prop_assert!(*by <= own + 4 * EXPENSIVE, "passed by {by}");
+                }
+            }
+        }
+    }
+}
