@@ -14,7 +14,12 @@ mod update;
 use std::sync::Arc;
 
 use crate::{
-    auth::Mails, db::Db, limits::Limits, paging::Pages, passwords::Hasher, sessions::SessionCache,
+    auth::{Failures, Mails},
+    db::Db,
+    limits::Limits,
+    paging::Pages,
+    passwords::Hasher,
+    sessions::SessionCache,
 };
 
 /// Manages users over gRPC.
@@ -27,6 +32,8 @@ pub struct Users {
     pub cache: SessionCache,
     /// Hashes new users' passwords, and compares callers' own.
     pub hasher: Hasher,
+    /// When a wrong password is answered.
+    pub failures: Arc<Failures>,
     /// Counts wrong passwords.
     pub limits: Limits,
     /// Tells the old address of a changed email; `None` where no mail is sent.

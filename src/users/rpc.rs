@@ -1,5 +1,7 @@
 //! UserService over gRPC.
 
+use std::time::Instant;
+
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -78,7 +80,9 @@ impl UserService for Users {
         let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let user = acting.target(Some(UserId::parse("user_id", &message.user_id)?))?;
-        Ok(Response::new(self.update(&acting, user, message).await?))
+        let sign_in = self.failures.begin(Instant::now());
+        let updated = self.update(&acting, user, message, &sign_in).await;
+        Ok(Response::new(sign_in.answer(updated).await?))
     }
 
     async fn disable_user(

@@ -1,6 +1,6 @@
 //! `UpdateUser`
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Users, credentials,
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     audit::{self, Event, EventKind},
-    auth::{EmailChanged, MailPlace, attempt::to_the_end, invalid_credentials},
+    auth::{EmailChanged, MailPlace, SignIn, attempt::to_the_end, invalid_credentials},
     db::TenantTx,
     error::{Error, Result},
     gate::{Acting, Caller},
     ids::UserId,
-    limits::Class,
+    limits::{Class, Owner},
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
@@ -35,13 +35,16 @@ impl Users {
         acting: &Acting,
         user: UserId,
         message: UpdateUserRequest,
+        sign_in: &Arc<SignIn>,
     ) -> Result<UpdateUserResponse> {
         let tenant = acting.tenant();
         let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
         let display_name = mask.take("display_name", message.display_name)?;
         let email = mask.take("email", message.email)?;
         let verified = match (acting.itself(user), &email, &message.current_password) {
-            (Some(caller), Some(_), Some(password)) => Some(self.verify(caller, password).await?),
+            (Some(caller), Some(_), Some(password)) => {
+                Some(self.verify(sign_in, caller, password).await?)
+            }
             _ => None,
         };
         let mut tx = self.db.begin(tenant).await?;
@@ -76,14 +79,23 @@ impl Users {
     }
 
     /// The hash that the caller's password was found right by.
-    async fn verify(&self, caller: &Caller, password: &str) -> Result<String> {
+    async fn verify(
+        &self,
+        sign_in: &Arc<SignIn>,
+        caller: &Caller,
+        password: &str,
+    ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         self.limits.network(Class::SignIn, caller.origin().ip).await?;
         self.limits.tenant(Class::SignIn, tenant).await?;
-        let mut place = self.hasher.place(tenant)?;
+        let owner = Owner::new(tenant, caller.origin().ip);
+        sign_in.count(owner)?;
+        let mut place = self.hasher.place(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
-        let password = Presented::new(password);
+        let (password, sign_in) = (Presented::new(password), sign_in.clone());
         to_the_end(|_| async move {
+            // It is in progress for as long as this runs.
+            let _in_progress = sign_in;
             let mut tx = db.begin(tenant).await?;
             let row = store::get(&mut tx, tenant, user).await?;
             let kept = credentials::get(&mut tx, tenant, user).await?;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tenantry::proto::v1::{
-    CreateUserRequest, DisableUserRequest, LoginRequest, create_user_request::Credential,
+    CreateUserRequest, DisableUserRequest, LoginRequest, UpdateUserRequest,
+    create_user_request::Credential,
 };
 use tonic::Code;
 
@@ -176,4 +177,25 @@ async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadlin
     // The client's own timer may be first.
     let code = status.code();
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+}
+
+/// N13: the password that a change of one's own email takes is one that a sign-in takes.
+#[tokio::test]
+async fn a_wrong_current_password_of_a_changed_email_waits_like_a_sign_in() {
+    let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
+    let acme = app.tenant("acme").await;
+    let change = async |password: &str| {
+        let request = UpdateUserRequest {
+            user_id: acme.user_id.clone(),
+            email: Some("new@acme.test".into()),
+            current_password: Some(password.into()),
+            ..UpdateUserRequest::default()
+        };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(Duration::from_secs(5));
+        acme.users().update_user(request).await
+    };
+    let status = change("wrong").await.expect_err("it waits");
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+    change(PASSWORD).await.expect("before its deadline");
 }
