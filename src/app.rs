@@ -189,7 +189,12 @@ impl App {
         };
         let min_length = self.passwords.min_length;
         let pages = Pages::new(self.page_tokens);
-        let failures = Failures::new(self.sign_in_failure_time, server.max_requests, &mut registry);
+        let failures = Failures::new(
+            self.sign_in_failure_time,
+            hasher.costliest(),
+            server.max_requests,
+            &mut registry,
+        );
         Ok(Parts {
             server,
             calls,

@@ -12,7 +12,7 @@ use crate::{
 
 /// How many accounts a sign-in without a tenant is compared with, whether or not there
 /// are as many.
-const CANDIDATES: usize = 3;
+const CANDIDATES: u32 = 3;
 
 /// The accounts that a password is compared with, in the order in which they count.
 pub(super) struct Accounts {
@@ -57,11 +57,13 @@ impl Auth {
     async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
         let only_verified = self.tenantless.only_verified()?;
         let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
-        let mut all = Vec::with_capacity(CANDIDATES);
+        let mut all = Vec::new();
         for tenant in tenants::find_by_email(&self.db, email_key, only_verified).await? {
             all.push(self.account_unnamed(tenant, email_key, origin).await);
         }
-        all.resize_with(CANDIDATES, Account::default);
+        for _ in all.len()..CANDIDATES as usize {
+            all.push(Account::default());
+        }
         Ok(Accounts { all, guess })
     }
 
@@ -77,6 +79,11 @@ impl Auth {
             Err(_) => Account::default(),
         }
     }
+}
+
+/// How many accounts a sign-in that names this tenant is compared with.
+pub(super) fn count(named: &NamedTenant) -> u32 {
+    if matches!(named, NamedTenant::Absent) { CANDIDATES } else { 1 }
 }
 
 impl Accounts {

@@ -2,7 +2,8 @@
 //! comparison took.
 //!
 //! The work differs by cause: an imported hash may take ten times what ours take. Waiting for
-//! a fixed time hides that. A failure that took longer is answered at the next multiple of it.
+//! a fixed time hides that. Of many at once each has its turn ([`super::turns`]). A failure
+//! that took longer is answered at the next multiple of the time.
 //! Nothing is held meanwhile but the call itself; so calls are counted, for each tenant, for
 //! each network and altogether, and the failures of one can't be all the calls that the
 //! server handles.
@@ -20,11 +21,13 @@ use prometheus_client::{
 };
 use tokio::time::sleep_until;
 
+use super::turns::{Turn, Turns};
 use crate::{
     bounded::{Bounded, Open, TooMany},
     error::Result,
     ids::TenantId,
     limits::Owner,
+    passwords::{Costliest, Presented},
     proto::v1::ErrorReason,
 };
 
@@ -36,7 +39,7 @@ const SHARE_OF_TENANT: usize = 8;
 
 /// What all sign-ins have in common.
 pub struct Failures {
-    time: Duration,
+    turns: Turns,
     of_tenants: Arc<Bounded<TenantId>>,
     of_networks: Arc<Bounded<Option<IpAddr>>>,
     late: Counter,
@@ -52,11 +55,12 @@ struct By {
 pub struct SignIn {
     failures: Arc<Failures>,
     began: Instant,
-    open: OnceLock<InProgress>,
+    counted: OnceLock<Counted>,
 }
 
 /// Counts a sign-in for its owner, until dropped.
-struct InProgress {
+struct Counted {
+    turn: Turn,
     _of_network: Open<Option<IpAddr>>,
     _of_tenant: Open<TenantId>,
 }
@@ -64,16 +68,21 @@ struct InProgress {
 impl Failures {
     /// Failures that are answered after this time, where so many requests may be in progress.
     #[must_use]
-    pub fn new(time: Duration, max_requests: usize, registry: &mut Registry) -> Arc<Self> {
+    pub fn new(
+        time: Duration,
+        costliest: Costliest,
+        max_requests: usize,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
         let part = |share: usize| (max_requests / share).max(1);
         let failures = Self {
-            time,
+            turns: Turns::new(time, costliest),
             of_tenants: Bounded::new(part(SHARE), part(SHARE_OF_TENANT)),
             of_networks: Bounded::new(part(SHARE), part(SHARE_OF_NETWORK)),
             late: Counter::default(),
             refused: Family::default(),
         };
-        let help = "Failed sign-ins that took longer than SIGN_IN_FAILURE_TIME";
+        let help = "Failed sign-ins whose work was not done by the time that they were due";
         registry.register("tenantry_sign_in_failures_late", help, failures.late.clone());
         let help = "Sign-ins that were refused for the number of those in progress";
         registry.register("tenantry_sign_ins_refused", help, failures.refused.clone());
@@ -86,16 +95,16 @@ impl Failures {
     /// A sign-in that began at this time.
     #[must_use]
     pub fn begin(self: &Arc<Self>, began: Instant) -> Arc<SignIn> {
-        Arc::new(SignIn { failures: self.clone(), began, open: OnceLock::new() })
+        Arc::new(SignIn { failures: self.clone(), began, counted: OnceLock::new() })
     }
 }
 
 impl SignIn {
-    /// Counts it for its owner, until it is answered.
+    /// Counts it for its owner, until it is answered: so many comparisons of this password.
     ///
     /// # Errors
     /// `OVERLOADED` when as many are in progress as may be.
-    pub fn count(&self, owner: Owner) -> Result<()> {
+    pub fn count(&self, owner: Owner, password: &Presented, accounts: u32) -> Result<()> {
         let refused = |why, of_owner| {
             let by = by(why, of_owner);
             self.failures.refused.get_or_create(&By { by }).inc();
@@ -105,7 +114,9 @@ impl SignIn {
         let of_network = of_network.map_err(|why| refused(why, "network"))?;
         let of_tenant = self.failures.of_tenants.open(owner.tenant);
         let of_tenant = of_tenant.map_err(|why| refused(why, "tenant"))?;
-        self.open.set(InProgress { _of_network: of_network, _of_tenant: of_tenant }).ok();
+        let comparisons = accounts * password.forms_at_most();
+        let turn = self.failures.turns.take(owner.tenant, self.began, comparisons);
+        self.counted.set(Counted { turn, _of_network: of_network, _of_tenant: of_tenant }).ok();
         Ok(())
     }
 
@@ -114,12 +125,16 @@ impl SignIn {
     pub async fn answer<T>(&self, result: Result<T>) -> Result<T> {
         let failed =
             |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
+        let (turns, turn) = (&self.failures.turns, self.counted.get().map(|counted| &counted.turn));
         if result.as_ref().is_err_and(failed) {
-            let due = due(self.failures.time, self.began.elapsed());
-            if due > self.failures.time {
+            let took = self.began.elapsed();
+            let due = turn.map_or(Duration::ZERO, |turn| turn.due);
+            if took > due.max(turns.due(Duration::ZERO)) {
                 self.failures.late.inc();
             }
-            sleep_until((self.began + due).into()).await;
+            sleep_until((self.began + turns.due(took.max(due))).into()).await;
+        } else if let Some(turn) = turn {
+            turns.give_back(turn);
         }
         result
     }
@@ -132,33 +147,21 @@ fn by(why: TooMany, of_owner: &'static str) -> &'static str {
     }
 }
 
-/// The first multiple of a time that has not passed.
-fn due(time: Duration, elapsed: Duration) -> Duration {
-    let times = elapsed.as_nanos().div_ceil(time.as_nanos().max(1)).max(1);
-    time.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn failures_are_due_at_multiples_of_the_time() {
-        let time = Duration::from_millis(500);
-        for (elapsed, times) in [(0, 1), (1, 1), (500, 1), (501, 2), (1400, 3)] {
-            assert_eq!(due(time, Duration::from_millis(elapsed)), time * times, "{elapsed}");
-        }
-    }
 
     /// N12
     #[test]
     fn the_sign_ins_of_one_tenant_or_network_are_a_part_of_all() {
         let mut registry = Registry::default();
-        let failures = Failures::new(Duration::from_secs(1), 16, &mut registry);
+        let (time, password) = (Duration::from_secs(1), Presented::new("password"));
+        let costliest = Costliest { time, at_once: 1 };
+        let failures = Failures::new(time, costliest, 16, &mut registry);
         let begin = |tenant, network: u8| {
             let sign_in = failures.begin(Instant::now());
             let owner = Owner::new(tenant, Some([192, 0, 2, network].into()));
-            sign_in.count(owner).map(|()| sign_in)
+            sign_in.count(owner, &password, 1).map(|()| sign_in)
         };
         let is_refused = |tenant, network| {
             begin(tenant, network).err().map(|e| e.reason()) == Some(ErrorReason::Overloaded)

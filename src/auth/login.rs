@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{
     Auth,
-    accounts::Accounts,
+    accounts::{self, Accounts},
     attempt::{Waiting, to_the_end},
     failures::SignIn,
     invalid_credentials, named,
@@ -66,13 +66,14 @@ impl Auth {
         let tenant = self.tenant_to_sign_in(metadata, slug, origin).await?;
         let share = named::share(&self.limits, &tenant, origin.ip);
         let owner = Owner::new(share, origin.ip);
-        sign_in.count(owner)?;
+        let password = &Presented::new(&message.password);
+        sign_in.count(owner, password, accounts::count(&tenant))?;
         let mut place = self.hasher.place(owner)?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
             share,
             email_key: &email_key,
-            password: &Presented::new(&message.password),
+            password,
             device_name: &message.device_name,
             origin,
             waiting,

@@ -13,6 +13,7 @@ mod refresh;
 mod register;
 mod reset;
 mod rpc;
+mod turns;
 mod whoami;
 
 use std::sync::Arc;

@@ -43,7 +43,8 @@ impl Auth {
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         let owner = Owner::new(tenant, caller.origin().ip);
-        sign_in.count(owner)?;
+        let password = &Presented::new(&message.current_password);
+        sign_in.count(owner, password, 1)?;
         let mut place = self.hasher.place(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
@@ -55,7 +56,6 @@ impl Auth {
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
         let email_key = email::key(&row.email);
-        let password = &Presented::new(&message.current_password);
         let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
         let verified =
             current_password::verify(&self.db, &self.limits, &mut place, attempt).await?;

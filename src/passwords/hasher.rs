@@ -5,7 +5,7 @@
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::registry::Registry;
@@ -69,6 +69,15 @@ pub struct Usage {
     pub waiting: u64,
 }
 
+/// Comparisons with the costliest hashes that there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Costliest {
+    /// What one takes, about.
+    pub time: Duration,
+    /// How many run at once.
+    pub at_once: usize,
+}
+
 /// A place in the queue. Who has one may hash one password after the other.
 pub struct Place {
     hasher: Hasher,
@@ -125,6 +134,14 @@ impl Hasher {
         };
         let places = count(self.shared().bounds.places);
         Usage { taken: count(taken), places, waiting: count(waiting) }
+    }
+
+    /// Comparisons with the costliest hashes.
+    #[must_use]
+    pub fn costliest(&self) -> Costliest {
+        let Shared { bounds, today, .. } = self.shared();
+        let time = Duration::from_micros(kept::COSTLIEST.max(*today));
+        Costliest { time, at_once: bounds.expensive_at_once }
     }
 
     /// Takes a place in the queue. Who is refused has cost nobody a hash.

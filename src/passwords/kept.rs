@@ -60,10 +60,17 @@ impl Kept {
     pub(super) fn work(&self) -> u64 {
         match self {
             Self::Argon2id { params, .. } => work(params),
-            // Measured where argon2id takes one microsecond for each KiB and pass.
-            Self::Bcrypt { cost, .. } => 90 << cost,
+            Self::Bcrypt { cost, .. } => bcrypt_work(*cost),
         }
     }
+}
+
+/// What comparing with an imported hash takes at most, in microseconds of a core, about.
+pub(super) const COSTLIEST: u64 = bcrypt_work(BCRYPT_IMPORT);
+
+/// Measured where argon2id takes one microsecond for each KiB and pass.
+const fn bcrypt_work(cost: u32) -> u64 {
+    90 << cost
 }
 
 /// What argon2id takes with these parameters, in microseconds of a core, about.

@@ -25,12 +25,20 @@ impl Presented {
         self.normalised.clone()
     }
 
+    /// How many forms are compared with a stored hash at most, whichever it is.
+    #[must_use]
+    pub fn forms_at_most(&self) -> u32 {
+        if self.is_normalised() { 1 } else { 2 }
+    }
+
+    fn is_normalised(&self) -> bool {
+        self.typed.expose_secret() == self.normalised.expose_secret()
+    }
+
     /// The forms to compare with a stored hash, in their order.
     pub(super) fn forms(&self, kept: &Kept) -> Vec<SecretString> {
         match kept {
-            Kept::Bcrypt { .. }
-                if self.typed.expose_secret() != self.normalised.expose_secret() =>
-            {
+            Kept::Bcrypt { .. } if !self.is_normalised() => {
                 vec![self.typed.clone(), self.normalised.clone()]
             }
             _ => vec![self.normalised.clone()],

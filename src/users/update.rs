@@ -89,10 +89,11 @@ impl Users {
         self.limits.network(Class::SignIn, caller.origin().ip).await?;
         self.limits.tenant(Class::SignIn, tenant).await?;
         let owner = Owner::new(tenant, caller.origin().ip);
-        sign_in.count(owner)?;
+        let password = Presented::new(password);
+        sign_in.count(owner, &password, 1)?;
         let mut place = self.hasher.place(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
-        let (password, sign_in) = (Presented::new(password), sign_in.clone());
+        let sign_in = sign_in.clone();
         to_the_end(|_| async move {
             // It is in progress for as long as this runs.
             let _in_progress = sign_in;

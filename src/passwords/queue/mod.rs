@@ -5,6 +5,8 @@
 //!   fewer than are free, a network while it has fewer than three times those (dynamic
 //!   thresholds, Choudhury and Hahne 1998). So one tenant gets half of all places at most,
 //!   one network three quarters, however many tenants it has, and others still find some.
+//!   Of a tenant's share a network gets one while it has fewer than twice what is left of
+//!   it: who guesses at a tenant's users leaves some to their own networks.
 //! - **Expensive jobs** have a quarter of the places at most, by the same thresholds within
 //!   it, and run on a part of the threads only. The jobs of others, and the cheap jobs of
 //!   the same tenant, pass them.
@@ -26,7 +28,7 @@ pub(super) use share::Full;
 
 use crate::{ids::TenantId, limits::Owner};
 use jobs::{Jobs, Waiting};
-use share::{Share, Shares, room};
+use share::{Share, Shares, Usage};
 
 /// The part of the places that expensive jobs may have.
 const EXPENSIVE: usize = 4;
@@ -54,6 +56,8 @@ pub(super) struct Queue<J> {
     tickets: u64,
     tenants: Shares<TenantId>,
     networks: Shares<Option<IpAddr>>,
+    /// Of each tenant from each network.
+    both: Shares<Owner>,
     /// Of those that have any.
     waiting: HashMap<Owner, Jobs<J>>,
 }
@@ -83,6 +87,7 @@ impl<J> Queue<J> {
             tickets: 0,
             tenants: Shares::default(),
             networks: Shares::default(),
+            both: Shares::default(),
             waiting: HashMap::new(),
         }
     }
@@ -90,8 +95,7 @@ impl<J> Queue<J> {
     /// Whether there is a place.
     pub(super) fn room(&self, owner: Owner) -> Result<(), Full> {
         let free = self.bounds.places.saturating_sub(self.taken);
-        let (tenant, network) = self.shares(owner);
-        room(free, tenant.places, network.places)
+        self.usage(owner, free, |share| share.places).room()
     }
 
     /// Takes a place.
@@ -129,8 +133,7 @@ impl<J> Queue<J> {
         let expensive = cost > self.bounds.cheap;
         if expensive {
             let free = (self.bounds.places / EXPENSIVE).max(1).saturating_sub(self.expensive);
-            let (tenant, network) = self.shares(owner);
-            room(free, tenant.expensive, network.expensive)?;
+            self.usage(owner, free, |share| share.expensive).room()?;
         }
         self.count(Kind { owner, expensive });
         self.tickets += 1;
@@ -210,8 +213,18 @@ impl<J> Queue<J> {
         (self.tenants.get(&owner.tenant), self.networks.get(&owner.network))
     }
 
-    fn shares_mut(&mut self, owner: Owner) -> [&mut Share; 2] {
-        [self.tenants.get_mut(owner.tenant), self.networks.get_mut(owner.network)]
+    fn usage(&self, owner: Owner, free: usize, of: fn(&Share) -> usize) -> Usage {
+        let (tenant, network) = self.shares(owner);
+        let both = self.both.get(&owner);
+        Usage { free, tenant: of(&tenant), network: of(&network), both: of(&both) }
+    }
+
+    fn shares_mut(&mut self, owner: Owner) -> [&mut Share; 3] {
+        [
+            self.tenants.get_mut(owner.tenant),
+            self.networks.get_mut(owner.network),
+            self.both.get_mut(owner),
+        ]
     }
 
     fn drop_empty(&mut self, owner: Owner) {
@@ -224,6 +237,7 @@ impl<J> Queue<J> {
         let most = 2 * self.bounds.places;
         self.tenants.forget(self.clock, most);
         self.networks.forget(self.clock, most);
+        self.both.forget(self.clock, most);
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// A network may have so many times what is free, a tenant once: one network leaves a
-/// quarter, and one tenant half.
+/// A network may have so many times what is free; a tenant may have as many as are free. So
+/// one network leaves a quarter, and one tenant half.
 const OF_NETWORK: usize = 3;
+
+/// Of a tenant's share a network may have so many times what is left of it: the tenant's
+/// other networks find some.
+const OF_TENANTS_NETWORK: usize = 2;
 
 /// Why there is no place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,17 +21,33 @@ pub(in crate::passwords) enum Full {
     OfNetwork,
 }
 
-/// Whether one more is free for a tenant and a network that have so many (dynamic
-/// thresholds).
-pub(super) fn room(free: usize, of_tenant: usize, of_network: usize) -> Result<(), Full> {
-    if free == 0 {
-        Err(Full::All)
-    } else if of_tenant >= free {
-        Err(Full::OfTenant)
-    } else if of_network >= OF_NETWORK * free {
-        Err(Full::OfNetwork)
-    } else {
-        Ok(())
+/// How many there are of something.
+#[derive(Clone, Copy)]
+pub(super) struct Usage {
+    pub free: usize,
+    /// Those of a tenant.
+    pub tenant: usize,
+    /// Those of a network.
+    pub network: usize,
+    /// Those that the tenant has from the network.
+    pub both: usize,
+}
+
+impl Usage {
+    /// Whether there is room for one more of the tenant's from the network (dynamic
+    /// thresholds).
+    pub(super) fn room(self) -> Result<(), Full> {
+        let Self { free, tenant, network, both } = self;
+        let left_of_tenant = free.saturating_sub(tenant);
+        if free == 0 {
+            Err(Full::All)
+        } else if left_of_tenant == 0 {
+            Err(Full::OfTenant)
+        } else if network >= OF_NETWORK * free || both >= OF_TENANTS_NETWORK * left_of_tenant {
+            Err(Full::OfNetwork)
+        } else {
+            Ok(())
+        }
     }
 }
 
