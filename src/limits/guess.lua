@@ -28,7 +28,7 @@ end
 
 -- The same of a key that is only read.
 local function read_wait_of(key)
-    local ends = tonumber(redis.call('HGET', key, 'until') or 0) or 0
+    local ends = tonumber(field_of(key, 'until', 24) or 0) or 0
     if ends ~= ends then
         return 0
     end

@@ -65,7 +65,7 @@ fn guesses_from_some_networks_leave_a_tenants_users_places_from_theirs() {
         let mut queue = queue::<()>(PLACES, 1);
         while (0..networks).filter(|&network| queue.take(owner(1, network)).is_ok()).count() > 0 {}
         let places = tenants_places(&queue, 1);
-        assert!(places >= PLACES * 2 / 5 && places <= PLACES / 2, "{places}");
+        assert!((PLACES * 2 / 5..=PLACES / 2).contains(&places), "{places}");
         assert_eq!(queue.take(owner(1, 99)), Ok(()), "its users' own network finds one");
     }
 }
