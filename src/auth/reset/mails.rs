@@ -37,6 +37,8 @@ const AT_ONCE: usize = 8;
 pub struct Request {
     /// In which tenant.
     pub meant: Meant,
+    /// Whose share of the queue it takes.
+    pub share: TenantId,
     /// Of which email.
     pub email: String,
     /// Who asked.
@@ -89,11 +91,7 @@ impl Mails {
     /// # Errors
     /// `OVERLOADED` when too many wait.
     pub fn begin(&self, request: Request) -> Result<()> {
-        let tenant = match request.meant {
-            Meant::One(tenant) => tenant,
-            Meant::ByEmail { .. } => TenantId::UNKNOWN,
-        };
-        self.resets.put(self.resets.place(tenant)?, request)
+        self.resets.put(self.resets.place(request.share)?, request)
     }
 
     /// A place for the mail to the old address of an email that is about to change.
@@ -134,7 +132,7 @@ impl Worker {
         changed.tell(&self.limits, &self.mailer).await;
     }
 
-    async fn work_on(self: Arc<Self>, Request { meant, email, origin }: Request) {
+    async fn work_on(self: Arc<Self>, Request { meant, share, email, origin }: Request) {
         let (key, request_id) = (email::key(&email), &origin.request_id);
         let tenants = match self.tenants(meant, &key).await {
             Ok(tenants) => tenants,
@@ -144,7 +142,7 @@ impl Worker {
             }
         };
         for tenant in tenants {
-            if let Err(error) = self.work_in(tenant, &key, &origin).await {
+            if let Err(error) = self.work_in(share, tenant, &key, &origin).await {
                 let error = format!("{error:#}");
                 tracing::error!(error, %tenant, %request_id, "a password reset mail was not sent");
             }
@@ -161,11 +159,13 @@ impl Worker {
         Ok(if found.is_empty() { vec![TenantId::UNKNOWN] } else { found })
     }
 
-    async fn work_in(&self, tenant: TenantId, key: &str, origin: &Origin) -> anyhow::Result<()> {
-        let share = match tenant {
-            TenantId::UNKNOWN => self.limits.stand_in_of_network(origin.ip),
-            tenant => tenant,
-        };
+    async fn work_in(
+        &self,
+        share: TenantId,
+        tenant: TenantId,
+        key: &str,
+        origin: &Origin,
+    ) -> anyhow::Result<()> {
         let candidate = credentials::candidate(&self.db, share, tenant, key).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = Event::new(EventKind::PasswordResetRequested);

@@ -36,20 +36,14 @@ impl Auth {
         let Some(mails) = &self.mails else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
-        let meant = match named::tenant(&self.db, named, &message.organization_slug).await? {
-            NamedTenant::Known(tenant) => {
-                self.limits.tenant(Class::PasswordReset, tenant.id).await?;
-                Meant::One(tenant.id)
-            }
-            NamedTenant::Unknown(name) => {
-                let counted = self.limits.stand_in(&name);
-                self.limits.tenant(Class::PasswordReset, counted).await?;
-                Meant::One(TenantId::UNKNOWN)
-            }
-            NamedTenant::Absent => {
-                Meant::ByEmail { only_verified: self.tenantless.only_verified()? }
-            }
+        let named = named::tenant(&self.db, named, &message.organization_slug).await?;
+        let share = named::share(&self.limits, &named, origin.ip);
+        let meant = if matches!(named, NamedTenant::Absent) {
+            Meant::ByEmail { only_verified: self.tenantless.only_verified()? }
+        } else {
+            self.limits.tenant(Class::PasswordReset, share).await?;
+            Meant::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
-        mails.begin(Request { meant, email: message.email, origin: origin.clone() })
+        mails.begin(Request { meant, share, email: message.email, origin: origin.clone() })
     }
 }
