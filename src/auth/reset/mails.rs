@@ -75,13 +75,13 @@ impl Mails {
     /// Starts to work.
     #[must_use]
     pub fn start(db: Db, limits: Limits, mailer: Mailer, mail: &Mail) -> Arc<Self> {
-        let (resets, requests) = Queue::new();
-        let (changes, changed) = Queue::new();
+        let (resets, waiting_resets) = Queue::new();
+        let (changes, waiting_changes) = Queue::new();
         let worker = Arc::new(Worker { db, limits, mailer, page: mail.reset_page.clone() });
         let teller = worker.clone();
         let work = vec![
-            work(requests, move |request| worker.clone().work_on(request)),
-            work(changed, move |changed| teller.clone().tell(changed)),
+            work(waiting_resets, move |request| worker.clone().work_on(request)),
+            work(waiting_changes, move |changed| teller.clone().tell(changed)),
         ];
         Arc::new(Self { resets, changes, work: Mutex::new(work) })
     }
