@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection, Executor, PgConnection, Postgres, pool::PoolConnection};
 use tokio::time;
 
-use super::Db;
+use super::{Db, connecting};
 use crate::shares::Permit;
 
 /// How long a statement may go on that nobody waits for any more. After that its
@@ -37,7 +37,7 @@ pub(super) struct Held {
 impl Held {
     /// A connection for a piece of work, of the share that `permit` belongs to.
     pub(super) async fn acquire(db: &Db, permit: Option<Permit>) -> sqlx::Result<Self> {
-        let connection = Some(db.connections().acquire().await?);
+        let connection = Some(connecting::acquire(db.connections()).await?);
         Ok(Self { connection, work: Work::Nothing, permit, db: db.clone() })
     }
 

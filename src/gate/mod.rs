@@ -7,9 +7,9 @@
 mod acting;
 mod admission;
 mod admit;
+mod apart;
 mod caller;
 mod deadline;
-mod large;
 mod message;
 mod metadata;
 mod policy;
@@ -45,7 +45,7 @@ pub use caller::{
 pub use message::{RequestBody, drain};
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 
-use large::LargeCalls;
+use apart::LongCalls;
 use progress::{Owner, Progress};
 
 use crate::{
@@ -71,7 +71,7 @@ pub struct Gate {
     calls: Calls,
     traces: Option<Arc<Traces>>,
     progress: Progress,
-    large: LargeCalls,
+    long: LongCalls,
     time_limit: Duration,
     message_limit: usize,
 }
@@ -95,7 +95,7 @@ struct Admitted<'a> {
     /// Nobody, on a public method.
     caller: Option<Caller>,
     owner: Owner,
-    is_large: bool,
+    is_long: bool,
     _counted: SemaphorePermit<'a>,
 }
 
@@ -116,7 +116,7 @@ impl Gate {
             calls,
             traces,
             progress: Progress::new(limits.requests, registry),
-            large: LargeCalls::start(limits.threads)?,
+            long: LongCalls::start(limits.threads)?,
             time_limit: limits.time,
             message_limit: limits.message,
         })
@@ -248,11 +248,12 @@ impl Gate {
             }
         };
         let counted = self.progress.begin()?;
-        let (is_large, ip) = (message.len() > large::LARGE, origin.ip);
+        let is_long = method.is_some_and(|method| method.is_long) || message.len() > apart::LARGE;
+        let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
         let caller = self.keeper.admit(&mut request, method, origin).await?;
         let owner = Owner::of(caller.as_ref(), ip);
-        Ok(Admitted { request, caller, owner, is_large, _counted: counted })
+        Ok(Admitted { request, caller, owner, is_long, _counted: counted })
     }
 
     async fn message(
@@ -292,9 +293,9 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let Admitted { request, owner, is_large, _counted, .. } = admitted;
-        if let (true, Owner::Tenant(tenant)) = (is_large, owner) {
-            let answered = Box::pin(self.answer_large(tenant, deadline, services, request));
+        let Admitted { request, owner, is_long, _counted, .. } = admitted;
+        if let (true, Owner::Tenant(tenant)) = (is_long, owner) {
+            let answered = Box::pin(self.answer_apart(tenant, deadline, services, request));
             return match self.progress.wait(owner) {
                 Ok(_counted) => answered.await,
                 Err(refusal) => refuse(&refusal),
@@ -310,7 +311,7 @@ impl Gate {
         }
     }
 
-    async fn answer_large<S>(
+    async fn answer_apart<S>(
         &self,
         tenant: TenantId,
         deadline: tokio::time::Instant,
@@ -325,7 +326,7 @@ impl Gate {
         task::yield_now().await;
         let call = crate::deadline::scope(deadline, services.call(request));
         let call = call.instrument(tracing::Span::current()).with_current_context();
-        let Some(Ok(response)) = self.large.run(tenant, call).await else {
+        let Some(Ok(response)) = self.long.run(tenant, call).await else {
             tracing::error!("a handler panicked");
             return refuse(&error::status(ErrorReason::Internal, "internal error"));
         };

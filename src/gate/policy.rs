@@ -90,6 +90,16 @@ impl Access {
     }
 }
 
+/// Whether a method lists or changes things: all do but those that decide, sign in or look
+/// at a token.
+fn is_long(service: &str, method: &str) -> bool {
+    match service {
+        "AuthService" => false,
+        "PermissionService" => method.starts_with("List"),
+        _ => true,
+    }
+}
+
 /// What a method does to what other subjects hold: the rule for power is asked first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
@@ -119,6 +129,9 @@ pub struct MethodPolicy {
     pub stays_open: bool,
     /// Whether it is called with every request that our callers get.
     pub is_constant: bool,
+    /// Whether its calls may take long: they list or change things. They are served apart
+    /// from decisions and sign-ins.
+    pub is_long: bool,
 }
 
 impl MethodPolicy {
@@ -183,9 +196,17 @@ impl Policies {
             let Policy { access, limit, power } = policy;
             let stays_open = method.is_server_streaming();
             let is_constant = CONSTANT.contains(&path.as_str());
-            let number = methods.len();
-            let method =
-                MethodPolicy { path, number, access, limit, power, stays_open, is_constant };
+            let is_long = !stays_open && is_long(method.parent_service().name(), method.name());
+            let method = MethodPolicy {
+                path,
+                number: methods.len(),
+                access,
+                limit,
+                power,
+                stays_open,
+                is_constant,
+                is_long,
+            };
             methods.insert(method.path.clone(), method);
         }
         ensure!(!methods.is_empty(), "no methods in the descriptors");
@@ -197,6 +218,7 @@ impl Policies {
             power: None,
             stays_open: false,
             is_constant: true,
+            is_long: false,
         };
         methods.insert(envoy.path.clone(), envoy);
         Ok(Self { methods })

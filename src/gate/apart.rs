@@ -1,34 +1,39 @@
-//! Calls with large messages, on threads that serve no others.
+//! Calls that may take long, on threads that serve no others: large messages, lists and
+//! changes.
 //!
-//! To decode a megabyte takes tens of milliseconds, which all calls of a serving thread
-//! would wait for.
+//! A serving thread runs one call at a time. To decode a megabyte takes tens of
+//! milliseconds, and a page of a list works for up to a tenth of a second; even in slices
+//! of a millisecond some of these at once would keep decisions and sign-ins waiting.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     task::JoinSet,
 };
 
-use crate::{ids::TenantId, priority, shares::Shares};
+use crate::{db, ids::TenantId, priority, shares::Shares};
 
 /// A message beyond this many bytes is large. To decode one of this size takes less than a
 /// millisecond.
 pub(super) const LARGE: usize = 32 * 1024;
 
 /// Calls that are worked on at once for each thread, at most. Others wait, each until its
-/// deadline: most of them for Postgres.
-const CALLS_OF_THREAD: usize = 8;
+/// deadline. Most of them wait for Postgres.
+const CALLS_OF_THREAD: usize = 32;
 
-/// The threads for calls with large messages.
-pub(super) struct LargeCalls {
+/// The threads for long calls.
+pub(super) struct LongCalls {
     /// Present until dropped.
     runtime: Option<Runtime>,
     shares: Arc<Shares>,
+    /// Where connections to Postgres are opened: whoever uses one later must not wait for
+    /// these threads.
+    connecting: Handle,
 }
 
-impl LargeCalls {
+impl LongCalls {
     /// Starts them: half as many as serve.
     ///
     /// # Errors
@@ -37,12 +42,13 @@ impl LargeCalls {
         let threads = (serving / 2).max(1);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
-            .thread_name("large-calls")
-            .on_thread_start(|| priority::set(priority::LARGE_CALLS))
+            .thread_name("long-calls")
+            .on_thread_start(|| priority::set(priority::LONG_CALLS))
             .enable_all()
             .build()
-            .context("can't start the threads for large messages")?;
-        Ok(Self { runtime: Some(runtime), shares: Shares::new(threads * CALLS_OF_THREAD) })
+            .context("can't start the threads for long calls")?;
+        let shares = Shares::new(threads * CALLS_OF_THREAD);
+        Ok(Self { runtime: Some(runtime), shares, connecting: Handle::current() })
     }
 
     /// Works on a call there, when it is the turn of its tenant; `None` when it panicked.
@@ -53,6 +59,7 @@ impl LargeCalls {
         call: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let _permit = self.shares.acquire(tenant).await;
+        let call = db::connect_on(self.connecting.clone(), call);
         // A set, for it ends its tasks when it is dropped.
         let mut tasks = JoinSet::new();
         tasks.spawn_on(call, self.runtime.as_ref()?.handle());
@@ -60,7 +67,7 @@ impl LargeCalls {
     }
 }
 
-impl Drop for LargeCalls {
+impl Drop for LongCalls {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
