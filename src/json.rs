@@ -24,8 +24,8 @@ pub type Stored = Json<Box<RawValue>>;
 /// A protobuf Struct as a JSON object to store, which comes back exactly as it is.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field` when a number is no JSON number or would not come
-/// back, Postgres can't store a text, or it is nested too deep.
+/// INVALID_ARGUMENT naming `field` when a value has no kind, a number is no JSON number or
+/// would not come back, Postgres can't store a text, or it is nested too deep.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
     Reading { field, stored: true }.object(from, 1)
 }
@@ -54,7 +54,9 @@ impl Reading<'_> {
     /// A value within an object or list of a depth.
     fn value(&self, from: &prost_types::Value, depth: usize) -> Result<Value> {
         Ok(match &from.kind {
-            None | Some(Kind::NullValue(_)) => Value::Null,
+            // `google.protobuf.Value`: the absence of any variant is an error.
+            None => return self.refuse("each value must be set: null has a kind of its own"),
+            Some(Kind::NullValue(_)) => Value::Null,
             Some(Kind::BoolValue(b)) => Value::Bool(*b),
             Some(Kind::StringValue(s)) => Value::String(self.text(s)?),
             Some(Kind::NumberValue(n)) => Value::Number(self.number(*n)?),
@@ -225,6 +227,20 @@ mod tests {
             let value = prost_types::Value { kind: Some(Kind::StructValue(deep)) };
             deep = Struct { fields: [("a".to_owned(), value)].into() };
             assert!(object("settings", &deep).is_err() && compared("scope", &deep).is_err());
+        }
+    }
+
+    /// N01: a value without a kind would come back as null.
+    #[test]
+    fn a_value_without_a_kind_is_refused() {
+        let unset = prost_types::Value { kind: None };
+        let list = prost_types::ListValue { values: vec![unset.clone()] };
+        let in_list = prost_types::Value { kind: Some(Kind::ListValue(list)) };
+        let null = prost_types::Value { kind: Some(Kind::NullValue(0)) };
+        for (value, fits) in [(unset, false), (in_list, false), (null, true)] {
+            let from = Struct { fields: [("a".to_owned(), value)].into() };
+            assert_eq!(object("settings", &from).is_ok(), fits);
+            assert_eq!(compared("scope", &from).is_ok(), fits);
         }
     }
 

@@ -30,6 +30,9 @@ const MODERATE: f64 = 0.1;
 /// The quiet tenant's sign-ins in progress: both hashing threads would be busy.
 const SIGN_INS: Pace = Pace::Closed { connections: 1, streams: 2 };
 
+/// The first of the noisy tenant's loads need no more of Postgres than sign-ins do.
+const WITHOUT_POSTGRES: usize = 4;
+
 /// How long the noisy tenant waits after a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,11 +53,13 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 fn beside_the_worst(bench: &mut Bench, server: &Server, noisy: &NoisyTenant) -> anyhow::Result<()> {
     let tokens = bench.world.subjects_tokens(USERS)?;
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
-    let (calm, beside) =
-        (check.clone().named("Check, quiet"), check.clone().named("Check, beside the worst"));
     let sign_in = requests::sign_in(Shape { users: USERS });
-    let (calm_sign_in, sign_in) =
-        (sign_in.clone().named("Login, quiet"), sign_in.named("Login, beside the worst"));
+    let both = |check_name, sign_in_name| {
+        (check.clone().named(check_name), sign_in.clone().named(sign_in_name))
+    };
+    let calm = both("Check, quiet", "Login, quiet");
+    let beside_some = both("Check, beside its sign-ins", "Login, beside its sign-ins");
+    let beside_all = both("Check, beside the worst", "Login, beside the worst");
     let worst = worst(noisy);
     bench.warm(server, &check)?;
 
@@ -62,27 +67,37 @@ fn beside_the_worst(bench: &mut Bench, server: &Server, noisy: &NoisyTenant) -> 
     let mut middle = Figure::record("Check beside the worst ÷ quiet, p50");
     let mut share =
         Figure::new("sign-ins beside the worst ÷ their fair share", Target::AtLeast(0.9));
+    let mut less = Figure::record("Check beside its sign-ins and batches ÷ quiet, p99");
+    let mut less_share = Figure::record("sign-ins beside its sign-ins and batches ÷ fair share");
     let mut refused = Figure::new("the other tenant's refused calls", Target::Exactly(0.0));
     let mut done = Figure::record("the noisy tenant's calls that were served, calls/s");
 
     for round in 1..=bench.effort.rounds {
         let most = bench.measure(round, server, &check, Pace::FULL)?;
         let pace = Pace::Open { rate: most.per_second * MODERATE };
-        let part = |calls, pace| Part { calls, addr: server.addr, pace };
-        let quiet = [part(&calm, pace), part(&calm_sign_in, SIGN_INS)];
-        let quiet = bench.measure_all(round, server, &quiet)?;
-        let mut parts = vec![part(&beside, pace), part(&sign_in, SIGN_INS)];
-        parts.extend(worst.iter().map(|(calls, pace)| part(calls, *pace)));
-        let loud = bench.measure_all(round, server, &parts)?;
+        let mut measure = |(check, sign_in), loads: &[(Calls, Pace)]| {
+            let addr = server.addr;
+            let mut parts = vec![
+                Part { calls: check, addr, pace },
+                Part { calls: sign_in, addr, pace: SIGN_INS },
+            ];
+            parts.extend(loads.iter().map(|(calls, pace)| Part { calls, addr, pace: *pace }));
+            bench.measure_all(round, server, &parts)
+        };
+        let quiet = measure((&calm.0, &calm.1), &[])?;
+        let some = measure((&beside_some.0, &beside_some.1), &worst[..WITHOUT_POSTGRES])?;
+        let loud = measure((&beside_all.0, &beside_all.1), &worst)?;
 
         tail.push(loud[0].p99 / quiet[0].p99);
         middle.push(loud[0].p50 / quiet[0].p50);
         // Two tenants want to sign in: half is either's.
         share.push(loud[1].per_second / (quiet[1].per_second / 2.0));
+        less.push(some[0].p99 / quiet[0].p99);
+        less_share.push(some[1].per_second / (quiet[1].per_second / 2.0));
         refused.push(crate::number(loud[0].refused + loud[1].refused));
         done.push(loud[2..].iter().map(|run| run.per_second).sum());
     }
-    bench.report.add([tail, middle, share, refused, done]);
+    bench.report.add([tail, middle, share, less, less_share, refused, done]);
     Ok(())
 }
 
