@@ -30,17 +30,27 @@ const LEARNT: &[(&str, &str)] = &[
     ("position", "position"),
 ];
 
-/// Values by name.
+/// What was learnt.
 #[derive(Default)]
-pub struct Known(BTreeMap<String, Vec<String>>);
+pub struct Known {
+    /// Values by name.
+    values: BTreeMap<String, Vec<String>>,
+    /// Values that are never learnt.
+    never: Vec<String>,
+}
 
 impl Known {
+    /// Knows nothing of a value from here on: what it names is not the fuzzer's.
+    pub fn never(&mut self, value: &str) {
+        self.never.push(value.to_owned());
+    }
+
     /// Keeps a value. Ids are also kept by the type of what they name.
     pub fn learn(&mut self, name: &str, value: &str) {
-        if value.is_empty() {
+        if value.is_empty() || self.never.iter().any(|never| never == value) {
             return;
         }
-        let values = self.0.entry(name.to_owned()).or_default();
+        let values = self.values.entry(name.to_owned()).or_default();
         if values.len() == KEPT {
             values.remove(0);
         }
@@ -73,7 +83,7 @@ impl Known {
 
     /// One of the values of a name, recent ones more often.
     pub fn one(&self, name: &str, rng: &mut TestRng) -> Option<String> {
-        let values = self.0.get(name).filter(|values| !values.is_empty())?;
+        let values = self.values.get(name).filter(|values| !values.is_empty())?;
         let from = if rng.random_bool(0.8) { values.len().saturating_sub(15) } else { 0 };
         Some(values[rng.random_range(from..values.len())].clone())
     }
