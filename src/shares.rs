@@ -53,7 +53,7 @@ impl Shares {
             let Some(granted) = self.lock().take(tenant) else {
                 return Permit { shares: self.clone(), tenant };
             };
-            // The sender is dropped with its tenant alone, which has none that waits then.
+            // A sender is dropped unsent only when nobody waits for it any more.
             if let Ok(permit) = granted.await {
                 return permit;
             }

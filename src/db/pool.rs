@@ -14,7 +14,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{TenantTx, observed::Observed, share::Connections, tx::Sealing};
+use super::{TenantTx, observed::Observed, share::ConnectionShares, tx::Sealing};
 use crate::{
     error::{Error, Result},
     feed::Feed,
@@ -40,7 +40,7 @@ const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval'
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
-    shares: Arc<Connections>,
+    shares: Arc<ConnectionShares>,
     /// Statements that were ended, for nobody waited for them.
     pub(super) abandoned: Counter,
     /// Set once this process follows the feed.
@@ -87,7 +87,7 @@ impl Db {
             .connect_lazy_with(options);
         Ok(Self {
             pool,
-            shares: Arc::new(Connections::of(max_connections)),
+            shares: Arc::new(ConnectionShares::of(max_connections)),
             abandoned: Counter::default(),
             feed: Arc::default(),
             data_keys: None,

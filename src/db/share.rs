@@ -18,12 +18,12 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// The connections that tenants' work shares.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(super) struct ConnectionShares {
     shares: Arc<Shares>,
     refused: Counter,
 }
 
-impl Connections {
+impl ConnectionShares {
     pub(super) fn of(max_connections: u32) -> Self {
         let permits = usize::try_from(max_connections).unwrap_or(usize::MAX);
         Self { shares: Shares::new(permits), refused: Counter::default() }

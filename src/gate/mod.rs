@@ -46,7 +46,7 @@ pub use message::{RequestBody, drain};
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 
 use apart::LongCalls;
-use progress::{Owner, Progress};
+use progress::{CallOwner, Progress};
 
 use crate::{
     audit::{Origin, RequestId},
@@ -64,6 +64,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest message of a public method, in bytes: whoever has no token may have us
 /// hold no more of what it never finishes.
 const PUBLIC_MESSAGE: usize = 64 * 1024;
+
+/// What a call is told whose deadline has passed.
+const TOO_LATE: &str = "the deadline passed before the answer was there";
 
 /// What every call passes.
 pub struct Gate {
@@ -92,9 +95,7 @@ pub struct GateLimits {
 /// A call that was admitted.
 struct Admitted<'a> {
     request: Request<Body>,
-    /// Nobody, on a public method.
-    caller: Option<Caller>,
-    owner: Owner,
+    owner: CallOwner,
     is_long: bool,
     _counted: SemaphorePermit<'a>,
 }
@@ -171,8 +172,7 @@ impl Gate {
         let deadline = tokio::time::Instant::from_std(started) + time_limit;
         let mut work = pin!(crate::deadline::scope(deadline, async {
             match self.admit(request, method, origin).await {
-                Ok(admitted) => {
-                    let caller = admitted.caller.clone();
+                Ok((admitted, caller)) => {
                     let response = self.answer(admitted, deadline, services).await;
                     self.record_refusal(caller, method, response.headers()).await;
                     response
@@ -232,13 +232,13 @@ impl Gate {
 
     /// Admits a call once its message is there: what was true of the caller when the
     /// call began may not be any more. Who would not be admitted anyway is not waited
-    /// for.
+    /// for. Returns who calls, too; nobody on a public method.
     async fn admit(
         &self,
         request: Request<impl RequestBody>,
         method: Option<&MethodPolicy>,
         origin: Origin,
-    ) -> Result<Admitted<'_>, Status> {
+    ) -> Result<(Admitted<'_>, Option<Caller>), Status> {
         let (head, mut body) = request.into_parts();
         let message = match self.message(&head.headers, &mut body, method, &origin).await {
             Ok(message) => message,
@@ -252,8 +252,8 @@ impl Gate {
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
         let caller = self.keeper.admit(&mut request, method, origin).await?;
-        let owner = Owner::of(caller.as_ref(), ip);
-        Ok(Admitted { request, caller, owner, is_long, _counted: counted })
+        let owner = CallOwner::of(caller.as_ref(), ip);
+        Ok((Admitted { request, owner, is_long, _counted: counted }, caller))
     }
 
     async fn message(
@@ -293,21 +293,27 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let Admitted { request, owner, is_long, _counted, .. } = admitted;
-        if let (true, Owner::Tenant(tenant)) = (is_long, owner) {
+        let Admitted { request, owner, is_long, _counted } = admitted;
+        if let (true, CallOwner::Tenant(tenant)) = (is_long, owner) {
             let answered = Box::pin(self.answer_apart(tenant, deadline, services, request));
-            return match self.progress.wait(owner) {
-                Ok(_counted) => answered.await,
-                Err(refusal) => refuse(&refusal),
-            };
+            return self.wait_for(answered, owner).await;
         }
         let mut answered = pin!(forward(services, request));
         match poll!(answered.as_mut()) {
             Poll::Ready(response) => response,
-            Poll::Pending => match self.progress.wait(owner) {
-                Ok(_counted) => answered.await,
-                Err(refusal) => refuse(&refusal),
-            },
+            Poll::Pending => self.wait_for(answered, owner).await,
+        }
+    }
+
+    /// Waits for an answer within its owner's share.
+    async fn wait_for(
+        &self,
+        answered: impl Future<Output = Response<Body>>,
+        owner: CallOwner,
+    ) -> Response<Body> {
+        match self.progress.wait(owner) {
+            Ok(_counted) => answered.await,
+            Err(refusal) => refuse(&refusal),
         }
     }
 
@@ -315,7 +321,7 @@ impl Gate {
         &self,
         tenant: TenantId,
         deadline: tokio::time::Instant,
-        mut services: S,
+        services: S,
         request: Request<Body>,
     ) -> Response<Body>
     where
@@ -324,36 +330,38 @@ impl Gate {
     {
         // What is logged belongs to the span of calls that wait, which begins then.
         task::yield_now().await;
-        let call = crate::deadline::scope(deadline, services.call(request));
+        let Some(call) = call(services, request) else { return respond(None) };
+        let call = crate::deadline::scope(deadline, call);
         let call = call.instrument(tracing::Span::current()).with_current_context();
-        let Some(Ok(response)) = self.long.run(tenant, call).await else {
-            tracing::error!("a handler panicked");
-            return refuse(&error::status(ErrorReason::Internal, "internal error"));
-        };
-        detailed(response)
+        respond(self.long.run(tenant, call).await)
     }
 }
 
 /// Calls the handler. A panic in it is this call's INTERNAL and nothing more.
-async fn forward<S>(mut services: S, request: Request<Body>) -> Response<Body>
+async fn forward<S>(services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     // Not one `async` block around both: it would move the request once more.
-    let called = panic::catch_unwind(AssertUnwindSafe(|| services.call(request)));
-    let answered = match called {
-        Ok(call) => AssertUnwindSafe(call).catch_unwind().await,
-        Err(panicked) => Err(panicked),
+    let answered = match call(services, request) {
+        Some(call) => AssertUnwindSafe(call).catch_unwind().await.ok(),
+        None => None,
     };
-    let Ok(Ok(response)) = answered else {
+    respond(answered)
+}
+
+/// The handler's call, yet to be waited for; `None` when it panicked at once.
+fn call<S: Service<Request<Body>>>(mut services: S, request: Request<Body>) -> Option<S::Future> {
+    panic::catch_unwind(AssertUnwindSafe(|| services.call(request))).ok()
+}
+
+/// What a handler answered, `None` when it panicked. Its status gets the details that ours
+/// have, also where a library made it.
+fn respond(answered: Option<Result<Response<Body>, Infallible>>) -> Response<Body> {
+    let Some(Ok(response)) = answered else {
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
-    detailed(response)
-}
-
-/// An answer whose status has the details that ours have, also where a library made it.
-fn detailed(response: Response<Body>) -> Response<Body> {
     let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
     bare.map_or(response, |status| refuse(&status))
 }
@@ -361,8 +369,6 @@ fn detailed(response: Response<Body>) -> Response<Body> {
 fn refuse(status: &Status) -> Response<Body> {
     status.clone().into_http()
 }
-
-const TOO_LATE: &str = "the deadline passed before the answer was there";
 
 fn deadline_exceeded(text: &str) -> Status {
     error::status(ErrorReason::DeadlineExceeded, text)

@@ -39,14 +39,14 @@ pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 /// Counts calls in progress.
 pub(super) struct Progress {
     all: Semaphore,
-    waiting: Arc<Bounded<Owner>>,
+    waiting: Arc<Bounded<CallOwner>>,
     late: Arc<Bounded<Option<IpAddr>>>,
     refused: Family<Refused, Counter>,
 }
 
 /// Whose call it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Owner {
+pub(super) enum CallOwner {
     /// By the tenant of the caller's token.
     Tenant(TenantId),
     /// Without a token, by where it comes from; `None` where that is no address.
@@ -58,7 +58,7 @@ struct Refused {
     by: &'static str,
 }
 
-impl Owner {
+impl CallOwner {
     /// Of a call that was admitted.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
         caller.map_or(Self::Network(ip.map(limits::network)), |caller| Self::Tenant(caller.home()))
@@ -95,7 +95,7 @@ impl Progress {
     ///
     /// # Errors
     /// `OVERLOADED` when the owner has its share.
-    pub(super) fn wait(&self, owner: Owner) -> Result<Open<Owner>, Status> {
+    pub(super) fn wait(&self, owner: CallOwner) -> Result<Open<CallOwner>, Status> {
         self.waiting.open(owner).map_err(|_| self.refuse("owner"))
     }
 

@@ -49,12 +49,18 @@ impl<'a> Permission<'a> {
         self.action
     }
 
-    /// The permissions of a role that cover this one, a concrete one: the nearest
+    /// Resource and action of the permissions of a role that cover this one: the nearest
     /// first.
     #[must_use]
+    pub fn covering(&self) -> [(&'a str, &'a str); 4] {
+        let Self { resource, action, .. } = *self;
+        [(resource, action), (resource, "*"), ("*", action), ("*", "*")]
+    }
+
+    /// The same as text.
+    #[must_use]
     pub fn forms(&self) -> [String; 4] {
-        let Self { text, resource, action } = self;
-        [(*text).to_owned(), format!("{resource}:*"), format!("*:{action}"), "*:*".to_owned()]
+        self.covering().map(|(resource, action)| format!("{resource}:{action}"))
     }
 
     /// Whether holding this one means holding `wanted`, itself perhaps with

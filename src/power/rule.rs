@@ -97,14 +97,9 @@ impl<'a> Rights<'a> {
     /// `PERMISSION_DENIED` when it does not hold it now.
     pub fn permission(&self, text: &str) -> Result<End> {
         let wanted = Permission::parse(text).ok_or_else(not_held)?;
-        let (resource, action) = (wanted.resource(), wanted.action());
-        let forms = [(resource, action), (resource, "*"), ("*", action), ("*", "*")];
-        forms
-            .iter()
-            .filter_map(|form| self.permissions.get(form))
-            .max()
-            .copied()
-            .ok_or_else(not_held)
+        let covering = wanted.covering();
+        let ends = covering.iter().filter_map(|form| self.permissions.get(form));
+        ends.max().copied().ok_or_else(not_held)
     }
 }
 

@@ -23,15 +23,21 @@ async fn rename(client: &Client, name: &str) -> Result<(), tonic::Status> {
     client.tenants().update_tenant(request).await.map(drop)
 }
 
+/// Holds the row of the tenant acme until it is rolled back.
+async fn hold_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
+    let mut held = holder.begin().await.expect("begun");
+    let lock = "select from tenants where slug = 'acme' for update";
+    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    held
+}
+
 /// N22
 #[tokio::test]
 async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_deadline() {
     let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
-    let mut held = holder.begin().await.expect("begun");
-    let lock = "select from tenants where slug = 'acme' for update";
-    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let held = hold_acme(&mut holder).await;
     let owner = Mutex::new(app.owner().await);
 
     let slow = join_all((0..30).map(|_| rename(&acme, "Acme")));
@@ -65,9 +71,7 @@ async fn a_tenants_slow_calls_leave_room_for_others() {
     let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
-    let mut held = holder.begin().await.expect("begun");
-    let lock = "select from tenants where slug = 'acme' for update";
-    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let held = hold_acme(&mut holder).await;
     let owner = Mutex::new(app.owner().await);
 
     let slow = join_all((0..12).map(|_| rename(&acme, "Acme")));
@@ -94,9 +98,7 @@ async fn a_tenant_whose_share_is_taken_is_told_when_to_try_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut holder = app.owner().await;
-    let mut held = holder.begin().await.expect("begun");
-    let lock = "select from tenants where slug = 'acme' for update";
-    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    let held = hold_acme(&mut holder).await;
     let refusals = "tenantry_db_share_refused_total";
     assert_eq!(app.metric(refusals).await, Some(0.0));
 
