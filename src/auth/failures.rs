@@ -24,7 +24,7 @@ use tokio::time::sleep_until;
 use super::turns::{Turn, Turns};
 use crate::{
     bounded::{Bounded, Open, TooMany},
-    error::Result,
+    error::{Error, Result},
     ids::TenantId,
     limits::Owner,
     passwords::{Costliest, Presented},
@@ -123,10 +123,14 @@ impl SignIn {
     /// Its result, a failure when its time has come. Whoever calls this holds no place, lock
     /// or connection.
     pub async fn answer<T>(&self, result: Result<T>) -> Result<T> {
-        let failed =
-            |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
         let (turns, turn) = (&self.failures.turns, self.counted.get().map(|counted| &counted.turn));
-        if result.as_ref().is_err_and(failed) {
+        let is_failure = |error: &Error| match error.reason() {
+            ErrorReason::InvalidCredentials => true,
+            // Of a comparison, which was counted, and not for want of a place.
+            ErrorReason::HashingQueueFull => turn.is_some(),
+            _ => false,
+        };
+        if result.as_ref().is_err_and(is_failure) {
             let took = self.began.elapsed();
             let due = turn.map_or(Duration::ZERO, |turn| turn.due);
             if took > due.max(turns.due(Duration::ZERO)) {

@@ -67,8 +67,8 @@ impl Auth {
         let share = named::share(&self.limits, &tenant, origin.ip);
         let owner = Owner::new(share, origin.ip);
         let password = &Presented::new(&message.password);
-        sign_in.count(owner, password, accounts::count(&tenant))?;
         let mut place = self.hasher.place(owner)?;
+        sign_in.count(owner, password, accounts::count(&tenant))?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
             share,
@@ -112,7 +112,11 @@ impl Auth {
         trial: Trial<'_>,
     ) -> Result<Opened> {
         for _ in 0..ATTEMPTS {
-            let Some(verified) = self.compare(place, accounts, trial).await? else { break };
+            let compared = self.compare(place, accounts, trial).await;
+            if compared.as_ref().is_err_and(is_full) {
+                self.record_failure(accounts, trial).await?;
+            }
+            let Some(verified) = compared? else { break };
             if trial.waiting.is_over() {
                 // Nobody would have its tokens.
                 return Err(Error::refused(ErrorReason::Cancelled, "the caller is gone"));
@@ -135,7 +139,7 @@ impl Auth {
         accounts: &mut Accounts,
         trial: Trial<'_>,
     ) -> Result<Option<Verified>> {
-        let mut right = None;
+        let (mut right, named) = (None, accounts.named);
         for (number, account) in accounts.all.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
@@ -145,7 +149,11 @@ impl Auth {
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
             let kept = kept.flatten();
             let worked_for = account.tenant.unwrap_or(trial.share);
-            let outcome = place.verify(worked_for, trial.password, kept.as_deref()).await?;
+            let outcome = match place.verify(worked_for, trial.password, kept.as_deref()).await {
+                // It would tell where the email is known.
+                Err(error) if !named && is_full(&error) => Outcome::Wrong,
+                outcome => outcome?,
+            };
             if let (None, Some(user), Some(hash), true) =
                 (&right, user, kept, outcome != Outcome::Wrong)
             {
@@ -208,6 +216,12 @@ impl Auth {
         }
         Ok(())
     }
+}
+
+/// Whether a password was not compared, or found wrong, while too many expensive comparisons
+/// waited.
+fn is_full(error: &Error) -> bool {
+    error.reason() == ErrorReason::HashingQueueFull
 }
 
 /// What somebody signs in with.

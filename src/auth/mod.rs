@@ -76,7 +76,10 @@ pub struct Auth {
 pub async fn end_guess(guess: Guess, error: Option<&Error>) {
     match error.map(Error::reason) {
         None => guess.right().await,
-        Some(ErrorReason::InvalidCredentials) => guess.wrong().await,
+        // As a wrong one: what costs no guess could be tried for ever.
+        Some(ErrorReason::InvalidCredentials | ErrorReason::HashingQueueFull) => {
+            guess.wrong().await;
+        }
         Some(_) => guess.abandoned().await,
     }
 }

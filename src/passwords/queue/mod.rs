@@ -98,6 +98,12 @@ impl<J> Queue<J> {
         self.usage(owner, free, |share| share.places).room()
     }
 
+    /// Whether one more expensive job may wait.
+    pub(super) fn room_for_expensive(&self, owner: Owner) -> Result<(), Full> {
+        let free = (self.bounds.places / EXPENSIVE).max(1).saturating_sub(self.expensive);
+        self.usage(owner, free, |share| share.expensive).room()
+    }
+
     /// Takes a place.
     pub(super) fn take(&mut self, owner: Owner) -> Result<(), Full> {
         self.room(owner)?;
@@ -132,8 +138,7 @@ impl<J> Queue<J> {
     pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Result<Ticket, Full> {
         let expensive = cost > self.bounds.cheap;
         if expensive {
-            let free = (self.bounds.places / EXPENSIVE).max(1).saturating_sub(self.expensive);
-            self.usage(owner, free, |share| share.expensive).room()?;
+            self.room_for_expensive(owner)?;
         }
         self.count(Kind { owner, expensive });
         self.tickets += 1;
