@@ -14,6 +14,7 @@ mod meter;
 mod once;
 mod open;
 mod taken;
+mod timer;
 
 use std::{
     net::SocketAddr,

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::task::JoinSet;
 use tonic::client::Grpc;
 
-use super::{Calls, Recorder, Window, connection::Connection};
+use super::{Calls, Recorder, Window, connection::Connection, timer::Timer};
 
 /// More calls than this in progress: the server can't follow, and there is no
 /// latency to measure. A stall of a second must not come here: it is to be seen.
@@ -27,14 +27,12 @@ pub(super) async fn run(
 ) -> anyhow::Result<Recorder> {
     let recorder = Arc::new(Mutex::new(Recorder::new()?));
     let mut callers = JoinSet::new();
+    let timer = Timer::new()?;
     for (due, connection) in schedule(window.begin, rate)
         .take_while(|due| *due < window.until)
         .zip(connections.iter().cycle())
     {
-        // A timer is exact to a millisecond; looking at the clock is exact.
-        while Instant::now() < due {
-            tokio::task::yield_now().await;
-        }
+        timer.until(due).await?;
         while let Some(ended) = callers.try_join_next() {
             ended.context("a caller panicked")??;
         }

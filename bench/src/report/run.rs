@@ -42,6 +42,8 @@ pub struct Run {
     pub p50: f64,
     /// Of the slowest in ten.
     pub p90: f64,
+    /// Of the slowest in twenty.
+    pub p95: f64,
     /// Of the slowest in a hundred.
     pub p99: f64,
     /// Of the slowest in a thousand.
@@ -95,6 +97,7 @@ impl Run {
             per_second: taken.per_second(),
             p50: taken.micros_at(0.5),
             p90: taken.micros_at(0.9),
+            p95: taken.micros_at(0.95),
             p99: taken.micros_at(0.99),
             p999: taken.micros_at(0.999),
             max: taken.micros_at(1.0),

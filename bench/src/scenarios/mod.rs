@@ -10,6 +10,7 @@ mod neighbours;
 mod overhead;
 mod refresh;
 mod requests;
+mod search;
 mod sign_in;
 mod size;
 mod start;
@@ -87,6 +88,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "what a refresh costs beyond two signatures and a commit",
         sizes: usual,
         run: refresh::run,
+    },
+    Scenario {
+        name: "search",
+        about: "how long a page takes of a search through 100,000 users",
+        sizes: usual,
+        run: search::run,
     },
     Scenario {
         name: "cold",

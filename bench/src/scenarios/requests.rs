@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tenantry::proto::v1::{
     BatchCheckItem, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest,
-    Consistency, LoginRequest, RefreshRequest,
+    Consistency, ListUsersRequest, LoginRequest, RefreshRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -25,6 +25,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const CHECK: &str = "/tenantry.v1.PermissionService/Check";
 const BATCH_CHECK: &str = "/tenantry.v1.PermissionService/BatchCheck";
 const LOGIN: &str = "/tenantry.v1.AuthService/Login";
+const LIST_USERS: &str = "/tenantry.v1.UserService/ListUsers";
 const REFRESH: &str = "/tenantry.v1.AuthService/Refresh";
 
 /// Health checks without a token.
@@ -170,6 +171,18 @@ pub fn refresh(tokens: &[String]) -> Calls {
         Request { token: None, message: message.encode_to_vec().into() }
     };
     Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), answered)
+}
+
+/// The asker searches the users with this filter, in this order, for the first page of a
+/// usual size.
+pub fn search(askers: &[Bearer], filter: &str, order_by: &str) -> Calls {
+    let message = ListUsersRequest {
+        filter: filter.to_owned(),
+        order_by: order_by.to_owned(),
+        ..ListUsersRequest::default()
+    };
+    let requests = askers.iter().map(|token| request(token, &message)).collect();
+    Calls::new("ListUsers", LIST_USERS, requests, answered)
 }
 
 fn answered(answer: &Result<Bytes, Status>) -> Verdict {

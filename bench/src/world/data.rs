@@ -166,7 +166,7 @@ async fn load_users(
     let tenant = shape::tenant();
     let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
-        let profile = format!(r#"{{"email":"{email}","display_name":""}}"#);
+        let profile = format!(r#"{{"email":"{email}","display_name":"Person {user}"}}"#);
         let index = ciphers.tenants.index("email", email.as_bytes());
         let lookup = ciphers.everywhere.index("email", email.as_bytes());
         let row = bound_row(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);

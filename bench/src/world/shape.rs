@@ -97,7 +97,7 @@ impl Shape {
 /// last is the asker's.
 pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
-        return vec!["permission:check".to_owned()];
+        return vec!["permission:check".to_owned(), "user:read".to_owned()];
     }
     (0..ROLE_PERMISSIONS).map(|turn| permission((role * 2 + turn) % PERMISSIONS)).collect()
 }
