@@ -4,18 +4,7 @@
 //! They keep the work for one decision, one reply and one entry of a cache small. A bound
 //! on a single field is a field rule, in the proto or beside the code that reads the field.
 
-use crate::error::{Error, Result};
-
-/// The largest count or number of bytes of something that is stored.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Bound {
-    /// What `limit` in the metadata of the error's `ErrorInfo` says.
-    pub name: &'static str,
-    /// The largest value.
-    pub max: i64,
-    /// What it is about, for people.
-    pub meaning: &'static str,
-}
+use crate::error::{Bound, Error, Result};
 
 /// Role assignments of one subject that have not ended.
 pub const ASSIGNMENTS_OF_SUBJECT: Bound = Bound {

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::{bounds::Bound, proto::v1::ErrorReason, validate::Violations};
+use crate::{proto::v1::ErrorReason, validate::Violations};
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "tenantry";
@@ -21,6 +21,17 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The largest count or number of bytes of something that is stored.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Bound {
+    /// What `limit` in the metadata of the error's `ErrorInfo` says.
+    pub name: &'static str,
+    /// The largest value.
+    pub max: i64,
+    /// What it is about, for people.
+    pub meaning: &'static str,
+}
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,18 +101,6 @@ impl Error {
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
             Self::Database(error) if is_race(error) => ErrorReason::Conflict,
             Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
-        }
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    /// A broken constraint is the client's error by its name; the rest is
-    /// Postgres's.
-    fn from(error: sqlx::Error) -> Self {
-        let constraint = error.as_database_error().and_then(|e| e.constraint());
-        match constraint.and_then(crate::db::constraint::refusal) {
-            Some(refusal) => refusal,
-            None => Self::Database(error),
         }
     }
 }

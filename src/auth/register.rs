@@ -206,7 +206,7 @@ async fn newcomers_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<
     if !tenant.is_active() || !Known::read(tenant).self_registration {
         return Ok(None);
     }
-    roles::store::of_newcomers(tx, TenantId(tenant.tenant_id)).await
+    roles::store::of_newcomers(tx, TenantId(tenant.tenant_id), roles::system::MEMBER).await
 }
 
 fn registration_closed() -> Error {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{progress, url};
+use super::{connect::url, progress};
 use crate::{
     audit::verify::{self, Finding, Head},
     config::Values,

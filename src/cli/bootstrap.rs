@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
 
-use super::{open, url};
+use super::connect::{open, url};
 use crate::{
     config::{self, Values},
     passwords::Hasher,

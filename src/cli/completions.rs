@@ -13,9 +13,9 @@ pub(super) fn command() -> Command {
         .arg(shell)
 }
 
-/// Prints the shell's script.
-pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+/// Prints the script that completes these commands in a shell.
+pub(super) fn run(mut commands: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     let shell = *matches.get_one::<Shell>("shell").context("no shell")?;
-    generate(shell, &mut super::command(), "tenantry", &mut io::stdout());
+    generate(shell, &mut commands, "tenantry", &mut io::stdout());
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 use tracing_appender::non_blocking::NonBlocking;
 
-use super::{bootstrap, open, serve};
+use super::{bootstrap, connect::open, serve};
 use crate::{
     app::App,
     config::{Config, Values},

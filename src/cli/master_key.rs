@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Command};
 
-use super::{open, progress, url};
+use super::{
+    connect::{open, url},
+    progress,
+};
 use crate::{
     config::{self, Values},
     db::Db,

@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 
-use super::{progress, url};
+use super::{connect::url, progress};
 use crate::{config::Values, db};
 
 /// Applies the migrations.

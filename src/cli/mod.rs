@@ -4,6 +4,7 @@
 mod audit;
 mod bootstrap;
 mod completions;
+mod connect;
 mod dev;
 mod healthcheck;
 mod keys;
@@ -17,14 +18,8 @@ use std::{future::Future, process::ExitCode};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use secrecy::SecretString;
 
-use crate::{
-    config::{self, Values},
-    db::Db,
-    privacy::DataKeys,
-    telemetry,
-};
+use crate::{config::Values, telemetry};
 
 /// Runs the command that the command line names.
 #[must_use]
@@ -83,7 +78,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
     match name {
         "policies" => return policies::run(),
-        "completions" => return completions::run(matches),
+        "completions" => return completions::run(command(), matches),
         "keys" => return keys::run(matches),
         "audit" => return block_on(audit::run(matches)),
         "master-key" => return block_on(master_key::run(matches)),
@@ -107,19 +102,4 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
         .build()
         .context("can't start the runtime")?
         .block_on(work)
-}
-
-/// One connection to Postgres, for commands that read and write personal data.
-async fn open(values: &Values, url: &SecretString) -> anyhow::Result<Db> {
-    let source = config::master_keys(values)?;
-    // A key service's client must not block the runtime's threads.
-    let data_keys = tokio::task::spawn_blocking(move || DataKeys::load(&source)).await??;
-    let db = Db::connect(url, 1)?.with_data_keys(data_keys);
-    db.prepare().await?;
-    Ok(db)
-}
-
-/// A URL among the settings.
-fn url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
-    values.get(name).map(SecretString::from).with_context(|| format!("{name} must be set"))
 }

@@ -12,7 +12,6 @@ mod values;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    thread::available_parallelism,
     time::Duration,
 };
 
@@ -32,12 +31,10 @@ use crate::{
     privacy::MasterSource,
     telemetry,
 };
-use values::Reader;
+use values::{Reader, size, threads};
 
 /// Where metrics and probes are served when nobody says.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-
-const DAY: Duration = Duration::from_hours(24);
 
 /// All that `serve` needs to know.
 pub struct Config {
@@ -196,18 +193,6 @@ fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration 
             Err(format!("must be a time like 1s, at least 1ms and at most {most}"))
         }
     })
-}
-
-/// 0 stands for as many as there are cores.
-fn threads(number: u32) -> usize {
-    match number {
-        0 => available_parallelism().map_or(1, usize::from),
-        given => size(given),
-    }
-}
-
-fn size(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use http::HeaderValue;
 use url::Url;
 
-use super::{DAY, size, threads, values::Reader};
+use super::values::{DAY, Reader, size, threads};
 
 /// Where gRPC is served, and its limits.
 pub struct Server {

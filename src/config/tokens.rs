@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DAY, values::Reader};
+use super::values::{DAY, Reader};
 use crate::{
     tokens::{KeyPaths, KeySource, TransitKeys},
     transit::TransitAddress,

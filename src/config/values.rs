@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -14,6 +15,8 @@ use secrecy::SecretString;
 use super::settings::SETTINGS;
 
 const FILE_FLAG: &str = "config";
+
+pub(super) const DAY: Duration = Duration::from_hours(24);
 
 /// Text by setting name. A flag wins over the environment, that over the file,
 /// that over the default.
@@ -205,4 +208,16 @@ impl<'a> Reader<'a> {
         }
         bail!("the settings can't be used:\n  {}", self.mistakes.join("\n  "))
     }
+}
+
+/// 0 stands for as many as there are cores.
+pub(super) fn threads(number: u32) -> usize {
+    match number {
+        0 => available_parallelism().map_or(1, usize::from),
+        given => size(given),
+    }
+}
+
+pub(super) fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

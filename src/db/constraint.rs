@@ -5,6 +5,18 @@
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
+impl From<sqlx::Error> for Error {
+    /// A broken constraint is the client's error by its name; the rest is
+    /// Postgres's.
+    fn from(error: sqlx::Error) -> Self {
+        let constraint = error.as_database_error().and_then(|e| e.constraint());
+        match constraint.and_then(refusal) {
+            Some(refusal) => refusal,
+            None => Self::Database(error),
+        }
+    }
+}
+
 /// The refusal that a broken constraint means, where a request can cause it.
 #[must_use]
 pub fn refusal(constraint: &str) -> Option<Error> {

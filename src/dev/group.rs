@@ -16,7 +16,10 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
-use super::{pause, place::Place, within};
+use super::{
+    place::Place,
+    wait::{pause, within},
+};
 
 /// The leader. INT is the fast shutdown of Postgres and the regular one of Redis, QUIT the
 /// immediate one; each gets ten seconds. Both arguments are files that exist while a server runs;

@@ -8,30 +8,16 @@
 mod group;
 mod place;
 mod postgres;
+mod program;
 mod redis;
 mod user;
+mod wait;
 
-use std::{
-    env,
-    fmt::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt::Write, path::Path};
 
-use anyhow::Context;
 use group::Group;
 use place::Place;
-
-/// How long a server of an earlier, crashed run gets to end.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(30);
-
-/// How the servers treat their data.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// `true` keeps everything across crashes and power cuts, as development wants. `false` trades
-    /// that for speed, as tests want: Postgres syncs nothing and Redis writes nothing to disk.
-    pub durable: bool,
-}
+pub use program::Options;
 
 /// The running servers.
 ///
@@ -112,27 +98,6 @@ async fn launch(place: &Place, group: &mut Group, options: Options) -> anyhow::R
     postgres.spawn(place, group, options).await?;
     postgres.ready(place, group).await?;
     redis::ready(place, group).await
-}
-
-/// Runs `wait`, a loop that looks at a condition and [`pause`]s between looks, at most for `limit`.
-async fn within(
-    limit: Duration,
-    what: &str,
-    wait: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    tokio::time::timeout(limit, wait)
-        .await
-        .with_context(|| format!("{what}: not within {limit:?}"))?
-}
-
-/// The time between two looks at a condition.
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
-}
-
-/// The full path of a program that is found through the PATH.
-fn in_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn percent_encode(text: &str) -> String {

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::{pause, user::ServerUser};
+use super::{user::ServerUser, wait::pause};
 
 /// Part of the name of Postgres's socket. No TCP port is ever opened.
 pub(super) const POSTGRES_PORT: u16 = 5432;

@@ -11,11 +11,10 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    ORPHAN_LIMIT, Options,
     group::Group,
-    in_path, pause,
     place::{POSTGRES_PORT, Place},
-    within,
+    program::{ORPHAN_LIMIT, Options, in_path},
+    wait::{pause, within},
 };
 
 /// Where Debian and Ubuntu install each major version, outside the PATH.

@@ -11,7 +11,12 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{ORPHAN_LIMIT, Options, group::Group, in_path, pause, place::Place, within};
+use super::{
+    group::Group,
+    place::Place,
+    program::{ORPHAN_LIMIT, Options, in_path},
+    wait::{pause, within},
+};
 
 /// Long enough to load what a developer has stored.
 const READY_LIMIT: Duration = Duration::from_secs(30);

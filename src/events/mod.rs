@@ -1,6 +1,7 @@
 //! Shows the audit trail's events.
 
 mod rpc;
+mod shown;
 mod watch;
 
 use std::sync::Arc;

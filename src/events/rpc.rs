@@ -1,28 +1,23 @@
 //! AuditService over gRPC.
 
-use std::fmt::Display;
-
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
     Events,
+    shown::shown,
     watch::{self, Messages},
 };
 use crate::{
-    audit::{
-        chain,
-        store::{self, EventRow, Wanted},
-    },
+    audit::store::{self, EventRow, Wanted},
     clock,
     error::{Error, Result},
     filter::{Field, Filter, Kind},
-    gate, json,
+    gate,
     paging::{LARGE_ROWS, Position},
-    privacy::Cipher,
     proto::v1::{
-        AuditEvent, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
+        ListEventsRequest, ListEventsResponse, WatchEventsRequest,
         audit_service_server::AuditService,
     },
 };
@@ -90,31 +85,4 @@ fn wanted(message: &ListEventsRequest) -> Result<Wanted> {
 fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
     let read = |at| clock::from_timestamp(&at).ok_or_else(|| Error::field(field, "out of range"));
     at.map(read).transpose()
-}
-
-/// An event as it is shown.
-pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
-    fn text(value: Option<impl Display>) -> String {
-        value.map(|value| value.to_string()).unwrap_or_default()
-    }
-    let ip = match row.open_ip(cipher) {
-        Err(Error::Unreadable) => None,
-        ip => Some(ip?),
-    };
-    Ok(AuditEvent {
-        unreadable: ip.is_none(),
-        ip: ip.unwrap_or_default(),
-        id: row.event_id.to_string(),
-        tenant_id: row.tenant_id.to_string(),
-        kind: row.kind,
-        actor_id: text(row.actor_id),
-        actor_tenant_id: text(row.actor_tenant_id),
-        target_id: text(row.target_id),
-        session_id: text(row.session_id),
-        request_id: row.request_id,
-        detail: row.detail.as_object().map(json::to_struct),
-        create_time: Some(clock::timestamp(row.created_at)),
-        position: row.position,
-        hash: chain::text(&row.hash),
-    })
 }

@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Events, rpc::shown};
+use super::{Events, shown::shown};
 use crate::{
     audit::{Listener, store},
     bounded::Open,

@@ -1,69 +1,19 @@
 //! The filters of lists: a subset of AIP-160, whose grammar is in docs/api.md.
 
+mod condition;
 mod parser;
 mod text;
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
+use condition::{Condition, Test};
+pub use condition::{Field, Kind, Times};
 pub use text::Pattern;
 
 use crate::error::{Error, Result};
 
-/// A field that a filter may name.
-pub struct Field {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is compared with.
-    pub kind: Kind,
-}
-
-/// What a field is compared with, and how.
-#[derive(Clone, Copy)]
-pub enum Kind {
-    /// Text that people write: whole, by its beginning or by a part, in the form that
-    /// ignores case and accents.
-    Text,
-    /// A word in lower case, like a slug: the same, without accents.
-    Word,
-    /// Text that must be the same to the byte.
-    Exact,
-    /// A UUID.
-    Id,
-    /// `true` or `false`.
-    Flag,
-    /// A time (RFC 3339), by `<`, `<=`, `>` and `>=`.
-    Time,
-    /// One of an enum's values, with or without this prefix; the number of a whole name.
-    Choice(&'static str, fn(&str) -> Option<i32>),
-}
-
 /// A list's filter: conditions that all must hold.
 pub struct Filter(Vec<Condition>);
-
-struct Condition {
-    field: &'static str,
-    test: Test,
-}
-
-enum Test {
-    Text { pattern: Pattern, written: String },
-    Word(Pattern),
-    Exact(String),
-    Id(Uuid),
-    Flag(bool),
-    Time(Times),
-    Choice(i32),
-}
-
-/// A span of time, in whole microseconds as Postgres has them.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Times {
-    /// The first moment.
-    pub from: Option<OffsetDateTime>,
-    /// The first moment after it.
-    pub before: Option<OffsetDateTime>,
-}
 
 impl Filter {
     /// Reads a filter on these fields.

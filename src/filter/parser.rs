@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    Condition, Field, Kind, Test, Times,
+    condition::{Condition, Field, Kind, Test, Times},
     text::{Pattern, folded},
 };
 

@@ -8,8 +8,11 @@ use argon2::{
 };
 use bcrypt::{HashParts, Version as BcryptVersion};
 
-use super::{pepper::Peppers, scheme::HASH};
+use super::pepper::Peppers;
 use crate::error::{Error, Result};
+
+/// The length of the hashes that we make, in bytes (RFC 9106, 4).
+pub(super) const HASH: usize = 32;
 
 /// The greatest cost of a bcrypt hash that is imported.
 const BCRYPT_IMPORT: u32 = 12;
@@ -25,7 +28,7 @@ const MEMORY_KIB: u32 = 4 << 20;
 const ITERATIONS: u32 = 100;
 
 /// The shortest salt of argon2, in bytes (RFC 9106, 3.1).
-const SALT: usize = 8;
+const SHORTEST_SALT: usize = 8;
 
 /// A stored hash that a password can be compared with.
 pub(super) enum Kept {
@@ -84,7 +87,7 @@ fn argon2id(text: &str) -> Option<Kept> {
     let (salt, hash) = (read.salt?, read.hash?);
     let is_ours = read.algorithm.as_str() == "argon2id"
         && read.version == Some(Version::V0x13.into())
-        && salt.len() >= SALT
+        && salt.len() >= SHORTEST_SALT
         && hash.len() == HASH
         && params.m_cost() <= MEMORY_KIB
         && params.t_cost() <= ITERATIONS;

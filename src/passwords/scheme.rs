@@ -8,7 +8,10 @@ use argon2::{
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
-use super::{kept::Kept, pepper::Peppers};
+use super::{
+    kept::{HASH, Kept},
+    pepper::Peppers,
+};
 use crate::{
     config::Passwords,
     error::{Error, Result},
@@ -38,9 +41,8 @@ impl Outcome {
 /// The longest input of bcrypt, in bytes: it ignores what follows.
 const BCRYPT_INPUT: usize = 72;
 
-/// The length of salt and hash, in bytes (RFC 9106, 4).
+/// The length of our salts, in bytes (RFC 9106, 4).
 const SALT: usize = 16;
-pub(super) const HASH: usize = 32;
 
 /// argon2id with today's parameters and pepper, and the memory that it works in, kept
 /// between uses.

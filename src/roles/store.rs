@@ -3,7 +3,6 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::system;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -149,9 +148,13 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     Ok(others)
 }
 
-/// The role of users who register to join a tenant; `None` where nobody may: in the
+/// The system role of this name, for users who register to join a tenant; `None` where nobody may: in the
 /// platform tenant, and in one without the role.
-pub async fn of_newcomers(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<RoleId>> {
+pub async fn of_newcomers(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Option<RoleId>> {
     let role = sqlx::query_scalar!(
         r#"
         select r.role_id
@@ -159,7 +162,7 @@ pub async fn of_newcomers(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<
         where r.tenant_id = $1 and r.name = $2 and r.is_system and not t.is_platform
         "#,
         tenant.0,
-        system::MEMBER,
+        name,
     )
     .fetch_optional(tx.conn())
     .await?;

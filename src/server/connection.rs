@@ -30,7 +30,6 @@ use tower::service_fn;
 
 use super::{
     Tls,
-    cores::stopped,
     counted::Counted,
     services::Services,
     tls,
@@ -237,4 +236,9 @@ impl Kind {
             _ => Self::Other,
         }
     }
+}
+
+/// Completes when the server takes no more calls.
+pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
+    stopping.wait_for(|stopping| *stopping).await.ok();
 }

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    connection::{self, Entry},
+    connection::{self, Entry, stopped},
     connections::{Connections, Open},
 };
 
@@ -165,9 +165,4 @@ async fn take(
             drop(counted);
         });
     }
-}
-
-/// Completes when the server takes no more calls.
-pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
-    stopping.wait_for(|stopping| *stopping).await.ok();
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::BUCKETS;
+use super::{BUCKETS, codes, traces::trace_id};
 
 type Durations = HistogramWithExemplars<Trace>;
 
@@ -68,7 +68,7 @@ impl Calls {
 }
 
 fn observe(durations: &Durations, took: Duration, trace: Option<&Context>) {
-    let trace = trace.map(|call| Trace { trace_id: super::traces::trace_id(call) });
+    let trace = trace.map(|call| Trace { trace_id: trace_id(call) });
     durations.observe(took.as_secs_f64(), trace, None);
 }
 
@@ -76,42 +76,6 @@ fn call(method: &str, code: Code) -> Call {
     Call {
         rpc_system_name: "grpc",
         rpc_method: method.to_owned(),
-        rpc_response_status_code: name(code),
+        rpc_response_status_code: codes::name(code),
     }
-}
-
-/// The code's name (gRPC, `Status codes and their use`).
-pub(super) fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
-/// Whether a server's span with this code is an error (semantic conventions for gRPC).
-pub(super) fn is_servers_fault(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    )
 }

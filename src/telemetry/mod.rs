@@ -5,6 +5,7 @@
 //! It holds ids, never emails, tokens or secrets.
 
 mod calls;
+mod codes;
 mod logs;
 mod operations;
 mod pools;

@@ -23,6 +23,8 @@ use opentelemetry_sdk::{
 };
 use tonic::{Code, transport::ClientTlsConfig};
 
+use super::codes;
+
 /// How long the collector has for a batch, and for what is left at a stop.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -113,9 +115,9 @@ pub(crate) fn end(call: &Context, method: &str, code: Code, request_id: &str) {
     span.update_name(method.to_owned());
     span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
     span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
-    span.set_attribute(KeyValue::new("rpc.response.status_code", super::calls::name(code)));
+    span.set_attribute(KeyValue::new("rpc.response.status_code", codes::name(code)));
     span.set_attribute(KeyValue::new("tenantry.request_id", request_id.to_owned()));
-    if super::calls::is_servers_fault(code) {
+    if codes::is_servers_fault(code) {
         span.set_status(Status::error(""));
     }
     span.end();

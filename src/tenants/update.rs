@@ -66,7 +66,7 @@ async fn admit<'a>(
     if !opens {
         return acting.gives_newcomers(tx, tenant, None).await;
     }
-    let Some(role) = roles::store::of_newcomers(tx, tenant).await? else {
+    let Some(role) = roles::store::of_newcomers(tx, tenant, roles::system::MEMBER).await? else {
         acting.gives_newcomers(tx, tenant, None).await?;
         let text = "must not be true in the platform tenant, or without the system role member";
         return Err(Error::field("settings.self_registration", text));

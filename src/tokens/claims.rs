@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// How far the clocks of a token's maker and reader may be apart, in seconds.
+pub const LEEWAY_SECONDS: i64 = 30;
+
 /// Which of the two tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenKind {

@@ -1,11 +1,8 @@
 //! The keys in force: signs and verifies.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, ensure};
@@ -19,7 +16,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Claims, SubjectType, Token, TokenKind,
+    Claims, LEEWAY_SECONDS, SubjectType, Token, TokenKind,
     key::{self, Purpose, SigningKey, VerifyingKey, name, signer_away},
     source::{KeySource, Keys, Source},
 };
@@ -29,9 +26,6 @@ use crate::{
     ids::{SessionId, TenantId, UserId},
     proto::v1::JsonWebKey,
 };
-
-/// How far the clocks of a token's maker and reader may be apart, in seconds.
-pub const LEEWAY_SECONDS: i64 = 30;
 
 /// How long the token counts that a new keyring is tried out with.
 const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
@@ -43,29 +37,6 @@ const MAX_TOKEN: usize = 8192;
 /// The bytes of role names, as JSON, that a token has room for: with more it would be too
 /// long to be sent. Decisions never depend on the names.
 const MAX_ROLES: usize = 2048;
-
-/// Where the PEM files of both key pairs are.
-#[derive(Clone, Debug)]
-pub struct KeyPaths {
-    /// The private key for access tokens.
-    pub access_private: PathBuf,
-    /// Its public key.
-    pub access_public: PathBuf,
-    /// The private key for refresh tokens.
-    pub refresh_private: PathBuf,
-    /// Its public key.
-    pub refresh_public: PathBuf,
-}
-
-impl KeyPaths {
-    /// The private and the public keys' file of a kind.
-    pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
-        match kind {
-            TokenKind::Access => (&self.access_private, &self.access_public),
-            TokenKind::Refresh => (&self.refresh_private, &self.refresh_public),
-        }
-    }
-}
 
 /// What a token is to say, times in whole seconds.
 pub struct TokenContent {

@@ -14,11 +14,11 @@ mod source;
 mod transit;
 
 pub use assertion::AssertionKey;
-pub use claims::{Claims, SubjectType, TokenKind};
-pub use keyring::{KeyPaths, Keyring, LEEWAY_SECONDS, TokenContent, VerifiedBy};
+pub use claims::{Claims, LEEWAY_SECONDS, SubjectType, TokenKind};
+pub use keyring::{Keyring, TokenContent, VerifiedBy};
 pub use opaque::OpaqueTokens;
 pub use reload::{Renew, Renewed};
-pub use source::KeySource;
+pub use source::{KeyPaths, KeySource};
 pub use transit::TransitKeys;
 
 use secrecy::SecretString;

@@ -1,14 +1,40 @@
 //! Where keys come from: files, or a key service.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, ensure};
 
 use super::{
-    KeyPaths, TokenKind, files,
+    TokenKind, files,
     key::{Purpose, SigningKey, VerifyingKey},
     transit::{KeyService, TransitKeys, Version},
 };
+
+/// Where the PEM files of both key pairs are.
+#[derive(Clone, Debug)]
+pub struct KeyPaths {
+    /// The private key for access tokens.
+    pub access_private: PathBuf,
+    /// Its public key.
+    pub access_public: PathBuf,
+    /// The private key for refresh tokens.
+    pub refresh_private: PathBuf,
+    /// Its public key.
+    pub refresh_public: PathBuf,
+}
+
+impl KeyPaths {
+    /// The private and the public keys' file of a kind.
+    pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
+        match kind {
+            TokenKind::Access => (&self.access_private, &self.access_public),
+            TokenKind::Refresh => (&self.refresh_private, &self.refresh_public),
+        }
+    }
+}
 
 /// Where the keys are.
 #[derive(Clone, Debug)]

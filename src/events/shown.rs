@@ -1,0 +1,39 @@
+//! Events as clients see them.
+
+use std::fmt::Display;
+
+use crate::{
+    audit::{chain, store::EventRow},
+    clock,
+    error::{Error, Result},
+    json,
+    privacy::Cipher,
+    proto::v1::AuditEvent,
+};
+
+/// An event as it is shown.
+pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
+    fn text(value: Option<impl Display>) -> String {
+        value.map(|value| value.to_string()).unwrap_or_default()
+    }
+    let ip = match row.open_ip(cipher) {
+        Err(Error::Unreadable) => None,
+        ip => Some(ip?),
+    };
+    Ok(AuditEvent {
+        unreadable: ip.is_none(),
+        ip: ip.unwrap_or_default(),
+        id: row.event_id.to_string(),
+        tenant_id: row.tenant_id.to_string(),
+        kind: row.kind,
+        actor_id: text(row.actor_id),
+        actor_tenant_id: text(row.actor_tenant_id),
+        target_id: text(row.target_id),
+        session_id: text(row.session_id),
+        request_id: row.request_id,
+        detail: row.detail.as_object().map(json::to_struct),
+        create_time: Some(clock::timestamp(row.created_at)),
+        position: row.position,
+        hash: chain::text(&row.hash),
+    })
+}
