@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, Mail, Passwords, Server},
     db::Db,
     events::Events,
-    feed::{self, Connections, Feed, Follow, Sealer},
+    feed::{self, Feed, Follow, Sealer, Sources},
     gate::{Gatekeeper, Policies},
     idempotency,
     limits::{Limits, Names, Rates, TrustedProxies},
@@ -22,6 +22,7 @@ use crate::{
     paging::Pages,
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
+    pg::Postgres,
     privacy::DataKeys,
     redis::{self, Redis},
     reload,
@@ -53,7 +54,7 @@ pub struct App {
     pub server: Server,
     /// Postgres.
     pub db: Db,
-    feed_db: Db,
+    feed_db: Postgres,
     redis: Redis,
     subscriber: SubscriberClient,
     operations: Operations,
@@ -96,7 +97,7 @@ impl App {
                 .with_data_keys(data_keys.clone())
                 .with_operations(operations.clone()),
             data_keys,
-            feed_db: Db::connect(&config.database.url, feed::CONNECTIONS)?
+            feed_db: Postgres::connect(&config.database.url, feed::CONNECTIONS)?
                 .with_operations(operations.clone()),
             traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
             sealer: Arc::new(Sealer::new(&keyring)?),
@@ -137,8 +138,11 @@ impl App {
         let watchers = Arc::new(Watchers::default());
         let followers: Vec<Arc<dyn Follow>> =
             vec![memory.clone(), verified.clone(), watchers.clone(), self.data_keys.clone()];
-        let connections =
-            Connections { db: feed_db.clone(), redis: redis.clone(), subscriber: &self.subscriber };
+        let sources = Sources {
+            postgres: feed_db.clone(),
+            redis: redis.clone(),
+            subscriber: &self.subscriber,
+        };
         let mut registry = Registry::default();
         self.operations.register(&mut registry);
         unreadable::register(&mut registry);
@@ -165,7 +169,7 @@ impl App {
         if let Some(tls) = &self.tls {
             reload::keep_current(tls, &mut registry);
         }
-        let feed = Feed::follow(connections, followers, self.sealer, &mut registry);
+        let feed = Feed::follow(sources, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
         idempotency::keep_short(&db, &mut registry);
         let refusals = Refusals::new(db.clone());
@@ -342,7 +346,7 @@ pub struct Serving {
 pub struct Stores {
     /// Postgres.
     pub db: Db,
-    feed_db: Db,
+    feed_db: Postgres,
     redis: Redis,
     subscriber: SubscriberClient,
 }

@@ -45,6 +45,7 @@ mod pace;
 mod paging;
 pub mod passwords;
 mod permissions;
+pub mod pg;
 mod power;
 mod priority;
 pub mod privacy;

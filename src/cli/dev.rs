@@ -17,9 +17,8 @@ use super::{bootstrap, connect::open, serve};
 use crate::{
     app::App,
     config::{Config, Values},
-    db,
     dev::{Options, Services},
-    files, privacy,
+    files, pg, privacy,
     provision::{self, Credentials},
     server::{self, Listeners},
     telemetry,
@@ -81,8 +80,8 @@ async fn serve_on(
     let listeners = Listeners::bind(&config.server).await?;
     let addr = listeners.grpc.local_addr()?;
 
-    let mut connection = db::connect_owner(&owner).await?;
-    db::migrate(&mut connection, Some(&config.database.url)).await?;
+    let mut connection = pg::connect_owner(&owner).await?;
+    pg::migrate(&mut connection, Some(&config.database.url)).await?;
     connection.close().await?;
     let credentials = dir.join("credentials.json");
     let demo = provision(values, &owner, &config.database.url, &credentials).await?;
@@ -137,7 +136,7 @@ fn app_password(dir: &Path) -> anyhow::Result<SecretString> {
 }
 
 async fn create_database(admin: &SecretString) -> anyhow::Result<()> {
-    let mut connection = db::connect_owner(admin).await?;
+    let mut connection = pg::connect_owner(admin).await?;
     let exists = sqlx::query_scalar!(
         r#"select exists (select from pg_database where datname = $1) as "exists!""#,
         DATABASE,

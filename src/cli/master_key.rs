@@ -91,7 +91,7 @@ async fn wrap_all(db: &Db) -> anyhow::Result<()> {
     let left = left.map(|(_, count)| count.unsigned_abs()).sum();
     let bar = progress::bar(left, "data keys wrapped");
     let tell = |progress: &rewrap::Progress| bar.set_position(progress.rewrapped);
-    let done = rewrap::all(db, db.master_keys()?, tell).await;
+    let done = rewrap::all(db.postgres(), db.master_keys()?, tell).await;
     bar.finish_and_clear();
     let done = done?;
     ensure!(done.failed == 0, "{} data keys can't be wrapped anew: {}", done.failed, done.reason);
@@ -110,7 +110,7 @@ async fn list(db: &Db) -> anyhow::Result<()> {
 }
 
 async fn counts(db: &Db) -> anyhow::Result<BTreeMap<String, i64>> {
-    Ok(rewrap::counts(db).await?.into_iter().collect())
+    Ok(rewrap::counts(db.postgres()).await?.into_iter().collect())
 }
 
 fn file(values: &Values) -> anyhow::Result<PathBuf> {

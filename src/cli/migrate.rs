@@ -3,14 +3,14 @@
 use sqlx::Connection;
 
 use super::{connect::url, progress};
-use crate::{config::Values, db};
+use crate::{config::Values, pg};
 
 /// Applies the migrations.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    let mut owner = db::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let mut owner = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let app_url = values.get("DATABASE_URL").map(Into::into);
     let spinner = progress::spinner("applying migrations");
-    let migrated = db::migrate(&mut owner, app_url.as_ref()).await;
+    let migrated = pg::migrate(&mut owner, app_url.as_ref()).await;
     spinner.finish_and_clear();
     migrated?;
     owner.close().await?;

@@ -119,7 +119,7 @@ impl Config {
             sign_in_failure_time: failure_time(&mut reader, server.request_timeout),
             server,
             database: Database {
-                url: reader.url("DATABASE_URL", crate::db::check_url),
+                url: reader.url("DATABASE_URL", crate::pg::check_url),
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
             redis_url: reader.url("REDIS_URL", crate::redis::check_url),

@@ -1,15 +1,8 @@
-//! Postgres: the pool, and transactions that work in one tenant.
+//! Postgres as features use it: [`Db`] begins transactions that work in one tenant, seal
+//! its personal data, and are in this process's memory once they are committed.
 
-mod connecting;
-pub mod constraint;
-mod held;
-mod observed;
-mod pool;
-mod share;
+mod database;
 mod tx;
 
-pub use connecting::connect_on;
-pub use observed::Observed;
-pub(crate) use pool::check_url;
-pub use pool::{Db, connect_owner, migrate};
+pub use database::Db;
 pub use tx::TenantTx;

@@ -1,38 +1,25 @@
-//! A transaction that works in one tenant.
+//! A transaction that works in one tenant, with what seals its personal data.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Executor};
-
-use super::{
-    Db,
-    held::{Held, Work},
-    observed::{Observed, observe},
-};
 use crate::{
-    deadline,
     error::{Error, Result},
+    feed::Feed,
     ids::TenantId,
-    privacy::{Cipher, NewDataKey},
+    pg::{Observed, Tx},
+    privacy::{Cipher, DataKeys, NewDataKey},
     proto::v1::ErrorReason,
-    shares::Permit,
 };
-
-/// The longest that a statement of a transaction may take.
-const LONGEST_STATEMENT: Duration = Duration::from_secs(10);
-
-/// How long after its call's deadline Postgres ends a statement: by then the caller has
-/// the gate's own answer.
-const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 
 /// A transaction whose tenant is set: row-level security shows it that
 /// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back; a statement
 /// that is under way then is ended.
 pub struct TenantTx {
-    held: Held,
-    db: Db,
+    tx: Tx,
     tenant: TenantId,
     sealing: Sealing,
+    data_keys: Option<Arc<DataKeys>>,
+    feed: Option<Feed>,
     /// What seals the data of a tenant that this made. Memory may forget it meanwhile.
     made: Option<(TenantId, Arc<Cipher>)>,
 }
@@ -48,24 +35,14 @@ pub(super) enum Sealing {
 }
 
 impl TenantTx {
-    /// Begins one. Its statements end with the current call's deadline.
-    pub(super) async fn begin(db: Db, permit: Permit, tenant: TenantId) -> Result<Self> {
-        let limit = deadline::remaining().map_or(LONGEST_STATEMENT, |left| left + AFTER_DEADLINE);
-        let limit = limit.min(LONGEST_STATEMENT).as_millis();
-        // A UUID's own text and a number: nothing to escape, and one round trip for all.
-        let statement = format!(
-            "begin; select set_config('tenantry.tenant', '{tenant}', true), \
-             set_config('statement_timeout', '{limit}ms', true)"
-        );
-        let begun = async {
-            let mut held = Held::acquire(&db, Some(permit)).await?;
-            // From here on Postgres may be in a transaction, whatever is heard of it.
-            held.work = Work::Transaction;
-            held.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
-            Ok(held)
-        };
-        let held = observe(db.operations(), "BEGIN", begun).await?;
-        Ok(Self { held, db, tenant, sealing: Sealing::Absent, made: None })
+    /// A transaction in `tenant` that neither seals nor opens its personal data.
+    pub(super) fn new(
+        tx: Tx,
+        tenant: TenantId,
+        data_keys: Option<Arc<DataKeys>>,
+        feed: Option<Feed>,
+    ) -> Self {
+        Self { tx, tenant, sealing: Sealing::Absent, data_keys, feed, made: None }
     }
 
     /// The same, with what seals its tenant's data.
@@ -75,7 +52,7 @@ impl TenantTx {
 
     /// The connection, for a statement.
     pub fn conn(&mut self) -> Observed<'_> {
-        Observed::transaction(&mut self.held, self.db.operations())
+        self.tx.conn()
     }
 
     /// Works in another tenant from here on: for what belongs to two, like a
@@ -84,10 +61,7 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is away.
     pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
-        sqlx::query!("select set_config('tenantry.tenant', $1, true)", tenant.to_string())
-            .fetch_one(self.conn())
-            .await?;
-        Ok(())
+        self.tx.enter(tenant).await
     }
 
     /// Seals the personal data of the tenant that this began in, or gave a data key.
@@ -114,16 +88,16 @@ impl TenantTx {
                 let text = "a key that the answer needs can't be had; try again";
                 Err(Error::refused(ErrorReason::StoreUnavailable, text))
             }
-            _ => self.db.data_keys()?.known(tenant),
+            _ => self.keys()?.known(tenant),
         }
     }
 
     /// Seals and names what belongs to no tenant.
     ///
     /// # Errors
-    /// Before [`Db::prepare`].
+    /// Before [`super::Db::prepare`].
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
-        self.db.common_cipher()
+        self.keys()?.common()
     }
 
     /// Gives a new tenant, which this works in, its data key.
@@ -131,9 +105,13 @@ impl TenantTx {
     /// # Errors
     /// UNAVAILABLE when Postgres is away.
     pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
-        let data_keys = self.db.data_keys()?.clone();
-        self.made = Some(data_keys.insert(self, key).await?);
+        let made = self.keys()?.clone().insert(&mut self.tx, key).await?;
+        self.made = Some(made);
         Ok(())
+    }
+
+    fn keys(&self) -> Result<&Arc<DataKeys>> {
+        self.data_keys.as_ref().ok_or_else(no_data_keys)
     }
 
     /// The consistency token of what this transaction changes: whoever decides
@@ -145,7 +123,7 @@ impl TenantTx {
         let id = sqlx::query_scalar!(r#"select pg_current_xact_id()::text::bigint as "id!""#)
             .fetch_one(self.conn())
             .await?;
-        let feed = self.db.feed().ok_or_else(|| Error::defect("no feed is followed"))?;
+        let feed = self.feed.as_ref().ok_or_else(|| Error::defect("no feed is followed"))?;
         feed.token_of(id.cast_unsigned())
     }
 
@@ -155,9 +133,10 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
     pub async fn commit(self) -> Result<()> {
-        let db = self.db.clone();
-        self.commit_record().await?;
-        db.committed().await;
+        self.tx.commit().await?;
+        if let Some(feed) = self.feed {
+            feed.catch_up().await;
+        }
         Ok(())
     }
 
@@ -165,10 +144,12 @@ impl TenantTx {
     ///
     /// # Errors
     /// When Postgres is away; then it may or may not be committed.
-    pub async fn commit_record(mut self) -> Result<()> {
-        let commit = self.held.connection()?.execute("COMMIT");
-        observe(self.db.operations(), "COMMIT", commit).await?;
-        self.held.work = Work::Nothing;
-        Ok(())
+    pub async fn commit_record(self) -> Result<()> {
+        self.tx.commit().await
     }
+}
+
+/// Personal data is read or written by something that was given no keys for it.
+pub(super) fn no_data_keys() -> Error {
+    Error::defect("no data keys were given")
 }

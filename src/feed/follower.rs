@@ -12,19 +12,19 @@ use tokio::time;
 
 use super::{Change, Follow, Kind, metrics::Metrics, state::State};
 use crate::{
-    db::Db,
     error::{Error, Result},
     ids::TenantId,
+    pg::Postgres,
 };
 
 /// The longest pause between reads.
 const POLL: Duration = Duration::from_millis(250);
 
 /// How long a read may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Follower {
-    db: Db,
+    postgres: Postgres,
     followers: Vec<Arc<dyn Follow>>,
     metrics: Metrics,
     /// What the last good read saw.
@@ -40,15 +40,19 @@ struct Seen {
 }
 
 impl Follower {
-    pub(super) fn new(db: Db, followers: Vec<Arc<dyn Follow>>, metrics: Metrics) -> Self {
-        Self { db, followers, metrics, seen: None, in_doubt: false }
+    pub(super) fn new(
+        postgres: Postgres,
+        followers: Vec<Arc<dyn Follow>>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { postgres, followers, metrics, seen: None, in_doubt: false }
     }
 
     pub(super) async fn run(mut self, state: Arc<State>) {
         let mut woken = true;
-        while !self.db.is_closed() {
+        while !self.postgres.is_closed() {
             let began = state.begin();
-            let read = time::timeout(PATIENCE, self.read(&state)).await;
+            let read = time::timeout(READ_TIMEOUT, self.read(&state)).await;
             // A server that falls silent may be one whose place another takes.
             self.in_doubt |= read.is_err();
             match read.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
@@ -79,7 +83,7 @@ impl Follower {
             "#,
             self.seen.as_ref().map(|seen| &seen.snapshot),
         )
-        .fetch_all(self.db.pool())
+        .fetch_all(self.postgres.pool())
         .await?;
         let Some(first) = rows.first() else {
             return Err(Error::defect("read_changes returned no row"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use tokio::time;
 
-use crate::{db::Db, error::Result};
+use crate::{error::Result, pg::Postgres};
 
 /// How often.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -18,10 +18,10 @@ const KEEP: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 
 const BATCH: i64 = 10_000;
 
 /// Trims until the database's connections are closed.
-pub(super) async fn keep_short(db: Db) {
-    while !db.is_closed() {
+pub(super) async fn keep_short(postgres: Postgres) {
+    while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
-        match trim(&db).await {
+        match trim(&postgres).await {
             Ok(0) => {}
             Ok(deleted) => tracing::debug!(deleted, "the change feed was trimmed"),
             Err(error) => tracing::warn!(%error, "the change feed can't be trimmed"),
@@ -30,12 +30,12 @@ pub(super) async fn keep_short(db: Db) {
 }
 
 /// Says how many changes it deleted.
-async fn trim(db: &Db) -> Result<i64> {
+async fn trim(postgres: &Postgres) -> Result<i64> {
     let mut deleted = 0;
     loop {
         let batch = sqlx::query_scalar!("select trim_changes($1, $2)", KEEP, BATCH);
         // None where another replica is at it.
-        let batch = batch.fetch_one(db.pool()).await?.unwrap_or_default();
+        let batch = batch.fetch_one(postgres.pool()).await?.unwrap_or_default();
         deleted += batch;
         if batch < BATCH {
             return Ok(deleted);

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    db::Db,
+    pg::Postgres,
     redis::{self, Redis},
 };
 
@@ -42,9 +42,14 @@ pub(super) fn others(redis: &Redis) {
 }
 
 /// Notifies at each message, until the database's connections are closed.
-pub(super) fn listen(client: &SubscriberClient, db: Db, woken: Arc<Notify>, subscribed: Gauge) {
+pub(super) fn listen(
+    client: &SubscriberClient,
+    postgres: Postgres,
+    woken: Arc<Notify>,
+    subscribed: Gauge,
+) {
     let mut messages = client.message_rx();
-    tokio::spawn(keep_subscribed(client.clone(), db, subscribed));
+    tokio::spawn(keep_subscribed(client.clone(), postgres, subscribed));
     tokio::spawn(async move {
         loop {
             match messages.recv().await {
@@ -57,11 +62,11 @@ pub(super) fn listen(client: &SubscriberClient, db: Db, woken: Arc<Notify>, subs
 
 /// Subscribes at each connection, and now and then in between: whatever became of the
 /// subscription, it is made again. To subscribe twice is to no effect.
-async fn keep_subscribed(client: SubscriberClient, db: Db, subscribed: Gauge) {
+async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribed: Gauge) {
     let mut connected = client.reconnect_rx();
     redis::keep_connected(client.clone());
     let (mut pause, mut failures) = (RETRY, 0);
-    while !db.is_closed() {
+    while !postgres.is_closed() {
         time::timeout(pause, connected.recv()).await.ok();
         let answer = client.subscribe(CHANNEL).await;
         subscribed.set(i64::from(answer.is_ok()));

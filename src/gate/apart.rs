@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{db, ids::TenantId, priority, shares::Shares};
+use crate::{ids::TenantId, pg, priority, shares::Shares};
 
 /// A message beyond this many bytes is large. To decode one of this size takes less than a
 /// millisecond.
@@ -59,7 +59,7 @@ impl LongCalls {
         call: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let _permit = self.shares.acquire(tenant).await;
-        let call = db::connect_on(self.connecting.clone(), call);
+        let call = pg::connect_on(self.connecting.clone(), call);
         // A set, for it ends its tasks when it is dropped.
         let mut tasks = JoinSet::new();
         tasks.spawn_on(call, self.runtime.as_ref()?.handle());

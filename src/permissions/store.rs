@@ -20,9 +20,10 @@ use super::{
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
 use crate::{
-    db::{Db, Observed, TenantTx},
+    db::{Db, TenantTx},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
+    pg::Observed,
     shares::Shares,
 };
 

@@ -14,10 +14,10 @@ use super::{
     store,
 };
 use crate::{
-    db::{Db, TenantTx},
     error::{Error, Result},
     feed::{Change, Follow, Kind},
     ids::TenantId,
+    pg::{Postgres, Tx},
     proto::v1::ErrorReason,
     reload::Reload,
 };
@@ -75,21 +75,21 @@ impl DataKeys {
     /// # Errors
     /// When Postgres or a key service is away, or the key is wrapped by a master key
     /// that is not there.
-    pub async fn prepare(&self, db: &Db) -> anyhow::Result<()> {
+    pub async fn prepare(&self, postgres: &Postgres) -> anyhow::Result<()> {
         if !self.masters.is_there() {
             tracing::warn!(
                 "there is no master key: who reads the database can open its personal data"
             );
         }
         let nobody = TenantId::UNKNOWN;
-        let mut kept = read(db, nobody).await?;
+        let mut kept = read(postgres, nobody).await?;
         if kept.is_none() {
             let made = self.make(nobody).await?;
-            let mut tx = db.begin_unsealed(nobody).await?;
+            let mut tx = postgres.begin(nobody).await?;
             // Another replica may be quicker: then its key counts.
             store::insert(&mut tx, nobody, &made.wrapped).await?;
             kept = store::get(&mut tx, nobody).await?;
-            tx.commit_record().await?;
+            tx.commit().await?;
         }
         let kept = kept.context("there is no common data key")?;
         let key = self.unwrap(nobody, kept).await.context("the common data key can't be used")?;
@@ -110,11 +110,11 @@ impl DataKeys {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres or the master key is away.
-    pub async fn find(&self, db: &Db, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+    pub async fn find(&self, postgres: &Postgres, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some(known) = self.known(tenant)? {
             return Ok(Some(known));
         }
-        let Some(kept) = read(db, tenant).await? else { return Ok(None) };
+        let Some(kept) = read(postgres, tenant).await? else { return Ok(None) };
         let key = self.unwrap(tenant, kept).await.map_err(|error| away(tenant, &error))?;
         self.keep(tenant, &key).map(Some)
     }
@@ -142,11 +142,7 @@ impl DataKeys {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is away.
-    pub async fn insert(
-        &self,
-        tx: &mut TenantTx,
-        new: &NewDataKey,
-    ) -> Result<(TenantId, Arc<Cipher>)> {
+    pub async fn insert(&self, tx: &mut Tx, new: &NewDataKey) -> Result<(TenantId, Arc<Cipher>)> {
         store::insert(tx, new.tenant, &new.wrapped).await?;
         Ok((new.tenant, self.keep(new.tenant, &new.key)?))
     }
@@ -201,10 +197,10 @@ impl Reload for DataKeys {
 }
 
 /// A tenant's key as it is kept, read in a transaction that is over by then.
-async fn read(db: &Db, tenant: TenantId) -> Result<Option<Wrapped>> {
-    let mut tx = db.begin_unsealed(tenant).await?;
+async fn read(postgres: &Postgres, tenant: TenantId) -> Result<Option<Wrapped>> {
+    let mut tx = postgres.begin(tenant).await?;
     let kept = store::get(&mut tx, tenant).await?;
-    tx.commit_record().await?;
+    tx.commit().await?;
     Ok(kept)
 }
 

@@ -14,14 +14,14 @@ use super::{
     master::{MasterKeys, Wrapped},
     store::{self, Kept},
 };
-use crate::{db::Db, ids::TenantId};
+use crate::{ids::TenantId, pg::Postgres};
 
 /// Data keys that are read and replaced at once.
 const BATCH: i64 = 500;
 
-/// After so many that can't be wrapped, one after the other, there is more amiss than
-/// they are.
-const PATIENCE: u64 = 20;
+/// How many data keys in a row may fail before the work ends: the fault is the key
+/// service's then, and not theirs.
+const MAX_CONSECUTIVE_FAILURES: u64 = 20;
 
 /// How much was done.
 #[derive(Default, Debug)]
@@ -50,7 +50,7 @@ struct Batch {
 /// # Errors
 /// When there is no master key, or Postgres or a key service is away.
 pub async fn all(
-    db: &Db,
+    postgres: &Postgres,
     masters: &Arc<MasterKeys>,
     tell: impl Fn(&Progress),
 ) -> anyhow::Result<Progress> {
@@ -61,7 +61,7 @@ pub async fn all(
     let mut progress = Progress { by: current(masters).await?, ..Progress::default() };
     let mut after = None;
     loop {
-        let mut tx = db.begin_unsealed(TenantId::UNKNOWN).await?;
+        let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
         let kept = store::others(&mut tx, &progress.by, after, BATCH).await?;
         // None is held while a key service is asked.
         drop(tx);
@@ -69,13 +69,13 @@ pub async fn all(
         after = Some(last.tenant_id);
         let masters = masters.clone();
         let batch = tokio::task::spawn_blocking(move || Batch::wrap(&masters, kept)).await?;
-        progress.rewrapped += replace(db, &batch.ready).await?;
+        progress.rewrapped += replace(postgres, &batch.ready).await?;
         progress.failed += batch.failed;
         if batch.failed > 0 {
             progress.reason = batch.reason;
         }
         tell(&progress);
-        if batch.failed_in_a_row >= PATIENCE {
+        if batch.failed_in_a_row >= MAX_CONSECUTIVE_FAILURES {
             return Ok(progress);
         }
     }
@@ -94,7 +94,7 @@ impl Batch {
                     batch.failed += 1;
                     batch.failed_in_a_row += 1;
                     batch.reason = format!("{error:#}");
-                    if batch.failed_in_a_row >= PATIENCE {
+                    if batch.failed_in_a_row >= MAX_CONSECUTIVE_FAILURES {
                         break;
                     }
                 }
@@ -111,13 +111,13 @@ fn wrap(masters: &MasterKeys, kept: &Kept) -> anyhow::Result<Wrapped> {
 }
 
 /// Writes a batch; says how many had not changed meanwhile.
-async fn replace(db: &Db, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
-    let mut tx = db.begin_unsealed(TenantId::UNKNOWN).await?;
+async fn replace(postgres: &Postgres, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
+    let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
     let mut replaced = 0;
     for (old, new) in batch {
         replaced += u64::from(store::rewrap(&mut tx, old, new).await?);
     }
-    tx.commit_record().await?;
+    tx.commit().await?;
     Ok(replaced)
 }
 
@@ -125,8 +125,8 @@ async fn replace(db: &Db, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn counts(db: &Db) -> anyhow::Result<Vec<(String, i64)>> {
-    let mut tx = db.begin_unsealed(TenantId::UNKNOWN).await?;
+pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
+    let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
     Ok(store::counts(&mut tx).await?)
 }
 

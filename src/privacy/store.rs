@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::master::Wrapped;
-use crate::{db::TenantTx, error::Result, ids::TenantId};
+use crate::{error::Result, ids::TenantId, pg::Tx};
 
 /// The data key of the tenant that the transaction works in.
-pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<Wrapped>> {
+pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
     let row = sqlx::query_as!(
         Wrapped,
         r#"select wrapped as "bytes", wrapped_by as "by" from data_keys where tenant_id = $1"#,
@@ -18,7 +18,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<Option<Wrapped>>
 }
 
 /// Writes the data key of the tenant that the transaction works in, unless it has one.
-pub async fn insert(tx: &mut TenantTx, tenant: TenantId, key: &Wrapped) -> Result<()> {
+pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> {
     sqlx::query!(
         r#"
         insert into data_keys (tenant_id, wrapped, wrapped_by) values ($1, $2, $3)
@@ -42,12 +42,7 @@ pub struct Kept {
 }
 
 /// Data keys that something else than `by` wraps, of the tenants after one by id.
-pub async fn others(
-    tx: &mut TenantTx,
-    by: &str,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Kept>> {
+pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> Result<Vec<Kept>> {
     let rows = sqlx::query!(
         r#"
         select tenant_id as "tenant_id!", wrapped as "wrapped!", wrapped_by as "wrapped_by!"
@@ -68,7 +63,7 @@ pub async fn others(
 
 /// Replaces a tenant's data key as it is kept, unless that has changed; says whether
 /// it has not.
-pub async fn rewrap(tx: &mut TenantTx, old: &Kept, new: &Wrapped) -> Result<bool> {
+pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
     let done = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
         old.tenant_id,
@@ -82,7 +77,7 @@ pub async fn rewrap(tx: &mut TenantTx, old: &Kept, new: &Wrapped) -> Result<bool
 }
 
 /// How many data keys each master key wraps.
-pub async fn counts(tx: &mut TenantTx) -> Result<Vec<(String, i64)>> {
+pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, i64)>> {
     let rows =
         sqlx::query!(r#"select wrapped_by as "by!", data_keys as "count!" from count_data_keys()"#)
             .fetch_all(tx.conn())

@@ -47,7 +47,7 @@ pub async fn serve(
     listeners: Listeners,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    app.db.check_privileges().await?;
+    app.db.postgres().check_privileges().await?;
     app.db.prepare().await?;
     let mut parts = app.into_parts()?;
     let (config, stores) = (parts.server, parts.stores);

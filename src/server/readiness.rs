@@ -39,7 +39,7 @@ impl Readiness {
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let answer = time::timeout(TIMEOUT, db.is_up()).await;
+            let answer = time::timeout(TIMEOUT, db.postgres().is_up()).await;
             self.report(answer.unwrap_or(false)).await;
         }
     }

@@ -12,7 +12,8 @@ use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tenantry::{
-    db::{self, Db},
+    db::Db,
+    pg,
     privacy::{Cipher, DataKeys, MasterSource, Place, bound_row},
     tokens::{Keyring, TokenKind},
 };
@@ -77,7 +78,7 @@ pub async fn load(
 /// # Errors
 /// When Postgres is away.
 pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
-    let mut connection = db::connect_owner(owner).await?;
+    let mut connection = pg::connect_owner(owner).await?;
     let row = sqlx::raw_sql("select pg_database_size(current_database())")
         .fetch_one(&mut connection)
         .await?;
@@ -88,7 +89,7 @@ pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
 /// A connection whose rows fire no triggers: what is loaded changes no decision,
 /// as nobody has asked for one yet.
 async fn loader(owner: &SecretString) -> anyhow::Result<PgConnection> {
-    let mut connection = db::connect_owner(owner).await?;
+    let mut connection = pg::connect_owner(owner).await?;
     run(&mut connection, "set session_replication_role = replica").await?;
     Ok(connection)
 }

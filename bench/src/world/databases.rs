@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use tenantry::{
     Owner,
     config::{Passwords, SETTINGS, Values},
-    db,
     dev::Services,
     ids::TenantId,
     passwords::{Hasher, normalise},
+    pg,
 };
 
 use super::{
@@ -82,8 +82,8 @@ async fn is_current(services: &Services, users: u64) -> bool {
         return false;
     }
     let migrated = async {
-        let mut owner = db::connect_owner(&services::owner_url(services, &name(users))).await?;
-        db::migrate(&mut owner, None).await
+        let mut owner = pg::connect_owner(&services::owner_url(services, &name(users))).await?;
+        pg::migrate(&mut owner, None).await
     };
     migrated.await.is_ok()
 }
@@ -98,8 +98,8 @@ async fn load_one(
     let fresh = [drop_of(&name), drop_of(UNFINISHED), format!("create database {UNFINISHED}")];
     services::administer(services, &fresh).await?;
     let owner = services::owner_url(services, UNFINISHED);
-    let mut connection = db::connect_owner(&owner).await?;
-    db::migrate(&mut connection, None).await?;
+    let mut connection = pg::connect_owner(&owner).await?;
+    pg::migrate(&mut connection, None).await?;
     sqlx::Connection::close(connection).await?;
     let rows = data::load(&owner, shape, keys, guest_hash).await?;
     let complete = format!("alter database {UNFINISHED} rename to {name}");

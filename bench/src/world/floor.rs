@@ -12,7 +12,7 @@ use aws_lc_rs::{
 };
 use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tenantry::{config::Passwords, db, tokens::pem as keys};
+use tenantry::{config::Passwords, pg, tokens::pem as keys};
 
 use super::databases::PASSWORD;
 use crate::cores::pin;
@@ -101,7 +101,7 @@ fn key(path: &Path) -> anyhow::Result<RsaKeyPair> {
 #[expect(clippy::disallowed_methods, reason = "a table that the schema does not have")]
 fn commit(database: &SecretString) -> anyhow::Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut connection = runtime.block_on(db::connect_owner(database))?;
+    let mut connection = runtime.block_on(pg::connect_owner(database))?;
     let table = "create table if not exists bench_commits (id int primary key, number bigint); \
                  insert into bench_commits values (1, 0) on conflict do nothing";
     runtime.block_on(run(&mut connection, table))?;

@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tenantry::{
-    db,
     dev::{Options, Services},
+    pg,
 };
 
 use crate::cores::pin;
@@ -43,7 +43,7 @@ pub fn owner_url(services: &Services, database: &str) -> SecretString {
 /// # Errors
 /// When Postgres is away.
 pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool> {
-    let mut connection = db::connect_owner(&owner_url(services, "postgres")).await?;
+    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!("select exists (select from pg_database where datname = '{database}')");
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
     connection.close().await?;
@@ -55,7 +55,7 @@ pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool>
 /// # Errors
 /// When one fails.
 pub async fn administer(services: &Services, statements: &[String]) -> anyhow::Result<()> {
-    let mut connection = db::connect_owner(&owner_url(services, "postgres")).await?;
+    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     for statement in statements {
         sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await?;
     }

@@ -1,7 +1,7 @@
 //! How often a server has asked Postgres, as Postgres counts.
 
 use sqlx::{AssertSqlSafe, Connection, Row};
-use tenantry::{db, dev::Services};
+use tenantry::{dev::Services, pg};
 
 use super::services::{administer, owner_url};
 
@@ -22,7 +22,7 @@ pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
 /// # Errors
 /// When Postgres is away, or did not count.
 pub async fn asked(services: &Services, database: &str) -> anyhow::Result<u64> {
-    let mut connection = db::connect_owner(&owner_url(services, "postgres")).await?;
+    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!(
         "select coalesce(sum(calls), 0)::bigint
          from pg_stat_statements s

@@ -54,7 +54,7 @@ impl Cluster {
         let cluster = Self { services, keys: pem::paths(&keys), master_key };
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner = cluster.connect_owner(TEMPLATE).await;
-        tenantry::db::migrate(&mut owner, None).await.expect("migrations apply");
+        tenantry::pg::migrate(&mut owner, None).await.expect("migrations apply");
         owner.close().await.expect("the template is left alone");
         cluster
     }

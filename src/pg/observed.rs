@@ -17,10 +17,7 @@ use sqlx::{
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use super::{
-    Db,
-    held::{Held, Work},
-};
+use super::held::{Held, Pool, Work};
 use crate::{
     shares::Permit,
     telemetry::{Operations, Running},
@@ -40,7 +37,7 @@ enum Target<'c> {
     /// A transaction's connection.
     Transaction(&'c mut Held),
     /// A connection for one statement, yet to be taken from the pool.
-    Pool(Db, Option<Permit>),
+    Pool(Pool, Option<Permit>),
 }
 
 impl<'c> Observed<'c> {
@@ -48,13 +45,13 @@ impl<'c> Observed<'c> {
         Self { target: Target::Transaction(held), operations: operations.clone() }
     }
 
-    pub(super) fn pool(db: Db, permit: Option<Permit>) -> Self {
-        Self { operations: db.operations().clone(), target: Target::Pool(db, permit) }
+    pub(super) fn pool(pool: Pool, permit: Option<Permit>) -> Self {
+        Self { operations: pool.operations().clone(), target: Target::Pool(pool, permit) }
     }
 
-    fn begin<E>(&self, query: E) -> (Running, Said, Told<E>) {
-        let said = Said::default();
-        (self.operations.begin(SYSTEM), said.clone(), Told { query, said })
+    fn begin<E>(&self, query: E) -> (Running, SqlText, Captured<E>) {
+        let text = SqlText::default();
+        (self.operations.begin(SYSTEM), text.clone(), Captured { query, text })
     }
 }
 
@@ -80,15 +77,15 @@ impl<'c> Executor<'c> for Observed<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (running, said, query) = self.begin(query);
+        let (running, text, query) = self.begin(query);
         let rows = match self.target {
             Target::Transaction(held) => match held.connection() {
                 Ok(connection) => connection.fetch_many(query),
                 Err(error) => stream::iter([Err(error)]).boxed(),
             },
-            Target::Pool(db, permit) => all_rows(db, permit, query).flatten_stream().boxed(),
+            Target::Pool(pool, permit) => all_rows(pool, permit, query).flatten_stream().boxed(),
         };
-        Box::pin(Rows { steps: rows, said, running: Some(running) })
+        Box::pin(Rows { steps: rows, text, running: Some(running) })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
@@ -96,17 +93,17 @@ impl<'c> Executor<'c> for Observed<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (running, said, query) = self.begin(query);
+        let (running, text, query) = self.begin(query);
         let row = match self.target {
             Target::Transaction(held) => match held.connection() {
                 Ok(connection) => connection.fetch_optional(query),
                 Err(error) => future::err(error).boxed(),
             },
-            Target::Pool(db, permit) => first_row(db, permit, query).boxed(),
+            Target::Pool(pool, permit) => first_row(pool, permit, query).boxed(),
         };
         Box::pin(async move {
             let result = row.await;
-            end(running, &said, result.as_ref().err());
+            end(running, &text, result.as_ref().err());
             result
         })
     }
@@ -122,7 +119,7 @@ impl<'c> Executor<'c> for Observed<'c> {
         Box::pin(async move {
             match self.target {
                 Target::Transaction(held) => held.connection()?.prepare_with(sql, parameters).await,
-                Target::Pool(db, _) => db.connections().prepare_with(sql, parameters).await,
+                Target::Pool(pool, _) => pool.connections().prepare_with(sql, parameters).await,
             }
         })
     }
@@ -134,7 +131,7 @@ impl<'c> Executor<'c> for Observed<'c> {
         Box::pin(async move {
             match self.target {
                 Target::Transaction(held) => held.connection()?.describe(sql).await,
-                Target::Pool(db, _) => db.connections().describe(sql).await,
+                Target::Pool(pool, _) => pool.connections().describe(sql).await,
             }
         })
     }
@@ -142,11 +139,11 @@ impl<'c> Executor<'c> for Observed<'c> {
 
 /// The first row of a single statement, on a connection of its own.
 async fn first_row<'q>(
-    db: Db,
+    pool: Pool,
     permit: Option<Permit>,
     query: impl Execute<'q, Postgres> + 'q,
 ) -> sqlx::Result<Option<PgRow>> {
-    let mut held = Held::acquire(&db, permit).await?;
+    let mut held = Held::acquire(&pool, permit).await?;
     held.work = Work::Statement;
     let row = held.connection()?.fetch_optional(query).await;
     held.work = Work::Nothing;
@@ -156,12 +153,12 @@ async fn first_row<'q>(
 /// The rows of a single statement, all of them before the first is given: its connection
 /// is free by then.
 async fn all_rows<'q>(
-    db: Db,
+    pool: Pool,
     permit: Option<Permit>,
     query: impl Execute<'q, Postgres> + 'q,
 ) -> stream::Iter<std::vec::IntoIter<Step>> {
     let read = async {
-        let mut held = Held::acquire(&db, permit).await?;
+        let mut held = Held::acquire(&pool, permit).await?;
         held.work = Work::Statement;
         let rows = held.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
         held.work = Work::Nothing;
@@ -172,18 +169,18 @@ async fn all_rows<'q>(
 
 /// A statement's text, once it is known.
 #[derive(Clone, Default)]
-struct Said(Arc<OnceLock<SqlStr>>);
+struct SqlText(Arc<OnceLock<SqlStr>>);
 
-/// A query that tells its text when it gives it away.
-struct Told<E> {
+/// A query whose text is kept when sqlx takes it.
+struct Captured<E> {
     query: E,
-    said: Said,
+    text: SqlText,
 }
 
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Told<E> {
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Captured<E> {
     fn sql(self) -> SqlStr {
         let sql = self.query.sql();
-        self.said.0.set(sql.clone()).ok();
+        self.text.0.set(sql.clone()).ok();
         sql
     }
 
@@ -203,7 +200,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Told<E> {
 /// Rows, until the last.
 struct Rows<'e> {
     steps: BoxStream<'e, Step>,
-    said: Said,
+    text: SqlText,
     running: Option<Running>,
 }
 
@@ -216,14 +213,14 @@ impl Stream for Rows<'_> {
             && let Some(running) = self.running.take()
         {
             let error = step.as_ref().and_then(|step| step.as_ref().err());
-            end(running, &self.said, error);
+            end(running, &self.text, error);
         }
         Poll::Ready(step)
     }
 }
 
-fn end(running: Running, said: &Said, error: Option<&sqlx::Error>) {
-    let sql = said.0.get().map_or("", |sql| sql.as_str());
+fn end(running: Running, text: &SqlText, error: Option<&sqlx::Error>) {
+    let sql = text.0.get().map_or("", |sql| sql.as_str());
     let (operation, of) = summary(sql, running.is_traced());
     running.end(operation, of, error.map(error_type));
 }

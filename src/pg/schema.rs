@@ -1,0 +1,46 @@
+//! The schema: its migrations, and the role that owns it.
+
+use anyhow::Context;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+
+use super::{postgres::APP_ROLE, url::parse};
+
+/// One connection for the role that owns the schema.
+///
+/// # Errors
+/// When the URL can't be read or Postgres does not answer.
+pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
+    parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
+}
+
+/// Applies all migrations, and gives the service's role the password that
+/// `app_url` connects with, when it connects as that role with one.
+///
+/// # Errors
+/// When Postgres does not answer or a migration fails; a failed one leaves
+/// nothing behind.
+pub async fn migrate(
+    owner: &mut PgConnection,
+    app_url: Option<&SecretString>,
+) -> anyhow::Result<()> {
+    sqlx::migrate!().run(&mut *owner).await.context("a migration failed")?;
+    let Some(password) = app_url.and_then(app_password) else { return Ok(()) };
+    let mut tx = owner.begin().await?;
+    let statement = sqlx::query_scalar!(
+        r#"select format('alter role tenantry_app password %L', $1::text) as "sql!""#,
+        password.expose_secret()
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn app_password(url: &SecretString) -> Option<SecretString> {
+    let url = url::Url::parse(url.expose_secret()).ok()?;
+    let password = url.password().filter(|_| url.username() == APP_ROLE)?;
+    let decoded = percent_encoding::percent_decode_str(password).decode_utf8().ok()?;
+    Some(SecretString::from(decoded.into_owned()))
+}
