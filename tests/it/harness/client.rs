@@ -132,23 +132,28 @@ impl Client {
 
     /// Signs in, to a tenant by its slug.
     pub async fn login(&self, slug: &str, email: &str, password: &str) -> Self {
+        self.try_login(slug, email, password).await.expect("signs in")
+    }
+
+    /// The same, where it may be refused.
+    pub async fn try_login(&self, slug: &str, email: &str, password: &str) -> Result<Self, Status> {
         let request = LoginRequest {
             email: email.into(),
             password: password.into(),
             organization_slug: slug.into(),
             ..LoginRequest::default()
         };
-        let tokens = self.auth().login(request).await.expect("signs in").into_inner();
+        let tokens = self.auth().login(request).await?.into_inner();
         let mut client = self.with_token(&tokens.access_token);
         client.tokens = tokens;
-        let me = client.auth().who_am_i(tenantry::proto::v1::WhoAmIRequest {}).await;
-        let me = me.expect("knows itself").into_inner();
+        let me = client.auth().who_am_i(tenantry::proto::v1::WhoAmIRequest {}).await?;
+        let me = me.into_inner();
         let (user, tenant) = (me.user.expect("a user"), me.tenant.expect("a tenant"));
         client.tenant_id = tenant.id;
         client.slug = tenant.slug;
         client.user_id = user.id;
         client.email = user.email;
-        client
+        Ok(client)
     }
 
     /// An administrator makes a user without a role; its id.
