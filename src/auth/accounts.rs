@@ -17,8 +17,6 @@ const CANDIDATES: u32 = 3;
 /// The accounts that a password is compared with, in the order in which they count.
 pub(super) struct Accounts {
     pub(super) all: Vec<Account>,
-    /// Whether the sign-in named the tenant.
-    pub(super) named: bool,
     /// At the account that was named; without a tenant, at the email.
     guess: Guess,
 }
@@ -53,8 +51,7 @@ impl Auth {
         self.limits.tenant(Class::SignIn, share).await?;
         let guess = self.limits.guess(share, email_key, origin.ip).await?;
         let tenant = tenant.known().map(|tenant| tenant.id);
-        let all = vec![Account { tenant, ..Account::default() }];
-        Ok(Accounts { all, named: true, guess })
+        Ok(Accounts { all: vec![Account { tenant, ..Account::default() }], guess })
     }
 
     async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
@@ -67,7 +64,7 @@ impl Auth {
         for _ in all.len()..CANDIDATES as usize {
             all.push(Account::default());
         }
-        Ok(Accounts { all, named: false, guess })
+        Ok(Accounts { all, guess })
     }
 
     /// An account that was not named. One that nobody may try directly now is not tried

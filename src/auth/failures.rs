@@ -24,7 +24,7 @@ use tokio::time::sleep_until;
 use super::turns::{Turn, Turns};
 use crate::{
     bounded::{Bounded, Open, TooMany},
-    error::{Error, Result},
+    error::Result,
     ids::TenantId,
     limits::Owner,
     passwords::{Costliest, Presented},
@@ -115,7 +115,7 @@ impl SignIn {
         let of_tenant = self.failures.of_tenants.open(owner.tenant);
         let of_tenant = of_tenant.map_err(|why| refused(why, "tenant"))?;
         let comparisons = accounts * password.forms_at_most();
-        let turn = self.failures.turns.take(owner.tenant, self.began, comparisons);
+        let turn = self.failures.turns.take(owner, self.began, comparisons);
         self.counted.set(Counted { turn, _of_network: of_network, _of_tenant: of_tenant }).ok();
         Ok(())
     }
@@ -123,14 +123,10 @@ impl SignIn {
     /// Its result, a failure when its time has come. Whoever calls this holds no place, lock
     /// or connection.
     pub async fn answer<T>(&self, result: Result<T>) -> Result<T> {
+        let failed =
+            |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
         let (turns, turn) = (&self.failures.turns, self.counted.get().map(|counted| &counted.turn));
-        let is_failure = |error: &Error| match error.reason() {
-            ErrorReason::InvalidCredentials => true,
-            // Of a comparison, which was counted, and not for want of a place.
-            ErrorReason::HashingQueueFull => turn.is_some(),
-            _ => false,
-        };
-        if result.as_ref().is_err_and(is_failure) {
+        if result.as_ref().is_err_and(failed) {
             let took = self.began.elapsed();
             let due = turn.map_or(Duration::ZERO, |turn| turn.due);
             if took > due.max(turns.due(Duration::ZERO)) {

@@ -67,8 +67,8 @@ impl Auth {
         let share = named::share(&self.limits, &tenant, origin.ip);
         let owner = Owner::new(share, origin.ip);
         let password = &Presented::new(&message.password);
-        let mut place = self.hasher.place(owner)?;
         sign_in.count(owner, password, accounts::count(&tenant))?;
+        let mut place = self.hasher.place(owner)?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
             share,
@@ -112,13 +112,10 @@ impl Auth {
         trial: Trial<'_>,
     ) -> Result<Opened> {
         for _ in 0..ATTEMPTS {
-            let compared = self.compare(place, accounts, trial).await;
-            if compared.as_ref().is_err_and(is_full) {
-                self.record_failure(accounts, trial).await?;
-            }
-            let Some(verified) = compared? else { break };
+            let Some(verified) = self.compare(place, accounts, trial).await? else { break };
             if trial.waiting.is_over() {
-                // Nobody would have its tokens.
+                // Nobody would have its tokens. What was learnt is recorded like a failure.
+                self.record_failure(accounts, trial).await?;
                 return Err(Error::refused(ErrorReason::Cancelled, "the caller is gone"));
             }
             let account = verified.account;
@@ -131,15 +128,14 @@ impl Auth {
     }
 
     /// Compares the password with each account's, also after it was found right. An account
-    /// that was not named is looked up on the connections of the one who asks, and compared
-    /// as its own tenant's job.
+    /// that was not named is looked up and compared as work of the one who asks.
     async fn compare(
         &self,
         place: &mut Place,
         accounts: &mut Accounts,
         trial: Trial<'_>,
     ) -> Result<Option<Verified>> {
-        let (mut right, named) = (None, accounts.named);
+        let mut right = None;
         for (number, account) in accounts.all.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
@@ -148,12 +144,8 @@ impl Auth {
             let active = candidate.filter(|candidate| candidate.active);
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
             let kept = kept.flatten();
-            let worked_for = account.tenant.unwrap_or(trial.share);
-            let outcome = match place.verify(worked_for, trial.password, kept.as_deref()).await {
-                // It would tell where the email is known.
-                Err(error) if !named && is_full(&error) => Outcome::Wrong,
-                outcome => outcome?,
-            };
+            // For its own share: another tenant's backlog would tell where the email is known.
+            let outcome = place.verify(trial.share, trial.password, kept.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
                 (&right, user, kept, outcome != Outcome::Wrong)
             {
@@ -216,12 +208,6 @@ impl Auth {
         }
         Ok(())
     }
-}
-
-/// Whether a password was not compared, or found wrong, while too many expensive comparisons
-/// waited.
-fn is_full(error: &Error) -> bool {
-    error.reason() == ErrorReason::HashingQueueFull
 }
 
 /// What somebody signs in with.

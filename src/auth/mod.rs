@@ -76,10 +76,8 @@ pub struct Auth {
 pub async fn end_guess(guess: Guess, error: Option<&Error>) {
     match error.map(Error::reason) {
         None => guess.right().await,
-        // As a wrong one: what costs no guess could be tried for ever.
-        Some(ErrorReason::InvalidCredentials | ErrorReason::HashingQueueFull) => {
-            guess.wrong().await;
-        }
+        // One that was given up may have been right, and counts like a wrong one.
+        Some(ErrorReason::InvalidCredentials | ErrorReason::Cancelled) => guess.wrong().await,
         Some(_) => guess.abandoned().await,
     }
 }

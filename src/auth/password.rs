@@ -44,8 +44,8 @@ impl Auth {
         let (tenant, user) = (caller.home(), caller.user());
         let owner = Owner::new(tenant, caller.origin().ip);
         let password = &Presented::new(&message.current_password);
-        let mut place = self.hasher.place(owner)?;
         sign_in.count(owner, password, 1)?;
+        let mut place = self.hasher.place(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let organisation = tenants::store::get(&mut tx, tenant).await?;

@@ -1,37 +1,47 @@
-//! When failures are due: as if all comparisons of a tenant were the costliest.
+//! When failures are due: as if all comparisons of a tenant, and of a network, were the
+//! costliest.
 //!
-//! A tenant's expensive comparisons wait for each other, so the times of many failures at
-//! once would show which accounts have an imported hash. Each sign-in takes a turn when it
-//! begins, behind those of its tenant before it; its failure is due at the first multiple of
-//! the failure time after its turn. What does not fail gives its turn back.
+//! The expensive comparisons of a tenant wait for each other, and so do those from a network,
+//! whoever's they are. So the times of many failures at once would show which accounts have an
+//! imported hash. Each sign-in takes a turn when it begins, behind those of its tenant and
+//! those of its network before it; its failure is due at the first multiple of the failure
+//! time after the later turn. What does not fail gives its turns back.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{ids::TenantId, passwords::Costliest};
+use crate::{ids::TenantId, limits::Owner, passwords::Costliest};
 
 /// The latest turn, in failure times: a flood of failures must not make a tenant's users,
 /// who mistype now and then, wait for all of it.
 const LATEST: u32 = 4;
 
-/// The turns of all tenants.
+/// The turns of all tenants and networks.
 pub(super) struct Turns {
     time: Duration,
     /// The turn of one comparison: as many as there is time for are in a failure time.
     length: Duration,
     /// Comparisons one after the other that there is time for in a failure time.
     in_a_row: u32,
-    /// Until when each tenant's turns go.
-    ends: Mutex<HashMap<TenantId, Instant>>,
+    /// Until when the turns of each go.
+    ends: Mutex<HashMap<Line, Instant>>,
+}
+
+/// Whose comparisons wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Line {
+    Tenant(TenantId),
+    Network(Option<IpAddr>),
 }
 
 /// A sign-in's turn.
 pub(super) struct Turn {
-    tenant: TenantId,
-    length: Duration,
+    /// What it took of each line.
+    taken: [(Line, Duration); 2],
     /// When its failure is due, after its begin.
     pub due: Duration,
 }
@@ -46,23 +56,31 @@ impl Turns {
         Self { time, length: time / fit(at_once), in_a_row: fit(1), ends: Mutex::default() }
     }
 
-    /// Takes the next turn of a tenant for a sign-in that began then, of so many comparisons.
-    pub(super) fn take(&self, tenant: TenantId, began: Instant, comparisons: u32) -> Turn {
+    /// Takes the next turns of an owner for a sign-in that began then, of so many comparisons.
+    pub(super) fn take(&self, owner: Owner, began: Instant, comparisons: u32) -> Turn {
         let mut ends = self.lock();
         ends.retain(|_, end| *end > began);
-        let start = ends.get(&tenant).copied().unwrap_or(began);
         let latest = began + self.time.saturating_mul(LATEST);
-        let end = (start + self.length.saturating_mul(comparisons)).min(latest).max(start);
-        ends.insert(tenant, end);
         let in_a_row = self.time.saturating_mul(comparisons.div_ceil(self.in_a_row));
-        Turn { tenant, length: end - start, due: self.due((end - began).max(in_a_row)) }
+        let mut due = in_a_row;
+        let taken = [Line::Tenant(owner.tenant), Line::Network(owner.network)].map(|line| {
+            let start = ends.get(&line).copied().unwrap_or(began);
+            let end = (start + self.length.saturating_mul(comparisons)).min(latest).max(start);
+            ends.insert(line, end);
+            due = due.max(end - began);
+            (line, end - start)
+        });
+        Turn { taken, due: self.due(due) }
     }
 
     pub(super) fn give_back(&self, turn: &Turn) {
-        if let Some(end) = self.lock().get_mut(&turn.tenant)
-            && let Some(earlier) = end.checked_sub(turn.length)
-        {
-            *end = earlier;
+        let mut ends = self.lock();
+        for (line, length) in &turn.taken {
+            if let Some(end) = ends.get_mut(line)
+                && let Some(earlier) = end.checked_sub(*length)
+            {
+                *end = earlier;
+            }
         }
     }
 
@@ -72,7 +90,7 @@ impl Turns {
         self.time.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Line, Instant>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,8 +106,13 @@ mod tests {
         Turns::new(TIME, Costliest { time: Duration::from_millis(370), at_once })
     }
 
-    fn seconds(turns: &Turns, tenant: TenantId, began: Instant, count: usize) -> Vec<u64> {
-        (0..count).map(|_| turns.take(tenant, began, 1).due.as_secs()).collect()
+    /// A tenant's users, at this network.
+    fn owner(tenant: TenantId, network: u8) -> Owner {
+        Owner::new(tenant, Some([192, 0, 2, network].into()))
+    }
+
+    fn seconds(turns: &Turns, owner: Owner, began: Instant, count: usize) -> Vec<u64> {
+        (0..count).map(|_| turns.take(owner, began, 1).due.as_secs()).collect()
     }
 
     #[test]
@@ -104,10 +127,14 @@ mod tests {
     /// they are.
     #[test]
     fn failures_at_once_are_due_as_if_all_were_the_costliest() {
-        let (one, other, now) = (TenantId::new(), TenantId::new(), Instant::now());
+        let (tenant, now) = (TenantId::new(), Instant::now());
+        let (one, other) = (owner(tenant, 1), owner(TenantId::new(), 2));
         let alone = turns(1);
         assert_eq!(seconds(&alone, one, now, 8), [1, 1, 2, 2, 3, 3, 4, 4]);
         assert_eq!(seconds(&alone, other, now, 2), [1, 1], "others' are no matter");
+        assert_eq!(seconds(&alone, owner(tenant, 3), now, 1), [4], "of the tenant");
+        let elsewhere = owner(TenantId::new(), 1);
+        assert_eq!(seconds(&alone, elsewhere, now, 1), [4], "from the network");
         assert_eq!(seconds(&turns(2), one, now, 6), [1, 1, 1, 1, 1, 2]);
         // Time makes room.
         assert_eq!(seconds(&alone, one, now + 3 * TIME, 3), [2, 2, 3]);
@@ -119,13 +146,13 @@ mod tests {
 
     #[test]
     fn a_flood_makes_nobody_wait_longer_than_the_latest_turn() {
-        let (turns, one, now) = (turns(1), TenantId::new(), Instant::now());
+        let (turns, one, now) = (turns(1), owner(TenantId::new(), 1), Instant::now());
         assert_eq!(seconds(&turns, one, now, 100).last(), Some(&4));
     }
 
     #[test]
     fn a_success_gives_its_turn_back() {
-        let (turns, one, now) = (turns(1), TenantId::new(), Instant::now());
+        let (turns, one, now) = (turns(1), owner(TenantId::new(), 1), Instant::now());
         for _ in 0..100 {
             let turn = turns.take(one, now, 1);
             assert_eq!(turn.due, TIME);
@@ -137,7 +164,7 @@ mod tests {
     fn a_time_in_which_nothing_fits_hides_nothing_and_delays_nobody() {
         let costliest = Costliest { time: Duration::from_millis(370), at_once: 1 };
         let turns = Turns::new(Duration::from_millis(1), costliest);
-        let turn = turns.take(TenantId::new(), Instant::now(), 3);
+        let turn = turns.take(owner(TenantId::new(), 1), Instant::now(), 3);
         assert_eq!(turn.due, Duration::from_millis(3));
     }
 }

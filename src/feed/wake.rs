@@ -26,6 +26,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often a subscription is made again that may still be there.
 const RENEWAL: Duration = Duration::from_secs(5);
 
+/// The shortest time between two reads that messages ask for: more of them than that are
+/// somebody's who floods the channel. Those that are not read in time are dropped, which
+/// asks for one read.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
+
 /// So many failures in a row are worth a line in the log.
 const MANY: u32 = 3;
 
@@ -53,7 +58,10 @@ pub(super) fn listen(
     tokio::spawn(async move {
         loop {
             match messages.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => woken.notify_one(),
+                Ok(_) | Err(RecvError::Lagged(_)) => {
+                    woken.notify_one();
+                    time::sleep(MIN_INTERVAL).await;
+                }
                 Err(RecvError::Closed) => return,
             }
         }

@@ -1,4 +1,6 @@
-//! A caller of a method that gives, takes or uses what others hold.
+//! A caller of a method that changes something.
+
+use std::net::IpAddr;
 
 use super::{
     Access, Caller, Reach,
@@ -20,8 +22,9 @@ use crate::{
     tokens::SubjectType,
 };
 
-/// A caller whose act the rule for power must judge: it is not handed out before, and
-/// without it nothing that was done can be recorded.
+/// A caller whose act must be judged in its transaction, by the rule for power where it
+/// touches what others hold: it is not handed out before, and without it nothing that was done
+/// can be recorded.
 #[derive(Clone, Debug)]
 pub struct Acting {
     caller: Caller,
@@ -65,6 +68,18 @@ impl Acting {
         self.caller.tenant
     }
 
+    /// The caller's own tenant.
+    #[must_use]
+    pub fn home(&self) -> TenantId {
+        self.caller.home
+    }
+
+    /// The caller's address; `None` where there is none.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.caller.origin.ip
+    }
+
     /// The caller's id.
     #[must_use]
     pub fn user(&self) -> UserId {
@@ -102,6 +117,16 @@ impl Acting {
     #[must_use]
     pub fn itself(&self, target: UserId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_at_home() && caller.user == target)
+    }
+
+    /// Does what touches nothing that another subject holds, once nothing is to be waited for
+    /// any more. `tenant` is the one that the transaction works in.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`, where the caller would not be admitted now.
+    pub async fn acts(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<&Caller> {
+        self.readmitted(tx, tenant, None).await?;
+        Ok(&self.caller)
     }
 
     /// Takes from a subject: the caller covers it now. The platform's staff in another
@@ -270,9 +295,23 @@ impl Acting {
     }
 
     /// What the caller holds now, also where it is of the platform's staff and at work in
-    /// another tenant. What admitted the call is asked again: the act may have waited, for a
-    /// lock or for its turn. `target` is the subject that the act is on, if it is on one.
+    /// another tenant. `target` is the subject that the act is on, if it is on one.
     async fn actor(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        target: Option<UserId>,
+    ) -> Result<Standing> {
+        let standing = self.readmitted(tx, tenant, target).await?;
+        if tenant != self.caller.home && !may_act_across(&standing) {
+            return Err(tenant_mismatch());
+        }
+        Ok(standing)
+    }
+
+    /// Asks again what admitted the call, for it may have waited since, for a lock or for its
+    /// turn; what the caller holds now.
+    async fn readmitted(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
@@ -290,7 +329,7 @@ impl Acting {
             let text = "the access token is not in force";
             return Err(Error::refused(ErrorReason::TokenInvalid, text));
         }
-        if tenant != home && !may_act_across(&standing) {
+        if !self.is_at_home() && !may_act_across(&standing) {
             return Err(tenant_mismatch());
         }
         let may = match (self.access.reach(user, &standing), target) {

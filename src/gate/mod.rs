@@ -51,7 +51,7 @@ use progress::{CallOwner, Progress};
 use crate::{
     audit::{Origin, RequestId},
     error,
-    ids::TenantId,
+    ids::{TenantId, UserId},
     proto::v1::ErrorReason,
     telemetry::{self, Calls, Traces},
 };
@@ -294,8 +294,9 @@ impl Gate {
         S::Future: Send + 'static,
     {
         let Admitted { request, owner, is_long, _counted } = admitted;
-        if let (true, CallOwner::Tenant(tenant)) = (is_long, owner) {
-            let answered = Box::pin(self.answer_apart(tenant, deadline, services, request));
+        if let (true, CallOwner::Subject(tenant, subject)) = (is_long, owner) {
+            let caller = (tenant, subject);
+            let answered = Box::pin(self.answer_apart(caller, deadline, services, request));
             return self.wait_for(answered, owner).await;
         }
         let mut answered = pin!(forward(services, request));
@@ -319,7 +320,7 @@ impl Gate {
 
     async fn answer_apart<S>(
         &self,
-        tenant: TenantId,
+        (tenant, subject): (TenantId, UserId),
         deadline: tokio::time::Instant,
         services: S,
         request: Request<Body>,
@@ -333,7 +334,7 @@ impl Gate {
         let Some(call) = call(services, request) else { return respond(None) };
         let call = crate::deadline::scope(deadline, call);
         let call = call.instrument(tracing::Span::current()).with_current_context();
-        respond(self.long.run(tenant, call).await)
+        respond(self.long.run(tenant, subject, call).await)
     }
 }
 

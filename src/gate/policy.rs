@@ -100,9 +100,12 @@ fn is_long(service: &str, method: &str) -> bool {
     }
 }
 
-/// What a method does to what other subjects hold: the rule for power is asked first.
+/// What a method that changes something does to what other subjects hold. What admitted its
+/// caller is asked again in its transaction, and the rule for power with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
+    /// Nothing.
+    Nothing,
     /// Another subject holds more afterwards.
     Gives,
     /// Another subject holds less afterwards, or is signed out.
@@ -122,7 +125,7 @@ pub struct MethodPolicy {
     pub access: Access,
     /// With which others its calls are limited.
     pub limit: Option<Class>,
-    /// What it does to what others hold; `None` for what leaves it alone.
+    /// What it does to what others hold; `None` for a method that only reads.
     pub power: Option<Power>,
     /// Whether its calls stay open, so that their callers' admission must be asked
     /// for again.
@@ -161,7 +164,7 @@ impl fmt::Display for MethodPolicy {
             Some(Power::Gives) => f.write_str("; gives power"),
             Some(Power::Takes) => f.write_str("; takes power"),
             Some(Power::Uses) => f.write_str("; uses power"),
-            None => Ok(()),
+            Some(Power::Nothing) | None => Ok(()),
         }
     }
 }
@@ -296,7 +299,8 @@ fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
     let open = access == Access::Public && said == v1::Limit::Unspecified;
     ensure!(!open, "must say how a public method is limited");
     let named = matches!(access, Access::Permission { .. });
-    ensure!(power.is_none() || named, "only ACCESS_PERMISSION may have power over others");
+    let has_power = power.is_some_and(|power| power != Power::Nothing);
+    ensure!(named || !has_power, "only ACCESS_PERMISSION may have power over others");
     Ok(Policy { access, limit: Class::of(said), power })
 }
 
@@ -308,7 +312,7 @@ fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
     }
     match said {
         v1::Power::Unspecified => bail!("must say what the method does to the power of others"),
-        v1::Power::None => Ok(None),
+        v1::Power::None => Ok(Some(Power::Nothing)),
         v1::Power::Gives => Ok(Some(Power::Gives)),
         v1::Power::Takes => Ok(Some(Power::Takes)),
         v1::Power::Uses => Ok(Some(Power::Uses)),
@@ -373,7 +377,10 @@ mod tests {
         };
         let named = |power| policy(v1::Access::Permission, power);
         assert!(check(named(v1::Power::Unspecified), false).is_err(), "nothing said");
-        assert!(check(named(v1::Power::None), false).is_ok_and(|read| read.power.is_none()));
+        assert!(
+            check(named(v1::Power::None), false)
+                .is_ok_and(|read| read.power == Some(Power::Nothing))
+        );
         let gives = check(named(v1::Power::Gives), false).expect("a policy");
         assert_eq!(gives.power, Some(Power::Gives));
         assert!(check(named(v1::Power::Takes), true).is_err(), "a read");

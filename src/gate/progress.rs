@@ -17,7 +17,7 @@ use super::Caller;
 use crate::{
     bounded::{Bounded, Open},
     error,
-    ids::TenantId,
+    ids::{TenantId, UserId},
     limits,
     proto::v1::ErrorReason,
 };
@@ -25,6 +25,9 @@ use crate::{
 /// The part of all calls in progress that may be one tenant's, or one network's without a
 /// token.
 const SHARE_OF_OWNER: usize = 2;
+
+/// The part of all calls in progress that may be one subject's.
+const SHARE_OF_SUBJECT: usize = 8;
 
 /// The part of all late messages that may come from one network.
 const SHARE_OF_NETWORK: usize = 8;
@@ -39,18 +42,32 @@ pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 /// Counts calls in progress.
 pub(super) struct Progress {
     all: Semaphore,
-    waiting: Arc<Bounded<CallOwner>>,
+    waiting: Arc<Bounded<Share>>,
+    of_subjects: Arc<Bounded<UserId>>,
     late: Arc<Bounded<Option<IpAddr>>>,
     refused: Family<Refused, Counter>,
 }
 
 /// Whose call it is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallOwner {
-    /// By the tenant of the caller's token.
-    Tenant(TenantId),
-    /// Without a token, by where it comes from; `None` where that is no address.
+    /// The subject of the caller's token, and its tenant.
+    Subject(TenantId, UserId),
+    /// Without a token, where it comes from; `None` where that is no address.
     Network(Option<IpAddr>),
+}
+
+/// Whose share of all calls a call takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Share {
+    Tenant(TenantId),
+    Network(Option<IpAddr>),
+}
+
+/// A call that waits, until dropped.
+pub(super) struct WaitingCall {
+    _of_owner: Open<Share>,
+    _of_subject: Option<Open<UserId>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -61,7 +78,10 @@ struct Refused {
 impl CallOwner {
     /// Of a call that was admitted.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
-        caller.map_or(Self::Network(ip.map(limits::network)), |caller| Self::Tenant(caller.home()))
+        match caller {
+            Some(caller) => Self::Subject(caller.home(), caller.user()),
+            None => Self::Network(ip.map(limits::network)),
+        }
     }
 }
 
@@ -72,12 +92,13 @@ impl Progress {
         let progress = Self {
             all: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
             waiting: Bounded::new(max, part(SHARE_OF_OWNER)),
+            of_subjects: Bounded::new(max, part(SHARE_OF_SUBJECT)),
             late: Bounded::new(max, part(SHARE_OF_NETWORK)),
             refused: Family::default(),
         };
         let help = "Calls that were refused for the number of those in progress";
         registry.register("tenantry_requests_refused", help, progress.refused.clone());
-        for by in ["all", "owner", "late"] {
+        for by in ["all", "owner", "subject", "late"] {
             drop(progress.refused.get_or_create(&Refused { by }));
         }
         progress
@@ -94,9 +115,17 @@ impl Progress {
     /// Counts a call that has to wait for something. What memory answers never does.
     ///
     /// # Errors
-    /// `OVERLOADED` when the owner has its share.
-    pub(super) fn wait(&self, owner: CallOwner) -> Result<Open<CallOwner>, Status> {
-        self.waiting.open(owner).map_err(|_| self.refuse("owner"))
+    /// `OVERLOADED` when the tenant or network has its share, or the subject its part of the
+    /// tenant's.
+    pub(super) fn wait(&self, owner: CallOwner) -> Result<WaitingCall, Status> {
+        let (share, subject) = match owner {
+            CallOwner::Subject(tenant, subject) => (Share::Tenant(tenant), Some(subject)),
+            CallOwner::Network(network) => (Share::Network(network), None),
+        };
+        let of_subject = subject.map(|subject| self.of_subjects.open(subject)).transpose();
+        let of_subject = of_subject.map_err(|_| self.refuse("subject"))?;
+        let of_owner = self.waiting.open(share).map_err(|_| self.refuse("owner"))?;
+        Ok(WaitingCall { _of_owner: of_owner, _of_subject: of_subject })
     }
 
     /// Counts a call whose message is late.

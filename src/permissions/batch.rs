@@ -1,9 +1,11 @@
-//! Batches: many questions, for which Postgres is asked once for each hundred subjects
-//! at most.
+//! Batches: many questions. The subjects are read some at a time, and forgotten once their
+//! questions are answered: a batch may be about more than fits into memory.
+
+use std::iter::Peekable;
 
 use tonic::{Code, Status};
 
-use super::{Permission, Permissions, decide::decide, engine::Standings, scope};
+use super::{Permission, Permissions, Standing, decide::decide, engine::READ_AT_ONCE, scope};
 use crate::{
     error::{Result, reason_text},
     gate::Reaching,
@@ -26,17 +28,27 @@ impl Permissions {
         items: Vec<BatchCheckItem>,
         consistency: Consistency,
     ) -> Result<Vec<BatchCheckResult>> {
-        let subjects: Vec<_> = items.iter().map(|item| subject(reaching, item)).collect();
-        let mut users: Vec<_> = subjects.iter().flatten().copied().collect();
-        users.sort_unstable();
-        users.dedup();
         let (caller, _) = reaching.within();
-        let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
-        let mut results = Vec::with_capacity(items.len());
+        let mut results: Vec<_> = items.iter().map(|_| BatchCheckResult::default()).collect();
         let mut pace = Pace::new();
-        for (item, subject) in items.into_iter().zip(subjects) {
-            results.push(answer(item, subject, &standings));
-            pace.pause().await;
+        let mut questions = Vec::with_capacity(items.len());
+        for (number, item) in items.into_iter().enumerate() {
+            match subject(reaching, &item) {
+                Ok(subject) => questions.push(Question { subject, number, item }),
+                Err(error) => results[number] = answer(item, Err(error)),
+            }
+        }
+        // Those about one subject one after the other.
+        questions.sort_by_key(|question| question.subject);
+        let mut questions = questions.into_iter().peekable();
+        while questions.peek().is_some() {
+            let (asked, users) = next_asked(&mut questions);
+            let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
+            for Question { subject, number, item } in asked {
+                let standing = standings.get(&subject).map(AsRef::as_ref);
+                results[number] = answer(item, Ok(standing));
+                pace.pause().await;
+            }
         }
         Ok(results)
     }
@@ -52,17 +64,37 @@ impl Permissions {
     }
 }
 
+/// A question of a batch.
+struct Question {
+    subject: UserId,
+    /// Its place in the batch.
+    number: usize,
+    item: BatchCheckItem,
+}
+
+/// The questions about the next few subjects, and these.
+fn next_asked(
+    questions: &mut Peekable<impl Iterator<Item = Question>>,
+) -> (Vec<Question>, Vec<UserId>) {
+    let (mut asked, mut users) = (Vec::new(), Vec::<UserId>::with_capacity(READ_AT_ONCE));
+    while let Some(question) =
+        questions.next_if(|next| users.last() == Some(&next.subject) || users.len() < READ_AT_ONCE)
+    {
+        if users.last() != Some(&question.subject) {
+            users.push(question.subject);
+        }
+        asked.push(question);
+    }
+    (asked, users)
+}
+
 fn subject(reaching: &Reaching, item: &BatchCheckItem) -> Result<UserId> {
     let named = UserId::parse_optional("user_id", &item.user_id)?;
     reaching.acting_for(named).map(|(_, user)| user)
 }
 
-fn answer(
-    item: BatchCheckItem,
-    subject: Result<UserId>,
-    standings: &Standings,
-) -> BatchCheckResult {
-    match decide_item(&item, subject, standings) {
+fn answer(item: BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {
+    match decide_item(&item, standing) {
         Ok(reason) => BatchCheckResult {
             correlation_id: item.correlation_id,
             allowed: reason == DecisionReason::Granted,
@@ -83,11 +115,9 @@ fn answer(
 
 fn decide_item(
     item: &BatchCheckItem,
-    subject: Result<UserId>,
-    standings: &Standings,
+    standing: Result<Option<&Standing>>,
 ) -> Result<DecisionReason> {
     let permission = Permission::concrete("permission", &item.permission)?;
     let requested = scope::requested(item.scope.as_ref())?;
-    let standing = standings.get(&subject?);
-    Ok(decide(standing.map(AsRef::as_ref), &permission, &requested))
+    Ok(decide(standing?, &permission, &requested))
 }

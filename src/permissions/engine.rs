@@ -1,7 +1,10 @@
 //! Knows what each subject holds: from memory where that may answer, else from
 //! Postgres, in one round trip.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use foldhash::fast::RandomState;
 
@@ -16,6 +19,7 @@ use crate::{
     feed::{Feed, Fresh},
     ids::{SessionId, TenantId, UserId},
     proto::v1::Consistency,
+    shares::Shares,
 };
 
 /// Knows what each subject holds. Cheap to clone.
@@ -26,8 +30,13 @@ pub struct Engine {
     pub(super) feed: Feed,
 }
 
-/// Subjects that are read in one query, at most: each holds scopes of up to 256 KiB.
-const READ_AT_ONCE: usize = 100;
+/// Subjects that are read in one query, at most. Each has scopes of up to 256 KiB, which take
+/// some 4 MiB once they are decoded.
+pub const READ_AT_ONCE: usize = 16;
+
+/// Reads of several subjects at the same time, at most half of them a tenant's. Further ones
+/// wait before they ask Postgres, so that what was read and waits to be decoded is bounded.
+static READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(8));
 
 /// What subjects of one tenant hold.
 pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
@@ -107,8 +116,8 @@ impl Engine {
         Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
     }
 
-    /// What subjects hold, each named once, as fresh as asked for; nothing when
-    /// there is no such tenant. One query for each hundred that memory lacks and that
+    /// What subjects hold, at most [`READ_AT_ONCE`], each named once, as fresh as asked for;
+    /// nothing when there is no such tenant. One query for all that memory lacks and that
     /// nobody else is reading.
     ///
     /// # Errors
@@ -134,12 +143,13 @@ impl Engine {
                 others.push(user);
             }
         }
-        let mut placeholders = placeholders.into_iter();
-        for ours in ours.chunks(READ_AT_ONCE) {
+        if !ours.is_empty() {
+            let _permit = READS.acquire(tenant).await;
             let generation = self.memory.generation(tenant);
-            let read = self.query(tenant, ours, None).await?;
+            let read = self.query(tenant, &ours, None).await?;
             let read = read.map(|read| read.standings).unwrap_or_default();
-            for (&user, standing) in ours.iter().zip(read) {
+            let mut placeholders = placeholders.into_iter();
+            for (user, standing) in ours.into_iter().zip(read) {
                 let standing = match placeholders.next() {
                     Some(placeholder) => {
                         self.memory.keep(tenant, standing, generation, placeholder)

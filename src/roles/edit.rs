@@ -44,6 +44,8 @@ impl Roles {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
+        // Before the rule is asked: its answer must hold after the wait.
+        tenants::store::lock(&mut tx, tenant).await?;
         let made = Bundle { level, permissions: &permissions, is_system: message.system };
         let caller = acting.holds(&mut tx, made).await?;
         if !message.system {
@@ -57,7 +59,6 @@ impl Roles {
             system: message.system,
         };
         refuse_platform_level(caller, level)?;
-        tenants::store::lock(&mut tx, tenant).await?;
         let others = store::others(&mut tx, tenant, new.id).await?;
         ROLES_OF_TENANT.check(others.count + 1)?;
         others.leave_room_for(&permissions)?;

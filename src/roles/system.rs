@@ -22,7 +22,11 @@ const VIEWER: SystemRole =
     SystemRole { name: "viewer", level: RoleLevel::Viewer, permissions: &["tenant:read"] };
 
 /// The name of the role that a user gets who registers to join a tenant.
-pub const MEMBER: &str = "member";
+pub const MEMBER: &str = NEWCOMERS.name;
+
+/// That role.
+pub const NEWCOMERS: SystemRole =
+    SystemRole { name: "member", level: RoleLevel::Member, permissions: &["tenant:read"] };
 
 /// The roles of an organisation; its administrator's first.
 pub const ORGANISATION: &[SystemRole] = &[
@@ -40,7 +44,7 @@ pub const ORGANISATION: &[SystemRole] = &[
             "user:update",
         ],
     },
-    SystemRole { name: MEMBER, level: RoleLevel::Member, permissions: &["tenant:read"] },
+    NEWCOMERS,
     VIEWER,
 ];
 

@@ -6,7 +6,7 @@ use crate::{
     audit::{self, Event, EventKind},
     bounds::SERVICE_ACCOUNTS_OF_TENANT,
     error::Result,
-    gate::{Acting, Caller},
+    gate::Acting,
     idempotency::{self, Key},
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
@@ -17,13 +17,13 @@ use crate::{
 impl ServiceAccounts {
     pub(super) async fn create(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: CreateServiceAccountRequest,
     ) -> Result<CreateServiceAccountResponse> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let key = Key {
             tenant,
-            actor: Some(caller.user()),
+            actor: Some(acting.user()),
             method: "CreateServiceAccount",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -33,6 +33,7 @@ impl ServiceAccounts {
             return Ok(first);
         }
         tenants::store::lock(&mut tx, tenant).await?;
+        let caller = acting.acts(&mut tx, tenant).await?;
         SERVICE_ACCOUNTS_OF_TENANT.check(store::count(&mut tx, tenant).await? + 1)?;
         let account = UserId::new();
         let row =

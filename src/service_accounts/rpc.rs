@@ -31,9 +31,9 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<CreateServiceAccountRequest>,
     ) -> Result<Response<CreateServiceAccountResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&caller, message).await?))
+        Ok(Response::new(self.create(&acting, message).await?))
     }
 
     async fn get_service_account(

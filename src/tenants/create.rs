@@ -7,7 +7,7 @@ use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
-    gate::Caller,
+    gate::{Acting, Bundle, Caller},
     idempotency::{self, Key},
     ids::{RoleId, TenantId},
     json,
@@ -19,12 +19,12 @@ use crate::{
 impl Tenants {
     pub(super) async fn create(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: CreateTenantRequest,
     ) -> Result<CreateTenantResponse> {
         let key = Key {
-            tenant: caller.home(),
-            actor: Some(caller.user()),
+            tenant: acting.home(),
+            actor: Some(acting.user()),
             method: "CreateTenant",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -33,10 +33,12 @@ impl Tenants {
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
         let data_key = self.db.make_data_key(id).await?;
-        let mut tx = self.db.begin(caller.home()).await?;
+        let mut tx = self.db.begin(acting.home()).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
+        let opens = settings.as_ref().is_some_and(settings::opens_registration);
+        let caller = admit(&mut tx, acting, opens).await?;
         tx.enter(id).await?;
         let new = NewTenant {
             id,
@@ -52,11 +54,22 @@ impl Tenants {
         audit::record(&mut tx, id, &caller.actor(), audited::made(event, &row)).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
-        tx.enter(caller.home()).await?;
+        tx.enter(acting.home()).await?;
         idempotency::remember(&mut tx, &key, id.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }
+}
+
+/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+async fn admit<'a>(tx: &mut TenantTx, acting: &'a Acting, opens: bool) -> Result<&'a Caller> {
+    if !opens {
+        return acting.acts(tx, acting.home()).await;
+    }
+    let system::SystemRole { level, permissions, .. } = system::NEWCOMERS;
+    let permissions: Vec<_> = permissions.iter().map(|p| (*p).to_owned()).collect();
+    let role = Bundle { level: level as i16, permissions: &permissions, is_system: true };
+    acting.gives_newcomers(tx, acting.home(), Some(role)).await
 }
 
 /// The slug that a request asks for: the one it gives, else its name's.

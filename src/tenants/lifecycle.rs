@@ -7,7 +7,7 @@ use super::{
 use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
-    gate::Caller,
+    gate::Acting,
     proto::v1::{ErrorReason, TenantState},
     updates::check_etag,
 };
@@ -16,13 +16,14 @@ impl Tenants {
     /// The tenant as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         tenant: TenantRef,
         state: TenantState,
     ) -> Result<(TenantRow, String)> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let mut row = store::lock(&mut tx, tenant.id).await?;
+        let caller = acting.acts(&mut tx, tenant.id).await?;
         if row.state == store::state_text(state) {
             return Ok((row, tx.consistency_token().await?));
         }
@@ -42,13 +43,14 @@ impl Tenants {
 
     pub(super) async fn delete(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         tenant: TenantRef,
         etag: &str,
     ) -> Result<String> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
+        let caller = acting.acts(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         let event = audited::named(event, &row);

@@ -39,9 +39,9 @@ impl TenantService for Tenants {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&caller, message).await?))
+        Ok(Response::new(self.create(&acting, message).await?))
     }
 
     async fn get_tenant(
@@ -94,10 +94,10 @@ impl TenantService for Tenants {
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let tenant = self.of_platform_staff(&request.get_ref().tenant).await?;
         let (row, consistency_token) =
-            self.set_state(&caller, tenant, TenantState::Suspended).await?;
+            self.set_state(&acting, tenant, TenantState::Suspended).await?;
         Ok(Response::new(SuspendTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
@@ -105,9 +105,9 @@ impl TenantService for Tenants {
         &self,
         request: Request<ReactivateTenantRequest>,
     ) -> Result<Response<ReactivateTenantResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let tenant = self.of_platform_staff(&request.get_ref().tenant).await?;
-        let (row, consistency_token) = self.set_state(&caller, tenant, TenantState::Active).await?;
+        let (row, consistency_token) = self.set_state(&acting, tenant, TenantState::Active).await?;
         Ok(Response::new(ReactivateTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
@@ -115,10 +115,10 @@ impl TenantService for Tenants {
         &self,
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let tenant = self.of_platform_staff(&message.tenant).await?;
-        let consistency_token = self.delete(&caller, tenant, &message.etag).await?;
+        let consistency_token = self.delete(&acting, tenant, &message.etag).await?;
         Ok(Response::new(DeleteTenantResponse { consistency_token }))
     }
 }

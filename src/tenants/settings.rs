@@ -32,10 +32,15 @@ impl Known {
         let settings = tenant.read_settings().unwrap_or_default();
         let length = settings.get(PASSWORD_MIN_LENGTH).and_then(Value::as_u64);
         Self {
-            self_registration: settings.get(SELF_REGISTRATION) == Some(&Value::Bool(true)),
+            self_registration: opens_registration(&settings),
             password_min_length: length.and_then(|length| usize::try_from(length).ok()),
         }
     }
+}
+
+/// Whether people may register themselves.
+pub(super) fn opens_registration(settings: &Map<String, Value>) -> bool {
+    settings.get(SELF_REGISTRATION) == Some(&Value::Bool(true))
 }
 
 /// Checks settings before they are stored.

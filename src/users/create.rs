@@ -4,7 +4,7 @@ use super::{Users, credentials, store};
 use crate::{
     audit::{self, Event, EventKind},
     error::Result,
-    gate::Caller,
+    gate::Acting,
     idempotency::{self, Key},
     ids::UserId,
     limits::Owner,
@@ -16,25 +16,26 @@ use crate::{
 impl Users {
     pub(super) async fn create(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         mut message: CreateUserRequest,
     ) -> Result<CreateUserResponse> {
-        let tenant = caller.tenant();
+        let tenant = acting.tenant();
         let fingerprint = idempotency::fingerprint(&message);
         let credential = message.credential.take();
         let key = Key {
             tenant,
-            actor: Some(caller.user()),
+            actor: Some(acting.user()),
             method: "CreateUser",
             request_id: &message.request_id,
             fingerprint,
         };
         let fields = given(&message, credential.as_ref());
-        let hash = self.hash_of(caller, &message, credential).await?;
+        let hash = self.hash_of(acting, &message, credential).await?;
         let mut tx = self.db.begin(tenant).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
+        let caller = acting.acts(&mut tx, tenant).await?;
         let user = UserId::new();
         let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
         let row = row.await?;
@@ -53,7 +54,7 @@ impl Users {
 
     async fn hash_of(
         &self,
-        caller: &Caller,
+        acting: &Acting,
         message: &CreateUserRequest,
         credential: Option<Credential>,
     ) -> Result<Option<String>> {
@@ -65,11 +66,11 @@ impl Users {
             }
             Some(Credential::Password(password)) => passwords::normalise(&password),
         };
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let tenant = tenants::store::get(&mut tx, caller.tenant()).await?;
+        let mut tx = self.db.begin(acting.tenant()).await?;
+        let tenant = tenants::store::get(&mut tx, acting.tenant()).await?;
         drop(tx);
         passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
-        let owner = Owner::new(caller.tenant(), caller.origin().ip);
+        let owner = Owner::new(acting.tenant(), acting.ip());
         self.hasher.place(owner)?.hash(password).await.map(Some)
     }
 }

@@ -30,9 +30,9 @@ impl UserService for Users {
         &self,
         request: Request<CreateUserRequest>,
     ) -> Result<Response<CreateUserResponse>, Status> {
-        let caller = gate::caller(&request)?;
+        let acting = gate::acting(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&caller, message).await?))
+        Ok(Response::new(self.create(&acting, message).await?))
     }
 
     async fn get_user(

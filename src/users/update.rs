@@ -90,8 +90,8 @@ impl Users {
         self.limits.tenant(Class::SignIn, tenant).await?;
         let owner = Owner::new(tenant, caller.origin().ip);
         let password = Presented::new(password);
-        let mut place = self.hasher.place(owner)?;
         sign_in.count(owner, &password, 1)?;
+        let mut place = self.hasher.place(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
         let sign_in = sign_in.clone();
         to_the_end(|_| async move {

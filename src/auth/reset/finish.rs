@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
-    limits::Owner,
+    limits::{Class, Owner},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
     sessions, tenants,
@@ -30,7 +30,10 @@ impl Auth {
         if elsewhere {
             return Err(token_invalid());
         }
-        let mut tx = self.db.begin(token.tenant).await?;
+        let known = self.db.cipher(token.tenant).await?.is_some();
+        let share = if known { token.tenant } else { self.limits.stand_in_of_network(origin.ip) };
+        self.limits.tenant(Class::PasswordReset, share).await?;
+        let mut tx = self.db.begin_within(share, token.tenant).await?;
         if !store::is_good(&mut tx, &token).await? {
             drop(tx);
             return Err(self.reset_failed(&token, origin).await?);

@@ -37,12 +37,12 @@ impl<J> Jobs<J> {
         self.of(expensive).pop_front()
     }
 
-    /// Takes one out; also says whether it was expensive.
-    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<(bool, J)> {
+    /// Takes one out.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<J> {
         [false, true].into_iter().find_map(|expensive| {
             let jobs = self.of(expensive);
             let at = jobs.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()?;
-            jobs.remove(at).map(|waiting| (expensive, waiting.job))
+            jobs.remove(at).map(|waiting| waiting.job)
         })
     }
 

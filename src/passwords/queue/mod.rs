@@ -7,9 +7,9 @@
 //!   one network three quarters, however many tenants it has, and others still find some.
 //!   Of a tenant's share a network gets one while it has fewer than twice what is left of
 //!   it: who guesses at a tenant's users leaves some to their own networks.
-//! - **Expensive jobs** have a quarter of the places at most, by the same thresholds within
-//!   it, and run on a part of the threads only. The jobs of others, and the cheap jobs of
-//!   the same tenant, pass them.
+//! - **Expensive jobs** run on a part of the threads only. The jobs of others, and the cheap
+//!   jobs of the same tenant, pass them. They are not refused: an error would tell whose hash
+//!   is expensive.
 //! - **Turns.** Start-time fair queueing (Goyal 1996) by tenant and by network: a job's
 //!   start is the later of theirs, and its cost counts for both. So neither a tenant with
 //!   many networks nor a network with many tenants gets more than one share. Of several
@@ -30,9 +30,6 @@ use crate::{ids::TenantId, limits::Owner};
 use jobs::{Jobs, Waiting};
 use share::{Share, Shares, Usage};
 
-/// The part of the places that expensive jobs may have.
-const EXPENSIVE: usize = 4;
-
 /// Which jobs are expensive, and how many places and expensive jobs there may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -48,8 +45,6 @@ pub(super) struct Bounds {
 pub(super) struct Queue<J> {
     bounds: Bounds,
     taken: usize,
-    /// Expensive jobs, which wait or run.
-    expensive: usize,
     expensive_running: usize,
     /// The start of the job that was handed out last, in units of cost. It never goes back.
     clock: u64,
@@ -81,7 +76,6 @@ impl<J> Queue<J> {
         Self {
             bounds,
             taken: 0,
-            expensive: 0,
             expensive_running: 0,
             clock: 0,
             tickets: 0,
@@ -95,13 +89,9 @@ impl<J> Queue<J> {
     /// Whether there is a place.
     pub(super) fn room(&self, owner: Owner) -> Result<(), Full> {
         let free = self.bounds.places.saturating_sub(self.taken);
-        self.usage(owner, free, |share| share.places).room()
-    }
-
-    /// Whether one more expensive job may wait.
-    pub(super) fn room_for_expensive(&self, owner: Owner) -> Result<(), Full> {
-        let free = (self.bounds.places / EXPENSIVE).max(1).saturating_sub(self.expensive);
-        self.usage(owner, free, |share| share.expensive).room()
+        let (tenant, network) = self.shares(owner);
+        let both = self.both.get(&owner).places;
+        Usage { free, tenant: tenant.places, network: network.places, both }.room()
     }
 
     /// Takes a place.
@@ -133,26 +123,22 @@ impl<J> Queue<J> {
         self.waiting.values().map(Jobs::len).sum()
     }
 
-    /// Puts a job of somebody who has a place for it behind its owner's others. An expensive
-    /// one is refused where no more of them may wait.
-    pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Result<Ticket, Full> {
+    /// Puts a job of somebody who has a place for it behind its owner's others.
+    pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Ticket {
         let expensive = cost > self.bounds.cheap;
-        if expensive {
-            self.room_for_expensive(owner)?;
-        }
-        self.count(Kind { owner, expensive });
+        self.count(owner);
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let waiting = Waiting { ticket, cost: cost.max(1), job };
         self.waiting.entry(owner).or_default().push(expensive, waiting);
-        Ok(ticket)
+        ticket
     }
 
     /// Takes out a job that nobody waits for any more, if it still waits.
     pub(super) fn remove(&mut self, owner: Owner, ticket: Ticket) -> Option<J> {
-        let (expensive, job) = self.waiting.get_mut(&owner)?.remove(ticket)?;
+        let job = self.waiting.get_mut(&owner)?.remove(ticket)?;
         self.drop_empty(owner);
-        self.uncount(Kind { owner, expensive });
+        self.uncount(owner);
         Some(job)
     }
 
@@ -175,7 +161,7 @@ impl<J> Queue<J> {
     /// A job that was handed out has ended.
     pub(super) fn ended(&mut self, kind: Kind) {
         self.expensive_running -= usize::from(kind.expensive).min(self.expensive_running);
-        self.uncount(kind);
+        self.uncount(kind.owner);
     }
 
     /// When an owner's next job comes, and of which kind it is.
@@ -195,33 +181,21 @@ impl<J> Queue<J> {
         Some((order, Kind { owner, expensive }))
     }
 
-    fn count(&mut self, kind: Kind) {
-        let expensive = usize::from(kind.expensive);
-        self.expensive += expensive;
-        for share in self.shares_mut(kind.owner) {
+    fn count(&mut self, owner: Owner) {
+        for share in self.shares_mut(owner) {
             share.jobs += 1;
-            share.expensive += expensive;
         }
     }
 
-    fn uncount(&mut self, kind: Kind) {
-        let expensive = usize::from(kind.expensive);
-        self.expensive = self.expensive.saturating_sub(expensive);
-        for share in self.shares_mut(kind.owner) {
+    fn uncount(&mut self, owner: Owner) {
+        for share in self.shares_mut(owner) {
             share.jobs = share.jobs.saturating_sub(1);
-            share.expensive = share.expensive.saturating_sub(expensive);
         }
         self.forget();
     }
 
     fn shares(&self, owner: Owner) -> (Share, Share) {
         (self.tenants.get(&owner.tenant), self.networks.get(&owner.network))
-    }
-
-    fn usage(&self, owner: Owner, free: usize, of: fn(&Share) -> usize) -> Usage {
-        let (tenant, network) = self.shares(owner);
-        let both = self.both.get(&owner);
-        Usage { free, tenant: of(&tenant), network: of(&network), both: of(&both) }
     }
 
     fn shares_mut(&mut self, owner: Owner) -> [&mut Share; 3] {

@@ -1,4 +1,4 @@
-//! What a tenant or a network has of the queue: places, expensive jobs, turns.
+//! What a tenant or a network has of the queue: places and turns.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -58,8 +58,6 @@ pub(super) struct Share {
     pub places: usize,
     /// Its jobs, which wait or run.
     pub jobs: usize,
-    /// Those of them that are expensive.
-    pub expensive: usize,
     /// When its next job may start, by the queue's clock.
     pub start: u64,
     /// Whether its last job was expensive.

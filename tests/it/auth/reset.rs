@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use tenantry::{
     config::Values,
     proto::v1::{
@@ -331,6 +332,30 @@ async fn a_network_may_not_ask_without_end() {
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::ResourceExhausted, "RATE_LIMITED");
     refused(reset(&app, "x", NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+/// N15: tokens that somebody makes up count for the tenant that they name.
+#[tokio::test]
+async fn a_tenant_takes_so_many_tries_at_its_tokens() {
+    let app = TestApp::with(|values| {
+        values.set("RATE_LIMIT_PASSWORD_RESET", "off,3/1h");
+    })
+    .await;
+    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let made_up = |tenant: &str| {
+        let id = |id: &str| id.parse::<uuid::Uuid>().expect("a UUID").into_bytes();
+        let bytes = [id(tenant).as_slice(), &id(&unknown_id()), &[7; 32]].concat();
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    };
+    for _ in 0..3 {
+        let token = made_up(&acme.tenant_id);
+        refused(reset(&app, &token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+    }
+    let token = made_up(&acme.tenant_id);
+    refused(reset(&app, &token, NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
+    let token = made_up(&other.tenant_id);
+    refused(reset(&app, &token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_eq!(app.audited(&acme.tenant_id, "password_reset_failed").await, 3);
 }
 
 #[tokio::test]

@@ -221,7 +221,8 @@ async fn failures(acme: &Client) -> usize {
     all
 }
 
-/// N18: a guess that is given up is compared, counted and recorded like any other.
+/// N18: a guess that is given up is compared, counted and recorded like a wrong one, also the
+/// right password.
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_that_are_given_up_count_and_are_recorded() {
     let direct = TestApp::spawn().await;
@@ -252,11 +253,13 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
             new_password: "another one altogether".into(),
         };
         let is_change = given_up == 1;
+        // Who learns nothing from a right one must not learn it unseen.
+        let password = if given_up == FREE { PASSWORD } else { "not this one" };
         // A sign-in asks Postgres about its slug.
         proxy.when_sent(if is_change { "from credentials" } else { "acme" }, Then::Hold);
         tokio::select! {
             _ = changes.change_password(change), if is_change => panic!("it was held"),
-            _ = guesses.login(sign_in(&acme.email, "acme", "not this one")), if !is_change => {
+            _ = guesses.login(sign_in(&acme.email, "acme", password)), if !is_change => {
                 panic!("it was held")
             }
             () = proxy.until_held() => {}

@@ -3,12 +3,13 @@
 use std::future::Future;
 
 use tenantry::proto::v1::{
-    AssignRoleRequest, DisableUserRequest, RevokeAllSessionsRequest, RoleLevel,
+    AssignRoleRequest, CreateRoleRequest, CreateServiceAccountRequest, CreateTenantRequest,
+    DeleteTenantRequest, DisableUserRequest, RevokeAllSessionsRequest, RoleLevel,
     UnassignRoleRequest, UpdateTenantRequest, UpdateUserRequest,
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Client, TestApp, reason, refused, until};
+use crate::harness::{Client, TestApp, reason, refused, struct_of, until};
 
 /// An act's answer, where something happens while it waits for a row's lock.
 async fn meanwhile<T: Send + 'static>(
@@ -177,4 +178,71 @@ async fn who_loses_the_permission_meanwhile_still_changes_its_own() {
             refused(answer, Code::PermissionDenied, "PERMISSION_MISSING");
         }
     }
+}
+
+/// N11: also an act that touches nothing that others hold.
+#[tokio::test]
+async fn who_is_not_admitted_any_more_makes_and_deletes_nothing() {
+    let app = TestApp::spawn().await;
+    let acme = app.tenant("acme").await;
+    let root = app.platform_admin().await;
+    let lock = format!("select from tenants where tenant_id = '{}'", acme.tenant_id);
+
+    let ada = acme.member("ada", &["role:create", "service_account:create"]).await;
+    let act = {
+        let ada = ada.clone();
+        let request = CreateRoleRequest {
+            name: "late".into(),
+            level: RoleLevel::Viewer.into(),
+            ..CreateRoleRequest::default()
+        };
+        async move { ada.roles().create_role(request).await }
+    };
+    let happens = end_sessions(&acme, &ada.user_id);
+    let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
+    refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+
+    let ada = app.sign_in_as(&ada.user_id, &acme).await;
+    let act = {
+        let ada = ada.clone();
+        let request = CreateServiceAccountRequest { name: "late".into(), ..Default::default() };
+        async move { ada.service_accounts().create_service_account(request).await }
+    };
+    let happens = end_sessions(&acme, &ada.user_id);
+    let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
+    refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+
+    let deletes = root.create_role("deletes", RoleLevel::OrgAdmin, &["tenant:delete"]).await;
+    let user = root.create_user_without_password("sup@platform.test").await;
+    root.assign(&user, &deletes).await;
+    let sup = app.sign_in_as(&user, &root).await;
+    let request = DeleteTenantRequest { tenant: acme.slug.clone(), ..Default::default() };
+    let act = {
+        let (sup, request) = (sup.clone(), request.clone());
+        async move { sup.tenants().delete_tenant(request).await }
+    };
+    let happens = disable(&root, &user);
+    let refusal = Box::pin(meanwhile(&app, lock, act, happens)).await;
+    refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+    assert!(acme.may("", "doc:read").await, "the tenant is there");
+}
+
+/// N11: who makes a tenant that anybody may join gives its newcomers' role.
+#[tokio::test]
+async fn who_does_not_hold_what_newcomers_get_makes_no_open_tenant() {
+    let app = TestApp::spawn().await;
+    let root = app.platform_admin().await;
+    let makes = root.create_role("makes", RoleLevel::OrgAdmin, &["tenant:create"]).await;
+    let user = root.create_user_without_password("sup@platform.test").await;
+    root.assign(&user, &makes).await;
+    let sup = app.sign_in_as(&user, &root).await;
+    let request = |open: bool| CreateTenantRequest {
+        name: format!("Open {open}"),
+        settings: struct_of(serde_json::json!({ "self_registration": open })),
+        ..CreateTenantRequest::default()
+    };
+    let refusal = sup.tenants().create_tenant(request(true)).await;
+    refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
+    sup.tenants().create_tenant(request(false)).await.expect("made");
+    root.tenants().create_tenant(request(true)).await.expect("made");
 }

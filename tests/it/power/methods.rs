@@ -21,7 +21,11 @@ use crate::harness::{Client, Method, TestApp, reason, refused, struct_of};
 
 fn with_power() -> Vec<MethodPolicy> {
     let policies = Policies::load().expect("the table");
-    policies.iter().filter(|method| method.power.is_some()).cloned().collect()
+    policies
+        .iter()
+        .filter(|method| method.power.is_some_and(|power| power != Power::Nothing))
+        .cloned()
+        .collect()
 }
 
 fn permissions(method: &MethodPolicy) -> Vec<String> {

@@ -2,7 +2,9 @@
 
 use futures::future::join_all;
 use sqlx::Connection;
-use tenantry::proto::v1::{CheckRequest, Consistency, GetTenantRequest, UpdateTenantRequest};
+use tenantry::proto::v1::{
+    CheckRequest, Consistency, GetTenantRequest, RoleLevel, UpdateTenantRequest, UpdateUserRequest,
+};
 use tokio::sync::Mutex;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -88,8 +90,12 @@ async fn a_tenants_slow_calls_leave_room_for_others() {
     for status in refusals {
         refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
     }
-    let refused = app.metric("tenantry_requests_refused_total{by=\"owner\"}").await;
-    assert!(refused >= Some(6.0), "{refused:?}");
+    let mut refused = 0.0;
+    for by in ["owner", "subject"] {
+        let name = format!("tenantry_requests_refused_total{{by=\"{by}\"}}");
+        refused += app.metric(&name).await.expect("it is counted");
+    }
+    assert!(refused >= 6.0, "{refused}");
 }
 
 /// N22
@@ -141,4 +147,43 @@ async fn a_decision_that_nobody_waits_for_ends_in_postgres() {
     until(3, || none_waits(&owner)).await;
     assert!(hasty.metric("tenantry_db_statements_abandoned_total").await > Some(0.0));
     held.rollback().await.expect("let go");
+}
+
+/// N21: what one subject waits for keeps its tenant's administrator from nothing.
+#[tokio::test]
+async fn a_subjects_slow_calls_leave_its_tenants_others_room() {
+    let app = TestApp::with(|values| {
+        values.set("MAX_REQUESTS", "160");
+        values.set("DATABASE_MAX_CONNECTIONS", "40");
+    })
+    .await;
+    let acme = app.tenant("acme").await;
+    let ada = acme.member("ada", &["user:update"]).await;
+    let mut holder = app.owner().await;
+    let mut held = holder.begin().await.expect("begun");
+    let lock = format!("select from users where user_id = '{}' for update", ada.user_id);
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *held).await.expect("held");
+    let owner = Mutex::new(app.owner().await);
+
+    let rename = || {
+        let request = UpdateUserRequest {
+            user_id: ada.user_id.clone(),
+            display_name: Some("Ada".into()),
+            ..UpdateUserRequest::default()
+        };
+        let mut users = ada.users();
+        async move { users.update_user(request).await }
+    };
+    let slow = join_all((0..60).map(|_| rename()));
+    let others = async {
+        until(10, || async { !none_waits(&owner).await }).await;
+        let refused = "tenantry_requests_refused_total{by=\"subject\"}";
+        until(10, || async { app.metric(refused).await >= Some(40.0) }).await;
+        acme.create_role("made meanwhile", RoleLevel::Viewer, &[]).await;
+        assert!(!none_waits(&owner).await, "the slow ones wait still");
+        held.rollback().await.expect("released");
+    };
+    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
+    let done = slow.into_iter().flatten().count();
+    assert_eq!(done, 20, "an eighth of all calls");
 }
