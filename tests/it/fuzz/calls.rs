@@ -97,7 +97,8 @@ async fn every_rpc_takes_whatever_comes() {
     let calls: u64 = calls.unwrap_or(CALLS);
     println!("FUZZ_SEED={seed} FUZZ_CALLS={calls}");
 
-    let app = TestApp::spawn().await;
+    // Longer than any run: the bystander never signs in again.
+    let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1d")).await;
     let world = Arc::new(World::make(&app, calls).await);
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| tokio::spawn(work(world.clone(), seed ^ (worker << 32))))
