@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,6 +16,7 @@ use crate::{
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
     limits::Class,
+    pg::interval,
     proto::v1::{ErrorReason, RefreshRequest},
     sessions::open::Unsigned,
     tokens::{Claims, TokenKind, TokenPair, new_jti},
@@ -137,10 +137,6 @@ impl Rotation {
             refresh_expires_at: self.refresh_expires_at?,
         })
     }
-}
-
-pub(super) fn interval(span: Duration) -> Result<PgInterval> {
-    PgInterval::try_from(span).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 
 fn token_invalid() -> Error {

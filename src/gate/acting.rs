@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     Access, Caller, Reach,
-    admit::{permission_missing, tenant_mismatch},
     caller::may_act_across,
+    refusals::{permission_missing, tenant_mismatch},
 };
 use crate::{
     db::TenantTx,

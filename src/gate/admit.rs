@@ -8,10 +8,11 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{
-    Acting, Admission,
+    Acting,
     caller::{Caller, NamedTenant, Reaching, Visitor},
     metadata,
     policy::{self, Access, MethodPolicy, Policies},
+    refusals::{method_unknown, permission_missing, tenant_mismatch},
 };
 use crate::{
     api_keys::Secret,
@@ -46,7 +47,7 @@ impl Gatekeeper {
     /// the proof into its extensions, or says why not. Returns who calls; nobody on a
     /// public method.
     pub(super) async fn admit<B>(
-        self: &Arc<Self>,
+        &self,
         request: &mut Request<B>,
         method: Option<&MethodPolicy>,
         origin: Origin,
@@ -73,7 +74,7 @@ impl Gatekeeper {
     }
 
     async fn admit_caller<B>(
-        self: &Arc<Self>,
+        &self,
         request: &mut Request<B>,
         method: &MethodPolicy,
         named: Option<String>,
@@ -84,11 +85,6 @@ impl Gatekeeper {
         }
         if let Some(named) = named {
             Box::pin(self.enter(caller, named, &method.path)).await?;
-        }
-        if method.stays_open {
-            let headers = request.headers();
-            let admission = Admission::new(self.clone(), &method.path, headers, caller);
-            request.extensions_mut().insert(admission);
         }
         let proven = caller.clone();
         match &method.access {
@@ -252,18 +248,4 @@ fn read<'a>(
     metadata::bounded(headers)?;
     let method = method.ok_or_else(method_unknown)?;
     Ok((method, metadata::tenant(headers)?))
-}
-
-fn method_unknown() -> Error {
-    Error::refused(ErrorReason::MethodUnknown, "no such method")
-}
-
-pub(super) fn tenant_mismatch() -> Error {
-    let text = "the tenant metadata is not the token's tenant";
-    Error::refused(ErrorReason::TenantMismatch, text)
-}
-
-pub(super) fn permission_missing(permissions: &[String]) -> Error {
-    let text = format!("the caller must hold {}", permissions.join(", "));
-    Error::refused(ErrorReason::PermissionMissing, text)
 }

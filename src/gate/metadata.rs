@@ -5,12 +5,16 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::REQUEST_ID;
 use crate::{
     audit::{Origin, RequestId},
     error::{Error, Result},
     proto::v1::ErrorReason,
 };
+
+/// The metadata key that finds a request in the log: sent by the client or made
+/// here. It is returned to whoever sent it, and with all that the log has a line
+/// about.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The largest metadata of a call, in bytes, counted as HTTP/2 does (RFC 9113,
 /// 6.5.2).

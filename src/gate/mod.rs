@@ -14,6 +14,8 @@ mod message;
 mod metadata;
 mod policy;
 mod progress;
+mod proof;
+mod refusals;
 
 use std::{
     convert::Infallible,
@@ -26,7 +28,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, poll};
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use opentelemetry::context::FutureExt as _;
@@ -39,11 +41,11 @@ use tracing::Instrument;
 pub use acting::{Acting, Bundle};
 pub use admission::Admission;
 pub use admit::Gatekeeper;
-pub use caller::{
-    Caller, NamedTenant, Reach, Reaching, Visitor, acting, admission, caller, reaching, visitor,
-};
+pub use caller::{Caller, NamedTenant, Reach, Reaching, Visitor};
 pub use message::{RequestBody, drain};
+pub use metadata::REQUEST_ID;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
+pub use proof::{acting, admission, caller, reaching, visitor};
 
 use apart::LongCalls;
 use progress::{CallOwner, Progress};
@@ -55,11 +57,6 @@ use crate::{
     proto::v1::ErrorReason,
     telemetry::{self, Calls, Traces},
 };
-
-/// The metadata key that finds a request in the log: sent by the client or made
-/// here. It is returned to whoever sent it, and with all that the log has a line
-/// about.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest message of a public method, in bytes: whoever has no token may have us
 /// hold no more of what it never finishes.
@@ -252,6 +249,13 @@ impl Gate {
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
         let caller = self.keeper.admit(&mut request, method, origin).await?;
+        if let (Some(method), Some(caller)) = (method, &caller)
+            && method.stays_open
+        {
+            let keeper = self.keeper.clone();
+            let admission = Admission::new(keeper, &method.path, request.headers(), caller);
+            request.extensions_mut().insert(admission);
+        }
         let owner = CallOwner::of(caller.as_ref(), ip);
         Ok((Admitted { request, owner, is_long, _counted: counted }, caller))
     }

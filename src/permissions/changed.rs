@@ -5,19 +5,19 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time;
 use uuid::Uuid;
 
+use super::holders;
 use crate::{
     db::Db,
     error::{Error, Result},
     feed::Kind,
     ids::TenantId,
-    roles,
 };
 
 /// The subjects that one message names; with more it says that all changed.
 pub const MAX_SUBJECTS: usize = 1000;
 
 /// How long it may take to find a role's holders.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What changed, until somebody is told.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Changed {
         let mut users = self.users;
         if !self.roles.is_empty() {
             let roles: Vec<_> = self.roles.into_iter().collect();
-            match time::timeout(PATIENCE, holders(db, tenant, &roles)).await {
+            match time::timeout(QUERY_TIMEOUT, holders_of(db, tenant, &roles)).await {
                 Ok(Ok(holders)) => users.extend(holders),
                 Ok(Err(error)) => {
                     log(&error);
@@ -99,10 +99,10 @@ impl Changed {
 }
 
 /// One more than a message has room for tells that there are too many.
-async fn holders(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
+async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
-    roles::holders(&mut tx, tenant, roles, limit).await
+    holders::of_roles(&mut tx, tenant, roles, limit).await
 }
 
 fn log(error: &Error) {

@@ -7,6 +7,7 @@
 mod connecting;
 mod constraint;
 mod held;
+mod interval;
 mod observed;
 mod postgres;
 mod schema;
@@ -15,6 +16,7 @@ mod tx;
 mod url;
 
 pub use connecting::connect_on;
+pub use interval::interval;
 pub use observed::Observed;
 pub use postgres::Postgres;
 pub use schema::{connect_owner, migrate};

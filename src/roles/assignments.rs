@@ -206,29 +206,6 @@ pub async fn held(
 
 /// Users that have one of these roles now, each once, `limit` of them at most.
 ///
-/// # Errors
-/// When Postgres is away.
-pub async fn holders(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    roles: &[Uuid],
-    limit: i64,
-) -> Result<Vec<Uuid>> {
-    let users = sqlx::query_scalar!(
-        r#"
-        select distinct user_id from role_assignments
-        where tenant_id = $1 and role_id = any($2)
-          and (expires_at is null or expires_at > now())
-        limit $3
-        "#,
-        tenant.0,
-        roles,
-        limit,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(users)
-}
 
 /// Which assignments to list; `None` asks for any.
 pub struct AssignmentFilter {

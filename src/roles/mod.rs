@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use assign::assign_new;
-pub use assignments::{held, holders};
+pub use assignments::held;
 
 /// Manages roles over gRPC.
 pub struct Roles {

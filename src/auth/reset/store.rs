@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ResetToken;
-use crate::{auth::refresh::interval, db::TenantTx, error::Result};
+use crate::{db::TenantTx, error::Result, pg::interval};
 
 /// How long a token is good.
 pub const LIFE: Duration = Duration::from_mins(10);

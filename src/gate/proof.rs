@@ -1,0 +1,54 @@
+//! The proof of admission, as a handler takes it from its request.
+
+use tonic::Request;
+
+use super::{Acting, Admission, Caller, Reaching, Visitor};
+use crate::error::{Error, Result};
+
+/// The visitor of a public method.
+///
+/// # Errors
+/// INTERNAL when the method is not public.
+pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
+    passed(request)
+}
+
+/// The caller of a method with a token.
+///
+/// # Errors
+/// INTERNAL when the method is public, or admits callers for their own.
+pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
+    passed(request)
+}
+
+/// The caller of a method that admits callers for their own.
+///
+/// # Errors
+/// INTERNAL when the method is another.
+pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
+    passed(request)
+}
+
+/// The caller of a method that gives, takes or uses what others hold.
+///
+/// # Errors
+/// INTERNAL when the method's policy says that it does not.
+pub fn acting<T>(request: &Request<T>) -> Result<Acting> {
+    passed(request)
+}
+
+/// The admission of a call that stays open.
+///
+/// # Errors
+/// INTERNAL when the method answers once, or is public.
+pub fn admission<T>(request: &Request<T>) -> Result<Admission> {
+    passed(request)
+}
+
+fn passed<P: Clone + Send + Sync + 'static, T>(request: &Request<T>) -> Result<P> {
+    request
+        .extensions()
+        .get::<P>()
+        .cloned()
+        .ok_or_else(|| Error::defect("the handler asks for another proof than its policy gives"))
+}
