@@ -174,7 +174,7 @@ impl App {
         idempotency::keep_short(&db, &mut registry);
         let refusals = Refusals::new(db.clone());
         let length = self.audit_stream_length;
-        let beat = audit::keep(&db, &redis, length, refusals.clone(), &mut registry);
+        let seals = audit::start_workers(&db, &redis, length, refusals.clone(), &mut registry);
         let limits =
             Limits::new(&self.rates, self.names, redis.clone(), refusals.clone(), &mut registry);
         let mails = self.mail.as_ref().map(|mail| {
@@ -265,7 +265,7 @@ impl App {
                 events: Events {
                     db: db.clone(),
                     pages,
-                    beat,
+                    seals,
                     streams: Bounded::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
                 },
             },

@@ -182,7 +182,7 @@ pub fn random_secret() -> anyhow::Result<SecretString> {
 async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
     let password = random_secret()?;
     let owner = Owner::new(TenantId::UNKNOWN, None);
-    let hash = hasher.place(owner)?.hash(password.clone()).await?;
+    let hash = hasher.slot(owner)?.hash(password.clone()).await?;
     Ok((password, hash))
 }
 

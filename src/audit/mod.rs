@@ -2,13 +2,12 @@
 //!
 //! An event is written in the transaction of what it records ([`record`]); a refusal,
 //! which changes nothing, by itself (`refusals`). From then on the trail keeps itself
-//! (`keeper`): a moment later `sealer` gives the event its place in its tenant's chain
+//! (`worker`): a moment later `sealer` gives the event its place in its tenant's chain
 //! of hashes (`chain`), and `stream` sends it on to Redis.
 
 mod blocked;
 pub mod chain;
 mod event;
-mod keeper;
 mod kind;
 mod origin;
 mod refusals;
@@ -16,6 +15,7 @@ mod sealer;
 pub mod store;
 mod stream;
 pub mod verify;
+mod worker;
 
 use opentelemetry::context::FutureExt;
 use serde_json::Value;
@@ -23,10 +23,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 pub use event::{Actor, Event};
-pub use keeper::{Beat, Listener, keep};
 pub use kind::EventKind;
 pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
+pub use worker::{Listener, SealSignal, start_workers};
 
 use crate::{
     db::{Db, TenantTx},

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Result,
-    privacy::{Cipher, Place},
+    privacy::{Cipher, SealContext},
 };
 
 /// Where a call comes from. Cheap to clone: most calls never need it as text.
@@ -30,8 +30,9 @@ impl Origin {
     /// # Errors
     /// When the system has no random bytes.
     pub fn sealed_ip(&self, cipher: &Cipher, event: Uuid) -> Result<Option<Vec<u8>>> {
-        let seal =
-            |ip: IpAddr| cipher.seal(Place::row("audit_events", &event), ip.to_string().as_bytes());
+        let seal = |ip: IpAddr| {
+            cipher.seal(SealContext::row("audit_events", &event), ip.to_string().as_bytes())
+        };
         self.ip.map(seal).transpose()
     }
 

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     ids::TenantId,
     paging::Read,
-    privacy::{Cipher, Place},
+    privacy::{Cipher, SealContext},
 };
 
 /// An event with a place in its tenant's chain, and the hash there.
@@ -40,7 +40,7 @@ impl EventRow {
     /// `DATA_UNREADABLE` when it was altered.
     pub fn open_ip(&self, cipher: &Cipher) -> Result<String> {
         let Some(ip) = &self.ip else { return Ok(String::new()) };
-        let ip = cipher.open(Place::row("audit_events", &self.event_id), ip)?;
+        let ip = cipher.open(SealContext::row("audit_events", &self.event_id), ip)?;
         String::from_utf8(ip).map_err(|_| Error::Unreadable)
     }
 }

@@ -12,8 +12,8 @@ use crate::{clock, db::Db, error::Result, ids::TenantId};
 /// Places that are read at once.
 const BATCH: i64 = 1000;
 
-/// How long an event may wait for its place.
-const PATIENCE: time::Duration = time::Duration::minutes(1);
+/// The age at which an event must be sealed.
+const MAX_UNSEALED_AGE: time::Duration = time::Duration::minutes(1);
 
 /// The end of a chain: what is kept elsewhere, a chain can be held against.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ fn gone(position: i64) -> String {
 /// Events that have no place: none may be for long.
 async fn outside(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     let mut tx = db.begin_unsealed(tenant).await?;
-    let before: OffsetDateTime = clock::now() - PATIENCE;
+    let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;
     let count = sqlx::query_scalar!(
         r#"
         select count(*) as "count!" from audit_events e

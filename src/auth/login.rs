@@ -22,7 +22,7 @@ use crate::{
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
     limits::Owner,
-    passwords::{Outcome, Place, Presented},
+    passwords::{Outcome, Presented, QueueSlot},
     proto::v1::{ErrorReason, LoginRequest},
     sessions::{
         Lookup,
@@ -68,7 +68,7 @@ impl Auth {
         let owner = Owner::new(share, origin.ip);
         let password = &Presented::new(&message.password);
         sign_in.count(owner, password, accounts::count(&tenant))?;
-        let mut place = self.hasher.place(owner)?;
+        let mut slot = self.hasher.slot(owner)?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
             share,
@@ -78,8 +78,8 @@ impl Auth {
             origin,
             waiting,
         };
-        let opened = self.open(&mut place, &mut accounts, trial).await;
-        drop(place);
+        let opened = self.open(&mut slot, &mut accounts, trial).await;
+        drop(slot);
         let right = opened.as_ref().map(|opened| opened.account);
         accounts.end_guesses(right).await;
         Ok(opened?.unsigned)
@@ -107,19 +107,19 @@ impl Auth {
     /// Opens a session of the first account whose password this is.
     async fn open(
         &self,
-        place: &mut Place,
+        slot: &mut QueueSlot,
         accounts: &mut Accounts,
         trial: Trial<'_>,
     ) -> Result<Opened> {
         for _ in 0..ATTEMPTS {
-            let Some(verified) = self.compare(place, accounts, trial).await? else { break };
+            let Some(verified) = self.compare(slot, accounts, trial).await? else { break };
             if trial.waiting.is_over() {
                 // Nobody would have its tokens. What was learnt is recorded like a failure.
                 self.record_failure(accounts, trial).await?;
                 return Err(Error::refused(ErrorReason::Cancelled, "the caller is gone"));
             }
             let account = verified.account;
-            if let Some(unsigned) = self.open_verified(place, verified, trial).await? {
+            if let Some(unsigned) = self.open_verified(slot, verified, trial).await? {
                 return Ok(Opened { account, unsigned });
             }
         }
@@ -131,7 +131,7 @@ impl Auth {
     /// that was not named is looked up and compared as work of the one who asks.
     async fn compare(
         &self,
-        place: &mut Place,
+        slot: &mut QueueSlot,
         accounts: &mut Accounts,
         trial: Trial<'_>,
     ) -> Result<Option<Verified>> {
@@ -145,7 +145,7 @@ impl Auth {
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
             let kept = kept.flatten();
             // For its own share: another tenant's backlog would tell where the email is known.
-            let outcome = place.verify(trial.share, trial.password, kept.as_deref()).await?;
+            let outcome = slot.verify(trial.share, trial.password, kept.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
                 (&right, user, kept, outcome != Outcome::Wrong)
             {
@@ -159,13 +159,13 @@ impl Auth {
     /// compared with has changed meanwhile.
     async fn open_verified(
         &self,
-        place: &mut Place,
+        slot: &mut QueueSlot,
         verified: Verified,
         trial: Trial<'_>,
     ) -> Result<Option<Unsigned>> {
         let (tenant, user) = (verified.tenant, verified.user);
         let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(place.hash(trial.password.normalised()).await?),
+            Outcome::RightButOutdated => Some(slot.hash(trial.password.normalised()).await?),
             _ => None,
         };
         let session = SessionId::new();

@@ -35,7 +35,7 @@ use crate::{
 pub use email_changed::EmailChanged;
 pub use failures::{Failures, SignIn};
 pub use named::TenantlessSignIn;
-pub use reset::{MailPlace, Mails};
+pub use reset::{MailSlot, Mails};
 
 /// All that authentication works with. Cheap to clone.
 #[derive(Clone)]

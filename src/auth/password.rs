@@ -45,22 +45,21 @@ impl Auth {
         let owner = Owner::new(tenant, caller.origin().ip);
         let password = &Presented::new(&message.current_password);
         sign_in.count(owner, password, 1)?;
-        let mut place = self.hasher.place(owner)?;
+        let mut slot = self.hasher.slot(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
-        let organisation = tenants::store::get(&mut tx, tenant).await?;
+        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
         let kept = credentials::get(&mut tx, tenant, user).await?;
         // No connection is held while passwords are hashed.
         drop(tx);
 
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
+        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
         let email_key = email::key(&row.email);
         let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
-        let verified =
-            current_password::verify(&self.db, &self.limits, &mut place, attempt).await?;
-        let hash = place.hash(new).await?;
-        drop(place);
+        let verified = current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
+        let hash = slot.hash(new).await?;
+        drop(slot);
         self.replace_verified(caller, &verified, &hash).await
     }
 

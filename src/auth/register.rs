@@ -66,7 +66,7 @@ impl Auth {
         passwords::check("password", &password, &context)?;
         // There is no tenant yet: those who found some from one network have a share together.
         let share = self.limits.stand_in_of_network(origin.ip);
-        let hash = self.hasher.place(Owner::new(share, origin.ip))?.hash(password).await?;
+        let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
 
         let id = TenantId::new();
         let data_key = self.db.make_data_key(id).await?;
@@ -132,7 +132,7 @@ impl Auth {
         }
         passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
         let owner = Owner::new(tenant.id, origin.ip);
-        let hash = self.hasher.place(owner)?.hash(password).await?;
+        let hash = self.hasher.slot(owner)?.hash(password).await?;
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);

@@ -26,12 +26,12 @@ impl Auth {
                 (None, Some(account.into()))
             }
         };
-        let organisation = tenants::store::get(&mut tx, tenant).await?;
+        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
         let permissions = standing.held_everywhere().await;
         Ok(WhoAmIResponse {
             user,
             service_account,
-            tenant: Some(organisation.into()),
+            tenant: Some(tenant_row.into()),
             session_id: caller.session().to_string(),
             roles: standing.role_names(),
             permissions,

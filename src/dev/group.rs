@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 
 use super::{
-    place::Place,
+    data_dir::DataDir,
     wait::{pause, within},
 };
 
@@ -65,11 +65,11 @@ impl Group {
     /// # Errors
     ///
     /// When there is no /bin/sh.
-    pub(super) fn new(place: &Place) -> anyhow::Result<Self> {
+    pub(super) fn new(dir: &DataDir) -> anyhow::Result<Self> {
         let leader = Command::new("/bin/sh")
             .args(["-c", LEADER, "tenantry-dev"])
-            .arg(place.postgres_pid())
-            .arg(place.redis_socket())
+            .arg(dir.postgres_pid())
+            .arg(dir.redis_socket())
             .process_group(0)
             .current_dir("/")
             .stdin(Stdio::piped())

@@ -2,11 +2,11 @@
 //!
 //! Both listen only on Unix sockets in a directory that nobody else can enter, so they can neither
 //! meet nor disturb a server that the machine runs already. Read in this order: [`Services::start`]
-//! below, `place` (where everything lives, and as which user), `group` (how nothing is ever left
+//! below, `data_dir` (where everything lives, and as which user), `group` (how nothing is ever left
 //! running), then `postgres` and `redis`.
 
+mod data_dir;
 mod group;
-mod place;
 mod postgres;
 mod program;
 mod redis;
@@ -15,8 +15,8 @@ mod wait;
 
 use std::{fmt::Write, path::Path};
 
+use data_dir::DataDir;
 use group::Group;
-use place::Place;
 pub use program::Options;
 
 /// The running servers.
@@ -27,7 +27,7 @@ pub use program::Options;
 pub struct Services {
     // Dropped in this order: the servers are told to end before the directory is free for others.
     group: Group,
-    place: Place,
+    dir: DataDir,
 }
 
 impl Services {
@@ -40,15 +40,15 @@ impl Services {
     /// `dir` or its contents belong to another user, or when a server does not come up; the error
     /// then carries the end of that server's log.
     pub async fn start(dir: &Path, options: Options) -> anyhow::Result<Self> {
-        let place = Place::claim(dir).await?;
-        let mut group = Group::new(&place)?;
-        if let Err(error) = launch(&place, &mut group, options).await {
+        let dir = DataDir::claim(dir).await?;
+        let mut group = Group::new(&dir)?;
+        if let Err(error) = launch(&dir, &mut group, options).await {
             return Err(match group.stop().await {
                 Ok(()) => error,
                 Err(stop) => error.context(format!("and what was running did not end: {stop:#}")),
             });
         }
-        Ok(Self { group, place })
+        Ok(Self { group, dir })
     }
 
     /// The URL under which `user` reaches `database`. Every role may connect without a password;
@@ -59,24 +59,24 @@ impl Services {
         format!(
             "postgres://{}@localhost:{}/{}?host={}",
             percent_encode(user),
-            place::POSTGRES_PORT,
+            data_dir::POSTGRES_PORT,
             percent_encode(database),
-            percent_encode(&self.place.run.to_string_lossy()),
+            percent_encode(&self.dir.run.to_string_lossy()),
         )
     }
 
     /// The URL under which Redis is reached; it has no password.
     #[must_use]
     pub fn redis_url(&self) -> String {
-        // Clients take this path literally, without decoding; `place` chose one that needs none.
-        format!("redis+unix://{}", self.place.redis_socket().display())
+        // Clients take this path literally, without decoding; `data_dir` chose one that needs none.
+        format!("redis+unix://{}", self.dir.redis_socket().display())
     }
 
     /// What the person who started this should know, one sentence each: where state had to be put
     /// when it could not be below `dir`. Usually empty.
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        &self.place.notes
+        &self.dir.notes
     }
 
     /// Ends both servers, Postgres by its fast shutdown (open transactions are rolled back), and
@@ -90,14 +90,14 @@ impl Services {
     }
 }
 
-async fn launch(place: &Place, group: &mut Group, options: Options) -> anyhow::Result<()> {
+async fn launch(dir: &DataDir, group: &mut Group, options: Options) -> anyhow::Result<()> {
     let redis = redis::find()?;
-    let postgres = postgres::Programs::find(place)?;
+    let postgres = postgres::Programs::find(dir)?;
 
-    redis::spawn(&redis, place, group, options).await?;
-    postgres.spawn(place, group, options).await?;
-    postgres.ready(place, group).await?;
-    redis::ready(place, group).await
+    redis::spawn(&redis, dir, group, options).await?;
+    postgres.spawn(dir, group, options).await?;
+    postgres.ready(dir, group).await?;
+    redis::ready(dir, group).await
 }
 
 fn percent_encode(text: &str) -> String {

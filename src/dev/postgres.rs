@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
+    data_dir::{DataDir, POSTGRES_PORT},
     group::Group,
-    place::{POSTGRES_PORT, Place},
     program::{ORPHAN_LIMIT, Options, in_path},
     wait::{pause, within},
 };
@@ -36,10 +36,10 @@ impl Programs {
     /// # Errors
     ///
     /// When there is none.
-    pub(super) fn find(place: &Place) -> anyhow::Result<Self> {
+    pub(super) fn find(dir: &DataDir) -> anyhow::Result<Self> {
         let mut versions = installed_versions();
         versions.sort();
-        if let Ok(made_with) = fs::read_to_string(place.data().join("PG_VERSION")) {
+        if let Ok(made_with) = fs::read_to_string(dir.data().join("PG_VERSION")) {
             let made_with = made_with.trim();
             let any = !versions.is_empty();
             versions.retain(|(version, _)| version.to_string() == made_with);
@@ -47,7 +47,7 @@ impl Programs {
                 !any || !versions.is_empty(),
                 "{} was made by Postgres {made_with}, which is not installed any more; \
                  install postgresql-{made_with}, or remove that directory to start afresh",
-                place.data().display()
+                dir.data().display()
             );
         }
         versions
@@ -66,21 +66,21 @@ impl Programs {
     /// When the cluster cannot be made or the earlier server does not end.
     pub(super) async fn spawn(
         &self,
-        place: &Place,
+        dir: &DataDir,
         group: &mut Group,
         options: Options,
     ) -> anyhow::Result<()> {
-        if !place.data().exists() {
-            self.init(place, group, options).await?;
+        if !dir.data().exists() {
+            self.init(dir, group, options).await?;
         }
-        let data = place.server_dir("data")?;
-        clear_earlier(place).await?;
-        let mut command = place.user.command(&self.0.join("postgres"), &place.home);
+        let data = dir.server_dir("data")?;
+        clear_earlier(dir).await?;
+        let mut command = dir.user.command(&self.0.join("postgres"), &dir.home);
         command
             .arg("-D")
             .arg(&data)
             .arg("-k")
-            .arg(&place.run)
+            .arg(&dir.run)
             .args(["-p", &POSTGRES_PORT.to_string()]);
         let always = [
             "listen_addresses=",
@@ -93,7 +93,7 @@ impl Programs {
         for setting in always.iter().chain(durability) {
             command.args(["-c", setting]);
         }
-        group.spawn("Postgres", place.dir.join("postgres.log"), command)
+        group.spawn("Postgres", dir.path.join("postgres.log"), command)
     }
 
     /// Waits until the server takes connections.
@@ -101,9 +101,9 @@ impl Programs {
     /// # Errors
     ///
     /// When a server of the group ends instead, or neither happens in time.
-    pub(super) async fn ready(&self, place: &Place, group: &mut Group) -> anyhow::Result<()> {
+    pub(super) async fn ready(&self, dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
         within(READY_LIMIT, "Postgres's readiness", async {
-            while !self.is_ready(place).await? {
+            while !self.is_ready(dir).await? {
                 group.check()?;
                 pause().await;
             }
@@ -112,20 +112,20 @@ impl Programs {
         .await
     }
 
-    async fn is_ready(&self, place: &Place) -> anyhow::Result<bool> {
+    async fn is_ready(&self, dir: &DataDir) -> anyhow::Result<bool> {
         let program = self.0.join("pg_isready");
-        let mut command = place.user.command(&program, &place.home);
-        command.arg("-q").arg("-h").arg(&place.run).args(["-p", &POSTGRES_PORT.to_string()]);
+        let mut command = dir.user.command(&program, &dir.home);
+        command.arg("-q").arg("-h").arg(&dir.run).args(["-p", &POSTGRES_PORT.to_string()]);
         let status = tokio::process::Command::from(command).status().await.context("pg_isready")?;
         Ok(status.success())
     }
 
     /// Makes the cluster under another name first, so that one cut short is never taken for whole.
-    async fn init(&self, place: &Place, group: &Group, options: Options) -> anyhow::Result<()> {
-        remove_unfinished(place)?;
+    async fn init(&self, dir: &DataDir, group: &Group, options: Options) -> anyhow::Result<()> {
+        remove_unfinished(dir)?;
         // The process id keeps clear of an initdb that a crashed run left cleaning up after itself.
-        let unfinished = place.server_dir(&format!("data.new-{}", std::process::id()))?;
-        let mut command = place.user.command(&self.0.join("initdb"), &place.home);
+        let unfinished = dir.server_dir(&format!("data.new-{}", std::process::id()))?;
+        let mut command = dir.user.command(&self.0.join("initdb"), &dir.home);
         command
             .arg("-D")
             .arg(&unfinished)
@@ -140,7 +140,7 @@ impl Programs {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        fs::rename(&unfinished, place.data())?;
+        fs::rename(&unfinished, dir.data())?;
         Ok(())
     }
 }
@@ -166,8 +166,8 @@ fn programs_in_path() -> Option<PathBuf> {
 }
 
 /// Removes what an initdb that was killed has left.
-fn remove_unfinished(place: &Place) -> anyhow::Result<()> {
-    for entry in fs::read_dir(&place.home)? {
+fn remove_unfinished(dir: &DataDir) -> anyhow::Result<()> {
+    for entry in fs::read_dir(&dir.home)? {
         let entry = entry?;
         if entry.file_name().as_bytes().starts_with(b"data.new-") {
             // If that initdb is still removing it itself, it may be gone in the middle of this.
@@ -178,18 +178,18 @@ fn remove_unfinished(place: &Place) -> anyhow::Result<()> {
 }
 
 /// Makes way for a new server: ends one that an earlier run left behind, and its traces. As the
-/// place is locked, nobody can be using that server.
-async fn clear_earlier(place: &Place) -> anyhow::Result<()> {
+/// directory is locked, nobody can be using that server.
+async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
     if !Path::new("/proc/self/cmdline").exists() {
         // Without a way to know an earlier server, Postgres's own, more timid checks must do.
         return Ok(());
     }
-    if let Some(pid) = running(place) {
+    if let Some(pid) = running(dir) {
         // It is probably ending already, which this does not disturb; it may even be gone by now.
         let _ = kill_process(pid, Signal::INT);
         let what = format!("the end of Postgres, pid {pid}, of an earlier run");
         within(ORPHAN_LIMIT, &what, async {
-            while running(place).is_some() {
+            while running(dir).is_some() {
                 pause().await;
             }
             Ok(())
@@ -199,25 +199,25 @@ async fn clear_earlier(place: &Place) -> anyhow::Result<()> {
     // Postgres would refuse to start if the id in one of these files now belonged to any process.
     // Its parent's id is the exception: it takes that for stale, but still makes sure that no child
     // of the earlier server is left in the shared memory that the rest of the file describes.
-    let pid_file = place.postgres_pid();
+    let pid_file = dir.postgres_pid();
     if let Ok(text) = fs::read_to_string(&pid_file) {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
         fs::write(&pid_file, format!("{}\n{rest}", std::process::id()))?;
     }
-    let socket_lock = place.run.join(format!(".s.PGSQL.{POSTGRES_PORT}.lock"));
+    let socket_lock = dir.run.join(format!(".s.PGSQL.{POSTGRES_PORT}.lock"));
     match fs::remove_file(socket_lock) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// The id of a server that runs on this place's cluster.
-fn running(place: &Place) -> Option<Pid> {
-    let text = fs::read_to_string(place.postgres_pid()).ok()?;
+/// The id of a server that runs on this directory's cluster.
+fn running(dir: &DataDir) -> Option<Pid> {
+    let text = fs::read_to_string(dir.postgres_pid()).ok()?;
     let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     arguments
         .split(|byte| *byte == 0)
-        .any(|argument| argument == place.data().as_os_str().as_bytes())
+        .any(|argument| argument == dir.data().as_os_str().as_bytes())
         .then_some(pid)
 }

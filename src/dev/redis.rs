@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
+    data_dir::DataDir,
     group::Group,
-    place::Place,
     program::{ORPHAN_LIMIT, Options, in_path},
     wait::{pause, within},
 };
@@ -38,15 +38,15 @@ pub(super) fn find() -> anyhow::Result<PathBuf> {
 /// When it cannot be started or the earlier server does not end.
 pub(super) async fn spawn(
     program: &Path,
-    place: &Place,
+    dir: &DataDir,
     group: &mut Group,
     options: Options,
 ) -> anyhow::Result<()> {
-    let data = place.server_dir("redis")?;
-    let socket = place.redis_socket();
+    let data = dir.server_dir("redis")?;
+    let socket = dir.redis_socket();
     within(ORPHAN_LIMIT, "the end of Redis of an earlier run", async {
         while let Ok(mut orphan) = UnixStream::connect(&socket).await {
-            // As the place is locked, nobody can be using it; it is probably ending already.
+            // As the directory is locked, nobody can be using it; it is probably ending already.
             let _ = orphan.write_all(b"SHUTDOWN\r\n").await;
             pause().await;
         }
@@ -54,7 +54,7 @@ pub(super) async fn spawn(
     })
     .await?;
 
-    let mut command = place.user.command(program, &place.home);
+    let mut command = dir.user.command(program, &dir.home);
     command
         .args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"])
         .arg(&socket)
@@ -62,7 +62,7 @@ pub(super) async fn spawn(
         .arg(&data)
         .args(["--save", ""])
         .args(["--appendonly", if options.durable { "yes" } else { "no" }]);
-    group.spawn("Redis", place.dir.join("redis.log"), command)
+    group.spawn("Redis", dir.path.join("redis.log"), command)
 }
 
 /// Waits until the server answers.
@@ -70,8 +70,8 @@ pub(super) async fn spawn(
 /// # Errors
 ///
 /// When a server of the group ends instead, or neither happens in time.
-pub(super) async fn ready(place: &Place, group: &mut Group) -> anyhow::Result<()> {
-    let socket = place.redis_socket();
+pub(super) async fn ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
+    let socket = dir.redis_socket();
     within(READY_LIMIT, "Redis's readiness", async {
         while !ping(&socket).await.unwrap_or(false) {
             group.check()?;

@@ -6,7 +6,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use crate::{audit::Beat, bounded::Bounded, db::Db, ids::TenantId, paging::Pages};
+use crate::{audit::SealSignal, bounded::Bounded, db::Db, ids::TenantId, paging::Pages};
 
 /// Shows events over gRPC.
 pub struct Events {
@@ -14,8 +14,8 @@ pub struct Events {
     pub db: Db,
     /// Begins pages of lists.
     pub pages: Pages,
-    /// Tells of what is sealed.
-    pub beat: Arc<Beat>,
+    /// Signals each event that is sealed.
+    pub seals: Arc<SealSignal>,
     /// The streams that are open: each asks Postgres now and then.
     pub streams: Arc<Bounded<TenantId>>,
 }

@@ -55,7 +55,7 @@ pub async fn open(
 ) -> Result<Messages> {
     let tenant = caller.tenant();
     let open = events.streams.open(tenant)?;
-    let (db, listener) = (&events.db, events.beat.listen());
+    let (db, listener) = (&events.db, events.seals.listen());
     let position = match after {
         Some(position) => position,
         None => store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?,

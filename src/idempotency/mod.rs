@@ -18,7 +18,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    privacy::{Cipher, Place},
+    privacy::{Cipher, SealContext},
     proto::v1::ErrorReason,
 };
 
@@ -97,7 +97,7 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
             "this request_id was used for another request",
         ));
     }
-    let response = cipher.open(Place { table: TABLE, row: &key.row() }, &kept.response)?;
+    let response = cipher.open(SealContext { table: TABLE, row: &key.row() }, &kept.response)?;
     let response = R::decode(response.as_slice());
     response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
 }
@@ -117,7 +117,7 @@ pub async fn remember(
     }
     let cipher = tx.cipher(key.tenant)?;
     let response =
-        cipher.seal(Place { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
+        cipher.seal(SealContext { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
     sqlx::query!(
         r#"
         insert into idempotency_records

@@ -22,9 +22,9 @@ const FREE: u64 = 10;
 /// The failures from everywhere that cost nothing (SP 800-63B-4: 100 at most).
 const FREE_EVERYWHERE: u64 = 100;
 
-/// The guesses that may be under way besides, from one network: an owner with many
+/// Guesses in flight beyond the free failures, from one network, at most: an owner with many
 /// devices, or a program.
-const BESIDES: u64 = 50;
+const MAX_IN_FLIGHT: u64 = 50;
 
 /// How long a guess is under way at most.
 const UNDERWAY: Duration = Duration::from_secs(30);
@@ -95,11 +95,11 @@ impl Limits {
         if let Some(Counted { keys: [here, everywhere, _, known], .. }) = others {
             keys.extend([here, everywhere, known].map(Clone::clone));
         }
-        let arguments = vec![FREE, BESIDES, millis(UNDERWAY), millis(LONGEST_WAIT)];
-        let shared = self.0.shared.guess(keys, arguments).await;
+        let arguments = vec![FREE, MAX_IN_FLIGHT, millis(UNDERWAY), millis(LONGEST_WAIT)];
+        let shared = self.0.redis.guess(keys, arguments).await;
         let wait = shared.unwrap_or_else(|_| {
             self.0.metrics.counted_alone();
-            self.0.alone.guess(&own.name)
+            self.0.local.guess(&own.name)
         });
         // Whatever Redis says.
         let wait = wait.min(LONGEST_WAIT);
@@ -112,7 +112,7 @@ impl Limits {
 impl Guess {
     /// It was right.
     pub async fn right(self) {
-        let told = self.limits.0.shared.right(self.keys, KNOWN).await;
+        let told = self.limits.0.redis.right(self.keys, KNOWN).await;
         told.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
     }
 
@@ -135,7 +135,7 @@ impl Guess {
             REMEMBERED.as_secs(),
             wrong,
         ];
-        let told = self.limits.0.shared.wrong(self.keys, arguments).await;
+        let told = self.limits.0.redis.wrong(self.keys, arguments).await;
         told.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
     }
 }

@@ -8,19 +8,19 @@
 //! - **Guesses** (`guesses.rs`): wrong passwords of one account make those who tried
 //!   them wait, longer each time, and nobody else.
 //!
-//! Both are counted in Redis, for all replicas together (`shared.rs`). While Redis is
-//! away each replica counts alone (`alone.rs`), and the limits hold for each.
+//! Both are counted in Redis, for all replicas together (`redis_limiter.rs`). While Redis is
+//! away each replica counts alone (`local.rs`), and the limits hold for each.
 //!
 //! What is refused for a tenant is counted for its audit trail ([`Refusals::limited`]).
 
-mod alone;
 mod guesses;
+mod local;
 mod metrics;
 mod names;
 mod owner;
 mod proxies;
 mod rates;
-mod shared;
+mod redis_limiter;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -33,10 +33,10 @@ pub use owner::Owner;
 pub use proxies::TrustedProxies;
 pub use rates::{Class, Rate, Rates};
 
-use alone::Alone;
+use local::LocalLimiter;
 use metrics::Metrics;
 use rates::Rule;
-use shared::Shared;
+use redis_limiter::RedisLimiter;
 
 use crate::{
     audit::Refusals,
@@ -52,8 +52,8 @@ pub struct Limits(Arc<Inner>);
 struct Inner {
     rates: Rates,
     names: Arc<Names>,
-    shared: Shared,
-    alone: Alone,
+    redis: RedisLimiter,
+    local: LocalLimiter,
     metrics: Metrics,
     trail: Arc<Refusals>,
 }
@@ -69,10 +69,10 @@ impl Limits {
         registry: &mut Registry,
     ) -> Self {
         Self(Arc::new(Inner {
-            alone: Alone::new(rates),
+            local: LocalLimiter::new(rates),
             rates: *rates,
             names,
-            shared: Shared::new(redis),
+            redis: RedisLimiter::new(redis),
             metrics: Metrics::register(registry),
             trail,
         }))
@@ -152,7 +152,7 @@ impl Limits {
         let shared = if rule.class.is_shared() {
             let (limits, key) = (self.0.clone(), rule.key(name));
             // In a task of its own: a call that is given up counts all the same.
-            let taking = async move { limits.shared.take(&key, rate).await };
+            let taking = async move { limits.redis.take(&key, rate).await };
             let taken = tokio::spawn(taking.with_current_context()).await.ok().and_then(Result::ok);
             if taken.is_none() {
                 self.0.metrics.counted_alone();
@@ -161,7 +161,7 @@ impl Limits {
         } else {
             None
         };
-        let wait = shared.unwrap_or_else(|| self.0.alone.take(&rule, name));
+        let wait = shared.unwrap_or_else(|| self.0.local.take(&rule, name));
         self.judge(wait, rule.class.name(), rule.by)
     }
 

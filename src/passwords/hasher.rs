@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Hashes and verifies passwords. Cheap to clone; its threads end with the last
-/// clone and the last place.
+/// clone and the last slot.
 #[derive(Clone)]
 pub struct Hasher(Arc<Threads>);
 
@@ -61,10 +61,10 @@ struct Job {
 
 /// How full the queue is.
 pub struct Usage {
-    /// Places that are taken, by those who wait and those who are served.
+    /// Slots that are taken, by those who wait and those who are served.
     pub taken: u64,
-    /// All places.
-    pub places: u64,
+    /// All slots.
+    pub slots: u64,
     /// Passwords that wait for a thread.
     pub waiting: u64,
 }
@@ -78,8 +78,8 @@ pub struct Costliest {
     pub at_once: usize,
 }
 
-/// A place in the queue. Who has one may hash one password after the other.
-pub struct Place {
+/// A slot in the hashing queue: its holder may hash one password after the other.
+pub struct QueueSlot {
     hasher: Hasher,
     owner: Owner,
 }
@@ -97,7 +97,7 @@ impl Hasher {
         let bounds = Bounds {
             // For those who wait and those who are served; half of them suffice to use all
             // threads.
-            places: config.queue.max(config.threads) + config.threads,
+            slots: config.queue.max(config.threads) + config.threads,
             expensive_at_once: (config.threads / 2).max(1),
             cheap: today,
         };
@@ -132,8 +132,8 @@ impl Hasher {
             let state = self.shared().lock();
             (state.queue.taken(), state.queue.waiting())
         };
-        let places = count(self.shared().bounds.places);
-        Usage { taken: count(taken), places, waiting: count(waiting) }
+        let slots = count(self.shared().bounds.slots);
+        Usage { taken: count(taken), slots, waiting: count(waiting) }
     }
 
     /// Comparisons with the costliest hashes.
@@ -144,22 +144,22 @@ impl Hasher {
         Costliest { time, at_once: bounds.expensive_at_once }
     }
 
-    /// Takes a place in the queue. Who is refused has cost nobody a hash.
+    /// Takes a slot in the queue. Who is refused has cost nobody a hash.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` at once when it is full, or its owner's tenant or network has
     /// its share of it.
-    pub fn place(&self, owner: Owner) -> Result<Place> {
+    pub fn slot(&self, owner: Owner) -> Result<QueueSlot> {
         let taken = self.shared().lock().queue.take(owner);
         taken.map_err(|full| self.refused(full))?;
-        Ok(Place { hasher: self.clone(), owner })
+        Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Whether [`Self::place`] would find a place now: for those who have to ask others
+    /// Whether [`Self::slot`] would find a slot now: for those who have to ask others
     /// before they know their tenant for certain.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`, as [`Self::place`].
+    /// `RESOURCE_EXHAUSTED`, as [`Self::slot`].
     pub fn room(&self, owner: Owner) -> Result<()> {
         let room = self.shared().lock().queue.room(owner);
         room.map_err(|full| self.refused(full))
@@ -183,13 +183,13 @@ impl Drop for Threads {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.hasher.shared().lock().queue.release(self.owner);
     }
 }
 
-impl Place {
+impl QueueSlot {
     /// The PHC string to keep for a normalised password.
     ///
     /// # Errors
@@ -282,23 +282,23 @@ impl Place {
 
 /// A job that waits for its turn; dropped, it waits no more.
 struct Waiting<'a> {
-    place: &'a Place,
+    slot: &'a QueueSlot,
     owner: Owner,
     ticket: Ticket,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(place: &'a Place, owner: Owner, work: u64, job: Job) -> Self {
-        let shared = place.hasher.shared();
+    fn begin(slot: &'a QueueSlot, owner: Owner, work: u64, job: Job) -> Self {
+        let shared = slot.hasher.shared();
         let ticket = shared.lock().queue.push(owner, work, job);
         shared.work.notify_one();
-        Self { place, owner, ticket }
+        Self { slot, owner, ticket }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let removed = self.place.hasher.shared().lock().queue.remove(self.owner, self.ticket);
+        let removed = self.slot.hasher.shared().lock().queue.remove(self.owner, self.ticket);
         drop(removed);
     }
 }
@@ -379,15 +379,15 @@ mod tests {
         Owner::new(TenantId::UNKNOWN, None)
     }
 
-    async fn compare(place: &mut Place, password: &str, kept: Option<&str>) -> Outcome {
+    async fn compare(slot: &mut QueueSlot, password: &str, kept: Option<&str>) -> Outcome {
         let password = Presented::new(password);
-        place.verify(TenantId::UNKNOWN, &password, kept).await.expect("compared")
+        slot.verify(TenantId::UNKNOWN, &password, kept).await.expect("compared")
     }
 
     fn verify(password: &str, kept: &str) -> Outcome {
         RUNTIME.block_on(async {
-            let mut place = HASHER.place(nobody()).expect("a place");
-            compare(&mut place, password, Some(kept)).await
+            let mut slot = HASHER.slot(nobody()).expect("a slot");
+            compare(&mut slot, password, Some(kept)).await
         })
     }
 
@@ -441,8 +441,8 @@ mod tests {
     #[tokio::test]
     async fn a_job_goes_with_its_caller() {
         let hasher = hasher(1);
-        let place = || hasher.place(nobody()).expect("a place");
-        let (mut one, mut other) = (place(), place());
+        let slot = || hasher.slot(nobody()).expect("a slot");
+        let (mut one, mut other) = (slot(), slot());
         let mut first = Box::pin(compare(&mut one, "password", None));
         let mut second = Box::pin(compare(&mut other, "password", None));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
@@ -456,9 +456,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_not_be_read_is_wrong() {
-        let mut place = HASHER.place(nobody()).expect("a place");
+        let mut slot = HASHER.slot(nobody()).expect("a slot");
         for kept in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
-            assert_eq!(compare(&mut place, "password", Some(kept)).await, Outcome::Wrong, "{kept}");
+            assert_eq!(compare(&mut slot, "password", Some(kept)).await, Outcome::Wrong, "{kept}");
         }
     }
 }

@@ -55,7 +55,7 @@ impl Metrics {
         let help = "How long passwords waited for a hashing thread";
         let name = "tenantry_hashing_wait";
         registry.register_with_unit(name, help, Unit::Seconds, self.waited.clone());
-        let help = "Passwords that found no place in the hashing queue";
+        let help = "Passwords that found no slot in the hashing queue";
         registry.register("tenantry_hashing_refused", help, self.refused.clone());
         let help = "Stored password hashes that a sign-in met and can't be compared with";
         registry.register("tenantry_password_hashes_unreadable", help, self.unreadable.clone());

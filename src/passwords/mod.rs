@@ -10,7 +10,7 @@ mod queue;
 mod rules;
 mod scheme;
 
-pub use hasher::{Costliest, Hasher, Place};
+pub use hasher::{Costliest, Hasher, QueueSlot};
 pub use kept::check_import;
 pub use presented::Presented;
 pub use rules::{Context, check};

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long Postgres may take to answer before it counts as away.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of JSON that are decoded on the thread that serves the call, at most: it takes
 /// a fraction of a millisecond. More is decoded on a thread that serves none.
@@ -322,5 +322,5 @@ pub async fn explained(
 
 /// One that hangs is away as well.
 async fn patiently<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-    Ok(time::timeout(PATIENCE, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
+    Ok(time::timeout(QUERY_TIMEOUT, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
 }

@@ -52,7 +52,7 @@ pub(super) fn show_tables(unreadable: &Unreadable) {
 
 /// Where a value is kept. A sealed value opens there and nowhere else.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     /// The table.
     pub table: &'static str,
     /// The row, within its tenant, by the 16 bytes of its id; and what else of the row the
@@ -60,7 +60,7 @@ pub struct Place<'a> {
     pub row: &'a [u8],
 }
 
-impl<'a> Place<'a> {
+impl<'a> SealContext<'a> {
     /// In the row with this id.
     #[must_use]
     pub fn row(table: &'static str, id: &'a Uuid) -> Self {
@@ -88,13 +88,13 @@ impl Cipher {
 
     /// Seals a value: AES-256-GCM (SP 800-38D) under a key of the row's own, which
     /// HKDF (RFC 5869) derives, with a random nonce. So it is never a question how many
-    /// values one key has sealed. The place is the associated data, too.
+    /// values one key has sealed. The context is the associated data, too.
     ///
     /// # Errors
     /// When the system has no random bytes.
-    pub fn seal(&self, place: Place<'_>, value: &[u8]) -> Result<Vec<u8>> {
+    pub fn seal(&self, context: SealContext<'_>, value: &[u8]) -> Result<Vec<u8>> {
         let failed = |_| Error::defect("a value can't be sealed");
-        let identity = self.identity(place);
+        let identity = self.identity(context);
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(failed)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + value.len() + AES_256_GCM.tag_len());
@@ -110,16 +110,16 @@ impl Cipher {
         Ok(sealed)
     }
 
-    /// Opens a value that was sealed for this place.
+    /// Opens a value that was sealed in this context.
     ///
     /// # Errors
     /// `DATA_UNREADABLE` when it was not, or was altered; the log says where.
-    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.opened(place, sealed).ok_or_else(|| self.unreadable(place))
+    pub fn open(&self, context: SealContext<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
+        self.opened(context, sealed).ok_or_else(|| self.unreadable(context))
     }
 
-    fn unreadable(&self, place: Place<'_>) -> Error {
-        let (Place { table, row }, tenant) = (place, self.tenant);
+    fn unreadable(&self, context: SealContext<'_>) -> Error {
+        let (SealContext { table, row }, tenant) = (context, self.tenant);
         let row = row.first_chunk::<16>().map(|id| Uuid::from_bytes(*id)).unwrap_or_default();
         tracing::error!(%tenant, table, %row, "a sealed value does not open: it was altered");
         self.unreadable.get_or_create(&Table { table }).inc();
@@ -130,24 +130,28 @@ impl Cipher {
     ///
     /// # Errors
     /// When the system has no random bytes.
-    pub fn seal_parts(&self, place: Place<'_>, value: &impl Serialize) -> Result<Vec<u8>> {
+    pub fn seal_parts(&self, context: SealContext<'_>, value: &impl Serialize) -> Result<Vec<u8>> {
         let text = serde_json::to_vec(value);
-        self.seal(place, &text.map_err(|_| Error::defect("a value can't be written"))?)
+        self.seal(context, &text.map_err(|_| Error::defect("a value can't be written"))?)
     }
 
     /// Opens a value of several parts.
     ///
     /// # Errors
-    /// When it was not sealed for this place, or was altered.
-    pub fn open_parts<T: DeserializeOwned>(&self, place: Place<'_>, sealed: &[u8]) -> Result<T> {
-        let text = self.open(place, sealed)?;
-        serde_json::from_slice(&text).map_err(|_| self.unreadable(place))
+    /// When it was not sealed in this context, or was altered.
+    pub fn open_parts<T: DeserializeOwned>(
+        &self,
+        context: SealContext<'_>,
+        sealed: &[u8],
+    ) -> Result<T> {
+        let text = self.open(context, sealed)?;
+        serde_json::from_slice(&text).map_err(|_| self.unreadable(context))
     }
 
-    fn opened(&self, place: Place<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
+    fn opened(&self, context: SealContext<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
         let (form, rest) = sealed.split_first()?;
         let (nonce, secret) = rest.split_at_checked(NONCE_LEN).filter(|_| *form == FORM)?;
-        let identity = self.identity(place);
+        let identity = self.identity(context);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut value = secret.to_vec();
         let opened =
@@ -171,8 +175,8 @@ impl Cipher {
         index
     }
 
-    fn identity(&self, place: Place<'_>) -> Vec<u8> {
-        [place.table.as_bytes(), &[0], self.tenant.0.as_bytes(), place.row].concat()
+    fn identity(&self, context: SealContext<'_>) -> Vec<u8> {
+        [context.table.as_bytes(), &[0], self.tenant.0.as_bytes(), context.row].concat()
     }
 
     fn key(&self, identity: &[u8]) -> Result<LessSafeKey> {
@@ -195,28 +199,28 @@ mod tests {
     #[test]
     fn a_value_opens_where_it_was_sealed_and_nowhere_else() {
         let (here, row) = (cipher(1, 1), Uuid::from_u128(9));
-        let place = Place::row("users", &row);
-        let sealed = here.seal(place, b"ada@acme.test").expect("sealed");
-        assert_eq!(here.open(place, &sealed).expect("opened"), b"ada@acme.test");
-        assert_ne!(here.seal(place, b"ada@acme.test").expect("sealed"), sealed);
+        let context = SealContext::row("users", &row);
+        let sealed = here.seal(context, b"ada@acme.test").expect("sealed");
+        assert_eq!(here.open(context, &sealed).expect("opened"), b"ada@acme.test");
+        assert_ne!(here.seal(context, b"ada@acme.test").expect("sealed"), sealed);
 
         let other = Uuid::from_u128(10);
-        assert!(here.open(Place::row("users", &other), &sealed).is_err(), "another row");
-        assert!(here.open(Place::row("sessions", &row), &sealed).is_err(), "another table");
-        assert!(cipher(2, 1).open(place, &sealed).is_err(), "another tenant");
-        assert!(cipher(1, 2).open(place, &sealed).is_err(), "another key");
+        assert!(here.open(SealContext::row("users", &other), &sealed).is_err(), "another row");
+        assert!(here.open(SealContext::row("sessions", &row), &sealed).is_err(), "another table");
+        assert!(cipher(2, 1).open(context, &sealed).is_err(), "another tenant");
+        assert!(cipher(1, 2).open(context, &sealed).is_err(), "another key");
     }
 
     #[test]
     fn no_bit_can_be_changed_and_none_left_out() {
         let (cipher, row) = (cipher(1, 1), Uuid::nil());
-        let place = Place::row("users", &row);
-        let sealed = cipher.seal(place, b"Ada").expect("sealed");
+        let context = SealContext::row("users", &row);
+        let sealed = cipher.seal(context, b"Ada").expect("sealed");
         for at in 0..sealed.len() {
             let mut altered = sealed.clone();
             altered[at] ^= 1;
-            assert!(cipher.open(place, &altered).is_err(), "byte {at}");
-            assert!(cipher.open(place, &sealed[..at]).is_err(), "{at} bytes");
+            assert!(cipher.open(context, &altered).is_err(), "byte {at}");
+            assert!(cipher.open(context, &sealed[..at]).is_err(), "{at} bytes");
         }
     }
 

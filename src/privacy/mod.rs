@@ -16,6 +16,6 @@ mod master;
 pub mod rewrap;
 mod store;
 
-pub use cipher::{Cipher, Index, Place, bound_row};
+pub use cipher::{Cipher, Index, SealContext, bound_row};
 pub use keys::{DataKeys, NewDataKey};
 pub use master::{MasterKeys, MasterSource, add_key, ensure_key};

@@ -29,7 +29,7 @@ pub const NEWCOMERS: SystemRole =
     SystemRole { name: "member", level: RoleLevel::Member, permissions: &["tenant:read"] };
 
 /// The roles of an organisation; its administrator's first.
-pub const ORGANISATION: &[SystemRole] = &[
+pub const ORGANIZATION: &[SystemRole] = &[
     SystemRole { name: "org_admin", level: RoleLevel::OrgAdmin, permissions: &["*:*"] },
     SystemRole {
         name: "manager",

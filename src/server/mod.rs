@@ -58,7 +58,7 @@ pub async fn serve(
     let open = Connections::new(config.connections, &mut parts.registry);
     let keyring = parts.serving.auth.keyring.clone();
     let watchers = parts.serving.permissions.watch.watchers.clone();
-    let beat = parts.serving.events.beat.clone();
+    let seals = parts.serving.events.seals.clone();
     let limit = config.max_message_bytes;
     let keeper = Arc::new(parts.gatekeeper);
     let envoy = config.envoy.then(|| Authorizer::new(keeper.clone()));
@@ -91,7 +91,7 @@ pub async fn serve(
     readiness.report(false).await;
     // A stream never ends by itself.
     watchers.stop();
-    beat.stop();
+    seals.stop();
     let drained = cores.drain();
     drop(listeners.grpc);
     // A connection that ignores the goodbye must not keep the process.
@@ -107,17 +107,17 @@ pub async fn serve(
 }
 
 async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
     if let Some(mails) = mails
-        && time::timeout(PATIENCE, mails.finish()).await.is_err()
+        && time::timeout(CLOSE_TIMEOUT, mails.finish()).await.is_err()
     {
         tracing::warn!("stopped with mails that were not sent");
     }
     // The calls that were refused last, and just counted.
-    if !matches!(time::timeout(PATIENCE, refusals.flush()).await, Ok(Ok(()))) {
+    if !matches!(time::timeout(CLOSE_TIMEOUT, refusals.flush()).await, Ok(Ok(()))) {
         tracing::warn!("stopped with refusals that are counted nowhere");
     }
-    if time::timeout(PATIENCE, stores.close()).await.is_err() {
+    if time::timeout(CLOSE_TIMEOUT, stores.close()).await.is_err() {
         tracing::warn!("stopped with a store's connection still open");
     }
 }

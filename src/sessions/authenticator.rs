@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Lookup, SessionCache, Verified, VerifiedTokens, cache::ECHO, verified::Digest};
+use super::{
+    Lookup, SessionCache, Verified, VerifiedTokens, cache::MAX_STALENESS, verified::Digest,
+};
 use crate::{
     api_keys::{Secret, store},
     clock,
@@ -127,7 +129,7 @@ impl Authenticator {
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
         // An entry in Redis may be older than what memory was told: it would keep a
         // session that ended between the two.
-        if self.feed.was_followed_for(ECHO) && remembered().is_some() {
+        if self.feed.was_followed_for(MAX_STALENESS) && remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
                 // Asked for again: Redis may have taken its time.
                 Lookup::Live(until) => {

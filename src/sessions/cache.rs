@@ -36,7 +36,7 @@ use crate::{
 
 /// A session that ended longer ago than this is called live by no look-up: the
 /// trust, and a quarter of a second for clocks that are not at one pace.
-pub(super) const ECHO: Duration = Duration::from_secs(1);
+pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 /// What arrives in Redis longer than this after the look-up is too old to keep.
 const MAX_AGE: Duration = Duration::from_millis(250);

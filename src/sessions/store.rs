@@ -11,7 +11,7 @@ use crate::{
     filter::Filter,
     ids::{SessionId, TenantId, UserId},
     paging::{Page, Position, SMALL_ROWS},
-    privacy::{Cipher, Place, bound_row},
+    privacy::{Cipher, SealContext, bound_row},
     proto::v1::Session,
 };
 
@@ -30,7 +30,7 @@ impl SessionClient {
     /// As a session's row has it.
     pub(super) fn seal(&self, cipher: &Cipher, session: Uuid, user: Uuid) -> Result<Vec<u8>> {
         let row = bound_row(&session, &[user.as_bytes()]);
-        cipher.seal_parts(Place { table: "sessions", row: &row }, self)
+        cipher.seal_parts(SealContext { table: "sessions", row: &row }, self)
     }
 }
 
@@ -66,7 +66,7 @@ impl SessionRow {
     /// `DATA_UNREADABLE` when it was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
         let row = bound_row(&self.session_id, &[self.user_id.as_bytes()]);
-        cipher.open_parts(Place { table: "sessions", row: &row }, &self.client)
+        cipher.open_parts(SealContext { table: "sessions", row: &row }, &self.client)
     }
 }
 

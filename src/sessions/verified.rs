@@ -19,7 +19,7 @@ use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
-use super::cache::ECHO;
+use super::cache::MAX_STALENESS;
 use crate::{
     api_keys::store::LiveKey,
     clock,
@@ -210,7 +210,7 @@ impl Lives {
 
     fn end(&mut self, session: SessionKey) {
         let now = Instant::now();
-        self.just_ended.retain(|_, ended| now.duration_since(*ended) < ECHO);
+        self.just_ended.retain(|_, ended| now.duration_since(*ended) < MAX_STALENESS);
         self.just_ended.insert(session, now);
         if let Some(life) = self.by_session.remove(&session).and_then(|life| life.upgrade()) {
             life.revoked.store(true, Ordering::Release);

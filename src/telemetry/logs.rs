@@ -36,7 +36,7 @@ use crate::config::Values;
 const QUEUE: usize = 10_000;
 
 /// How long the last words of a process may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counts the lines that were dropped.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
@@ -96,7 +96,7 @@ pub fn last_words(line: String) {
         tell.send(()).ok();
     };
     if thread::Builder::new().spawn(write).is_ok() {
-        told.recv_timeout(PATIENCE).ok();
+        told.recv_timeout(FLUSH_TIMEOUT).ok();
     }
 }
 

@@ -49,7 +49,7 @@ impl Collector for Pools {
         for (name, help, value) in [
             ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
             ("tenantry_hashing_queue", "Passwords that are hashed or wait for it", queue.taken),
-            ("tenantry_hashing_queue_max", "Places for such passwords", queue.places),
+            ("tenantry_hashing_queue_max", "Places for such passwords", queue.slots),
             ("tenantry_hashing_waiting", "Passwords that wait for a hashing thread", queue.waiting),
             ("tenantry_memory_subjects", "Subjects in memory", memory.subjects),
             ("tenantry_memory_subject_bytes", "Bytes that they take", memory.bytes),

@@ -26,7 +26,7 @@ use tonic::{Code, transport::ClientTlsConfig};
 use super::codes;
 
 /// How long the collector has for a batch, and for what is left at a stop.
-const PATIENCE: Duration = Duration::from_secs(2);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest header of a trace that is read, in bytes (W3C Trace Context, 3.3.1.5).
 const MAX_HEADER: usize = 512;
@@ -60,7 +60,7 @@ impl Traces {
         let mut exporter = SpanExporter::builder()
             .with_tonic()
             .with_endpoint(&settings.endpoint)
-            .with_timeout(PATIENCE);
+            .with_timeout(EXPORT_TIMEOUT);
         if settings.endpoint.starts_with("https://") {
             exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
         }
@@ -92,7 +92,7 @@ impl Traces {
     /// Sends what is left, for a while.
     pub async fn finish(&self) {
         let provider = self.provider.clone();
-        let flush = move || provider.shutdown_with_timeout(PATIENCE);
+        let flush = move || provider.shutdown_with_timeout(EXPORT_TIMEOUT);
         if !matches!(tokio::task::spawn_blocking(flush).await, Ok(Ok(()))) {
             tracing::warn!("stopped with traces that were not sent");
         }

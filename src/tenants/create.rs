@@ -103,5 +103,5 @@ pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.server_min_length)?;
     let settings = Value::Object(new.settings);
     store::insert(tx, new.id, new.name, new.slug, &settings, new.data_key).await?;
-    system::create(tx, new.id, system::ORGANISATION).await
+    system::create(tx, new.id, system::ORGANIZATION).await
 }

@@ -71,7 +71,7 @@ impl Users {
         drop(tx);
         passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
         let owner = Owner::new(acting.tenant(), acting.ip());
-        self.hasher.place(owner)?.hash(password).await.map(Some)
+        self.hasher.slot(owner)?.hash(password).await.map(Some)
     }
 }
 

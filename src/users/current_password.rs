@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     gate::Caller,
     limits::Limits,
-    passwords::{Outcome, Place, Presented},
+    passwords::{Outcome, Presented, QueueSlot},
 };
 
 /// What a caller says its password is.
@@ -32,19 +32,19 @@ pub struct Attempt<'a> {
 pub async fn verify(
     db: &Db,
     limits: &Limits,
-    place: &mut Place,
+    slot: &mut QueueSlot,
     attempt: Attempt<'_>,
 ) -> Result<String> {
     let caller = attempt.caller;
     let guess = limits.guess(caller.home(), attempt.email_key, caller.origin().ip).await?;
-    let verified = compare(db, place, attempt).await;
+    let verified = compare(db, slot, attempt).await;
     end_guess(guess, verified.as_ref().err()).await;
     verified
 }
 
-async fn compare(db: &Db, place: &mut Place, attempt: Attempt<'_>) -> Result<String> {
+async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept, failed, .. } = attempt;
-    let outcome = place.verify(caller.home(), password, kept.as_deref()).await?;
+    let outcome = slot.verify(caller.home(), password, kept.as_deref()).await?;
     match kept.filter(|_| outcome != Outcome::Wrong) {
         Some(kept) => Ok(kept),
         None => Err(refusal(db, caller, failed).await?),

@@ -10,7 +10,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    privacy::{Cipher, Index, Place, bound_row},
+    privacy::{Cipher, Index, SealContext, bound_row},
     proto::v1::UserState,
 };
 
@@ -76,8 +76,8 @@ struct Sealed {
 impl Kept {
     pub(super) fn open(self, cipher: &Cipher) -> Result<UserRow> {
         let row = row(self.user_id, self.version, &self.email_index, &self.email_lookup);
-        let place = Place { table: "users", row: &row };
-        let profile: Profile = cipher.open_parts(place, &self.profile)?;
+        let context = SealContext { table: "users", row: &row };
+        let profile: Profile = cipher.open_parts(context, &self.profile)?;
         Ok(UserRow {
             email: profile.email,
             display_name: profile.display_name,
@@ -129,7 +129,7 @@ impl Found<'_> {
     #[must_use]
     pub fn is_whole(&self, cipher: &Cipher) -> bool {
         let row = row(self.user, self.version, self.email_index, self.email_lookup);
-        cipher.open(Place { table: "users", row: &row }, self.profile).is_ok()
+        cipher.open(SealContext { table: "users", row: &row }, self.profile).is_ok()
     }
 }
 
@@ -146,7 +146,7 @@ impl Sealed {
         let email_index = email::index(cipher, &key);
         let email_lookup = email::index(&*tx.common_cipher()?, &key);
         let row = row(user, version, &email_index, &email_lookup);
-        let profile = cipher.seal_parts(Place { table: "users", row: &row }, profile)?;
+        let profile = cipher.seal_parts(SealContext { table: "users", row: &row }, profile)?;
         Ok(Self { profile, email_index, email_lookup })
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     audit::{self, Event, EventKind},
-    auth::{EmailChanged, MailPlace, SignIn, attempt::to_the_end, invalid_credentials},
+    auth::{EmailChanged, MailSlot, SignIn, attempt::to_the_end, invalid_credentials},
     db::TenantTx,
     error::{Error, Result},
     gate::{Acting, Caller},
@@ -55,7 +55,7 @@ impl Users {
         let mut mail = None;
         let caller = if is_new {
             // Before the change: its mail is sure to be taken then.
-            mail = self.mails.as_ref().map(|mails| mails.place(tenant)).transpose()?;
+            mail = self.mails.as_ref().map(|mails| mails.slot(tenant)).transpose()?;
             self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
         } else {
             acting.takes(&mut tx, user).await?
@@ -72,8 +72,8 @@ impl Users {
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
-        if let Some(place) = mail {
-            self.tell(place, caller, before);
+        if let Some(slot) = mail {
+            self.tell(slot, caller, before);
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
@@ -91,7 +91,7 @@ impl Users {
         let owner = Owner::new(tenant, caller.origin().ip);
         let password = Presented::new(password);
         sign_in.count(owner, &password, 1)?;
-        let mut place = self.hasher.place(owner)?;
+        let mut slot = self.hasher.slot(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
         let sign_in = sign_in.clone();
         to_the_end(|_| async move {
@@ -105,7 +105,7 @@ impl Users {
             let (caller, email_key) = (&caller, &email::key(&row.email));
             let password = &password;
             let attempt = Attempt { caller, email_key, password, kept, failed: FAILED };
-            current_password::verify(&db, &limits, &mut place, attempt).await
+            current_password::verify(&db, &limits, &mut slot, attempt).await
         })
         .await
     }
@@ -131,13 +131,13 @@ impl Users {
     }
 
     /// Tells the old address, where mail is sent. The change stands already.
-    fn tell(&self, place: MailPlace, caller: &Caller, before: UserRow) {
+    fn tell(&self, slot: MailSlot, caller: &Caller, before: UserRow) {
         let Some(mails) = &self.mails else { return };
         let (tenant, user) = (caller.tenant(), UserId(before.user_id));
         let request_id = caller.origin().request_id.clone();
         let (old_email, was_verified) = (before.email, before.email_verified);
         let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
-        if mails.tell(place, changed).is_err() {
+        if mails.tell(slot, changed).is_err() {
             let request_id = &caller.origin().request_id;
             tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");
         }

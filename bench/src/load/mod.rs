@@ -10,10 +10,10 @@ mod calls;
 mod closed;
 mod codec;
 mod connection;
+mod latencies;
 mod meter;
 mod once;
 mod open;
-mod taken;
 mod timer;
 
 use std::{
@@ -25,10 +25,10 @@ use std::{
 use anyhow::{Context, anyhow};
 
 pub use calls::{Calls, Request, Verdict, serving_or_allowed};
+pub use latencies::Latencies;
+use latencies::Recorder;
 pub use meter::{Meter, Used};
 pub use once::once;
-use taken::Recorder;
-pub use taken::Taken;
 
 use crate::cores::pin;
 
@@ -108,7 +108,7 @@ pub fn drive(
     parts: &[Part<'_>],
     span: Span,
     meter: &Meter,
-) -> anyhow::Result<(Vec<Taken>, Used)> {
+) -> anyhow::Result<(Vec<Latencies>, Used)> {
     // Long enough for all threads to be connected.
     let begin = Instant::now() + Duration::from_millis(50);
     let from = begin + span.warm_up;
@@ -121,7 +121,8 @@ pub fn drive(
         let before = meter.read()?;
         sleep_until(window.until);
         let used = meter.read()?.since(&before);
-        let mut taken: Vec<Taken> = parts.iter().map(|_| Taken::new(span.measured)).collect();
+        let mut taken: Vec<Latencies> =
+            parts.iter().map(|_| Latencies::new(span.measured)).collect();
         for worker in workers {
             let found = worker.join().map_err(|_| anyhow!("a thread of the load panicked"))??;
             taken.iter_mut().zip(found).for_each(|(all, one)| all.add(&one));

@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Context, bail};
 use tonic::client::Grpc;
 
-use super::{Calls, Meter, Pace, Part, Recorder, Taken, Used, connection, connection::Connection};
+use super::{
+    Calls, Latencies, Meter, Pace, Part, Recorder, Used, connection, connection::Connection,
+};
 use crate::cores::pin;
 
 /// Sends every request of a part once, and says what came of it and what it cost.
@@ -16,7 +18,7 @@ use crate::cores::pin;
 /// # Errors
 /// When the server can't be reached, an answer is not what it must be, or the pace
 /// is an open loop's, which has no end.
-pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(Taken, Used)> {
+pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(Latencies, Used)> {
     let Pace::Closed { connections, streams } = part.pace else { bail!("an open loop never ends") };
     // One core is enough: these calls wait for Postgres.
     pin(cores)?;
@@ -36,7 +38,7 @@ pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(
             caller.await.context("a caller panicked")??;
         }
         let used = meter.read()?.since(&before);
-        let mut taken = Taken::new(started.elapsed());
+        let mut taken = Latencies::new(started.elapsed());
         taken.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((taken, used))
     })

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::load::{Pace, Part, Taken, Used};
+use crate::load::{Latencies, Pace, Part, Used};
 
 /// A server that has its core for at least this share of the time is what is waited
 /// for.
@@ -73,7 +73,7 @@ impl Run {
         part: &Part<'_>,
         users: Option<u64>,
         round: u64,
-        taken: &Taken,
+        taken: &Latencies,
         used: Used,
         alone: bool,
     ) -> Self {

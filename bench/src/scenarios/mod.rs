@@ -19,7 +19,7 @@ mod tail;
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    load::{self, Calls, Meter, Pace, Part, Span, Taken, Used},
+    load::{self, Calls, Latencies, Meter, Pace, Part, Span, Used},
     report::{Report, Run},
     world::{World, server::Server},
 };
@@ -217,7 +217,7 @@ impl Bench {
         Ok(())
     }
 
-    fn send(&self, server: &Server, part: &Part<'_>) -> anyhow::Result<(Taken, Used)> {
+    fn send(&self, server: &Server, part: &Part<'_>) -> anyhow::Result<(Latencies, Used)> {
         let cores = &self.world.cores;
         load::once(&cores.load, part, &Meter::new(server.pid(), cores.clone()))
     }

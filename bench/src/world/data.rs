@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tenantry::{
     db::Db,
     pg,
-    privacy::{Cipher, DataKeys, MasterSource, Place, bound_row},
+    privacy::{Cipher, DataKeys, MasterSource, SealContext, bound_row},
     tokens::{Keyring, TokenKind},
 };
 
@@ -171,8 +171,8 @@ async fn load_users(
         let index = ciphers.tenants.index("email", email.as_bytes());
         let lookup = ciphers.everywhere.index("email", email.as_bytes());
         let row = bound_row(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
-        let place = Place { table: "users", row: &row };
-        let profile = bytes(&ciphers.tenants.seal(place, profile.as_bytes())?);
+        let context = SealContext { table: "users", row: &row };
+        let profile = bytes(&ciphers.tenants.seal(context, profile.as_bytes())?);
         let (index, lookup) = (bytes(&index), bytes(&lookup));
         Ok(format!("{tenant}\t{id}\t{profile}\t{index}\t{lookup}"))
     });
@@ -213,8 +213,8 @@ async fn load_sessions(
     let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
         let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
         let row = bound_row(&id.0, &[user.0.as_bytes()]);
-        let place = Place { table: "sessions", row: &row };
-        let client = bytes(&ciphers.tenants.seal(place, CLIENT.as_bytes())?);
+        let context = SealContext { table: "sessions", row: &row };
+        let client = bytes(&ciphers.tenants.seal(context, CLIENT.as_bytes())?);
         Ok(format!(
             "{tenant}\t{id}\t{user}\t{client}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
         ))

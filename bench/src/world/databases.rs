@@ -125,6 +125,6 @@ pub fn passwords() -> anyhow::Result<Passwords> {
 async fn guest_hash() -> anyhow::Result<String> {
     let hasher = Hasher::start(&passwords()?)?;
     let nobody = Owner::new(TenantId::UNKNOWN, None);
-    let hash = hasher.place(nobody)?.hash(normalise(PASSWORD)).await;
+    let hash = hasher.slot(nobody)?.hash(normalise(PASSWORD)).await;
     hash.map_err(|_| anyhow::anyhow!("the guest's password can't be hashed"))
 }

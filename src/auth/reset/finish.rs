@@ -39,14 +39,14 @@ impl Auth {
             return Err(self.reset_failed(&token, origin).await?);
         }
         let row = users::store::get(&mut tx, token.tenant, token.user).await?;
-        let organisation = tenants::store::get(&mut tx, token.tenant).await?;
+        let tenant_row = tenants::store::get(&mut tx, token.tenant).await?;
         // No connection is held while a password is hashed.
         drop(tx);
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&organisation, &new, "new_password", &row.email, self.min_length)?;
+        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
         // Not before the token is good: anybody may write a tenant into one.
         let owner = Owner::new(token.tenant, origin.ip);
-        let hash = self.hasher.place(owner)?.hash(new).await?;
+        let hash = self.hasher.slot(owner)?.hash(new).await?;
         match self.replace_password(&token, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
             None => Err(self.reset_failed(&token, origin).await?),

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{
     super::EmailChanged,
     ResetToken,
-    queue::{MailPlace, Queue, Waiting},
+    queue::{MailSlot, Queue, Waiting},
     store,
 };
 use crate::{
@@ -91,23 +91,23 @@ impl Mails {
     /// # Errors
     /// `OVERLOADED` when too many wait.
     pub fn begin(&self, request: Request) -> Result<()> {
-        self.resets.put(self.resets.place(request.share)?, request)
+        self.resets.put(self.resets.slot(request.share)?, request)
     }
 
-    /// A place for the mail to the old address of an email that is about to change.
+    /// A slot for the mail to the old address of an email that is about to change.
     ///
     /// # Errors
     /// `OVERLOADED` when too many wait.
-    pub fn place(&self, tenant: TenantId) -> Result<MailPlace> {
-        self.changes.place(tenant)
+    pub fn slot(&self, tenant: TenantId) -> Result<MailSlot> {
+        self.changes.slot(tenant)
     }
 
     /// Tells the old address of a changed email.
     ///
     /// # Errors
     /// `OVERLOADED` when the server has stopped.
-    pub fn tell(&self, place: MailPlace, changed: EmailChanged) -> Result<()> {
-        self.changes.put(place, changed)
+    pub fn tell(&self, slot: MailSlot, changed: EmailChanged) -> Result<()> {
+        self.changes.put(slot, changed)
     }
 
     /// Finishes what was begun.
@@ -189,12 +189,12 @@ impl Worker {
         if email::key(&row.email) != key {
             return Ok(());
         }
-        let organisation = tenants::store::get(&mut tx, tenant).await?;
+        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
         store::set(&mut tx, &token).await?;
         tx.commit_record().await?;
         let to = row.email.parse().ok().context("the user's email takes no mail")?;
-        let subject = format!("A new password for {}", organisation.slug);
-        self.mailer.send(to, &subject, self.text(&organisation.slug, &text)).await
+        let subject = format!("A new password for {}", tenant_row.slug);
+        self.mailer.send(to, &subject, self.text(&tenant_row.slug, &text)).await
     }
 
     /// It names the organisation by its slug. Its name is free text of whoever founded it,

@@ -12,7 +12,7 @@ mod store;
 mod token;
 
 pub use mails::Mails;
-pub use queue::MailPlace;
+pub use queue::MailSlot;
 
 use super::{Auth, named};
 use crate::{

@@ -1,4 +1,4 @@
-//! Mails that wait to be written, of one kind. Each has a place, which is had before what
+//! Mails that wait to be written, of one kind. Each has a slot, which is had before what
 //! the mail is about is done.
 
 use std::sync::Arc;
@@ -19,42 +19,42 @@ const WAITING_OF_TENANT: usize = WAITING / 8;
 /// Mails that wait.
 pub(super) struct Queue<T> {
     sender: Sender<Waiting<T>>,
-    places: Arc<Bounded<TenantId>>,
+    slots: Arc<Bounded<TenantId>>,
 }
 
-/// A place for a mail.
-pub struct MailPlace {
+/// A slot for a mail.
+pub struct MailSlot {
     _open: Open<TenantId>,
 }
 
-/// A mail that waits, in its place until it is worked on.
+/// A mail that waits, in its slot until it is worked on.
 pub(super) struct Waiting<T> {
     pub mail: T,
-    _place: MailPlace,
+    _place: MailSlot,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> (Self, Receiver<Waiting<T>>) {
         // Places bound it.
         let (sender, receiver) = async_channel::unbounded();
-        (Self { sender, places: Bounded::new(WAITING, WAITING_OF_TENANT) }, receiver)
+        (Self { sender, slots: Bounded::new(WAITING, WAITING_OF_TENANT) }, receiver)
     }
 
-    /// A place for a mail of a tenant's.
+    /// A slot for a mail of a tenant's.
     ///
     /// # Errors
     /// `OVERLOADED` when as many wait as may.
-    pub(super) fn place(&self, tenant: TenantId) -> Result<MailPlace> {
-        let open = self.places.open(tenant).map_err(|_| full())?;
-        Ok(MailPlace { _open: open })
+    pub(super) fn slot(&self, tenant: TenantId) -> Result<MailSlot> {
+        let open = self.slots.open(tenant).map_err(|_| full())?;
+        Ok(MailSlot { _open: open })
     }
 
-    /// Puts a mail in its place.
+    /// Puts a mail in its slot.
     ///
     /// # Errors
     /// `OVERLOADED` when the server has stopped.
-    pub(super) fn put(&self, place: MailPlace, mail: T) -> Result<()> {
-        self.sender.try_send(Waiting { mail, _place: place }).map_err(|_| full())
+    pub(super) fn put(&self, slot: MailSlot, mail: T) -> Result<()> {
+        self.sender.try_send(Waiting { mail, _place: slot }).map_err(|_| full())
     }
 
     /// Takes no more.

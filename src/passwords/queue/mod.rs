@@ -1,9 +1,9 @@
 //! The queue of the hashing threads, without the threads: fair between tenants and between
 //! networks, and bounded.
 //!
-//! - **Places.** Who wants to hash takes a place first. A tenant gets one while it has
+//! - **Slots.** Who wants to hash takes a slot first. A tenant gets one while it has
 //!   fewer than are free, a network while it has fewer than three times those (dynamic
-//!   thresholds, Choudhury and Hahne 1998). So one tenant gets half of all places at most,
+//!   thresholds, Choudhury and Hahne 1998). So one tenant gets half of all slots at most,
 //!   one network three quarters, however many tenants it has, and others still find some.
 //!   Of a tenant's share a network gets one while it has fewer than twice what is left of
 //!   it: who guesses at a tenant's users leaves some to their own networks.
@@ -30,18 +30,18 @@ use crate::{ids::TenantId, limits::Owner};
 use jobs::{Jobs, Waiting};
 use share::{Share, Shares, Usage};
 
-/// Which jobs are expensive, and how many places and expensive jobs there may be.
+/// Which jobs are expensive, and how many slots and expensive jobs there may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Places, taken by those who wait and those who are served.
-    pub places: usize,
+    /// Slots, taken by those who wait and those who are served.
+    pub slots: usize,
     /// Expensive jobs that run at once.
     pub expensive_at_once: usize,
     /// The cost above which a job is expensive.
     pub cheap: u64,
 }
 
-/// Jobs that wait, and the places that are taken.
+/// Jobs that wait, and the slots that are taken.
 pub(super) struct Queue<J> {
     bounds: Bounds,
     taken: usize,
@@ -86,34 +86,34 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Whether there is a place.
+    /// Whether there is a slot.
     pub(super) fn room(&self, owner: Owner) -> Result<(), Full> {
-        let free = self.bounds.places.saturating_sub(self.taken);
+        let free = self.bounds.slots.saturating_sub(self.taken);
         let (tenant, network) = self.shares(owner);
-        let both = self.both.get(&owner).places;
-        Usage { free, tenant: tenant.places, network: network.places, both }.room()
+        let both = self.both.get(&owner).slots;
+        Usage { free, tenant: tenant.slots, network: network.slots, both }.room()
     }
 
-    /// Takes a place.
+    /// Takes a slot.
     pub(super) fn take(&mut self, owner: Owner) -> Result<(), Full> {
         self.room(owner)?;
         self.taken += 1;
         for share in self.shares_mut(owner) {
-            share.places += 1;
+            share.slots += 1;
         }
         Ok(())
     }
 
-    /// Gives a place back.
+    /// Gives a slot back.
     pub(super) fn release(&mut self, owner: Owner) {
         self.taken = self.taken.saturating_sub(1);
         for share in self.shares_mut(owner) {
-            share.places = share.places.saturating_sub(1);
+            share.slots = share.slots.saturating_sub(1);
         }
         self.forget();
     }
 
-    /// Places that are taken.
+    /// Slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken
     }
@@ -123,7 +123,7 @@ impl<J> Queue<J> {
         self.waiting.values().map(Jobs::len).sum()
     }
 
-    /// Puts a job of somebody who has a place for it behind its owner's others.
+    /// Puts a job of somebody who has a slot for it behind its owner's others.
     pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Ticket {
         let expensive = cost > self.bounds.cheap;
         self.count(owner);
@@ -213,7 +213,7 @@ impl<J> Queue<J> {
     }
 
     fn forget(&mut self) {
-        let most = 2 * self.bounds.places;
+        let most = 2 * self.bounds.slots;
         self.tenants.forget(self.clock, most);
         self.networks.forget(self.clock, most);
         self.both.forget(self.clock, most);

@@ -1,4 +1,4 @@
-//! What a tenant or a network has of the queue: places and turns.
+//! What a tenant or a network has of the queue: slots and turns.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -10,7 +10,7 @@ const OF_NETWORK: usize = 3;
 /// other networks find some.
 const OF_TENANTS_NETWORK: usize = 2;
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::passwords) enum Full {
     /// All are taken.
@@ -54,8 +54,8 @@ impl Usage {
 /// One's share.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Share {
-    /// Its places.
-    pub places: usize,
+    /// Its slots.
+    pub slots: usize,
     /// Its jobs, which wait or run.
     pub jobs: usize,
     /// When its next job may start, by the queue's clock.
@@ -85,7 +85,7 @@ impl<K: Eq + Hash> Shares<K> {
     /// Forgets those that have nothing, but for those that were served ahead of others: as
     /// many as these at most.
     pub(super) fn forget(&mut self, clock: u64, most: usize) {
-        let has_any = |share: &Share| share.places > 0 || share.jobs > 0;
+        let has_any = |share: &Share| share.slots > 0 || share.jobs > 0;
         self.0.retain(|_, share| has_any(share) || share.start > clock);
         if self.0.len() > most {
             self.0.retain(|_, share| has_any(share));

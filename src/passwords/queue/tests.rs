@@ -8,11 +8,11 @@ use super::*;
 const CHEAP: u64 = 40;
 const EXPENSIVE: u64 = 370;
 
-/// As many places as the default settings and two threads make.
-const PLACES: usize = 130;
+/// As many slots as the default settings and two threads make.
+const SLOTS: usize = 130;
 
-fn queue<J>(places: usize, expensive_at_once: usize) -> Queue<J> {
-    Queue::new(Bounds { places, expensive_at_once, cheap: CHEAP })
+fn queue<J>(slots: usize, expensive_at_once: usize) -> Queue<J> {
+    Queue::new(Bounds { slots, expensive_at_once, cheap: CHEAP })
 }
 
 /// A tenant's calls from a network, by their numbers.
@@ -26,20 +26,20 @@ fn alone(tenant: u8) -> Owner {
     owner(tenant, tenant)
 }
 
-fn tenants_places<J>(queue: &Queue<J>, tenant: u8) -> usize {
-    queue.tenants.get(&alone(tenant).tenant).places
+fn tenants_slots<J>(queue: &Queue<J>, tenant: u8) -> usize {
+    queue.tenants.get(&alone(tenant).tenant).slots
 }
 
 #[test]
 fn one_tenant_gets_half_of_the_places_and_more_of_them_leave_some_too() {
     for tenants in 1..=8 {
-        let mut queue = queue::<()>(PLACES, 1);
+        let mut queue = queue::<()>(SLOTS, 1);
         while (0..tenants).filter(|&number| queue.take(alone(number)).is_ok()).count() > 0 {}
         // From one network a little less than from many.
-        let share = 2 * PLACES / (2 * usize::from(tenants) + 3);
+        let share = 2 * SLOTS / (2 * usize::from(tenants) + 3);
         for number in 0..tenants {
-            let places = tenants_places(&queue, number);
-            assert!(places >= share && places <= share + 1, "{places} of {tenants}");
+            let slots = tenants_slots(&queue, number);
+            assert!(slots >= share && slots <= share + 1, "{slots} of {tenants}");
         }
         assert_eq!(queue.take(alone(0)), Err(Full::OfNetwork));
         assert_eq!(queue.take(alone(99)), Ok(()), "another finds one");
@@ -49,23 +49,23 @@ fn one_tenant_gets_half_of_the_places_and_more_of_them_leave_some_too() {
 /// N12: as many tenants as somebody likes to register.
 #[test]
 fn one_network_leaves_a_quarter_of_the_places_however_many_tenants_it_has() {
-    let mut queue = queue::<()>(PLACES, 1);
+    let mut queue = queue::<()>(SLOTS, 1);
     let network = |tenant| owner(tenant, 1);
     while (0..150).filter(|&tenant| queue.take(network(tenant)).is_ok()).count() > 0 {}
-    assert!(queue.taken() <= (PLACES * 3).div_ceil(4), "{}", queue.taken());
+    assert!(queue.taken() <= (SLOTS * 3).div_ceil(4), "{}", queue.taken());
     assert_eq!(queue.take(network(151)), Err(Full::OfNetwork));
-    let others = (0..PLACES).take_while(|_| queue.take(owner(200, 2)).is_ok()).count();
-    assert!(others >= PLACES / 10, "another gets its share of what is left: {others}");
+    let others = (0..SLOTS).take_while(|_| queue.take(owner(200, 2)).is_ok()).count();
+    assert!(others >= SLOTS / 10, "another gets its share of what is left: {others}");
 }
 
 /// N12: who guesses at a tenant's users chooses the tenant, and not the networks.
 #[test]
 fn guesses_from_some_networks_leave_a_tenants_users_places_from_theirs() {
     for networks in [1, 12] {
-        let mut queue = queue::<()>(PLACES, 1);
+        let mut queue = queue::<()>(SLOTS, 1);
         while (0..networks).filter(|&network| queue.take(owner(1, network)).is_ok()).count() > 0 {}
-        let places = tenants_places(&queue, 1);
-        assert!((PLACES * 2 / 5..=PLACES / 2).contains(&places), "{places}");
+        let slots = tenants_slots(&queue, 1);
+        assert!((SLOTS * 2 / 5..=SLOTS / 2).contains(&slots), "{slots}");
         assert_eq!(queue.take(owner(1, 99)), Ok(()), "its users' own network finds one");
     }
 }
@@ -74,14 +74,14 @@ fn guesses_from_some_networks_leave_a_tenants_users_places_from_theirs() {
 #[test]
 fn a_newcomer_finds_a_place_and_passes_expensive_jobs() {
     for network in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
-        let mut queue = queue(PLACES, 1);
+        let mut queue = queue(SLOTS, 1);
         for tenant in 0..60 {
             let owner = owner(tenant, network(tenant));
-            queue.take(owner).expect("a place");
+            queue.take(owner).expect("a slot");
             queue.push(owner, EXPENSIVE, EXPENSIVE);
         }
         while queue.next().is_some() {}
-        queue.take(alone(201)).expect("a place");
+        queue.take(alone(201)).expect("a slot");
         queue.push(alone(201), CHEAP, CHEAP);
         assert_eq!(queue.next().map(|turn| turn.job), Some(CHEAP));
     }
@@ -131,7 +131,7 @@ struct Load {
 struct Got {
     /// Time of the threads.
     time: u64,
-    /// Jobs that found no place.
+    /// Jobs that found no slot.
     refused: usize,
 }
 
@@ -147,7 +147,7 @@ struct Simulation<'a> {
 impl Simulation<'_> {
     fn run(threads: usize, loads: &[Load], until: u64) -> Vec<Got> {
         let mut simulation = Simulation {
-            queue: queue(PLACES, (threads / 2).max(1)),
+            queue: queue(SLOTS, (threads / 2).max(1)),
             loads,
             got: vec![Got::default(); loads.len()],
             in_queue: HashMap::new(),
@@ -236,7 +236,7 @@ fn a_flood_of_one_tenant_from_many_networks_leaves_another_its_share() {
 }
 
 /// N12: who guesses at a tenant's users from one network takes no more than half of its
-/// turns from those who sign in from another and have a place.
+/// turns from those who sign in from another and have a slot.
 #[test]
 fn networks_share_what_their_tenant_has() {
     let flood = Load { owners: vec![owner(1, 1)], costs: &[CHEAP], jobs: 400 };
@@ -285,10 +285,10 @@ proptest! {
     #[test]
     fn bounds_hold_and_nobody_starves(
         steps in proptest::collection::vec(step(), 1..400),
-        places in 1..20_usize,
+        slots in 1..20_usize,
         expensive_at_once in 1..4_usize,
     ) {
-        let mut queue = queue(places, expensive_at_once);
+        let mut queue = queue(slots, expensive_at_once);
         let (mut free, mut running) = (BTreeMap::<(u8, u8), usize>::new(), Vec::new());
         // Of each cheap job that waits: the work of others that passed it.
         let mut passed = HashMap::<(Owner, usize), Passed>::new();
@@ -299,8 +299,8 @@ proptest! {
                     if queue.take(owner).is_ok() {
                         *free.entry((tenant, network)).or_default() += 1;
                         let (of_tenant, of_network) = queue.shares(owner);
-                        prop_assert!(of_tenant.places <= places.div_ceil(2));
-                        prop_assert!(of_network.places <= (3 * places).div_ceil(4));
+                        prop_assert!(of_tenant.slots <= slots.div_ceil(2));
+                        prop_assert!(of_network.slots <= (3 * slots).div_ceil(4));
                     } else {
                         prop_assert_eq!(queue.taken(), before);
                     }
@@ -342,12 +342,12 @@ proptest! {
                     queue.release(kind.owner);
                 }
             }
-            prop_assert!(queue.taken() <= places);
+            prop_assert!(queue.taken() <= slots);
             prop_assert!(queue.waiting() <= queue.taken());
             prop_assert!(queue.expensive_running <= expensive_at_once);
-            prop_assert!(queue.tenants.len() <= 3 * places + 6);
-            prop_assert!(queue.networks.len() <= 3 * places + 6);
-            let own = u64::try_from(places).expect("few") * 2 * EXPENSIVE;
+            prop_assert!(queue.tenants.len() <= 3 * slots + 6);
+            prop_assert!(queue.networks.len() <= 3 * slots + 6);
+            let own = u64::try_from(slots).expect("few") * 2 * EXPENSIVE;
             for by in passed.values() {
                 for by in by.tenants.values().chain(by.networks.values()) {
                     // What its own tenant and network have before it, and one job more.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::json;
 use sqlx::PgConnection;
 use tenantry::{
-    privacy::{Cipher, Place, bound_row},
+    privacy::{Cipher, SealContext, bound_row},
     proto::v1::{
         DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
     },
@@ -202,5 +202,5 @@ fn profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
     let user: uuid::Uuid = user.parse().expect("a UUID");
     let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();
     let row = bound_row(&user, &[&1_i64.to_be_bytes(), user.as_bytes(), user.as_bytes()]);
-    cipher.seal(Place { table: "users", row: &row }, profile.as_bytes()).expect("sealed")
+    cipher.seal(SealContext { table: "users", row: &row }, profile.as_bytes()).expect("sealed")
 }

@@ -33,9 +33,9 @@ const LOCK_LIMIT: Duration = Duration::from_millis(500);
 
 /// The directories of one pair of servers, claimed for this process for as long as the value lives.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DataDir {
     /// The directory that the caller named, without symbolic links: lock and logs.
-    pub(super) dir: PathBuf,
+    pub(super) path: PathBuf,
     /// Holds the servers' data.
     pub(super) home: PathBuf,
     /// Holds the sockets.
@@ -48,7 +48,7 @@ pub(super) struct Place {
     _lock: File,
 }
 
-impl Place {
+impl DataDir {
     /// Makes the directories that are missing and locks out other processes.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Place {
             ));
         }
         server_dir(&run, &user)?;
-        Ok(Self { dir, home, run, user, notes, _lock: lock })
+        Ok(Self { path: dir, home, run, user, notes, _lock: lock })
     }
 
     /// The Postgres cluster; absent before the first start.

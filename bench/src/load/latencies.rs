@@ -35,7 +35,7 @@ impl Recorder {
         }
     }
 
-    /// What is in it, out of it.
+    /// Takes the recorded values, and leaves it empty.
     pub(super) fn take(&mut self) -> Self {
         let empty = Histogram::new_from(&self.good);
         Self { good: std::mem::replace(&mut self.good, empty), refused: self.refused }
@@ -43,7 +43,7 @@ impl Recorder {
 }
 
 /// What all calls took.
-pub struct Taken {
+pub struct Latencies {
     /// The good ones' times, in nanoseconds.
     good: Option<Histogram<u64>>,
     /// How many were refused.
@@ -52,7 +52,7 @@ pub struct Taken {
     pub span: Duration,
 }
 
-impl Taken {
+impl Latencies {
     pub(super) fn new(span: Duration) -> Self {
         Self { good: None, refused: 0, span }
     }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_good_answers() {
-        let mut taken = Taken::new(Duration::from_secs(2));
+        let mut taken = Latencies::new(Duration::from_secs(2));
         for core in 0..2 {
             let mut recorder = Recorder::new().expect("bounds");
             for micros in 1..=500 {

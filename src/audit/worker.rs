@@ -1,4 +1,4 @@
-//! What happens to the trail by itself: events are sealed, and sent on.
+//! The workers of the audit trail: they seal events, and send them on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,21 +18,21 @@ const SEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How often counted refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Tells of progress, until the server stops, which is what it holds.
+/// Signals each event that this replica seals, and the server's stop: `true`.
 #[derive(Default, Debug)]
-pub struct Beat(watch::Sender<bool>);
+pub struct SealSignal(watch::Sender<bool>);
 
-/// Hears of progress.
+/// Receives the signals.
 pub struct Listener(watch::Receiver<bool>);
 
-impl Beat {
-    /// Somebody who hears of whatever is sealed here from now on.
+impl SealSignal {
+    /// A receiver of all signals from now on.
     #[must_use]
     pub fn listen(&self) -> Listener {
         Listener(self.0.subscribe())
     }
 
-    /// Ends whoever listens.
+    /// Signals the server's stop.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -43,10 +43,10 @@ impl Beat {
 }
 
 impl Listener {
-    /// Waits for something to be sealed, no longer than `patience`. False when the
+    /// Waits for something to be sealed, no longer than `timeout`. False when the
     /// server stops.
-    pub async fn wait(&mut self, patience: Duration) -> bool {
-        let changed = time::timeout(patience, self.0.changed()).await;
+    pub async fn wait(&mut self, timeout: Duration) -> bool {
+        let changed = time::timeout(timeout, self.0.changed()).await;
         !matches!(changed, Ok(Err(_))) && !*self.0.borrow()
     }
 }
@@ -78,28 +78,28 @@ impl Metrics {
 
 /// Keeps the trail until the database's connections are closed; its streams in Redis
 /// have about `stream_length` entries each, or are none.
-pub fn keep(
+pub fn start_workers(
     db: &Db,
     redis: &Redis,
     stream_length: u32,
     refusals: Arc<Refusals>,
     registry: &mut Registry,
-) -> Arc<Beat> {
-    let beat = Arc::new(Beat::default());
+) -> Arc<SealSignal> {
+    let seals = Arc::new(SealSignal::default());
     let metrics = Metrics::register(registry);
     let outbox = Outbox::new(db.clone(), redis.clone(), stream_length);
-    tokio::spawn(seal(db.clone(), beat.clone(), metrics.sealed.clone()));
-    tokio::spawn(send(db.clone(), outbox, stream_length > 0, beat.listen(), metrics));
+    tokio::spawn(seal(db.clone(), seals.clone(), metrics.sealed.clone()));
+    tokio::spawn(send(db.clone(), outbox, stream_length > 0, seals.listen(), metrics));
     tokio::spawn(record_counts(db.clone(), refusals));
-    beat
+    seals
 }
 
-async fn seal(db: Db, beat: Arc<Beat>, sealed: Counter) {
+async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
     while !db.is_closed() {
         let count = sealer::seal(&db).await.unwrap_or_else(|error| late(&error));
         if count > 0 {
             sealed.inc_by(u64::try_from(count).unwrap_or_default());
-            beat.sealed();
+            seals.sealed();
         }
         if count < sealer::BATCH {
             time::sleep(INTERVAL).await;

@@ -24,13 +24,13 @@ const GUESS_INTERVAL: Duration = Duration::from_secs(30);
 
 type Counter = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
-pub(super) struct Alone {
+pub(super) struct LocalLimiter {
     clock: DefaultClock,
     rates: HashMap<(Class, &'static str), Counter>,
     guesses: Option<Counter>,
 }
 
-impl Alone {
+impl LocalLimiter {
     pub(super) fn new(rates: &Rates) -> Self {
         let rules = Class::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
         let rules = rules.chain([Rates::account(), Rates::mailbox()]);

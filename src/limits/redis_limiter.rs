@@ -9,7 +9,7 @@ use crate::redis::{self, Redis};
 
 /// The counts in Redis: one script each, so that nothing comes between reading and
 /// writing, and every key that one writes has its end.
-pub(super) struct Shared {
+pub(super) struct RedisLimiter {
     redis: Redis,
     take: Script,
     guess: Script,
@@ -19,7 +19,7 @@ pub(super) struct Shared {
 
 type Answer<T> = Result<T, fred::error::Error>;
 
-impl Shared {
+impl RedisLimiter {
     pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
