@@ -5,15 +5,19 @@
 //! each of which holds its gRPC face (`rpc.rs`), one file per operation, and
 //! its SQL (`store.rs`).
 //!
-//! Dependencies point downward only:
+//! No file imports in a circle, and no store reaches the gate (`tests/it/structure`). From
+//! the top to the bottom:
 //!
 //! ```text
-//! cli -> app, server -> <feature>/rpc -> <feature>/<operation> -> <feature>/store -> db
-//!                 \---> gate -> permissions/engine, sessions, tenants, limits, tokens -> db, privacy, redis
+//! cli, app, server      the program: commands, the parts, connections
+//! <feature>/rpc         gRPC: decodes, calls an operation, encodes
+//! <feature>/<operation> a rule and its transaction; takes the gate's proof of its caller
+//! gate                  admits callers, by permissions, sessions, tenants, limits, tokens
+//! <feature>/store       SQL
+//! db                    transactions with the keys of personal data and the change feed
+//! feed, privacy         what changed; what seals personal data
+//! pg, redis             the stores alone
 //! ```
-//!
-//! Operations take the gate's types, as proof that a call was admitted; stores,
-//! the engine, tokens, passwords and everything else below never do.
 
 mod api_keys;
 pub mod app;

@@ -28,7 +28,7 @@ pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
 pub use mail::MailServer;
 pub use proxy::{Proxy, Then};
-pub use redis::redis;
+pub use redis::{OwnRedis, redis};
 pub use sample::{Ids, precise};
 pub use serving::Serving;
 pub use shorthand::{fill, mask, struct_of, unknown_id};

@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, until};
+use crate::harness::{Client, OwnRedis, PASSWORD, Proxy, TestApp, Then, redis, refused, until};
 
 async fn is_signed_in(client: &Client) -> bool {
     client.auth().who_am_i(WhoAmIRequest {}).await.is_ok()
@@ -51,14 +51,15 @@ async fn a_session_is_cached_until_it_ends() {
 /// H05
 #[tokio::test]
 async fn an_emptied_redis_revives_nothing_and_ends_nothing() {
-    let app = TestApp::spawn().await;
+    let redis = OwnRedis::start().await;
+    let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
     let acme = app.tenant("acme").await;
     let gone = acme.member("ada", &[]).await;
     gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    redis("FLUSHALL").await;
+    redis.ask("FLUSHALL").await;
     is_signed_out(&gone).await;
     assert!(is_signed_in(&acme).await);
-    redis("SCRIPT FLUSH").await;
+    redis.ask("SCRIPT FLUSH").await;
     is_signed_out(&gone).await;
     assert!(is_signed_in(&acme).await);
 }
