@@ -1,8 +1,46 @@
-//! A server per test, in the binary's own wiring.
+//! What tests are written with: a server per test, in the binary's own wiring.
 //!
 //! [`TestApp::spawn`] gives a test its own database, made from a migrated
 //! template, and a server on a port of its own. All share one Postgres and one
 //! Redis, which end with the test process.
+//!
+//! A test from nothing, in the file of the RPC that it is about:
+//!
+//! ```ignore
+//! /// What a member may do ends with its session.
+//! #[tokio::test]
+//! async fn a_member_that_signed_out_is_refused() {
+//!     // A server with default settings; `TestApp::with(|values| …)` changes some.
+//!     let app = TestApp::spawn().await;
+//!     // A tenant; the client of its administrator, signed in.
+//!     let acme = app.tenant("acme").await;
+//!     // A user with a role of just these permissions, signed in.
+//!     let ada = acme.member("ada", &["invoice:read"]).await;
+//!     // A client has each service as tonic generates it, and short forms of what is common.
+//!     assert!(acme.may(&ada.user_id, "invoice:read").await);
+//!     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
+//!     // A refusal is its status and its reason.
+//!     let reply = ada.auth().who_am_i(WhoAmIRequest {}).await;
+//!     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+//!     // What comes later is waited for: by a condition, never by a time.
+//!     until(10, || async { app.audited(&acme.tenant_id, "signed_out").await == 1 }).await;
+//! }
+//! ```
+//!
+//! Where else to look:
+//!
+//! | for | take |
+//! | --- | --- |
+//! | another replica, or the same server again | [`TestApp::on`] |
+//! | rows as the schema's owner sees them | [`TestApp::owner`] |
+//! | metrics and probes | [`TestApp::metric`], [`TestApp::get`] |
+//! | tokens that the server never made | [`TestApp::forge`] |
+//! | a store that is slow, cut off or silent; which statements were sent | [`Proxy`] |
+//! | the program as a process of its own: memory, signals, files | [`Serving`] |
+//! | mails that were sent | [`MailServer`] |
+//! | a key service | [`KeyService`] |
+//! | a Redis that may be emptied | [`OwnRedis`] |
+//! | every RPC from the descriptors | [`methods`] |
 
 mod app;
 mod client;

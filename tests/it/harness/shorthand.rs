@@ -180,7 +180,8 @@ impl TestApp {
 pub async fn fill(tenants: &[&Client], each: u32) {
     let turns = (1..=each).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
     stream::iter(turns)
-        .for_each_concurrent(16, |(n, tenant)| async move {
+        // Few at once: on a busy machine more would wait too long for their connections.
+        .for_each_concurrent(4, |(n, tenant)| async move {
             tenant.create_user_without_password(&format!("u{n}@x.test")).await;
         })
         .await;
