@@ -1,7 +1,7 @@
 //! Batches: many questions. The subjects are read some at a time, and forgotten once their
 //! questions are answered: a batch may be about more than fits into memory.
 
-use std::iter::Peekable;
+use std::mem;
 
 use tonic::{Code, Status};
 
@@ -25,28 +25,29 @@ impl Permissions {
     pub(super) async fn decide_batch(
         &self,
         reaching: &Reaching,
-        items: Vec<BatchCheckItem>,
+        mut items: Vec<BatchCheckItem>,
         consistency: Consistency,
     ) -> Result<Vec<BatchCheckResult>> {
+        let subjects: Vec<_> = items.iter().map(|item| subject(reaching, item)).collect();
+        let mut users: Vec<_> = subjects.iter().flatten().copied().collect();
+        users.sort_unstable();
+        users.dedup();
         let (caller, _) = reaching.within();
         let mut results: Vec<_> = items.iter().map(|_| BatchCheckResult::default()).collect();
-        let mut pace = Pace::new();
-        let mut questions = Vec::with_capacity(items.len());
-        for (number, item) in items.into_iter().enumerate() {
-            match subject(reaching, &item) {
-                Ok(subject) => questions.push(Question { subject, number, item }),
+        let mut questions: Vec<_> = Vec::with_capacity(items.len());
+        for (number, (item, subject)) in items.iter_mut().zip(subjects).enumerate() {
+            match subject {
+                Ok(subject) => questions.push((subject, number)),
                 Err(error) => results[number] = answer(item, Err(error)),
             }
         }
-        // Those about one subject one after the other.
-        questions.sort_by_key(|question| question.subject);
-        let mut questions = questions.into_iter().peekable();
-        while questions.peek().is_some() {
-            let (asked, users) = next_asked(&mut questions);
-            let standings = self.engine.standings(caller.tenant(), &users, consistency).await?;
-            for Question { subject, number, item } in asked {
+        let mut pace = Pace::new();
+        for users in users.chunks(READ_AT_ONCE) {
+            let standings = self.engine.standings(caller.tenant(), users, consistency).await?;
+            let asked = users[0]..=users[users.len() - 1];
+            for &(subject, number) in questions.iter().filter(|(user, _)| asked.contains(user)) {
                 let standing = standings.get(&subject).map(AsRef::as_ref);
-                results[number] = answer(item, Ok(standing));
+                results[number] = answer(&mut items[number], Ok(standing));
                 pace.pause().await;
             }
         }
@@ -64,39 +65,16 @@ impl Permissions {
     }
 }
 
-/// A question of a batch.
-struct Question {
-    subject: UserId,
-    /// Its place in the batch.
-    number: usize,
-    item: BatchCheckItem,
-}
-
-/// The questions about the next few subjects, and these.
-fn next_asked(
-    questions: &mut Peekable<impl Iterator<Item = Question>>,
-) -> (Vec<Question>, Vec<UserId>) {
-    let (mut asked, mut users) = (Vec::new(), Vec::<UserId>::with_capacity(READ_AT_ONCE));
-    while let Some(question) =
-        questions.next_if(|next| users.last() == Some(&next.subject) || users.len() < READ_AT_ONCE)
-    {
-        if users.last() != Some(&question.subject) {
-            users.push(question.subject);
-        }
-        asked.push(question);
-    }
-    (asked, users)
-}
-
 fn subject(reaching: &Reaching, item: &BatchCheckItem) -> Result<UserId> {
     let named = UserId::parse_optional("user_id", &item.user_id)?;
     reaching.acting_for(named).map(|(_, user)| user)
 }
 
-fn answer(item: BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {
-    match decide_item(&item, standing) {
+fn answer(item: &mut BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {
+    let correlation_id = mem::take(&mut item.correlation_id);
+    match decide_item(item, standing) {
         Ok(reason) => BatchCheckResult {
-            correlation_id: item.correlation_id,
+            correlation_id,
             allowed: reason == DecisionReason::Granted,
             reason: reason.into(),
             error: None,
@@ -105,7 +83,7 @@ fn answer(item: BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchChe
             let status = Status::from(error);
             let (code, message) = (status.code() as i32, status.message().to_owned());
             BatchCheckResult {
-                correlation_id: item.correlation_id,
+                correlation_id,
                 error: Some(BatchCheckError { code, message }),
                 ..BatchCheckResult::default()
             }

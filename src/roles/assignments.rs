@@ -204,9 +204,6 @@ pub async fn held(
     Ok(rows)
 }
 
-/// Users that have one of these roles now, each once, `limit` of them at most.
-///
-
 /// Which assignments to list; `None` asks for any.
 pub struct AssignmentFilter {
     /// Of this user.

@@ -87,9 +87,10 @@ impl Imports {
             "super" => {
                 let mut parent = from.clone();
                 parent.pop();
-                match rest.first().is_some_and(|next| next == "super") {
-                    true => self.absolute(&parent, rest),
-                    false => Some((parent, rest.to_vec())),
+                if rest.first().is_some_and(|next| next == "super") {
+                    self.absolute(&parent, rest)
+                } else {
+                    Some((parent, rest.to_vec()))
                 }
             }
             _ if self.files.contains_key(&joined(from, std::slice::from_ref(first))) => {
@@ -98,8 +99,8 @@ impl Imports {
             _ => {
                 let uses = &self.files.get(from)?.uses;
                 let is_own = |path: &[String]| ["crate", "self", "super"].contains(&&*path[0]);
-                let used = uses.iter().find(|used| used.name == *first && is_own(&used.path))?;
-                let (module, start) = self.absolute(from, &used.path)?;
+                let brought = uses.iter().find(|one| one.name == *first && is_own(&one.path))?;
+                let (module, start) = self.absolute(from, &brought.path)?;
                 Some((module, [start, rest.to_vec()].concat()))
             }
         }
@@ -189,13 +190,12 @@ fn words(path: &str) -> Vec<String> {
 fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     let tree = tree.trim();
     let Some((before, inner)) = tree.split_once('{') else {
-        let (path, name) = match tree.split_once(" as ") {
-            Some((path, name)) => (words(path), name.trim().to_owned()),
-            None => {
-                let path = words(tree);
-                let name = path.last().cloned().unwrap_or_default();
-                (path, name)
-            }
+        let (path, name) = if let Some((path, name)) = tree.split_once(" as ") {
+            (words(path), name.trim().to_owned())
+        } else {
+            let path = words(tree);
+            let name = path.last().cloned().unwrap_or_default();
+            (path, name)
         };
         return vec![(path, name)];
     };
