@@ -18,7 +18,7 @@ const SEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How often counted refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Signals each event that this replica seals, and the server's stop: `true`.
+/// Signals that this replica sealed events. Its value is whether the server has stopped.
 #[derive(Default, Debug)]
 pub struct SealSignal(watch::Sender<bool>);
 
@@ -76,8 +76,8 @@ impl Metrics {
     }
 }
 
-/// Keeps the trail until the database's connections are closed; its streams in Redis
-/// have about `stream_length` entries each, or are none.
+/// Starts the workers, which end when the database's connections are closed. Each tenant's
+/// stream in Redis has about `stream_length` entries; with 0 there are no streams.
 pub fn start_workers(
     db: &Db,
     redis: &Redis,

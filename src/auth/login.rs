@@ -144,8 +144,9 @@ impl Auth {
             let active = candidate.filter(|candidate| candidate.active);
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
             let kept = kept.flatten();
-            // For its own share: another tenant's backlog would tell where the email is known.
-            let outcome = slot.verify(trial.share, trial.password, kept.as_deref()).await?;
+            // Work of the slot's owner: another tenant's backlog would tell where the email is
+            // known.
+            let outcome = slot.verify(tenant, trial.password, kept.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
                 (&right, user, kept, outcome != Outcome::Wrong)
             {

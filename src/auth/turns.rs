@@ -28,20 +28,20 @@ pub(super) struct Turns {
     /// Comparisons one after the other that there is time for in a failure time.
     in_a_row: u32,
     /// Until when the turns of each go.
-    ends: Mutex<HashMap<Line, Instant>>,
+    ends: Mutex<HashMap<Queue, Instant>>,
 }
 
-/// Whose comparisons wait for each other.
+/// Comparisons that wait for each other: a tenant's, or those from a network.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Line {
+enum Queue {
     Tenant(TenantId),
     Network(Option<IpAddr>),
 }
 
 /// A sign-in's turn.
 pub(super) struct Turn {
-    /// What it took of each line.
-    taken: [(Line, Duration); 2],
+    /// What it took of each queue.
+    taken: [(Queue, Duration); 2],
     /// When its failure is due, after its begin.
     pub due: Duration,
 }
@@ -63,20 +63,20 @@ impl Turns {
         let latest = began + self.time.saturating_mul(LATEST);
         let in_a_row = self.time.saturating_mul(comparisons.div_ceil(self.in_a_row));
         let mut due = in_a_row;
-        let taken = [Line::Tenant(owner.tenant), Line::Network(owner.network)].map(|line| {
-            let start = ends.get(&line).copied().unwrap_or(began);
+        let taken = [Queue::Tenant(owner.tenant), Queue::Network(owner.network)].map(|queue| {
+            let start = ends.get(&queue).copied().unwrap_or(began);
             let end = (start + self.length.saturating_mul(comparisons)).min(latest).max(start);
-            ends.insert(line, end);
+            ends.insert(queue, end);
             due = due.max(end - began);
-            (line, end - start)
+            (queue, end - start)
         });
         Turn { taken, due: self.due(due) }
     }
 
     pub(super) fn give_back(&self, turn: &Turn) {
         let mut ends = self.lock();
-        for (line, length) in &turn.taken {
-            if let Some(end) = ends.get_mut(line)
+        for (queue, length) in &turn.taken {
+            if let Some(end) = ends.get_mut(queue)
                 && let Some(earlier) = end.checked_sub(*length)
             {
                 *end = earlier;
@@ -90,7 +90,7 @@ impl Turns {
         self.time.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Line, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Queue, Instant>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

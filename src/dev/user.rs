@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 
 /// The user that the servers run as: this process's own or, because Postgres refuses to run as
-/// root, an unprivileged one in root's dir.
+/// root, an unprivileged one in root's place.
 #[derive(Debug)]
 pub(super) struct ServerUser {
     /// Owner of everything that the servers write.

@@ -14,7 +14,7 @@ pub struct Events {
     pub db: Db,
     /// Begins pages of lists.
     pub pages: Pages,
-    /// Signals each event that is sealed.
+    /// Signals that events were sealed.
     pub seals: Arc<SealSignal>,
     /// The streams that are open: each asks Postgres now and then.
     pub streams: Arc<Bounded<TenantId>>,

@@ -26,8 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often a subscription is made again that may still be there.
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// The shortest time between two reads that messages ask for: more of them than that are
-/// somebody's who floods the channel. Those that are not read in time are dropped, which
+/// The shortest time between two reads of the feed that messages ask for, so that a flood of
+/// messages is not a flood of reads. Messages beyond the receiver's buffer are dropped, which
 /// asks for one read.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 

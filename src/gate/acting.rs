@@ -1,4 +1,4 @@
-//! A caller of a method that changes something.
+//! A caller of a method that asks for a permission to change something.
 
 use std::net::IpAddr;
 
@@ -119,8 +119,8 @@ impl Acting {
         Some(&self.caller).filter(|caller| self.is_at_home() && caller.user == target)
     }
 
-    /// Does what touches nothing that another subject holds, once nothing is to be waited for
-    /// any more. `tenant` is the one that the transaction works in.
+    /// Admits an act that touches nothing another subject holds. Call it after the last lock:
+    /// what is waited for later is not seen. `tenant` is the one that the transaction works in.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` or `PERMISSION_DENIED`, where the caller would not be admitted now.

@@ -94,7 +94,7 @@ impl Subjects {
         if let Some(permits) = subjects.get(&subject).and_then(Weak::upgrade) {
             return permits;
         }
-        // As many stay as there are calls at most.
+        // Entries of subjects without calls go, so that the map stays small.
         subjects.retain(|_, permits| permits.strong_count() > 0);
         let permits = Arc::new(Semaphore::new(CALLS_OF_SUBJECT));
         subjects.insert(subject, Arc::downgrade(&permits));

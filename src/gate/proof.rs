@@ -13,15 +13,16 @@ pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
     passed(request)
 }
 
-/// The caller of a method with a token.
+/// The caller of a method with a token that only reads, or asks for no permission.
 ///
 /// # Errors
-/// INTERNAL when the method is public, or admits callers for their own.
+/// INTERNAL when the method is public, admits callers for their own, or asks for a permission
+/// to change something.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
     passed(request)
 }
 
-/// The caller of a method that admits callers for their own.
+/// The caller of a method that only reads, and admits callers for their own.
 ///
 /// # Errors
 /// INTERNAL when the method is another.
@@ -29,10 +30,10 @@ pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
     passed(request)
 }
 
-/// The caller of a method that gives, takes or uses what others hold.
+/// The caller of a method that asks for a permission to change something.
 ///
 /// # Errors
-/// INTERNAL when the method's policy says that it does not.
+/// INTERNAL when the method is another.
 pub fn acting<T>(request: &Request<T>) -> Result<Acting> {
     passed(request)
 }

@@ -26,8 +26,8 @@ const FREE_EVERYWHERE: u64 = 100;
 /// devices, or a program.
 const MAX_IN_FLIGHT: u64 = 50;
 
-/// How long a guess is under way at most.
-const UNDERWAY: Duration = Duration::from_secs(30);
+/// How long a guess that did not end counts as in flight.
+const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first wait; each further one is twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ impl Limits {
         if let Some(Counted { keys: [here, everywhere, _, known], .. }) = others {
             keys.extend([here, everywhere, known].map(Clone::clone));
         }
-        let arguments = vec![FREE, MAX_IN_FLIGHT, millis(UNDERWAY), millis(LONGEST_WAIT)];
+        let arguments = vec![FREE, MAX_IN_FLIGHT, millis(IN_FLIGHT_TIMEOUT), millis(LONGEST_WAIT)];
         let shared = self.0.redis.guess(keys, arguments).await;
         let wait = shared.unwrap_or_else(|_| {
             self.0.metrics.counted_alone();

@@ -197,12 +197,13 @@ impl QueueSlot {
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
         let today = self.hasher.shared().today;
         let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
-        self.run(self.owner.tenant, today, hash).await
+        self.run(today, hash).await
     }
 
-    /// Compares a password with what a tenant keeps, as that tenant's job. With nothing kept,
-    /// or something that can't be read, it does the work of a comparison and finds it wrong,
-    /// so that this user can't be told from others by the time it takes.
+    /// Compares a password with what a tenant keeps, as a job of the slot's owner. With
+    /// nothing kept, or something that can't be read, which is logged for the tenant, it does
+    /// the work of a comparison and finds it wrong, so that this user can't be told from others
+    /// by the time it takes.
     ///
     /// # Errors
     /// INTERNAL when it can't be compared, which no password makes it.
@@ -213,7 +214,7 @@ impl QueueSlot {
         kept: Option<&str>,
     ) -> Result<Outcome> {
         let Some(kept) = kept.and_then(|kept| self.read(tenant, kept)) else {
-            return self.work_for_nothing(tenant, password.normalised()).await;
+            return self.work_for_nothing(password.normalised()).await;
         };
         let forms = password.forms(&kept);
         let work = kept.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
@@ -227,19 +228,15 @@ impl QueueSlot {
             }
             Ok(Outcome::Wrong)
         };
-        self.run(tenant, work, compare).await
+        self.run(work, compare).await
     }
 
-    async fn work_for_nothing(
-        &mut self,
-        tenant: TenantId,
-        password: SecretString,
-    ) -> Result<Outcome> {
+    async fn work_for_nothing(&mut self, password: SecretString) -> Result<Outcome> {
         let today = self.hasher.shared().today;
         let work = move |scheme: &mut Argon2id| {
             scheme.work_for_nothing(password.expose_secret().as_bytes())
         };
-        self.run(tenant, today, work).await.map(|()| Outcome::Wrong)
+        self.run(today, work).await.map(|()| Outcome::Wrong)
     }
 
     /// What is kept; `None`, logged and counted, where it can't be read.
@@ -263,7 +260,6 @@ impl QueueSlot {
     /// What a thread makes of a job. When the caller goes, a job that waits goes too.
     async fn run<T: Send + 'static>(
         &mut self,
-        tenant: TenantId,
         work: u64,
         job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -274,8 +270,7 @@ impl QueueSlot {
                 reply.send(job(scheme)).ok();
             }
         });
-        let owner = Owner { tenant, ..self.owner };
-        let _waiting = Waiting::begin(self, owner, work, Job { run, since: Instant::now() });
+        let _waiting = Waiting::begin(self, work, Job { run, since: Instant::now() });
         answer.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }
@@ -283,22 +278,21 @@ impl QueueSlot {
 /// A job that waits for its turn; dropped, it waits no more.
 struct Waiting<'a> {
     slot: &'a QueueSlot,
-    owner: Owner,
     ticket: Ticket,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(slot: &'a QueueSlot, owner: Owner, work: u64, job: Job) -> Self {
+    fn begin(slot: &'a QueueSlot, work: u64, job: Job) -> Self {
         let shared = slot.hasher.shared();
-        let ticket = shared.lock().queue.push(owner, work, job);
+        let ticket = shared.lock().queue.push(slot.owner, work, job);
         shared.work.notify_one();
-        Self { slot, owner, ticket }
+        Self { slot, ticket }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let removed = self.slot.hasher.shared().lock().queue.remove(self.owner, self.ticket);
+        let removed = self.slot.hasher.shared().lock().queue.remove(self.slot.owner, self.ticket);
         drop(removed);
     }
 }

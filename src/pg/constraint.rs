@@ -18,8 +18,7 @@ impl From<sqlx::Error> for Error {
 }
 
 /// The refusal that a broken constraint means, where a request can cause it.
-#[must_use]
-pub fn refusal(constraint: &str) -> Option<Error> {
+fn refusal(constraint: &str) -> Option<Error> {
     let (reason, message) = match constraint {
         "users_email_key" => (ErrorReason::EmailTaken, "the tenant has a user with this email"),
         "tenants_slug_key" | "tenants_platform_slug_check" => {

@@ -148,8 +148,8 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     Ok(others)
 }
 
-/// The system role of this name, for users who register to join a tenant; `None` where nobody may: in the
-/// platform tenant, and in one without the role.
+/// The system role of this name, for users who register to join a tenant; `None` where nobody
+/// may: in the platform tenant, and in one without the role.
 pub async fn of_newcomers(
     tx: &mut TenantTx,
     tenant: TenantId,

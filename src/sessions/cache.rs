@@ -34,8 +34,8 @@ use crate::{
     redis::{self, Redis},
 };
 
-/// A session that ended longer ago than this is called live by no look-up: the
-/// trust, and a quarter of a second for clocks that are not at one pace.
+/// For how long after its end a look-up may still find a session live, at most: the trust,
+/// and a quarter of a second for clocks that run at different speeds.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 /// What arrives in Redis longer than this after the look-up is too old to keep.

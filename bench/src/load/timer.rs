@@ -11,7 +11,8 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// What is left to wait when the timer ends: less than a thread takes to wake.
+/// How long before the moment the timer ends, for a thread takes time to wake. The rest is
+/// spent watching the clock.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Leaves the core to others while it waits.

@@ -27,7 +27,7 @@ use crate::{
 /// The users of the database that most scenarios ask.
 pub const USERS: u64 = 100_000;
 
-/// One call after the other, where each is sent once.
+/// One call after the other.
 const ONE_BY_ONE: Pace = Pace::Closed { connections: 1, streams: 1 };
 
 /// 64 calls at once, where each is sent once.

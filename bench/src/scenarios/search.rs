@@ -2,15 +2,12 @@
 //! parts of emails are sealed, so a page opens row by row; it ends at its bound of rows or
 //! of time, and its token goes on from there.
 
-use super::{Bench, USERS, requests};
+use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
-    load::{Calls, Pace},
+    load::Calls,
     report::{Figure, Target},
     world::tokens::Bearer,
 };
-
-/// One search at a time.
-const PACE: Pace = Pace::Closed { connections: 1, streams: 1 };
 
 /// What a person waits without noticing, in milliseconds.
 const TARGET: Target = Target::AtMost(150.0);
@@ -22,7 +19,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
     for round in 1..=bench.effort.rounds {
         for (calls, figure) in &mut searches {
-            let run = bench.measure(round, &server, calls, PACE)?;
+            let run = bench.measure(round, &server, calls, ONE_BY_ONE)?;
             figure.push(run.p95 / 1000.0);
         }
     }

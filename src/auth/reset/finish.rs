@@ -30,8 +30,7 @@ impl Auth {
         if elsewhere {
             return Err(token_invalid());
         }
-        let known = self.db.cipher(token.tenant).await?.is_some();
-        let share = if known { token.tenant } else { self.limits.stand_in_of_network(origin.ip) };
+        let (_, share) = self.tenant_and_share(&token, origin).await?;
         self.limits.tenant(Class::PasswordReset, share).await?;
         let mut tx = self.db.begin_within(share, token.tenant).await?;
         if !store::is_good(&mut tx, &token).await? {
@@ -90,11 +89,22 @@ impl Auth {
         Ok(Some(consistency_token))
     }
 
+    /// The tenant that a token names, and whose share its work takes: its own, or, where there
+    /// is no such tenant, the stand-in's of the network.
+    async fn tenant_and_share(
+        &self,
+        token: &ResetToken,
+        origin: &Origin,
+    ) -> Result<(TenantId, TenantId)> {
+        Ok(match self.db.cipher(token.tenant).await? {
+            Some(_) => (token.tenant, token.tenant),
+            None => (TenantId::UNKNOWN, self.limits.stand_in_of_network(origin.ip)),
+        })
+    }
+
     /// The refusal, once it is recorded: where the token says, if there is such a place.
     async fn reset_failed(&self, token: &ResetToken, origin: &Origin) -> Result<Error> {
-        let known = self.db.cipher(token.tenant).await?.is_some();
-        let tenant = if known { token.tenant } else { TenantId::UNKNOWN };
-        let share = if known { tenant } else { self.limits.stand_in_of_network(origin.ip) };
+        let (tenant, share) = self.tenant_and_share(token, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(token.user.0);
         let actor = Actor::anonymous(origin);
         audit::record_within(&self.db, share, tenant, &actor, event).await?;

@@ -30,12 +30,12 @@ pub struct MailSlot {
 /// A mail that waits, in its slot until it is worked on.
 pub(super) struct Waiting<T> {
     pub mail: T,
-    _place: MailSlot,
+    _slot: MailSlot,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> (Self, Receiver<Waiting<T>>) {
-        // Places bound it.
+        // Slots bound it.
         let (sender, receiver) = async_channel::unbounded();
         (Self { sender, slots: Bounded::new(WAITING, WAITING_OF_TENANT) }, receiver)
     }
@@ -54,7 +54,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// `OVERLOADED` when the server has stopped.
     pub(super) fn put(&self, slot: MailSlot, mail: T) -> Result<()> {
-        self.sender.try_send(Waiting { mail, _place: slot }).map_err(|_| full())
+        self.sender.try_send(Waiting { mail, _slot: slot }).map_err(|_| full())
     }
 
     /// Takes no more.

@@ -31,7 +31,7 @@ fn tenants_slots<J>(queue: &Queue<J>, tenant: u8) -> usize {
 }
 
 #[test]
-fn one_tenant_gets_half_of_the_places_and_more_of_them_leave_some_too() {
+fn one_tenant_gets_half_of_the_slots_and_more_of_them_leave_some_too() {
     for tenants in 1..=8 {
         let mut queue = queue::<()>(SLOTS, 1);
         while (0..tenants).filter(|&number| queue.take(alone(number)).is_ok()).count() > 0 {}
@@ -48,7 +48,7 @@ fn one_tenant_gets_half_of_the_places_and_more_of_them_leave_some_too() {
 
 /// N12: as many tenants as somebody likes to register.
 #[test]
-fn one_network_leaves_a_quarter_of_the_places_however_many_tenants_it_has() {
+fn one_network_leaves_a_quarter_of_the_slots_however_many_tenants_it_has() {
     let mut queue = queue::<()>(SLOTS, 1);
     let network = |tenant| owner(tenant, 1);
     while (0..150).filter(|&tenant| queue.take(network(tenant)).is_ok()).count() > 0 {}
@@ -60,7 +60,7 @@ fn one_network_leaves_a_quarter_of_the_places_however_many_tenants_it_has() {
 
 /// N12: who guesses at a tenant's users chooses the tenant, and not the networks.
 #[test]
-fn guesses_from_some_networks_leave_a_tenants_users_places_from_theirs() {
+fn guesses_from_some_networks_leave_a_tenants_users_slots_from_theirs() {
     for networks in [1, 12] {
         let mut queue = queue::<()>(SLOTS, 1);
         while (0..networks).filter(|&network| queue.take(owner(1, network)).is_ok()).count() > 0 {}
@@ -72,7 +72,7 @@ fn guesses_from_some_networks_leave_a_tenants_users_places_from_theirs() {
 
 /// N12: the expensive jobs of many tenants, from one network or many.
 #[test]
-fn a_newcomer_finds_a_place_and_passes_expensive_jobs() {
+fn a_newcomer_finds_a_slot_and_passes_expensive_jobs() {
     for network in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
         let mut queue = queue(SLOTS, 1);
         for tenant in 0..60 {
