@@ -68,6 +68,12 @@ impl Forge {
         format!("{}.{}", encode(header), encode(claims))
     }
 
+    /// A token like `token` whose signature differs in its last character.
+    pub fn tampered(token: &str) -> String {
+        let (rest, last) = token.split_at(token.len() - 1);
+        format!("{rest}{}", if last == "A" { "B" } else { "A" })
+    }
+
     /// A token like `token` that ended an hour ago.
     pub fn expired(&self, token: &str) -> String {
         let (_, claims) = Self::read(token);

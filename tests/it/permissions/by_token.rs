@@ -4,7 +4,7 @@ use serde_json::json;
 use tenantry::proto::v1::{CheckRequest, DecisionReason, DisableUserRequest, LogoutRequest};
 use tonic::Code;
 
-use crate::harness::{TestApp, refused};
+use crate::harness::{Forge, TestApp, refused};
 
 fn by_token(token: &str) -> CheckRequest {
     CheckRequest {
@@ -52,7 +52,7 @@ async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
         ("another user's session", forge.with_claims(valid, &json!({ "sub": acme.user_id }))),
         ("moved to another tenant", forge.with_claims(valid, &json!({ "org": other.tenant_id }))),
         ("a refresh token", ada.tokens.refresh_token.clone()),
-        ("tampered", format!("{}x", &valid[..valid.len() - 1])),
+        ("tampered", Forge::tampered(valid)),
         ("no token", "garbage".into()),
     ] {
         let no = acme.decide(by_token(&token)).await;
