@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::{proto::v1::ErrorReason, validate::Violations};
+use crate::proto::{v1::ErrorReason, validate::Violations};
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "tenantry";

@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{SecretString, zeroize::Zeroizing};
 use uuid::Uuid;
 
-use crate::{error::Result, ids::TenantId, secret};
+use crate::{error::Result, ids::TenantId, secrets::secret};
 
 /// What every secret begins with.
 const PREFIX: &str = "tenantry_";

@@ -4,13 +4,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::{
+        filter::Filter,
+        paging::{LARGE_ROWS, Page, Position},
+    },
     db::TenantTx,
     error::{Error, Result},
-    filter::Filter,
     ids::{ApiKeyId, TenantId, UserId},
-    paging::{LARGE_ROWS, Page, Position},
     proto::v1::ApiKey,
-    secret,
+    secrets::secret,
 };
 
 /// A key as it is shown.

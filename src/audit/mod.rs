@@ -11,10 +11,14 @@ mod event;
 mod kind;
 mod origin;
 mod refusals;
+mod rpc;
 mod sealer;
+mod service;
+mod shown;
 pub mod store;
 mod stream;
 pub mod verify;
+mod watch;
 mod worker;
 
 use opentelemetry::context::FutureExt;
@@ -26,6 +30,7 @@ pub use event::{Actor, Event};
 pub use kind::EventKind;
 pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
+pub use service::Events;
 pub use worker::{Listener, SealSignal, start_workers};
 
 use crate::{

@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::paging::Read,
     db::TenantTx,
     error::{Error, Result},
     ids::TenantId,
-    paging::Read,
     privacy::{Cipher, SealContext},
 };
 

@@ -4,10 +4,10 @@ use anyhow::Context;
 
 use crate::{
     audit::RequestId,
+    email,
     ids::{TenantId, UserId},
     limits::Limits,
     mail::Mailer,
-    users::email,
 };
 
 const SUBJECT: &str = "The email of your account was changed";

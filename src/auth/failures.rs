@@ -23,7 +23,7 @@ use tokio::time::sleep_until;
 
 use super::turns::{Turn, Turns};
 use crate::{
-    bounded::{Bounded, Open, TooMany},
+    concurrency::bounded::{Bounded, Open, TooMany},
     error::Result,
     ids::TenantId,
     limits::Owner,

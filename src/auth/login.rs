@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
+    email,
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
@@ -29,7 +30,7 @@ use crate::{
         open::{self, Opening, Unsigned},
     },
     tokens::TokenPair,
-    users::{credentials, email},
+    users::credentials,
 };
 
 /// How often a password is compared: once more where another sign-in of the

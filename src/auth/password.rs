@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Auth, attempt::to_the_end, failures::SignIn};
 use crate::{
     audit::{self, Event, EventKind},
+    email,
     error::{Error, Result},
     gate::Caller,
     limits::Owner,
@@ -14,7 +15,6 @@ use crate::{
     users::{
         self, credentials,
         current_password::{self, Attempt},
-        email,
     },
 };
 

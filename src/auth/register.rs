@@ -5,17 +5,22 @@ use secrecy::SecretString;
 
 use super::{Auth, named};
 use crate::{
+    api::idempotency::{self, Key},
     audit::{self, Actor, Event, EventKind, Origin},
     db::TenantTx,
     error::{Error, Result, reason_text},
     gate::NamedTenant,
-    idempotency::{self, Key},
     ids::{RoleId, TenantId, UserId},
     limits::{Class, Owner},
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
-    tenants::{self, TenantRef, create, create::NewTenant, settings::Known, store::TenantRow},
+    tenants::{
+        self, TenantRef,
+        create::{self, NewTenant},
+        settings::Known,
+        store::TenantRow,
+    },
     users,
 };
 

@@ -5,13 +5,13 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{connect::url, progress};
+use super::{connect::url, progress, provision};
 use crate::{
     audit::verify::{self, Finding, Head},
     config::Values,
     db::Db,
     ids::TenantId,
-    provision, tenants,
+    tenants,
 };
 
 /// Its arguments.

@@ -3,11 +3,13 @@
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
 
-use super::connect::{open, url};
+use super::{
+    connect::{open, url},
+    provision::{self, Credentials},
+};
 use crate::{
     config::{self, Values},
     passwords::Hasher,
-    provision::{self, Credentials},
 };
 
 /// The demo administrator's email.

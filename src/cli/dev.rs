@@ -13,13 +13,18 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 use tracing_appender::non_blocking::NonBlocking;
 
-use super::{bootstrap, connect::open, serve};
+use super::{
+    bootstrap,
+    connect::open,
+    provision::{self, Credentials},
+    serve,
+};
 use crate::{
     app::App,
     config::{Config, Values},
     dev::{Options, Services},
-    files, pg, privacy,
-    provision::{self, Credentials},
+    pg, privacy,
+    secrets::files,
     server::{self, Listeners},
     telemetry,
     tokens::pem,

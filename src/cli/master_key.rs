@@ -7,13 +7,12 @@ use clap::{ArgMatches, Command};
 
 use super::{
     connect::{open, url},
-    progress,
+    progress, provision,
 };
 use crate::{
     config::{self, Values},
     db::Db,
     privacy::{self, rewrap},
-    provision,
 };
 
 /// Its arguments.

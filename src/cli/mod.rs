@@ -12,6 +12,7 @@ mod master_key;
 mod migrate;
 mod policies;
 mod progress;
+pub mod provision;
 mod serve;
 
 use std::{future::Future, process::ExitCode};

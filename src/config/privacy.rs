@@ -4,7 +4,7 @@ use super::{
     transit,
     values::{Reader, Values},
 };
-use crate::{privacy::MasterSource, transit::TransitAddress};
+use crate::{privacy::MasterSource, secrets::transit::TransitAddress};
 
 /// Checks the settings about master keys alone.
 ///

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::values::{DAY, Reader};
 use crate::{
+    secrets::transit::TransitAddress,
     tokens::{KeyPaths, KeySource, TransitKeys},
-    transit::TransitAddress,
 };
 
 /// Keys and lifetimes.

@@ -3,7 +3,7 @@
 use url::{Host, Url};
 
 use super::values::Reader;
-use crate::transit::TransitAddress;
+use crate::secrets::transit::TransitAddress;
 
 /// The key service, where there is one.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {

@@ -8,10 +8,10 @@ use super::{
     refusals::{permission_missing, tenant_mismatch},
 };
 use crate::{
+    concurrency::pace::Pace,
     db::TenantTx,
     error::{Error, Result},
     ids::{ApiKeyId, RoleId, TenantId, UserId},
-    pace::Pace,
     permissions::{Permission, PermissionSet, Standing},
     power::{
         rule::{self, End, Rights},

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use crate::{
+    concurrency::{priority, shares::Shares},
     ids::{TenantId, UserId},
-    pg, priority,
-    shares::Shares,
+    pg,
 };
 
 /// A message beyond this many bytes is large. To decode one of this size takes less than a

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
+    api::paging::Asker,
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
-    paging::Asker,
     permissions::Standing,
     proto::v1::ErrorReason,
     tenants::TenantRef,

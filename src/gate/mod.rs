@@ -167,7 +167,7 @@ impl Gate {
         let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);
         let deadline = tokio::time::Instant::from_std(started) + time_limit;
-        let mut work = pin!(crate::deadline::scope(deadline, async {
+        let mut work = pin!(crate::concurrency::deadline::scope(deadline, async {
             match self.admit(request, method, origin).await {
                 Ok((admitted, caller)) => {
                     let response = self.answer(admitted, deadline, services).await;
@@ -336,7 +336,7 @@ impl Gate {
         // What is logged belongs to the span of calls that wait, which begins then.
         task::yield_now().await;
         let Some(call) = call(services, request) else { return respond(None) };
-        let call = crate::deadline::scope(deadline, call);
+        let call = crate::concurrency::deadline::scope(deadline, call);
         let call = call.instrument(tracing::Span::current()).with_current_context();
         respond(self.long.run(tenant, subject, call).await)
     }

@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::Caller;
 use crate::{
-    bounded::{Bounded, Open},
+    concurrency::bounded::{Bounded, Open},
     error,
     ids::{TenantId, UserId},
     limits,

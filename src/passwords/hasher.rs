@@ -21,11 +21,11 @@ use super::{
     scheme::{Argon2id, Outcome},
 };
 use crate::{
+    concurrency::priority,
     config::Passwords,
     error::{Error, Result},
     ids::TenantId,
     limits::Owner,
-    priority,
     proto::v1::ErrorReason,
 };
 

@@ -10,7 +10,7 @@ use anyhow::Context;
 use argon2::KeyId;
 use secrecy::{ExposeSecret, SecretSlice};
 
-use crate::key_lines::{self, KeyLine};
+use crate::secrets::key_lines::{self, KeyLine};
 
 /// The peppers in use, that of new hashes first.
 #[derive(Default)]

@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn peppers(file: &str) -> Peppers {
-        Peppers::of(crate::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
+        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
     }
 
     /// With the peppers of these ids, that of new hashes first.

@@ -11,7 +11,7 @@ use super::{
     Scope,
     scope::{compare, equal, is_scalar},
 };
-use crate::json;
+use crate::proto::json;
 
 /// Lists up to this length are searched from end to end.
 const SHORT: usize = 8;

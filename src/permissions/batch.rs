@@ -7,10 +7,10 @@ use tonic::{Code, Status};
 
 use super::{Permission, Permissions, Standing, decide::decide, engine::READ_AT_ONCE, scope};
 use crate::{
+    concurrency::pace::Pace,
     error::{Result, reason_text},
     gate::Reaching,
     ids::UserId,
-    pace::Pace,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason, ErrorReason,
     },

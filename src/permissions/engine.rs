@@ -14,12 +14,12 @@ use super::{
     store::{self, Subjects},
 };
 use crate::{
+    concurrency::shares::Shares,
     db::Db,
     error::Result,
     feed::{Feed, Fresh},
     ids::{SessionId, TenantId, UserId},
     proto::v1::Consistency,
-    shares::Shares,
 };
 
 /// Knows what each subject holds. Cheap to clone.

@@ -13,13 +13,16 @@ use super::{
 };
 use crate::{
     clock,
+    concurrency::pace::Pace,
     error::Result,
     gate::Caller,
     ids::{SessionId, TenantId, UserId},
-    json,
-    pace::Pace,
-    proto::v1::{
-        DecisionReason, ExplainedAssignment, Explanation, MissingRole, ScopeMismatch, SubjectState,
+    proto::{
+        json,
+        v1::{
+            DecisionReason, ExplainedAssignment, Explanation, MissingRole, ScopeMismatch,
+            SubjectState,
+        },
     },
 };
 

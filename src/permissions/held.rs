@@ -12,9 +12,9 @@ use super::{
     standing::Role,
 };
 use crate::{
+    api::paging::{Asker, ENVELOPE_BYTES, MAX_REPLY_BYTES, MAX_SIZE, encoded_bytes},
+    concurrency::pace::Pace,
     error::Result,
-    pace::Pace,
-    paging::{Asker, ENVELOPE_BYTES, MAX_REPLY_BYTES, MAX_SIZE, encoded_bytes},
     proto::v1::{ListPermissionsRequest, PermissionGrant},
 };
 

@@ -6,7 +6,9 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{db::TenantTx, error::Result, ids::TenantId, pace::Pace, paging::Found};
+use crate::{
+    api::paging::Found, concurrency::pace::Pace, db::TenantTx, error::Result, ids::TenantId,
+};
 
 /// Bytes of scopes that are read for a page, at most: those of one subject more.
 const SCOPE_BYTES: usize = 4 * 1024 * 1024;

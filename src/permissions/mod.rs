@@ -25,7 +25,7 @@ mod watchers;
 
 use std::sync::Arc;
 
-use crate::{audit::Refusals, db::Db, paging::Pages, sessions::Authenticator};
+use crate::{api::paging::Pages, audit::Refusals, db::Db, sessions::Authenticator};
 
 pub use compiled::PermissionSet;
 pub use engine::Engine;

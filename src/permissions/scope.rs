@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::{
     error::{Error, Result},
     ids::TenantId,
-    json,
-    unreadable::{self, Of},
+    pg::unreadable::{self, Of},
+    proto::json,
 };
 
 /// A scope: JSON values by key.

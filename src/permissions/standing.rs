@@ -9,7 +9,7 @@ use super::{
     assigned::AssignedScope,
     compiled::{PermissionSet, Shared},
 };
-use crate::{clock, pace::Pace, proto::v1::RoleLevel};
+use crate::{clock, concurrency::pace::Pace, proto::v1::RoleLevel};
 
 /// What the allocator adds to a block, in bytes, about.
 const BLOCK: usize = 16;

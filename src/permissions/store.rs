@@ -20,11 +20,11 @@ use super::{
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
 use crate::{
+    concurrency::shares::Shares,
     db::{Db, TenantTx},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     pg::Observed,
-    shares::Shares,
 };
 
 /// How long Postgres may take to answer before it counts as away.

@@ -6,13 +6,15 @@ use super::{
     scope,
 };
 use crate::{
+    api::paging::{Position, SMALL_ROWS},
     clock,
     error::Result,
     gate::Caller,
     ids::TenantId,
-    json,
-    paging::{Position, SMALL_ROWS},
-    proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
+    proto::{
+        json,
+        v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
+    },
 };
 
 /// How many assignments a page looks at, at least: with a scope that few of them

@@ -15,7 +15,7 @@ use super::{
     watchers::{News, Watchers},
 };
 use crate::{
-    bounded::{Bounded, Open},
+    concurrency::bounded::{Bounded, Open},
     db::Db,
     error::{Error, Result},
     feed::Feed,

@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConne
 use tokio::time;
 
 use super::connecting;
-use crate::{shares::Permit, telemetry::Operations};
+use crate::{concurrency::shares::Permit, telemetry::Operations};
 
 /// How long a statement may go on that nobody waits for any more. After that its
 /// connection is closed, which ends the statement; see [`super::postgres`].

@@ -13,6 +13,7 @@ mod postgres;
 mod schema;
 mod share;
 mod tx;
+pub mod unreadable;
 mod url;
 
 pub use connecting::connect_on;

@@ -19,7 +19,7 @@ use sqlx::{
 
 use super::held::{Held, Pool, Work};
 use crate::{
-    shares::Permit,
+    concurrency::shares::Permit,
     telemetry::{Operations, Running},
 };
 

@@ -7,10 +7,10 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::time;
 
 use crate::{
+    concurrency::shares::{Permit, Shares},
     error::{Error, Result},
     ids::TenantId,
     proto::v1::ErrorReason,
-    shares::{Permit, Shares},
 };
 
 /// How long a tenant's work waits for a connection of its share.

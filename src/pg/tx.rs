@@ -8,7 +8,12 @@ use super::{
     held::{Held, Pool, Work},
     observed::{Observed, observe},
 };
-use crate::{deadline, error::Result, ids::TenantId, shares::Permit, telemetry::Operations};
+use crate::{
+    concurrency::{deadline, shares::Permit},
+    error::Result,
+    ids::TenantId,
+    telemetry::Operations,
+};
 
 /// The longest that a statement of a transaction may take.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(10);

@@ -11,8 +11,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
+    concurrency::pace::Pace,
     error::{Error, Result},
-    pace::Pace,
     permissions::{Grant, Permission, Role, Standing},
     proto::v1::ErrorReason,
 };

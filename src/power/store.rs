@@ -2,13 +2,13 @@
 
 use futures_util::TryStreamExt;
 
+use super::rule::End;
 use crate::{
+    concurrency::pace::Pace,
     db::TenantTx,
     error::{Error, Result},
     ids::{ApiKeyId, RoleId, SessionId, TenantId, UserId},
-    pace::Pace,
     permissions::{self, Standing},
-    power::rule::End,
 };
 
 /// Locks a subject, of any kind, until the transaction ends: who gives it a role or takes

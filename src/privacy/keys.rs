@@ -19,7 +19,7 @@ use crate::{
     ids::TenantId,
     pg::{Postgres, Tx},
     proto::v1::ErrorReason,
-    reload::Reload,
+    secrets::reload::Reload,
 };
 
 /// Tenants whose keys are kept in memory, at most.

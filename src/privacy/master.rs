@@ -19,10 +19,12 @@ use serde_json::json;
 
 use super::cipher::KEY;
 use crate::{
-    files,
     ids::TenantId,
-    key_lines::{self, KeyLine},
-    transit::{Transit, TransitAddress},
+    secrets::{
+        files,
+        key_lines::{self, KeyLine},
+        transit::{Transit, TransitAddress},
+    },
 };
 
 /// The name of what is wrapped by nothing.

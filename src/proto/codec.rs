@@ -10,7 +10,8 @@ use tonic::{
 };
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-use crate::{error, validate, validate::Validate};
+use super::validate::{self, Validate};
+use crate::error;
 
 /// The room for a message that each call begins with, in bytes, twice: most
 /// messages fit, and larger ones grow. Tonic's own choice, 8 KiB, is beyond what

@@ -12,12 +12,12 @@ use super::{
     store::{self, RoleRow},
 };
 use crate::{
+    api::idempotency::{self, Key},
     audit::{Event, EventKind},
     clock,
     db::TenantTx,
     error::{Error, Result},
     gate::{Acting, Bundle, Caller},
-    idempotency::{self, Key},
     ids::{AssignmentId, RoleId, TenantId, UserId},
     permissions::{Scope, scope},
     proto::v1::{AssignRoleRequest, AssignRoleResponse},

@@ -5,14 +5,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
+    api::{
+        bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
+        filter::Filter,
+        paging::{LARGE_ROWS, Page, Position},
+    },
     db::TenantTx,
     error::Result,
-    filter::Filter,
     ids::{AssignmentId, RoleId, TenantId, UserId},
-    json::Stored,
-    paging::{LARGE_ROWS, Page, Position},
-    proto::v1::RoleAssignment,
+    proto::{json::Stored, v1::RoleAssignment},
 };
 
 /// An assignment to write.

@@ -3,7 +3,11 @@
 use serde_json::Value;
 
 use super::{assignments::AssignmentRow, store::RoleRow};
-use crate::{audit::Event, clock, json, proto::v1::RoleLevel};
+use crate::{
+    audit::Event,
+    clock,
+    proto::{json, v1::RoleLevel},
+};
 
 /// A role as it is made or deleted.
 pub(super) fn whole(event: Event, role: &RoleRow) -> Event {

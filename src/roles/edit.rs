@@ -6,19 +6,21 @@ use super::{
     store::{self, NewRole, Others},
 };
 use crate::{
+    api::{
+        bounds::{PERMISSION_BYTES_OF_ROLES, PERMISSIONS_OF_ROLES, ROLES_OF_TENANT},
+        idempotency::{self, Key},
+        names,
+        update_mask::{Mask, check_etag},
+    },
     audit::{Event, EventKind},
-    bounds::{PERMISSION_BYTES_OF_ROLES, PERMISSIONS_OF_ROLES, ROLES_OF_TENANT},
     error::{Error, Result},
     gate::{Acting, Bundle, Caller},
-    idempotency::{self, Key},
     ids::RoleId,
-    names,
     proto::v1::{
         CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest,
         UpdateRoleResponse,
     },
     tenants,
-    updates::{Mask, check_etag},
 };
 
 /// Bytes of one role's permissions, at most.

@@ -10,11 +10,11 @@ pub mod store;
 pub mod system;
 
 use crate::{
+    api::paging::Pages,
     audit::{self, Event},
     db::{Db, TenantTx},
     error::Result,
     gate::Caller,
-    paging::Pages,
 };
 
 pub use assign::assign_new;

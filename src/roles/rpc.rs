@@ -10,23 +10,27 @@ use super::{
     store::{self, RoleRow},
 };
 use crate::{
+    api::{
+        filter::{Field, Filter, Kind},
+        update_mask::{check_etag, etag},
+    },
     audit::{Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    filter::{Field, Filter, Kind},
     gate::{self, Bundle, Reach},
     ids::{RoleId, TenantId, UserId},
-    json,
     permissions::scope,
-    proto::v1::{
-        AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
-        DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, GetRoleResponse,
-        ListRoleAssignmentsRequest, ListRoleAssignmentsResponse, ListRolesRequest,
-        ListRolesResponse, Role, RoleAssignment, RoleLevel, UnassignRoleRequest,
-        UnassignRoleResponse, UpdateRoleRequest, UpdateRoleResponse,
-        role_service_server::RoleService,
+    proto::{
+        json,
+        v1::{
+            AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
+            DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, GetRoleResponse,
+            ListRoleAssignmentsRequest, ListRoleAssignmentsResponse, ListRolesRequest,
+            ListRolesResponse, Role, RoleAssignment, RoleLevel, UnassignRoleRequest,
+            UnassignRoleResponse, UpdateRoleRequest, UpdateRoleResponse,
+            role_service_server::RoleService,
+        },
     },
-    updates::{check_etag, etag},
 };
 
 const ROLE_FIELDS: &[Field] = &[

@@ -4,12 +4,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::{
+        filter::Filter,
+        names,
+        paging::{LARGE_ROWS, Page, Position},
+    },
     db::TenantTx,
     error::{Error, Result},
-    filter::Filter,
     ids::{RoleId, TenantId},
-    names,
-    paging::{LARGE_ROWS, Page, Position},
     proto::v1::Role,
 };
 

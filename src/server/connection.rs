@@ -29,13 +29,15 @@ use tonic::body::Body;
 use tower::service_fn;
 
 use super::{
-    Tls,
     counted::Counted,
     services::Services,
-    tls,
     web::{self, Web, refuse},
 };
-use crate::{api_keys::ClientNames, gate::Gate};
+use crate::{
+    api_keys::ClientNames,
+    gate::Gate,
+    secrets::tls::{self, Tls},
+};
 
 /// The metadata of a call that is read at all, in bytes. The gate takes less, and
 /// says so; beyond this the connection answers, in HTTP's words (431).

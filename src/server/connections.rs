@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    bounded::{self, Bounded, TooMany},
+    concurrency::bounded::{self, Bounded, TooMany},
     config, limits,
 };
 

@@ -12,7 +12,6 @@ mod http;
 mod listeners;
 mod readiness;
 mod services;
-mod tls;
 mod web;
 mod well_known;
 
@@ -33,7 +32,6 @@ use cores::Cores;
 pub use listeners::Listeners;
 use readiness::Readiness;
 use services::Services;
-pub use tls::Tls;
 use web::Web;
 
 /// Serves until `stop` completes, then drains: not ready first, then no new

@@ -17,9 +17,9 @@ use tower::Service;
 
 use crate::{
     app::Serving,
+    audit::Events,
     auth::Auth,
     envoy::Authorizer,
-    events::Events,
     permissions::Permissions,
     proto::{
         DESCRIPTORS,

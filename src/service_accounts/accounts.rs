@@ -2,16 +2,18 @@
 
 use super::{ServiceAccounts, store};
 use crate::{
+    api::{
+        bounds::SERVICE_ACCOUNTS_OF_TENANT,
+        idempotency::{self, Key},
+        update_mask::check_etag,
+    },
     api_keys,
     audit::{self, Event, EventKind},
-    bounds::SERVICE_ACCOUNTS_OF_TENANT,
     error::Result,
     gate::Acting,
-    idempotency::{self, Key},
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
     roles, tenants,
-    updates::check_etag,
 };
 
 impl ServiceAccounts {

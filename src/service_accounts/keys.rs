@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{ServiceAccounts, store};
 use crate::{
+    api::idempotency::{self, Key},
     api_keys::{
         self, Secret, certificate_name,
         store::{KeyRow, NewKey},
@@ -15,7 +16,6 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::Acting,
-    idempotency::{self, Key},
     ids::{ApiKeyId, TenantId, UserId},
     power::rule::{self, End},
     proto::v1::{

@@ -6,11 +6,11 @@ mod rpc;
 pub mod store;
 
 use crate::{
+    api::paging::Pages,
     audit::{self, Event},
     db::{Db, TenantTx},
     error::Result,
     gate::Caller,
-    paging::Pages,
     sessions::SessionCache,
 };
 

@@ -7,9 +7,12 @@ use super::{
     store::{self, AccountRow},
 };
 use crate::{
+    api::{
+        filter::{Field, Filter, Kind},
+        update_mask::etag,
+    },
     api_keys::{self, store::KeyRow},
     clock::timestamp,
-    filter::{Field, Filter, Kind},
     gate,
     ids::{ApiKeyId, UserId},
     proto::v1::{
@@ -20,7 +23,6 @@ use crate::{
         ListServiceAccountsResponse, RevokeApiKeyRequest, RevokeApiKeyResponse, ServiceAccount,
         service_account_service_server::ServiceAccountService,
     },
-    updates::etag,
 };
 
 const FIELDS: &[Field] = &[Field { name: "name", kind: Kind::Text }];

@@ -8,7 +8,7 @@ mod rpc;
 pub mod store;
 mod verified;
 
-use crate::{db::Db, paging::Pages};
+use crate::{api::paging::Pages, db::Db};
 
 pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};

@@ -7,10 +7,10 @@ use super::{
     store::{self, SessionClient, SessionRow},
 };
 use crate::{
+    api::filter::{Field, Filter, Kind},
     audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    filter::{Field, Filter, Kind},
     gate,
     ids::{SessionId, UserId},
     proto::v1::{

@@ -6,11 +6,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::{
+        filter::Filter,
+        paging::{Page, Position, SMALL_ROWS},
+    },
     db::TenantTx,
     error::{Error, Result},
-    filter::Filter,
     ids::{SessionId, TenantId, UserId},
-    paging::{Page, Position, SMALL_ROWS},
     privacy::{Cipher, SealContext, bound_row},
     proto::v1::Session,
 };

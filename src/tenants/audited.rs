@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{settings::KNOWN, store::TenantRow};
-use crate::{audit::Event, json as stored};
+use crate::{audit::Event, proto::json as stored};
 
 /// What a tenant is called: it outlives the tenant.
 pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {

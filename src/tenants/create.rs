@@ -4,15 +4,17 @@ use serde_json::{Map, Value};
 
 use super::{Tenants, audited, settings, slug, store};
 use crate::{
+    api::idempotency::{self, Key},
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
     gate::{Acting, Bundle, Caller},
-    idempotency::{self, Key},
     ids::{RoleId, TenantId},
-    json,
     privacy::NewDataKey,
-    proto::v1::{CreateTenantRequest, CreateTenantResponse},
+    proto::{
+        json,
+        v1::{CreateTenantRequest, CreateTenantResponse},
+    },
     roles::system,
 };
 

@@ -5,11 +5,11 @@ use super::{
     store::{self, TenantRow},
 };
 use crate::{
+    api::update_mask::check_etag,
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::Acting,
     proto::v1::{ErrorReason, TenantState},
-    updates::check_etag,
 };
 
 impl Tenants {

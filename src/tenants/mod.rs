@@ -15,7 +15,7 @@ pub use seen::Seen;
 use uuid::Uuid;
 
 use crate::{
-    db::Db, error::Result, ids::TenantId, paging::Pages, sessions::SessionCache, users::email,
+    api::paging::Pages, db::Db, email, error::Result, ids::TenantId, sessions::SessionCache,
 };
 
 /// What the lookups across tenants tell of one.

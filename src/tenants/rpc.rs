@@ -7,21 +7,25 @@ use super::{
     store::{self, TenantRow},
 };
 use crate::{
+    api::{
+        filter::{Field, Filter, Kind},
+        update_mask::etag,
+    },
     audit::{self, Event},
     clock::timestamp,
     error::{Error, Result},
-    filter::{Field, Filter, Kind},
     gate,
     ids::TenantId,
-    json,
-    proto::v1::{
-        CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-        GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
-        ReactivateTenantRequest, ReactivateTenantResponse, SuspendTenantRequest,
-        SuspendTenantResponse, Tenant, TenantState, UpdateTenantRequest, UpdateTenantResponse,
-        tenant_service_server::TenantService,
+    proto::{
+        json,
+        v1::{
+            CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
+            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
+            ReactivateTenantRequest, ReactivateTenantResponse, SuspendTenantRequest,
+            SuspendTenantResponse, Tenant, TenantState, UpdateTenantRequest, UpdateTenantResponse,
+            tenant_service_server::TenantService,
+        },
     },
-    updates::etag,
 };
 
 const FIELDS: &[Field] = &[

@@ -5,15 +5,19 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::{
+        filter::Filter,
+        paging::{LARGE_ROWS, Page, Position},
+    },
     db::TenantTx,
     error::{Error, Result},
-    filter::Filter,
     ids::TenantId,
-    json::{self, Stored},
-    paging::{LARGE_ROWS, Page, Position},
+    pg::unreadable::{self, Of},
     privacy::NewDataKey,
-    proto::v1::{Tenant, TenantState},
-    unreadable::{self, Of},
+    proto::{
+        json::{self, Stored},
+        v1::{Tenant, TenantState},
+    },
 };
 
 /// A tenant as it is kept.

@@ -6,15 +6,17 @@ use super::{
     store,
 };
 use crate::{
+    api::update_mask::{Mask, check_etag},
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::{Error, Result},
     gate::{Acting, Bundle, Caller},
     ids::TenantId,
-    json,
-    proto::v1::{UpdateTenantRequest, UpdateTenantResponse},
+    proto::{
+        json,
+        v1::{UpdateTenantRequest, UpdateTenantResponse},
+    },
     roles,
-    updates::{Mask, check_etag},
 };
 
 impl Tenants {

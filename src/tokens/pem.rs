@@ -259,11 +259,11 @@ fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
 
 /// One at a time makes or rotates keys.
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    crate::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
+    crate::secrets::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }
 
 fn write(path: &Path, mode: u32, keys: &[Block]) -> anyhow::Result<()> {
     let text = files::render(keys)?;
-    crate::files::replace(path, mode, text.as_bytes())
+    crate::secrets::files::replace(path, mode, text.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))
 }

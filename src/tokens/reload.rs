@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Keyring;
-use crate::reload::Reload;
+use crate::secrets::reload::Reload;
 
 /// What has secrets that are derived from the keys.
 pub trait Renew: Send + Sync {

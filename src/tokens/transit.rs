@@ -14,7 +14,7 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{TokenKind, files::Block};
-use crate::transit::{Transit, TransitAddress};
+use crate::secrets::transit::{Transit, TransitAddress};
 
 /// How long a version is published before it signs: longer than anybody may keep the
 /// page with the keys.

@@ -2,10 +2,10 @@
 
 use super::{Users, credentials, store};
 use crate::{
+    api::idempotency::{self, Key},
     audit::{self, Event, EventKind},
     error::Result,
     gate::Acting,
-    idempotency::{self, Key},
     ids::UserId,
     limits::Owner,
     passwords,

@@ -3,9 +3,10 @@
 
 use uuid::Uuid;
 
-use super::{email, store::Found};
+use super::store::Found;
 use crate::{
     db::{Db, TenantTx},
+    email,
     error::Result,
     ids::{TenantId, UserId},
 };

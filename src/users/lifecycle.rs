@@ -6,6 +6,7 @@ use super::{
     store::{self, UserRow},
 };
 use crate::{
+    api::update_mask::check_etag,
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
@@ -14,7 +15,6 @@ use crate::{
     proto::v1::UserState,
     roles::{self, guard::AdminGuard},
     sessions,
-    updates::check_etag,
 };
 
 impl Users {

@@ -2,16 +2,18 @@
 //! emails, takes a look into each row.
 
 use super::{
-    email,
     order::{Direction, Order},
     store::{Kept, state_text},
 };
 use crate::{
+    api::{
+        filter::{Field, Filter, Kind, Times},
+        paging::{Page, Position, Read, SMALL_ROWS},
+    },
     db::TenantTx,
+    email,
     error::{Error, Result},
-    filter::{Field, Filter, Kind, Times},
     ids::TenantId,
-    paging::{Page, Position, Read, SMALL_ROWS},
     privacy::Cipher,
     proto::v1::{ListUsersRequest, User, UserState},
 };

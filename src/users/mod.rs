@@ -3,7 +3,6 @@
 mod create;
 pub mod credentials;
 pub mod current_password;
-pub mod email;
 mod lifecycle;
 mod list;
 mod order;
@@ -14,10 +13,10 @@ mod update;
 use std::sync::Arc;
 
 use crate::{
+    api::paging::Pages,
     auth::{Failures, Mails},
     db::Db,
     limits::Limits,
-    paging::Pages,
     passwords::Hasher,
     sessions::SessionCache,
 };

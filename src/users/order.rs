@@ -4,8 +4,8 @@ use time::PrimitiveDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::paging::Position,
     error::{Error, Result},
-    paging::Position,
 };
 
 /// What users are ordered by.

@@ -10,6 +10,7 @@ use super::{
     store::{self, UserRow},
 };
 use crate::{
+    api::update_mask::etag,
     clock::timestamp,
     error::{Error, Result},
     gate,
@@ -21,7 +22,6 @@ use crate::{
         LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User, UserState,
         user_service_server::UserService,
     },
-    updates::etag,
 };
 
 #[tonic::async_trait]

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::email;
 use crate::{
     db::TenantTx,
+    email,
     error::{Error, Result},
     ids::{TenantId, UserId},
     privacy::{Cipher, Index, SealContext, bound_row},

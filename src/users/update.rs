@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Users, credentials,
     current_password::{self, Attempt},
-    email,
     store::{self, UserRow},
 };
 use crate::{
+    api::update_mask::{Mask, check_etag},
     audit::{self, Event, EventKind},
     auth::{EmailChanged, MailSlot, SignIn, attempt::to_the_end, invalid_credentials},
     db::TenantTx,
+    email,
     error::{Error, Result},
     gate::{Acting, Caller},
     ids::UserId,
@@ -19,7 +20,6 @@ use crate::{
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
-    updates::{Mask, check_etag},
 };
 
 /// How long after a sign-in its session may change its user's own email without the

@@ -13,21 +13,22 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use super::{
-    super::EmailChanged,
     ResetToken,
     queue::{MailSlot, Queue, Waiting},
     store,
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
+    auth::EmailChanged,
     config::{Mail, TOKEN},
     db::Db,
+    email,
     error::Result,
     ids::TenantId,
     limits::Limits,
     mail::Mailer,
     tenants,
-    users::{self, credentials, email},
+    users::{self, credentials},
 };
 
 /// Mails of a kind that are worked on at once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender};
 
 use crate::{
-    bounded::{Bounded, Open},
+    concurrency::bounded::{Bounded, Open},
     error::{Error, Result},
     ids::TenantId,
     proto::v1::ErrorReason,

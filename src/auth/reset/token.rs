@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     error::Result,
     ids::{TenantId, UserId},
-    secret,
+    secrets::secret,
 };
 
 const ID: usize = 16;

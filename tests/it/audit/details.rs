@@ -2,11 +2,15 @@
 
 use serde_json::{Value, json};
 use tenantry::{
-    EventKind, clock, json as protobuf,
-    proto::v1::{
-        AssignRoleRequest, AuditEvent, CreateUserRequest, DeleteRoleRequest,
-        DeleteServiceAccountRequest, DeleteUserRequest, DisableUserRequest, RoleLevel,
-        UpdateRoleRequest, UpdateTenantRequest, UpdateUserRequest, create_user_request::Credential,
+    EventKind, clock,
+    proto::{
+        json as protobuf,
+        v1::{
+            AssignRoleRequest, AuditEvent, CreateUserRequest, DeleteRoleRequest,
+            DeleteServiceAccountRequest, DeleteUserRequest, DisableUserRequest, RoleLevel,
+            UpdateRoleRequest, UpdateTenantRequest, UpdateUserRequest,
+            create_user_request::Credential,
+        },
     },
 };
 

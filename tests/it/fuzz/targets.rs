@@ -154,7 +154,7 @@ async fn scopes() {
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     Corpus::kept("scope").try_each(async |input| {
         let Ok(serde_json::Value::Object(scope)) = serde_json::from_str(input) else { return };
-        let scope = tenantry::json::to_struct(&scope);
+        let scope = tenantry::proto::json::to_struct(&scope);
         let request = tenantry::proto::v1::AssignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),

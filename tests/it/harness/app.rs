@@ -122,7 +122,7 @@ impl TestApp {
         let owner = self.owner_db().await;
         let passwords = tenantry::config::Passwords::check(&values).expect("settings");
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
-        let made = tenantry::provision::platform(&owner, &hasher, "root@platform.test").await;
+        let made = tenantry::cli::provision::platform(&owner, &hasher, "root@platform.test").await;
         let made = made.expect("postgres").expect("not made before");
         owner.close().await;
         self.anonymous().login(&made.tenant, &made.email, &made.password).await

@@ -4,11 +4,15 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures::stream::{self, StreamExt};
 use serde_json::Value;
 use tenantry::{
-    clock, json,
-    proto::v1::{
-        AssignRoleRequest, CheckRequest, CheckResponse, CreateApiKeyRequest, CreateApiKeyResponse,
-        CreateServiceAccountRequest, CreateUserRequest, ExchangeApiKeyRequest, ListRolesRequest,
-        RevokeApiKeyRequest, RoleLevel, UnassignRoleRequest, exchange_api_key_request::Credential,
+    clock,
+    proto::{
+        json,
+        v1::{
+            AssignRoleRequest, CheckRequest, CheckResponse, CreateApiKeyRequest,
+            CreateApiKeyResponse, CreateServiceAccountRequest, CreateUserRequest,
+            ExchangeApiKeyRequest, ListRolesRequest, RevokeApiKeyRequest, RoleLevel,
+            UnassignRoleRequest, exchange_api_key_request::Credential,
+        },
     },
 };
 use uuid::Uuid;

@@ -100,7 +100,8 @@ async fn a_denial_names_what_came_nearest() {
 fn told(miss: &ExplainedAssignment) -> Value {
     let plain = |value: Option<&prost_types::Value>| {
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
-        let object = tenantry::json::object("v", &prost_types::Struct { fields }).expect("JSON");
+        let object =
+            tenantry::proto::json::object("v", &prost_types::Struct { fields }).expect("JSON");
         object.get("v").cloned().unwrap_or_default()
     };
     let rows = miss.mismatches.iter().map(|mismatch| {

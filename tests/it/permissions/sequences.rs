@@ -4,12 +4,16 @@
 
 use serde_json::Value;
 use tenantry::{
-    clock, json,
-    proto::v1::{
-        AssignRoleRequest, BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency,
-        CreateRoleRequest, DeleteRoleRequest, DeleteUserRequest, DisableUserRequest,
-        EnableUserRequest, ListPermissionsRequest, ListSubjectsRequest, ReactivateTenantRequest,
-        RoleLevel, SuspendTenantRequest, UnassignRoleRequest, UpdateRoleRequest, WhoAmIRequest,
+    clock,
+    proto::{
+        json,
+        v1::{
+            AssignRoleRequest, BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency,
+            CreateRoleRequest, DeleteRoleRequest, DeleteUserRequest, DisableUserRequest,
+            EnableUserRequest, ListPermissionsRequest, ListSubjectsRequest,
+            ReactivateTenantRequest, RoleLevel, SuspendTenantRequest, UnassignRoleRequest,
+            UpdateRoleRequest, WhoAmIRequest,
+        },
     },
 };
 use tonic::Code;

@@ -181,7 +181,7 @@ fn every_bound_that_the_limits_page_names_exists() {
 /// N21: docs/limits.md has every bound on what is stored, by its name and with its value.
 #[test]
 fn every_bound_on_what_is_stored_is_on_the_limits_page() {
-    let (source, page) = (read("src/bounds.rs"), read("docs/limits.md"));
+    let (source, page) = (read("src/api/bounds.rs"), read("docs/limits.md"));
     let bounds = source.split(": Bound =").skip(1);
     let mut seen = 0;
     for bound in bounds {

@@ -13,9 +13,9 @@ pub use position::Position;
 pub use request::ListRequest;
 
 use crate::{
+    concurrency::pace::Pace,
     error::{Error, Result},
     ids::{TenantId, UserId},
-    pace::Pace,
     proto::v1::ErrorReason,
     tokens::OpaqueTokens,
 };

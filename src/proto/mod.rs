@@ -1,6 +1,8 @@
 //! The gRPC types and services, as `build.rs` makes them from `proto/`.
 
 pub mod codec;
+pub mod json;
+pub mod validate;
 
 /// The messages, clients and servers of the API.
 #[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, reason = "generated")]
@@ -11,8 +13,8 @@ pub mod v1 {
 /// The messages' field rules, from their annotations.
 #[expect(clippy::all, unused_variables, reason = "generated")]
 mod rules {
-    use crate::{
-        proto::v1,
+    use crate::proto::{
+        v1,
         validate::{self, Path, Validate, Violations},
     };
 

@@ -1,12 +1,9 @@
 //! Shows the audit trail's events.
 
-mod rpc;
-mod shown;
-mod watch;
-
 use std::sync::Arc;
 
-use crate::{audit::SealSignal, bounded::Bounded, db::Db, ids::TenantId, paging::Pages};
+use super::SealSignal;
+use crate::{api::paging::Pages, concurrency::bounded::Bounded, db::Db, ids::TenantId};
 
 /// Shows events over gRPC.
 pub struct Events {

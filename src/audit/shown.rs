@@ -2,13 +2,12 @@
 
 use std::fmt::Display;
 
+use super::{chain, store::EventRow};
 use crate::{
-    audit::{chain, store::EventRow},
     clock,
     error::{Error, Result},
-    json,
     privacy::Cipher,
-    proto::v1::AuditEvent,
+    proto::{json, v1::AuditEvent},
 };
 
 /// An event as it is shown.

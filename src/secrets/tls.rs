@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
-use crate::{api_keys::ClientNames, config::TlsPaths, reload::Reload};
+use super::reload::Reload;
+use crate::{api_keys::ClientNames, config::TlsPaths};
 
 /// What is spoken, by its names in the handshake (RFC 7301): gRPC is HTTP/2, and gRPC-Web
 /// either.
@@ -59,7 +60,7 @@ impl Tls {
     /// # Errors
     /// When it does not complete, the client has no certificate and must have one, or
     /// it asks for nothing that is spoken.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.current.load().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
         if stream.get_ref().1.alpn_protocol().is_none() {
@@ -70,7 +71,7 @@ impl Tls {
 }
 
 /// The names of a client that brought a certificate, which was verified.
-pub(super) fn client_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
+pub fn client_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
     stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(ClientNames::of)
 }
 

@@ -6,10 +6,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Events, shown::shown};
+use super::{Listener, service::Events, shown::shown, store};
 use crate::{
-    audit::{Listener, store},
-    bounded::Open,
+    concurrency::bounded::Open,
     db::Db,
     error::{Error, Result},
     gate::{Admission, Caller},

@@ -5,17 +5,19 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Events,
+    service::Events,
     shown::shown,
+    store::{self, EventRow, Wanted},
     watch::{self, Messages},
 };
 use crate::{
-    audit::store::{self, EventRow, Wanted},
+    api::{
+        filter::{Field, Filter, Kind},
+        paging::{LARGE_ROWS, Position},
+    },
     clock,
     error::{Error, Result},
-    filter::{Field, Filter, Kind},
     gate,
-    paging::{LARGE_ROWS, Position},
     proto::v1::{
         ListEventsRequest, ListEventsResponse, WatchEventsRequest,
         audit_service_server::AuditService,

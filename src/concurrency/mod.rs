@@ -1,0 +1,8 @@
+//! How calls share the machine: counted permits, fair shares of tenants, yields of long work,
+//! deadlines, priorities of threads.
+
+pub mod bounded;
+pub mod deadline;
+pub mod pace;
+pub mod priority;
+pub mod shares;
