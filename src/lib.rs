@@ -19,8 +19,8 @@
 //! pg, redis             the stores alone
 //! ```
 
+mod account;
 mod api;
-mod api_keys;
 pub mod app;
 mod audit;
 mod auth;
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod clock;
 mod concurrency;
 pub mod config;
+mod credentials;
 pub mod db;
 pub mod dev;
 mod email;
@@ -50,6 +51,7 @@ mod secrets;
 pub mod server;
 mod service_accounts;
 mod sessions;
+mod sign_in;
 mod telemetry;
 mod tenants;
 pub mod tokens;

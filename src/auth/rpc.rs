@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status};
 
 use super::Auth;
 use crate::{
-    api_keys::ClientNames,
     clock::timestamp,
+    credentials::api_keys::ClientNames,
     error::Error,
     gate::{self, NamedTenant},
     proto::v1::{
@@ -31,7 +31,7 @@ impl AuthService for Auth {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        let response = Box::pin(Auth::register(self, named, origin, message)).await?;
+        let response = Box::pin(self.accounts.register(named, origin, message)).await?;
         Ok(Response::new(response))
     }
 
@@ -41,8 +41,8 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let sign_in = self.failures.begin(visitor.began());
-        let pair = Auth::login(self, &sign_in, visitor.tenant(), visitor.origin(), message).await;
+        let sign_in = self.sign_ins.failures.begin(visitor.began());
+        let pair = self.sign_ins.login(&sign_in, visitor.tenant(), visitor.origin(), message).await;
         Ok(Response::new(sign_in.answer(pair).await?.into()))
     }
 
@@ -52,7 +52,7 @@ impl AuthService for Auth {
     ) -> Result<Response<RefreshResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let pair = Auth::refresh(self, visitor.tenant(), visitor.origin(), message).await?;
+        let pair = self.sign_ins.refresh(visitor.tenant(), visitor.origin(), message).await?;
         Ok(Response::new(pair.into()))
     }
 
@@ -61,7 +61,8 @@ impl AuthService for Auth {
         request: Request<LogoutRequest>,
     ) -> Result<Response<LogoutResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let consistency_token = Auth::logout(self, &caller, &request.get_ref().session_id).await?;
+        let consistency_token =
+            self.sign_ins.logout(&caller, &request.get_ref().session_id).await?;
         Ok(Response::new(LogoutResponse { consistency_token }))
     }
 
@@ -70,7 +71,7 @@ impl AuthService for Auth {
         request: Request<IntrospectTokenRequest>,
     ) -> Result<Response<IntrospectTokenResponse>, Status> {
         let reaching = gate::reaching(&request)?;
-        let response = self.introspect(&reaching, &request.get_ref().token).await?;
+        let response = self.sign_ins.introspect(&reaching, &request.get_ref().token).await?;
         Ok(Response::new(response))
     }
 
@@ -82,7 +83,7 @@ impl AuthService for Auth {
         if matches!(visitor.tenant(), NamedTenant::Unknown(_)) {
             return Err(Error::not_found().into());
         }
-        Ok(Response::new(GetJwksResponse { keys: self.keyring.jwks() }))
+        Ok(Response::new(GetJwksResponse { keys: self.sign_ins.keyring.jwks() }))
     }
 
     async fn who_am_i(
@@ -90,7 +91,7 @@ impl AuthService for Auth {
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
         let caller = gate::caller(&request)?;
-        Ok(Response::new(Auth::who_am_i(self, &caller).await?))
+        Ok(Response::new(self.sign_ins.who_am_i(&caller).await?))
     }
 
     async fn change_password(
@@ -98,8 +99,8 @@ impl AuthService for Auth {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let sign_in = self.failures.begin(Instant::now());
-        let changed = Auth::change_password(self, &sign_in, &caller, request.into_inner()).await;
+        let sign_in = self.accounts.failures.begin(Instant::now());
+        let changed = self.accounts.change_password(&sign_in, &caller, request.into_inner()).await;
         let consistency_token = sign_in.answer(changed).await?;
         Ok(Response::new(ChangePasswordResponse { consistency_token }))
     }
@@ -111,7 +112,7 @@ impl AuthService for Auth {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        Auth::request_password_reset(self, named, origin, message).await?;
+        self.accounts.request_password_reset(named, origin, message).await?;
         Ok(Response::new(RequestPasswordResetResponse {}))
     }
 
@@ -122,7 +123,7 @@ impl AuthService for Auth {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        let consistency_token = Auth::reset_password(self, named, origin, message).await?;
+        let consistency_token = self.accounts.reset_password(named, origin, message).await?;
         Ok(Response::new(ResetPasswordResponse { consistency_token }))
     }
 
@@ -134,7 +135,7 @@ impl AuthService for Auth {
         let certificate = request.extensions().get::<ClientNames>().cloned();
         let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        let token = Auth::exchange_api_key(self, named, origin, message, certificate).await?;
+        let token = self.sign_ins.exchange_api_key(named, origin, message, certificate).await?;
         Ok(Response::new(ExchangeApiKeyResponse {
             access_token: token.jwt.expose_secret().to_owned(),
             access_expire_time: Some(timestamp(token.expires_at)),

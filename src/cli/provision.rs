@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin, RequestId},
+    credentials::password,
     db::{Db, TenantTx},
     error::Result,
     ids::{RoleId, TenantId, UserId},
@@ -116,7 +117,7 @@ pub async fn reset_password(
     let mut tx = db.begin(found.id).await?;
     let user = users::store::find_by_email(&mut tx, found.id, email).await?;
     let user = UserId(user.context("there is no such user")?.user_id);
-    users::credentials::set(&mut tx, found.id, user, &hash).await?;
+    password::set(&mut tx, found.id, user, &hash).await?;
     let ended =
         crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
@@ -152,7 +153,7 @@ async fn finish(
 
     let user = UserId::new();
     users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
-    users::credentials::set(&mut tx, tenant, user, hash).await?;
+    password::set(&mut tx, tenant, user, hash).await?;
     let assignment = roles::assign_new(&mut tx, tenant, user, admin).await?;
     let event = Event::new(EventKind::UserCreated).target(user.0).detail("by", "command");
     let event = event.list("fields", ["email", "display_name", "password"]);

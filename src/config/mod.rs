@@ -4,6 +4,7 @@ mod mail;
 mod privacy;
 mod server;
 mod settings;
+mod sign_in;
 mod tokens;
 mod traces;
 mod transit;
@@ -22,11 +23,11 @@ pub use mail::{Mail, Post, TOKEN};
 pub use privacy::master_keys;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
+pub use sign_in::TenantlessSignIn;
 pub use tokens::{Lifetimes, Tokens};
 pub use values::Values;
 
 use crate::{
-    auth::TenantlessSignIn,
     limits::{Rates, TrustedProxies},
     privacy::MasterSource,
     telemetry,

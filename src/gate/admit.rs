@@ -15,8 +15,8 @@ use super::{
     refusals::{method_unknown, permission_missing, tenant_mismatch},
 };
 use crate::{
-    api_keys::Secret,
     audit::{self, Actor, Event, Origin, Refusals},
+    credentials::api_keys::Secret,
     db::Db,
     error::{Error, Result},
     limits::{Class, Limits, TrustedProxies},

@@ -14,7 +14,11 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Limits, names::Names};
-use crate::{error::Result, ids::TenantId};
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+    proto::v1::ErrorReason,
+};
 
 /// The failures from one network that cost nothing; the next one waits.
 const FREE: u64 = 10;
@@ -110,6 +114,16 @@ impl Limits {
 }
 
 impl Guess {
+    /// Ends the guess by the error of its attempt; `None` is a right password.
+    pub async fn end(self, error: Option<&Error>) {
+        match error.map(Error::reason) {
+            None => self.right().await,
+            // A cancelled attempt may have been right, and counts like a wrong one.
+            Some(ErrorReason::InvalidCredentials | ErrorReason::Cancelled) => self.wrong().await,
+            Some(_) => self.abandoned().await,
+        }
+    }
+
     /// It was right.
     pub async fn right(self) {
         let told = self.limits.0.redis.right(self.keys, KNOWN).await;
@@ -118,15 +132,15 @@ impl Guess {
 
     /// It was wrong.
     pub async fn wrong(self) {
-        self.end(1).await;
+        self.count(1).await;
     }
 
     /// Nobody knows what it was.
     pub async fn abandoned(self) {
-        self.end(0).await;
+        self.count(0).await;
     }
 
-    async fn end(self, wrong: u64) {
+    async fn count(self, wrong: u64) {
         let arguments = vec![
             FREE,
             FREE_EVERYWHERE,

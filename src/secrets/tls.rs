@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
 use super::reload::Reload;
-use crate::{api_keys::ClientNames, config::TlsPaths};
+use crate::{config::TlsPaths, credentials::api_keys::ClientNames};
 
 /// What is spoken, by its names in the handshake (RFC 7301): gRPC is HTTP/2, and gRPC-Web
 /// either.

@@ -34,7 +34,7 @@ use super::{
     web::{self, Web, refuse},
 };
 use crate::{
-    api_keys::ClientNames,
+    credentials::api_keys::ClientNames,
     gate::Gate,
     secrets::tls::{self, Tls},
 };

@@ -22,9 +22,9 @@ use tokio::time;
 use crate::{
     app::{App, Stores},
     audit::Refusals,
-    auth::Mails,
     envoy::Authorizer,
     gate::{Gate, GateLimits},
+    mail::Mails,
 };
 use connection::Entry;
 use connections::Connections;
@@ -54,7 +54,7 @@ pub async fn serve(
     let readiness = Readiness::new(health).await;
 
     let open = Connections::new(config.connections, &mut parts.registry);
-    let keyring = parts.serving.auth.keyring.clone();
+    let keyring = parts.serving.auth.sign_ins.keyring.clone();
     let watchers = parts.serving.permissions.watch.watchers.clone();
     let seals = parts.serving.events.seals.clone();
     let limit = config.max_message_bytes;

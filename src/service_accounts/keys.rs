@@ -7,12 +7,12 @@ use time::{Duration, OffsetDateTime};
 use super::{ServiceAccounts, store};
 use crate::{
     api::idempotency::{self, Key},
-    api_keys::{
+    audit::{self, Event, EventKind},
+    clock,
+    credentials::api_keys::{
         self, Secret, certificate_name,
         store::{KeyRow, NewKey},
     },
-    audit::{self, Event, EventKind},
-    clock,
     db::TenantTx,
     error::{Error, Result},
     gate::Acting,

@@ -11,8 +11,8 @@ use crate::{
         filter::{Field, Filter, Kind},
         update_mask::etag,
     },
-    api_keys::{self, store::KeyRow},
     clock::timestamp,
+    credentials::api_keys::{self, store::KeyRow},
     gate,
     ids::{ApiKeyId, UserId},
     proto::v1::{

@@ -9,8 +9,8 @@ use super::{
     Lookup, SessionCache, Verified, VerifiedTokens, cache::MAX_STALENESS, verified::Digest,
 };
 use crate::{
-    api_keys::{Secret, store},
     clock,
+    credentials::api_keys::{Secret, store},
     db::Db,
     error::Result,
     feed::Feed,

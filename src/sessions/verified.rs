@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use super::cache::MAX_STALENESS;
 use crate::{
-    api_keys::store::LiveKey,
     clock,
+    credentials::api_keys::store::LiveKey,
     feed::{Change, Follow, Kind},
     ids::{SessionId, TenantId, UserId},
     tokens::{Claims, LEEWAY_SECONDS, SubjectType, VerifiedBy},

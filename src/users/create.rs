@@ -1,9 +1,10 @@
 //! `CreateUser`
 
-use super::{Users, credentials, store};
+use super::{Users, store};
 use crate::{
     api::idempotency::{self, Key},
     audit::{self, Event, EventKind},
+    credentials::password,
     error::Result,
     gate::Acting,
     ids::UserId,
@@ -40,7 +41,7 @@ impl Users {
         let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
         let row = row.await?;
         if let Some(hash) = hash {
-            credentials::set(&mut tx, tenant, user, &hash).await?;
+            password::set(&mut tx, tenant, user, &hash).await?;
         }
         let event = Event::new(EventKind::UserCreated).target(user.0);
         let event = event.list("fields", fields).detail("email_verified", row.email_verified);

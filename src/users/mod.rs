@@ -1,8 +1,6 @@
 //! A tenant's users.
 
 mod create;
-pub mod credentials;
-pub mod current_password;
 mod lifecycle;
 mod list;
 mod order;
@@ -13,12 +11,8 @@ mod update;
 use std::sync::Arc;
 
 use crate::{
-    api::paging::Pages,
-    auth::{Failures, Mails},
-    db::Db,
-    limits::Limits,
-    passwords::Hasher,
-    sessions::SessionCache,
+    api::paging::Pages, db::Db, limits::Limits, mail::Mails, passwords::Hasher,
+    sessions::SessionCache, sign_in::Failures,
 };
 
 /// Manages users over gRPC.

@@ -3,23 +3,29 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Users, credentials,
-    current_password::{self, Attempt},
+    Users,
     store::{self, UserRow},
 };
 use crate::{
     api::update_mask::{Mask, check_etag},
     audit::{self, Event, EventKind},
-    auth::{EmailChanged, MailSlot, SignIn, attempt::to_the_end, invalid_credentials},
+    credentials::invalid_credentials,
+    credentials::{
+        current_password::{self, Attempt},
+        password,
+    },
     db::TenantTx,
     email,
     error::{Error, Result},
     gate::{Acting, Caller},
     ids::UserId,
     limits::{Class, Owner},
+    mail::{EmailChanged, MailSlot},
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
+    sign_in::SignIn,
+    sign_in::attempt::to_the_end,
 };
 
 /// How long after a sign-in its session may change its user's own email without the
@@ -99,7 +105,7 @@ impl Users {
             let _in_progress = sign_in;
             let mut tx = db.begin(tenant).await?;
             let row = store::get(&mut tx, tenant, user).await?;
-            let kept = credentials::get(&mut tx, tenant, user).await?;
+            let kept = password::get(&mut tx, tenant, user).await?;
             // No connection is held while the password is hashed.
             drop(tx);
             let (caller, email_key) = (&caller, &email::key(&row.email));
@@ -146,7 +152,7 @@ impl Users {
 
 /// Whether a password that was found right is the caller's still.
 async fn is_still(tx: &mut TenantTx, caller: &Caller, verified: &str) -> Result<()> {
-    let kept = credentials::get(tx, caller.home(), caller.user()).await?;
+    let kept = password::get(tx, caller.home(), caller.user()).await?;
     if kept.as_deref() == Some(verified) { Ok(()) } else { Err(invalid_credentials()) }
 }
 

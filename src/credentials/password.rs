@@ -3,12 +3,12 @@
 
 use uuid::Uuid;
 
-use super::store::Found;
 use crate::{
     db::{Db, TenantTx},
     email,
     error::Result,
     ids::{TenantId, UserId},
+    users::store::Found,
 };
 
 /// A user as a sign-in sees it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Auth;
+use super::SignIns;
 use crate::{
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
@@ -25,8 +25,8 @@ use crate::{
 /// For how long the same request gets the same successor again.
 const REPLAY_WINDOW: Duration = Duration::from_secs(10);
 
-impl Auth {
-    pub(super) async fn refresh(
+impl SignIns {
+    pub async fn refresh(
         &self,
         named: &NamedTenant,
         origin: &Origin,

@@ -1,8 +1,8 @@
 //! IntrospectToken (RFC 7662): whether a token is in force.
 
-use super::Auth;
+use super::SignIns;
 use crate::{
-    api_keys::{Secret, store},
+    credentials::api_keys::{Secret, store},
     error::Result,
     gate::{Caller, Reach, Reaching},
     ids::{TenantId, UserId},
@@ -10,10 +10,10 @@ use crate::{
     tokens::{Claims, SubjectType, TokenKind},
 };
 
-impl Auth {
+impl SignIns {
     /// Another tenant's token, and without the permission another user's, is
     /// not in force here: whoever asks learns nothing of it (RFC 7662, 2.2).
-    pub(super) async fn introspect(
+    pub async fn introspect(
         &self,
         reaching: &Reaching,
         token: &str,

@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 
+use super::mailer::Mailer;
 use crate::{
     audit::RequestId,
     email,
     ids::{TenantId, UserId},
     limits::Limits,
-    mail::Mailer,
 };
 
 const SUBJECT: &str = "The email of your account was changed";

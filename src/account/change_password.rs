@@ -2,28 +2,30 @@
 
 use std::sync::Arc;
 
-use super::{Auth, attempt::to_the_end, failures::SignIn};
+use super::Accounts;
 use crate::{
     audit::{self, Event, EventKind},
+    credentials::{
+        current_password::{self, Attempt},
+        password,
+    },
     email,
     error::{Error, Result},
     gate::Caller,
     limits::Owner,
     passwords::{self, Presented},
     proto::v1::{ChangePasswordRequest, ErrorReason},
-    sessions, tenants,
-    users::{
-        self, credentials,
-        current_password::{self, Attempt},
-    },
+    sessions,
+    sign_in::{SignIn, attempt::to_the_end},
+    tenants, users,
 };
 
 /// The event of a change that a wrong password stopped.
 const FAILED: EventKind = EventKind::PasswordChangeFailed;
 
-impl Auth {
+impl Accounts {
     /// The change's consistency token.
-    pub(super) async fn change_password(
+    pub async fn change_password(
         &self,
         sign_in: &Arc<SignIn>,
         caller: &Caller,
@@ -49,7 +51,7 @@ impl Auth {
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let tenant_row = tenants::store::get(&mut tx, tenant).await?;
-        let kept = credentials::get(&mut tx, tenant, user).await?;
+        let kept = password::get(&mut tx, tenant, user).await?;
         // No connection is held while passwords are hashed.
         drop(tx);
 
@@ -76,7 +78,7 @@ impl Auth {
                 "the access token is not in force",
             ));
         }
-        if !credentials::replace(&mut tx, tenant, user, verified, new).await? {
+        if !password::replace(&mut tx, tenant, user, verified, new).await? {
             drop(tx);
             return Err(current_password::refusal(&self.db, caller, FAILED).await?);
         }

@@ -4,14 +4,15 @@
 //! A certificate signs nobody in by itself: a gateway that passes on a call without
 //! its user's token must not act in its own name.
 
-use super::{Auth, invalid_credentials};
+use super::SignIns;
 use crate::{
-    api_keys::{
+    audit::{self, Actor, Event, EventKind, Origin},
+    clock,
+    credentials::api_keys::{
         ClientNames, Secret,
         store::{self, LiveKey},
     },
-    audit::{self, Actor, Event, EventKind, Origin},
-    clock,
+    credentials::invalid_credentials,
     db::TenantTx,
     error::{Error, Result},
     gate::NamedTenant,
@@ -38,8 +39,8 @@ struct Presented {
     proof: Proof,
 }
 
-impl Auth {
-    pub(super) async fn exchange_api_key(
+impl SignIns {
+    pub async fn exchange_api_key(
         &self,
         named: &NamedTenant,
         origin: &Origin,

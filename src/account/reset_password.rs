@@ -1,21 +1,22 @@
 //! `ResetPassword`: a token from a mail for a new password.
 
-use super::{Auth, ResetToken, store};
+use super::Accounts;
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
+    credentials::password,
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
     limits::{Class, Owner},
+    mail::{ResetToken, links},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
-    sessions, tenants,
-    users::{self, credentials},
+    sessions, tenants, users,
 };
 
-impl Auth {
+impl Accounts {
     /// The change's consistency token.
-    pub(in crate::auth) async fn reset_password(
+    pub async fn reset_password(
         &self,
         named: &NamedTenant,
         origin: &Origin,
@@ -33,7 +34,7 @@ impl Auth {
         let (_, share) = self.tenant_and_share(&token, origin).await?;
         self.limits.tenant(Class::PasswordReset, share).await?;
         let mut tx = self.db.begin_within(share, token.tenant).await?;
-        if !store::is_good(&mut tx, &token).await? {
+        if !links::is_good(&mut tx, &token).await? {
             drop(tx);
             return Err(self.reset_failed(&token, origin).await?);
         }
@@ -67,10 +68,10 @@ impl Auth {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
             locked => locked?,
         };
-        if !store::is_good(&mut tx, token).await? {
+        if !links::is_good(&mut tx, token).await? {
             return Ok(None);
         }
-        credentials::set(&mut tx, tenant, user, hash).await?;
+        password::set(&mut tx, tenant, user, hash).await?;
         let ended =
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);

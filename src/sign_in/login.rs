@@ -10,14 +10,16 @@
 use std::sync::Arc;
 
 use super::{
-    Auth,
-    accounts::{self, Accounts},
+    SignIns,
     attempt::{Waiting, to_the_end},
+    candidates::{self, Accounts},
     failures::SignIn,
-    invalid_credentials, named,
+    named_tenant,
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
+    credentials::invalid_credentials,
+    credentials::password,
     email,
     error::{Error, Result},
     gate::NamedTenant,
@@ -30,15 +32,14 @@ use crate::{
         open::{self, Opening, Unsigned},
     },
     tokens::TokenPair,
-    users::credentials,
 };
 
 /// How often a password is compared: once more where another sign-in of the
 /// same user replaced an outdated hash at the same moment.
 const ATTEMPTS: usize = 2;
 
-impl Auth {
-    pub(super) async fn login(
+impl SignIns {
+    pub async fn login(
         &self,
         sign_in: &Arc<SignIn>,
         metadata: &NamedTenant,
@@ -65,10 +66,10 @@ impl Auth {
         let email_key = email::key(&message.email);
         let slug = &message.organization_slug;
         let tenant = self.tenant_to_sign_in(metadata, slug, origin).await?;
-        let share = named::share(&self.limits, &tenant, origin.ip);
+        let share = named_tenant::share(&self.limits, &tenant, origin.ip);
         let owner = Owner::new(share, origin.ip);
         let password = &Presented::new(&message.password);
-        sign_in.count(owner, password, accounts::count(&tenant))?;
+        sign_in.count(owner, password, candidates::count(&tenant))?;
         let mut slot = self.hasher.slot(owner)?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
         let trial = Trial {
@@ -98,7 +99,7 @@ impl Auth {
             // Who is refused for load costs Postgres nothing.
             self.hasher.room(Owner::new(tenant, origin.ip))?;
         }
-        let tenant = named::tenant(&self.db, metadata, slug).await?;
+        let tenant = named_tenant::tenant(&self.db, metadata, slug).await?;
         if by_slug {
             self.seen.remember(slug, tenant.known());
         }
@@ -140,7 +141,7 @@ impl Auth {
         for (number, account) in accounts.all.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
-                credentials::candidate(&self.db, trial.share, tenant, trial.email_key).await?;
+                password::candidate(&self.db, trial.share, tenant, trial.email_key).await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
             let active = candidate.filter(|candidate| candidate.active);
             let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();

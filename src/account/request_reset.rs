@@ -2,32 +2,23 @@
 //! account's own address.
 //!
 //! Whoever asks gets the same answer, and as soon, whatever there is: the work begins
-//! once the answer is on its way ([`Mails`]). The mail has a token ([`ResetToken`]),
-//! which [`Auth::reset_password`] takes for a new password.
+//! once the answer is on its way ([`crate::mail`]). The mail has a token ([`crate::mail::ResetToken`]),
+//! which [`Accounts::reset_password`] takes for a new password.
 
-mod finish;
-mod mails;
-mod queue;
-mod store;
-mod token;
-
-pub use mails::Mails;
-pub use queue::MailSlot;
-
-use super::{Auth, named};
+use super::Accounts;
 use crate::{
     audit::Origin,
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
     limits::Class,
+    mail::{Meant, Request},
     proto::v1::{ErrorReason, RequestPasswordResetRequest},
+    sign_in::named_tenant,
 };
-use mails::{Meant, Request};
-use token::ResetToken;
 
-impl Auth {
-    pub(super) async fn request_password_reset(
+impl Accounts {
+    pub async fn request_password_reset(
         &self,
         named: &NamedTenant,
         origin: &Origin,
@@ -36,10 +27,10 @@ impl Auth {
         let Some(mails) = &self.mails else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
-        let named = named::tenant(&self.db, named, &message.organization_slug).await?;
-        let share = named::share(&self.limits, &named, origin.ip);
+        let named = named_tenant::tenant(&self.db, named, &message.organization_slug).await?;
+        let share = named_tenant::share(&self.limits, &named, origin.ip);
         let meant = if matches!(named, NamedTenant::Absent) {
-            Meant::ByEmail { only_verified: self.tenantless.only_verified()? }
+            Meant::ByEmail { only_verified: named_tenant::only_verified(self.tenantless)? }
         } else {
             self.limits.tenant(Class::PasswordReset, share).await?;
             Meant::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))

@@ -1,6 +1,6 @@
 //! The accounts that a sign-in is for, and the guesses that it is at them.
 
-use super::{Auth, end_guess};
+use super::{SignIns, named_tenant};
 use crate::{
     audit::Origin,
     error::{Error, Result},
@@ -32,7 +32,7 @@ pub(super) struct Account {
     guess: Option<Guess>,
 }
 
-impl Auth {
+impl SignIns {
     /// The accounts that a sign-in is for, counted for its share.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Auth {
     }
 
     async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
-        let only_verified = self.tenantless.only_verified()?;
+        let only_verified = named_tenant::only_verified(self.tenantless)?;
         let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
         let mut all = Vec::new();
         for tenant in tenants::find_by_email(&self.db, email_key, only_verified).await? {
@@ -96,9 +96,9 @@ impl Accounts {
                 Ok(right) if right == number => guess.right().await,
                 Ok(right) if right < number => guess.abandoned().await,
                 Ok(_) => guess.wrong().await,
-                Err(error) => end_guess(guess, Some(error)).await,
+                Err(error) => guess.end(Some(error)).await,
             }
         }
-        end_guess(self.guess, right.err()).await;
+        self.guess.end(right.err()).await;
     }
 }

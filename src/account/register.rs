@@ -3,10 +3,11 @@
 
 use secrecy::SecretString;
 
-use super::{Auth, named};
+use super::Accounts;
 use crate::{
     api::idempotency::{self, Key},
     audit::{self, Actor, Event, EventKind, Origin},
+    credentials::password,
     db::TenantTx,
     error::{Error, Result, reason_text},
     gate::NamedTenant,
@@ -15,6 +16,7 @@ use crate::{
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
+    sign_in::named_tenant,
     tenants::{
         self, TenantRef,
         create::{self, NewTenant},
@@ -24,8 +26,8 @@ use crate::{
     users,
 };
 
-impl Auth {
-    pub(super) async fn register(
+impl Accounts {
+    pub async fn register(
         &self,
         named: &NamedTenant,
         origin: &Origin,
@@ -108,7 +110,7 @@ impl Auth {
         named: &NamedTenant,
         message: &RegisterRequest,
     ) -> Result<TenantRef> {
-        match named::tenant(&self.db, named, &message.organization_slug).await? {
+        match named_tenant::tenant(&self.db, named, &message.organization_slug).await? {
             NamedTenant::Known(tenant) => Ok(tenant),
             NamedTenant::Unknown(_) => Err(Error::not_found()),
             NamedTenant::Absent => Err(Error::refused(
@@ -179,7 +181,7 @@ impl Auth {
         let (tenant, user) = (key.tenant, UserId::new());
         let (email, name) = (&message.email, &message.display_name);
         let row = users::store::insert(&mut tx, tenant, user, email, name).await?;
-        users::credentials::set(&mut tx, tenant, user, hash).await?;
+        password::set(&mut tx, tenant, user, hash).await?;
         let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
         let event = Event::new(EventKind::UserRegistered).target(user.0);
         let event = roles::audited::assigned(event, &assignment);

@@ -1,8 +1,9 @@
 //! Which tenant a call without a token means: what the metadata and the message say.
 
-use std::{net::IpAddr, str::FromStr};
+use std::net::IpAddr;
 
 use crate::{
+    config::TenantlessSignIn,
     db::Db,
     error::{Error, Result},
     gate::NamedTenant,
@@ -12,51 +13,24 @@ use crate::{
     tenants,
 };
 
-/// Which addresses count where a sign-in or a reset names no tenant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum TenantlessSignIn {
-    /// Those that their users have proved.
-    #[default]
-    Verified,
-    /// All, those that were proved before others.
-    Any,
-    /// None: the tenant must be named.
-    Off,
-}
-
-impl TenantlessSignIn {
-    /// Whether only addresses that were proved count.
-    ///
-    /// # Errors
-    /// `TENANT_REQUIRED` where none does.
-    pub(super) fn only_verified(self) -> Result<bool> {
-        match self {
-            Self::Verified => Ok(true),
-            Self::Any => Ok(false),
-            Self::Off => Err(Error::refused(
-                ErrorReason::TenantRequired,
-                "name the tenant: organization_slug, x-tenant-id or x-organization-slug",
-            )),
-        }
-    }
-}
-
-impl FromStr for TenantlessSignIn {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "verified" => Ok(Self::Verified),
-            "any" => Ok(Self::Any),
-            "off" => Ok(Self::Off),
-            _ => Err("must be verified, any or off".to_owned()),
-        }
+/// Whether a call that names no tenant finds accounts by verified addresses only.
+///
+/// # Errors
+/// `TENANT_REQUIRED` where each call must name its tenant.
+pub fn only_verified(setting: TenantlessSignIn) -> Result<bool> {
+    match setting {
+        TenantlessSignIn::Verified => Ok(true),
+        TenantlessSignIn::Any => Ok(false),
+        TenantlessSignIn::Off => Err(Error::refused(
+            ErrorReason::TenantRequired,
+            "name the tenant: organization_slug, x-tenant-id or x-organization-slug",
+        )),
     }
 }
 
 /// Whose share of what the server has a call takes: that of the tenant that it names, or of
 /// what stands for it.
-pub(super) fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
+pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
     match named {
         NamedTenant::Known(tenant) => tenant.id,
         NamedTenant::Unknown(name) => limits.stand_in(name),
@@ -68,7 +42,7 @@ pub(super) fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) ->
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when the two name different ones.
-pub(super) async fn tenant(db: &Db, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
+pub async fn tenant(db: &Db, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
     let in_metadata = match metadata {
         NamedTenant::Absent if slug.is_empty() => return Ok(NamedTenant::Absent),
         NamedTenant::Absent => {

@@ -1,8 +1,8 @@
 //! A caller's current password, asked for where an access token alone must not do.
 
+use super::invalid_credentials;
 use crate::{
     audit::{self, Event, EventKind},
-    auth::{end_guess, invalid_credentials},
     db::Db,
     error::{Error, Result},
     gate::Caller,
@@ -38,7 +38,7 @@ pub async fn verify(
     let caller = attempt.caller;
     let guess = limits.guess(caller.home(), attempt.email_key, caller.origin().ip).await?;
     let verified = compare(db, slot, attempt).await;
-    end_guess(guess, verified.as_ref().err()).await;
+    guess.end(verified.as_ref().err()).await;
     verified
 }
 

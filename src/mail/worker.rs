@@ -13,22 +13,20 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use super::{
-    ResetToken,
+    EmailChanged, ResetToken, links,
+    mailer::Mailer,
     queue::{MailSlot, Queue, Waiting},
-    store,
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
-    auth::EmailChanged,
     config::{Mail, TOKEN},
+    credentials::password,
     db::Db,
     email,
     error::Result,
     ids::TenantId,
     limits::Limits,
-    mail::Mailer,
-    tenants,
-    users::{self, credentials},
+    tenants, users,
 };
 
 /// Mails of a kind that are worked on at once.
@@ -167,7 +165,7 @@ impl Worker {
         key: &str,
         origin: &Origin,
     ) -> anyhow::Result<()> {
-        let candidate = credentials::candidate(&self.db, share, tenant, key).await?;
+        let candidate = password::candidate(&self.db, share, tenant, key).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = Event::new(EventKind::PasswordResetRequested);
         if let Some(user) = user {
@@ -191,7 +189,7 @@ impl Worker {
             return Ok(());
         }
         let tenant_row = tenants::store::get(&mut tx, tenant).await?;
-        store::set(&mut tx, &token).await?;
+        links::set(&mut tx, &token).await?;
         tx.commit_record().await?;
         let to = row.email.parse().ok().context("the user's email takes no mail")?;
         let subject = format!("A new password for {}", tenant_row.slug);
@@ -206,7 +204,7 @@ impl Worker {
             Some(page) => page.replace(TOKEN, token),
             None => token.to_owned(),
         };
-        let minutes = store::LIFE.as_secs() / 60;
+        let minutes = links::LIFE.as_secs() / 60;
         format!(
             "Somebody has asked for a new password for your account at {organisation}.\n\n\
              If it was you, choose one here:\n\n{way}\n\n\

@@ -14,7 +14,7 @@ const ID: usize = 16;
 
 /// Whose password may be reset, and the hash of the secret that proves it. The token
 /// itself is in the mail and nowhere else.
-pub(super) struct ResetToken {
+pub struct ResetToken {
     pub tenant: TenantId,
     pub user: UserId,
     /// SHA-256: of 256 random bits there is nothing to guess.

@@ -1,0 +1,34 @@
+//! Logout: ends a session of the caller's own.
+
+use super::SignIns;
+use crate::{
+    audit::{self, Event, EventKind},
+    error::{Error, Result},
+    gate::Caller,
+    ids::SessionId,
+    sessions,
+};
+
+impl SignIns {
+    /// Ends the named session, or the caller's current one where none is named. Returns the
+    /// consistency token. Ending an ended session again succeeds and records nothing.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when the caller has no such session.
+    pub async fn logout(&self, caller: &Caller, named: &str) -> Result<String> {
+        let (tenant, user) = (caller.home(), caller.user());
+        let session =
+            SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
+        let mut tx = self.db.begin(tenant).await?;
+        let ended =
+            sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await?;
+        if ended.ok_or_else(Error::not_found)?.was_live {
+            let event = Event::new(EventKind::SignedOut).target(session.0);
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        }
+        let token = tx.consistency_token().await?;
+        tx.commit().await?;
+        self.cache.forget(tenant).await;
+        Ok(token)
+    }
+}
