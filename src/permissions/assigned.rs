@@ -1,5 +1,5 @@
-//! An assignment's scope in the form that Checks match: a long list is searched in
-//! logarithmic time, and nothing takes more memory than it needs.
+//! The scope of an assignment, compiled for Checks. A long list in it is searched in logarithmic
+//! time, and its memory is kept to a minimum.
 
 use std::mem::size_of;
 
@@ -13,26 +13,26 @@ use super::{
 };
 use crate::json;
 
-/// Lists up to this length are searched from end to end.
+/// Lists with at most this many values are searched linearly.
 const SHORT: usize = 8;
 
-/// The bytes of a scope's key.
+/// Length of a scope's key, in bytes.
 pub const KEY: usize = 16;
 
-/// What the allocator adds to a block, in bytes.
+/// Overhead of the allocator for each block, in bytes.
 const BLOCK: usize = 16;
 
-/// An assignment's scope, compiled.
+/// The compiled scope of an assignment.
 #[derive(Clone, Debug)]
 pub struct AssignedScope(Box<[Entry]>);
 
-/// A key of the scope, and what it must be.
+/// One key of the scope, and the value or list of values that it requires.
 #[derive(Clone, Debug)]
 struct Entry {
     key: Box<str>,
     wanted: Value,
-    /// Of a long list, the positions of its values in ascending order of the values; of
-    /// anything else, empty.
+    /// For a long list of scalars, the positions of its values, in ascending order of the values.
+    /// Empty for everything else.
     sorted: Box<[u32]>,
 }
 
@@ -43,8 +43,8 @@ impl AssignedScope {
         Self(scope.into_iter().map(|(key, wanted)| Entry::new(key, wanted)).collect())
     }
 
-    /// Whether it applies to a request's scope: just as
-    /// [`applies`](super::scope::applies) says of the scope that was compiled.
+    /// Whether the scope applies to the scope of a request. Gives the same result as
+    /// [`applies`](super::scope::applies) for the scope that was compiled.
     #[must_use]
     pub fn applies(&self, requested: &Scope) -> bool {
         self.0
@@ -52,7 +52,7 @@ impl AssignedScope {
             .all(|entry| requested.get(&*entry.key).is_some_and(|given| entry.matches(given)))
     }
 
-    /// The scope as it was given.
+    /// The scope as it was before compilation.
     #[must_use]
     pub fn to_struct(&self) -> Struct {
         let fields = self.0.iter().map(|entry| {
@@ -62,7 +62,7 @@ impl AssignedScope {
         Struct { fields: fields.collect() }
     }
 
-    /// What tells this scope from others: the first bytes of a SHA-256 of all of it.
+    /// A key that identifies this scope: the first 16 bytes of the SHA-256 of all keys and values.
     #[must_use]
     pub fn key(&self) -> [u8; KEY] {
         let mut hash = digest::Context::new(&digest::SHA256);
@@ -77,7 +77,7 @@ impl AssignedScope {
         key
     }
 
-    /// The memory that it takes, in bytes, about.
+    /// Approximate memory use, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let entries = self.0.iter().map(|entry| {
@@ -115,8 +115,8 @@ impl Entry {
     }
 }
 
-/// The positions of a long list's values in ascending order; empty for a list that is
-/// short, or has what has no order.
+/// The positions of a long list's values, in ascending order of the values. Empty for a short
+/// list, and for a list with a value that is not a scalar, because those have no order.
 fn sorted(listed: &[Value]) -> Box<[u32]> {
     if listed.len() <= SHORT || !listed.iter().all(is_scalar) {
         return Box::default();
@@ -126,7 +126,7 @@ fn sorted(listed: &[Value]) -> Box<[u32]> {
     positions.into()
 }
 
-/// The memory that a value takes besides itself, in bytes, about.
+/// Approximate heap memory of a value, in bytes.
 fn heap(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -135,7 +135,7 @@ fn heap(value: &Value) -> usize {
             let each = listed.iter().map(|one| size_of::<Value>() + heap(one));
             BLOCK + each.sum::<usize>()
         }
-        // Not stored any more: what there is takes about as much as its text.
+        // Objects can't be stored any more. An old one takes about as much memory as its text.
         Value::Object(map) => map.iter().map(|(key, one)| 64 + key.len() + heap(one)).sum(),
     }
 }
@@ -173,7 +173,7 @@ mod tests {
             }
         }
 
-        /// A list, most of them of scalars alone, or one value.
+        /// A single value, or a list. Most lists have only scalars.
         fn wanted(&mut self) -> Value {
             if self.below(3) == 0 {
                 return self.value();
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// N21: whatever is in them.
+    /// N21: the compiled scope and the plain scope agree for every kind of value.
     #[test]
     fn a_compiled_scope_applies_where_the_scope_does() {
         let mut dice = Dice(21);
