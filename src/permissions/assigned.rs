@@ -14,13 +14,13 @@ use super::{
 use crate::json;
 
 /// Lists with at most this many values are searched linearly.
-const SHORT: usize = 8;
+const MAX_LINEAR: usize = 8;
 
 /// Length of a scope's key, in bytes.
 pub const KEY: usize = 16;
 
 /// Overhead of the allocator for each block, in bytes.
-const BLOCK: usize = 16;
+const BLOCK_OVERHEAD: usize = 16;
 
 /// The compiled scope of an assignment.
 #[derive(Clone, Debug)]
@@ -81,11 +81,11 @@ impl AssignedScope {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let entries = self.0.iter().map(|entry| {
-            let key = entry.key.len() + BLOCK;
+            let key = entry.key.len() + BLOCK_OVERHEAD;
             let sorted = entry.sorted.len() * size_of::<u32>();
             size_of::<Entry>() + key + heap(&entry.wanted) + sorted
         });
-        BLOCK + entries.sum::<usize>()
+        BLOCK_OVERHEAD + entries.sum::<usize>()
     }
 }
 
@@ -118,7 +118,7 @@ impl Entry {
 /// The positions of a long list's values, in ascending order of the values. Empty for a short
 /// list, and for a list with a value that is not a scalar, because those have no order.
 fn sorted(listed: &[Value]) -> Box<[u32]> {
-    if listed.len() <= SHORT || !listed.iter().all(is_scalar) {
+    if listed.len() <= MAX_LINEAR || !listed.iter().all(is_scalar) {
         return Box::default();
     }
     let mut positions: Vec<u32> = (0..).take(listed.len()).collect();
@@ -130,10 +130,10 @@ fn sorted(listed: &[Value]) -> Box<[u32]> {
 fn heap(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len() + BLOCK,
+        Value::String(text) => text.len() + BLOCK_OVERHEAD,
         Value::Array(listed) => {
             let each = listed.iter().map(|one| size_of::<Value>() + heap(one));
-            BLOCK + each.sum::<usize>()
+            BLOCK_OVERHEAD + each.sum::<usize>()
         }
         // Objects can't be stored any more. An old one takes about as much memory as its text.
         Value::Object(map) => map.iter().map(|(key, one)| 64 + key.len() + heap(one)).sum(),
@@ -211,7 +211,7 @@ mod tests {
             AssignedScope::compile([("p".to_owned(), json!(list))].into_iter().collect())
         };
         assert_eq!(scope(&list).0[0].sorted.len(), 1000);
-        assert!(scope(&list[..SHORT]).0[0].sorted.is_empty());
+        assert!(scope(&list[..MAX_LINEAR]).0[0].sorted.is_empty());
         let bytes = scope(&list).bytes();
         assert!((30_000..80_000).contains(&bytes), "{bytes}");
     }

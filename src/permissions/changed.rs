@@ -110,5 +110,5 @@ async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uui
 }
 
 fn log(error: &Error) {
-    tracing::warn!(%error, "who has the changed roles can't be read: watchers start anew");
+    tracing::warn!(%error, "can't read the holders of changed roles: watchers are told that all subjects changed");
 }

@@ -15,7 +15,7 @@ type Names = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
-const EACH: usize = 2 * (16 + 16) + 8;
+const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 
 /// The permissions of a role. Lookups take constant time, whatever the number of permissions.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl PermissionSet {
                 _ => _ = set.exact.insert(text.as_str().into()),
             }
         }
-        set.bytes = permissions.iter().map(|text| 2 * text.len() + EACH).sum();
+        set.bytes = permissions.iter().map(|text| 2 * text.len() + BYTES_PER_PERMISSION).sum();
         set.listed = permissions.into_iter().map(String::into_boxed_str).collect();
         set
     }

@@ -45,15 +45,15 @@ const SHARDS: usize = 256;
 
 /// Approximate memory of an entry without its standing, in bytes: the ids, the links and the table
 /// slot. Half of that is added for evicted entries, whose hashes the cache keeps.
-const ENTRY: usize = 128;
+const ENTRY_OVERHEAD: usize = 128;
 
 /// The minimum size of one segment of the cache, in bytes. An entry that is larger than its
 /// segment is never cached; the limits on a subject's assignments and a tenant's roles keep
 /// entries smaller.
-const PART: u64 = 16 * 1024 * 1024;
+const MIN_SEGMENT: u64 = 16 * 1024 * 1024;
 
 /// Approximate size of a typical entry, in bytes. Sets the initial size of the cache's tables.
-const USUAL: u64 = 320;
+const TYPICAL_ENTRY: u64 = 320;
 
 type Subject = (TenantId, UserId);
 
@@ -111,9 +111,9 @@ impl Memory {
     /// Creates a cache of at most `bytes` bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let parts = usize::try_from(bytes / PART).unwrap_or(usize::MAX);
+        let parts = usize::try_from(bytes / MIN_SEGMENT).unwrap_or(usize::MAX);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let usual = usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
+        let usual = usize::try_from(bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .shards(parts.clamp(1, 4 * threads))
             .estimated_items_capacity(usual.max(1))
@@ -187,7 +187,7 @@ impl Memory {
         generation: Generation,
         placeholder: Placeholder<'_>,
     ) -> Arc<Standing> {
-        let mut weight = ENTRY + read.bytes();
+        let mut weight = ENTRY_OVERHEAD + read.bytes();
         // The lock is held to the end of this function, so that no change of shared data comes in
         // between.
         let mut shard = self.shard(tenant);

@@ -12,7 +12,7 @@ use super::{
 use crate::{clock, pace::Pace, proto::v1::RoleLevel};
 
 /// Approximate overhead of the allocator for each block, in bytes.
-const BLOCK: usize = 16;
+const BLOCK_OVERHEAD: usize = 16;
 
 /// Everything that a decision about a subject depends on. The tenant and the roles are shared in
 /// memory with the standings of other subjects.
@@ -109,7 +109,9 @@ impl Grant {
     pub fn bytes(&self) -> usize {
         let limits = self.limits.as_deref();
         let limits = limits.map_or(0, |limits| {
-            BLOCK + size_of::<Limits>() + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
+            BLOCK_OVERHEAD
+                + size_of::<Limits>()
+                + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
         });
         size_of::<Self>() + limits
     }
@@ -147,7 +149,7 @@ impl Standing {
     pub fn bytes(&self) -> usize {
         let counts = 2 * size_of::<usize>();
         let grants = self.grants.iter().map(Grant::bytes).sum::<usize>();
-        counts + size_of::<Self>() + grants + 2 * BLOCK
+        counts + size_of::<Self>() + grants + 2 * BLOCK_OVERHEAD
     }
 
     /// Whether the tenant or one of the roles has changed since it was read.

@@ -32,7 +32,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most JSON that is decoded on the thread that serves the call, in bytes. It takes a fraction
 /// of a millisecond. Larger results are decoded on a thread that serves no calls.
-const AT_ONCE: usize = 64 * 1024;
+const MAX_INLINE_BYTES: usize = 64 * 1024;
 
 /// Permits to decode large results concurrently, at most one for each tenant. Further calls wait
 /// for a permit until their deadline.
@@ -124,7 +124,7 @@ async fn read(
         session.map(|id| id.0),
     )
     .fetch_optional(postgres);
-    let Some(row) = patiently(row).await? else { return Ok(None) };
+    let Some(row) = with_timeout(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
         active: row.tenant_state == "active",
@@ -133,13 +133,17 @@ async fn read(
     }));
     let size = row.roles.len() + row.subjects.len();
     let decode = move || decode(&ids, tenant_id, &shared, &row.roles, &row.subjects);
-    let standings = if size > AT_ONCE { elsewhere(tenant_id, decode).await? } else { decode()? };
+    let standings = if size > MAX_INLINE_BYTES {
+        on_blocking_thread(tenant_id, decode).await?
+    } else {
+        decode()?
+    };
     let session_live = row.session_live == Some(true);
     Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
 }
 
 /// Runs `work` on a thread that serves no calls.
-async fn elsewhere<T: Send + 'static>(
+async fn on_blocking_thread<T: Send + 'static>(
     tenant: TenantId,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -311,7 +315,7 @@ pub async fn explained(
         roles,
     )
     .fetch_optional(db.single(tenant).await?);
-    let Some(row) = patiently(row).await? else { return Ok(None) };
+    let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(Explained {
         tenant_active: row.tenant_state == "active",
         user: user_standing(row.user_state.as_deref())?,
@@ -323,6 +327,6 @@ pub async fn explained(
 }
 
 /// Runs a query with a timeout. A query that hangs counts as an unavailable Postgres.
-async fn patiently<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+async fn with_timeout<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     Ok(time::timeout(QUERY_TIMEOUT, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
 }

@@ -138,6 +138,7 @@ impl Stream {
 }
 
 fn interrupted() -> Error {
-    let text = "the stream can't go on here: open another, with the last consistency_token";
+    let text =
+        "the stream can't continue on this replica: open another with the last consistency_token";
     Error::refused(ErrorReason::WatchInterrupted, text)
 }

@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SPACING: Duration = Duration::from_millis(50);
 
 /// The streams of this replica end when it could not read the feed for this long.
-const LOST: Duration = Duration::from_secs(5);
+const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of messages that a slow stream may lag behind.
 const BACKLOG: usize = 16;
@@ -146,7 +146,7 @@ impl Hub {
             if self.closed.load(Ordering::Acquire) {
                 return;
             }
-            if feed.lag() > LOST {
+            if feed.lag() > FEED_TIMEOUT {
                 watchers.forget(tenant, self, false);
                 return;
             }
@@ -165,7 +165,7 @@ impl Hub {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%error, "watchers can't be told");
+                    tracing::error!(%error, "can't send changes to watchers: their streams end");
                     watchers.forget(tenant, self, false);
                     return;
                 }
