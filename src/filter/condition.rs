@@ -19,7 +19,7 @@ pub enum Kind {
     /// Text that people write. Matches the whole text, its beginning or a part of it, without
     /// regard to case and accents.
     Text,
-    /// A lower-case word such as a slug. Matches like `Text`, but with regard to accents.
+    /// A lower-case word such as a slug. Matches like `Text`, but ignores only case.
     Word,
     /// Text that must be equal byte by byte.
     Exact,

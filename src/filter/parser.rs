@@ -10,7 +10,8 @@ use super::{
     text::{Pattern, folded},
 };
 
-/// The most characters of the filter that an error message shows before and after the mistake.
+/// Maximum number of characters of the filter that an error message shows before and after the
+/// mistake.
 const BEFORE: usize = 40;
 const AFTER: usize = 40;
 

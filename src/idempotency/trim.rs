@@ -11,7 +11,7 @@ use crate::{db::Db, error::Result};
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// The most records that one transaction deletes.
+/// Maximum number of records that one transaction deletes.
 const BATCH: i64 = 1000;
 
 /// Starts a background task that deletes expired records until the database's connections are

@@ -13,8 +13,8 @@ use crate::{
     ids::TenantId,
 };
 
-/// The most subjects that one message names. With more, the message reports all subjects as
-/// changed.
+/// Maximum number of subjects that one message names. With more, the message reports all subjects
+/// as changed.
 pub const MAX_SUBJECTS: usize = 1000;
 
 /// Timeout of the query for the holders of changed roles.
@@ -64,14 +64,13 @@ impl Changed {
         self.all = true;
     }
 
-    /// Whether there is no change at all.
+    /// Whether nothing changed at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.sessions && self.is_quiet()
     }
 
-    /// Whether there is no change that clients are told of. Ended sessions are not reported to
-    /// clients.
+    /// Whether there is nothing to report to clients. Ended sessions are not reported to them.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.users.is_empty() && self.roles.is_empty() && !self.all
@@ -110,5 +109,5 @@ async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uui
 }
 
 fn log(error: &Error) {
-    tracing::warn!(%error, "can't read the holders of changed roles: watchers are told that all subjects changed");
+    tracing::warn!(%error, "can't read the holders of changed roles: reporting all subjects");
 }

@@ -30,8 +30,8 @@ pub struct Engine {
     pub(super) feed: Feed,
 }
 
-/// The most subjects that one query reads. Each may have 256 KiB of scopes, which take about 4 MiB
-/// once they are decoded.
+/// Maximum number of subjects that one query reads. Each may have 256 KiB of scopes, which take
+/// about 4 MiB once they are decoded.
 pub const READ_AT_ONCE: usize = 16;
 
 /// Permits for concurrent reads of several subjects. One tenant gets at most half of them. Further
@@ -160,8 +160,8 @@ impl Engine {
                 found.insert(user, standing);
             }
         }
-        // Wait for the reads of other calls only after our own read is published: two calls can't
-        // wait for each other.
+        // Wait for the reads of other calls only after this call's own reads are done, so that two
+        // calls can't wait for each other.
         for user in others {
             let standing = self.standing(tenant, user, consistency).await?;
             found.extend(standing.map(|standing| (user, standing)));

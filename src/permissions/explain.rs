@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// The most near misses of each kind in an explanation.
+/// Maximum number of near misses of each kind in an explanation.
 const MISSES: usize = 10;
 
 /// The permission a caller needs to be shown roles that the subject does not have.

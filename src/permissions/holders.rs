@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::{db::TenantTx, error::Result, ids::TenantId, pace::Pace, paging::Found};
 
-/// The most bytes of scopes that are read for a page. The last subject that is read may exceed it.
+/// Maximum size of the scopes that are read for a page, in bytes. The last subject that is read may
+/// exceed it.
 const SCOPE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A subject with at least one assignment of a role that has the permission.

@@ -1,4 +1,4 @@
-//! A standing: everything a subject holds, as decisions need it.
+//! A subject's standing: everything that a decision about the subject depends on.
 
 use std::{collections::BTreeSet, mem::size_of, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::{clock, pace::Pace, proto::v1::RoleLevel};
 /// Approximate overhead of the allocator for each block, in bytes.
 const BLOCK_OVERHEAD: usize = 16;
 
-/// Everything that a decision about a subject depends on. The tenant and the roles are shared in
-/// memory with the standings of other subjects.
+/// The tenant, the state and the grants of a subject. The tenant and the roles are shared in memory
+/// with the standings of other subjects.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// The subject's tenant.
@@ -31,7 +31,7 @@ pub struct Standing {
 /// The tenant's data that decisions need.
 #[derive(Debug)]
 pub struct Tenant {
-    /// The tenant's slug, its unique name in URLs and metadata.
+    /// The slug: the tenant's unique name in metadata and requests.
     pub slug: String,
     /// False when the tenant is suspended.
     pub active: bool,
@@ -164,7 +164,7 @@ impl Standing {
     }
 
     /// The grants in force without a scope, which apply everywhere. Only these count for method
-    /// policies and for the rule about power over others.
+    /// policies, and for the actor in the rule for power over others.
     pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
         self.grants().filter(|grant| grant.scope().is_none())
     }

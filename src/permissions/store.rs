@@ -30,8 +30,9 @@ use crate::{
 /// Timeout of one query. Postgres counts as unavailable after it.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most JSON that is decoded on the thread that serves the call, in bytes. It takes a fraction
-/// of a millisecond. Larger results are decoded on a thread that serves no calls.
+/// Maximum size of JSON that is decoded on the thread that serves the call, in bytes. Decoding this
+/// much takes a fraction of a millisecond. Larger results are decoded on a thread that serves no
+/// calls.
 const MAX_INLINE_BYTES: usize = 64 * 1024;
 
 /// Permits to decode large results concurrently, at most one for each tenant. Further calls wait
@@ -229,7 +230,8 @@ pub struct Explained {
     /// The subject's assignments, including ended ones, whose role has the permission. Their
     /// scopes are not parsed yet.
     pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
-    /// Roles that have the permission and that the subject does not have, lowest level first.
+    /// Roles that have the permission and of which the subject has no assignment, not even an
+    /// ended one. Lowest level first.
     pub missing_roles: Vec<MissingRoleRow>,
     /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
     /// has a lower id.
@@ -273,7 +275,7 @@ impl AssignmentRow<Option<Box<RawValue>>> {
     }
 }
 
-/// A role that has the permission and that the subject does not have.
+/// A role that has the permission and of which the subject has no assignment.
 #[derive(Debug, Deserialize)]
 pub struct MissingRoleRow {
     /// The id of the role.

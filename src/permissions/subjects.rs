@@ -15,7 +15,7 @@ use crate::{
     proto::v1::{ListSubjectsRequest, ListSubjectsResponse, Subject, SubjectType},
 };
 
-/// The least number of assignments that a page looks at. When few assignments match the scope, a
+/// Minimum number of assignments that a page looks at. When few assignments match the scope, a
 /// small page would otherwise need many calls.
 const LOOK_AT: i64 = 250;
 
