@@ -1,5 +1,5 @@
-//! Makes the gRPC code, the descriptors and the field rules' validators from
-//! `proto/`, which needs no protoc, and the list of common passwords.
+//! Generates the gRPC code, the descriptors and the validators of field rules from `proto/`,
+//! without protoc, and the list of common passwords.
 
 #[path = "build/checks.rs"]
 mod checks;
@@ -43,13 +43,13 @@ fn generate() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = sources::compile(Path::new("."))?;
 
-    // Encoded by protox and not from prost's types, which drop custom options.
-    // Comments stay out of the server.
+    // The descriptors are encoded by protox, because prost's types drop custom options. Comments
+    // are left out to keep the server small.
     let mut files = compiler.file_descriptor_set();
     let descriptors = compiler.include_source_info(false).encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
 
-    // Its types are options only; no code of ours names them.
+    // The types of this package are only used in options; the server's code does not need them.
     files.file.retain(|file| file.package() != "buf.validate");
     let redacted = redact::messages(&pool);
     tonic_prost_build::configure()

@@ -1,22 +1,21 @@
-//! The conditions that supported rules put on a value, as Rust code, and what
-//! the caller is told where they don't hold.
+//! Turns supported rules into conditions in Rust code, and into the descriptions of violations.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, Value};
 
 use crate::rules::{set_rules, unsupported};
 
-/// A condition on the reference `this`, as Rust code, and what to tell the
-/// caller where it doesn't hold.
+/// A condition on the reference `this`, as Rust code, and the description of a violation for the
+/// caller.
 pub struct Check {
     pub condition: String,
     pub description: String,
 }
 
-/// The distinct patterns so far; each is compiled once in the server.
+/// The distinct patterns so far. The server compiles each of them once.
 #[derive(Default)]
 pub struct Patterns(pub Vec<String>);
 
-/// The check of one rule of a string, bytes or enum; `None` when the rule isn't
+/// The check for one rule of a string, bytes or enum field. Returns `None` for a rule that is not
 /// supported.
 pub fn of_rule(
     kind: &Kind,
@@ -60,12 +59,12 @@ pub fn of_rule(
     Ok(Some(Check { condition, description }))
 }
 
-/// The pattern of names and descriptions: nothing that does not show or changes how the
-/// text around it reads, but the joiners that some scripts and emoji are written with;
-/// neither white space nor joiners at the ends.
+/// The pattern of names and descriptions. It excludes invisible characters and characters that
+/// change the direction of text, except for the joiners that some scripts and emoji need. White
+/// space and joiners are not allowed at the ends.
 const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
 
-/// What a pattern demands, in words where it is too long to be read.
+/// Describes a pattern. A pattern that is too long to read is described in words.
 fn pattern_words(pattern: &str) -> String {
     match pattern {
         PRINTABLE_LINE => {
@@ -83,7 +82,7 @@ pub fn storable() -> Check {
     }
 }
 
-/// The check of a number's bounds: one, as protovalidate reports them.
+/// The check of a number's range. It is a single check, as in protovalidate's own reports.
 pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, String> {
     let set = set_rules(bounds)?;
     let bound = |names: [&str; 2]| set.iter().find(|(name, _)| names.contains(&name.as_str()));
@@ -93,7 +92,7 @@ pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, Strin
     {
         return Err(format!("{path}: a range whose upper bound is the lower isn't supported"));
     }
-    // Lower bounds have the higher numbers.
+    // Lower bounds have higher field numbers, and come first in the description.
     let mut checks = Vec::new();
     for (name, value) in set.iter().rev() {
         let (operator, words) = match name.as_str() {
@@ -114,7 +113,7 @@ pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, Strin
 }
 
 impl Patterns {
-    /// The index of `pattern`, which is checked here once and for all.
+    /// The index of `pattern` in the list. Returns an error for a pattern that can't be used.
     fn index(&mut self, pattern: &str) -> Result<usize, String> {
         regex::Regex::new(pattern).map_err(|error| error.to_string())?;
         let mut letters = pattern.chars();
@@ -166,7 +165,7 @@ fn value_names(of: &EnumDescriptor, numbers: &[Value]) -> String {
     numbers.iter().filter_map(Value::as_i32).map(name).collect::<Vec<_>>().join(" or ")
 }
 
-/// Says that there must be at least `count` of a unit.
+/// Describes a lower bound on a count.
 pub fn at_least(count: u64, unit: &str) -> String {
     match count {
         1 => "must not be empty".into(),
@@ -174,7 +173,7 @@ pub fn at_least(count: u64, unit: &str) -> String {
     }
 }
 
-/// Says that there may be at most `count` of a unit.
+/// Describes an upper bound on a count.
 pub fn at_most(count: u64, unit: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("must have at most {count} {unit}{plural}")

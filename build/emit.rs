@@ -1,4 +1,4 @@
-//! Writes an implementation of `Validate` for each message of our package.
+//! Generates an implementation of `Validate` for each message of the package.
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
@@ -8,8 +8,8 @@ use crate::{
     rules::{self, Rules},
 };
 
-/// The validators of all messages as Rust code, or what is wrong with the
-/// rules, one line for each message.
+/// The validators of all messages, as Rust code. Returns all errors in the rules, one message per
+/// line.
 pub fn validators(pool: &DescriptorPool) -> Result<String, String> {
     let (mut code, mut errors) = (Vec::new(), Vec::new());
     let mut patterns = Patterns::default();
@@ -92,8 +92,8 @@ fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String
     Ok(format!("{{\nlet at = &at.field({:?});\n{this}{body}}}\n", field.name()))
 }
 
-/// When the rules of a field apply: with presence when it is set, else always,
-/// unless its zero value counts as not set.
+/// The condition under which a field's rules apply. With presence: when the field is set. Without:
+/// always, unless the rules ignore the zero value.
 fn condition(field: &FieldDescriptor, rules: &Rules) -> Option<String> {
     match field.containing_oneof() {
         Some(oneof) if !oneof.is_synthetic() => Some(format!(
@@ -131,7 +131,7 @@ fn checks_code(checks: &[Check]) -> String {
     checks.iter().map(line).collect::<Vec<_>>().concat()
 }
 
-/// Checks a message within a message; the well-known types have no rules.
+/// The code that validates a nested message. Well-known types have no rules.
 fn recursion(kind: &Kind) -> Result<&'static str, String> {
     match kind {
         Kind::Message(message) if message.package_name() == PACKAGE => {

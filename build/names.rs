@@ -1,12 +1,12 @@
-//! The names that prost gives to messages, fields and oneofs in Rust.
+//! The Rust names that prost gives to messages, fields and oneofs.
 
 use heck::{ToSnakeCase as _, ToUpperCamelCase as _};
 use prost_reflect::{FieldDescriptor, MessageDescriptor, OneofDescriptor};
 
-/// The package whose messages are ours.
+/// The package of this API.
 pub const PACKAGE: &str = "tenantry.v1";
 
-/// Words that prost writes as raw identifiers.
+/// Keywords that prost writes as raw identifiers.
 const KEYWORDS: [&str; 44] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn",
     "else", "enum", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop",
@@ -14,7 +14,7 @@ const KEYWORDS: [&str; 44] = [
     "struct", "trait", "true", "try", "type", "typeof", "unsafe", "use", "virtual", "while",
 ];
 
-/// The struct of a message of our package.
+/// The struct of a message of the package.
 pub fn message(message: &MessageDescriptor) -> String {
     format!("{}{}", module_of(message.parent_message()), message.name().to_upper_camel_case())
 }
@@ -34,12 +34,12 @@ pub fn oneof(oneof: &OneofDescriptor) -> String {
     )
 }
 
-/// The enum variant of a field that is a member of a oneof.
+/// The enum variant of a field in a oneof.
 pub fn variant(of: &OneofDescriptor, field: &FieldDescriptor) -> String {
     format!("{}::{}", oneof(of), field.name().to_upper_camel_case())
 }
 
-/// The module of what is nested in a message, as a prefix.
+/// The module path of types that are nested in a message, as a prefix.
 fn module_of(parent: Option<MessageDescriptor>) -> String {
     parent.map_or_else(
         || "v1::".into(),

@@ -1,5 +1,4 @@
-//! Writes `Debug` for messages with fields that are not to be shown: those that the
-//! proto marks with `debug_redact`.
+//! Generates `Debug` for messages with secret fields, which the proto marks with `debug_redact`.
 
 use std::fmt::Write as _;
 
@@ -7,13 +6,13 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDes
 
 use crate::names::{self, PACKAGE};
 
-/// The messages whose `Debug` is written here, as prost names them.
+/// The messages that get a generated `Debug`.
 pub fn messages(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
     let ours = pool.all_messages().filter(|message| message.package_name() == PACKAGE);
     ours.filter(|message| message.fields().any(|field| is_redacted(&field))).collect()
 }
 
-/// `Debug` for all of them, and for their oneofs.
+/// The `Debug` implementations of these messages and their oneofs.
 pub fn debugs(pool: &DescriptorPool) -> String {
     messages(pool).iter().map(of_message).collect()
 }
@@ -46,7 +45,7 @@ fn of_message(message: &MessageDescriptor) -> String {
     ) + &of_oneofs
 }
 
-/// Of a oneof it is shown which member is set.
+/// `Debug` of a oneof shows only which field is set.
 fn of_oneof(oneof: &OneofDescriptor) -> String {
     let mut arms = String::new();
     for field in oneof.fields() {

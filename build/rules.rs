@@ -1,5 +1,5 @@
-//! Reads protovalidate's annotations. Whatever is not understood here is an
-//! error: a rule that is written down but not enforced would be a hole.
+//! Reads the annotations of protovalidate. An unknown rule is an error, because a rule that is
+//! written in the proto but not enforced would be a security hole.
 
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, OneofDescriptor, ReflectMessage as _, Value,
@@ -10,7 +10,7 @@ use crate::checks::{self, Check, Patterns};
 /// `buf.validate.Ignore.IGNORE_IF_ZERO_VALUE`.
 const IGNORE_IF_ZERO_VALUE: i32 = 1;
 
-/// The rules of a field, or of a repeated field's items.
+/// The rules of a field, or of the items of a repeated field.
 #[derive(Default)]
 pub struct Rules {
     pub required: bool,
@@ -19,8 +19,9 @@ pub struct Rules {
     pub items: Option<Box<Rules>>,
 }
 
-/// The rules of a field. Text with rules has one more, which no annotation need
-/// say: Postgres must be able to store it. Passwords are only ever hashed.
+/// Reads the rules of a field. A text field with rules gets one more check, without an annotation:
+/// Postgres must be able to store it. Passwords are excluded, because they are hashed and never
+/// stored.
 pub fn of_field(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rules, String> {
     match extension(&field.options(), "buf.validate.field")? {
         Some(_) if field.is_map() => Err("rules on a map aren't supported".into()),
@@ -40,7 +41,7 @@ pub fn of_field(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rule
     }
 }
 
-/// Whether one of a oneof's fields must be set.
+/// Whether one field of a oneof must be set.
 pub fn oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
     let Some(rules) = extension(&oneof.options(), "buf.validate.oneof")? else { return Ok(false) };
     let mut required = false;
@@ -53,12 +54,12 @@ pub fn oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
     Ok(required)
 }
 
-/// Refuses rules in options that may not have any.
+/// Returns an error if options that may not have rules have any.
 pub fn none(options: &DynamicMessage) -> Result<(), String> {
     extension(options, "").map(drop)
 }
 
-/// The one annotation of protovalidate's that is understood in these options.
+/// The annotation `known` of these options. Any other annotation of protovalidate is an error.
 fn extension(options: &DynamicMessage, known: &str) -> Result<Option<DynamicMessage>, String> {
     let mut found = None;
     for (extension, value) in options.extensions() {
@@ -73,8 +74,7 @@ fn extension(options: &DynamicMessage, known: &str) -> Result<Option<DynamicMess
     Ok(found)
 }
 
-/// The rules that are set in a rules message. One that is `false` asks for
-/// nothing.
+/// The rules that are set in a message of rules. A rule that is `false` counts as not set.
 pub fn set_rules(rules: &DynamicMessage) -> Result<Vec<(String, &Value)>, String> {
     if let Some((extension, _)) = rules.extensions().next() {
         return Err(unsupported(extension.full_name()));
@@ -163,7 +163,7 @@ fn read_list(
     Ok(())
 }
 
-/// The field of `FieldRules` that has the rules of a kind.
+/// The field of `FieldRules` with the rules of a kind.
 fn rules_of(kind: &Kind) -> &'static str {
     match kind {
         Kind::String => "string",
@@ -177,7 +177,7 @@ fn rules_of(kind: &Kind) -> &'static str {
     }
 }
 
-/// The error for a rule that has no check.
+/// The error message for an unsupported rule.
 pub fn unsupported(rule: &str) -> String {
     format!("rule `{rule}` isn't supported; see build/rules.rs")
 }

@@ -1,16 +1,16 @@
-//! Compiles the proto files, which needs no protoc.
+//! Compiles the proto files, without protoc.
 
 use std::{fs, path::Path};
 
-/// The files of our package, with their comments and all that they import, compiled from
-/// `proto/` and `third_party/` in this folder.
+/// Compiles the files of the package from `proto/` and `third_party/` below `root`, with their
+/// comments and imports.
 pub fn compile(root: &Path) -> Result<protox::Compiler, String> {
     let (proto, third_party) = (root.join("proto"), root.join("third_party"));
     let entries = fs::read_dir(proto.join("tenantry/v1")).and_then(Iterator::collect);
     let entries: Vec<fs::DirEntry> = entries.map_err(|error| error.to_string())?;
     let mut sources: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
     sources.retain(|path| path.extension() == Some("proto".as_ref()));
-    // The directory's order is not the same everywhere; the output's is.
+    // The order of a directory's entries differs between systems; the output must not.
     sources.sort();
 
     let mut compiler =
@@ -19,7 +19,7 @@ pub fn compile(root: &Path) -> Result<protox::Compiler, String> {
         .include_imports(true)
         .include_source_info(true)
         .open_files(sources)
-        // Only its Debug form says where the error is.
+        // Only the `Debug` form of the error has the position in the file.
         .map_err(|error| format!("{error:?}"))?;
     Ok(compiler)
 }

@@ -1,9 +1,9 @@
-//! What can go wrong, and the only place that chooses a gRPC status for it.
+//! The errors of operations, and the only place that maps them to a gRPC status.
 //!
-//! Every status carries a `google.rpc.ErrorInfo` with a documented
-//! [`ErrorReason`]; field violations come all at once in a `BadRequest`, and
-//! `RetryInfo` says when a retry helps. Causes inside the server are logged
-//! here and answered blandly.
+//! Every status carries a `google.rpc.ErrorInfo` with a documented [`ErrorReason`].
+//! `INVALID_ARGUMENT` lists all field violations in a `BadRequest`. `RetryInfo` says when to
+//! retry, if a retry helps. The causes of internal errors are logged here, and the client gets a
+//! general message.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -15,80 +15,78 @@ use crate::proto::{v1::ErrorReason, validate::Violations};
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "tenantry";
 
-/// How long a caller should wait before it tries again when a store is away or
-/// a queue is full.
+/// The delay before a retry when a store is unavailable or a queue is full.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The largest count or number of bytes of something that is stored.
+/// A limit on the count or size of something that is stored.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Bound {
-    /// What `limit` in the metadata of the error's `ErrorInfo` says.
+    /// The value of `limit` in the metadata of the `ErrorInfo`.
     pub name: &'static str,
-    /// The largest value.
+    /// The largest allowed value.
     pub max: i64,
-    /// What it is about, for people.
+    /// What is limited, as part of the error message.
     pub meaning: &'static str,
 }
 
-/// Why an operation failed.
+/// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields break their rules: each field's path and what is wrong with it,
-    /// without its value.
+    /// Fields break their rules. For each violation, the field's path and a description, but never
+    /// the value.
     #[error("invalid fields")]
     Fields(Vec<(String, String)>),
-    /// One field breaks a rule whose breach has a reason of its own: its path and
-    /// what is wrong with it.
+    /// One field breaks a rule that has a reason of its own. The field's path and a description.
     #[error("{1} {2}")]
     Field(ErrorReason, &'static str, &'static str),
-    /// The operation was refused for a documented reason; the text is for the
-    /// caller.
+    /// The operation was refused for a documented reason. The text is shown to the caller.
     #[error("{1}")]
     Refused(ErrorReason, Cow<'static, str>),
-    /// There is as much of something stored as there may be.
-    #[error("there are as many {} as there may be", .0.meaning)]
+    /// A limit on stored data is reached.
+    #[error("the limit of {} {} is reached", .0.max, .0.meaning)]
     Limit(&'static Bound),
-    /// Too much of something: it may come again after this time.
+    /// A rate limit is reached. The caller may retry after this time.
     #[error("rate limited")]
     RateLimited(Duration),
-    /// Postgres failed; [`Status`] tells an outage from a defect.
+    /// A query failed. [`Error::reason`] tells an outage of Postgres from a defect of this
+    /// program.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
-    /// What is sealed of something does not open. It was altered, and that was logged.
+    /// A sealed value can't be opened, because it was altered. This was already logged.
     #[error("a sealed value does not open")]
     Unreadable,
-    /// A defect of ours; the text is for the log.
+    /// A defect of this program. The text is only for the log.
     #[error("{0}")]
     Defect(Cow<'static, str>),
 }
 
 impl Error {
-    /// One field breaks its rule.
+    /// Creates the error for one field that breaks its rule.
     pub fn field(path: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Fields(vec![(path.into(), description.into())])
     }
 
-    /// A refusal.
+    /// Creates a refusal.
     pub fn refused(reason: ErrorReason, message: impl Into<Cow<'static, str>>) -> Self {
         Self::Refused(reason, message.into())
     }
 
-    /// No such thing in the request's tenant. The answer for another tenant's
-    /// things is this one too, to the byte.
+    /// Creates the error for a resource that does not exist in the request's tenant. The error for
+    /// a resource of another tenant is identical, byte by byte.
     #[must_use]
     pub fn not_found() -> Self {
         Self::refused(ErrorReason::NotFound, "not found")
     }
 
-    /// A defect of ours.
+    /// Creates the error for a defect of this program.
     pub fn defect(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Defect(message.into())
     }
 
-    /// The documented reason.
+    /// The documented reason of the error.
     #[must_use]
     pub fn reason(&self) -> ErrorReason {
         match self {
@@ -124,16 +122,17 @@ impl From<Error> for Status {
     }
 }
 
-/// A status with the reason's code and details.
+/// Creates a status with the reason's code and details.
 #[must_use]
 pub fn status(reason: ErrorReason, message: &str) -> Status {
     with_retry(reason, message, RETRY_DELAY)
 }
 
-/// A status that names the bound and its value, also for programs. A retry does not help.
+/// Creates a status whose message and metadata name the limit and its value. A retry does not
+/// help.
 fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     let (value, meaning) = (bound.max.to_string(), bound.meaning);
-    let text = format!("there may be no more than {value} {meaning}");
+    let text = format!("the limit of {value} {meaning} is reached");
     let metadata = [("limit", bound.name.to_owned()), ("value", value)];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     let mut details = ErrorDetails::new();
@@ -141,7 +140,7 @@ fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     Status::with_error_details(code(reason), text, details)
 }
 
-/// A status that tells, where a retry helps, when.
+/// Creates a status. If a retry helps, its details give the delay before it.
 fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
     let code = code(reason);
     let mut details = ErrorDetails::new();
@@ -152,20 +151,20 @@ fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
     Status::with_error_details(code, message, details)
 }
 
-/// `INVALID_ARGUMENT` with every violation of a request's field rules.
+/// Creates `INVALID_ARGUMENT` with all violations of a request's field rules.
 #[must_use]
 pub fn invalid_fields(violations: Violations) -> Status {
     invalid(ErrorReason::InvalidFields, violations.into_vec())
 }
 
-/// `INVALID_ARGUMENT` for bytes that are no message of the request's type.
+/// Creates `INVALID_ARGUMENT` for bytes that can't be decoded as the request's type.
 #[must_use]
 pub fn undecodable() -> Status {
-    status(ErrorReason::UndecodableMessage, "the bytes are no message of the request's type")
+    status(ErrorReason::UndecodableMessage, "the bytes can't be decoded as the request's type")
 }
 
-/// Gives a status that some library made the details that ours have, so that a
-/// client finds an `ErrorInfo` on each; `None` when it has details already.
+/// Adds an `ErrorInfo` to a status that a library created, so that every error has one. Returns
+/// `None` when the status already has details, or is OK.
 #[must_use]
 pub fn with_reason(foreign: &Status) -> Option<Status> {
     if !foreign.details().is_empty() {
@@ -179,15 +178,15 @@ pub fn with_reason(foreign: &Status) -> Option<Status> {
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
         Code::NotFound => ErrorReason::NotFound,
-        // Ours has details, so this is tonic's: a request that breaks gRPC's
-        // framing, or has no message.
+        // This program's errors have details, so this one comes from tonic: the request breaks the
+        // framing of gRPC or has no message.
         Code::Internal => return Some(undecodable()),
         _ => return Some(status(ErrorReason::Internal, "internal error")),
     };
     Some(status(reason, foreign.message()))
 }
 
-/// `reason` as ErrorInfo spells it: without the enum's prefix.
+/// The reason as it is written in `ErrorInfo`: without the prefix of the enum.
 #[must_use]
 pub fn reason_text(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
@@ -203,7 +202,7 @@ fn invalid(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
     Status::with_error_details(code(reason), summary, details)
 }
 
-/// The first line of the first few violations, for people: the details have them all.
+/// The message of the status: the first line of the first few violations. The details have all.
 fn summary(fields: &[(String, String)]) -> String {
     const SHOWN: usize = 3;
     let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
@@ -215,7 +214,7 @@ fn summary(fields: &[(String, String)]) -> String {
     summary
 }
 
-/// The table of threats and codes: which status each reason has.
+/// The gRPC code of each reason.
 fn code(reason: ErrorReason) -> Code {
     use ErrorReason as R;
     match reason {
@@ -265,16 +264,16 @@ fn code(reason: ErrorReason) -> Code {
 
 fn plain_message(reason: ErrorReason) -> &'static str {
     match reason {
-        ErrorReason::StoreUnavailable => "a store that the answer needs is away; try again",
-        ErrorReason::Conflict => "the request lost a race; try it again",
+        ErrorReason::StoreUnavailable => "a store that the request needs is unavailable; try again",
+        ErrorReason::Conflict => "another transaction changed the same data; try again",
         ErrorReason::DeadlineExceeded => "the deadline passed before the answer was there",
-        ErrorReason::DataUnreadable => "what is stored of it was altered and can't be read",
+        ErrorReason::DataUnreadable => "the stored data was altered and can't be read",
         _ => "internal error",
     }
 }
 
-/// Whether Postgres ended a statement at its time-out: the call's deadline, or the longest
-/// that a statement may take (SQLSTATE 57014).
+/// Whether Postgres cancelled the statement (SQLSTATE 57014), because of the call's deadline or
+/// because of the maximum time of a statement.
 fn took_too_long(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| code == "57014")
 }
@@ -283,19 +282,19 @@ fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
-/// Whether Postgres was not there to answer, so that a retry is safe.
+/// Whether Postgres was unavailable, so that a retry is safe.
 fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
-        // A connection that ended while it was made reads like this.
+        // A connection that is closed while it is being set up fails with this error.
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        // SQLSTATE: 08 connection, 53 resources, 57 operator intervention (a
-        // shutdown), 25006 a server that only reads, as in a failover.
+        // SQLSTATE classes: 08 connection, 53 resources, 57 operator intervention (shutdown).
+        // 25006 is a read-only server, as in a failover.
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
             ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
         }),
@@ -303,8 +302,8 @@ fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether another transaction won: serialization failure, deadlock, or a lock
-/// that took too long.
+/// Whether a conflict with another transaction failed this one: serialization failure, deadlock,
+/// or lock timeout.
 fn is_race(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

@@ -1,7 +1,7 @@
-//! Identifiers that can't be swapped for one another.
+//! Typed identifiers: an id of one kind can't be used as another.
 //!
-//! All are UUIDv7 (RFC 9562): ordered by creation, so that primary keys grow at
-//! one end. They are names, never secrets: 74 random bits are too few.
+//! All are UUIDv7 (RFC 9562). They are ordered by creation time, so that new primary keys are
+//! inserted at the end of the index. Never use an id as a secret: its 74 random bits are too few.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new, unique id.
+            /// Creates a new, unique id.
             #[must_use]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
@@ -38,20 +38,19 @@ macro_rules! id {
 }
 
 impl TenantId {
-    /// Stands for whatever tenant was named and does not exist: what is counted and
-    /// recorded of it.
+    /// Stands for all tenants that a caller named and that don't exist, in metrics, rate limits
+    /// and audit events.
     pub const UNKNOWN: Self = Self(Uuid::nil());
 }
 
-/// Ids that requests name things by.
+/// Implements parsing for the ids that requests contain.
 macro_rules! named_in_requests {
     ($($name:ident),*) => {$(
         impl $name {
-            /// Reads an id from a request's field, which its rules already
-            /// require to be a UUID.
+            /// Parses an id from a field of a request. The field's rules already require a UUID.
             ///
             /// # Errors
-            /// INVALID_ARGUMENT naming `field` when the text is no UUID.
+            /// Returns INVALID_ARGUMENT for `field` when the text is not a UUID.
             pub(crate) fn parse(field: &str, text: &str) -> Result<Self, Error> {
                 Uuid::try_parse(text)
                     .map(Self)
@@ -61,14 +60,14 @@ macro_rules! named_in_requests {
     )*};
 }
 
-/// Those that a request may do without.
+/// Implements parsing for the ids that requests may leave empty.
 macro_rules! optional_in_requests {
     ($($name:ident),*) => {$(
         impl $name {
-            /// Reads an id that a request may leave empty.
+            /// Parses an id that may be empty.
             ///
             /// # Errors
-            /// INVALID_ARGUMENT naming `field` when the text is no UUID.
+            /// Returns INVALID_ARGUMENT for `field` when the text is not a UUID.
             pub(crate) fn parse_optional(field: &str, text: &str) -> Result<Option<Self>, Error> {
                 if text.is_empty() { Ok(None) } else { Self::parse(field, text).map(Some) }
             }
@@ -77,28 +76,29 @@ macro_rules! optional_in_requests {
 }
 
 id!(
-    /// A tenant.
+    /// The id of a tenant.
     TenantId
 );
 id!(
-    /// A subject in a tenant: a user, or a service account.
+    /// The id of a subject: a user or a service account of a tenant.
     UserId
 );
 id!(
-    /// A session: the `sid` of its tokens.
+    /// The id of a session, which is the `sid` claim of its tokens.
     SessionId
 );
 id!(
-    /// A role in a tenant.
+    /// The id of a role of a tenant.
     RoleId
 );
 id!(
-    /// A role that a user has.
+    /// The id of a role assignment.
     AssignmentId
 );
 
 id!(
-    /// A service account's key: the `sid` of the tokens that it leads to.
+    /// The id of a service account's API key, which is the `sid` claim of access tokens that are
+    /// issued for the key.
     ApiKeyId
 );
 

@@ -1,4 +1,4 @@
-//! The API's page.
+//! Generates the page of the API.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -19,10 +19,10 @@ use crate::{
 
 const INTRODUCTION: &str = "# API reference
 
-Made from the comments, policies and field rules in [`proto/tenantry/v1`](../../proto/tenantry/v1).
-What holds for all calls is in [api.md](../api.md). A message that breaks a rule is INVALID_ARGUMENT,
-with a `BadRequest` that has every violation. Text with rules, passwords apart, must not contain U+0000
-either.
+Generated from the comments, policies and field rules in
+[`proto/tenantry/v1`](../../proto/tenantry/v1). [api.md](../api.md) describes the rules for all calls.
+A message that breaks a rule is INVALID_ARGUMENT, with a `BadRequest` that lists all violations. A
+text field with rules, except for passwords, must not contain U+0000.
 ";
 
 pub fn page(root: &Path) -> anyhow::Result<String> {
@@ -97,7 +97,7 @@ fn write_message(page: &mut String, message: &MessageDescriptor) -> anyhow::Resu
     }
     page.push_str("\n| field | type | rules | meaning |\n| --- | --- | --- | --- |\n");
     let mut fields: Vec<_> = message.fields().collect();
-    // As the proto has them.
+    // In the order of the proto file.
     fields.sort_by_key(|field| field.path().to_vec());
     for field in fields {
         let meaning = comments::in_cell(&file, field.path());
@@ -119,7 +119,7 @@ fn write_enum(page: &mut String, of: &EnumDescriptor) {
     }
 }
 
-/// What a field must be, as the server says it where it is not.
+/// Describes the rules of a field, in the words of the server's error messages.
 fn rules_of(field: &FieldDescriptor) -> anyhow::Result<String> {
     let rules = rules::of_field(field, &mut Patterns::default())
         .map_err(|error| anyhow::anyhow!("{}: {error}", field.full_name()))?;
@@ -140,7 +140,7 @@ fn rules_of(field: &FieldDescriptor) -> anyhow::Result<String> {
 }
 
 fn described(rules: &Rules) -> Vec<String> {
-    // What holds for all of them is said once.
+    // The introduction states the U+0000 rule once for all fields.
     let all = rules.checks.iter().map(|check| check.description.clone());
     all.filter(|text| !text.contains("U+0000")).collect()
 }

@@ -1,4 +1,4 @@
-//! The page of the audit trail's kinds.
+//! Generates the page of audit event kinds.
 
 use std::fmt::Write as _;
 
@@ -8,9 +8,9 @@ use crate::comments::cell;
 
 const INTRODUCTION: &str = "# Audit events
 
-Made from [`src/audit/kind.rs`](../../src/audit/kind.rs). What the trail is, and who reads it, is in
-[audit.md](../audit.md). `target` is what `target_id` holds. `detail` is a JSON object with the keys
-that are listed; a key that has nothing to say is left out.
+Generated from [`src/audit/kind.rs`](../../src/audit/kind.rs). [audit.md](../audit.md) describes the
+audit trail and who may read it. `target` says what `target_id` contains. `detail` is a JSON object
+with the listed keys; a key without a value is left out.
 
 | kind | meaning | target | detail |
 | --- | --- | --- | --- |

@@ -1,9 +1,9 @@
-//! What the proto's comments say.
+//! Reads comments from the proto files.
 
 use prost_reflect::{FileDescriptor, prost_types::source_code_info::Location};
 
-/// The comment before what a path of the file's descriptor leads to, as one paragraph
-/// of Markdown for each of its own.
+/// The comment before an element of the file, given by the element's path in the descriptor. Each
+/// paragraph is on one line of Markdown.
 pub fn before(file: &FileDescriptor, path: &[i32]) -> String {
     let source = file.file_descriptor_proto().source_code_info.as_ref();
     let location = source.and_then(|info| info.location.iter().find(|at| at.path == path));
@@ -13,12 +13,12 @@ pub fn before(file: &FileDescriptor, path: &[i32]) -> String {
     paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The same on one line, for a table.
+/// The same comment on one line, for a table.
 pub fn in_cell(file: &FileDescriptor, path: &[i32]) -> String {
     cell(&before(file, path).replace("\n\n", " "))
 }
 
-/// A text that stays within a table's cell.
+/// Escapes a text for a table cell.
 pub fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

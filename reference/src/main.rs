@@ -1,18 +1,18 @@
-//! Writes the reference pages, docs/reference/: the API from the proto's comments,
-//! policies and field rules, the settings and the audit events from their tables.
-#![expect(clippy::print_stdout, reason = "it tells what it wrote")]
+//! Generates the pages in docs/reference/: the API from the comments, policies and field rules in
+//! the proto files, the settings and the audit events from their tables in the code.
+#![expect(clippy::print_stdout, reason = "prints the paths of the written files")]
 
 mod api;
 mod audit;
 #[path = "../../build/checks.rs"]
-#[expect(dead_code, reason = "the server needs the conditions, this page what they say")]
+#[expect(dead_code, reason = "only the server uses the conditions")]
 mod checks;
 mod comments;
 #[path = "../../build/names.rs"]
-#[expect(dead_code, reason = "the server's build needs more of it")]
+#[expect(dead_code, reason = "only the server's build uses the rest")]
 mod names;
 #[path = "../../build/rules.rs"]
-#[expect(dead_code, reason = "the server's build needs more of it")]
+#[expect(dead_code, reason = "only the server's build uses the rest")]
 mod rules;
 mod settings;
 #[path = "../../build/sources.rs"]
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The pages, and where they belong.
+/// The pages and their paths.
 fn pages() -> anyhow::Result<[(PathBuf, String); 3]> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = root.join("docs/reference");
@@ -50,7 +50,7 @@ mod tests {
     fn the_pages_are_current() {
         for (path, text) in pages().expect("pages") {
             let written = fs::read_to_string(&path).unwrap_or_default();
-            assert!(written == text, "{} is old: make reference", path.display());
+            assert!(written == text, "{} is outdated: run make reference", path.display());
         }
     }
 }

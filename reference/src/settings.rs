@@ -1,4 +1,4 @@
-//! The settings' page.
+//! Generates the page of settings.
 
 use std::fmt::Write as _;
 
@@ -6,9 +6,9 @@ use tenantry::config::SETTINGS;
 
 const INTRODUCTION: &str = "# Settings
 
-Each is an environment variable, a flag (`--grpc-addr`) and a key in an optional TOML file
-(`grpc_addr`, `--config FILE`), in that name; a flag wins over the environment, that over the file.
-All are checked at start, and everything that is wrong is said in one message.
+Each setting is an environment variable, a flag (`--grpc-addr`) and a key in an optional TOML file
+(`grpc_addr`, `--config FILE`). A flag overrides the environment variable, which overrides the file.
+All settings are checked at start, and one message lists all mistakes.
 
 | setting | default | meaning |
 | --- | --- | --- |

@@ -1,20 +1,20 @@
-//! Names in the one form that is compared, so that two that read alike are the same.
+//! Comparison keys of names: two names that look alike have the same key.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The names of the roles that come with a tenant, without what separates words.
+/// The names of the system roles, without the characters that separate words.
 const BUILT_IN_ROLES: [&str; 5] = ["orgadmin", "manager", "member", "viewer", "platformadmin"];
 
-/// The form of a role's name: lower case, and each run of spaces, dots, underscores and
-/// hyphens between its words the same one.
+/// The comparison key of a role's name: lower case, with a single hyphen for each run of spaces,
+/// dots, underscores and hyphens between words.
 #[must_use]
 pub fn role_key(name: &str) -> String {
     let words = role_words(name);
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
-/// Whether a name reads as that of a role that comes with a tenant, however its words
-/// are separated, or not.
+/// Whether a name looks like the name of a system role. The characters that separate words don't
+/// matter.
 #[must_use]
 pub fn is_built_in_role(name: &str) -> bool {
     let letters = role_words(name).collect::<String>().to_ascii_lowercase();
@@ -25,8 +25,8 @@ fn role_words(name: &str) -> impl Iterator<Item = &str> {
     name.split([' ', '.', '_', '-']).filter(|word| !word.is_empty())
 }
 
-/// The form of a service account's name: NFKC, lower case, one space between words, and
-/// nothing that does not show.
+/// The comparison key of a service account's name: NFKC, lower case, one space between words,
+/// without invisible characters.
 #[must_use]
 pub fn account_key(name: &str) -> String {
     let folded: String =
@@ -34,8 +34,8 @@ pub fn account_key(name: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Joiners and variation selectors, which names may have: they only choose how the
-/// characters beside them are drawn.
+/// Whether a character is a joiner or a variation selector. Names may have these characters; they
+/// only change how their neighbouring characters are drawn.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }

@@ -1,4 +1,4 @@
-//! What all updates share: etags (AIP-154) and field masks (AIP-134).
+//! Etags (AIP-154) and field masks (AIP-134), shared by all update methods.
 
 use prost_types::FieldMask;
 
@@ -7,16 +7,16 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The etag of a row's version.
+/// The etag of a row with this version.
 #[must_use]
 pub fn etag(version: i64) -> String {
     format!("v{version}")
 }
 
-/// Checks that a row is as the client read it; an empty etag does not ask.
+/// Checks that a row has not changed since the client read it. An empty etag skips the check.
 ///
 /// # Errors
-/// ABORTED when the row has changed.
+/// Returns ABORTED when the row has changed.
 pub fn check_etag(given: &str, version: i64) -> Result<()> {
     if given.is_empty() || given == etag(version) {
         return Ok(());
@@ -24,18 +24,18 @@ pub fn check_etag(given: &str, version: i64) -> Result<()> {
     Err(Error::refused(ErrorReason::EtagMismatch, "it changed since this etag was read"))
 }
 
-/// Which fields an update changes.
+/// The fields that an update changes; `None` means the fields that are set.
 pub struct Mask<'a>(Option<&'a [String]>);
 
 impl<'a> Mask<'a> {
-    /// Reads a mask over these fields.
+    /// Parses a mask. It may name only these fields.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` when it names another field.
+    /// Returns `INVALID_ARGUMENT` when it names another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
-        // `*` would mean to replace the whole (AIP-134), and so to empty what a client
-        // does not know of.
+        // `*` is refused too. It would replace the whole resource (AIP-134), and so clear fields
+        // that an older client does not know.
         if !paths.unwrap_or_default().iter().all(|path| fields.contains(&path.as_str())) {
             let text = format!("must name fields, of {}", fields.join(", "));
             return Err(Error::field("update_mask", text));
@@ -43,11 +43,11 @@ impl<'a> Mask<'a> {
         Ok(Self(paths))
     }
 
-    /// The new value of a field, when the update changes it: when the mask
-    /// names it, or without a mask when it is set.
+    /// The new value of a field if the update changes it. With a mask, it changes when the mask
+    /// names it; without a mask, when it is set.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` when the mask names it and it is not set.
+    /// Returns `INVALID_ARGUMENT` when the mask names the field and it is not set.
     pub fn take<T>(&self, field: &str, value: Option<T>) -> Result<Option<T>> {
         match self.0 {
             Some(paths) if paths.iter().any(|path| path == field) => match value {
@@ -59,8 +59,9 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// The new value of a list, which can't tell unset from empty: changed when
-    /// the mask names it, or without a mask when it has items.
+    /// The new value of a list field if the update changes it. With a mask, it changes when the
+    /// mask names it; without a mask, when it has items, because an unset list looks like an empty
+    /// one.
     #[must_use]
     pub fn take_list<T>(&self, field: &str, items: Vec<T>) -> Option<Vec<T>> {
         let named = self.0.map(|paths| paths.iter().any(|path| path == field));

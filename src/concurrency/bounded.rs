@@ -1,7 +1,9 @@
-//! How many of a kind there may be at once: altogether, and of one owner.
+//! Limits how many objects (such as connections or streams) are open at once, in total and for
+//! each owner.
 //!
-//! Where an owner may not have all of them, it gets one while it has fewer than are free
-//! (dynamic thresholds, Choudhury and Hahne 1998): some owners never have all between them.
+//! Where the limit of an owner is below the total, an owner gets another object only while it has
+//! fewer than are free (dynamic thresholds, Choudhury and Hahne 1998): a few owners can never take
+//! all.
 
 use std::{
     collections::HashMap,
@@ -11,7 +13,7 @@ use std::{
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
-/// Counts what is open, by owner.
+/// Counts the open objects of each owner.
 pub struct Bounded<K: Eq + Hash + Copy> {
     total: usize,
     per_owner: usize,
@@ -23,39 +25,39 @@ struct Counts<K> {
     by_owner: HashMap<K, usize>,
 }
 
-/// One that is open, until dropped.
+/// An open object. Dropping it frees its place.
 pub struct Open<K: Eq + Hash + Copy> {
     all: Arc<Bounded<K>>,
     owner: K,
 }
 
-/// Of what there are too many.
+/// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TooMany {
-    /// Altogether.
+    /// The limit on all objects.
     Total,
-    /// Of this owner.
+    /// The limit on this owner's objects.
     OfOwner,
 }
 
 impl From<TooMany> for Error {
     fn from(_: TooMany) -> Self {
-        Self::refused(ErrorReason::Overloaded, "there are as many of these as there may be")
+        Self::refused(ErrorReason::Overloaded, "the maximum number is open already")
     }
 }
 
 impl<K: Eq + Hash + Copy> Bounded<K> {
-    /// With none open.
+    /// Creates the counter with no open objects.
     #[must_use]
     pub fn new(total: usize, per_owner: usize) -> Arc<Self> {
         let open = Mutex::new(Counts { all: 0, by_owner: HashMap::new() });
         Arc::new(Self { total, per_owner, open })
     }
 
-    /// One more of an owner's.
+    /// Opens one more object of an owner.
     ///
     /// # Errors
-    /// When there are as many as there may be.
+    /// Returns the limit that is reached.
     pub fn open(self: &Arc<Self>, owner: K) -> Result<Open<K>, TooMany> {
         let mut open = self.lock();
         if open.all >= self.total {

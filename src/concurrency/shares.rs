@@ -1,8 +1,9 @@
-//! Permits that tenants share fairly: whatever some of them hold, others get some.
+//! Permits that tenants share fairly.
 //!
-//! A tenant gets a permit while it holds fewer than are free (dynamic thresholds, Choudhury
-//! and Hahne 1998). So one tenant holds half of all at most, two hold a third each, and
-//! another still finds one. Those who wait are served tenant by tenant, in turns.
+//! A tenant gets a permit while it holds fewer permits than are free (dynamic thresholds,
+//! Choudhury and Hahne 1998). So one tenant holds at most half of all permits, two tenants hold at
+//! most a third each, and a further tenant still gets one. Waiting tenants are served in turn
+//! (round robin).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,16 +14,16 @@ use tokio::sync::oneshot;
 
 use crate::ids::TenantId;
 
-/// Permits for work of tenants.
+/// A pool of permits for the work of tenants.
 #[derive(Debug)]
 pub struct Shares(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Those that hold permits or wait for one: at most as many as there are calls.
+    /// Tenants that hold a permit or wait for one. There are at most as many as calls in flight.
     tenants: HashMap<TenantId, Tenant>,
-    /// Those that wait, the next one first; some may have given up.
+    /// Tenants that wait, next one first. Calls of some of them may have been cancelled.
     turns: VecDeque<TenantId>,
 }
 
@@ -32,7 +33,7 @@ struct Tenant {
     waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// One permit, until dropped.
+/// A permit. Dropping it returns it to the pool.
 #[derive(Debug)]
 pub struct Permit {
     shares: Arc<Shares>,
@@ -40,20 +41,21 @@ pub struct Permit {
 }
 
 impl Shares {
-    /// So many permits, at least two: with one, whoever held it would keep out all others.
+    /// Creates a pool of `permits` permits, at least two: with a single permit, one tenant could
+    /// block all others.
     #[must_use]
     pub fn new(permits: usize) -> Arc<Self> {
         let state = State { free: permits.max(2), tenants: HashMap::new(), turns: VecDeque::new() };
         Arc::new(Self(Mutex::new(state)))
     }
 
-    /// Waits for a permit. The caller bounds the time.
+    /// Waits for a permit. The wait has no timeout; the caller must set one.
     pub async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Permit {
         loop {
             let Some(granted) = self.lock().take(tenant) else {
                 return Permit { shares: self.clone(), tenant };
             };
-            // A sender is dropped unsent only when nobody waits for it any more.
+            // A sender is dropped without a permit only after its receiver was closed; then retry.
             if let Ok(permit) = granted.await {
                 return permit;
             }
@@ -63,7 +65,7 @@ impl Shares {
     fn release(self: &Arc<Self>, tenant: TenantId) {
         let granted = self.lock().release(tenant);
         for (tenant, waiting) in granted {
-            // Whoever does not wait any more gives it back.
+            // If the receiver is gone, dropping the permit returns it to the pool.
             drop(waiting.send(Permit { shares: self.clone(), tenant }));
         }
     }
@@ -74,7 +76,8 @@ impl Shares {
 }
 
 impl State {
-    /// Takes a permit; where there is none for the tenant, what tells that there is.
+    /// Takes a permit. If the tenant can't have one now, returns a receiver that gets the permit
+    /// later.
     fn take(&mut self, tenant: TenantId) -> Option<oneshot::Receiver<Permit>> {
         let of_tenant = self.tenants.entry(tenant).or_default();
         if of_tenant.held < self.free {
@@ -90,7 +93,7 @@ impl State {
         Some(granted)
     }
 
-    /// Takes a permit back, and says who gets those that there are now.
+    /// Returns a permit to the pool. Returns the waiting calls that get a permit now.
     fn release(&mut self, tenant: TenantId) -> Vec<(TenantId, oneshot::Sender<Permit>)> {
         self.free += 1;
         if let Some(tenant) = self.tenants.get_mut(&tenant) {

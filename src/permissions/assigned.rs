@@ -1,5 +1,5 @@
-//! An assignment's scope in the form that Checks match: a long list is searched in
-//! logarithmic time, and nothing takes more memory than it needs.
+//! The scope of an assignment, compiled for Checks. A long list in it is searched in logarithmic
+//! time, and its memory is kept to a minimum.
 
 use std::mem::size_of;
 
@@ -13,26 +13,26 @@ use super::{
 };
 use crate::proto::json;
 
-/// Lists up to this length are searched from end to end.
-const SHORT: usize = 8;
+/// Lists with at most this many values are searched linearly.
+const MAX_LINEAR: usize = 8;
 
-/// The bytes of a scope's key.
+/// Length of a scope's key, in bytes.
 pub const KEY: usize = 16;
 
-/// What the allocator adds to a block, in bytes.
-const BLOCK: usize = 16;
+/// Overhead of the allocator for each block, in bytes.
+const BLOCK_OVERHEAD: usize = 16;
 
-/// An assignment's scope, compiled.
+/// The compiled scope of an assignment.
 #[derive(Clone, Debug)]
 pub struct AssignedScope(Box<[Entry]>);
 
-/// A key of the scope, and what it must be.
+/// One key of the scope, and the value or list of values that it requires.
 #[derive(Clone, Debug)]
 struct Entry {
     key: Box<str>,
     wanted: Value,
-    /// Of a long list, the positions of its values in ascending order of the values; of
-    /// anything else, empty.
+    /// For a long list of scalars, the positions of its values, in ascending order of the values.
+    /// Empty for everything else.
     sorted: Box<[u32]>,
 }
 
@@ -43,8 +43,8 @@ impl AssignedScope {
         Self(scope.into_iter().map(|(key, wanted)| Entry::new(key, wanted)).collect())
     }
 
-    /// Whether it applies to a request's scope: just as
-    /// [`applies`](super::scope::applies) says of the scope that was compiled.
+    /// Whether the scope applies to the scope of a request. Gives the same result as
+    /// [`applies`](super::scope::applies) for the scope that was compiled.
     #[must_use]
     pub fn applies(&self, requested: &Scope) -> bool {
         self.0
@@ -52,7 +52,7 @@ impl AssignedScope {
             .all(|entry| requested.get(&*entry.key).is_some_and(|given| entry.matches(given)))
     }
 
-    /// The scope as it was given.
+    /// The scope as it was before compilation.
     #[must_use]
     pub fn to_struct(&self) -> Struct {
         let fields = self.0.iter().map(|entry| {
@@ -62,7 +62,7 @@ impl AssignedScope {
         Struct { fields: fields.collect() }
     }
 
-    /// What tells this scope from others: the first bytes of a SHA-256 of all of it.
+    /// A key that identifies this scope: the first 16 bytes of the SHA-256 of all keys and values.
     #[must_use]
     pub fn key(&self) -> [u8; KEY] {
         let mut hash = digest::Context::new(&digest::SHA256);
@@ -77,15 +77,15 @@ impl AssignedScope {
         key
     }
 
-    /// The memory that it takes, in bytes, about.
+    /// Approximate memory use, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let entries = self.0.iter().map(|entry| {
-            let key = entry.key.len() + BLOCK;
+            let key = entry.key.len() + BLOCK_OVERHEAD;
             let sorted = entry.sorted.len() * size_of::<u32>();
             size_of::<Entry>() + key + heap(&entry.wanted) + sorted
         });
-        BLOCK + entries.sum::<usize>()
+        BLOCK_OVERHEAD + entries.sum::<usize>()
     }
 }
 
@@ -115,10 +115,10 @@ impl Entry {
     }
 }
 
-/// The positions of a long list's values in ascending order; empty for a list that is
-/// short, or has what has no order.
+/// The positions of a long list's values, in ascending order of the values. Empty for a short
+/// list, and for a list with a value that is not a scalar, because those have no order.
 fn sorted(listed: &[Value]) -> Box<[u32]> {
-    if listed.len() <= SHORT || !listed.iter().all(is_scalar) {
+    if listed.len() <= MAX_LINEAR || !listed.iter().all(is_scalar) {
         return Box::default();
     }
     let mut positions: Vec<u32> = (0..).take(listed.len()).collect();
@@ -126,16 +126,16 @@ fn sorted(listed: &[Value]) -> Box<[u32]> {
     positions.into()
 }
 
-/// The memory that a value takes besides itself, in bytes, about.
+/// Approximate heap memory of a value, in bytes.
 fn heap(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len() + BLOCK,
+        Value::String(text) => text.len() + BLOCK_OVERHEAD,
         Value::Array(listed) => {
             let each = listed.iter().map(|one| size_of::<Value>() + heap(one));
-            BLOCK + each.sum::<usize>()
+            BLOCK_OVERHEAD + each.sum::<usize>()
         }
-        // Not stored any more: what there is takes about as much as its text.
+        // Objects can't be stored any more. An old one takes about as much memory as its text.
         Value::Object(map) => map.iter().map(|(key, one)| 64 + key.len() + heap(one)).sum(),
     }
 }
@@ -173,7 +173,7 @@ mod tests {
             }
         }
 
-        /// A list, most of them of scalars alone, or one value.
+        /// A single value, or a list. Most lists have only scalars.
         fn wanted(&mut self) -> Value {
             if self.below(3) == 0 {
                 return self.value();
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// N21: whatever is in them.
+    /// N21: the compiled scope and the plain scope agree for every kind of value.
     #[test]
     fn a_compiled_scope_applies_where_the_scope_does() {
         let mut dice = Dice(21);
@@ -211,7 +211,7 @@ mod tests {
             AssignedScope::compile([("p".to_owned(), json!(list))].into_iter().collect())
         };
         assert_eq!(scope(&list).0[0].sorted.len(), 1000);
-        assert!(scope(&list[..SHORT]).0[0].sorted.is_empty());
+        assert!(scope(&list[..MAX_LINEAR]).0[0].sorted.is_empty());
         let bytes = scope(&list).bytes();
         assert!((30_000..80_000).contains(&bytes), "{bytes}");
     }

@@ -1,4 +1,4 @@
-//! What a decision is based on: how fresh it must be, and what it has seen.
+//! Consistency of one decision: how fresh its data must be, and which changes it has seen.
 
 use super::Engine;
 use crate::{
@@ -8,23 +8,22 @@ use crate::{
 
 const FIELD: &str = "consistency_token";
 
-/// What a decision is based on.
+/// Consistency of one decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis {
-    /// Whether memory may answer, or Postgres must: `MinimizeLatency` or
-    /// `FullyConsistent`.
+    /// `MinimizeLatency` when the cache may answer, `FullyConsistent` when Postgres must be read.
     pub consistency: Consistency,
-    /// The feed's horizon before the decision.
+    /// The feed's horizon, taken before the decision.
     horizon: u64,
 }
 
 impl Engine {
-    /// Makes memory as fresh as a request asks for, where memory may answer at
-    /// all.
+    /// Brings the cache up to the freshness that a request asks for. When the cache can't reach it
+    /// in time, the decision must read Postgres.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that is not ours, is missing, or asks for
-    /// something else than the consistency.
+    /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
+    /// contradicts the requested consistency.
     pub async fn basis(&self, asked: Consistency, token: &str) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
@@ -45,10 +44,10 @@ impl Engine {
         Ok(Basis { consistency, horizon: self.feed.horizon() })
     }
 
-    /// The consistency token of a decision that was made on this basis.
+    /// The consistency token of a decision that was made with this basis.
     ///
     /// # Errors
-    /// INTERNAL when it can't be sealed, which no key makes it.
+    /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
     pub fn token(&self, basis: Basis) -> Result<String> {
         self.feed.token(basis.horizon)
     }

@@ -1,5 +1,5 @@
-//! Batches: many questions. The subjects are read some at a time, and forgotten once their
-//! questions are answered: a batch may be about more than fits into memory.
+//! `BatchCheck`: many questions in one call. The subjects are read in groups, and each group is
+//! dropped once its questions are answered: all subjects of a batch may exceed the memory.
 
 use std::mem;
 
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// The method, as the audit trail names it.
+/// The method's path, as the audit trail records it.
 const PATH: &str = "/tenantry.v1.PermissionService/BatchCheck";
 
 impl Permissions {
-    /// Answers the questions of a batch, in their order. What is wrong with a
-    /// question is its own answer; what is wrong with us fails the whole call.
+    /// Answers the questions of a batch, in the order of the request. An invalid question gets an
+    /// error of its own. A failure of the server fails the whole call.
     pub(super) async fn decide_batch(
         &self,
         reaching: &Reaching,
@@ -54,7 +54,8 @@ impl Permissions {
         Ok(results)
     }
 
-    /// Records that questions of a batch were refused: the call itself is answered.
+    /// Records in the audit trail that questions of a batch were refused. The call itself
+    /// succeeds, so the gate does not record them.
     pub(super) async fn record_refused(&self, reaching: &Reaching, results: &[BatchCheckResult]) {
         let refused = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
         if results.iter().filter_map(|result| result.error.as_ref()).any(refused) {

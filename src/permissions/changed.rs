@@ -1,4 +1,4 @@
-//! What changed in a tenant, as watchers are told of it: by subjects.
+//! Collects the changes of a tenant for its watchers, as the subjects they affect.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,13 +13,14 @@ use crate::{
     ids::TenantId,
 };
 
-/// The subjects that one message names; with more it says that all changed.
+/// Maximum number of subjects that one message names. With more, the message reports all subjects
+/// as changed.
 pub const MAX_SUBJECTS: usize = 1000;
 
-/// How long it may take to find a role's holders.
+/// Timeout of the query for the holders of changed roles.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What changed, until somebody is told.
+/// Changes that are not yet reported to watchers.
 #[derive(Default)]
 pub struct Changed {
     users: HashSet<Uuid>,
@@ -28,16 +29,16 @@ pub struct Changed {
     sessions: bool,
 }
 
-/// Whose permissions may have changed.
+/// The subjects whose permissions may have changed.
 pub enum Subjects {
-    /// Just these users'.
+    /// These users and service accounts only.
     Users(Vec<Uuid>),
-    /// Everybody's in the tenant.
+    /// All subjects of the tenant.
     All,
 }
 
 impl Changed {
-    /// Adds a change; one of no known kind may be of everything.
+    /// Adds a change. A change of an unknown kind counts as a change of everything.
     pub fn add(&mut self, kind: Option<Kind>, subject: Uuid) {
         match kind {
             Some(Kind::User | Kind::Assignment) => {
@@ -46,7 +47,8 @@ impl Changed {
             Some(Kind::Role) => {
                 self.roles.insert(subject);
             }
-            // It alters nobody's permissions, but may end a watcher's call.
+            // The end of a session changes nobody's permissions, but may end the call of a
+            // watcher.
             Some(Kind::Session) => self.sessions = true,
             Some(Kind::Tenant) | None => self.add_all(),
         }
@@ -55,7 +57,7 @@ impl Changed {
         }
     }
 
-    /// Everything may have changed.
+    /// Marks all subjects as changed.
     pub fn add_all(&mut self) {
         self.users.clear();
         self.roles.clear();
@@ -68,13 +70,14 @@ impl Changed {
         !self.sessions && self.is_quiet()
     }
 
-    /// Whether nothing changed that watchers are told of.
+    /// Whether there is nothing to report to clients. Ended sessions are not reported to them.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.users.is_empty() && self.roles.is_empty() && !self.all
     }
 
-    /// The subjects: a changed role is its holders. In doubt it is everybody.
+    /// The affected subjects; a changed role affects its holders. Returns [`Subjects::All`] when
+    /// the holders can't be read, or when there are too many subjects.
     pub async fn subjects(self, db: &Db, tenant: TenantId) -> Subjects {
         if self.all {
             return Subjects::All;
@@ -98,7 +101,7 @@ impl Changed {
     }
 }
 
-/// One more than a message has room for tells that there are too many.
+/// Reads one holder more than a message can name: the extra one shows that there are too many.
 async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
@@ -106,5 +109,5 @@ async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uui
 }
 
 fn log(error: &Error) {
-    tracing::warn!(%error, "who has the changed roles can't be read: watchers start anew");
+    tracing::warn!(%error, "can't read the holders of changed roles: reporting all subjects");
 }

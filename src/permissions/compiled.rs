@@ -1,4 +1,4 @@
-//! Permissions in the form that is asked thousands of times a second.
+//! Permissions in a form for fast checks: a replica checks thousands of them per second.
 
 use std::{
     collections::HashSet,
@@ -9,33 +9,33 @@ use foldhash::fast::RandomState;
 
 use super::Permission;
 
-/// Hashed with a seed of each set's own. Who can guess it is a tenant's
-/// administrator, and slows down no more than the look-ups in its own role.
+/// Each set has a hash seed of its own. Only an administrator of the tenant can provoke
+/// collisions, and they slow down only the lookups in that administrator's own role.
 type Names = HashSet<Box<str>, RandomState>;
 
-/// What each permission takes besides its text, in bytes, about: in the list and in a set,
-/// a pointer with a length, and a block.
-const EACH: usize = 2 * (16 + 16) + 8;
+/// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
+/// in the list and in a set; each copy is a pointer with a length, and a heap block.
+const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 
-/// What a role permits: constant-time look-ups, whatever its size.
+/// The permissions of a role. Lookups take constant time, whatever the number of permissions.
 #[derive(Debug, Default)]
 pub struct PermissionSet {
-    /// Sorted.
+    /// All permissions, sorted.
     listed: Box<[Box<str>]>,
-    /// `resource:action`
+    /// Permissions without a wildcard, as `resource:action`.
     exact: Names,
     /// The resources of `resource:*`.
     any_action: Names,
     /// The actions of `*:action`.
     any_resource: Names,
-    /// `*:*`
+    /// Whether the role has `*:*`.
     everything: bool,
-    /// The memory that it takes, in bytes, about.
+    /// Approximate memory use, in bytes.
     bytes: usize,
 }
 
 impl PermissionSet {
-    /// Compiles a role's permissions; a malformed one permits nothing.
+    /// Compiles the permissions of a role. A malformed permission grants nothing.
     #[must_use]
     pub fn compile(mut permissions: Vec<String>) -> Self {
         permissions.sort_unstable();
@@ -49,14 +49,13 @@ impl PermissionSet {
                 _ => _ = set.exact.insert(text.as_str().into()),
             }
         }
-        set.bytes = permissions.iter().map(|text| 2 * text.len() + EACH).sum();
+        set.bytes = permissions.iter().map(|text| 2 * text.len() + BYTES_PER_PERMISSION).sum();
         set.listed = permissions.into_iter().map(String::into_boxed_str).collect();
         set
     }
 
-    /// Whether holding this set means holding `wanted`, itself perhaps with
-    /// wildcards. Nothing is allocated, and a look-up in an empty set hashes
-    /// nothing.
+    /// Whether this set covers `wanted`, which may itself have wildcards. Allocates nothing. A
+    /// lookup in an empty set computes no hash.
     #[must_use]
     pub fn covers(&self, wanted: &Permission<'_>) -> bool {
         self.everything
@@ -65,7 +64,7 @@ impl PermissionSet {
             || self.any_resource.contains(wanted.action())
     }
 
-    /// The memory that it takes, in bytes, about.
+    /// Approximate memory use, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -77,14 +76,14 @@ impl PermissionSet {
         &self.listed
     }
 
-    /// The permissions, sorted.
+    /// Iterates over the permissions, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.listed.iter().map(AsRef::as_ref)
     }
 }
 
-/// Something that many standings share and one change makes stale for all of
-/// them at once: a change costs the same however many hold it.
+/// A value that many standings share. One change marks it stale for all of them at once, so the
+/// cost of a change does not depend on their number.
 #[derive(Debug)]
 pub struct Shared<T> {
     value: T,
@@ -92,25 +91,25 @@ pub struct Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// A value that is as it was read.
+    /// A value that was just read, not stale.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self { value, stale: AtomicBool::new(false) }
     }
 
-    /// The value, as it was read.
+    /// The value at the time of the read.
     #[must_use]
     pub fn get(&self) -> &T {
         &self.value
     }
 
-    /// Whether it has changed since it was read.
+    /// Whether the value has changed since the read.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
     }
 
-    /// Says that it has changed.
+    /// Marks the value as stale.
     pub fn make_stale(&self) {
         self.stale.store(true, Ordering::Release);
     }
@@ -125,7 +124,7 @@ mod tests {
         let parts = ["a", "b", "c.d", "*"];
         let all: Vec<String> =
             parts.iter().flat_map(|r| parts.iter().map(move |a| format!("{r}:{a}"))).collect();
-        // Every pair of held permissions against every wanted one.
+        // Checks every pair of held permissions against every wanted permission.
         for first in &all {
             for second in &all {
                 let set = PermissionSet::compile(vec![first.clone(), second.clone()]);

@@ -1,11 +1,11 @@
-//! The decision itself: pure but for the time, so that it can be tested against
-//! a model.
+//! The decision function. Its only outside input is the clock, so a test can compare it with a
+//! model.
 
 use super::{Permission, Scope, Standing, UserStanding};
 use crate::proto::v1::DecisionReason;
 
-/// Decides whether a subject may do this within the request's scope. `None`
-/// stands for a tenant that is not there; only `Granted` allows.
+/// Decides whether a subject may do this within the scope of the request. Pass `None` for
+/// `standing` when the tenant does not exist. Only `Granted` allows.
 #[must_use]
 pub fn decide(
     standing: Option<&Standing>,

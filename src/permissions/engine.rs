@@ -1,5 +1,5 @@
-//! Knows what each subject holds: from memory where that may answer, else from
-//! Postgres, in one round trip.
+//! Loads what each subject holds: from the cache when the cache may answer, else from Postgres in
+//! one round trip.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::{
     proto::v1::Consistency,
 };
 
-/// Knows what each subject holds. Cheap to clone.
+/// Loads what subjects hold. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     db: Db,
@@ -30,45 +30,46 @@ pub struct Engine {
     pub(super) feed: Feed,
 }
 
-/// Subjects that are read in one query, at most. Each has scopes of up to 256 KiB, which take
-/// some 4 MiB once they are decoded.
+/// Maximum number of subjects that one query reads. Each may have 256 KiB of scopes, which take
+/// about 4 MiB once they are decoded.
 pub const READ_AT_ONCE: usize = 16;
 
-/// Reads of several subjects at the same time, at most half of them a tenant's. Further ones
-/// wait before they ask Postgres, so that what was read and waits to be decoded is bounded.
+/// Permits for concurrent reads of several subjects. One tenant gets at most half of them. Further
+/// reads wait before they query Postgres: this bounds the memory for rows that were read and wait
+/// to be decoded.
 static READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(8));
 
-/// What subjects of one tenant hold.
+/// What subjects of one tenant hold, by subject.
 pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
 
-/// A standing, and whether a session is live with it.
+/// The result of [`Engine::read`].
 pub struct Read {
     /// What the subject holds.
     pub standing: Arc<Standing>,
-    /// Whether the session that was asked about is the user's and live; false
-    /// when none was asked about.
+    /// Whether the given session belongs to the subject and is live. False when no session was
+    /// given.
     pub session_live: bool,
 }
 
 impl Engine {
-    /// An engine on this database, whose memory `feed` keeps true.
+    /// Creates an engine on this database. `feed` invalidates the entries of `memory`.
     #[must_use]
     pub fn new(db: Db, memory: Arc<Memory>, feed: Feed) -> Self {
         Self { db, memory, feed }
     }
 
-    /// A subject's standing, if memory has it.
+    /// The cached standing of a subject, if there is one. The [`Fresh`] argument proves that the
+    /// cache may answer.
     #[must_use]
     pub fn remembered(&self, tenant: TenantId, user: UserId, _: Fresh) -> Option<Arc<Standing>> {
         self.memory.get(tenant, user)
     }
 
-    /// What a subject holds, as fresh as asked for; `None` when there is no such
-    /// tenant. Many that ask at once for a subject that memory lacks make one
-    /// query.
+    /// What a subject holds, as fresh as `consistency` asks; `None` when the tenant does not
+    /// exist. Concurrent callers that miss the cache for the same subject share one query.
     ///
     /// # Errors
-    /// UNAVAILABLE when memory may not answer and Postgres is away: it never
+    /// Returns UNAVAILABLE when the cache may not answer and Postgres is unavailable. It never
     /// guesses.
     pub async fn standing(
         &self,
@@ -82,21 +83,21 @@ impl Engine {
         let fresh = self.feed.fresh();
         match fresh.and_then(|fresh| self.remembered(tenant, user, fresh)) {
             Some(standing) => Ok(Some(standing)),
-            // Boxed, so that what memory answers need not carry its size along.
+            // Boxed to keep this future small when the cache answers.
             None => Box::pin(self.fetch(tenant, user)).await,
         }
     }
 
     async fn fetch(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
-        // Asked anew on each turn: those who wait for one reader must not wait for
-        // one another once Postgres has gone away.
+        // Checks the freshness in each iteration. When Postgres becomes unavailable, callers that
+        // wait for one read must not read one after the other: after the loop all read at once.
         while self.feed.is_fresh() {
             if let Some(standing) = self.memory.get(tenant, user) {
                 return Ok(Some(standing));
             }
             let Err(placeholder) = self.memory.get_or_placeholder(tenant, user).await else {
-                // Somebody else read it: the next turn finds it, if it is not
-                // stale already.
+                // Another call read the standing. The next iteration finds it, unless it is
+                // already stale.
                 continue;
             };
             if !self.feed.is_fresh() {
@@ -116,12 +117,12 @@ impl Engine {
         Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
     }
 
-    /// What subjects hold, at most [`READ_AT_ONCE`], each named once, as fresh as asked for;
-    /// nothing when there is no such tenant. One query for all that memory lacks and that
-    /// nobody else is reading.
+    /// What several subjects hold, as fresh as `consistency` asks. Takes at most [`READ_AT_ONCE`]
+    /// subjects, each once. The result is empty when the tenant does not exist. One query reads
+    /// all subjects that are neither cached nor being read by another call.
     ///
     /// # Errors
-    /// UNAVAILABLE when memory may not answer and Postgres is away.
+    /// Returns UNAVAILABLE when the cache may not answer and Postgres is unavailable.
     pub async fn standings(
         &self,
         tenant: TenantId,
@@ -159,7 +160,8 @@ impl Engine {
                 found.insert(user, standing);
             }
         }
-        // Waited for only now that others need not wait for us.
+        // Wait for the reads of other calls only after this call's own reads are done, so that two
+        // calls can't wait for each other.
         for user in others {
             let standing = self.standing(tenant, user, consistency).await?;
             found.extend(standing.map(|standing| (user, standing)));
@@ -167,11 +169,11 @@ impl Engine {
         Ok(found)
     }
 
-    /// What a subject holds now and whether a session is live, read from
-    /// Postgres in one round trip, and remembered.
+    /// Reads from Postgres, in one round trip, what a subject holds now and whether a session is
+    /// live. Also caches the standing.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away.
+    /// Returns UNAVAILABLE when Postgres is unavailable.
     pub async fn read(
         &self,
         tenant: TenantId,
@@ -187,8 +189,8 @@ impl Engine {
         let Some(mut read) = read else { return Ok(None) };
         let session_live = read.session_live;
         let standing = read.standings.pop().map(|standing| {
-            // What is kept shares roles that others read before, as old as the feed
-            // allows; what is answered is what was read.
+            // The cached copy may share roles that were read earlier, as old as the feed allows.
+            // The caller gets the standing exactly as it was read.
             if let Some(placeholder) = placeholder {
                 self.memory.keep(tenant, standing.clone(), generation, placeholder);
             }

@@ -1,5 +1,5 @@
-//! Why a decision is as it is. The decision is made of what is read to explain
-//! it, so that the two never disagree.
+//! Explanations of decisions. The decision is made from the same rows that explain it, so the two
+//! never disagree.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -26,15 +26,15 @@ use crate::{
     },
 };
 
-/// How many of each sort of near misses are told.
+/// Maximum number of near misses of each kind in an explanation.
 const MISSES: usize = 10;
 
-/// What a caller must hold to be told of roles that the subject does not have.
+/// The permission a caller needs to be shown roles that the subject does not have.
 const SEES_ROLES: &str = "role:read";
 
 impl Permissions {
-    /// Decides, and says why. With a session, only while it is live: nothing is
-    /// said of a token that is not in force.
+    /// Decides and explains. If a session is given and it is not live, returns `TokenInvalid`
+    /// without an explanation: the caller learns nothing about an invalid token.
     pub(super) async fn explain(
         &self,
         caller: &Caller,
@@ -43,8 +43,8 @@ impl Permissions {
         permission: &Permission<'_>,
         requested: &Scope,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
-        // The tenant's roles are not the subject's own matter, and which are told
-        // hangs on this request alone: no method's policy can say it.
+        // The tenant's roles are not the subject's own data. Whether they are shown depends on
+        // this request, so the method's policy can't express the check.
         let roles = if caller.standing().holds(SEES_ROLES) { MISSES } else { 0 };
         let roles = i64::try_from(roles).unwrap_or_default();
         let (tenant, forms) = (caller.tenant(), permission.forms());
@@ -66,7 +66,7 @@ async fn explain(
     requested: &Scope,
 ) -> (DecisionReason, Explanation) {
     let subject_state = state(&read).into();
-    // The clock is read here alone: what counts as ended has ended for all of this.
+    // Read the clock once: all assignments are compared with the same time.
     let now = clock::now().unix_timestamp();
     let (tenant_active, user) = (read.tenant_active, read.user);
     let mut held = Held::default();
@@ -91,19 +91,20 @@ async fn explain(
     (reason, explanation)
 }
 
-/// The subject's assignments whose role permits what was asked for.
+/// The subject's assignments whose role permits what was asked, by how they relate to the request.
 #[derive(Default)]
 struct Held {
-    /// The first that is in force and applies.
+    /// The first assignment that is in force and applies.
     applying: Option<AssignmentRow>,
-    /// Those in force elsewhere, each with how many of its scope's keys do not match.
+    /// Assignments in force whose scope does not match, each with the number of keys that do not
+    /// match.
     elsewhere: Vec<(usize, AssignmentRow)>,
-    /// Those that have ended.
+    /// Assignments that have ended.
     ended: Vec<AssignmentRow>,
 }
 
 impl Held {
-    /// Adds one; one that can't be read does not apply.
+    /// Adds an assignment. `None`, an assignment whose scope can't be read, does not apply.
     fn sort_in(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
         let Some(row) = row else { return };
         if row.expires_at.is_some_and(|end| end <= now) {
@@ -118,7 +119,7 @@ impl Held {
     }
 }
 
-/// The first few by a key.
+/// The first [`MISSES`] rows, ordered by a key.
 fn first<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
     rows.sort_by_key(key);
     rows.into_iter().take(MISSES)
@@ -133,7 +134,7 @@ fn state(read: &Explained) -> SubjectState {
     }
 }
 
-/// As much of a standing as this one decision depends on.
+/// The part of a standing that this decision depends on.
 fn standing(tenant_active: bool, user: UserStanding, applying: Option<&AssignmentRow>) -> Standing {
     let grants = applying.into_iter().map(|row| {
         let role = Role {

@@ -1,5 +1,5 @@
-//! The list of what a subject holds, a page at a time: ordered by permission, then by the
-//! role's name, then by the scope's key.
+//! `ListPermissions`: what a subject holds, page by page, ordered by permission, then by role
+//! name, then by the scope's key.
 
 use std::{
     cmp::Reverse,
@@ -18,11 +18,11 @@ use crate::{
     proto::v1::{ListPermissionsRequest, PermissionGrant},
 };
 
-/// A scope's key; zeros for what applies everywhere.
+/// A scope's key; all zeros for an assignment without a scope.
 type Key = [u8; KEY];
 
 impl Permissions {
-    /// A page of what a subject holds, and the next page's token.
+    /// A page of what a subject holds, and the token of the next page.
     pub(super) async fn held(
         &self,
         asker: Asker,
@@ -41,7 +41,7 @@ impl Permissions {
     }
 }
 
-/// The last grant of a page.
+/// The position of a page's last grant.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Position {
     permission: String,
@@ -50,7 +50,7 @@ struct Position {
 }
 
 impl Position {
-    /// The key, the permission's length, the permission, the role's name.
+    /// Encodes the scope's key, the permission's length, the permission and the role's name.
     fn write(&self) -> Vec<u8> {
         let length = u16::try_from(self.permission.len()).unwrap_or(u16::MAX);
         [
@@ -72,14 +72,14 @@ impl Position {
     }
 }
 
-/// A role of the subject's, and where it applies.
+/// A role of the subject, and the scopes in which the subject has it.
 struct Held<'a> {
     role: &'a Role,
     scopes: Vec<(Key, Option<&'a AssignedScope>)>,
 }
 
-/// The grants after a position, as many as there is room for, and where they end if others
-/// follow. The roles' lists, each of which is sorted, are merged.
+/// The grants after a position, as many as fit, and the position of the last one if others follow.
+/// Merges the sorted permission lists of the roles.
 async fn page(
     standing: &Standing,
     after: Option<&Position>,
@@ -131,7 +131,7 @@ async fn page(
     (page, None)
 }
 
-/// The subject's roles, with the scopes of each in the order of their keys.
+/// The subject's roles, each with its scopes sorted by their keys.
 async fn by_role<'a>(standing: &'a Standing, pacing: &mut Pace) -> Vec<Held<'a>> {
     let mut held: HashMap<_, Held<'a>> = HashMap::new();
     for grant in standing.grants() {

@@ -1,4 +1,4 @@
-//! Who holds a permission, in Postgres.
+//! SQL that finds the holders of permissions and roles.
 
 use futures_util::TryStreamExt;
 use serde::Deserialize;
@@ -10,40 +10,43 @@ use crate::{
     api::paging::Found, concurrency::pace::Pace, db::TenantTx, error::Result, ids::TenantId,
 };
 
-/// Bytes of scopes that are read for a page, at most: those of one subject more.
+/// Maximum size of the scopes that are read for a page, in bytes. The last subject that is read may
+/// exceed it.
 const SCOPE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A subject whom some role with the permission was given.
+/// A subject with at least one assignment of a role that has the permission.
 pub struct HolderRow {
-    /// The subject.
+    /// The id of the subject.
     pub user_id: Uuid,
-    /// Of which kind it is.
+    /// The kind of the subject: `user` or `service_account`.
     pub kind: String,
-    /// Its assignments in force that permit it, wherever they apply; none for a
-    /// user who is disabled. First those that apply everywhere, and of those the
-    /// ones that last longest.
+    /// The subject's assignments in force that grant the permission, in any scope; empty for a
+    /// disabled user. Assignments without a scope come first, and of those the ones that last
+    /// longest.
     pub held: Json<Vec<HeldRow>>,
     /// How many assignments were looked at to find the holders of this page.
     pub looked_at: i64,
 }
 
-/// An assignment that permits it.
+/// An assignment of a role that has the permission.
 #[derive(Debug, Deserialize)]
 pub struct HeldRow {
-    /// The assignment.
+    /// The id of the assignment.
     pub assignment_id: Uuid,
-    /// The role's name.
+    /// The name of the role.
     pub role_name: String,
-    /// Where it applies; everywhere when `None`.
+    /// The assignment's scope; `None` applies everywhere.
     pub scope: Option<Box<RawValue>>,
-    /// When it ends, in seconds since 1970; never when `None`.
+    /// When the assignment ends, in seconds since 1970; `None` means never.
     pub expires_at: Option<i64>,
 }
 
-/// The next subjects, by id, whom a role with one of the permissions `forms` was
-/// given: those of the next `look_at` assignments, so that the work does not
-/// grow with the tenant, and fewer where their scopes are large. With fewer looked at
-/// there are no more. None in a suspended tenant.
+/// The next subjects after `after`, in the order of their ids, with an assignment of a role that
+/// has one of the permissions `forms`.
+///
+/// Looks at the next `look_at` assignments only, so the work does not grow with the tenant. Reads
+/// fewer subjects when their scopes are large. If fewer than `look_at` assignments were found, no
+/// holders follow. A suspended tenant has no holders.
 pub async fn next(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -114,10 +117,10 @@ impl HolderRow {
     }
 }
 
-/// Users that have one of these roles now, each once, `limit` of them at most.
+/// Subjects that have one of these roles now, each once, at most `limit`.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn of_roles(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -1,18 +1,19 @@
-//! The cache of standings: a bounded number of bytes, kept true by the change feed.
+//! The cache of standings: bounded in bytes, and invalidated by the change feed.
 //!
-//! [`Memory::apply`] drops what a change touches. The danger is a read of Postgres that
-//! began before a change and is kept after it. Two guards are against it:
+//! [`Memory::apply`] removes what a change affects. One race remains: a read of Postgres that
+//! begins before a change must not be cached after the change. Two rules prevent this:
 //!
-//! - A change of one subject removes its entry, also the placeholder that a read under way
-//!   is to fill; that read then serves those who waited for it, who asked before, and is
-//!   not kept.
-//! - A change of what many share, a role or a tenant, starts a new generation of its
-//!   tenant's shard. A read that began in an older generation is not kept either.
+//! - A change of one subject removes its entry, or the placeholder that a read in flight would
+//!   fill. The result of that read goes to the callers that already wait for it, because they
+//!   asked before the change. It is not cached.
+//! - A change of shared data (a role or a tenant) starts a new generation in the tenant's shard. A
+//!   read that began in an older generation is not cached either.
 //!
-//! Roles are shared by the standings that have them. Each standing's weight has its share of
-//! its roles: all of a role that it brings in, half of one that one other has, and so on. The
-//! shares of those who stay may come to less than the role, by the number of those who left;
-//! they never come to much more.
+//! Standings share their roles in memory. When a standing is cached, it is weighed with a share of
+//! each role: the role's size divided by the number of standings that hold the role now. The first
+//! holder is weighed with the whole role, the second with half, and so on. The sum of the shares
+//! differs from the role's size. It is smaller once the first holders were evicted, and larger by
+//! at most a logarithmic factor (1 + 1/2 + 1/3 + …).
 
 use std::{
     collections::HashMap,
@@ -38,25 +39,25 @@ use crate::{
     ids::{TenantId, UserId},
 };
 
-/// Shards of what standings share; tenants in the same one only disturb each other's
-/// reads under way.
+/// Number of shards for shared data. Tenants in the same shard share a generation, so a change in
+/// one tenant only stops the reads in flight of the others from being cached.
 const SHARDS: usize = 256;
 
-/// What a subject takes in the cache besides its standing, in bytes, about: its ids, its
-/// links, its slot, and half as much again for what was dropped and is remembered by its
-/// hash.
-const ENTRY: usize = 128;
+/// Approximate memory of an entry without its standing, in bytes: the ids, the links and the table
+/// slot. Half of that is added for evicted entries, whose hashes the cache keeps.
+const ENTRY_OVERHEAD: usize = 128;
 
-/// Bytes of one part of the cache, at least: what is heavier than a part is never kept. The
-/// bounds on what a subject holds, and on the roles of a tenant, leave it room.
-const PART: u64 = 16 * 1024 * 1024;
+/// The minimum size of one segment of the cache, in bytes. An entry that is larger than its
+/// segment is never cached; the limits on a subject's assignments and a tenant's roles keep
+/// entries smaller.
+const MIN_SEGMENT: u64 = 16 * 1024 * 1024;
 
-/// Bytes of most entries, about: what the cache's tables are laid out for.
-const USUAL: u64 = 320;
+/// Approximate size of a typical entry, in bytes. Sets the initial size of the cache's tables.
+const TYPICAL_ENTRY: u64 = 320;
 
 type Subject = (TenantId, UserId);
 
-/// The entry that a read is to fill.
+/// The placeholder of an entry that a read in flight will fill.
 pub type Placeholder<'a> = PlaceholderGuard<
     'a,
     Subject,
@@ -66,13 +67,13 @@ pub type Placeholder<'a> = PlaceholderGuard<
     DefaultLifecycle<Subject, Arc<Standing>>,
 >;
 
-/// The standings of the subjects in use, up to a number of bytes.
+/// The cache of standings, bounded in bytes.
 pub struct Memory {
     subjects: Cache<Subject, Arc<Standing>, Weight>,
     shards: Box<[Mutex<Shard>]>,
 }
 
-/// Weighs standings as they were weighed when they were kept.
+/// Weighs an entry with the weight that it had when it was cached.
 #[derive(Clone)]
 pub struct Weight;
 
@@ -84,35 +85,35 @@ impl Weighter<Subject, Arc<Standing>> for Weight {
 
 /// How full the cache is.
 pub struct Fill {
-    /// Subjects in it.
+    /// The number of cached subjects.
     pub subjects: u64,
-    /// Their weight in bytes.
+    /// The sum of their weights, in bytes.
     pub bytes: u64,
-    /// The most bytes.
+    /// The maximum of that sum, in bytes.
     pub capacity: u64,
 }
 
-/// What the standings of some tenants share. It holds on to nothing: what no
-/// standing has any more is gone.
+/// The roles and tenants that cached standings share. Holds weak references: a value is freed with
+/// the last standing that has it.
 #[derive(Default)]
 struct Shard {
-    /// Counts the changes of what is shared.
+    /// Number of changes of shared data so far.
     generation: u64,
     roles: WeakMap<(TenantId, Uuid), Role>,
     tenants: WeakMap<TenantId, Tenant>,
 }
 
-/// The generation in which a read began.
+/// The generation of a shard when a read began.
 #[derive(Clone, Copy)]
 pub struct Generation(u64);
 
 impl Memory {
-    /// A cache of at most this many bytes.
+    /// Creates a cache of at most `bytes` bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let parts = usize::try_from(bytes / PART).unwrap_or(usize::MAX);
+        let parts = usize::try_from(bytes / MIN_SEGMENT).unwrap_or(usize::MAX);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let usual = usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
+        let usual = usize::try_from(bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .shards(parts.clamp(1, 4 * threads))
             .estimated_items_capacity(usual.max(1))
@@ -121,14 +122,14 @@ impl Memory {
         let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
         let subjects = match options {
             Ok(options) => Cache::with_options(options, Weight, hasher, lifecycle),
-            // Only what is not set above makes it fail.
+            // Can't happen: `build` fails only when an option is missing, and all are set.
             Err(_) => Cache::with_weighter(usual.max(1), bytes, Weight),
         };
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { subjects, shards }
     }
 
-    /// How full it is.
+    /// How full the cache is.
     #[must_use]
     pub fn fill(&self) -> Fill {
         let subjects = u64::try_from(self.subjects.len()).unwrap_or(u64::MAX);
@@ -136,7 +137,7 @@ impl Memory {
         Fill { subjects, bytes, capacity }
     }
 
-    /// A subject's standing, unless it must be read anew.
+    /// The standing of a subject; `None` when it is not cached or is stale.
     #[must_use]
     pub fn get(&self, tenant: TenantId, user: UserId) -> Option<Arc<Standing>> {
         let subject = (tenant, user);
@@ -148,11 +149,11 @@ impl Memory {
         Some(found)
     }
 
-    /// The standing, or the placeholder to fill: of many that ask at once for a
-    /// subject that is not here, one gets the placeholder and the others wait for it.
+    /// The cached standing, or the placeholder to fill. When several callers miss the same subject
+    /// at once, one gets the placeholder and the others wait for it.
     ///
     /// # Errors
-    /// The placeholder.
+    /// Returns the placeholder when the standing is not cached.
     pub async fn get_or_placeholder(
         &self,
         tenant: TenantId,
@@ -161,7 +162,7 @@ impl Memory {
         self.subjects.get_value_or_guard_async(&(tenant, user)).await
     }
 
-    /// The placeholder to fill, where nobody else is filling it.
+    /// The placeholder to fill; `None` when the standing is cached or another call is reading it.
     #[must_use]
     pub fn placeholder(&self, tenant: TenantId, user: UserId) -> Option<Placeholder<'_>> {
         match self.subjects.get_value_or_guard(&(tenant, user), Some(Duration::ZERO)) {
@@ -170,14 +171,15 @@ impl Memory {
         }
     }
 
-    /// The generation, before a read.
+    /// The current generation. Take it before a read.
     #[must_use]
     pub fn generation(&self, tenant: TenantId) -> Generation {
         Generation(self.shard(tenant).generation)
     }
 
-    /// Keeps what was read, with roles and tenant shared, unless something that
-    /// it depends on has changed since that generation.
+    /// Caches a standing that was read, and shares its roles and tenant with other standings. If
+    /// shared data of the shard changed since `generation`, the standing is returned but not
+    /// cached.
     pub fn keep(
         &self,
         tenant: TenantId,
@@ -185,8 +187,9 @@ impl Memory {
         generation: Generation,
         placeholder: Placeholder<'_>,
     ) -> Arc<Standing> {
-        let mut weight = ENTRY + read.bytes();
-        // Held to the end: no change of what is shared can come in between.
+        let mut weight = ENTRY_OVERHEAD + read.bytes();
+        // The lock is held to the end of this function, so that no change of shared data comes in
+        // between.
         let mut shard = self.shard(tenant);
         if shard.generation != generation.0 {
             return Arc::new(read);
@@ -243,10 +246,10 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Values that live as long as somebody shares them.
+/// Weak references to shared values. A value lives as long as a strong reference to it exists.
 struct WeakMap<K, V> {
     values: HashMap<K, Weak<Shared<V>>>,
-    /// At this size those that nobody has are swept out.
+    /// At this number of entries, dead references are removed.
     sweep_at: usize,
 }
 
@@ -257,7 +260,7 @@ impl<K, V> Default for WeakMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
-    /// The value that others share already, or this one, shared from here on.
+    /// The value that is already shared under this key, else `read`, which is shared from now on.
     fn share(&mut self, key: K, read: Arc<Shared<V>>) -> Arc<Shared<V>> {
         if let Some(shared) = self.values.get(&key).and_then(Weak::upgrade) {
             return shared;
@@ -270,7 +273,7 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
         read
     }
 
-    /// Makes the value stale for all who share it.
+    /// Marks the value as stale for all that share it.
     fn make_stale(&mut self, key: &K) {
         if let Some(value) = self.values.remove(key).and_then(|value| value.upgrade()) {
             value.make_stale();
@@ -301,7 +304,7 @@ mod tests {
         Arc::new(Shared::new(Role { id, name, level: 1, permissions }))
     }
 
-    /// A subject with scoped assignments of one role, each scope of about a kilobyte.
+    /// A subject with assignments of one role, each with a scope of about 1 kB.
     fn standing(assignments: usize, role: Arc<Shared<Role>>) -> Standing {
         let grants = (0..assignments).map(|n| {
             let scope = json!({ "n": n, "text": "x".repeat(1000) });

@@ -1,7 +1,7 @@
-//! The decision: may this subject do this, in this tenant, now?
+//! Permission checks: may this subject do this, in this tenant, now?
 //!
-//! [`Engine`] gathers what a subject holds, [`decide`] judges it without any
-//! I/O, `rpc` speaks gRPC.
+//! [`Engine`] loads what a subject holds, [`decide`] makes the decision without any I/O, `rpc` is
+//! the gRPC service.
 
 mod assigned;
 mod basis;
@@ -37,18 +37,18 @@ pub use store::standing_in;
 pub use watch::Watch;
 pub use watchers::Watchers;
 
-/// Decides over gRPC.
+/// The gRPC service `PermissionService`.
 pub struct Permissions {
-    /// Postgres, for what no decision waits for.
+    /// The database pool, for lists and explanations. A plain Check does not use it directly.
     pub db: Db,
-    /// Begins pages of lists.
+    /// Starts the pages of lists and seals their page tokens.
     pub pages: Pages,
-    /// Knows what subjects hold.
+    /// Loads what subjects hold, from the cache or from Postgres.
     pub engine: Engine,
-    /// Knows whose the access tokens are that stand for subjects.
+    /// Verifies access tokens that a request gives in place of a subject's id.
     pub authenticator: Authenticator,
-    /// Tells what changes.
+    /// Serves the `WatchPermissions` streams.
     pub watch: Watch,
-    /// Records what is refused within a call that is answered.
+    /// Records a refusal inside a call that itself succeeds, such as one item of a batch.
     pub refusals: Arc<Refusals>,
 }

@@ -1,11 +1,11 @@
-//! Permissions: `resource:action`, where either part may be `*` in a role.
+//! Permissions: `resource:action`. In a role, either part may be the wildcard `*`.
 
 use crate::error::{Error, Result};
 
-/// The longest permission, in bytes.
+/// The maximum length of a permission, in bytes.
 const MAX: usize = 200;
 
-/// A permission that is well-formed.
+/// A well-formed permission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permission<'a> {
     text: &'a str,
@@ -14,57 +14,57 @@ pub struct Permission<'a> {
 }
 
 impl<'a> Permission<'a> {
-    /// Reads a permission, wildcards allowed: `None` when it is malformed.
+    /// Parses a permission, which may have wildcards. Returns `None` when it is malformed.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (resource, action) = text.split_once(':').filter(|_| text.len() <= MAX)?;
         (is_part(resource) && is_part(action)).then_some(Self { text, resource, action })
     }
 
-    /// Reads a permission that a Check may ask for.
+    /// Parses a permission that a Check asks for, without wildcards.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` naming `field` when it is malformed or has a wildcard.
+    /// Returns `INVALID_ARGUMENT` for `field` when it is malformed or has a wildcard.
     pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
         Self::parse(text)
             .filter(|p| p.resource != "*" && p.action != "*")
             .ok_or_else(|| Error::field(field, "must be resource:action, each of [a-z0-9_.-]+"))
     }
 
-    /// The whole.
+    /// The whole permission, `resource:action`.
     #[must_use]
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// What it is about.
+    /// The part before the colon.
     #[must_use]
     pub fn resource(&self) -> &'a str {
         self.resource
     }
 
-    /// What is done with it.
+    /// The part after the colon.
     #[must_use]
     pub fn action(&self) -> &'a str {
         self.action
     }
 
-    /// Resource and action of the permissions of a role that cover this one: the nearest
-    /// first.
+    /// Resource and action of every permission that covers this one, from the most specific to
+    /// `*:*`.
     #[must_use]
     pub fn covering(&self) -> [(&'a str, &'a str); 4] {
         let Self { resource, action, .. } = *self;
         [(resource, action), (resource, "*"), ("*", action), ("*", "*")]
     }
 
-    /// The same as text.
+    /// The permissions of [`covering`](Self::covering), as text.
     #[must_use]
     pub fn forms(&self) -> [String; 4] {
         self.covering().map(|(resource, action)| format!("{resource}:{action}"))
     }
 
-    /// Whether holding this one means holding `wanted`, itself perhaps with
-    /// wildcards. A `*` stands for a whole part, never for some letters of it.
+    /// Whether a holder of this permission also holds `wanted`. Both may have wildcards. A `*`
+    /// matches a whole part, never a part of a word.
     #[must_use]
     pub fn covers(&self, wanted: &Permission<'_>) -> bool {
         (self.resource == "*" || self.resource == wanted.resource)

@@ -1,4 +1,4 @@
-//! PermissionService over gRPC.
+//! The gRPC service `PermissionService`.
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -95,11 +95,11 @@ impl PermissionService for Permissions {
     }
 }
 
-/// Whom a question is about.
+/// The subject of a question, and the caller that asks.
 struct Asked<'a> {
     caller: &'a Caller,
     user: UserId,
-    /// The token that stood for the user, in force.
+    /// The verified access token that the request gave in place of the subject's id.
     token: Option<Authenticated>,
 }
 
@@ -125,8 +125,8 @@ impl Permissions {
         Ok((reason, None))
     }
 
-    /// Whom the question is about; `None` when by a token that is not in force:
-    /// one of another tenant is not, here.
+    /// Finds the subject of a question. Returns `None` when the request gives an access token that
+    /// is not valid in the caller's tenant; a token of another tenant is not.
     async fn subject<'a>(
         &self,
         reaching: &'a Reaching,
@@ -173,8 +173,8 @@ impl Permissions {
     }
 }
 
-/// Names a decision, in the log as in the answer. There are thousands in a second,
-/// and people look into denials: a line about what was granted is for debugging.
+/// Creates a decision's id and logs it. A replica makes thousands of decisions per second and
+/// people look into denials, so a granted decision is logged at level `debug` only.
 fn log_decision(reaching: &Reaching, asked: &CheckRequest, reason: DecisionReason) -> String {
     let decision_id = Uuid::now_v7().to_string();
     if reason == DecisionReason::Granted {
@@ -196,7 +196,7 @@ fn log_decision(reaching: &Reaching, asked: &CheckRequest, reason: DecisionReaso
     decision_id
 }
 
-/// The same for a batch, by how many it did not grant.
+/// The same for a batch. Logs how many questions were not granted.
 fn log_decisions(results: &[BatchCheckResult]) -> String {
     let decision_id = Uuid::now_v7().to_string();
     let denied = results.iter().filter(|result| !result.allowed).count();

@@ -21,18 +21,18 @@ const MAX_KEY: usize = 100;
 const MAX_TEXT: usize = 1000;
 const MAX_LISTED: usize = 1000;
 
-/// Bytes of a scope that is stored, as JSON without spaces, at most.
+/// The maximum size of a stored scope, in bytes of JSON without spaces.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// Whether an assignment's scope applies to a request's: every key of it is in
-/// the request's with an equal value, or one of the values when it is a list.
+/// Whether an assignment's scope applies to the scope of a request. Each key of the assignment's
+/// scope must be in the request's scope with an equal value; if the assignment has a list, with
+/// one of the list's values. An assignment without a scope always applies.
 #[must_use]
 pub fn applies(assigned: Option<&Scope>, requested: &Scope) -> bool {
     mismatches(assigned, requested).next().is_none()
 }
 
-/// The keys and values of an assignment's scope that the request's does not
-/// match.
+/// The keys and values of an assignment's scope that the request's scope does not match.
 pub fn mismatches<'a>(
     assigned: Option<&'a Scope>,
     requested: &Scope,
@@ -43,7 +43,7 @@ pub fn mismatches<'a>(
     assigned.into_iter().flatten().filter(move |(key, wanted)| !matches(key, wanted))
 }
 
-/// Equal as JSON: 1 and 1.0 are the same number.
+/// Whether two values are equal JSON. 1 and 1.0 are the same number.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(_), Value::Number(_)) => compare(a, b).is_eq(),
@@ -51,8 +51,8 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// An order of all scalars; what is equal in it is [`equal`]. Lists and objects come after
-/// them, and have no order among themselves.
+/// An order of all scalars. Scalars that are equal in it are [`equal`]. Lists and objects come
+/// after all scalars, and have no order among themselves.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => double(a).total_cmp(&double(b)),
@@ -62,7 +62,7 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// A number as a double, which -0.0 and 0.0 are one of.
+/// A number as a double. Adding 0.0 turns -0.0 into 0.0, so that the two are equal.
 fn double(number: &Number) -> f64 {
     number.as_f64().unwrap_or_default() + 0.0
 }
@@ -83,21 +83,22 @@ pub(super) fn is_scalar(value: &Value) -> bool {
     !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
-/// A request's scope; empty when unset. Any JSON may be in it.
+/// The scope of a request; empty when unset. It may have any JSON values.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when it has a number that is no JSON number (NaN, infinite) or not
-/// exact (2^53 and beyond), the character U+0000, or nests too deep.
+/// Returns INVALID_ARGUMENT when the scope has a number that is not finite or not exact (2^53 and
+/// beyond), has the character U+0000, or is nested too deep.
 pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
     scope.map_or_else(|| Ok(Scope::new()), |scope| json::compared("scope", scope))
 }
 
-/// An assignment's scope, to give or to take; `None` when unset or without keys, which
-/// applies everywhere. Postgres keeps it in its one form (`canonical_scope`).
+/// The scope of an assignment, from a request to assign or unassign a role. Returns `None` when it
+/// is unset or has no keys: such an assignment applies everywhere. Postgres stores the scope in
+/// canonical form (`canonical_scope`).
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when a value is no string, number, bool, or list of those,
-/// or there are too many of them.
+/// Returns `INVALID_ARGUMENT` when a value is not a string, number, bool or list of those, or when
+/// the scope exceeds a limit.
 pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
     let Some(scope) = scope.filter(|scope| !scope.fields.is_empty()) else { return Ok(None) };
     let scope = json::object("scope", scope)?;
@@ -122,10 +123,10 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
     Ok(Some(scope))
 }
 
-/// An assignment's scope that is to be stored.
+/// Checks that an assignment's scope is not too large to be stored.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when it is too long.
+/// Returns `INVALID_ARGUMENT` when it is longer than the maximum.
 pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
     let bytes = scope.as_ref().map(serde_json::to_string);
     if bytes.is_some_and(|text| text.map_or(true, |text| text.len() > MAX_BYTES)) {
@@ -134,14 +135,14 @@ pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
     Ok(scope)
 }
 
-/// An assignment's scope can't be read.
+/// The stored scope of an assignment can't be read.
 pub struct Unreadable;
 
-/// The scope of an assignment as it is kept; `None` applies everywhere.
+/// The stored scope of an assignment; `None` applies everywhere.
 ///
 /// # Errors
-/// When it is none that [`assigned`] lets in, which is noted: the assignment does not
-/// apply then.
+/// Returns [`Unreadable`] when the stored value is not one that [`assigned`] accepts, and logs and
+/// counts the row. Such an assignment does not apply.
 pub fn kept(
     stored: Option<&RawValue>,
     tenant: TenantId,
@@ -158,7 +159,7 @@ pub fn kept(
     scope.map(Some).ok_or(Unreadable)
 }
 
-/// The values of a list, else the one value.
+/// The values of a list, or the single value.
 fn alternatives(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter()
 }

@@ -1,4 +1,4 @@
-//! What a subject holds.
+//! A subject's standing: everything that a decision about the subject depends on.
 
 use std::{collections::BTreeSet, mem::size_of, sync::Arc};
 
@@ -11,71 +11,71 @@ use super::{
 };
 use crate::{clock, concurrency::pace::Pace, proto::v1::RoleLevel};
 
-/// What the allocator adds to a block, in bytes, about.
-const BLOCK: usize = 16;
+/// Approximate overhead of the allocator for each block, in bytes.
+const BLOCK_OVERHEAD: usize = 16;
 
-/// All that a decision about a subject depends on. Its parts that others share
-/// are shared in memory too.
+/// The tenant, the state and the grants of a subject. The tenant and the roles are shared in memory
+/// with the standings of other subjects.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// The subject's tenant.
     pub tenant: Arc<Shared<Tenant>>,
-    /// Whether the tenant has the user, and it may act.
+    /// Whether the subject exists in the tenant and is active.
     pub user: UserStanding,
-    /// The roles that the subject has; those that have ended don't count.
+    /// The subject's role assignments. Ended assignments may be among them and don't count.
     pub grants: Box<[Grant]>,
-    /// The bytes that it takes in the cache, as they were when it was kept there.
+    /// The weight of this standing in the cache, in bytes, computed when it was cached.
     pub weight: u32,
 }
 
-/// What decisions need to know of a tenant.
+/// The tenant's data that decisions need.
 #[derive(Debug)]
 pub struct Tenant {
-    /// The slug.
+    /// The slug: the tenant's unique name in metadata and requests.
     pub slug: String,
-    /// Whether it is not suspended.
+    /// False when the tenant is suspended.
     pub active: bool,
-    /// Whether it is the platform.
+    /// Whether this is the platform tenant.
     pub is_platform: bool,
-    /// Whether API keys count in the place of tokens.
+    /// Whether the tenant accepts API keys as bearer tokens.
     pub takes_api_keys: bool,
 }
 
-/// What decisions need to know of a user.
+/// Whether a subject exists and may act.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UserStanding {
-    /// The tenant has no such user.
+    /// The tenant has no such subject.
     Unknown,
     /// The user is disabled.
     Disabled,
-    /// The user may act.
+    /// The subject may act.
     Active,
 }
 
-/// What decisions need to know of a role.
+/// A role's data that decisions need.
 #[derive(Debug)]
 pub struct Role {
-    /// The role.
+    /// The id of the role.
     pub id: Uuid,
-    /// Its name.
+    /// The name of the role, unique in its tenant.
     pub name: String,
-    /// Its level.
+    /// The level of the role. Higher levels have more power.
     pub level: i32,
-    /// What it permits.
+    /// The permissions of the role.
     pub permissions: PermissionSet,
 }
 
-/// A role that a subject has, and where and how long it applies. There are as
-/// many in memory as the subjects in use have roles: two words each, since most
-/// apply everywhere and for good.
+/// An assignment of a role to a subject, with its scope and end. Memory has one for each role of
+/// each cached subject, so it takes only two words: most assignments have neither a scope nor an
+/// end.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The role.
+    /// The assigned role.
     pub role: Arc<Shared<Role>>,
     limits: Option<Box<Limits>>,
 }
 
-/// Where and how long a grant applies.
+/// The scope and the end of an assignment.
 #[derive(Clone, Debug)]
 struct Limits {
     scope: Option<AssignedScope>,
@@ -83,8 +83,8 @@ struct Limits {
 }
 
 impl Grant {
-    /// A role within a scope, everywhere when `None`, until a time in seconds
-    /// since 1970, for good when `None`.
+    /// Creates a grant. `scope` is `None` when it applies everywhere. `expires_at` is in seconds
+    /// since 1970, `None` when it never ends.
     #[must_use]
     pub fn new(role: Arc<Shared<Role>>, scope: Option<Scope>, expires_at: Option<i64>) -> Self {
         let scope = scope.map(AssignedScope::compile);
@@ -92,42 +92,44 @@ impl Grant {
         Self { role, limits: limited.then(|| Box::new(Limits { scope, expires_at })) }
     }
 
-    /// Where it applies; everywhere when `None`.
+    /// The scope; `None` applies everywhere.
     #[must_use]
     pub fn scope(&self) -> Option<&AssignedScope> {
         self.limits.as_deref()?.scope.as_ref()
     }
 
-    /// Whether it applies to a request's scope.
+    /// Whether the grant applies to the scope of a request.
     #[must_use]
     pub fn applies(&self, requested: &Scope) -> bool {
         self.scope().is_none_or(|scope| scope.applies(requested))
     }
 
-    /// The memory that it takes besides its role, in bytes, about.
+    /// Approximate memory use without the role, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let limits = self.limits.as_deref();
         let limits = limits.map_or(0, |limits| {
-            BLOCK + size_of::<Limits>() + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
+            BLOCK_OVERHEAD
+                + size_of::<Limits>()
+                + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
         });
         size_of::<Self>() + limits
     }
 
-    /// Whether the role permits this, wherever it applies.
+    /// Whether the role has this permission, in whatever scope the grant applies.
     #[must_use]
     pub fn permits(&self, wanted: &Permission<'_>) -> bool {
         self.role.get().permissions.covers(wanted)
     }
 
-    /// When it ends, in seconds since 1970; never when `None`.
+    /// When the grant ends, in seconds since 1970; `None` means never.
     #[must_use]
     pub fn expires_at(&self) -> Option<i64> {
         self.limits.as_ref().and_then(|limits| limits.expires_at)
     }
 
-    /// Whether it has not ended. It takes no writer for it to end. The clock is
-    /// read only where there is an end.
+    /// Whether the grant has not ended. It ends by time alone, without a write. The clock is read
+    /// only for a grant with an end.
     #[must_use]
     pub fn in_force(&self) -> bool {
         self.expires_at().is_none_or(|end| end > clock::now().unix_timestamp())
@@ -135,22 +137,22 @@ impl Grant {
 }
 
 impl Standing {
-    /// Whether the user and its tenant may act at all.
+    /// Whether both the subject and its tenant are active.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.user == UserStanding::Active && self.tenant.get().active
     }
 
-    /// The memory that it takes itself, without its tenant and roles, in bytes, about: with
-    /// the blocks that it is in.
+    /// Approximate memory of the standing without its tenant and roles, in bytes. Includes the
+    /// overhead of the allocator.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let counts = 2 * size_of::<usize>();
         let grants = self.grants.iter().map(Grant::bytes).sum::<usize>();
-        counts + size_of::<Self>() + grants + 2 * BLOCK
+        counts + size_of::<Self>() + grants + 2 * BLOCK_OVERHEAD
     }
 
-    /// Whether a part that it shares with others has changed since.
+    /// Whether the tenant or one of the roles has changed since it was read.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.tenant.is_stale() || self.grants.iter().any(|grant| grant.role.is_stale())
@@ -161,14 +163,14 @@ impl Standing {
         self.grants.iter().filter(|grant| grant.in_force())
     }
 
-    /// The grants that apply everywhere. Only those count for what a subject
-    /// may grant, and for methods' policies.
+    /// The grants in force without a scope, which apply everywhere. Only these count for method
+    /// policies, and for the actor in the rule for power over others.
     pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
         self.grants().filter(|grant| grant.scope().is_none())
     }
 
-    /// Whether the subject holds a permission everywhere; `text` may have
-    /// wildcards, and is not held when malformed.
+    /// Whether the subject holds a permission everywhere. `text` may have wildcards. A malformed
+    /// `text` is never held.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         Permission::parse(text)
@@ -188,13 +190,13 @@ impl Standing {
         held.into_iter().map(str::to_owned).collect()
     }
 
-    /// The highest level of the subject's roles, 0 without any.
+    /// The highest level of the subject's grants without a scope; 0 when it has none.
     #[must_use]
     pub fn level(&self) -> i32 {
         self.unscoped().map(|grant| grant.role.get().level).max().unwrap_or_default()
     }
 
-    /// Whether the subject is of the platform's staff at its highest level.
+    /// Whether the subject is in the platform tenant and has the level `PLATFORM_ADMIN`.
     #[must_use]
     pub fn is_platform_admin(&self) -> bool {
         self.tenant.get().is_platform && self.level() >= RoleLevel::PlatformAdmin as i32
@@ -214,7 +216,7 @@ impl Standing {
 mod tests {
     use super::*;
 
-    /// What the allocator adds to a block and rounds it up to (glibc's malloc).
+    /// The size of a heap block with the overhead and rounding of glibc's `malloc`, in bytes.
     fn block(bytes: usize) -> usize {
         (bytes + size_of::<usize>()).next_multiple_of(16)
     }
@@ -225,9 +227,9 @@ mod tests {
         assert_eq!(size_of::<Standing>(), 32);
         let counts = 2 * size_of::<usize>();
         let standing = block(counts + size_of::<Standing>()) + block(5 * size_of::<Grant>());
-        // The cache's: both ids and the pointer, what it knows of their use, and two
-        // links; then a slot of its table at the least load. It keeps half as many
-        // entries again for what it has dropped.
+        // One cache entry: two ids, the pointer, usage data and two links. Then one slot of the
+        // hash table at its lowest load. The cache also keeps half as many entries again for
+        // evicted keys.
         let entry = 16 + 16 + size_of::<usize>() + 16 + 8;
         let slot = (4 + 1) * 16 / 7;
         let whole = standing + (entry + slot) * 3 / 2;

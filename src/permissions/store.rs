@@ -1,4 +1,4 @@
-//! What decisions depend on, in Postgres.
+//! SQL that reads what decisions depend on.
 
 use std::{
     collections::HashMap,
@@ -27,25 +27,27 @@ use crate::{
     pg::Observed,
 };
 
-/// How long Postgres may take to answer before it counts as away.
+/// Timeout of one query. Postgres counts as unavailable after it.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of JSON that are decoded on the thread that serves the call, at most: it takes
-/// a fraction of a millisecond. More is decoded on a thread that serves none.
-const AT_ONCE: usize = 64 * 1024;
+/// Maximum size of JSON that is decoded on the thread that serves the call, in bytes. Decoding this
+/// much takes a fraction of a millisecond. Larger results are decoded on a thread that serves no
+/// calls.
+const MAX_INLINE_BYTES: usize = 64 * 1024;
 
-/// Long reads that are decoded at the same time, at most one of a tenant; further ones wait,
-/// each until its call's deadline.
+/// Permits to decode large results concurrently, at most one for each tenant. Further calls wait
+/// for a permit until their deadline.
 static LONG_READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(2));
 
-/// What was read of some subjects of one tenant at one moment.
+/// What several subjects of one tenant hold, read in one snapshot.
 pub struct Subjects {
-    /// What they hold, in the order in which they were asked for.
+    /// The standings, in the order in which the subjects were asked for.
     pub standings: Vec<Standing>,
-    /// Whether the session that was asked about is one of theirs and live; false
-    /// when none was asked about.
+    /// Whether the given session belongs to one of the subjects and is live. False when no session
+    /// was given.
     pub session_live: bool,
-    /// Below it lies every transaction that this has seen.
+    /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
+    /// has a lower id.
     pub xmax: u64,
 }
 
@@ -72,11 +74,11 @@ struct GrantRow {
     expires_at: Option<i64>,
 }
 
-/// What subjects hold, each of them asked for once, in one round trip; `None`
-/// when there is no such tenant.
+/// What several subjects hold, in one round trip. Each subject may be named only once. Returns
+/// `None` when the tenant does not exist.
 ///
 /// # Errors
-/// UNAVAILABLE when Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn standings(
     db: &Db,
     tenant_id: TenantId,
@@ -86,11 +88,11 @@ pub async fn standings(
     read(db.single(tenant_id).await?, tenant_id, users, session).await
 }
 
-/// What a subject holds as a transaction in its tenant sees it, and whether the session
-/// that is asked about is its own and live; `None` when there is no such tenant.
+/// What a subject holds as the transaction `tx` sees it, and whether the given session belongs to
+/// the subject and is live. Returns `None` when the tenant does not exist.
 ///
 /// # Errors
-/// UNAVAILABLE when Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn standing_in(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -123,7 +125,7 @@ async fn read(
         session.map(|id| id.0),
     )
     .fetch_optional(postgres);
-    let Some(row) = patiently(row).await? else { return Ok(None) };
+    let Some(row) = with_timeout(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
         active: row.tenant_state == "active",
@@ -132,18 +134,22 @@ async fn read(
     }));
     let size = row.roles.len() + row.subjects.len();
     let decode = move || decode(&ids, tenant_id, &shared, &row.roles, &row.subjects);
-    let standings = if size > AT_ONCE { elsewhere(tenant_id, decode).await? } else { decode()? };
+    let standings = if size > MAX_INLINE_BYTES {
+        on_blocking_thread(tenant_id, decode).await?
+    } else {
+        decode()?
+    };
     let session_live = row.session_live == Some(true);
     Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
 }
 
-/// Works on a thread that serves no calls.
-async fn elsewhere<T: Send + 'static>(
+/// Runs `work` on a thread that serves no calls.
+async fn on_blocking_thread<T: Send + 'static>(
     tenant: TenantId,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let permit = LONG_READS.acquire(tenant).await;
-    // With the work: it goes on when its call is given up.
+    // The work holds the permit: it continues when the client cancels the call.
     let work = move || {
         let done = work();
         drop(permit);
@@ -152,7 +158,7 @@ async fn elsewhere<T: Send + 'static>(
     task::spawn_blocking(work).await.map_err(|_| Error::defect("a read was given up"))?
 }
 
-/// What subjects hold, from the JSON of their roles and their assignments.
+/// Decodes standings from the JSON of roles and subjects.
 fn decode(
     ids: &[Uuid],
     tenant_id: TenantId,
@@ -180,7 +186,7 @@ fn standing(
 ) -> Result<Standing> {
     let user = user_standing(found.as_ref().map(|subject| subject.state.as_str()))?;
     let grants = found.map(|subject| subject.grants).unwrap_or_default();
-    // Exactly as many as there are: these stay in memory.
+    // The exact capacity: the vector stays in the cache.
     let mut held = Vec::with_capacity(grants.len());
     for row in grants {
         let kept = scope::kept(row.scope.as_deref(), tenant_id, row.assignment_id);
@@ -212,46 +218,48 @@ fn user_standing(state: Option<&str>) -> Result<UserStanding> {
     }
 }
 
-/// What was read of one subject to explain a decision about it.
+/// The rows that explain a decision about one subject.
 pub struct Explained {
-    /// Whether the tenant is not suspended.
+    /// False when the tenant is suspended.
     pub tenant_active: bool,
-    /// Whether the tenant has the user, and it may act.
+    /// Whether the subject exists in the tenant and is active.
     pub user: UserStanding,
-    /// Whether the session that was asked about is the user's and live; false
-    /// when none was asked about.
-    pub session_live: bool,
-    /// The subject's assignments, also those that have ended, whose role
-    /// permits what was asked for; their scopes are yet to be read.
-    pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
-    /// The lowest roles that would permit it and that the subject was never
+    /// Whether the given session belongs to the subject and is live. False when no session was
     /// given.
+    pub session_live: bool,
+    /// The subject's assignments, including ended ones, whose role has the permission. Their
+    /// scopes are not parsed yet.
+    pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
+    /// Roles that have the permission and of which the subject has no assignment, not even an
+    /// ended one. Lowest level first.
     pub missing_roles: Vec<MissingRoleRow>,
-    /// Below it lies every transaction that this has seen.
+    /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
+    /// has a lower id.
     pub xmax: u64,
 }
 
-/// An assignment whose role permits what was asked for; its scope as a `S`.
+/// An assignment whose role has the permission that was asked for. `S` is the type of its scope:
+/// raw JSON, or parsed.
 #[derive(Debug, Deserialize)]
 pub struct AssignmentRow<S = Option<Scope>> {
-    /// The assignment.
+    /// The id of the assignment.
     pub assignment_id: Uuid,
-    /// The role.
+    /// The id of its role.
     pub role_id: Uuid,
-    /// Its name.
+    /// The name of the role.
     pub role_name: String,
-    /// Its level.
+    /// The level of the role.
     pub level: i32,
-    /// That of its permissions which permits it.
+    /// The most specific permission of the role that covers what was asked for.
     pub permission: String,
-    /// Where the assignment applies; everywhere when `None`.
+    /// The assignment's scope; `None` applies everywhere.
     pub scope: S,
-    /// When it ends, in seconds since 1970; never when `None`.
+    /// When the assignment ends, in seconds since 1970; `None` means never.
     pub expires_at: Option<i64>,
 }
 
 impl AssignmentRow<Option<Box<RawValue>>> {
-    /// With its scope; `None` when that can't be read.
+    /// Parses the scope. Returns `None` when the scope can't be read.
     pub fn read(self, tenant: TenantId) -> Option<AssignmentRow> {
         let scope = scope::kept(self.scope.as_deref(), tenant, self.assignment_id).ok()?;
         let Self { assignment_id, role_id, role_name, level, permission, expires_at, .. } = self;
@@ -267,25 +275,25 @@ impl AssignmentRow<Option<Box<RawValue>>> {
     }
 }
 
-/// A role that would permit what was asked for.
+/// A role that has the permission and of which the subject has no assignment.
 #[derive(Debug, Deserialize)]
 pub struct MissingRoleRow {
-    /// The role.
+    /// The id of the role.
     pub role_id: Uuid,
-    /// Its name.
+    /// The name of the role.
     pub role_name: String,
-    /// Its level.
+    /// The level of the role.
     pub level: i32,
-    /// That of its permissions which permits it.
+    /// The most specific permission of the role that covers what was asked for.
     pub permission: String,
 }
 
-/// What explains a decision, in one round trip; `None` when there is no such
-/// tenant. `forms` are the permissions of a role that permit what is asked for,
-/// `roles` is how many missing roles to look for.
+/// Reads what explains a decision, in one round trip. Returns `None` when the tenant does not
+/// exist. `forms` are all permissions that cover what is asked for; `roles` is the maximum number
+/// of missing roles.
 ///
 /// # Errors
-/// UNAVAILABLE when Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn explained(
     db: &Db,
     tenant: TenantId,
@@ -309,7 +317,7 @@ pub async fn explained(
         roles,
     )
     .fetch_optional(db.single(tenant).await?);
-    let Some(row) = patiently(row).await? else { return Ok(None) };
+    let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(Explained {
         tenant_active: row.tenant_state == "active",
         user: user_standing(row.user_state.as_deref())?,
@@ -320,7 +328,7 @@ pub async fn explained(
     }))
 }
 
-/// One that hangs is away as well.
-async fn patiently<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+/// Runs a query with a timeout. A query that hangs counts as an unavailable Postgres.
+async fn with_timeout<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     Ok(time::timeout(QUERY_TIMEOUT, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
 }

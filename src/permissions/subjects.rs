@@ -1,4 +1,4 @@
-//! The list of subjects: who may do this, in this tenant, within this scope?
+//! `ListSubjects`: the subjects that may do something within a scope.
 
 use super::{
     Permission, Permissions, Scope,
@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-/// How many assignments a page looks at, at least: with a scope that few of them
-/// match, a page of a few would take many calls.
+/// Minimum number of assignments that a page looks at. When few assignments match the scope, a
+/// small page would otherwise need many calls.
 const LOOK_AT: i64 = 250;
 
 impl Permissions {
-    /// A page of those whom a Check of the same question would allow.
+    /// A page of the subjects that a Check of the same question would allow.
     pub(super) async fn subjects(
         &self,
         caller: &Caller,
@@ -45,7 +45,7 @@ impl Permissions {
     }
 }
 
-/// The holder, by the first of its assignments that applies.
+/// The holder with the first of its assignments that applies; `None` when none applies.
 fn subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
     let applying = |held: HeldRow| {
         let scope = scope::kept(held.scope.as_deref(), tenant, held.assignment_id).ok()?;

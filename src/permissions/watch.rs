@@ -1,5 +1,5 @@
-//! `WatchPermissions`: which subjects may be decided about otherwise than before,
-//! for callers that cache decisions.
+//! `WatchPermissions`: tells callers that cache decisions which subjects' decisions may have
+//! changed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,33 +24,32 @@ use crate::{
     proto::v1::{ErrorReason, WatchPermissionsResponse as Message},
 };
 
-/// How often a stream asks whether its caller is admitted still; it asks at each
-/// change in the tenant too.
+/// How often a stream checks that its caller is still admitted. It also checks at each change in
+/// the tenant.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// What watching takes.
+/// Opens the streams of `WatchPermissions`.
 pub struct Watch {
-    /// Where holders of roles are found, and what changed before.
+    /// The database pool, to find the holders of roles and earlier changes.
     pub db: Db,
-    /// What changes.
+    /// The change feed of this replica.
     pub feed: Feed,
-    /// Who watches.
+    /// Distributes the changes to the streams.
     pub watchers: Arc<Watchers>,
-    /// The streams that are open: each is told of every change in its tenant.
+    /// Limits the number of open streams, since each stream receives every change in its tenant.
     pub streams: Arc<Bounded<TenantId>>,
 }
 
-/// The messages of a stream.
+/// The messages of one stream.
 pub type Messages = BoxStream<'static, Result<Message, Status>>;
 
 impl Watch {
-    /// A stream for this caller, that goes on from a consistency token where there
-    /// is one.
+    /// Opens a stream for this caller. With a consistency token, the stream continues where the
+    /// token's stream ended.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that is not ours, `RESOURCE_EXHAUSTED` when there
-    /// are too many streams, UNAVAILABLE while the feed
-    /// can't be followed.
+    /// Returns `INVALID_ARGUMENT` for an invalid token, `RESOURCE_EXHAUSTED` when too many streams
+    /// are open, and UNAVAILABLE while the feed can't be read.
     pub async fn open(
         &self,
         caller: &Caller,
@@ -62,7 +61,8 @@ impl Watch {
         if !self.feed.refresh().await {
             return Err(interrupted());
         }
-        // In this order, so that what changes meanwhile is told twice, not never.
+        // Subscribe before taking the horizon: a change in between is reported twice instead of
+        // being lost.
         let news = self.watchers.subscribe(caller.tenant(), &self.db, &self.feed);
         let horizon = self.feed.horizon();
         let mut first = match from {
@@ -79,9 +79,9 @@ impl Watch {
         Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
     }
 
-    /// What changed since a token's horizon.
+    /// The changes since the horizon of a token.
     async fn since(&self, tenant: TenantId, horizon: u64) -> Result<Message> {
-        // One more tells that there are too many to name.
+        // Reads one more than a message can name: the extra one shows that there are too many.
         let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
         let since = self.feed.since(&self.db, tenant, horizon, limit).await?;
         let mut changed = Changed::default();
@@ -97,29 +97,30 @@ impl Watch {
     }
 }
 
-/// One caller's stream.
+/// The stream of one caller.
 struct Stream {
     news: Receiver<Arc<News>>,
     admission: Admission,
     feed: Feed,
-    /// Whether news were lost since the last message.
+    /// Whether news was lost since the last message.
     lost: bool,
     _open: Open<TenantId>,
 }
 
 impl Stream {
-    /// The next message; an error ends the stream.
+    /// Waits for the next message. An error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
             let news = time::timeout(RECHECK, self.news.recv()).await;
-            // While memory may not answer, one query per stream would not help.
+            // When the feed is not fresh, the check would need one query per stream.
             if self.feed.is_fresh() {
                 self.admission.renew().await?;
             }
             match news {
                 Ok(Ok(news)) if news.for_clients || self.lost => return Ok(self.message(&news)),
                 Ok(Ok(_)) | Err(_) => {}
-                // A slow reader's memory is bounded: it starts anew.
+                // The backlog of a slow reader is bounded. After a loss, its next message reports
+                // all subjects as changed.
                 Ok(Err(RecvError::Lagged(_))) => self.lost = true,
                 Ok(Err(RecvError::Closed)) => return Err(interrupted()),
             }
@@ -137,6 +138,7 @@ impl Stream {
 }
 
 fn interrupted() -> Error {
-    let text = "the stream can't go on here: open another, with the last consistency_token";
+    let text =
+        "the stream can't continue on this replica: open another with the last consistency_token";
     Error::refused(ErrorReason::WatchInterrupted, text)
 }

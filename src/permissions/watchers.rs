@@ -1,5 +1,5 @@
-//! Tells the streams of each tenant what changed: one hub per tenant that somebody
-//! watches, so that a change is looked at once, however many watch.
+//! Distributes changes to the `WatchPermissions` streams. Each tenant with a stream has one hub,
+//! so a change is looked up once, whatever the number of streams.
 
 use std::{
     collections::HashMap,
@@ -25,42 +25,42 @@ use crate::{
     ids::TenantId,
 };
 
-/// How often something is sent at least. Well below the 10 seconds that are
-/// promised, which a slow query must not break.
+/// The maximum time between two messages. Well below the 10 seconds that the API promises, to
+/// leave time for a slow query.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How often a hub looks around, whatever happens.
+/// How often a hub checks its state when nothing wakes it.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long after a message the next one comes at the soonest: what changes meanwhile is
-/// one message, however many streams it goes to.
+/// The minimum time between two messages. Changes in between are combined into one message, so
+/// that many streams stay affordable.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// When the feed has not been read for so long its watchers must go elsewhere.
-const LOST: Duration = Duration::from_secs(5);
+/// The streams of this replica end when it could not read the feed for this long.
+const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// News that a slow stream may be behind by.
+/// The number of messages that a slow stream may lag behind.
 const BACKLOG: usize = 16;
 
-/// What the streams of a tenant are told.
+/// One message to all streams of a tenant.
 pub struct News {
-    /// Whose permissions may have changed.
+    /// The subjects whose permissions may have changed.
     pub subjects: Subjects,
-    /// The consistency token that covers it.
+    /// The consistency token that covers the changes.
     pub token: String,
-    /// Whether clients are told, or only streams: their callers' sessions may have
-    /// ended.
+    /// Whether streams send this message to their clients. If false, a session has ended, and
+    /// streams only check that their callers are still admitted.
     pub for_clients: bool,
 }
 
-/// Who watches which tenants.
+/// The hubs of all tenants that are being watched.
 #[derive(Default)]
 pub struct Watchers {
     hubs: Mutex<HashMap<TenantId, Arc<Hub>>>,
     stopped: AtomicBool,
 }
 
-/// Where the streams of one tenant meet.
+/// Collects the changes of one tenant and sends them to its streams.
 struct Hub {
     changed: Mutex<Changed>,
     woken: Notify,
@@ -69,8 +69,8 @@ struct Hub {
 }
 
 impl Watchers {
-    /// The news of a tenant from here on. They end when the server stops, or the
-    /// feed can't be followed.
+    /// Subscribes to a tenant's messages from now on. They end when the server stops, or when the
+    /// feed can't be read.
     pub fn subscribe(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -82,7 +82,7 @@ impl Watchers {
             return hub.news.subscribe();
         }
         let (news, receiver) = broadcast::channel(BACKLOG);
-        // After a stop nobody sends any more, and the news have ended.
+        // After `stop`, the sender is dropped here, so the receiver ends at once.
         if !self.stopped.load(Ordering::Acquire) {
             let hub = Arc::new(Hub {
                 changed: Mutex::default(),
@@ -97,7 +97,7 @@ impl Watchers {
         receiver
     }
 
-    /// Ends all news, for good.
+    /// Ends all streams and accepts no new ones.
     pub fn stop(&self) {
         let mut hubs = self.hubs();
         self.stopped.store(true, Ordering::Release);
@@ -107,7 +107,7 @@ impl Watchers {
         }
     }
 
-    /// Forgets a hub, with `unused` only if nobody listens; says whether it did.
+    /// Removes a hub and returns true. With `unused`, only removes a hub without receivers.
     fn forget(&self, tenant: TenantId, hub: &Hub, unused: bool) -> bool {
         let mut hubs = self.hubs();
         if unused && hub.news.receiver_count() > 0 {
@@ -146,7 +146,7 @@ impl Hub {
             if self.closed.load(Ordering::Acquire) {
                 return;
             }
-            if feed.lag() > LOST {
+            if feed.lag() > FEED_TIMEOUT {
                 watchers.forget(tenant, self, false);
                 return;
             }
@@ -159,13 +159,13 @@ impl Hub {
                     if news.for_clients {
                         sent = Instant::now();
                     }
-                    // Those who left don't matter.
+                    // An error only means that no stream is left.
                     self.news.send(Arc::new(news)).ok();
                     time::sleep(SPACING).await;
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%error, "watchers can't be told");
+                    tracing::error!(%error, "can't send changes to watchers: their streams end");
                     watchers.forget(tenant, self, false);
                     return;
                 }
@@ -173,7 +173,8 @@ impl Hub {
         }
     }
 
-    /// What there is to tell, with `is_late` even if nothing changed.
+    /// The next message; `None` when there is nothing to send. With `is_late`, there always is a
+    /// message.
     async fn gather(
         &self,
         tenant: TenantId,
@@ -181,7 +182,8 @@ impl Hub {
         feed: &Feed,
         is_late: bool,
     ) -> Result<Option<News>> {
-        // Before the changes are taken: all below it are among them, or were told.
+        // Take the horizon before the changes. Every change below the horizon is then among these
+        // changes or was sent before.
         let horizon = feed.horizon();
         let changed = mem::take(&mut *self.changed());
         if changed.is_empty() && !is_late {
@@ -198,7 +200,7 @@ impl Hub {
 }
 
 impl Subjects {
-    /// The users by name, and whether it is everybody.
+    /// The user ids as text, and whether all subjects are meant.
     #[must_use]
     pub fn spelled(&self) -> (Vec<String>, bool) {
         match self {

@@ -1,5 +1,5 @@
-//! Rows that hold what this program can't read, as nothing that it wrote does. Each
-//! counts as not there, and is told to operators: by a log line with its ids, and by
+//! Reports rows that this program can't read. Such a row was not written by this program. It
+//! counts as absent. Operators see it as a log line with its ids, and in the metric
 //! `tenantry_unreadable_rows_total`.
 
 use std::sync::LazyLock;
@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use crate::ids::TenantId;
 
-/// What a row is of.
+/// The kind of row, used as a label of the metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "labels are spelled as these are")]
 pub enum Of {
-    /// An assignment's scope.
+    /// The scope of a role assignment.
     role_assignment,
-    /// A tenant's settings.
+    /// The settings of a tenant.
     tenant,
 }
 
@@ -28,20 +28,21 @@ struct Label {
     table: Of,
 }
 
-/// One for the process: rows are read where no part of the server is at hand.
+/// One counter for the whole process, because the code that reads rows has no access to the
+/// server's state.
 static ROWS: LazyLock<Family<Label, Counter>> = LazyLock::new(Family::default);
 
-/// Offers the counter.
+/// Registers the metric.
 pub fn register(registry: &mut Registry) {
-    let help = "Rows that were read and hold what can't be";
+    let help = "Rows with stored data that can't be read";
     registry.register("tenantry_unreadable_rows", help, ROWS.clone());
     for table in [Of::role_assignment, Of::tenant] {
         drop(ROWS.get_or_create(&Label { table }));
     }
 }
 
-/// Notes that a row can't be read.
+/// Counts and logs a row that can't be read.
 pub fn note(table: Of, tenant: TenantId, row: Uuid) {
     ROWS.get_or_create(&Label { table }).inc();
-    tracing::error!(%tenant, ?table, %row, "a row can't be read, and counts as not there");
+    tracing::error!(%tenant, ?table, %row, "a row can't be read and counts as absent");
 }

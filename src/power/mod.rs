@@ -1,8 +1,8 @@
-//! Power over others: what a subject must hold to give, take or use what another holds.
+//! Power over others: what a caller must hold to give, take or use what another subject holds.
 //!
-//! [`rule`] is the rule, without any I/O. [`store`] reads what it is asked about, in the
-//! transaction of the act. [`crate::gate::Acting`] asks it: a handler of a method whose
-//! policy has a `power` gets its caller from there alone.
+//! [`rule`] is the rule, without any I/O. [`store`] reads its input in the transaction of the
+//! operation. [`crate::gate::Acting`] applies the rule: a handler of a method whose policy has a
+//! `power` gets its caller only from there.
 
 pub mod rule;
 pub mod store;

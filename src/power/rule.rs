@@ -1,9 +1,12 @@
 //! The rule for power over others.
 //!
-//! *Covers*: the actor's level is no lower than that of each role that the target has,
-//! wherever that applies, and the actor holds each of their permissions everywhere.
-//! Who takes covers the target now; who gives holds what it gives for as long as it
-//! gives it; who may act as the target afterwards covers it for as long as its roles last.
+//! An actor *covers* a target when the actor's level is no lower than the level of each role of
+//! the target, and the actor holds each permission of those roles everywhere. The target's roles
+//! count in any scope.
+//!
+//! To take something, the actor must cover the target now. To give something, the actor must hold
+//! it for as long as it is given. To do something that lets the actor act as the target
+//! afterwards, the actor must cover the target for as long as the target's roles last.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,12 +20,12 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// When a right ends, in seconds since 1970.
+/// When a right ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum End {
-    /// At this time.
+    /// At this time, in seconds since 1970.
     At(i64),
-    /// It has no end.
+    /// The right has no end.
     Never,
 }
 
@@ -38,17 +41,17 @@ impl From<Option<i64>> for End {
     }
 }
 
-/// What an actor holds everywhere, and until when: of each permission, the latest end
-/// among the grants that have it.
+/// What an actor holds everywhere, and until when. When several grants have the same permission,
+/// the latest end counts.
 pub struct Rights<'a> {
-    /// The roles' levels.
+    /// The levels of the actor's roles, each with its latest end.
     levels: BTreeMap<i32, End>,
-    /// By resource and action, each perhaps a wildcard.
+    /// Permissions by resource and action, either of which may be a wildcard.
     permissions: HashMap<(&'a str, &'a str), End>,
 }
 
 impl<'a> Rights<'a> {
-    /// Gathers them from all of the actor's grants.
+    /// Collects the rights from all unscoped grants of the actor.
     pub async fn of(actor: &'a Standing) -> Self {
         let mut pace = Pace::new();
         let mut rights = Self { levels: BTreeMap::new(), permissions: HashMap::new() };
@@ -65,10 +68,10 @@ impl<'a> Rights<'a> {
         rights
     }
 
-    /// Until when the actor holds a level and permissions, all of it.
+    /// Until when the actor holds both a level and all of these permissions.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when it does not hold it now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold them all now.
     pub async fn all<'p>(
         &self,
         level: i32,
@@ -83,10 +86,10 @@ impl<'a> Rights<'a> {
         Ok(until)
     }
 
-    /// Until when the actor holds a level.
+    /// Until when the actor holds a level, or a higher one.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when it does not hold it now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold it now.
     pub fn level(&self, level: i32) -> Result<End> {
         self.levels.range(level..).map(|(_, end)| *end).max().ok_or_else(level_too_high)
     }
@@ -94,7 +97,7 @@ impl<'a> Rights<'a> {
     /// Until when the actor holds a permission.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when it does not hold it now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold it now.
     pub fn permission(&self, text: &str) -> Result<End> {
         let wanted = Permission::parse(text).ok_or_else(not_held)?;
         let covering = wanted.covering();
@@ -106,15 +109,15 @@ impl<'a> Rights<'a> {
 /// Checks that the actor covers the target now.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`.
+/// Returns `PERMISSION_DENIED` when the actor does not.
 pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     ends_before(actor, target).await.map(drop)
 }
 
-/// Checks that the actor's level is no lower than the target's.
+/// Checks that the actor's level is no lower than the target's highest level.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`.
+/// Returns `PERMISSION_DENIED` when it is lower.
 pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
     let highest = target.grants().map(|grant| grant.role.get().level).max();
     if highest.is_some_and(|highest| highest > actor.level()) {
@@ -123,10 +126,10 @@ pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the actor covers the target for as long as each of its roles lasts.
+/// Checks that the actor covers the target for as long as each of the target's roles lasts.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`.
+/// Returns `PERMISSION_DENIED` when the actor does not.
 pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     match ends_before(actor, target).await? {
         End::Never => Ok(()),
@@ -134,11 +137,11 @@ pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<
     }
 }
 
-/// Until when the actor covers the target: the earliest time at which the actor loses what
-/// the target still holds.
+/// Until when the actor covers the target: the earliest time at which the actor loses something
+/// that the target still holds.
 ///
 /// # Errors
-/// `PERMISSION_DENIED` when it does not cover it now.
+/// Returns `PERMISSION_DENIED` when the actor does not cover the target now.
 pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
     let (mut until, mut pace) = (End::Never, Pace::new());
     for (role, needed_until) in latest(target.grants()) {
@@ -150,15 +153,16 @@ pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
     Ok(until)
 }
 
-/// Checks that what the actor gives ends no later than its own right to it.
+/// Checks that what the actor gives (until `given`) ends no later than the actor's own right to
+/// it.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`, naming the latest end that is allowed.
+/// Returns `PERMISSION_DENIED` with the latest allowed end when it ends later.
 pub fn within(given: End, right: End) -> Result<()> {
     if given > right { Err(outlasts(right)) } else { Ok(()) }
 }
 
-/// The roles of some grants, each once with the latest of its ends.
+/// The roles of some grants, each once, with the latest end of its grants.
 fn latest<'a>(grants: impl Iterator<Item = &'a Grant>) -> impl Iterator<Item = (&'a Role, End)> {
     let mut roles: BTreeMap<Uuid, (&Role, End)> = BTreeMap::new();
     for grant in grants {
@@ -170,21 +174,21 @@ fn latest<'a>(grants: impl Iterator<Item = &'a Grant>) -> impl Iterator<Item = (
 }
 
 fn level_too_high() -> Error {
-    Error::refused(ErrorReason::LevelTooHigh, "it stands above the caller's level")
+    Error::refused(ErrorReason::LevelTooHigh, "its level is above the caller's level")
 }
 
 fn not_held() -> Error {
-    let text = "it permits what the caller does not hold, everywhere, itself";
+    let text = "it has a permission that the caller does not hold without a scope";
     Error::refused(ErrorReason::GrantNotHeld, text)
 }
 
-/// The refusal of what lasts longer than the right to it.
+/// The error for something that would last longer than the actor's right to it.
 fn outlasts(right: End) -> Error {
     let at = match right {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
     };
     let at = at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
-    let text = format!("the caller's own right ends before it does: {at} at the latest");
+    let text = format!("it must end with the caller's own right: {at} at the latest");
     Error::refused(ErrorReason::GrantOutlastsGiver, text)
 }

@@ -1,4 +1,4 @@
-//! What the rule for power is asked about, in Postgres.
+//! SQL that reads the input of the rule for power over others.
 
 use futures_util::TryStreamExt;
 
@@ -11,11 +11,11 @@ use crate::{
     permissions::{self, Standing},
 };
 
-/// Locks a subject, of any kind, until the transaction ends: who gives it a role or takes
-/// one waits.
+/// Locks a user or service account until the transaction ends. Other transactions that change the
+/// subject's roles wait.
 ///
 /// # Errors
-/// `NOT_FOUND` when the tenant has no such subject.
+/// Returns `NOT_FOUND` when the tenant has no such subject.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<()> {
     let found = sqlx::query_scalar!(
         r#"
@@ -30,19 +30,19 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Resul
     found.map(drop).ok_or_else(Error::not_found)
 }
 
-/// What a subject holds now, also a disabled one.
+/// What a subject holds now. A disabled subject's roles are included.
 ///
 /// # Errors
-/// `NOT_FOUND` when there is no such tenant.
+/// Returns `NOT_FOUND` when the tenant does not exist.
 pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<Standing> {
     let read = permissions::standing_in(tx, tenant, subject, None).await?;
     read.map(|(standing, _)| standing).ok_or_else(Error::not_found)
 }
 
-/// What a caller holds now, and whether its session, or its API key, is live.
+/// What a caller holds now, and whether its session or API key is live.
 ///
 /// # Errors
-/// `NOT_FOUND` when there is no such tenant.
+/// Returns `NOT_FOUND` when the tenant does not exist.
 pub async fn caller(
     tx: &mut TenantTx,
     home: TenantId,
@@ -53,15 +53,14 @@ pub async fn caller(
     read.ok_or_else(Error::not_found)
 }
 
-/// A role that holders of another one have.
+/// Another role of subjects that have a given role.
 pub struct HeldRole {
-    /// Its level.
+    /// The numeric value of a `RoleLevel`.
     pub level: i16,
-    /// What it permits.
     pub permissions: Vec<String>,
 }
 
-/// The roles that the holders of a role have besides it, each once.
+/// The other roles of the subjects that have a role, each once.
 pub async fn roles_of_holders(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -93,10 +92,10 @@ pub async fn roles_of_holders(
     Ok(roles)
 }
 
-/// When an API key ends, by which a service account is signed in.
+/// When an API key ends. A service account signs in with API keys.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn key_ends(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<End> {
     let ends = sqlx::query_scalar!(
         "select expires_at from api_keys where tenant_id = $1 and key_id = $2",

@@ -1,5 +1,4 @@
-//! The codec of all services: no message reaches a handler before its field
-//! rules hold.
+//! The codec of all services. It checks the field rules of each message before a handler gets it.
 
 use std::marker::PhantomData;
 
@@ -13,20 +12,19 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 use super::validate::{self, Validate};
 use crate::error;
 
-/// The room for a message that each call begins with, in bytes, twice: most
-/// messages fit, and larger ones grow. Tonic's own choice, 8 KiB, is beyond what
-/// allocators hand out at once.
-const ROOM: usize = 512;
+/// The initial size of each of the two buffers of a call, in bytes. Most messages fit, and the
+/// buffers grow for larger ones. Tonic's default of 8 KiB is too large for the fast paths of
+/// memory allocators.
+const INITIAL_BUFFER: usize = 512;
 
-/// The size from which on a stream's messages are sent without waiting for more,
-/// in bytes: tonic's own choice.
-const SEND_AT: usize = 32 * 1024;
+/// A stream's messages are sent when this many bytes are buffered. This is tonic's default.
+const FLUSH_AT: usize = 32 * 1024;
 
-/// A codec with a decoder that checks what it decoded.
+/// A codec whose decoder validates each message.
 #[derive(Debug, Clone)]
 pub struct ValidatedCodec<T, U>(PhantomData<(T, U)>);
 
-// Derived, it would ask the messages for `Default`.
+// A derived `Default` would require `Default` of the messages.
 impl<T, U> Default for ValidatedCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
@@ -34,7 +32,7 @@ impl<T, U> Default for ValidatedCodec<T, U> {
 }
 
 fn buffers() -> BufferSettings {
-    BufferSettings::new(ROOM, SEND_AT)
+    BufferSettings::new(INITIAL_BUFFER, FLUSH_AT)
 }
 
 impl<T, U> Codec for ValidatedCodec<T, U>
@@ -56,7 +54,7 @@ where
     }
 }
 
-/// Decodes messages and answers `INVALID_ARGUMENT` for those that break a rule.
+/// Decodes messages and returns `INVALID_ARGUMENT` for a message that breaks a rule.
 #[derive(Debug, Clone)]
 pub struct ValidatedDecoder<U>(ProstDecoder<U>);
 
@@ -65,8 +63,8 @@ impl<U: Message + Default + Validate> Decoder for ValidatedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // Prost's decoder fails only for bytes that are no such message. That
-        // is the caller's error, and its text may quote what they sent.
+        // Prost's decoder fails only for malformed bytes, which is the caller's error. Its error
+        // text is dropped, because it may quote the caller's data.
         let message = self.0.decode(buf).map_err(|_| error::undecodable())?;
         if let Some(message) = &message {
             validate::check(message).map_err(error::invalid_fields)?;

@@ -1,9 +1,8 @@
-//! JSON as protobuf carries it (`google.protobuf.Struct`) and as Postgres keeps
-//! it.
+//! Conversion of JSON between protobuf (`google.protobuf.Struct`) and Postgres.
 //!
-//! Postgres can hold more than this program and its clients can read: numbers
-//! beyond a double, and deeper nesting. So columns are decoded as [`Stored`] and
-//! read value by value: what can't be read spoils nothing but itself.
+//! Postgres can store JSON that this program and its clients can't read: numbers that don't fit
+//! into a double, and deeper nesting. Therefore columns are decoded as [`Stored`] and parsed one
+//! by one: one unreadable value does not make the other rows unreadable.
 
 use prost_types::{Struct, value::Kind};
 use serde_json::{Map, Number, Value, value::RawValue};
@@ -11,30 +10,31 @@ use sqlx::types::Json;
 
 use crate::error::{Error, Result};
 
-/// How deep objects and lists may be nested, the outermost counted: clients' protobuf
-/// decoders give up at 100 messages, of which each object takes three.
+/// The maximum nesting depth of objects and lists, including the outermost. Protobuf decoders of
+/// clients accept 100 nested messages, and each object takes three.
 pub const MAX_DEPTH: usize = 20;
 
-/// The least whole number that a double can't tell from its neighbour: 2^53.
+/// The smallest positive whole number that a double can't tell from the next one: 2^53.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A JSON column, not yet read.
+/// The raw JSON of a column, not parsed yet.
 pub type Stored = Json<Box<RawValue>>;
 
-/// A protobuf Struct as a JSON object to store, which comes back exactly as it is.
+/// Converts a protobuf Struct to a JSON object to store. Reading it later gives exactly the same
+/// value.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming `field` when a value has no kind, a number is no JSON number or
-/// would not come back, Postgres can't store a text, or it is nested too deep.
+/// Returns INVALID_ARGUMENT for `field` when a value is not set, a number is not finite or would
+/// change, a text has U+0000, or the nesting is too deep.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
     Reading { field, stored: true }.object(from, 1)
 }
 
-/// A protobuf Struct as a JSON object that is compared and not stored: as [`object`],
-/// but negative zero counts as zero.
+/// Converts a protobuf Struct to a JSON object that is only compared, not stored. Works like
+/// [`object`], but converts negative zero to zero.
 ///
 /// # Errors
-/// As [`object`].
+/// The same as [`object`].
 pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
     Reading { field, stored: false }.object(from, 1)
 }
@@ -51,11 +51,11 @@ impl Reading<'_> {
         entries.map(|(key, value)| Ok((self.text(key)?, self.value(value, depth)?))).collect()
     }
 
-    /// A value within an object or list of a depth.
+    /// Converts a value that is inside an object or list at `depth`.
     fn value(&self, from: &prost_types::Value, depth: usize) -> Result<Value> {
         Ok(match &from.kind {
-            // `google.protobuf.Value`: the absence of any variant is an error.
-            None => return self.refuse("each value must be set: null has a kind of its own"),
+            // `google.protobuf.Value` documents that a value without a kind is an error.
+            None => return self.refuse("each value must be set; use null_value for null"),
             Some(Kind::NullValue(_)) => Value::Null,
             Some(Kind::BoolValue(b)) => Value::Bool(*b),
             Some(Kind::StringValue(s)) => Value::String(self.text(s)?),
@@ -83,7 +83,7 @@ impl Reading<'_> {
         Ok(from.to_owned())
     }
 
-    /// A protobuf number as JSON writes it: whole ones without a fraction.
+    /// Converts a number. Whole numbers are written without a fraction.
     fn number(&self, from: f64) -> Result<Number> {
         if from.is_finite() && from.abs() >= INEXACT {
             return self.refuse("whole numbers must be below 2^53: write ids as strings");
@@ -107,17 +107,17 @@ impl Reading<'_> {
     }
 }
 
-/// A stored JSON object; `None` when it is no object, or has what can't be read: a
-/// number beyond a double, or nesting beyond the parser's bound.
+/// Parses a stored JSON object. Returns `None` when it is not an object, has a number that does
+/// not fit into a double, or is nested too deep for the parser.
 #[must_use]
 pub fn read(stored: &RawValue) -> Option<Map<String, Value>> {
     serde_json::from_str(stored.get()).ok()
 }
 
-/// A JSON object to store.
+/// Converts a JSON object to the type of a column.
 ///
 /// # Errors
-/// Never, for an object that was read or made here.
+/// Never fails for an object that was parsed or created by this program.
 pub fn store(object: &Map<String, Value>) -> Result<Stored> {
     let raw = serde_json::value::to_raw_value(object);
     raw.map(Json).map_err(|_| Error::defect("an object is no JSON"))
@@ -129,7 +129,7 @@ pub fn is_too_deep(object: &Map<String, Value>) -> bool {
     object.values().any(|value| reaches(value, MAX_DEPTH))
 }
 
-/// Whether a value has objects or lists that are nested at least so deep.
+/// Whether a value has at least `depth` levels of nested objects or lists.
 fn reaches(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(items) => depth == 1 || items.iter().any(|item| reaches(item, depth - 1)),
@@ -138,14 +138,14 @@ fn reaches(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// A JSON object as a protobuf Struct. What is nested deeper than [`MAX_DEPTH`] is null,
-/// since no client could decode the reply that has it.
+/// Converts a JSON object to a protobuf Struct. Values that are nested deeper than [`MAX_DEPTH`]
+/// become null, because clients can't decode them.
 #[must_use]
 pub fn to_struct(from: &Map<String, Value>) -> Struct {
     struct_at(from, 1)
 }
 
-/// JSON as a protobuf Value, likewise.
+/// Converts JSON to a protobuf Value, with the same limit on the depth.
 #[must_use]
 pub fn to_value(from: &Value) -> prost_types::Value {
     value_at(from, 1)
@@ -156,7 +156,7 @@ fn struct_at(from: &Map<String, Value>, depth: usize) -> Struct {
     Struct { fields: entries.collect() }
 }
 
-/// A value within an object or list of a depth.
+/// Converts a value that is inside an object or list at `depth`.
 fn value_at(from: &Value, depth: usize) -> prost_types::Value {
     let inner = depth + 1;
     let kind = match from {
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// N01: a value without a kind would come back as null.
+    /// N01: a value without a kind would be read back as null.
     #[test]
     fn a_value_without_a_kind_is_refused() {
         let unset = prost_types::Value { kind: None };

@@ -1,4 +1,4 @@
-//! The gRPC types and services, as `build.rs` makes them from `proto/`.
+//! The gRPC types and services that `build.rs` generates from `proto/`.
 
 pub mod codec;
 pub mod json;
@@ -10,7 +10,7 @@ pub mod v1 {
     tonic::include_proto!("tenantry.v1");
 }
 
-/// The messages' field rules, from their annotations.
+/// The validators that are generated from the field rules in the proto files.
 #[expect(clippy::all, unused_variables, reason = "generated")]
 mod rules {
     use crate::proto::{
@@ -21,13 +21,14 @@ mod rules {
     include!(concat!(env!("OUT_DIR"), "/validate.rs"));
 }
 
-/// `Debug` of messages with fields that the proto marks with `debug_redact`.
+/// `Debug` implementations of messages with secret fields, which the proto marks with
+/// `debug_redact`.
 mod redacted {
     use crate::proto::v1;
 
     include!(concat!(env!("OUT_DIR"), "/debug.rs"));
 }
 
-/// The encoded `FileDescriptorSet` of the API with all it imports and its
-/// custom options, for reflection and the server's own policies.
+/// The encoded `FileDescriptorSet` of the API, with its imports and custom options. Used for
+/// reflection and to read the method policies.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,54 +1,55 @@
-//! Field rules: what generated validators are made of, and what they find.
+//! The runtime part of field rules.
 //!
-//! The rules stand in the `.proto` files as protovalidate annotations;
-//! `build.rs` turns them into a [`Validate`] for each message, with the same
-//! meaning. A message that breaks no rule costs no allocation.
+//! The rules are protovalidate annotations in the `.proto` files. `build.rs` generates an
+//! implementation of [`Validate`] for each message, with the semantics of protovalidate. A valid
+//! message causes no allocation.
 
 use std::{fmt, sync::LazyLock};
 
 use regex::Regex;
 
-/// How many violations are kept: a status travels in headers, and clients
-/// refuse more than 8 KiB of those.
+/// The maximum number of violations in one response. Violations are sent in headers, and clients
+/// refuse headers of more than 8 KiB.
 const MAX_KEPT: usize = 32;
 
-/// A message whose fields have rules.
+/// A message with field rules.
 pub trait Validate {
-    /// Adds every violation in `self`, which is at `at`, to `found`.
+    /// Adds all violations of this message to `found`. `at` is the path of the message in the
+    /// request.
     fn validate(&self, at: &Path<'_>, found: &mut Violations);
 }
 
-/// Checks a whole message.
+/// Validates a whole message.
 ///
 /// # Errors
 ///
-/// The violations, if there are any.
+/// Returns the violations, if there are any.
 pub fn check(message: &impl Validate) -> Result<(), Violations> {
     let mut found = Violations::default();
     message.validate(&Path::Root, &mut found);
     if found.0.is_empty() { Ok(()) } else { Err(found) }
 }
 
-/// Where in a request a value is. It lives on the stack and becomes text only
-/// in a violation.
+/// The path of a value in a request. It is kept on the stack, and is formatted only for a
+/// violation.
 #[derive(Debug, Clone, Copy)]
 pub enum Path<'a> {
     /// The request itself.
     Root,
-    /// A field of a message.
+    /// A field of the message at the parent path.
     Field(&'a Path<'a>, &'static str),
-    /// An item of a repeated field.
+    /// An item of the list at the parent path.
     Item(&'a Path<'a>, usize),
 }
 
 impl Path<'_> {
-    /// The path of a field in the message at `self`.
+    /// The path of a field of the message at `self`.
     #[must_use]
     pub fn field(&self, name: &'static str) -> Path<'_> {
         Path::Field(self, name)
     }
 
-    /// The path of an item in the list at `self`.
+    /// The path of an item of the list at `self`.
     #[must_use]
     pub fn item(&self, index: usize) -> Path<'_> {
         Path::Item(self, index)
@@ -66,47 +67,48 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The violations found so far: field path and description, never a value.
+/// The violations found so far. Each has a field path and a description, but never the value.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Notes that what is at `at` breaks a rule, unless it is `ok`.
+    /// Adds a violation at the path `at`, unless `ok` is true.
     pub fn ensure(&mut self, at: &Path<'_>, ok: bool, description: &str) {
         if !ok && self.0.len() < MAX_KEPT {
             self.0.push((at.to_string(), description.to_owned()));
         }
     }
 
-    /// The violations' field paths and descriptions.
+    /// Returns the field path and description of each violation.
     #[must_use]
     pub fn into_vec(self) -> Vec<(String, String)> {
         self.0
     }
 }
 
-/// A rule's pattern, compiled when it is first used.
+/// The pattern of a rule, compiled on first use.
 pub type Pattern = LazyLock<Option<Regex>>;
 
-/// Compiles a pattern. The build has tried it, so it's never `None`.
+/// Compiles a pattern. The build has compiled the same pattern, so the result is never `None`.
 #[must_use]
 pub fn compile(pattern: &str) -> Option<Regex> {
     Regex::new(pattern).ok()
 }
 
-/// Whether some part of `text` matches; a pattern says `^` and `$` itself.
+/// Whether the pattern matches anywhere in `text`. Patterns that match the whole text use `^` and
+/// `$`.
 #[must_use]
 pub fn matches(pattern: &Pattern, text: &str) -> bool {
     pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
 }
 
-/// The length of `text` in code points.
+/// The length of `text` in Unicode code points.
 #[must_use]
 pub fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Whether `text` is a UUID: 8-4-4-4-12 hex digits in any case.
+/// Whether `text` is a UUID: 8-4-4-4-12 hexadecimal digits in any case.
 #[must_use]
 pub fn is_uuid(text: &str) -> bool {
     text.len() == 36
@@ -116,8 +118,8 @@ pub fn is_uuid(text: &str) -> bool {
         })
 }
 
-/// Whether `text` is an email address as HTML forms define it, which is what
-/// protovalidate means by one.
+/// Whether `text` is an email address as HTML defines it for forms. Protovalidate uses the same
+/// definition.
 #[must_use]
 pub fn is_email(text: &str) -> bool {
     static EMAIL: Pattern = Pattern::new(|| {

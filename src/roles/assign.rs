@@ -1,4 +1,4 @@
-//! Gives roles to users and takes them away.
+//! `AssignRole` and `UnassignRole`.
 
 use prost_types::Timestamp;
 use serde_json::Value;
@@ -65,7 +65,7 @@ fn end(at: &Timestamp) -> Result<OffsetDateTime> {
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
-/// A role to give.
+/// An assignment that a caller wants to make.
 pub(super) struct Assignment {
     pub(super) user: UserId,
     pub(super) role: RoleId,
@@ -73,12 +73,13 @@ pub(super) struct Assignment {
     pub(super) expires_at: Option<OffsetDateTime>,
 }
 
-/// Gives a role to a user.
+/// Assigns a role to a user or service account.
 ///
 /// # Errors
-/// `NOT_FOUND` when the tenant lacks either, `PERMISSION_DENIED` when the caller may
-/// not give it, `ALREADY_EXISTS` when the user has it with this scope, `LIMIT_REACHED`
-/// when the user has as many as it may.
+/// Returns `NOT_FOUND` when the tenant does not have the subject or the role, `PERMISSION_DENIED`
+/// when the caller may not give the role, `ALREADY_EXISTS` when the subject has the role with this
+/// scope, and `LIMIT_REACHED` when the subject has the maximum number of assignments or bytes of
+/// scopes.
 async fn assign<'a>(
     tx: &mut TenantTx,
     acting: &'a Acting,
@@ -99,12 +100,13 @@ async fn assign<'a>(
     Ok((caller, new.row(tenant, role.name, inserted)))
 }
 
-/// Takes a role from a user: every assignment of it, or one. Returns the role, and the
-/// assignments that were taken.
+/// Removes one or all assignments of a role from a user. Returns the role and the removed
+/// assignments.
 ///
 /// # Errors
-/// `NOT_FOUND` when there is none, `PERMISSION_DENIED` for a user that holds more than
-/// the caller, `FAILED_PRECONDITION` for the last administrator's.
+/// Returns `NOT_FOUND` when there is no such assignment, `PERMISSION_DENIED` when the user holds
+/// more than the caller, and `FAILED_PRECONDITION` when the tenant would lose its last
+/// administrator.
 pub(super) async fn unassign<'a>(
     tx: &mut TenantTx,
     acting: &'a Acting,
@@ -124,10 +126,10 @@ pub(super) async fn unassign<'a>(
     Ok((caller, row, taken))
 }
 
-/// Gives a new user a role, everywhere and for good; the assignment.
+/// Assigns a role to a new user, without a scope or an end. Returns the assignment.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn assign_new(
     tx: &mut TenantTx,
     tenant: TenantId,

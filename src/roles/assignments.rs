@@ -1,4 +1,4 @@
-//! Role assignments in Postgres.
+//! SQL for role assignments.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -16,22 +16,20 @@ use crate::{
     proto::{json::Stored, v1::RoleAssignment},
 };
 
-/// An assignment to write.
+/// An assignment to insert.
 pub struct NewAssignment {
-    /// The assignment.
     pub id: AssignmentId,
-    /// Who gets the role.
+    /// The user or service account that gets the role.
     pub user: UserId,
-    /// The role.
     pub role: RoleId,
-    /// Where it applies; everywhere when `None`.
+    /// Where the assignment applies; `None` means everywhere.
     pub scope: Option<Value>,
-    /// When it ends; never when `None`.
+    /// When the assignment ends; `None` means never.
     pub expires_at: Option<OffsetDateTime>,
 }
 
 impl NewAssignment {
-    /// The assignment once it is written.
+    /// The whole row, after the insert.
     pub(super) fn row(
         self,
         tenant: TenantId,
@@ -51,41 +49,34 @@ impl NewAssignment {
     }
 }
 
-/// An assignment as it is kept.
+/// A row of `role_assignments`, with the name of its role.
 #[derive(Debug)]
 pub struct AssignmentRow {
-    /// The tenant.
     pub tenant_id: Uuid,
-    /// The assignment.
     pub assignment_id: Uuid,
-    /// Who has the role.
+    /// The user or service account that has the role.
     pub user_id: Uuid,
-    /// The role.
     pub role_id: Uuid,
-    /// The role's name.
     pub role_name: String,
-    /// Where it applies.
     pub scope: Option<Stored>,
-    /// When it ends.
     pub expires_at: Option<OffsetDateTime>,
-    /// When it was made.
     pub created_at: OffsetDateTime,
 }
 
-/// What Postgres makes of an assignment that is written.
+/// The columns that Postgres computes on insert.
 pub struct Inserted {
-    /// Its scope, in the one form.
+    /// The scope in canonical form.
     pub scope: Option<Stored>,
-    /// When it was made.
     pub created_at: OffsetDateTime,
 }
 
-/// Writes an assignment of a locked subject, in the place of one with the same scope that has
-/// ended. Of others that have ended the latest [`ENDED_ASSIGNMENTS_KEPT`] stay.
+/// Inserts an assignment. The subject must be locked. Deletes an ended assignment of the same role
+/// with the same scope. Of the subject's other ended assignments, keeps the latest
+/// [`ENDED_ASSIGNMENTS_KEPT`].
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the user has the role with this scope, `LIMIT_REACHED` when it has
-/// as many as it may.
+/// Returns `ALREADY_EXISTS` when the subject has the role with this scope, and `LIMIT_REACHED`
+/// when the subject has the maximum number of assignments or bytes of scopes.
 pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) -> Result<Inserted> {
     sqlx::query!(
         r#"
@@ -105,7 +96,7 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     )
     .execute(tx.conn())
     .await?;
-    // What the statement itself writes is not seen by the query in it.
+    // A statement does not see the row that it inserts itself, so the counts add it.
     let row = sqlx::query!(
         r#"
         insert into role_assignments
@@ -135,15 +126,15 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     Ok(Inserted { scope: row.scope, created_at: row.created_at })
 }
 
-/// Which assignments of a role to a user.
+/// The assignments of one role to one user.
 pub enum Which {
-    /// Every one, whatever its scope.
+    /// All assignments, whatever their scope.
     All,
-    /// The one with just this scope; without one, the one that applies everywhere.
+    /// The assignment with exactly this scope; `None` is the assignment without a scope.
     Just(Option<Value>),
 }
 
-/// Removes a role from a user; what it removed.
+/// Deletes assignments of a role to a user. Returns the deleted rows.
 pub async fn delete(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -177,10 +168,10 @@ pub async fn delete(
     Ok(rows)
 }
 
-/// What a user or service account holds now, by id.
+/// The assignments in force of a user or service account, ordered by id.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn held(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -205,17 +196,15 @@ pub async fn held(
     Ok(rows)
 }
 
-/// Which assignments to list; `None` asks for any.
+/// Filter of the list of assignments. `None` matches all.
 pub struct AssignmentFilter {
-    /// Of this user.
     pub user: Option<UserId>,
-    /// Of this role.
     pub role: Option<RoleId>,
-    /// On the role's name.
+    /// Filter on the role's name.
     pub role_name: Filter,
 }
 
-/// Fills a page with assignments that have not ended, by id.
+/// Fills a page with assignments in force, ordered by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,

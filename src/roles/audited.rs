@@ -1,4 +1,4 @@
-//! What the audit trail says of roles and who has them.
+//! Audit event details about roles and role assignments.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     proto::{json, v1::RoleLevel},
 };
 
-/// A role as it is made or deleted.
+/// Adds all of a role that is created or deleted.
 pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
     event
         .detail("name", role.name.as_str())
@@ -18,7 +18,7 @@ pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
         .list("permissions", role.permissions.iter().map(String::as_str))
 }
 
-/// What of a role changed.
+/// Adds the changes of a role.
 pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event {
     let not_in = |these: &RoleRow, those: &RoleRow| {
         let is_new = |permission: &&String| !those.permissions.contains(permission);
@@ -32,7 +32,7 @@ pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event 
         .list("permissions_removed", not_in(before, after))
 }
 
-/// An assignment, as the event of itself tells it.
+/// Adds one assignment, for the event that records it.
 pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
     event
         .detail("role_id", row.role_id.to_string())
@@ -42,19 +42,19 @@ pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
         .maybe("scope", scope(row))
 }
 
-/// The assignments of one role that were taken.
+/// Adds the assignments of one role that were removed.
 pub(super) fn taken(event: Event, role: &RoleRow, rows: &[AssignmentRow]) -> Event {
     let of_role =
         event.detail("role_id", role.role_id.to_string()).detail("role_name", role.name.as_str());
     of_role.list("assignments", rows.iter().map(|row| entry(row, false)))
 }
 
-/// The assignments that went with their user or service account.
+/// Adds the assignments that were deleted with their user or service account.
 pub fn gone(event: Event, rows: &[AssignmentRow]) -> Event {
     event.list("assignments", rows.iter().map(|row| entry(row, true)))
 }
 
-/// An assignment in a list. What it does not have is left out.
+/// An assignment as an entry of a list. Unset values are left out.
 fn entry(row: &AssignmentRow, with_role: bool) -> Value {
     let mut entry = serde_json::json!({ "assignment_id": row.assignment_id.to_string() });
     let role = with_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
@@ -73,7 +73,7 @@ fn entry(row: &AssignmentRow, with_role: bool) -> Value {
     entry
 }
 
-/// An assignment's scope, as far as it can be read.
+/// An assignment's scope; `None` when it is unset or can't be read.
 fn scope(row: &AssignmentRow) -> Option<Value> {
     json::read(row.scope.as_ref()?).map(Value::Object)
 }

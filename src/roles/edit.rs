@@ -23,7 +23,7 @@ use crate::{
     tenants,
 };
 
-/// Bytes of one role's permissions, at most.
+/// The maximum size of one role's permissions, in bytes.
 const MAX_BYTES: i64 = 64 * 1024;
 
 impl Roles {
@@ -46,7 +46,7 @@ impl Roles {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        // Before the rule is asked: its answer must hold after the wait.
+        // Lock first: waiting for the lock after the permission check would make its result stale.
         tenants::store::lock(&mut tx, tenant).await?;
         let made = Bundle { level, permissions: &permissions, is_system: message.system };
         let caller = acting.holds(&mut tx, made).await?;
@@ -124,28 +124,31 @@ fn level(level: RoleLevel) -> Result<i16> {
     }
 }
 
-/// What reads like a role that comes with a tenant must be one, in tokens' claims too.
+/// Refuses names that look like a system role, because role names also appear in token claims.
 fn refuse_built_in(name: &str) -> Result<()> {
     if names::is_built_in_role(name) {
         return Err(Error::refused(
             ErrorReason::RoleNameTaken,
-            "the name of a role that comes with a tenant is for system roles",
+            "the name is reserved for a system role",
         ));
     }
     Ok(())
 }
 
-/// The platform's level exists in the platform tenant alone, even for its own
-/// staff at work elsewhere.
+/// Refuses the level `PLATFORM_ADMIN` outside the platform tenant, also for platform staff that
+/// works in another tenant.
 fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
     let in_platform = caller.is_platform() && caller.tenant() == caller.home();
     if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
-        return Err(Error::field("level", "ROLE_LEVEL_PLATFORM_ADMIN is the platform tenant's"));
+        return Err(Error::field(
+            "level",
+            "ROLE_LEVEL_PLATFORM_ADMIN is only allowed in the platform tenant",
+        ));
     }
     Ok(())
 }
 
-/// Permissions as they are kept, sorted and without doubles.
+/// Permissions as they are stored: sorted and without duplicates.
 fn checked(mut permissions: Vec<String>) -> Result<Vec<String>> {
     permissions.sort_unstable();
     permissions.dedup();
@@ -156,7 +159,7 @@ fn checked(mut permissions: Vec<String>) -> Result<Vec<String>> {
     Ok(permissions)
 }
 
-/// How many permissions these are, and their bytes.
+/// The number of permissions and their total length in bytes.
 fn size(permissions: &[String]) -> (i64, i64) {
     permissions.iter().fold((0, 0), |(count, bytes), permission| {
         (count + 1, bytes + i64::try_from(permission.len()).unwrap_or(i64::MAX))
@@ -164,10 +167,11 @@ fn size(permissions: &[String]) -> (i64, i64) {
 }
 
 impl Others {
-    /// Checks that a role with these permissions may be beside these others.
+    /// Checks that a role with these permissions fits into the tenant's limits with its other
+    /// roles.
     ///
     /// # Errors
-    /// `LIMIT_REACHED`.
+    /// Returns `LIMIT_REACHED` when a limit is exceeded.
     fn leave_room_for(&self, permissions: &[String]) -> Result<()> {
         let (count, bytes) = size(permissions);
         PERMISSIONS_OF_ROLES.check(self.permissions + count)?;

@@ -1,6 +1,5 @@
-//! What nobody may do with roles, whatever they hold: change a system role, or leave a
-//! tenant without an administrator. What it takes to give and take roles is the rule
-//! for power over others ([`crate::power`]).
+//! Checks that hold whatever the caller holds: system roles are protected, and a tenant keeps an
+//! administrator. The rule for assigning and removing roles is in [`crate::power`].
 
 use uuid::Uuid;
 
@@ -11,46 +10,46 @@ use crate::{
     proto::v1::{ErrorReason, RoleLevel},
 };
 
-/// The level from which on a user administers a tenant.
+/// The lowest level of a tenant's administrator.
 const ADMIN_LEVEL: i16 = RoleLevel::OrgAdmin as i16;
 
-/// Checks that a role may be made, changed or deleted.
+/// Checks that the caller may create, change or delete this role.
 ///
 /// # Errors
-/// `PERMISSION_DENIED` for a system role, unless by a platform administrator.
+/// Returns `PERMISSION_DENIED` for a system role, unless the caller is a platform administrator.
 pub fn may_change(is_system: bool, by_platform_admin: bool) -> Result<()> {
     if is_system && !by_platform_admin {
         return Err(Error::refused(
             ErrorReason::SystemRole,
-            "system roles are the platform's administrators' alone",
+            "only platform administrators may change system roles",
         ));
     }
     Ok(())
 }
 
-/// Watches that a change leaves the tenant an administrator: an active user
-/// with an administrator's role that permits everything, everywhere and for
-/// good. The level alone would let a tenant lock itself out with an empty role.
+/// Checks that a change leaves the tenant an administrator: an active user who has a role of
+/// administrator level with the permission `*:*`, without a scope or an end. The level alone is
+/// not enough: an administrator with a role without permissions could not administer the tenant.
 pub struct AdminGuard {
     tenant: TenantId,
     before: i64,
 }
 
 impl AdminGuard {
-    /// Before the change. From here on such changes wait for one another, so
-    /// that two administrators can't remove each other.
+    /// Call it before the change. It locks the tenant, so such changes run one after the other:
+    /// otherwise two administrators could remove each other at the same time.
     ///
     /// # Errors
-    /// `NOT_FOUND` when the tenant was deleted.
+    /// Returns `NOT_FOUND` when the tenant was deleted.
     pub async fn watch(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
         crate::tenants::store::lock(tx, tenant).await?;
         Ok(Self { tenant, before: count(tx, tenant.0).await? })
     }
 
-    /// After the change.
+    /// Call it after the change.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` when it took the last administrator.
+    /// Returns `FAILED_PRECONDITION` when the change removed the last administrator.
     pub async fn check(self, tx: &mut TenantTx) -> Result<()> {
         if self.before > 0 && count(tx, self.tenant.0).await? == 0 {
             return Err(Error::refused(

@@ -1,4 +1,4 @@
-//! Roles: named sets of permissions, and who has them.
+//! Roles: named sets of permissions, and their assignments to subjects.
 
 mod assign;
 mod assignments;
@@ -20,15 +20,14 @@ use crate::{
 pub use assign::assign_new;
 pub use assignments::held;
 
-/// Manages roles over gRPC.
+/// The gRPC service `RoleService`.
 pub struct Roles {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
+    /// Starts the pages of lists and seals their page tokens.
     pub pages: Pages,
 }
 
-/// Records what was done, and makes it durable; its consistency token.
+/// Records the audit event and commits. Returns the consistency token.
 async fn finish(mut tx: TenantTx, caller: &Caller, event: Event) -> Result<String> {
     audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
     let token = tx.consistency_token().await?;

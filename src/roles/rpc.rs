@@ -1,4 +1,4 @@
-//! RoleService over gRPC.
+//! The gRPC service `RoleService`.
 
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -159,7 +159,7 @@ impl RoleService for Roles {
     }
 }
 
-/// Which assignments a request takes.
+/// The assignments that a request removes.
 fn which(request: &UnassignRoleRequest) -> Result<Which> {
     if !request.all_scopes {
         return Ok(Which::Just(scope::assigned(request.scope.as_ref())?.map(Value::Object)));

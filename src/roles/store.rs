@@ -1,4 +1,4 @@
-//! Roles in Postgres.
+//! SQL for roles.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,47 +15,37 @@ use crate::{
     proto::v1::Role,
 };
 
-/// A role to write.
+/// A role to insert.
 pub struct NewRole<'a> {
-    /// The role.
     pub id: RoleId,
-    /// Its name.
     pub name: &'a str,
-    /// Its level, a `RoleLevel`.
+    /// The numeric value of a `RoleLevel`.
     pub level: i16,
-    /// What it permits.
     pub permissions: &'a [String],
-    /// Whether it is a system role.
     pub system: bool,
 }
 
-/// A role as it is kept.
+/// A row of `roles`.
 #[derive(Debug, Clone)]
 pub struct RoleRow {
-    /// The tenant.
     pub tenant_id: Uuid,
-    /// The role.
     pub role_id: Uuid,
-    /// Its name.
     pub name: String,
-    /// Its level, a `RoleLevel`.
+    /// The numeric value of a `RoleLevel`.
     pub level: i16,
-    /// What it permits.
     pub permissions: Vec<String>,
-    /// Whether it is a system role.
     pub is_system: bool,
-    /// Counts its changes.
+    /// Incremented with each change; the source of the etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
 }
 
-/// Writes a role.
+/// Inserts a role.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one whose name reads alike.
+/// Returns `ALREADY_EXISTS` when the tenant has a role whose name differs only in case or in how
+/// its words are separated.
 pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
@@ -78,10 +68,10 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> R
     Ok(row)
 }
 
-/// A role of the tenant.
+/// Reads a role.
 ///
 /// # Errors
-/// `NOT_FOUND` when the tenant has no such role.
+/// Returns `NOT_FOUND` when the tenant has no such role.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<RoleRow> {
     sqlx::query_as!(
         RoleRow,
@@ -98,11 +88,10 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Ro
     .ok_or_else(Error::not_found)
 }
 
-/// A role of the tenant, locked against other changes until the transaction
-/// ends.
+/// Reads a role and locks it until the transaction ends.
 ///
 /// # Errors
-/// `NOT_FOUND` when the tenant has no such role.
+/// Returns `NOT_FOUND` when the tenant has no such role.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<RoleRow> {
     sqlx::query_as!(
         RoleRow,
@@ -120,20 +109,20 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<R
     .ok_or_else(Error::not_found)
 }
 
-/// What the tenant has of roles, but for one of them.
+/// Totals of a tenant's roles, except for one role.
 pub struct Others {
-    /// How many.
+    /// The number of roles.
     pub count: i64,
-    /// Their permissions.
+    /// The number of their permissions.
     pub permissions: i64,
-    /// The bytes of these.
+    /// The total length of these permissions, in bytes.
     pub bytes: i64,
 }
 
-/// What a locked tenant has of roles besides this one.
+/// Computes the totals of all roles except for `role`. The tenant must be locked.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Others> {
     let others = sqlx::query_as!(
         Others,
@@ -150,8 +139,8 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     Ok(others)
 }
 
-/// The system role of this name, for users who register to join a tenant; `None` where nobody
-/// may: in the platform tenant, and in one without the role.
+/// The system role with this name, for users who register in the tenant. `None` in the platform
+/// tenant, where nobody may register, and in a tenant without this role.
 pub async fn of_newcomers(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -171,7 +160,8 @@ pub async fn of_newcomers(
     Ok(role.map(RoleId))
 }
 
-/// Fills a page with roles whose name the filter takes, by id; `None` asks for any level.
+/// Fills a page with the roles whose name the filter matches, ordered by id. `level: None` matches
+/// any level.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -204,10 +194,10 @@ pub async fn list(
     Ok(())
 }
 
-/// Writes what has changed of a locked role.
+/// Updates a role. The role must be locked.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has another role of the new name.
+/// Returns `ALREADY_EXISTS` when another role of the tenant has the new name.
 pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
@@ -231,10 +221,10 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
     Ok(row)
 }
 
-/// Deletes a locked role, with assignments that have ended.
+/// Deletes a role and its ended assignments. The role must be locked.
 ///
 /// # Errors
-/// `FAILED_PRECONDITION` while somebody has it.
+/// Returns `FAILED_PRECONDITION` while a subject has the role.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<()> {
     sqlx::query!(
         r#"

@@ -1,4 +1,4 @@
-//! The roles that come with a tenant.
+//! System roles: the roles that each tenant is created with.
 
 use super::store::{self, NewRole};
 use crate::{
@@ -8,27 +8,24 @@ use crate::{
     proto::v1::RoleLevel,
 };
 
-/// A role that comes with a tenant.
+/// A system role.
 pub struct SystemRole {
-    /// Its name.
     pub name: &'static str,
-    /// Its level.
     pub level: RoleLevel,
-    /// What it permits.
     pub permissions: &'static [&'static str],
 }
 
 const VIEWER: SystemRole =
     SystemRole { name: "viewer", level: RoleLevel::Viewer, permissions: &["tenant:read"] };
 
-/// The name of the role that a user gets who registers to join a tenant.
+/// The name of the role of users who register in a tenant themselves.
 pub const MEMBER: &str = NEWCOMERS.name;
 
-/// That role.
+/// The role of users who register in a tenant themselves.
 pub const NEWCOMERS: SystemRole =
     SystemRole { name: "member", level: RoleLevel::Member, permissions: &["tenant:read"] };
 
-/// The roles of an organisation; its administrator's first.
+/// The roles of a customer tenant. The administrator's role comes first.
 pub const ORGANIZATION: &[SystemRole] = &[
     SystemRole { name: "org_admin", level: RoleLevel::OrgAdmin, permissions: &["*:*"] },
     SystemRole {
@@ -48,16 +45,16 @@ pub const ORGANIZATION: &[SystemRole] = &[
     VIEWER,
 ];
 
-/// The roles of the platform tenant; its administrator's first.
+/// The roles of the platform tenant. The administrator's role comes first.
 pub const PLATFORM: &[SystemRole] = &[
     SystemRole { name: "platform_admin", level: RoleLevel::PlatformAdmin, permissions: &["*:*"] },
     VIEWER,
 ];
 
-/// Gives a new tenant its roles, and returns the first.
+/// Creates the system roles of a new tenant. Returns the first one.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -> Result<RoleId> {
     let mut first = None;
     for role in roles {

@@ -1,4 +1,4 @@
-//! Fields, and what a filter asks of them.
+//! The fields of filters, and the conditions on them.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -7,29 +7,30 @@ use super::text::Pattern;
 
 /// A field that a filter may name.
 pub struct Field {
-    /// Its name.
+    /// The name in the filter's text.
     pub name: &'static str,
-    /// What it is compared with.
+    /// The type of the field, which decides how it is compared.
     pub kind: Kind,
 }
 
-/// What a field is compared with, and how.
+/// The type of a field.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// Text that people write: whole, by its beginning or by a part, in the form that
-    /// ignores case and accents.
+    /// Text that people write. Matches the whole text, its beginning or a part of it, without
+    /// regard to case and accents.
     Text,
-    /// A word in lower case, like a slug: the same, without accents.
+    /// A lower-case word such as a slug. Matches like `Text`, but ignores only case.
     Word,
-    /// Text that must be the same to the byte.
+    /// Text that must be equal byte by byte.
     Exact,
     /// A UUID.
     Id,
     /// `true` or `false`.
     Flag,
-    /// A time (RFC 3339), by `<`, `<=`, `>` and `>=`.
+    /// A time (RFC 3339), compared with `<`, `<=`, `>` and `>=`.
     Time,
-    /// One of an enum's values, with or without this prefix; the number of a whole name.
+    /// A value of an enum: the prefix of its names, which a filter may leave out, and a function
+    /// from the whole name to the number.
     Choice(&'static str, fn(&str) -> Option<i32>),
 }
 
@@ -48,11 +49,11 @@ pub(super) enum Test {
     Choice(i32),
 }
 
-/// A span of time, in whole microseconds as Postgres has them.
+/// A range of times, in whole microseconds, which is the resolution of Postgres.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Times {
-    /// The first moment.
+    /// Inclusive lower bound; `None` means unbounded.
     pub from: Option<OffsetDateTime>,
-    /// The first moment after it.
+    /// Exclusive upper bound; `None` means unbounded.
     pub before: Option<OffsetDateTime>,
 }

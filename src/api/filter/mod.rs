@@ -1,4 +1,4 @@
-//! The filters of lists: a subset of AIP-160, whose grammar is in docs/api.md.
+//! Filters of lists: a subset of AIP-160. The grammar is in docs/api.md.
 
 mod condition;
 mod parser;
@@ -12,20 +12,22 @@ pub use text::Pattern;
 
 use crate::error::{Error, Result};
 
-/// A list's filter: conditions that all must hold.
+/// A parsed filter: a list of conditions that must all hold.
 pub struct Filter(Vec<Condition>);
 
 impl Filter {
-    /// Reads a filter on these fields.
+    /// Parses a filter on these fields.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` with the mistake, and a caret under it.
+    /// Returns `INVALID_ARGUMENT` with a message that describes the mistake and marks it with a
+    /// caret.
     pub fn parse(text: &str, fields: &[Field]) -> Result<Self> {
         let conditions = parser::conditions(text, fields);
         conditions.map(Self).map_err(|mistake| Error::field("filter", mistake.shown_in(text)))
     }
 
-    /// Whether a row passes what the filter asks of texts; `text` gives a field's.
+    /// Whether a row satisfies all text conditions. `text` returns the row's value of a field. The
+    /// store checks all other conditions in SQL.
     pub fn matches<'a>(&self, text: impl Fn(&str) -> &'a str) -> bool {
         self.0.iter().all(|condition| match &condition.test {
             Test::Text { pattern, .. } => pattern.matches(text(condition.field)),
@@ -33,13 +35,13 @@ impl Filter {
         })
     }
 
-    /// Whether it asks anything of texts.
+    /// Whether the filter has a text condition.
     pub fn asks_texts(&self) -> bool {
         self.0.iter().any(|condition| matches!(condition.test, Test::Text { .. }))
     }
 
-    /// Takes a condition that a text field is exactly this, as it was written, out of the
-    /// filter: an index answers it.
+    /// Removes and returns a condition that a text field equals a whole value. Returns the value
+    /// as the client wrote it. The caller looks it up with an index.
     pub fn take_whole(&mut self, field: &str) -> Option<String> {
         let is_whole = |condition: &Condition| {
             condition.field == field
@@ -52,7 +54,7 @@ impl Filter {
         }
     }
 
-    /// A word field's condition as a LIKE pattern.
+    /// The condition on a [`Kind::Word`] field, as a pattern for SQL's `LIKE`.
     #[must_use]
     pub fn like(&self, field: &str) -> Option<String> {
         self.find(field, |test| match test {
@@ -61,7 +63,7 @@ impl Filter {
         })
     }
 
-    /// What an exact field must be.
+    /// The value that a [`Kind::Exact`] field must have.
     #[must_use]
     pub fn exactly(&self, field: &str) -> Option<String> {
         self.find(field, |test| match test {
@@ -70,7 +72,7 @@ impl Filter {
         })
     }
 
-    /// What an id must be.
+    /// The value that a [`Kind::Id`] field must have.
     #[must_use]
     pub fn id(&self, field: &str) -> Option<Uuid> {
         self.find(field, |test| match test {
@@ -79,7 +81,7 @@ impl Filter {
         })
     }
 
-    /// What a flag must be.
+    /// The value that a [`Kind::Flag`] field must have.
     #[must_use]
     pub fn flag(&self, field: &str) -> Option<bool> {
         self.find(field, |test| match test {
@@ -88,7 +90,7 @@ impl Filter {
         })
     }
 
-    /// Which value of its enum a field must have.
+    /// The value that a [`Kind::Choice`] field must have.
     #[must_use]
     pub fn choice<E: TryFrom<i32>>(&self, field: &str) -> Option<E> {
         self.find(field, |test| match test {
@@ -97,7 +99,7 @@ impl Filter {
         })
     }
 
-    /// The span that a time must be in: what all of its conditions leave.
+    /// The range of a [`Kind::Time`] field: the intersection of all its conditions.
     #[must_use]
     pub fn times(&self, field: &str) -> Times {
         let mut times = Times::default();
@@ -142,7 +144,7 @@ mod tests {
         Filter::parse(text, FIELDS).unwrap_or_else(|error| panic!("{text}: {error:?}"))
     }
 
-    /// The mistake and the two lines that show it.
+    /// The error message: the mistake, the filter, and the caret.
     fn mistake(text: &str) -> String {
         match Filter::parse(text, FIELDS) {
             Err(Error::Fields(fields)) => fields[0].1.clone(),
@@ -251,7 +253,7 @@ mod tests {
             ("time > yesterday", 7, "time must be a time"),
             ("state = GONE", 8, "state has no such value"),
             ("state = UNSPECIFIED", 8, "state has no such value"),
-            ("state = ACTIVE AND state = ACTIVE", 19, "state stands here twice"),
+            ("state = ACTIVE AND state = ACTIVE", 19, "state may be named only once"),
         ] {
             let shown = mistake(filter);
             let lines: Vec<_> = shown.lines().collect();

@@ -1,4 +1,4 @@
-//! Reads a filter, and shows where it is wrong.
+//! Parser of filters. Error messages show the place of the mistake.
 
 use std::iter;
 
@@ -10,11 +10,12 @@ use super::{
     text::{Pattern, folded},
 };
 
-/// How much of a filter is shown around a mistake, in characters.
+/// Maximum number of characters of the filter that an error message shows before and after the
+/// mistake.
 const BEFORE: usize = 40;
 const AFTER: usize = 40;
 
-/// What is wrong, and at which byte.
+/// A mistake in a filter: its byte offset and a description.
 pub(super) struct Mistake {
     at: usize,
     text: String,
@@ -27,7 +28,8 @@ fn mistake<T>(at: usize, text: impl Into<String>) -> Result<T> {
 }
 
 impl Mistake {
-    /// The mistake; the filter, or what of it is around the mistake; a caret.
+    /// The error message, in three lines: the mistake, the filter or the part around the mistake,
+    /// and a caret.
     pub(super) fn shown_in(&self, filter: &str) -> String {
         let (before, after) = filter.split_at(self.at);
         let is_cut = before.chars().count() > BEFORE;
@@ -42,12 +44,12 @@ impl Mistake {
     }
 }
 
-/// A character that takes one place in a line.
+/// Replaces a control character with a space, so that each character takes one column.
 fn plain(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
 
-/// The conditions of a filter on these fields.
+/// Parses a filter into conditions on these fields.
 pub(super) fn conditions(text: &str, fields: &[Field]) -> Result<Vec<Condition>> {
     let mut parser = Parser { text, at: 0 };
     let mut conditions: Vec<Condition> = Vec::new();
@@ -60,7 +62,7 @@ pub(super) fn conditions(text: &str, fields: &[Field]) -> Result<Vec<Condition>>
         let condition = parser.condition(fields)?;
         let may_repeat = matches!(condition.test, Test::Text { .. } | Test::Time(_));
         if !may_repeat && conditions.iter().any(|other| other.field == condition.field) {
-            return mistake(at, format!("{} stands here twice", condition.field));
+            return mistake(at, format!("{} may be named only once", condition.field));
         }
         conditions.push(condition);
         parser.skip_space();
@@ -76,7 +78,8 @@ struct Parser<'a> {
     at: usize,
 }
 
-/// A value as it was written: a text, whether a `*` ends it, and where it begins.
+/// A parsed value: its text, the offset of a final `*` if there is one, and the offset of its
+/// beginning.
 struct Value {
     text: String,
     star: Option<usize>,
@@ -148,7 +151,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A text up to white space.
+    /// Parses a value without quotes. It ends at white space.
     fn word(&mut self) -> Result<Value> {
         let (at, rest) = (self.at, self.rest());
         let word = &rest[..rest.find(char::is_whitespace).unwrap_or(rest.len())];
@@ -166,7 +169,7 @@ impl<'a> Parser<'a> {
         Ok(Value { text: word[..star].to_owned(), star: Some(at + star), at })
     }
 
-    /// A text in double quotes.
+    /// Parses a value in double quotes.
     fn quoted(&mut self) -> Result<Value> {
         let begin = self.at;
         let mut value = Value { text: String::new(), star: None, at: begin };
@@ -244,7 +247,7 @@ fn pattern(operator: &str, value: Value) -> Result<Pattern> {
     }
 }
 
-/// The span that a comparison leaves, of times in whole microseconds.
+/// The range of a comparison with a time, rounded to whole microseconds.
 fn times(operator: &str, text: &str) -> Option<Times> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     let floor = at.replace_nanosecond(at.microsecond() * 1000).ok()?;

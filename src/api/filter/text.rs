@@ -1,20 +1,20 @@
-//! Texts, compared as people read them.
+//! Text comparison without regard to case and accents.
 
 use unicode_normalization::{UnicodeNormalization, char::canonical_combining_class};
 
-/// What a text must be, in the form that is compared.
+/// A pattern for texts. Its text is in normalized form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pattern {
-    /// Exactly this.
+    /// Matches exactly this text.
     Whole(String),
-    /// This, and any ending.
+    /// Matches texts that begin with this.
     Start(String),
-    /// This, anywhere in it.
+    /// Matches texts that contain this.
     Part(String),
 }
 
 impl Pattern {
-    /// The same, with its text in another form.
+    /// Applies a function to the pattern's text.
     pub(super) fn map(self, form: impl Fn(&str) -> String) -> Self {
         match self {
             Self::Whole(text) => Self::Whole(form(&text)),
@@ -23,7 +23,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a text is like that, case and accents aside.
+    /// Whether a text matches, without regard to case and accents.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let text = folded(text);
@@ -34,7 +34,7 @@ impl Pattern {
         }
     }
 
-    /// As SQL's LIKE has it.
+    /// The pattern in the syntax of SQL's `LIKE`.
     pub(super) fn like(&self) -> String {
         let (before, text, after) = match self {
             Self::Whole(text) => ("", text, ""),
@@ -46,7 +46,7 @@ impl Pattern {
     }
 }
 
-/// The form that is compared: NFKD without accents, lower case, NFKC.
+/// The normalized form for comparisons: NFKD without accents, lower case, NFKC.
 pub(super) fn folded(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -54,8 +54,8 @@ pub(super) fn folded(text: &str) -> String {
     text.nfkd().filter(|c| !is_accent(*c)).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// Whether a mark is an accent or a vowel point, by its combining class: marks that make
-/// another letter, such as the voicing of kana, are none.
+/// Whether a combining mark is an accent or a vowel point, by its combining class. Marks that make
+/// a different letter, such as the voicing mark of kana, are not accents.
 fn is_accent(c: char) -> bool {
     matches!(canonical_combining_class(c), 1 | 10..=36 | 200..=240)
 }

@@ -1,8 +1,8 @@
-//! Makes retries safe (AIP-155): the same caller's same request with the same
-//! `request_id` gets the first one's response.
+//! Idempotent retries (AIP-155): when a caller repeats a request with the same `request_id`, it
+//! gets the first response again.
 //!
-//! A record ends after [`LIFE`], and goes before that with what the request made and with
-//! the caller: triggers see to it (`migrations/0016_requests.sql`).
+//! A record expires after [`LIFE`]. Triggers delete it earlier when the resource that the request
+//! made or the caller is deleted (`migrations/0016_requests.sql`).
 
 mod trim;
 
@@ -25,25 +25,26 @@ use crate::{
 /// How long a record is kept: 24 hours, in microseconds.
 const LIFE: PgInterval = PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
 
-/// Where responses are sealed.
+/// The table whose name is part of the seal of each response.
 const TABLE: &str = "idempotency_records";
 
-/// What makes two requests the same.
+/// Identifies a request for retries.
 pub struct Key<'a> {
-    /// The tenant that keeps the record: the transaction's own.
+    /// The tenant of the transaction, which keeps the record.
     pub tenant: TenantId,
-    /// Who asks; `None` without a token.
+    /// The caller; `None` for a call without a token.
     pub actor: Option<UserId>,
-    /// The method.
+    /// The name of the method.
     pub method: &'static str,
-    /// The client's id; nothing is kept or found when it is empty.
+    /// The client's `request_id`. When it is empty, nothing is stored or found.
     pub request_id: &'a str,
-    /// Of the request's content.
+    /// The hash of the request's content, from [`fingerprint`].
     pub fingerprint: Vec<u8>,
 }
 
 impl Key<'_> {
-    /// The fingerprint as it is kept: who reads it can't try emails.
+    /// The fingerprint as it is stored. It is keyed, so that a reader of the database can't test
+    /// guesses of emails or passwords against it.
     fn keyed(&self, cipher: &Cipher) -> Vec<u8> {
         cipher.index("request", &self.fingerprint).to_vec()
     }
@@ -54,19 +55,19 @@ impl Key<'_> {
     }
 }
 
-/// The fingerprint of a whole request, secrets too. It is in memory alone: what is kept is
-/// a keyed hash of it.
+/// The SHA-256 of a whole request, including its secrets. Keep it in memory only; the database
+/// stores a keyed hash of it.
 #[must_use]
 pub fn fingerprint(request: &impl Message) -> Vec<u8> {
     let bytes = Zeroizing::new(request.encode_to_vec());
     digest::digest(&digest::SHA256, &bytes).as_ref().to_vec()
 }
 
-/// The first response, where there was one. From here to the end of the
-/// transaction an equal request waits.
+/// The first response, if this request was made before. Equal requests in other transactions wait
+/// from this call until this transaction ends.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when the id was used for another request.
+/// Returns `INVALID_ARGUMENT` when the id was used for a different request.
 pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<R>> {
     if key.request_id.is_empty() {
         return Ok(None);
@@ -102,10 +103,10 @@ pub async fn recall<R: Message + Default>(tx: &mut TenantTx, key: &Key<'_>) -> R
     response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
 }
 
-/// Keeps the response for a retry, until what the request made is gone.
+/// Stores the response for retries. The record is deleted with the resource `made`.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn remember(
     tx: &mut TenantTx,
     key: &Key<'_>,

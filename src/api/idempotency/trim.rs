@@ -1,4 +1,4 @@
-//! Deletes records that have ended.
+//! Deletes expired idempotency records.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::time;
 use super::LIFE;
 use crate::{db::Db, error::Result};
 
-/// How often.
+/// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Records that one transaction deletes, at most.
+/// Maximum number of records that one transaction deletes.
 const BATCH: i64 = 1000;
 
-/// Trims in a task of its own, on one replica at a time, until the database's connections
-/// are closed.
+/// Starts a background task that deletes expired records until the database's connections are
+/// closed. Only one replica works at a time.
 pub fn keep_short(db: &Db, registry: &mut Registry) {
     let trimmed = Counter::default();
     let help = "Ended records of requests with a request_id that this replica deleted";
@@ -34,12 +34,12 @@ async fn run(db: Db, trimmed: Counter) {
     }
 }
 
-/// Says how many records it deleted.
+/// Deletes all expired records. Returns their number.
 async fn trim(db: &Db, trimmed: &Counter) -> Result<i64> {
     let mut deleted = 0;
     loop {
         let batch = sqlx::query_scalar!("select trim_requests($1, $2)", LIFE, BATCH);
-        // None where another replica is at it.
+        // The result is null when another replica is deleting records.
         let batch = batch.fetch_one(db.pool()).await?.unwrap_or_default();
         trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
         deleted += batch;

@@ -1,5 +1,5 @@
-//! Pages of lists (AIP-158), the same for every list RPC: bounded in items, in encoded
-//! bytes, and in the rows that are read for them.
+//! Pagination of all lists (AIP-158). A page is bounded in items, in encoded bytes, in the rows
+//! that are read for it, and in time.
 
 mod position;
 mod request;
@@ -20,59 +20,59 @@ use crate::{
     tokens::OpaqueTokens,
 };
 
-/// The size of a reply, in bytes, at most. Clients accept 4 MiB by default.
+/// The maximum size of a reply with a page, in bytes. Clients accept 4 MiB by default.
 pub const MAX_REPLY_BYTES: usize = 3 << 20;
 
-/// What a list's reply has besides its items: the next page's token.
+/// Bytes reserved in a reply for everything except its items: the next page token.
 pub const ENVELOPE_BYTES: usize = 1024;
 
-/// The items of a page where the request does not say.
+/// The number of items of a page when the request has no `page_size`.
 const DEFAULT_SIZE: usize = 50;
 
-/// The items of a page, at most.
+/// The maximum number of items of a page.
 pub const MAX_SIZE: usize = 1000;
 
-/// The rows that a page reads to find its items, at most.
+/// The maximum number of rows that a page reads to find its items.
 const MAX_ROWS: usize = 10_000;
 
-/// For how long a page reads rows; what it has read by then is the page.
+/// The maximum time that a page reads rows. A page that reaches it is returned with fewer items.
 const MAX_TIME: Duration = Duration::from_millis(100);
 
-/// The rows that one statement reads: of small rows, and of those that may have many KiB.
+/// The number of rows that one statement reads, for rows that are small.
 pub const SMALL_ROWS: usize = 1000;
-/// See [`SMALL_ROWS`].
+/// The number of rows that one statement reads, for rows that may take many KiB.
 pub const LARGE_ROWS: usize = 100;
 
-/// Who asks for a list, and where.
+/// The caller that asks for a list. A page token is valid only for the same caller and tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     /// The caller's own tenant.
     pub home: TenantId,
-    /// The caller.
+    /// The caller's user id.
     pub user: UserId,
     /// The tenant that the request works in.
     pub tenant: TenantId,
 }
 
-/// Begins pages, and makes their tokens.
+/// Starts pages, and seals and opens their tokens.
 #[derive(Clone)]
 pub struct Pages(Arc<OpaqueTokens>);
 
 impl Pages {
-    /// Names the tokens' key.
+    /// The label from which the key of page tokens is derived.
     pub const LABEL: &str = "tenantry page token";
 
-    /// Pages with these tokens.
+    /// Creates pages whose tokens are sealed by `tokens`.
     #[must_use]
     pub fn new(tokens: Arc<OpaqueTokens>) -> Self {
         Self(tokens)
     }
 
-    /// The page that a request asks for. Its token is bound to the caller, the tenant,
-    /// the method, and all that the request says besides its page.
+    /// Starts the page that a request asks for. The page token is bound to the caller, the tenant,
+    /// the method and all fields of the request except for `page_size` and `page_token`.
     ///
     /// # Errors
-    /// `INVALID_PAGE_TOKEN` when the token was not made for this request.
+    /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
     pub fn begin<R: ListRequest>(&self, asker: Asker, request: &R) -> Result<Page<R::Item>> {
         let (page_size, page_token) = request.page();
         let size = match usize::try_from(page_size).unwrap_or_default() {
@@ -94,11 +94,11 @@ impl Pages {
         })
     }
 
-    /// Where the page before ended, in a list whose positions are its own; `None` for the
-    /// first page.
+    /// The position where the previous page ended, for a list with a position format of its own;
+    /// `read` decodes it. Returns `None` for the first page.
     ///
     /// # Errors
-    /// `INVALID_PAGE_TOKEN` when the token was not made for this request.
+    /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
     pub fn after<R: ListRequest, P>(
         &self,
         asker: Asker,
@@ -108,10 +108,10 @@ impl Pages {
         self.position(&binding(asker, request), request.page().1, read)
     }
 
-    /// The token of the page that begins after a position of such a list.
+    /// The token of the next page, for a list with a position format of its own.
     ///
     /// # Errors
-    /// INTERNAL when it can't be sealed, which it always can.
+    /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
     pub fn token<R: ListRequest>(
         &self,
         asker: Asker,
@@ -131,7 +131,7 @@ impl Pages {
             return Ok(None);
         }
         let payload = self.0.open(binding, token);
-        payload.and_then(|payload| read(&payload)).map(Some).ok_or_else(foreign)
+        payload.and_then(|payload| read(&payload)).map(Some).ok_or_else(wrong_page_token)
     }
 }
 
@@ -144,22 +144,22 @@ fn binding<R: ListRequest>(asker: Asker, request: &R) -> Vec<u8> {
     binding
 }
 
-fn foreign() -> Error {
+fn wrong_page_token() -> Error {
     let text = "the page_token was not made for this request";
     Error::refused(ErrorReason::InvalidPageToken, text)
 }
 
-/// A page that is being filled, in a loop: [`Page::next_read`], the store's rows,
-/// [`Page::take`]; then [`Page::finish`].
+/// A page that is being filled. Call in a loop: [`Page::next_read`], read the rows from the store,
+/// [`Page::take`]. Then call [`Page::finish`].
 pub struct Page<M> {
     tokens: Arc<OpaqueTokens>,
     binding: Vec<u8>,
     size: usize,
     began: Instant,
-    /// The last row that was looked at, by this page or the one before.
+    /// The last row that was looked at, by this page or the previous one.
     after: Option<Position>,
     items: Vec<M>,
-    /// What the reply has so far, encoded.
+    /// The encoded size of the reply so far, in bytes.
     bytes: usize,
     rows: usize,
     end: Option<End>,
@@ -173,42 +173,41 @@ enum End {
     OfList,
 }
 
-/// Which rows to read: the first `limit` after a position.
+/// The rows to read: the first `limit` rows after a position.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
-    /// Where the rows before ended; `None` at the beginning.
+    /// The position of the last row that was read; `None` at the beginning of the list.
     pub after: Option<Position>,
-    /// How many.
+    /// The number of rows to read.
     pub limit: i64,
 }
 
 impl Read {
-    /// The rows that this read found: fewer than asked for are the last.
+    /// Wraps the rows of this read. Fewer rows than `limit` mean that the list ends.
     #[must_use]
     pub fn found<T>(&self, rows: Vec<T>) -> Found<T> {
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < self.limit);
         Found { rows, is_last }
     }
 
-    /// The id to read after, in a list that is ordered by id alone.
+    /// The id to read after, in a list that is ordered only by id.
     #[must_use]
     pub fn after_id(&self) -> uuid::Uuid {
         self.after.map(|position| position.id).unwrap_or_default()
     }
 }
 
-/// Rows in the list's order.
+/// Rows that were read, in the order of the list.
 pub struct Found<T> {
     /// The rows.
     pub rows: Vec<T>,
-    /// Whether no others follow.
+    /// Whether the list ends after these rows.
     pub is_last: bool,
 }
 
 impl<M: Message> Page<M> {
-    /// What to read next, `most` rows at most; `None` when the page is complete. The
-    /// first read asks for what the page lacks and one more, which tells whether a page
-    /// follows.
+    /// The next rows to read, at most `most`; `None` when the page is complete. The first read
+    /// asks for one row more than the page holds: that row shows whether another page follows.
     #[must_use]
     pub fn next_read(&self, most: usize) -> Option<Read> {
         let is_over = self.rows >= MAX_ROWS || self.rows > 0 && self.began.elapsed() >= MAX_TIME;
@@ -223,11 +222,11 @@ impl<M: Message> Page<M> {
         Some(Read { after: self.after, limit: i64::try_from(limit).unwrap_or(i64::MAX) })
     }
 
-    /// Takes rows into the page, as far as there is room: `show` makes an item of a row,
-    /// or none of one that the filter leaves out.
+    /// Adds rows to the page until it is full. `show` converts a row to an item, or returns `None`
+    /// when the filter excludes the row.
     ///
     /// # Errors
-    /// Those of `show`.
+    /// Returns the error of `show`.
     pub async fn take<T: Send>(
         &mut self,
         found: Found<T>,
@@ -243,7 +242,7 @@ impl<M: Message> Page<M> {
             let at = position(&row);
             if let Some(item) = show(row)? {
                 let bytes = self.bytes + encoded_bytes(&item);
-                // An item alone is sent whatever its size: what is written is bounded.
+                // A single item is sent whatever its size: the size of stored items is limited.
                 if bytes > MAX_REPLY_BYTES && !self.items.is_empty() {
                     self.end = Some(End::OfPage);
                     return Ok(());
@@ -261,10 +260,10 @@ impl<M: Message> Page<M> {
         Ok(())
     }
 
-    /// The items, and the next page's token; empty on the last page.
+    /// The items, and the token of the next page. The token is empty on the last page.
     ///
     /// # Errors
-    /// INTERNAL when the token can't be sealed, which it always can.
+    /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
     pub fn finish(self) -> Result<(Vec<M>, String)> {
         let after = self.after.filter(|_| self.end != Some(End::OfList));
         let token = after.map(|position| self.tokens.seal(&self.binding, position.write()));
@@ -272,7 +271,7 @@ impl<M: Message> Page<M> {
     }
 }
 
-/// An item's size as a field of its reply.
+/// The size of an item as a field of its reply, in bytes.
 #[must_use]
 pub fn encoded_bytes(item: &impl Message) -> usize {
     let length = item.encoded_len();
@@ -299,7 +298,7 @@ mod tests {
         ListRolesRequest { page_size, page_token: page_token.into(), ..Default::default() }
     }
 
-    /// Reads a page of the roles 1, 2, …, `count`, whose names have `bytes` bytes.
+    /// Reads a page of the roles 1, 2, …, `count`, whose names are `bytes` bytes long.
     async fn read(request: &ListRolesRequest, count: u128, bytes: usize) -> (Vec<u128>, String) {
         let mut page = pages().begin(asker(1, 2, 3), request).expect("a page");
         while let Some(read) = page.next_read(100) {
@@ -339,13 +338,13 @@ mod tests {
             (1, 5, 1, 3),
             (1000, 1000, 1, 1),
             (i32::MAX, 2000, 1, 1),
-            // Three of a mebibyte do not fit, with what is around them.
+            // Three items of 1 MiB do not fit, together with the envelope.
             (1000, 10, 1 << 20, 3),
             (0, 3, 5 << 19, 2),
         ] {
             let (ids, read) = all(size, count, bytes).await;
             assert!(ids.iter().copied().eq((1..=count).step_by(2)), "{size} of {count}: {ids:?}");
-            // More, where the machine is slow: a page ends in time.
+            // A slow machine needs more pages, because a page also ends by time.
             assert!(read >= pages, "{size} of {count}: {read}");
         }
     }

@@ -1,27 +1,25 @@
-//! Where a page ended.
+//! The position where a page ended.
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-/// The last row of a page, as the list's order has it: by id, or by a time and then the
-/// id.
+/// The position of a row in the order of its list: by id, or by a time and then by id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// The row's id.
+    /// The id of the row.
     pub id: Uuid,
-    /// Its time, in whole microseconds, in a list that is ordered by one.
+    /// The time of the row, in whole microseconds. Only in a list that is ordered by time.
     pub at: Option<OffsetDateTime>,
 }
 
 impl Position {
-    /// In a list that is ordered by id.
+    /// A position in a list that is ordered by id.
     #[must_use]
     pub fn of(id: Uuid) -> Self {
         Self { id, at: None }
     }
 
-    /// The bytes of the id, then of the time where there is one: microseconds since 1970,
-    /// as Postgres has them.
+    /// Encodes the id, followed by the time if there is one, in microseconds since 1970.
     pub(super) fn write(self) -> Vec<u8> {
         let mut bytes = self.id.as_bytes().to_vec();
         if let Some(at) = self.at {

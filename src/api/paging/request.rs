@@ -1,4 +1,4 @@
-//! The requests of lists.
+//! The request types of lists.
 
 use prost::Message;
 
@@ -11,15 +11,15 @@ use crate::proto::v1::{
 
 /// A request for a page of a list.
 pub trait ListRequest: Message + Clone + Default {
-    /// What the list is of.
+    /// The type of the list's items.
     type Item: Message;
-    /// The request's name, which no other method's has.
+    /// The name of the request type, which identifies the method.
     const METHOD: &'static str;
 
-    /// Its `page_size` and `page_token`.
+    /// The `page_size` and `page_token` of the request.
     fn page(&self) -> (i32, &str);
 
-    /// All else that it says.
+    /// The request without `page_size` and `page_token`.
     #[must_use]
     fn without_page(&self) -> Self;
 }
