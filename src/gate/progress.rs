@@ -98,7 +98,7 @@ impl Progress {
             late: Bounded::new(max, part(SHARE_OF_NETWORK)),
             refused: Family::default(),
         };
-        let help = "Calls that were refused for the number of those in progress";
+        let help = "Calls refused because too many were in progress";
         registry.register("tenantry_requests_refused", help, progress.refused.clone());
         for by in ["all", "owner", "subject", "late"] {
             drop(progress.refused.get_or_create(&Refused { by }));

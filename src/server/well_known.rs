@@ -1,4 +1,4 @@
-//! What those who verify tokens themselves ask for, at the places where they look.
+//! The `/.well-known/` documents for services that verify tokens themselves.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::tokens::Keyring;
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// For how long the answers may be kept: a key is shown so much longer before it signs.
+/// Cache lifetime of the responses. A new key is published at least this long before it signs.
 const KEPT: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
 pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
@@ -25,7 +25,7 @@ pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
         .with_state(keyring)
 }
 
-/// The keys that access tokens verify with (RFC 7517, 5).
+/// The keys that verify access tokens (RFC 7517, section 5).
 async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let keys: Vec<_> = keyring
         .jwks()
@@ -53,8 +53,8 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     ([media_type, KEPT], json!({ "keys": keys }).to_string())
 }
 
-/// Where the keys are (`OpenID` Connect Discovery 1.0, 4), for libraries that start from
-/// the issuer. Only an issuer that is a URL can be started from.
+/// The location of the keys (`OpenID` Connect Discovery 1.0, section 4), for libraries that
+/// start from the issuer. It exists only when the issuer is a URL.
 async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let issuer = keyring.issuer();
     if !issuer.starts_with("https://") && !issuer.starts_with("http://") {
