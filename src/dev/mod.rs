@@ -46,7 +46,7 @@ impl Services {
         if let Err(error) = launch(&dir, &mut group, options).await {
             return Err(match group.stop().await {
                 Ok(()) => error,
-                Err(stop) => error.context(format!("and what was running did not end: {stop:#}")),
+                Err(stop) => error.context(format!("and the servers did not end: {stop:#}")),
             });
         }
         Ok(Self { group, dir })

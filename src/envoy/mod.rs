@@ -33,7 +33,7 @@ impl Authorizer {
         Self { keeper }
     }
 
-    /// The caller of a request that is allowed.
+    /// Decides a request. Returns its caller when the request is allowed.
     async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
         let Asked { headers, source, required } = Asked::read(request)?;
         let client_of = |envoy| self.keeper.proxies.client_of(envoy, source, &headers);

@@ -22,9 +22,13 @@ use crate::{
     tokens::SubjectType,
 };
 
-/// A caller whose act is checked again inside its transaction, and by the rule for power where
-/// the act affects what other subjects hold. The [`Caller`] is returned only after these
-/// checks, and nothing can be recorded in the audit trail without it.
+/// A caller whose act is checked inside its transaction. The transaction admits the caller
+/// again. Where the act affects what other subjects hold, it also applies the rule for power
+/// (`power/rule.rs`). The [`Caller`] is returned only after these checks, and nothing can be
+/// recorded in the audit trail without it.
+///
+/// A caller *covers* a subject when its level is no lower than that of each role of the
+/// subject, and when it holds each permission of these roles.
 #[derive(Clone, Debug)]
 pub struct Acting {
     caller: Caller,
@@ -51,7 +55,7 @@ impl<'a> From<&'a RoleRow> for Bundle<'a> {
 }
 
 impl Bundle<'_> {
-    /// The time until which an actor holds the level and all permissions.
+    /// The end of an actor's right to the level and all permissions.
     async fn right_of(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
@@ -246,9 +250,9 @@ impl Acting {
     }
 
     /// Admits the change of a locked role. The caller must hold the role's level and
-    /// permissions as they were and as they will be, and must hold what is added without an
-    /// end. When more than the name changes, the caller must also cover all subjects that have
-    /// the role.
+    /// permissions as they were and as they will be. It must hold an added permission or a
+    /// higher level without an end. When more than the name changes, the caller must also cover
+    /// all subjects that have the role.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the caller may not change the role.

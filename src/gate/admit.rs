@@ -184,7 +184,8 @@ impl Gatekeeper {
     /// Identifies the token's subject. The subject and its tenant must be active.
     async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
         let bearer = metadata::bearer(headers)?;
-        // Only Postgres can verify a secret, so each attempt counts against the rate limit.
+        // Only Postgres can verify the secret of an API key that is not cached, so the attempt
+        // counts against the rate limit.
         if Secret::is_meant_by(bearer) && !self.authenticator.remembers(bearer) {
             // A malformed secret costs no query, so it does not count.
             if Secret::read(bearer).is_none() {

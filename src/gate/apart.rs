@@ -26,12 +26,12 @@ use crate::{
 /// a millisecond.
 pub(super) const LARGE: usize = 32 * 1024;
 
-/// Maximum number of long calls in work for each thread. The others wait until their deadline.
-/// Most calls in work wait for Postgres, so a thread can hold many.
+/// Maximum number of long calls in progress for each thread. The others wait until their
+/// deadline. Most calls in progress wait for Postgres, so a thread can serve many.
 const CALLS_OF_THREAD: usize = 32;
 
-/// Maximum number of long calls in work for one subject. The rest of the tenant's share stays
-/// free for its other subjects.
+/// Maximum number of long calls in progress for one subject. The rest of the tenant's share
+/// stays free for its other subjects.
 const CALLS_OF_SUBJECT: usize = 8;
 
 /// The threads for long calls.

@@ -75,6 +75,6 @@ async fn next(
         // The gRPC-Web translation failed: its text is not base64. A body that the client cut
         // off gives the same error, but then nobody waits for the answer.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),
-        Err(_) => Err(error::status(ErrorReason::Cancelled, "the call was given up")),
+        Err(_) => Err(error::status(ErrorReason::Cancelled, "the client cancelled the call")),
     }
 }

@@ -90,7 +90,6 @@ pub struct GateLimits {
     pub threads: usize,
 }
 
-/// A call that was admitted.
 struct Admitted<'a> {
     request: Request<Body>,
     owner: CallOwner,
@@ -180,7 +179,7 @@ impl Gate {
             }
         }));
         let is_constant = method.is_some_and(|method| method.is_constant);
-        // Unknown paths are not logged, because any client can send any text.
+        // An unknown path is logged as `unknown`, because any client can send any text.
         let path = method.map_or("unknown", |method| &method.path);
         // A call that is answered from memory is ready at the first poll. Only a call that has
         // to wait needs a timer, and a span for the lines that it logs meanwhile.
@@ -215,7 +214,7 @@ impl Gate {
         response
     }
 
-    /// Records the refusal that a handler answered with, if it is one.
+    /// Records the handler's refusal in the audit trail when it is PERMISSION_DENIED.
     async fn record_refusal(
         &self,
         caller: Option<Caller>,

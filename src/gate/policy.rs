@@ -100,8 +100,9 @@ fn is_long(service: &str, method: &str) -> bool {
     }
 }
 
-/// How a method that changes something affects what other subjects hold. The transaction of
-/// such a method admits the caller again and applies the rule for power.
+/// The effect of a method on what other subjects hold. Each method that changes something
+/// declares it. The method's transaction admits the caller again and applies the rule for
+/// power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
     /// Other subjects hold what they held before.
@@ -306,7 +307,7 @@ fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
 fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
     let said = v1::Power::try_from(policy.power).context("has an unknown power")?;
     if is_read {
-        ensure!(said == v1::Power::Unspecified, "has power, and its name says that it reads");
+        ensure!(said == v1::Power::Unspecified, "has power, but its name is that of a read");
         return Ok(None);
     }
     match said {

@@ -132,7 +132,7 @@ impl Progress {
     /// Counts a call whose message is late.
     ///
     /// # Errors
-    /// `OVERLOADED` when the network has used its share.
+    /// `OVERLOADED` when the network has used its share, or when too many messages are late.
     pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<Open<Option<IpAddr>>, Status> {
         self.late.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }

@@ -37,10 +37,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// Time that failures are kept after the last failure.
-const REMEMBERED: Duration = Duration::from_hours(24);
+const FAILURE_RETENTION: Duration = Duration::from_hours(24);
 
 /// Time that a network is kept as one where the owner signed in.
-const KNOWN: Duration = Duration::from_hours(30 * 24);
+const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// A guess in flight.
 #[must_use]
@@ -113,8 +113,8 @@ impl Limits {
 impl Guess {
     /// Ends the guess: the password was right.
     pub async fn right(self) {
-        let told = self.limits.0.redis.right(self.keys, KNOWN).await;
-        told.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
+        let sent = self.limits.0.redis.right(self.keys, KNOWN_NETWORK_RETENTION).await;
+        sent.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
     }
 
     /// Ends the guess: the password was wrong.
@@ -133,11 +133,11 @@ impl Guess {
             FREE_EVERYWHERE,
             millis(FIRST_WAIT),
             millis(LONGEST_WAIT),
-            REMEMBERED.as_secs(),
+            FAILURE_RETENTION.as_secs(),
             wrong,
         ];
-        let told = self.limits.0.redis.wrong(self.keys, arguments).await;
-        told.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
+        let sent = self.limits.0.redis.wrong(self.keys, arguments).await;
+        sent.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
     }
 }
 

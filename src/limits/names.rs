@@ -20,7 +20,7 @@ use crate::{
 /// The label of the key's derivation.
 const LABEL: &str = "tenantry limit names";
 
-/// The bytes of a digest that are used. They are enough to make collisions negligible.
+/// Number of digest bytes that are used. They are enough to make collisions negligible.
 const LENGTH: usize = 16;
 
 /// The smallest IPv6 network of one customer is a /64 (RFC 6177).
@@ -58,7 +58,7 @@ impl Names {
         self.digest(&[b"network", &octets(network(ip))])
     }
 
-    /// The name of a tenant's account, whether they exist or not.
+    /// The name of a tenant's account, whether the tenant and the account exist or not.
     pub(super) fn account(&self, tenant: &str, email_key: &str) -> String {
         self.digest(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
     }

@@ -21,8 +21,8 @@ pub enum Class {
     ApiKey,
 }
 
-/// A maximum number of calls in a time (GCRA). All of them may come at once. Each call is
-/// allowed again after `per / calls`.
+/// A maximum number of calls in a time (GCRA). All of them may come at once. After that, one
+/// more call is allowed every `per / calls`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
     /// The number of calls.
@@ -185,12 +185,12 @@ fn rate(text: &str) -> Option<Rate> {
     let (calls, per) = text.split_once('/')?;
     let per = humantime::parse_duration(per).ok().filter(|per| *per <= LONGEST)?;
     let rate = Rate { calls: calls.parse().ok()?, per };
-    // A shorter interval would be no limit; `off` says that.
+    // A shorter interval would be no limit; `off` is the setting for that.
     (rate.interval() >= Duration::from_micros(1)).then_some(rate)
 }
 
 impl Rate {
-    /// The time after which each call is allowed again.
+    /// The interval after which one more call is allowed.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.per / self.calls.get()

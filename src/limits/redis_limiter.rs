@@ -35,7 +35,7 @@ impl RedisLimiter {
         let arguments = vec![rate.interval().as_micros().to_string(), rate.calls.to_string()];
         let keys = vec![key.to_owned()];
         let wait: u64 = self.run(&self.take, keys, arguments).await?;
-        // Bounds the wait, whatever Redis answers: after this time every call is allowed again.
+        // Bounds the wait, whatever Redis answers: after this time all calls are allowed again.
         Ok(Duration::from_micros(wait).min(rate.per))
     }
 

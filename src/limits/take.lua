@@ -1,11 +1,11 @@
 -- Counts one call (GCRA).
 --
--- KEYS: the counter. ARGV: time after which a call is allowed again (µs); number of calls that
--- may come at once.
+-- KEYS: the counter. ARGV: interval after which one more call is allowed (µs); number of calls
+-- that may come at once.
 --
 -- Returns the time until the next call is allowed (µs), or 0 when this call was counted.
 --
--- The value is the time (µs) at which all counted calls are allowed again.
+-- The value is the time (µs) at which all calls may come at once again.
 local interval, calls = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

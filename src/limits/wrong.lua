@@ -1,6 +1,6 @@
 -- Ends a guess that was wrong, or that has no result.
 --
--- KEYS: the first four of `guess.lua`. ARGV: number of failures without a wait, from one
+-- KEYS: the first four keys of `guess.lua`. ARGV: number of failures without a wait, from one
 -- network and from all networks; first wait (ms); maximum wait (ms); time that failures are
 -- kept (s); 1 when the password was wrong.
 local time = redis.call('TIME')

@@ -31,7 +31,7 @@ use super::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Time without traffic before the operating system probes the peer (TCP keepalive).
-const QUIET: Duration = Duration::from_mins(1);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// The runtimes of all cores. They run until dropped.
 pub(super) struct Cores {
@@ -88,7 +88,7 @@ impl Cores {
                 // Responses are small, and waiting to fill a packet (Nagle) costs 40 ms.
                 stream.set_nodelay(true)?;
                 // HTTP/2 has pings. HTTP/1 has nothing else that detects a vanished peer.
-                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(QUIET))?;
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE))?;
                 Ok((stream.into_std()?, peer))
             });
             match accepted {

@@ -36,8 +36,8 @@ use services::Services;
 pub use tls::Tls;
 use web::Web;
 
-/// Serves until `stop` completes, then drains: readiness turns false, new calls are refused,
-/// and the calls in progress may finish within the grace period.
+/// Serves until `stop` completes, then drains: readiness turns false, connections accept no new
+/// calls, and the calls in progress may finish within the grace period.
 ///
 /// # Errors
 /// When Postgres or the key service is unavailable, when the database role is not bound by
@@ -114,7 +114,7 @@ async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
     {
         tracing::warn!("stopped with mails that were not sent");
     }
-    // The last refused calls, which are only counted in memory yet.
+    // Refusals that are still only counted in memory.
     if !matches!(time::timeout(CLOSE_TIMEOUT, refusals.flush()).await, Ok(Ok(()))) {
         tracing::warn!("stopped before all refusals were recorded");
     }

@@ -58,7 +58,7 @@ const PROBE: usize = 4 * 1024;
 
 /// All services.
 pub(super) struct Services {
-    /// Other services wait for this one, so its calls skip the router.
+    /// Other services call it on each of their own requests, so its calls skip the router.
     permissions: PermissionServiceServer<Permissions>,
     others: Routes,
 }

@@ -1,5 +1,5 @@
 //! TLS: the server's certificate and the authorities of client certificates. Changed files are
-//! loaded again. Open connections keep what they began with.
+//! loaded again. Open connections keep the configuration that they began with.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -109,7 +109,7 @@ impl Loaded {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .context("no version of TLS")?;
+            .context("no supported TLS version")?;
         let config = match (&files.client_ca, &paths.client_ca) {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
@@ -134,7 +134,7 @@ impl Loaded {
 fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let shown = path.display();
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let read = read.map_err(|_| anyhow::anyhow!("{shown} is no PEM"))?;
+    let read = read.map_err(|_| anyhow::anyhow!("{shown} is not PEM"))?;
     ensure!(!read.is_empty(), "{shown} has no certificate");
     Ok(read)
 }

@@ -13,7 +13,7 @@ use crate::gate;
 
 /// Request headers that a page may send in addition to the CORS-safelisted ones (Fetch
 /// standard, section 4.8: CORS-unsafe request headers).
-const SENT: [HeaderName; 11] = [
+const ALLOWED_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     HeaderName::from_static("baggage"),
@@ -28,7 +28,7 @@ const SENT: [HeaderName; 11] = [
 ];
 
 /// Response headers that a page may read.
-const READ: [HeaderName; 4] = [
+const EXPOSED_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-status-details-bin"),
@@ -36,7 +36,7 @@ const READ: [HeaderName; 4] = [
 ];
 
 /// Time that a browser may cache a preflight response. No browser caches it for longer.
-const REMEMBERED: Duration = Duration::from_hours(2);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 /// Maximum time between two frames of a request's body.
 const STANDSTILL: Duration = Duration::from_secs(30);
@@ -94,9 +94,9 @@ impl Web {
         let cors = CorsLayer::new()
             .allow_origin(origins.clone())
             .allow_methods([Method::POST])
-            .allow_headers(SENT)
-            .expose_headers(READ)
-            .max_age(REMEMBERED);
+            .allow_headers(ALLOWED_HEADERS)
+            .expose_headers(EXPOSED_HEADERS)
+            .max_age(PREFLIGHT_MAX_AGE);
         Self { origins, cors }
     }
 
@@ -110,8 +110,8 @@ impl Web {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // CORS preflight does not protect against DNS rebinding, so the Origin header is
-        // checked here too.
+        // With DNS rebinding a browser sends no CORS preflight, so the Origin header is checked
+        // here too.
         let origin = request.headers().get(header::ORIGIN);
         if origin.is_some_and(|origin| !self.origins.contains(origin)) {
             return refuse(request, StatusCode::FORBIDDEN);

@@ -15,8 +15,9 @@ use crate::tokens::Keyring;
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// Cache lifetime of the responses. A new key is published at least this long before it signs.
-const KEPT: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
+/// Cache lifetime of the responses. A new key is published for at least this long before it
+/// signs.
+const CACHE_HEADER: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
 pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
     Router::new()
@@ -50,7 +51,7 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
         })
         .collect();
     let media_type = (header::CONTENT_TYPE, "application/jwk-set+json");
-    ([media_type, KEPT], json!({ "keys": keys }).to_string())
+    ([media_type, CACHE_HEADER], json!({ "keys": keys }).to_string())
 }
 
 /// The location of the keys (`OpenID` Connect Discovery 1.0, section 4), for libraries that
@@ -67,5 +68,5 @@ async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse
         "subject_types_supported": ["public"],
         "response_types_supported": [],
     });
-    Ok(([(header::CONTENT_TYPE, "application/json"), KEPT], document.to_string()))
+    Ok(([(header::CONTENT_TYPE, "application/json"), CACHE_HEADER], document.to_string()))
 }

@@ -20,7 +20,7 @@ pub struct Calls {
     durations: Family<Call, Durations, fn() -> Durations>,
     /// The histograms of successful calls, by the method's number. Most calls are successful,
     /// and this avoids a lookup.
-    well: Vec<Durations>,
+    successful: Vec<Durations>,
 }
 
 #[expect(clippy::struct_field_names, reason = "labels are called so")]
@@ -46,9 +46,9 @@ impl Calls {
         let help = "Calls, by status code, and the time to their responses";
         let name = "rpc_server_call_duration";
         registry.register_with_unit(name, help, Unit::Seconds, durations.clone());
-        let well =
+        let successful =
             methods.iter().map(|method| durations.get_or_create_owned(&call(method, Code::Ok)));
-        Self { well: well.collect(), durations }
+        Self { successful: successful.collect(), durations }
     }
 
     /// Counts a finished call of the method with this number and name.
@@ -60,7 +60,7 @@ impl Calls {
         trace: Option<&Context>,
     ) {
         let (number, name) = method;
-        match self.well.get(number).filter(|_| code == Code::Ok) {
+        match self.successful.get(number).filter(|_| code == Code::Ok) {
             Some(durations) => observe(durations, took, trace),
             None => observe(&self.durations.get_or_create(&call(name, code)), took, trace),
         }

@@ -89,13 +89,13 @@ pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing
 /// Writes a line to standard error. Gives up after a second if nobody reads it, so that the
 /// process can end.
 pub fn last_words(line: String) {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let write = move || {
         writeln!(io::stderr(), "{line}").ok();
-        tell.send(()).ok();
+        sender.send(()).ok();
     };
     if thread::Builder::new().spawn(write).is_ok() {
-        told.recv_timeout(FLUSH_TIMEOUT).ok();
+        receiver.recv_timeout(FLUSH_TIMEOUT).ok();
     }
 }
 

@@ -49,7 +49,7 @@ impl Operations {
             let builder = tracer.0.span_builder(system).with_kind(SpanKind::Client);
             Some(builder.start_with_context(&tracer.0, call))
         });
-        Running { operations: self.clone(), system, started: Instant::now(), span, is_over: false }
+        Running { operations: self.clone(), system, started: Instant::now(), span, ended: false }
     }
 }
 
@@ -60,7 +60,7 @@ pub struct Running {
     system: &'static str,
     started: Instant,
     span: Option<SdkSpan>,
-    is_over: bool,
+    ended: bool,
 }
 
 impl Running {
@@ -77,7 +77,7 @@ impl Running {
     }
 
     fn finish(&mut self, operation: &'static str, of: &str, error: Option<String>) {
-        self.is_over = true;
+        self.ended = true;
         if let Some(mut span) = self.span.take() {
             let summary = [operation, of].join(" ");
             span.update_name(summary.trim_end().to_owned());
@@ -101,7 +101,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.ended {
             self.finish("", "", Some("cancelled".to_owned()));
         }
     }
