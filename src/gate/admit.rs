@@ -106,7 +106,7 @@ impl Gatekeeper {
         Ok(())
     }
 
-    /// Records the refusal when it is PERMISSION_DENIED.
+    /// Records the refusal when it is `PERMISSION_DENIED`.
     pub(super) async fn record_refusal(&self, caller: &Caller, path: &str, refusal: &Status) {
         if refusal.code() == Code::PermissionDenied {
             let reason = refusal.get_details_error_info().map(|info| info.reason);

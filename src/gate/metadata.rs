@@ -33,7 +33,7 @@ const MAX_TENANT: usize = 63;
 /// Checks the size of the metadata.
 ///
 /// # Errors
-/// OUT_OF_RANGE when the metadata is larger than 16 KiB.
+/// `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
 pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
     let size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD

@@ -214,7 +214,7 @@ impl Gate {
         response
     }
 
-    /// Records the handler's refusal in the audit trail when it is PERMISSION_DENIED.
+    /// Records the handler's refusal in the audit trail when it is `PERMISSION_DENIED`.
     async fn record_refusal(
         &self,
         caller: Option<Caller>,
