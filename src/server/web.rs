@@ -35,7 +35,7 @@ const EXPOSED_HEADERS: [HeaderName; 4] = [
     gate::REQUEST_ID,
 ];
 
-/// Time that a browser may cache a preflight response. No browser caches it for longer.
+/// Time that a browser may cache a preflight response. Chromium caches it for no longer.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 /// Maximum time between two frames of a request's body.
