@@ -1,22 +1,21 @@
 //! Tenantry: multi-tenant identity and authorization over gRPC.
 //!
-//! Reading order: [`server`] lists every layer and service on one page;
-//! [`gate`] is what each call passes before its handler; then a feature folder,
-//! each of which holds its gRPC face (`rpc.rs`), one file per operation, and
-//! its SQL (`store.rs`).
+//! Reading order: first [`server`], whose `services.rs` lists all services. Then [`gate`],
+//! which every call passes before its handler. Then a feature folder. A feature folder holds
+//! the gRPC layer (`rpc.rs`), one file per operation, and the SQL (`store.rs`).
 //!
-//! No file imports in a circle, and no store reaches the gate (`tests/it/structure`). From
-//! the top to the bottom:
+//! Imports between files have no cycles, and no store imports the gate (`tests/it/structure`
+//! checks both). From the top to the bottom:
 //!
 //! ```text
-//! cli, app, server      the program: commands, the parts, connections
-//! <feature>/rpc         gRPC: decodes, calls an operation, encodes
-//! <feature>/<operation> a rule and its transaction; takes the gate's proof of its caller
-//! gate                  admits callers, by permissions, sessions, tenants, limits, tokens
+//! cli, app, server      the program: commands, construction of the parts, connections
+//! <feature>/rpc         gRPC: decodes the request, calls an operation, encodes the response
+//! <feature>/<operation> a rule and its transaction; needs the gate's proof of its caller
+//! gate                  admits callers: permissions, sessions, tenants, limits, tokens
 //! <feature>/store       SQL
 //! db                    transactions with the keys of personal data and the change feed
-//! feed, privacy         what changed; what seals personal data
-//! pg, redis             the stores alone
+//! feed, privacy         the change feed; encryption of personal data
+//! pg, redis             access to Postgres and Redis
 //! ```
 
 mod account;

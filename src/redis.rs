@@ -1,5 +1,5 @@
-//! Redis: a cache that may be away, be empty or hang at any time. Nothing is
-//! true because Redis says so alone, and nothing waits for it for long.
+//! Redis: a cache that may be unavailable, empty or slow at any time. No decision relies on
+//! Redis alone, and no call waits for it for long.
 
 use std::{
     sync::{
@@ -24,8 +24,8 @@ use tokio::time;
 
 use crate::telemetry::Operations;
 
-/// Commands, counted and traced by their names, without what they are given. Cheap to
-/// clone.
+/// Runs commands and records their names, but not their arguments, in metrics and traces. Cheap
+/// to clone.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
@@ -33,31 +33,31 @@ pub struct Redis {
     hanging: Arc<Hanging>,
 }
 
-/// Until when Redis counts as hanging.
+/// The time until which no command is sent, because Redis did not answer.
 struct Hanging {
     began: Instant,
-    /// In milliseconds since then.
+    /// Milliseconds since `began`.
     until: AtomicU64,
 }
 
 impl Redis {
-    /// Commands of this client.
+    /// Runs the commands of this client.
     #[must_use]
     pub fn new(client: Client, operations: Operations) -> Self {
         let hanging = Arc::new(Hanging { began: Instant::now(), until: AtomicU64::new(0) });
         Self { client, operations, hanging }
     }
 
-    /// The client, for a command that [`Redis::observe`] then waits for.
+    /// The client. Pass the future of each command to [`Redis::observe`].
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Waits for a command. While Redis hangs it is not sent.
+    /// Waits for a command. The command is not sent in the pause after a timeout.
     ///
     /// # Errors
-    /// The command's own.
+    /// The command's error, or a timeout during the pause.
     pub async fn observe<T>(
         &self,
         command: &'static str,
@@ -66,7 +66,10 @@ impl Redis {
         let running = self.operations.begin("redis");
         if self.hanging.is_on() {
             running.end(command, "", Some("skipped".to_owned()));
-            return Err(Error::new(ErrorKind::Timeout, "Redis has just not answered in time"));
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "Redis did not answer an earlier command in time",
+            ));
         }
         let answer = answer.await;
         let error = answer.as_ref().err().map(|error| match error.kind() {
@@ -96,57 +99,56 @@ impl Hanging {
     }
 }
 
-/// A script that can read what [`VALUES`] reads.
+/// A script that can use the functions in [`VALUES`].
 #[must_use]
 pub fn script(lua: &str) -> Script {
     Script::from_lua(format!("{VALUES}{lua}"))
 }
 
-/// Functions that read a key no matter what somebody else has put there.
+/// Lua functions that read a key safely, whatever another program has written to it.
 const VALUES: &str = include_str!("redis/values.lua");
 
-/// After a command that was not answered in time none is sent for so many
-/// milliseconds: a call that needs several waits for one.
+/// Pause after a command that timed out, in milliseconds. No command is sent meanwhile, so a
+/// call that needs several commands waits for one timeout only.
 const PAUSE_MS: u64 = 250;
 
-/// After this long a command counts as failed, and Postgres is asked.
+/// Timeout of a command. Postgres is asked after it.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The longest pause between attempts to reconnect.
+/// Maximum pause between two attempts to reconnect, in milliseconds.
 const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
 
-/// A client for subscriptions, on a connection of its own, that is yet to
-/// connect.
+/// Creates a client for subscriptions with its own connection, which is not connected yet.
 ///
 /// # Errors
-/// When the URL can't be read.
+/// When the URL is invalid.
 pub fn subscriber(url: &SecretString) -> anyhow::Result<SubscriberClient> {
     Ok(builder(url)?.build_subscriber_client()?)
 }
 
-/// Whether a URL can be read; if not, what it should be.
+/// Checks a URL. The error says what the URL must look like.
 pub fn check_url(url: &SecretString) -> Result<(), &'static str> {
     read(url).map(drop)
 }
 
 fn read(url: &SecretString) -> Result<Config, &'static str> {
-    // The parser's own error may repeat a password.
+    // The parser's own error may contain the password.
     Config::from_url(url.expose_secret()).map_err(|_| "must be a URL like redis://host:port")
 }
 
-/// A client that connects, and reconnects for ever, in the background: the
-/// service starts without Redis.
+/// Creates a client that connects, and always reconnects, in the background. The service starts
+/// without Redis.
 ///
 /// # Errors
-/// When the URL can't be read.
+/// When the URL is invalid.
 pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
     let client = builder(url)?.build()?;
     keep_connected(client.clone());
     Ok(client)
 }
 
-/// Connects, and again whenever the client gives up, until it is told to quit. It gives up
-/// on errors that it takes for final, like a wrong password.
+/// Connects until the client is told to quit. Connects again when the client gives up, which it
+/// does after errors that it treats as final, such as a wrong password.
 pub fn keep_connected(client: impl ClientLike + 'static) {
     tokio::spawn(async move {
         while !matches!(client.connect().await, Ok(Ok(()))) {
@@ -157,7 +159,7 @@ pub fn keep_connected(client: impl ClientLike + 'static) {
 
 fn builder(url: &SecretString) -> anyhow::Result<Builder> {
     let mut config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
-    // The first connection is tried for as long as any other.
+    // Retry the first connection like every later one, instead of failing at start.
     config.fail_fast = false;
     let mut builder = Builder::from_config(config);
     builder

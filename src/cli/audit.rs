@@ -1,4 +1,4 @@
-//! `tenantry audit`
+//! The command `tenantry audit`.
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
@@ -14,28 +14,27 @@ use crate::{
     tenants,
 };
 
-/// Its arguments.
 pub(super) fn command() -> Command {
     let verify = Command::new("verify")
         .about(
-            "Compute every tenant's audit trail anew. Prints one line of JSON for each: where \
-             it ends, and what is wrong with it; fails when anything is",
+            "Verify every tenant's audit trail. Prints one line of JSON for each: the trail's \
+             end and its faults; fails when a trail has faults",
         )
         .arg(
             Arg::new("tenant")
                 .long("tenant")
                 .value_name("TENANT")
-                .help("Only this tenant's, by id or slug"),
+                .help("Verify only this tenant's trail, by id or slug"),
         )
         .arg(
             Arg::new("kept")
                 .long("kept")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Lines that an earlier run printed: the trail must still lead to them"),
+                .help("Lines that an earlier run printed; the trail must still contain those ends"),
         );
     Command::new("audit")
-        .about("Work on the audit trail")
+        .about("Verify the audit trail")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Values::arguments(verify))
@@ -63,11 +62,11 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         faulty += usize::from(!finding.faults.is_empty());
     }
     bar.finish_and_clear();
-    ensure!(faulty == 0, "{faulty} of {} trails are not what was recorded", tenants.len());
+    ensure!(faulty == 0, "{faulty} of {} trails have faults", tenants.len());
     Ok(())
 }
 
-/// A tenant by id, which one that was deleted has still, or by slug.
+/// Finds a tenant by id or slug. An id works also for a deleted tenant.
 async fn find(db: &Db, named: &str) -> anyhow::Result<TenantId> {
     if let Ok(id) = uuid::Uuid::try_parse(named) {
         return Ok(TenantId(id));
@@ -75,11 +74,11 @@ async fn find(db: &Db, named: &str) -> anyhow::Result<TenantId> {
     Ok(tenants::find(db, named).await?.context("there is no such tenant")?.id)
 }
 
-/// Tenants with a trail, and those that had one.
+/// The tenants that have an audit trail, and those in the kept lines.
 async fn all(db: &Db, kept: &HashMap<uuid::Uuid, Head>) -> anyhow::Result<Vec<TenantId>> {
     let platform = tenants::find(db, provision::PLATFORM).await?;
     let platform = platform.context(
-        "there is no platform tenant, which alone sees all tenants: name one with --tenant",
+        "without a platform tenant the tenants cannot be listed: name one with --tenant",
     )?;
     let mut tenants = verify::tenants(db, platform.id).await?;
     tenants.extend(kept.keys().map(|id| TenantId(*id)));
@@ -95,7 +94,7 @@ fn read_kept(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let finding: Finding =
             serde_json::from_str(line).with_context(|| format!("{shown} has an unknown line"))?;
-        // Of several, each was true: the last is the furthest.
+        // Of several lines for a tenant, the last one is the newest.
         kept.insert(finding.head.tenant_id, finding.head);
     }
     Ok(kept)

@@ -1,4 +1,4 @@
-//! `tenantry bootstrap` and `tenantry seed`
+//! The commands `tenantry bootstrap` and `tenantry seed`.
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
@@ -12,7 +12,6 @@ use crate::{
     passwords::Hasher,
 };
 
-/// The demo administrator's email.
 pub(super) const DEMO_EMAIL: &str = "admin@demo.local";
 
 pub(super) fn email_argument(default: &'static str) -> Arg {
@@ -27,7 +26,7 @@ pub(super) fn email(matches: &ArgMatches) -> String {
     matches.get_one::<String>("email").cloned().unwrap_or_default()
 }
 
-/// Makes the platform tenant, once.
+/// Creates the platform tenant. Fails when it exists.
 pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()> {
     let owner = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let made = provision::platform(&owner, &hasher(&values)?, &email).await?;
@@ -35,7 +34,7 @@ pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()
     Ok(())
 }
 
-/// Makes the demo tenant, once.
+/// Creates the demo tenant. Fails when it exists.
 pub(super) async fn demo(values: Values, email: String) -> anyhow::Result<()> {
     let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
     let made = provision::demo(&db, &hasher(&values)?, &email).await?;
@@ -43,7 +42,7 @@ pub(super) async fn demo(values: Values, email: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Hashes with the parameters that the server has.
+/// Creates a hasher with the server's settings.
 pub(super) fn hasher(values: &Values) -> anyhow::Result<Hasher> {
     Hasher::start(&config::Passwords::check(values)?)
 }

@@ -1,4 +1,4 @@
-//! `tenantry completions`
+//! The command `tenantry completions`.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use clap_complete::{Shell, generate};
 pub(super) fn command() -> Command {
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
     Command::new("completions")
-        .about("Print what completes the commands in a shell: source <(tenantry completions bash)")
+        .about("Print the completion script of a shell: source <(tenantry completions bash)")
         .arg(shell)
 }
 
-/// Prints the script that completes these commands in a shell.
+/// Prints the completion script for a shell.
 pub(super) fn run(mut commands: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     let shell = *matches.get_one::<Shell>("shell").context("no shell")?;
     generate(shell, &mut commands, "tenantry", &mut io::stdout());

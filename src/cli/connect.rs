@@ -1,4 +1,4 @@
-//! Postgres, as commands reach it.
+//! The connection of commands to Postgres.
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -9,17 +9,17 @@ use crate::{
     privacy::DataKeys,
 };
 
-/// One connection to Postgres, for commands that read and write personal data.
+/// Opens one connection to Postgres, for commands that read or write personal data.
 pub(super) async fn open(values: &Values, url: &SecretString) -> anyhow::Result<Db> {
     let source = config::master_keys(values)?;
-    // A key service's client must not block the runtime's threads.
+    // The client of a key service blocks, so it must not run on the runtime's threads.
     let data_keys = tokio::task::spawn_blocking(move || DataKeys::load(&source)).await??;
     let db = Db::connect(url, 1)?.with_data_keys(data_keys);
     db.prepare().await?;
     Ok(db)
 }
 
-/// A URL among the settings.
+/// The URL in a setting.
 pub(super) fn url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
     values.get(name).map(SecretString::from).with_context(|| format!("{name} must be set"))
 }

@@ -1,4 +1,4 @@
-//! `tenantry dev`: everything that serving needs, made where it is missing.
+//! The command `tenantry dev`: creates and starts what serving needs and is missing.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ use crate::{
 const DATABASE: &str = "tenantry";
 const PLATFORM_EMAIL: &str = "admin@platform.local";
 
-/// Starts what is missing, serves until a signal, and stops what it started.
+/// Starts the missing servers, serves until a signal, and stops the servers that it started.
 pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
     let _writing = telemetry::init(&values)?;
     let (mut out, _saying) = telemetry::never_waits(io::stdout());
@@ -48,7 +48,7 @@ pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
     served
 }
 
-/// The private servers, unless both stores are given.
+/// Starts the private servers. Returns `None` when the URLs of both stores are given.
 async fn start_services(
     values: &Values,
     dir: &Path,
@@ -79,7 +79,7 @@ async fn serve_on(
     point_at_keys(values, dir)?;
     point_at_master_key(values, dir)?;
     point_at_mail(values, dir)?;
-    // Nobody proves addresses while developing.
+    // In development, nobody verifies email addresses.
     values.set_default("TENANTLESS_SIGN_IN", "any");
     let config = Config::check(values)?;
     let listeners = Listeners::bind(&config.server).await?;
@@ -97,7 +97,7 @@ async fn serve_on(
     server::serve(app, listeners, stop).await
 }
 
-/// Sets the stores' URLs where they are not given, and returns the owner's.
+/// Sets the stores' URLs that are not given, and returns the URL of the schema's owner.
 async fn point_at_stores(
     values: &mut Values,
     dir: &Path,
@@ -111,7 +111,7 @@ async fn point_at_stores(
         if let Some(owner) = values.get("MIGRATE_DATABASE_URL") {
             return Ok(owner.into());
         }
-        // One URL, of the schema's owner: the service gets a role of its own.
+        // Only the URL of the schema's owner is given: the service gets its own role.
         let password = app_password(dir)?;
         let mut url =
             url::Url::parse(&given).map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
@@ -129,7 +129,7 @@ async fn point_at_stores(
     Ok(services.postgres_url("postgres", DATABASE).into())
 }
 
-/// The service's own password for a Postgres that was given, made once.
+/// The password of the service's role in a given Postgres. It is generated once.
 fn app_password(dir: &Path) -> anyhow::Result<SecretString> {
     let path = dir.join("app-password");
     if let Ok(kept) = fs::read_to_string(&path) {
@@ -191,7 +191,7 @@ fn point_at_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mails are kept in a folder, for the developer to read.
+/// Writes mails into a folder for the developer.
 fn point_at_mail(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     if values.get("MAIL_URL").is_none_or(|url| url == "off") {
         let dir = std::path::absolute(dir.join("mail"))?;
@@ -201,9 +201,9 @@ fn point_at_mail(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the platform and demo tenants and writes how to sign in to them.
-/// Where the tenants are there but the file is not (it was removed, or the last
-/// start was cut short between the two), both get new passwords.
+/// Creates the platform and demo tenants and writes their credentials to `file`. If the tenants
+/// exist without the file, both administrators get new passwords. This happens when the file
+/// was deleted, or when an earlier start was interrupted.
 async fn provision(
     values: &Values,
     owner: &SecretString,
@@ -239,7 +239,7 @@ fn read_demo(file: &Path) -> Option<Value> {
     content.get("demo_admin").cloned()
 }
 
-/// Writes a file that its owner alone can read, whole or not at all.
+/// Writes a file atomically. Only its owner can read it.
 fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
     files::replace(path, 0o600, content.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))

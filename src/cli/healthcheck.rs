@@ -1,4 +1,4 @@
-//! `tenantry healthcheck`
+//! The command `tenantry healthcheck`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -22,13 +22,13 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Fails unless the server is ready.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    // Whoever has no certificate that the server's authorities know, as this command,
-    // asks over HTTP.
+    // With TLS the server may require a client certificate, which this command does not have.
+    // It therefore asks over HTTP.
     if values.get("TLS_CERT_PATH").is_some_and(|path| path != "off") {
         return time::timeout(TIMEOUT, ask_http(&values)).await.context("no answer in time")?;
     }
     let addr = values.get("GRPC_ADDR").context("GRPC_ADDR must be set")?;
-    let addr: SocketAddr = addr.parse().context("GRPC_ADDR is no address")?;
+    let addr: SocketAddr = addr.parse().context("GRPC_ADDR is not an address")?;
     let channel = Endpoint::from_shared(format!("http://{}", reachable(addr)))?
         .connect_timeout(TIMEOUT)
         .timeout(TIMEOUT)
@@ -44,8 +44,8 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
 
 async fn ask_http(values: &Values) -> anyhow::Result<()> {
     let addr = values.get("HTTP_ADDR").filter(|addr| *addr != "off");
-    let addr = addr.context("HTTP_ADDR must be set: gRPC takes TLS")?;
-    let addr = reachable(addr.parse().context("HTTP_ADDR is no address")?);
+    let addr = addr.context("HTTP_ADDR must be set, because gRPC requires TLS")?;
+    let addr = reachable(addr.parse().context("HTTP_ADDR is not an address")?);
     let stream = TcpStream::connect(addr);
     let stream = stream.await.with_context(|| format!("nothing answers on {addr}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -58,7 +58,7 @@ async fn ask_http(values: &Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a server that listens on every address is reached.
+/// The address to connect to. A server that listens on all addresses is reached on loopback.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

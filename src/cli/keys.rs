@@ -1,4 +1,4 @@
-//! `tenantry keys`
+//! The command `tenantry keys`.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,12 +26,12 @@ const REFRESH_LIFE: &str = "JWT_REFRESH_EXPIRES_IN";
 
 pub(super) fn command() -> Command {
     Command::new("keys")
-        .about("Make, rotate and show the keys that sign tokens")
+        .about("Create, rotate and show the keys that sign tokens")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             Command::new("generate")
-                .about("Make both key pairs; keys that are there are left alone")
+                .about("Create both key pairs; existing keys are not changed")
                 .arg(dir())
                 .arg(algorithm().default_value("RS256")),
         )
@@ -39,7 +39,7 @@ pub(super) fn command() -> Command {
             Command::new("rotate")
                 .about(
                     "Add keys that are published now and sign later, so that no token fails, \
-                     and retire what is over. One round at a time",
+                     and remove replaced keys whose tokens have ended. One rotation at a time",
                 )
                 .arg(dir())
                 .arg(algorithm())
@@ -49,7 +49,7 @@ pub(super) fn command() -> Command {
                         .value_name("TIME")
                         .value_parser(humantime::parse_duration)
                         .default_value("15m")
-                        .help("How long before they sign: all replicas and readers need them"),
+                        .help("Time until the new keys sign; all verifiers need them by then"),
                 )
                 .arg(
                     Arg::new("compromised")
@@ -87,10 +87,10 @@ fn algorithm() -> Arg {
     Arg::new("algorithm")
         .long("algorithm")
         .value_parser(names)
-        .help("What the new keys sign with; at a rotation the same as now if not given")
+        .help("Algorithm of the new keys; a rotation keeps the current one by default")
 }
 
-/// The settings that say how long tokens live.
+/// The arguments for the lifetimes of tokens.
 fn lives() -> Vec<Arg> {
     let settings =
         SETTINGS.iter().filter(|setting| [ACCESS_LIFE, REFRESH_LIFE].contains(&setting.name));
@@ -130,7 +130,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
-    // What can't be served with is not rotated either.
+    // Keys that the server could not load are not rotated.
     Keyring::load(&pem::source(dir), "", "")?;
     let algorithm = matches.get_one("algorithm").copied();
     if matches.get_flag("compromised") {
@@ -148,7 +148,7 @@ fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
             humantime::format_duration(ahead)
         );
     } else {
-        println!("keys in {} still wait for their time; none was added", dir.display());
+        println!("keys in {} do not sign yet; no keys were added", dir.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `tenantry master-key`
+//! The command `tenantry master-key`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,28 +15,27 @@ use crate::{
     privacy::{self, rewrap},
 };
 
-/// Its arguments.
 pub(super) fn command() -> Command {
     let with_settings = |name: &'static str, about: &'static str| {
         Values::arguments(Command::new(name).about(about))
     };
     Command::new("master-key")
-        .about("Make, rotate and show the keys that wrap tenants' data keys")
+        .about("Create, rotate and show the keys that wrap tenants' data keys")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_settings(
             "generate",
-            "Make MASTER_KEY_PATH with a first key; one that is there is left alone",
+            "Create MASTER_KEY_PATH with a first key; existing keys are not changed",
         ))
         .subcommand(with_settings(
             "rotate",
-            "Put a new key in front in MASTER_KEY_PATH and wrap all data keys by it. Safe to \
-             interrupt: run it again, and it finishes what it began",
+            "Add a new key at the front of MASTER_KEY_PATH and wrap all data keys by it. Safe to \
+             interrupt: another run continues",
         ))
         .subcommand(with_settings(
             "rewrap",
-            "Wrap all data keys by the current master key, wherever it is. Safe to interrupt: \
-             run it again",
+            "Wrap all data keys by the current master key, in a file or a key service. Safe to \
+             interrupt: another run continues",
         ))
         .subcommand(with_settings("list", "Show how many data keys each master key wraps"))
 }
@@ -65,7 +64,7 @@ fn generate(values: &Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A round that was begun is finished before another begins.
+/// Adds a new key and wraps all data keys by it. An unfinished rotation is finished instead.
 async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     let source = config::master_keys(values)?;
     if let Some((_, name)) = source.service {
@@ -79,7 +78,7 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
         let id = privacy::add_key(&path)?;
         println!("the master key is {id} now");
     } else {
-        println!("going on with the last rotation");
+        println!("continuing the last rotation");
     }
     wrap_all(db).await
 }

@@ -1,4 +1,4 @@
-//! `tenantry migrate`
+//! The command `tenantry migrate`.
 
 use sqlx::Connection;
 

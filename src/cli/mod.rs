@@ -1,4 +1,4 @@
-//! The commands.
+//! The commands of the `tenantry` program.
 #![expect(clippy::print_stdout, reason = "commands talk to people")]
 
 mod audit;
@@ -22,7 +22,7 @@ use clap::{ArgMatches, Command};
 
 use crate::{config::Values, telemetry};
 
-/// Runs the command that the command line names.
+/// Runs the command in the program's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line.
+/// The definition of the command line.
 #[must_use]
 pub fn command() -> Command {
     let with_settings = |name: &'static str, about: &'static str| {
@@ -48,30 +48,30 @@ pub fn command() -> Command {
         .after_long_help(include_str!("manual.txt"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings("serve", "Serve, on Postgres and Redis that are there"))
+        .subcommand(with_settings("serve", "Serve with an existing Postgres and Redis"))
         .subcommand(with_settings(
             "dev",
-            "Serve for development: starts its own Postgres and Redis, migrates, makes keys, \
+            "Serve for development: starts its own Postgres and Redis, migrates, creates keys, \
              an administrator and a demo tenant",
         ))
         .subcommand(with_settings(
             "migrate",
-            "Apply the schema's migrations, as MIGRATE_DATABASE_URL; where DATABASE_URL names \
-             tenantry_app with a password, give it that password",
+            "Apply the schema's migrations with MIGRATE_DATABASE_URL. If DATABASE_URL has a \
+             password for the role tenantry_app, set that password",
         ))
         .subcommand(keys::command())
         .subcommand(master_key::command())
         .subcommand(audit::command())
         .subcommand(
-            with_settings("bootstrap", "Make the platform tenant and its first administrator")
+            with_settings("bootstrap", "Create the platform tenant and its first administrator")
                 .arg(bootstrap::email_argument("admin@platform.local")),
         )
         .subcommand(
-            with_settings("seed", "Make the demo tenant and its administrator")
+            with_settings("seed", "Create the demo tenant and its administrator")
                 .arg(bootstrap::email_argument(bootstrap::DEMO_EMAIL)),
         )
-        .subcommand(with_settings("healthcheck", "Ask the server at GRPC_ADDR if it is ready"))
-        .subcommand(Command::new("policies").about("Print who may call which method"))
+        .subcommand(with_settings("healthcheck", "Check whether the server at GRPC_ADDR is ready"))
+        .subcommand(Command::new("policies").about("Print the access policy of each method"))
         .subcommand(completions::command())
 }
 

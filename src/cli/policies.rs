@@ -1,9 +1,9 @@
-//! `tenantry policies`
+//! The command `tenantry policies`.
 
 use crate::gate::Policies;
 
-/// Prints every method with who may call it. Reflection can't show it: it drops
-/// the proto's options.
+/// Prints the policy of every method. Server reflection cannot show policies, because it drops
+/// the options of the proto.
 pub(super) fn run() -> anyhow::Result<()> {
     for method in Policies::load()?.iter() {
         println!("{:<52} {method}", method.path);

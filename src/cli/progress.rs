@@ -1,23 +1,22 @@
-//! How far a long command is, for people: nothing is shown where standard error is no
-//! terminal.
+//! Progress bars of long commands. Nothing is shown when standard error is not a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often what has no end in sight shows that it goes on.
+/// Interval between two frames of a spinner.
 const TICK: Duration = Duration::from_millis(100);
 
-/// So many of something.
+/// A progress bar for `total` items.
 pub(super) fn bar(total: u64, what: &'static str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} {msg}, {eta} left");
-    // The template is a constant; the default is as good if it were wrong.
+    // The template is a constant, so it is valid; otherwise the default style is used.
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style).with_message(what)
 }
 
-/// Something that takes as long as it takes.
+/// A spinner for work of unknown length.
 pub(super) fn spinner(what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());

@@ -1,5 +1,5 @@
-//! The tenants that exist before anybody can sign in: the platform with its
-//! first administrator, and the demo.
+//! Creates the tenants that exist before anybody can sign in: the platform tenant with its
+//! first administrator, and the demo tenant.
 
 use anyhow::Context;
 use aws_lc_rs::rand;
@@ -20,31 +20,30 @@ use crate::{
     users,
 };
 
-/// The platform's slug.
+/// The slug of the platform tenant.
 pub const PLATFORM: &str = "platform";
-/// The demo's slug.
+/// The slug of the demo tenant.
 pub const DEMO: &str = "demo";
 
-/// What the demo's administrator may do besides everything: named, so that the
-/// first Check has something to ask for.
+/// Permissions of the demo's administrator. `*:*` covers the others, which are listed so that a
+/// first Check has permissions to ask for.
 const DEMO_PERMISSIONS: &[&str] = &["*:*", "agent:manage", "workflow:execute"];
 
-/// How an administrator signs in.
+/// The credentials of an administrator.
 #[derive(Serialize)]
 pub struct Credentials {
     /// The tenant's slug.
     pub tenant: String,
-    /// The email.
     pub email: String,
-    /// The password, generated.
+    /// The generated password.
     pub password: String,
 }
 
-/// Makes the platform tenant and its first administrator; `None` when it is
-/// there already.
+/// Creates the platform tenant and its first administrator; `None` when the tenant exists
+/// already.
 ///
 /// # Errors
-/// When `owner` is no connection of the schema's owner, or Postgres is away.
+/// When `owner` is not connected as the schema's owner, or Postgres is unavailable.
 pub async fn platform(
     owner: &Db,
     hasher: &Hasher,
@@ -73,11 +72,10 @@ pub async fn platform(
     Ok(Some(credentials(PLATFORM, email, &password)))
 }
 
-/// Makes the demo tenant and its administrator; `None` when it is there
-/// already.
+/// Creates the demo tenant and its administrator; `None` when the tenant exists already.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Option<Credentials>> {
     if tenants::find(db, DEMO).await?.is_some() {
         return Ok(None);
@@ -102,10 +100,10 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     Ok(Some(credentials(DEMO, email, &password)))
 }
 
-/// Gives the user with this email a new password, and ends its sessions.
+/// Sets a new password for the user with this email, and ends the user's sessions.
 ///
 /// # Errors
-/// When the tenant or the user is not there, or Postgres is away.
+/// When the tenant or the user does not exist, or Postgres is unavailable.
 pub async fn reset_password(
     db: &Db,
     hasher: &Hasher,
@@ -127,11 +125,11 @@ pub async fn reset_password(
     Ok(credentials(tenant, email, &password))
 }
 
-/// Records in the platform's trail, where there is a platform, that data keys were wrapped
-/// by another master key.
+/// Records in the platform tenant's audit trail that data keys were wrapped by another master
+/// key. Does nothing without a platform tenant.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn record_rewrapped(db: &Db, by: &str, count: u64) -> Result<()> {
     let Some(platform) = tenants::find(db, PLATFORM).await? else { return Ok(()) };
     let event = Event::new(EventKind::DataKeysRewrapped);
@@ -170,10 +168,10 @@ fn credentials(tenant: &str, email: &str, password: &SecretString) -> Credential
     }
 }
 
-/// A random secret of 144 bits, as text.
+/// A random secret of 144 bits, in base64url.
 ///
 /// # Errors
-/// When the system has no random bytes.
+/// When the operating system provides no random bytes.
 pub fn random_secret() -> anyhow::Result<SecretString> {
     let mut bytes = [0; 18];
     rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no random bytes"))?;
@@ -187,7 +185,7 @@ async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)>
     Ok((password, hash))
 }
 
-/// Whoever runs the command.
+/// The person who runs the command.
 fn operator() -> Actor {
     Actor::anonymous(&Origin { request_id: RequestId::Command, ip: None, user_agent: None })
 }

@@ -1,4 +1,4 @@
-//! `tenantry serve`
+//! The command `tenantry serve`.
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,8 +21,7 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completes at the first SIGINT or SIGTERM. The handlers stay: a second one
-/// ends the process at once.
+/// Completes at the first SIGINT or SIGTERM. The second signal ends the process at once.
 pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

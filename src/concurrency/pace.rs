@@ -1,30 +1,30 @@
-//! Yields of long work, so that calls share a serving thread fairly.
+//! Yields in long work, so that calls share a thread fairly.
 //!
-//! A serving thread runs one task at a time. Work whose length a tenant controls (a batch,
-//! a long list) asks [`Pace::pause`] between its items: after a millisecond of work it
-//! lets the thread's other tasks run. There the call's deadline counts too: the gate drops
-//! what is still at work then.
+//! A thread runs one task at a time. Work whose length a tenant controls (a batch, a long list)
+//! calls [`Pace::pause`] between its items. After one millisecond of work it lets the thread's
+//! other tasks run. The call's deadline takes effect at these yields: the gate drops a call
+//! that is still running at its deadline.
 
 use std::time::{Duration, Instant};
 
 use tokio::task;
 
-/// How long a task may work before it yields.
+/// Time that a task may work before it yields.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// Since when a task has worked without a yield.
+/// Measures how long a task has worked without a yield.
 pub struct Pace {
     since: Instant,
 }
 
 impl Pace {
-    /// Work that begins now.
+    /// Starts the measurement now.
     #[must_use]
     pub fn new() -> Self {
         Self { since: Instant::now() }
     }
 
-    /// Lets other tasks run, if this one has worked for a slice.
+    /// Lets other tasks run if this task has worked for a full slice.
     pub async fn pause(&mut self) {
         if self.since.elapsed() >= SLICE {
             task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Where mails go.
+//! Settings of mails.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,27 @@ use url::Url;
 
 use super::values::Reader;
 
-/// What stands for the token in a page's address.
+/// The placeholder for the token in [`Mail::reset_page`].
 pub const TOKEN: &str = "{token}";
 
 /// How mails are sent.
 #[derive(Clone, Debug)]
 pub struct Mail {
-    /// Where to.
+    /// Where mails are delivered.
     pub post: Post,
-    /// From whom.
+    /// The sender's address.
     pub from: Mailbox,
-    /// The page where a password is reset, with [`TOKEN`] in it.
+    /// The URL of the page that resets a password, with [`TOKEN`] in it; `None` when mails
+    /// contain the token alone.
     pub reset_page: Option<String>,
 }
 
-/// What takes mails.
+/// A destination of mails.
 #[derive(Clone, Debug)]
 pub enum Post {
-    /// A server, by its URL.
+    /// An SMTP server, by its URL. The URL may contain a password.
     Smtp(SecretString),
-    /// A folder.
+    /// A folder into which mails are written as files.
     Folder(PathBuf),
 }
 
@@ -48,7 +49,7 @@ impl Mail {
     }
 }
 
-/// No mistake repeats the URL: it may hold a password.
+/// Parses a mail URL. The error never repeats the URL, which may contain a password.
 fn post(text: &str) -> Result<Post, String> {
     let wanted = "must be a URL like smtps://user:password@host, smtp://host or file:///folder";
     let url = Url::parse(text).map_err(|_| wanted)?;

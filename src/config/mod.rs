@@ -1,4 +1,4 @@
-//! Settings, checked: a [`Config`] that exists can be served with.
+//! The settings. Every value in a [`Config`] has been checked.
 
 mod mail;
 mod privacy;
@@ -34,64 +34,65 @@ use crate::{
 };
 use values::{Reader, size, threads};
 
-/// Where metrics and probes are served when nobody says.
+/// The default address of metrics and probes over HTTP.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// All that `serve` needs to know.
+/// All settings of `tenantry serve`.
 pub struct Config {
-    /// Where gRPC is served, and its limits.
+    /// Addresses, TLS and limits of the server.
     pub server: Server,
-    /// Postgres.
+    /// The connection to Postgres.
     pub database: Database,
-    /// Redis's URL.
+    /// The URL of Redis.
     pub redis_url: SecretString,
-    /// Keys and lifetimes.
+    /// Signing keys, and lifetimes of tokens and sessions.
     pub tokens: Tokens,
     /// Where the master keys are.
     pub master: MasterSource,
-    /// What passwords must be, and how they are hashed.
+    /// Rules for passwords, and how they are hashed.
     pub passwords: Passwords,
-    /// Where mails go; `None` where none are sent.
+    /// How mails are sent; `None` when none are sent.
     pub mail: Option<Mail>,
-    /// How often somebody may ask for what costs much.
+    /// Rate limits of each class of methods.
     pub rates: Rates,
-    /// Whose word about addresses counts.
+    /// The proxies whose `x-forwarded-for` header is trusted.
     pub proxies: TrustedProxies,
-    /// Where traces go; `None` where they go nowhere.
+    /// The trace collector; `None` when traces are off.
     pub traces: Option<telemetry::Settings>,
-    /// How long after its begin a failed sign-in is answered.
+    /// Time from a failed sign-in's begin to its response.
     pub sign_in_failure_time: Duration,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
-    /// Which addresses count where a sign-in names no tenant.
+    /// Which email addresses a sign-in without a tenant looks up.
     pub tenantless: TenantlessSignIn,
-    /// What is kept in memory.
+    /// Limits of the caches in memory.
     pub memory: Memory,
-    /// Entries that each tenant's stream of audit events keeps.
+    /// Approximate number of entries in each tenant's Redis stream of audit events; 0 turns the
+    /// streams off.
     pub audit_stream_length: u32,
 }
 
-/// What is kept in memory, at most.
+/// Limits of the caches in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Bytes of what subjects hold.
+    /// Size of the subject cache, in bytes.
     pub subject_bytes: u64,
-    /// Access tokens that were verified.
+    /// Number of verified access tokens in the token cache.
     pub tokens: usize,
 }
 
-/// Postgres.
+/// The connection to Postgres.
 pub struct Database {
-    /// The service's own connection.
+    /// The URL with the service's own role, `tenantry_app`.
     pub url: SecretString,
-    /// The pool's size.
+    /// Maximum number of connections for calls.
     pub max_connections: u32,
 }
 
-/// What passwords must be, and how they are hashed.
+/// Rules for passwords, and how they are hashed.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    /// Shortest password, in characters; a tenant may ask for more.
+    /// Minimum password length, in characters. A tenant may require more.
     pub min_length: usize,
     /// argon2id memory, in KiB.
     pub memory_kib: u32,
@@ -99,11 +100,11 @@ pub struct Passwords {
     pub iterations: u32,
     /// argon2id lanes.
     pub parallelism: u32,
-    /// The file with the peppers, where there are any.
+    /// The file with the peppers; `None` without peppers.
     pub pepper: Option<PathBuf>,
-    /// Threads that hash.
+    /// Number of threads that hash passwords.
     pub threads: usize,
-    /// How many wait for one.
+    /// Maximum number of passwords that wait for a thread.
     pub queue: usize,
 }
 
@@ -111,7 +112,7 @@ impl Config {
     /// Checks all settings that `serve` needs.
     ///
     /// # Errors
-    /// One message that lists everything that is wrong.
+    /// One message that lists every invalid setting.
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
         let service = transit::read(&mut reader);
@@ -146,7 +147,7 @@ impl Config {
             },
             audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),
         };
-        // What logging is started with, so that its mistakes are in the list.
+        // The settings of logging, checked here so that their errors are in the same list.
         reader.choice("LOG_FORMAT", "json", "human");
         reader.read("LOG_LEVEL", |text| match EnvFilter::builder().parse(text) {
             Ok(_) => Ok(()),
@@ -158,10 +159,10 @@ impl Config {
 }
 
 impl Passwords {
-    /// Checks the settings about passwords alone.
+    /// Checks the settings of passwords alone.
     ///
     /// # Errors
-    /// One message that lists everything that is wrong.
+    /// One message that lists every invalid setting.
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
         let passwords = Self::read(&mut reader);
@@ -169,7 +170,7 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// The floors are OWASP's: they hold whatever is configured.
+    /// The minimum argon2id costs are OWASP's and cannot be configured lower.
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             min_length: size(reader.number("PASSWORD_MIN_LENGTH", 8, 64)),
@@ -183,7 +184,7 @@ impl Passwords {
     }
 }
 
-/// Between a millisecond and the time that requests have.
+/// Reads the failure time: from 1 ms to 10 s, and at most the request timeout.
 fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration {
     const LEAST: Duration = Duration::from_millis(1);
     let most = request_timeout.min(Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! Where the master keys are.
+//! Settings of master keys.
 
 use super::{
     transit,
@@ -6,10 +6,10 @@ use super::{
 };
 use crate::{privacy::MasterSource, secrets::transit::TransitAddress};
 
-/// Checks the settings about master keys alone.
+/// Checks the settings of master keys alone.
 ///
 /// # Errors
-/// One message that lists everything that is wrong.
+/// One message that lists every invalid setting.
 pub fn master_keys(values: &Values) -> anyhow::Result<MasterSource> {
     let mut reader = Reader::new(values);
     let service = transit::read(&mut reader);

@@ -1,4 +1,4 @@
-//! Where it is served, how, and within which limits.
+//! Settings of the server: addresses, TLS and limits.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -7,66 +7,66 @@ use url::Url;
 
 use super::values::{DAY, Reader, size, threads};
 
-/// Where gRPC is served, and its limits.
+/// Addresses, TLS and limits of the server.
 pub struct Server {
-    /// The address.
+    /// The address of gRPC.
     pub addr: SocketAddr,
-    /// Where metrics and probes are served over HTTP; `None` for nowhere.
+    /// The address of metrics and probes over HTTP; `None` when they are not served.
     pub http_addr: Option<SocketAddr>,
-    /// What it is encrypted with; `None` where it is not.
+    /// The TLS files of gRPC; `None` without TLS.
     pub tls: Option<TlsPaths>,
-    /// Threads that serve it.
+    /// Number of threads that serve gRPC.
     pub threads: usize,
-    /// Connections, at once and for how long.
+    /// Limits of connections.
     pub connections: Connections,
-    /// Largest request message, in bytes.
+    /// Maximum size of a request message, in bytes.
     pub max_message_bytes: usize,
-    /// Longest time for a request.
+    /// Maximum duration of a request.
     pub request_timeout: Duration,
-    /// Requests in progress at once.
+    /// Maximum number of requests in progress.
     pub max_requests: usize,
-    /// Time that requests in progress have at a stop.
+    /// Time that requests in progress have when the server stops.
     pub shutdown_grace: Duration,
-    /// Whether reflection is served.
+    /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Whether Envoy's external authorization is answered.
+    /// Whether Envoy's external authorization is served.
     pub envoy: bool,
-    /// The origins (RFC 6454) whose pages may call by gRPC-Web; `None` where it is not
+    /// The origins (RFC 6454) whose pages may call by gRPC-Web; `None` when gRPC-Web is not
     /// served.
     pub web_origins: Option<Vec<HeaderValue>>,
 }
 
-/// The files of TLS.
+/// The files of TLS, in PEM.
 #[derive(Clone, Debug)]
 pub struct TlsPaths {
-    /// The certificate and its chain.
+    /// The server's certificate and its chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// The authorities of the clients' certificates; `None` where clients need none.
+    /// The authorities of client certificates; `None` when clients need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Connections, at once and for how long.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// At once.
+    /// Maximum number of open connections.
     pub total: usize,
-    /// At once from one address.
+    /// Maximum number of open connections from one IPv4 address or one IPv6 /64.
     pub per_address: usize,
-    /// After which one takes no more calls.
+    /// Age at which a connection accepts no more calls.
     pub max_age: Duration,
 }
 
-/// What may be served without TLS beyond the loopback addresses.
+/// What may be served without TLS on addresses other than loopback.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Plaintext {
     /// Nothing.
     #[default]
     Loopback,
-    /// Metrics, probes and public keys.
+    /// HTTP: metrics, probes and public keys.
     Http,
-    /// gRPC too.
+    /// HTTP and gRPC.
     All,
 }
 
@@ -79,14 +79,14 @@ impl Server {
             if tls.is_some() || addr.ip().is_loopback() || plaintext == Plaintext::All {
                 return Ok(Some(addr));
             }
-            Err("is an address that others reach: set TLS_CERT_PATH and TLS_KEY_PATH, or ask \
-                 for PLAINTEXT=all"
+            Err("is not a loopback address: set TLS_CERT_PATH and TLS_KEY_PATH, or set \
+                 PLAINTEXT=all"
                 .into())
         });
         let http_addr = |text: &str| match (text, plaintext) {
             ("off", _) => Ok(None),
             (text, Plaintext::Loopback) if !address(text)?.ip().is_loopback() => {
-                Err("is an address that others reach, without TLS: ask for PLAINTEXT=http".into())
+                Err("is not a loopback address, and HTTP has no TLS: set PLAINTEXT=http".into())
             }
             (text, _) => address(text).map(Some),
         };
@@ -115,17 +115,17 @@ impl Server {
 }
 
 impl TlsPaths {
-    /// The certificate and its key go together.
+    /// Reads the TLS paths. The certificate and its key must both be set, or neither.
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let cert = reader.path_or_off("TLS_CERT_PATH");
         let client_ca = reader.path_or_off("TLS_CLIENT_CA_PATH");
         let key: Option<PathBuf> = reader.read("TLS_KEY_PATH", |text| match (&cert, text) {
-            (Some(_), "off") => Err("must be set, for TLS_CERT_PATH is".into()),
+            (Some(_), "off") => Err("must be set, because TLS_CERT_PATH is set".into()),
             (None, "off") if client_ca.is_some() => {
-                Err("must be set, with TLS_CERT_PATH, for TLS_CLIENT_CA_PATH is".into())
+                Err("must be set, with TLS_CERT_PATH, because TLS_CLIENT_CA_PATH is set".into())
             }
             (None, "off") => Ok(None),
-            (None, _) => Err("is set, and TLS_CERT_PATH is not".into()),
+            (None, _) => Err("is set, but TLS_CERT_PATH is not set".into()),
             (Some(_), path) => Ok(Some(path.into())),
         });
         Some(Self { cert: cert?, key: key?, client_ca })
@@ -147,7 +147,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
 }
 
-/// As a browser sends it: another spelling would never match.
+/// Parses an origin. It must be spelled as browsers send it, because origins are compared as
+/// text.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let text = text.trim();
     let is_origin = Url::parse(text).is_ok_and(|url| {

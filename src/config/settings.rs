@@ -1,28 +1,27 @@
-//! The table of settings: each is an environment variable, a flag and a key in
-//! the optional TOML file, of one name. `--help` and the checks at start are
-//! made from it.
+//! The table of settings. Each setting is an environment variable, a flag and a key in the
+//! optional TOML file, all with the same name. `--help` and the checks at start use this table.
 
-/// One setting.
+/// A setting of the program.
 pub struct Setting {
-    /// The environment variable. The flag is its kebab-case, the file's key its
-    /// lower case.
+    /// The environment variable. The flag is its kebab-case form, and the key in the file is
+    /// its lower-case form.
     pub name: &'static str,
-    /// Used where nothing is set; `None`: commands that need it say so.
+    /// The default value. `None` means that the setting must be given to commands that need it.
     pub default: Option<&'static str>,
-    /// What it means, with its unit.
+    /// The meaning of the setting, with its unit.
     pub help: &'static str,
     /// Whether the value must not be shown.
     pub secret: bool,
 }
 
 impl Setting {
-    /// `database-url`
+    /// The name of the flag, such as `database-url`.
     #[must_use]
     pub fn flag(&self) -> String {
         self.name.to_lowercase().replace('_', "-")
     }
 
-    /// `database_url`
+    /// The key in the file, such as `database_url`.
     #[must_use]
     pub fn key(&self) -> String {
         self.name.to_lowercase()
@@ -37,7 +36,7 @@ const fn secret(name: &'static str, help: &'static str) -> Setting {
     Setting { name, default: None, help, secret: true }
 }
 
-/// Every setting, in the order of the documentation.
+/// All settings, in the order of the documentation.
 pub const SETTINGS: &[Setting] = &[
     secret("DATABASE_URL", "Postgres, as the role tenantry_app: postgres://tenantry_app@host/db"),
     secret("MIGRATE_DATABASE_URL", "Postgres, as the role that owns the schema"),
@@ -58,16 +57,20 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TLS_CLIENT_CA_PATH",
         Some("off"),
-        "PEM file with the authorities of client certificates, which all must then have; or off",
+        "PEM file with the authorities of client certificates, which every client needs then; or off",
     ),
     setting(
         "PLAINTEXT",
         Some("loopback"),
-        "Where it is served without TLS: loopback; http: metrics and keys anywhere; all: gRPC too",
+        "Addresses without TLS. loopback: loopback only; http: HTTP on any address; all: gRPC too",
     ),
     setting("SERVING_THREADS", Some("0"), "Threads that serve gRPC; 0: one per core"),
     setting("MAX_MESSAGE_BYTES", Some("1048576"), "Largest request message, in bytes"),
-    setting("REQUEST_TIMEOUT", Some("30s"), "Longest time for a request, whatever its deadline"),
+    setting(
+        "REQUEST_TIMEOUT",
+        Some("30s"),
+        "Maximum duration of a request, also when its deadline is later",
+    ),
     setting("MAX_REQUESTS", Some("2000"), "Requests in progress at once; more are refused"),
     setting("MAX_CONNECTIONS", Some("10000"), "Connections at once; more are closed"),
     setting(
@@ -78,9 +81,13 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "MAX_CONNECTION_AGE",
         Some("1h"),
-        "Time after which a connection takes no more calls, so that clients spread anew",
+        "Age at which a connection takes no more calls, so that clients reconnect to all replicas",
     ),
-    setting("SHUTDOWN_GRACE", Some("10s"), "Time that requests in progress have at a stop"),
+    setting(
+        "SHUTDOWN_GRACE",
+        Some("10s"),
+        "Time that requests in progress have when the server stops",
+    ),
     setting("JWT_ACCESS_PRIVATE_KEY_PATH", None, "PEM file with the keys that sign access tokens"),
     setting("JWT_ACCESS_PUBLIC_KEY_PATH", None, "PEM file with the keys that verify access tokens"),
     setting(
@@ -98,88 +105,112 @@ pub const SETTINGS: &[Setting] = &[
         Some("off"),
         "Key service with Vault's Transit API that signs instead of files, or off",
     ),
-    setting("TRANSIT_MOUNT", Some("transit"), "Where its engine is mounted"),
-    setting("TRANSIT_TOKEN_PATH", None, "File with the token for it, read at each call"),
-    setting("TRANSIT_CA_PATH", Some("off"), "PEM file with its authority; off: the system's"),
-    setting("JWT_ACCESS_TRANSIT_KEY", Some("tenantry-access"), "Its key for access tokens"),
-    setting("JWT_REFRESH_TRANSIT_KEY", Some("tenantry-refresh"), "Its key for refresh tokens"),
+    setting("TRANSIT_MOUNT", Some("transit"), "Mount path of the key service's engine"),
+    setting(
+        "TRANSIT_TOKEN_PATH",
+        None,
+        "File with the token for the key service, read at each call",
+    ),
+    setting(
+        "TRANSIT_CA_PATH",
+        Some("off"),
+        "PEM file with the key service's authority; off: the system's authorities",
+    ),
+    setting(
+        "JWT_ACCESS_TRANSIT_KEY",
+        Some("tenantry-access"),
+        "The key service's key for access tokens",
+    ),
+    setting(
+        "JWT_REFRESH_TRANSIT_KEY",
+        Some("tenantry-refresh"),
+        "The key service's key for refresh tokens",
+    ),
     setting(
         "MASTER_KEY_PATH",
         Some("off"),
-        "File with the master keys that wrap tenants' data keys, or off: they are not wrapped",
+        "File with the master keys that wrap tenants' data keys; off: data keys are not wrapped",
     ),
     setting(
         "MASTER_TRANSIT_KEY",
         Some("off"),
-        "The key service's key that wraps them instead, or off",
+        "The key service's key that wraps data keys instead of a file, or off",
     ),
-    setting("JWT_ISSUER", Some("tenantry"), "The tokens' iss"),
-    setting("JWT_AUDIENCE", Some("tenantry"), "The access tokens' aud"),
-    setting("JWT_ACCESS_EXPIRES_IN", Some("15m"), "Life of an access token, 24h at most"),
-    setting("JWT_REFRESH_EXPIRES_IN", Some("30d"), "Life of a refresh token: the idle limit"),
-    setting("SESSION_EXPIRES_IN", Some("30d"), "Life of a session, whatever is refreshed"),
+    setting("JWT_ISSUER", Some("tenantry"), "The iss claim of tokens"),
+    setting("JWT_AUDIENCE", Some("tenantry"), "The aud claim of access tokens"),
+    setting("JWT_ACCESS_EXPIRES_IN", Some("15m"), "Lifetime of an access token, 24h at most"),
+    setting(
+        "JWT_REFRESH_EXPIRES_IN",
+        Some("30d"),
+        "Lifetime of a refresh token; a session that is not refreshed for so long ends",
+    ),
+    setting(
+        "SESSION_EXPIRES_IN",
+        Some("30d"),
+        "Maximum lifetime of a session, also when it is refreshed",
+    ),
     setting(
         "TRUSTED_PROXIES",
         Some("off"),
-        "Networks of proxies whose x-forwarded-for counts, or off",
+        "Networks of proxies whose x-forwarded-for header is trusted, or off",
     ),
     setting(
         "RATE_LIMIT_SIGN_IN",
         Some("600/1m,6000/1m"),
-        "Sign-ins from a network, for a tenant; or off",
+        "Sign-ins from one network, and for one tenant; or off",
     ),
     setting(
         "RATE_LIMIT_REGISTRATION",
         Some("600/1m,6000/1m"),
-        "Registrations from a network, for a tenant; or off",
+        "Registrations from one network, and for one tenant; or off",
     ),
     setting(
         "RATE_LIMIT_REFRESH",
         Some("30000/1m,100000/1m"),
-        "Refreshes from a network, for a tenant, on each replica; or off",
+        "Refreshes from one network, and for one tenant, on each replica; or off",
     ),
     setting(
         "RATE_LIMIT_INTROSPECTION",
         Some("600000/1m,off"),
-        "Introspections from a network, for a tenant, on each replica; or off",
+        "Introspections from one network, and for one tenant, on each replica; or off",
     ),
     setting(
         "RATE_LIMIT_PASSWORD_RESET",
         Some("60/1m,600/1m"),
-        "Password resets from a network, for a tenant; or off",
+        "Password resets from one network, and for one tenant; or off",
     ),
     setting(
         "RATE_LIMIT_API_KEY",
         Some("6000/1m,60000/1m"),
-        "API keys that are looked at, from a network, for a tenant; or off",
+        "Uses of API keys from one network, and for one tenant; or off",
     ),
     setting(
         "MAIL_URL",
         Some("off"),
-        "Where mails go: smtps://user:password@host, smtp://host, file:///folder; or off",
+        "Destination of mails: smtps://user:password@host, smtp://host, file:///folder; or off",
     ),
     setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         Some("off"),
-        "Collector that traces go to, by OTLP over gRPC: http://host:4317, https://; or off",
+        "Trace collector (OTLP over gRPC): http://host:4317, https://host:4317; or off",
     ),
     setting(
         "OTEL_TRACES_SAMPLER_ARG",
         Some("0.01"),
-        "The share of calls that are traced, of those that bring no trace of their own",
+        "Share of the calls without a caller's trace that are traced, from 0 to 1",
     ),
-    setting("MAIL_FROM", Some("Tenantry <tenantry@localhost>"), "The mails' sender"),
+    setting("MAIL_FROM", Some("Tenantry <tenantry@localhost>"), "Sender of mails"),
     setting(
         "PASSWORD_RESET_URL",
         Some("off"),
-        "The page that password reset mails point to, with {token} in it; off: the token alone",
+        "Page that password reset mails link to, with {token} in it; off: mails have the token alone",
     ),
     setting(
         "AUDIT_STREAM_LENGTH",
         Some("1000"),
-        "Audit events kept in each tenant's Redis stream, about, 200 at least; 0: none are sent",
+        "Approximate number of events in each tenant's Redis stream, at least 200; 0: none are sent",
     ),
-    setting("PASSWORD_MIN_LENGTH", Some("8"), "Shortest password, in characters; 8 to 64"),
+    setting("PASSWORD_MIN_LENGTH", Some("8"), "Minimum password length, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),
     setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
@@ -188,12 +219,12 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "HASHING_QUEUE",
         Some("128"),
-        "Passwords that wait for a thread, half of them of one tenant; more are refused",
+        "Passwords that may wait for a thread, half of them of one tenant; more are refused",
     ),
     setting(
         "SIGN_IN_FAILURE_TIME",
         Some("1s"),
-        "Time after which a failed sign-in is answered, or the next multiple; 1ms to 10s",
+        "Time from the start of a failed sign-in to its response, or a multiple; 1ms to 10s",
     ),
     setting(
         "TENANT_REGISTRATION",
@@ -203,16 +234,16 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TENANTLESS_SIGN_IN",
         Some("verified"),
-        "Emails that a sign-in without a tenant is looked up by: verified|any|off; dev: any",
+        "Emails that a sign-in without a tenant looks up: verified|any|off; dev: any",
     ),
     setting(
         "MEMORY_SUBJECT_BYTES",
         Some("134217728"),
-        "Memory for what subjects hold, in bytes; most take 300",
+        "Size of the subject cache, in bytes; most subjects take 300",
     ),
     setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
-    setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is answered: on|off"),
+    setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is served: on|off"),
     setting(
         "GRPC_WEB_ORIGINS",
         Some("off"),
@@ -220,5 +251,5 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),
-    setting("DEV_DIR", Some(".tenantry/dev"), "Where `dev` keeps its servers and keys"),
+    setting("DEV_DIR", Some(".tenantry/dev"), "Folder in which `dev` keeps its servers and keys"),
 ];

@@ -1,4 +1,4 @@
-//! Keys, and the lives of tokens and sessions.
+//! Settings of signing keys, and lifetimes of tokens and sessions.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::{
     tokens::{KeyPaths, KeySource, TransitKeys},
 };
 
-/// Keys and lifetimes.
+/// Signing keys, and lifetimes of tokens and sessions.
 pub struct Tokens {
-    /// Where the keys are.
+    /// Where the signing keys are.
     pub keys: KeySource,
-    /// The tokens' `iss`.
+    /// The `iss` claim of tokens.
     pub issuer: String,
-    /// The access tokens' `aud`.
+    /// The `aud` claim of access tokens.
     pub audience: String,
-    /// The tokens' and sessions' lives.
+    /// The lifetimes of tokens and sessions.
     pub lifetimes: Lifetimes,
 }
 
-/// The lives of tokens and sessions.
+/// The lifetimes of tokens and sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
-    /// Of an access token.
+    /// Lifetime of an access token.
     pub access: Duration,
-    /// Of a refresh token: a session that is not refreshed for so long ends.
+    /// Lifetime of a refresh token. A session that is not refreshed for this time ends.
     pub refresh: Duration,
-    /// Of a session, whatever is refreshed.
+    /// Maximum lifetime of a session, also when it is refreshed.
     pub session: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Tokens {
     }
 }
 
-/// The keys are in a key service where there is one, else in files.
+/// Reads where the keys are: in the key service if one is configured, otherwise in files.
 fn keys(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> KeySource {
     let Some(service) = service else {
         return KeySource::Files(KeyPaths {

@@ -1,4 +1,4 @@
-//! Where traces go.
+//! Settings of traces.
 
 use super::Reader;
 use crate::telemetry::Settings;

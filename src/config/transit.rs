@@ -1,11 +1,11 @@
-//! Where the key service is.
+//! Settings of the key service (Vault's Transit API).
 
 use url::{Host, Url};
 
 use super::values::Reader;
 use crate::secrets::transit::TransitAddress;
 
-/// The key service, where there is one.
+/// Reads the address of the key service; `None` when it is off.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
     let url = reader.read("TRANSIT_URL", |text| match text {
         "off" => Ok(None),
@@ -19,7 +19,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
     })
 }
 
-/// A key service's address: the token goes there, so nobody may listen.
+/// Parses the URL of a key service. It needs TLS, except on this machine, because the access
+/// token is sent there.
 fn service(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|_| "must be a URL like https://vault:8200, or off")?;
     let is_here = match url.host() {

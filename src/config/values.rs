@@ -1,5 +1,4 @@
-//! The settings as they were given, and reading them with all mistakes found
-//! at once.
+//! The settings as text, and a reader that collects all errors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,12 +17,12 @@ const FILE_FLAG: &str = "config";
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-/// Text by setting name. A flag wins over the environment, that over the file,
-/// that over the default.
+/// The text of each setting by its name. A flag overrides the environment, the environment
+/// overrides the file, and the file overrides the default.
 #[derive(Default)]
 pub struct Values {
     texts: BTreeMap<&'static str, String>,
-    /// Those that are no defaults.
+    /// The settings that were given, so that their value is not the default.
     given: BTreeSet<&'static str>,
 }
 
@@ -53,10 +52,10 @@ impl Values {
         })
     }
 
-    /// Reads what the command line, the environment and the file say.
+    /// Reads the settings from the command line, the environment and the file.
     ///
     /// # Errors
-    /// When the file can't be read, or has a key that is no setting.
+    /// When the file cannot be read, or contains an unknown key.
     pub fn gather(matches: &ArgMatches) -> anyhow::Result<Self> {
         let mut values = Self::default();
         for setting in SETTINGS {
@@ -68,8 +67,8 @@ impl Values {
             values.read_file(path)?;
         }
         for setting in SETTINGS {
-            // Empty counts as not set, here too: compose files and charts set
-            // variables to nothing to leave them out.
+            // An empty value counts as not set, because Compose files and Helm charts set
+            // variables to an empty text to leave them out.
             let given = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
             if let Some(value) = given {
                 values.give(setting.name, value.clone());
@@ -78,12 +77,12 @@ impl Values {
         Ok(values)
     }
 
-    /// Sets a setting, whatever was given.
+    /// Sets a setting, and overrides any given value.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.texts.insert(name, value.into());
     }
 
-    /// Sets a setting unless it was given.
+    /// Sets a setting that was not given.
     pub fn set_default(&mut self, name: &'static str, value: impl Into<String>) {
         if !self.given.contains(name) {
             self.set(name, value);
@@ -95,7 +94,7 @@ impl Values {
         self.set(name, value);
     }
 
-    /// A setting's text; an empty one counts as not set.
+    /// The text of a setting; `None` when it is not set or empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -103,7 +102,7 @@ impl Values {
 
     fn read_file(&mut self, path: &str) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path).with_context(|| format!("can't read {path}"))?;
-        // The parser's own message would show the line, which may be a secret.
+        // The parser's own message would show the line, which may contain a secret.
         let table: toml::Table =
             text.parse().map_err(|_| anyhow::anyhow!("{path} is not valid TOML"))?;
         for (key, value) in table {
@@ -121,7 +120,7 @@ impl Values {
     }
 }
 
-/// Reads typed settings and collects every mistake.
+/// Parses settings and collects all errors.
 pub(super) struct Reader<'a> {
     values: &'a Values,
     mistakes: Vec<String>,
@@ -132,8 +131,8 @@ impl<'a> Reader<'a> {
         Self { values, mistakes: Vec::new() }
     }
 
-    /// A setting by a parser that says what it wants; the type's default stands
-    /// in for a mistake, since the config is refused then.
+    /// Parses a setting. The parser's error says what the value must be. An invalid setting
+    /// yields the type's default, which is never used, because [`Reader::finish`] then fails.
     pub(super) fn read<T: Default>(
         &mut self,
         name: &str,
@@ -153,8 +152,8 @@ impl<'a> Reader<'a> {
         self.read(name, |text| Ok(text.to_owned()))
     }
 
-    /// A URL that its own client can read. What it wants instead must not
-    /// repeat the URL, which may hold a password.
+    /// Reads a URL and checks it with the client that uses it. The error must not repeat the
+    /// URL, which may contain a password.
     pub(super) fn url(
         &mut self,
         name: &str,
@@ -171,7 +170,7 @@ impl<'a> Reader<'a> {
         self.text(name).into()
     }
 
-    /// A path, or none.
+    /// Reads a path; `None` for `off`.
     pub(super) fn path_or_off(&mut self, name: &str) -> Option<PathBuf> {
         self.read(name, |text| Ok((text != "off").then(|| text.into())))
     }
@@ -192,7 +191,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Whether a setting says `yes`, where `no` is the only other word.
+    /// Reads a setting that is either `yes` (true) or `no` (false).
     pub(super) fn choice(&mut self, name: &str, yes: &str, no: &str) -> bool {
         self.read(name, |text| match text {
             _ if text == yes => Ok(true),
@@ -201,7 +200,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// One message with everything that is wrong.
+    /// Fails with one message that lists every invalid setting.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         if self.mistakes.is_empty() {
             return Ok(());
@@ -210,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// 0 stands for as many as there are cores.
+/// The number of threads; 0 means the number of cores.
 pub(super) fn threads(number: u32) -> usize {
     match number {
         0 => available_parallelism().map_or(1, usize::from),

@@ -1,9 +1,11 @@
-//! Where the servers' files are, and that they are ours alone.
+//! The directories of the private servers, with exclusive access.
 //!
 //! ```text
 //! <dir>/lock  postgres.log  redis.log
-//! <home>/data  redis              home is <dir>, or below /var/tmp if the server user can't enter it
-//! <home>/run/.s.PGSQL.5432  redis.sock      or below /tmp if such a path can't name a socket
+//! <home>/data  redis                    home: <dir>, or below /var/tmp if the server user
+//!                                       cannot enter <dir>
+//! <home>/run/.s.PGSQL.5432  redis.sock  run: or below /tmp if the path is not valid for a
+//!                                       socket
 //! ```
 
 use std::{
@@ -21,39 +23,42 @@ use anyhow::{Context, bail, ensure};
 
 use super::{user::ServerUser, wait::pause};
 
-/// Part of the name of Postgres's socket. No TCP port is ever opened.
+/// Part of the name of Postgres's socket. No TCP port is opened.
 pub(super) const POSTGRES_PORT: u16 = 5432;
 
-/// The longest path, in bytes, that every system accepts as the name of a Unix socket: 104 with
-/// the terminating zero on the BSDs, 108 on Linux.
+/// Maximum length of a Unix socket's path that every system accepts, in bytes. The limit is 104
+/// with the terminating zero on the BSDs, and 108 on Linux.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// A process that was just killed holds its lock until the system has cleared it away.
+/// Time to wait for the lock. A process that was just killed keeps its lock until the system
+/// has cleaned it up.
 const LOCK_LIMIT: Duration = Duration::from_millis(500);
 
-/// The directories of one pair of servers, claimed for this process for as long as the value lives.
+/// The directories of one pair of servers. This process has exclusive use of them until the
+/// value is dropped.
 #[derive(Debug)]
 pub(super) struct DataDir {
-    /// The directory that the caller named, without symbolic links: lock and logs.
+    /// The directory that the caller named, without symbolic links. It holds the lock and the
+    /// logs.
     pub(super) path: PathBuf,
-    /// Holds the servers' data.
+    /// The directory of the servers' data.
     pub(super) home: PathBuf,
-    /// Holds the sockets.
+    /// The directory of the sockets.
     pub(super) run: PathBuf,
     /// The owner of the servers' directories.
     pub(super) user: ServerUser,
     /// See `Services::notes`.
     pub(super) notes: Vec<String>,
-    /// Held for the lock on it, which the system takes back when this process ends.
+    /// Holds the lock. The system releases the lock when this process ends.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directories that are missing and locks out other processes.
+    /// Creates the missing directories and locks them.
     ///
     /// # Errors
     ///
-    /// When another process holds `dir`, or something there belongs to another user.
+    /// When another process has locked `dir`, or when another user owns something in it.
     pub(super) async fn claim(dir: &Path) -> anyhow::Result<Self> {
         let user = ServerUser::choose()?;
         let dir = std::path::absolute(dir)?;
@@ -90,26 +95,26 @@ impl DataDir {
         Ok(Self { path: dir, home, run, user, notes, _lock: lock })
     }
 
-    /// The Postgres cluster; absent before the first start.
+    /// The directory of the Postgres cluster. It does not exist before the first start.
     pub(super) fn data(&self) -> PathBuf {
         self.home.join("data")
     }
 
-    /// Where Postgres says that it runs, from its start until its very end.
+    /// Postgres's pid file. It exists while Postgres runs.
     pub(super) fn postgres_pid(&self) -> PathBuf {
         self.data().join("postmaster.pid")
     }
 
-    /// Where Redis listens, from its start until its very end.
+    /// Redis's socket. It exists while Redis runs.
     pub(super) fn redis_socket(&self) -> PathBuf {
         self.run.join("redis.sock")
     }
 
-    /// Makes the directory `name` in `home` for the server user if it is absent.
+    /// Creates the directory `name` in `home` for the server user if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it cannot be made, or belongs to somebody else.
+    /// When the directory cannot be created, or another user owns it.
     pub(super) fn server_dir(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.home.join(name);
         server_dir(&path, &self.user)?;
@@ -117,7 +122,8 @@ impl DataDir {
     }
 }
 
-/// Takes the lock on `dir`, and leaves this process's id there for the error of whoever comes next.
+/// Locks `dir`, and writes this process's id into the lock file for the error message of a
+/// second process.
 async fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("lock");
     let mut file = File::options()
@@ -145,9 +151,9 @@ async fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// A directory of `dir`'s own below `base`, which other users may write to. Its name follows from
-/// `dir`, so that a later start finds it; the link `link` in `dir` tells a person, and
-/// `scripts/clean-dev`, where it is.
+/// Creates a directory for `dir` below `base`, to which other users may write. Its name is
+/// derived from `dir`, so that a later start finds it. The symbolic link `link` in `dir` points
+/// to it, for developers and for `scripts/clean-dev`.
 fn elsewhere(base: &str, dir: &Path, user: &ServerUser, link: &str) -> anyhow::Result<PathBuf> {
     let me = rustix::process::geteuid().as_raw();
     let hash = fnv1a(dir.as_os_str().as_bytes());
@@ -157,8 +163,9 @@ fn elsewhere(base: &str, dir: &Path, user: &ServerUser, link: &str) -> anyhow::R
     Ok(path)
 }
 
-/// Makes `path` a directory that only this process's user can list or change. Where the servers run
-/// as another user, others may pass through it, but what is in it is closed to them in turn.
+/// Makes `path` a directory that only this process's user can list or change. If the servers
+/// run as another user, other users may traverse it, but the directories in it are closed to
+/// them.
 fn private_dir(path: &Path, user: &ServerUser) -> anyhow::Result<()> {
     let me = rustix::process::geteuid().as_raw();
     let mode = if user.uid == me { 0o700 } else { 0o711 };
@@ -173,7 +180,8 @@ fn server_dir(path: &Path, user: &ServerUser) -> anyhow::Result<()> {
     exists_or(made)
         .and_then(|()| fs::symlink_metadata(path))
         .and_then(|found| {
-            // This process's own is one that it has made just now, or was interrupted in making.
+            // This process owns a directory that it has just created, or whose creation was
+            // interrupted.
             let me = rustix::process::geteuid().as_raw();
             if found.uid() == me { user.own(path) } else { Ok(()) }
         })
@@ -187,7 +195,8 @@ fn make_dir(path: &Path, owner: u32) -> anyhow::Result<()> {
     check_owner(path, owner)
 }
 
-/// In a directory such as /tmp, somebody else may have been faster and laid a trap by this name.
+/// Checks the owner. In a directory such as /tmp, another user may have created `path` first,
+/// as an attack.
 fn check_owner(path: &Path, owner: u32) -> anyhow::Result<()> {
     let found = fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
     ensure!(found.is_dir(), "{} is not a directory; remove it and start again", path.display());
@@ -207,8 +216,8 @@ fn exists_or(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether sockets can be in `dir`: their path is limited in length, and goes into URLs and a
-/// Postgres list setting, where only these characters mean themselves.
+/// Whether sockets can be in `dir`. Their path is limited in length. It is also part of URLs
+/// and of a Postgres list setting, where only these characters need no escaping.
 fn can_name_a_socket(dir: &Path) -> bool {
     let longest = dir.join(format!(".s.PGSQL.{POSTGRES_PORT}"));
     let bytes = longest.as_os_str().as_bytes();
@@ -216,8 +225,8 @@ fn can_name_a_socket(dir: &Path) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/-._".contains(byte))
 }
 
-/// The 64-bit FNV-1a hash. The standard library's hashes may change with the compiler, and the
-/// directory would not be found again.
+/// The 64-bit FNV-1a hash. The standard library's hashes may change with the compiler, and then
+/// the directory would not be found again.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,10 +1,12 @@
 //! A process group that does not outlive this process.
 //!
-//! Its leader is a small shell that waits on a pipe of which only this process holds the other end.
-//! When that end closes, on purpose or because this process died, the shell ends the group. The
-//! servers are born into the group, so there is no moment at which one of them could be missed.
-//! Being in a group of their own also keeps a terminal's Ctrl-C from them: it reaches only this
-//! process, which can then stop in order.
+//! Its leader is a small shell that waits on a pipe, whose other end only this process holds.
+//! When that end closes, because this process stops the group or because it died, the shell
+//! ends the group. The servers start as members of the group, so each of them is always
+//! covered.
+//!
+//! The group also shields the servers from a terminal's Ctrl-C. It reaches only this process,
+//! which then stops the servers in order.
 
 use std::{
     fs::{self, File},
@@ -21,9 +23,10 @@ use super::{
     wait::{pause, within},
 };
 
-/// The leader. INT is the fast shutdown of Postgres and the regular one of Redis, QUIT the
-/// immediate one; each gets ten seconds. Both arguments are files that exist while a server runs;
-/// they are looked at instead of process ids, which may be somebody else's by then.
+/// The script of the leader. INT is the fast shutdown of Postgres and the regular one of Redis;
+/// QUIT is the immediate shutdown. Each signal gets ten seconds. Both arguments are files that
+/// exist while a server runs. The script checks these files instead of process ids, because the
+/// system may reuse a process id.
 const LEADER: &str = r#"
 trap '' HUP INT QUIT TERM
 read -r line
@@ -38,16 +41,16 @@ for signal in INT QUIT KILL; do
 done
 "#;
 
-/// Longer than the leader takes to get to KILL.
+/// Timeout of stopping the group. It is longer than the leader's time until KILL.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// How much of a log, in lines, goes into an error.
+/// Maximum number of log lines in an error.
 const LOG_LINES: usize = 15;
 
-/// The group and its members. Dropping it ends the members, without waiting for that.
+/// The group and its members. Dropping it ends the members, without waiting for their end.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Holds, as its `stdin`, the end of the pipe that keeps the group alive.
+    /// Its `stdin` is the end of the pipe that keeps the group alive.
     leader: Child,
     members: Vec<Member>,
 }
@@ -73,7 +76,8 @@ impl Group {
             .process_group(0)
             .current_dir("/")
             .stdin(Stdio::piped())
-            // It must not hold open a pipe whose reader waits for this process's output to end.
+            // If the leader inherited the output, a program that reads this process's output to
+            // its end would also wait for the leader.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -85,12 +89,12 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// Never in practice: process ids are small.
+    /// When the process id exceeds an `i32`, which does not occur.
     pub(super) fn id(&self) -> anyhow::Result<i32> {
         Ok(i32::try_from(self.leader.id())?)
     }
 
-    /// Starts a server as a member, writing to the file `log`, which is emptied first.
+    /// Starts a server as a member. Its output replaces the content of the file `log`.
     ///
     /// # Errors
     ///
@@ -118,11 +122,11 @@ impl Group {
         Ok(())
     }
 
-    /// Says whether all members still run.
+    /// Checks that all members still run.
     ///
     /// # Errors
     ///
-    /// When one has ended, with the end of its log.
+    /// When a member has ended. The error contains the end of its log.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         for Member { name, log, child } in &mut self.members {
             if let Some(status) = child.try_wait()? {
@@ -132,11 +136,11 @@ impl Group {
         Ok(())
     }
 
-    /// Ends all members and waits until they are gone.
+    /// Ends all members and waits for their end.
     ///
     /// # Errors
     ///
-    /// When one had to be killed because the leader did not bring it to an end in time.
+    /// When a member had to be killed, because the leader did not end it in time.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.leader.stdin.take());
         let ended = within(STOP_LIMIT, "the end of the servers", async {
@@ -156,14 +160,14 @@ impl Group {
                 killed.push(*name);
             }
         }
-        // It may be waiting still for a file that a crashed server could not remove.
+        // The leader may still wait for a file that a crashed server did not remove.
         self.leader.kill()?;
         self.leader.wait()?;
         ended.map_err(|error| anyhow!("{error}; killed {}", killed.join(" and ")))
     }
 }
 
-/// The last lines of a log, as the end of an error message.
+/// The last lines of a log, for the end of an error message.
 fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

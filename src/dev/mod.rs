@@ -1,9 +1,9 @@
-//! A private Postgres and a private Redis, for development and for the tests.
+//! A private Postgres and a private Redis, for development and for tests.
 //!
-//! Both listen only on Unix sockets in a directory that nobody else can enter, so they can neither
-//! meet nor disturb a server that the machine runs already. Read in this order: [`Services::start`]
-//! below, `data_dir` (where everything lives, and as which user), `group` (how nothing is ever left
-//! running), then `postgres` and `redis`.
+//! Both listen only on Unix sockets in a directory that no other user can enter, so they do not
+//! conflict with servers that already run on the machine. Reading order: [`Services::start`]
+//! below, `data_dir` (the directories and their owner), `group` (how the servers end with this
+//! process), then `postgres` and `redis`.
 
 mod data_dir;
 mod group;
@@ -21,41 +21,42 @@ pub use program::Options;
 
 /// The running servers.
 ///
-/// [`stop`](Services::stop) ends them and waits for it. Dropping this value ends them as well, only
-/// without waiting, and so does the death of this process, however it dies.
+/// [`stop`](Services::stop) ends them and waits for their end. Dropping this value, or the end
+/// of this process for any reason, also ends them, but without waiting.
 #[derive(Debug)]
 pub struct Services {
-    // Dropped in this order: the servers are told to end before the directory is free for others.
+    // Dropped in this order: the servers are told to end before the directory is unlocked.
     group: Group,
     dir: DataDir,
 }
 
 impl Services {
-    /// Starts both servers with their state below `dir`, which is made if absent, and returns once
-    /// both answer. The first start creates the Postgres cluster; later ones find it as it was.
+    /// Starts both servers with their state below `dir`, which is created if it does not exist.
+    /// Returns when both answer. The first start creates the Postgres cluster; later starts
+    /// keep it.
     ///
     /// # Errors
     ///
-    /// When a program is not installed, when another process has servers running from `dir`, when
-    /// `dir` or its contents belong to another user, or when a server does not come up; the error
-    /// then carries the end of that server's log.
+    /// When a program is not installed, when another process runs servers from `dir`, when
+    /// another user owns `dir` or its contents, or when a server does not start. The error then
+    /// contains the end of that server's log.
     pub async fn start(dir: &Path, options: Options) -> anyhow::Result<Self> {
         let dir = DataDir::claim(dir).await?;
         let mut group = Group::new(&dir)?;
         if let Err(error) = launch(&dir, &mut group, options).await {
             return Err(match group.stop().await {
                 Ok(()) => error,
-                Err(stop) => error.context(format!("and what was running did not end: {stop:#}")),
+                Err(stop) => error.context(format!("and the servers did not end: {stop:#}")),
             });
         }
         Ok(Self { group, dir })
     }
 
-    /// The URL under which `user` reaches `database`. Every role may connect without a password;
+    /// The URL of `database` for the role `user`. Every role may connect without a password;
     /// the superuser is `postgres`.
     #[must_use]
     pub fn postgres_url(&self, user: &str, database: &str) -> String {
-        // The port is spelled out because a PGPORT in the environment would otherwise replace it.
+        // The port is explicit, because PGPORT in the environment would replace a missing port.
         format!(
             "postgres://{}@localhost:{}/{}?host={}",
             percent_encode(user),
@@ -65,26 +66,26 @@ impl Services {
         )
     }
 
-    /// The URL under which Redis is reached; it has no password.
+    /// The URL of Redis, which has no password.
     #[must_use]
     pub fn redis_url(&self) -> String {
-        // Clients take this path literally, without decoding; `data_dir` chose one that needs none.
+        // Clients do not decode this path; `data_dir` chose one that needs no encoding.
         format!("redis+unix://{}", self.dir.redis_socket().display())
     }
 
-    /// What the person who started this should know, one sentence each: where state had to be put
-    /// when it could not be below `dir`. Usually empty.
+    /// Messages for the person who started the servers, one sentence each: where state is when
+    /// it cannot be below `dir`. Usually empty.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.dir.notes
     }
 
-    /// Ends both servers, Postgres by its fast shutdown (open transactions are rolled back), and
-    /// returns when both are gone.
+    /// Ends both servers and waits for their end. Postgres gets its fast shutdown, which rolls
+    /// back open transactions.
     ///
     /// # Errors
     ///
-    /// When a server had to be killed because it did not end within half a minute.
+    /// When a server had to be killed, because it did not end within half a minute.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.group.stop().await
     }

@@ -1,4 +1,4 @@
-//! The private Postgres.
+//! The private Postgres server.
 
 use std::{
     fs, io,
@@ -17,10 +17,10 @@ use super::{
     wait::{pause, within},
 };
 
-/// Where Debian and Ubuntu install each major version, outside the PATH.
+/// The directory where Debian and Ubuntu install each major version, outside the PATH.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// Long enough for recovery after a power cut.
+/// Timeout of the start. It is long enough for recovery after a power failure.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
 const DURABLE: &[&str] = &[];
@@ -31,11 +31,11 @@ const FAST: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes
 pub(super) struct Programs(PathBuf);
 
 impl Programs {
-    /// Finds the version that the cluster was made with or, before there is one, the newest.
+    /// Finds the version that created the cluster or, without a cluster, the newest version.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there is no such version.
     pub(super) fn find(dir: &DataDir) -> anyhow::Result<Self> {
         let mut versions = installed_versions();
         versions.sort();
@@ -58,12 +58,12 @@ impl Programs {
             .context("Postgres is not installed; on Debian and Ubuntu, the package is postgresql")
     }
 
-    /// Starts the server, after making the cluster if there is none yet and after waiting for the
-    /// end of a server that an earlier run left in the middle of its shutdown.
+    /// Starts the server. Creates the cluster if it does not exist. First waits for the end of
+    /// a server that an earlier run left while it was shutting down.
     ///
     /// # Errors
     ///
-    /// When the cluster cannot be made or the earlier server does not end.
+    /// When the cluster cannot be created or the earlier server does not end.
     pub(super) async fn spawn(
         &self,
         dir: &DataDir,
@@ -96,11 +96,11 @@ impl Programs {
         group.spawn("Postgres", dir.path.join("postgres.log"), command)
     }
 
-    /// Waits until the server takes connections.
+    /// Waits until the server accepts connections.
     ///
     /// # Errors
     ///
-    /// When a server of the group ends instead, or neither happens in time.
+    /// When a server of the group ends, or the timeout passes.
     pub(super) async fn ready(&self, dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
         within(READY_LIMIT, "Postgres's readiness", async {
             while !self.is_ready(dir).await? {
@@ -120,10 +120,12 @@ impl Programs {
         Ok(status.success())
     }
 
-    /// Makes the cluster under another name first, so that one cut short is never taken for whole.
+    /// Creates the cluster. It gets its final name only when it is complete, so that an
+    /// interrupted creation is never used.
     async fn init(&self, dir: &DataDir, group: &Group, options: Options) -> anyhow::Result<()> {
         remove_unfinished(dir)?;
-        // The process id keeps clear of an initdb that a crashed run left cleaning up after itself.
+        // The name contains the process id, because an initdb of a crashed run may still be
+        // removing its own directory.
         let unfinished = dir.server_dir(&format!("data.new-{}", std::process::id()))?;
         let mut command = dir.user.command(&self.0.join("initdb"), &dir.home);
         command
@@ -159,33 +161,36 @@ fn installed_versions() -> Vec<(u32, PathBuf)> {
         .collect()
 }
 
-/// The directory of the first Postgres in the PATH, where a link may stand for the real program.
+/// The directory of the first Postgres in the PATH. Symbolic links are resolved.
 fn programs_in_path() -> Option<PathBuf> {
     let initdb = in_path("initdb")?.canonicalize().ok()?;
     initdb.parent().map(Path::to_path_buf)
 }
 
-/// Removes what an initdb that was killed has left.
+/// Removes what a killed initdb left.
 fn remove_unfinished(dir: &DataDir) -> anyhow::Result<()> {
     for entry in fs::read_dir(&dir.home)? {
         let entry = entry?;
         if entry.file_name().as_bytes().starts_with(b"data.new-") {
-            // If that initdb is still removing it itself, it may be gone in the middle of this.
+            // That initdb may be removing the directory at the same time, so errors are
+            // ignored.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
 }
 
-/// Makes way for a new server: ends one that an earlier run left behind, and its traces. As the
-/// directory is locked, nobody can be using that server.
+/// Ends a server that an earlier run left behind, and removes its files. The directory is
+/// locked, so nobody uses that server.
 async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
     if !Path::new("/proc/self/cmdline").exists() {
-        // Without a way to know an earlier server, Postgres's own, more timid checks must do.
+        // Without /proc an earlier server cannot be detected, so only Postgres's own stricter
+        // checks apply.
         return Ok(());
     }
     if let Some(pid) = running(dir) {
-        // It is probably ending already, which this does not disturb; it may even be gone by now.
+        // The server is probably ending already, and then this has no effect. It may also have
+        // ended by now.
         let _ = kill_process(pid, Signal::INT);
         let what = format!("the end of Postgres, pid {pid}, of an earlier run");
         within(ORPHAN_LIMIT, &what, async {
@@ -196,9 +201,10 @@ async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
         })
         .await?;
     }
-    // Postgres would refuse to start if the id in one of these files now belonged to any process.
-    // Its parent's id is the exception: it takes that for stale, but still makes sure that no child
-    // of the earlier server is left in the shared memory that the rest of the file describes.
+    // Postgres refuses to start if the process id in one of these files belongs to a running
+    // process. The exception is the id of Postgres's parent, which it treats as stale. It then
+    // still checks that no child of the earlier server uses the shared memory that the rest of
+    // the file describes.
     let pid_file = dir.postgres_pid();
     if let Ok(text) = fs::read_to_string(&pid_file) {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
@@ -211,7 +217,7 @@ async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
     }
 }
 
-/// The id of a server that runs on this directory's cluster.
+/// The process id of a server that runs on this directory's cluster.
 fn running(dir: &DataDir) -> Option<Pid> {
     let text = fs::read_to_string(dir.postgres_pid()).ok()?;
     let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;

@@ -1,4 +1,4 @@
-//! The private Redis.
+//! The private Redis server.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,24 +18,24 @@ use super::{
     wait::{pause, within},
 };
 
-/// Long enough to load what a developer has stored.
+/// Timeout of the start. It is long enough to load a developer's data.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Finds the server program.
 ///
 /// # Errors
 ///
-/// When it is not installed.
+/// When Redis is not installed.
 pub(super) fn find() -> anyhow::Result<PathBuf> {
     in_path("redis-server")
         .context("Redis is not installed; on Debian and Ubuntu, the package is redis-server")
 }
 
-/// Starts the server, after the end of one that an earlier run may have left.
+/// Starts the server. First ends a server that an earlier run left behind.
 ///
 /// # Errors
 ///
-/// When it cannot be started or the earlier server does not end.
+/// When the server cannot be started or the earlier server does not end.
 pub(super) async fn spawn(
     program: &Path,
     dir: &DataDir,
@@ -46,7 +46,8 @@ pub(super) async fn spawn(
     let socket = dir.redis_socket();
     within(ORPHAN_LIMIT, "the end of Redis of an earlier run", async {
         while let Ok(mut orphan) = UnixStream::connect(&socket).await {
-            // As the directory is locked, nobody can be using it; it is probably ending already.
+            // The directory is locked, so nobody uses this server. It is probably ending
+            // already.
             let _ = orphan.write_all(b"SHUTDOWN\r\n").await;
             pause().await;
         }
@@ -69,7 +70,7 @@ pub(super) async fn spawn(
 ///
 /// # Errors
 ///
-/// When a server of the group ends instead, or neither happens in time.
+/// When a server of the group ends, or the timeout passes.
 pub(super) async fn ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
     let socket = dir.redis_socket();
     within(READY_LIMIT, "Redis's readiness", async {
@@ -82,7 +83,7 @@ pub(super) async fn ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()
     .await
 }
 
-/// `false` while it is still loading its data.
+/// Whether the server answers a PING. It does not while it loads its data.
 async fn ping(socket: &Path) -> std::io::Result<bool> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"PING\r\n").await?;

@@ -1,4 +1,4 @@
-//! As which user the servers run.
+//! The user that the servers run as.
 
 use std::{
     fs, io,
@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::Context;
 
-/// The user that the servers run as: this process's own or, because Postgres refuses to run as
-/// root, an unprivileged one in root's place.
+/// The user that the servers run as. It is this process's own user. If that is root, it is an
+/// unprivileged user instead, because Postgres refuses to run as root.
 #[derive(Debug)]
 pub(super) struct ServerUser {
-    /// Owner of everything that the servers write.
+    /// The owner of all files that the servers write.
     pub(super) uid: u32,
-    /// `None` when that is this process's own user and nothing has to be changed.
+    /// `None` when the servers run as this process's own user.
     instead_of_root: Option<Account>,
 }
 
@@ -27,7 +27,7 @@ struct Account {
 }
 
 impl ServerUser {
-    /// Chooses the user: `postgres`, else `nobody`, when this process is root.
+    /// Chooses the user. If this process is root, it is `postgres`, or else `nobody`.
     ///
     /// # Errors
     ///
@@ -45,15 +45,15 @@ impl ServerUser {
         Ok(Self { uid: account.uid, instead_of_root: Some(account) })
     }
 
-    /// The name of the user that stands in for root, if one does.
+    /// The name of the user that replaces root; `None` when this process is not root.
     pub(super) fn instead_of_root(&self) -> Option<&str> {
         self.instead_of_root.as_ref().map(|account| account.name.as_str())
     }
 
-    /// A command that runs `program` as this user, in `dir`, detached from the terminal.
+    /// A command that runs `program` as this user in `dir`, without input.
     pub(super) fn command(&self, program: &Path, dir: &Path) -> Command {
         let mut command = Command::new(program);
-        // Variables such as PGOPTIONS or LC_ALL would change what the servers do.
+        // Variables such as PGOPTIONS or LC_ALL would change the servers' behavior.
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -65,11 +65,11 @@ impl ServerUser {
         command
     }
 
-    /// Makes `path` this user's.
+    /// Makes this user the owner of `path`.
     ///
     /// # Errors
     ///
-    /// Those of chown(2).
+    /// The errors of chown(2).
     pub(super) fn own(&self, path: &Path) -> io::Result<()> {
         match &self.instead_of_root {
             Some(account) => chown(path, Some(account.uid), Some(account.gid)),
@@ -77,12 +77,12 @@ impl ServerUser {
         }
     }
 
-    /// Whether this user can get into `dir`. Asked of the system, as the answer depends on every
-    /// directory above it.
+    /// Whether this user can enter `dir`. The program `test` checks it, because the answer
+    /// depends on every directory above `dir`.
     ///
     /// # Errors
     ///
-    /// When the question cannot be asked.
+    /// When `test` cannot be run.
     pub(super) fn can_enter(&self, dir: &Path) -> anyhow::Result<bool> {
         let status = self
             .command(Path::new("test"), Path::new("/"))
@@ -95,7 +95,7 @@ impl ServerUser {
 }
 
 impl Account {
-    /// Reads a line of passwd(5) if it describes `name`.
+    /// Parses a line of passwd(5); `None` when it describes another user than `name`.
     fn parse(line: &str, name: &str) -> Option<Self> {
         let mut fields = line.split(':');
         if fields.next() != Some(name) {

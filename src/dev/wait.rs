@@ -1,10 +1,11 @@
-//! Waiting for a condition.
+//! Waits for conditions.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// Runs `wait`, a loop that looks at a condition and [`pause`]s between looks, at most for `limit`.
+/// Runs `wait`, a loop that checks a condition and calls [`pause`] between checks, for at most
+/// `limit`.
 pub(super) async fn within(
     limit: Duration,
     what: &str,
@@ -15,7 +16,7 @@ pub(super) async fn within(
         .with_context(|| format!("{what}: not within {limit:?}"))?
 }
 
-/// The time between two looks at a condition.
+/// The pause between two checks of a condition.
 pub(super) async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

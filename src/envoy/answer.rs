@@ -1,4 +1,4 @@
-//! What Envoy is told.
+//! Writes the response to Envoy.
 
 use envoy_types::{
     ext_authz::v3::pb::{
@@ -13,8 +13,8 @@ use tonic_types::StatusExt;
 
 use crate::gate::Caller;
 
-/// Who the caller is, for the service behind Envoy. They replace what the client sent
-/// under these names.
+/// Allows a request. The headers tell the service behind Envoy who the caller is. They replace
+/// the headers of these names that the client sent.
 pub(super) fn allowed(caller: &Caller) -> CheckResponse {
     let headers = vec![
         header("x-tenantry-tenant", caller.tenant().to_string()),
@@ -26,7 +26,7 @@ pub(super) fn allowed(caller: &Caller) -> CheckResponse {
     response(Code::Ok, "", HttpResponse::OkResponse(ok))
 }
 
-/// Why the request is not passed on.
+/// Denies a request, with the reason.
 pub(super) fn denied(status: &Status) -> CheckResponse {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     let body = json!({ "reason": reason, "message": status.message() }).to_string();
@@ -42,7 +42,7 @@ pub(super) fn denied(status: &Status) -> CheckResponse {
     response(status.code(), status.message(), HttpResponse::DeniedResponse(denied))
 }
 
-/// RFC 6750, 3.
+/// The `www-authenticate` challenge (RFC 6750, section 3).
 fn challenge(code: Code) -> Option<&'static str> {
     match code {
         Code::Unauthenticated => Some("Bearer error=\"invalid_token\""),
@@ -54,7 +54,8 @@ fn challenge(code: Code) -> Option<&'static str> {
 fn http_code(code: Code) -> i32 {
     match code {
         Code::Unauthenticated => 401,
-        // Of a tenant that is not there no more is told than of one that is not the caller's.
+        // A tenant that does not exist must look like another tenant of which the caller is no
+        // member.
         Code::PermissionDenied | Code::NotFound => 403,
         Code::InvalidArgument | Code::OutOfRange => 400,
         Code::ResourceExhausted => 429,

@@ -1,4 +1,4 @@
-//! What Envoy asks.
+//! Reads Envoy's check request.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -17,14 +17,14 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The route's context extension that names the permission.
+/// The key in the route's context extensions whose value is the required permission.
 const PERMISSION: &str = "permission";
-/// The one that asks for no permission, when it says `authenticated`.
+/// The key whose value `authenticated` means that no permission is required.
 const ACCESS: &str = "access";
-/// What the names of those begin with that make up the scope.
+/// The prefix of the keys that make up the scope.
 const SCOPE: &str = "scope.";
 
-/// The headers that say who calls, in which tenant, from where.
+/// The headers that are read: the token, the tenant and the client's address.
 const READ: [&str; 6] = [
     "authorization",
     "x-tenant-id",
@@ -34,7 +34,7 @@ const READ: [&str; 6] = [
     "x-forwarded-for",
 ];
 
-/// A request that Envoy is to pass on, and what its route requires.
+/// A request that Envoy asks about, and what its route requires.
 pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     /// The address of Envoy's peer.
@@ -45,28 +45,31 @@ pub(super) struct Asked {
 /// What a route requires of a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Required {
-    /// A token in force.
+    /// A valid access token.
     Authenticated,
-    /// And that its subject holds this, within the scope.
+    /// A valid access token whose subject holds this permission within the scope.
     Permission { name: String, scope: Scope },
 }
 
 impl Asked {
+    /// Parses a check request.
+    ///
     /// # Errors
-    /// When a header is none, or the route does not say what it requires.
+    /// When a header is malformed, or when the route does not say what it requires.
     pub(super) fn read(request: &CheckRequest) -> Result<Self> {
         let attributes = request.attributes.as_ref();
         let http = attributes.and_then(|all| all.request.as_ref()?.http.as_ref());
         let required = match attributes {
             Some(attributes) => required(&attributes.context_extensions)?,
-            None => return Err(Error::defect("Envoy asks about no request")),
+            None => return Err(Error::defect("Envoy's check contains no request")),
         };
         let headers = http.map(headers).transpose()?.unwrap_or_default();
         Ok(Self { headers, source: attributes.and_then(source), required })
     }
 }
 
-/// Nothing is let through because a route was forgotten.
+/// Reads what the route requires. A route without a requirement is an error, so that a
+/// forgotten configuration never allows a request.
 fn required(extensions: &HashMap<String, String>) -> Result<Required> {
     let wrong = |text: &'static str| Err(Error::defect(text));
     match (extensions.get(PERMISSION), extensions.get(ACCESS).map(String::as_str)) {
@@ -90,7 +93,7 @@ fn source(attributes: &AttributeContext) -> Option<IpAddr> {
     }
 }
 
-/// The headers that count, as often as they were sent where Envoy tells.
+/// The headers that are read. A repeated header stays repeated when Envoy sends raw headers.
 fn headers(http: &HttpRequest) -> Result<HeaderMap> {
     let mut read = HeaderMap::new();
     let raw = http.header_map.iter().flat_map(|map| &map.headers);
@@ -105,7 +108,7 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap> {
             continue;
         };
         let value = HeaderValue::from_bytes(value).map_err(|_| {
-            Error::refused(ErrorReason::InvalidMetadata, "a header that can't be one")
+            Error::refused(ErrorReason::InvalidMetadata, "a header value is not valid in HTTP")
         })?;
         read.append(HeaderName::from_static(name), value);
     }

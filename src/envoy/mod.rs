@@ -1,8 +1,8 @@
-//! Envoy's external authorization: Envoy asks about each request before it passes it on.
+//! Envoy's external authorization: Envoy asks about each request before it forwards it.
 //!
-//! [`asked`] reads what Envoy sends, [`answer`] writes what it is told. Whatever goes wrong
-//! is told as a denial and never as a failed call: what a proxy makes of a failed call is
-//! a setting of the proxy's, which may let the request through.
+//! [`asked`] reads Envoy's request and [`answer`] writes the response. Every error becomes a
+//! denial and never a failed call, because a setting of Envoy may allow requests whose check
+//! failed.
 
 mod answer;
 mod asked;
@@ -21,27 +21,28 @@ use crate::{
 };
 use asked::{Asked, Required};
 
-/// Answers Envoy.
+/// The authorization service that Envoy calls.
 pub struct Authorizer {
     keeper: Arc<Gatekeeper>,
 }
 
 impl Authorizer {
-    /// One that lets through whom this gatekeeper would.
+    /// Creates a service that allows the same callers as this gatekeeper.
     #[must_use]
     pub fn new(keeper: Arc<Gatekeeper>) -> Self {
         Self { keeper }
     }
 
-    /// Who makes the request, if it may.
+    /// Decides a request. Returns its caller when the request is allowed.
     async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
         let Asked { headers, source, required } = Asked::read(request)?;
         let client_of = |envoy| self.keeper.proxies.client_of(envoy, source, &headers);
         origin.ip = origin.ip.map(client_of);
         let caller = Box::pin(self.keeper.vouch(&headers, ENVOY_CHECK, origin)).await?;
         let Required::Permission { name, scope } = required else { return Ok(caller) };
-        let permission = Permission::concrete("permission", &name)
-            .map_err(|_| Error::defect("a route's permission is none: resource:action"))?;
+        let permission = Permission::concrete("permission", &name).map_err(|_| {
+            Error::defect("a route's permission is not of the form resource:action")
+        })?;
         let reason = decide(Some(caller.standing()), &permission, &scope);
         if reason == DecisionReason::Granted {
             return Ok(caller);

@@ -1,4 +1,4 @@
-//! A caller of a method that asks for a permission to change something.
+//! The caller of a method that requires a permission to change something.
 
 use std::net::IpAddr;
 
@@ -22,25 +22,29 @@ use crate::{
     tokens::SubjectType,
 };
 
-/// A caller whose act must be judged in its transaction, by the rule for power where it
-/// touches what others hold: it is not handed out before, and without it nothing that was done
-/// can be recorded.
+/// A caller whose act is checked inside its transaction. The transaction admits the caller
+/// again. Where the act affects what other subjects hold, it also applies the rule for power
+/// (`power/rule.rs`). The [`Caller`] is returned only after these checks, and nothing can be
+/// recorded in the audit trail without it.
+///
+/// A caller *covers* a subject when its level is no lower than that of each role of the
+/// subject, and when it holds each permission of these roles.
 #[derive(Clone, Debug)]
 pub struct Acting {
     caller: Caller,
     reach: Reach,
-    /// What admitted it, to be asked again where the rule is.
+    /// The access policy that admitted the caller. The transaction checks it again.
     access: Access,
 }
 
-/// What a role gives, or is about to.
+/// The level and the permissions that a role gives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Bundle<'a> {
-    /// The level.
+    /// The role's level. A higher number has more power.
     pub level: i16,
-    /// The permissions, sorted.
+    /// The role's permissions, sorted.
     pub permissions: &'a [String],
-    /// Whether it is a system role, which only the platform's administrators touch.
+    /// Whether the role is a system role. Only platform administrators change system roles.
     pub is_system: bool,
 }
 
@@ -51,7 +55,7 @@ impl<'a> From<&'a RoleRow> for Bundle<'a> {
 }
 
 impl Bundle<'_> {
-    /// Until when an actor holds all of it.
+    /// The end of an actor's right to the level and all permissions.
     async fn right_of(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
@@ -62,7 +66,8 @@ impl Acting {
         Self { caller, reach, access }
     }
 
-    /// The tenant that the call works in.
+    /// The tenant that the call works in. It differs from [`Self::home`] for platform staff at
+    /// work in another tenant.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.caller.tenant
@@ -74,34 +79,36 @@ impl Acting {
         self.caller.home
     }
 
-    /// The caller's address; `None` where there is none.
+    /// The caller's IP address; `None` when the connection has none.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.caller.origin.ip
     }
 
-    /// The caller's id.
+    /// The id of the caller's subject.
     #[must_use]
     pub fn user(&self) -> UserId {
         self.caller.user
     }
 
-    /// Whether the caller is of the platform's staff who work in other tenants.
+    /// Whether the caller is platform staff that may work in other tenants.
     #[must_use]
     pub fn may_act_across(&self) -> bool {
         self.caller.may_act_across()
     }
 
-    /// The only subject whose things the caller may reach; `None` for everybody's.
+    /// The only subject whose things the caller may reach; `None` when it may reach everybody's
+    /// in the tenant.
     #[must_use]
     pub fn owner(&self) -> Option<UserId> {
         self.reach.owner()
     }
 
-    /// The subject that a request names, the caller when it names none.
+    /// The subject that a request names, or the caller when the request names none.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for another one without the permission.
+    /// `PERMISSION_DENIED` when the request names another subject and the caller lacks the
+    /// permission.
     pub fn target(&self, named: Option<UserId>) -> Result<UserId> {
         let target = named.unwrap_or(self.caller.user);
         if self.reach.has(target) {
@@ -113,27 +120,29 @@ impl Acting {
         ))
     }
 
-    /// The caller, where the target is itself.
+    /// The caller, when it is itself the target.
     #[must_use]
     pub fn itself(&self, target: UserId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_at_home() && caller.user == target)
     }
 
-    /// Admits an act that touches nothing another subject holds. Call it after the last lock:
-    /// what is waited for later is not seen. `tenant` is the one that the transaction works in.
+    /// Admits an act that does not affect what another subject holds. Call this after the
+    /// transaction's last lock: a change that commits during a later wait is not seen. `tenant`
+    /// is the tenant that the transaction works in.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`, where the caller would not be admitted now.
+    /// `UNAUTHENTICATED` or `PERMISSION_DENIED` when the caller would not be admitted now.
     pub async fn acts(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<&Caller> {
         self.readmitted(tx, tenant, None).await?;
         Ok(&self.caller)
     }
 
-    /// Takes from a subject: the caller covers it now. The platform's staff in another
-    /// tenant need no more than its level.
+    /// Admits an act that takes something from a subject: the caller must cover the subject
+    /// now. Platform staff in another tenant need only a level that is not lower than the
+    /// subject's.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
     pub async fn takes(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         match other {
@@ -146,11 +155,11 @@ impl Acting {
         Ok(&self.caller)
     }
 
-    /// Gives a subject a role until an end: the caller covers the subject, and holds for
-    /// as long what the role permits.
+    /// Admits an act that gives a subject a role until `end`: the caller must cover the
+    /// subject, and must hold the role's level and permissions until `end`.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
     pub async fn gives(
         &self,
         tx: &mut TenantTx,
@@ -168,11 +177,11 @@ impl Acting {
         Ok(&self.caller)
     }
 
-    /// Gives a role, for good, to whoever comes: to nobody when `None`. The caller holds
-    /// without an end what it permits.
+    /// Admits an act that gives every newcomer a role without an end; `None` when it gives no
+    /// role. The caller must hold the role's level and permissions without an end.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`.
+    /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
     pub async fn gives_newcomers(
         &self,
         tx: &mut TenantTx,
@@ -187,11 +196,11 @@ impl Acting {
         Ok(&self.caller)
     }
 
-    /// Lets a subject act again, or the caller act as it: the caller covers it for as long
-    /// as its roles last.
+    /// Admits an act that lets a subject act again, or lets the caller act as the subject: the
+    /// caller must cover the subject for as long as the subject's roles last.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such subject.
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
     pub async fn uses(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         if let Some(other) = other {
@@ -200,12 +209,13 @@ impl Acting {
         Ok(&self.caller)
     }
 
-    /// Makes a key for a service account, and says until when it may last: no longer than
-    /// the caller holds `permission` and covers the account, nor, where the caller is a
-    /// service account too, than its own key.
+    /// Admits the creation of an API key for a service account, and returns the latest end that
+    /// the key may have. That is the time until which the caller holds `permission` and covers
+    /// the account. When the caller is a service account too, it is no later than the end of
+    /// its own key.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when there is no such account.
+    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the account does not exist.
     pub async fn uses_by_key(
         &self,
         tx: &mut TenantTx,
@@ -226,11 +236,12 @@ impl Acting {
         Ok((&self.caller, until))
     }
 
-    /// Makes a role, or deletes one that nobody has: the caller holds what it permits.
-    /// System roles are the platform administrators'.
+    /// Admits the creation of a role, or the deletion of a role that nobody has: the caller
+    /// must hold the role's level and permissions. Only platform administrators may do this
+    /// with system roles.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`.
+    /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
     pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
         let actor = self.actor(tx, self.caller.tenant, None).await?;
         guard::may_change(role.is_system, actor.is_platform_admin())?;
@@ -238,12 +249,13 @@ impl Acting {
         Ok(&self.caller)
     }
 
-    /// Changes a locked role for all who have it: the caller holds what it permits before
-    /// and after, and without an end what is added. It covers all who have the role where
-    /// more changes than its name.
+    /// Admits the change of a locked role. The caller must hold the role's level and
+    /// permissions as they were and as they will be. It must hold an added permission or a
+    /// higher level without an end. When more than the name changes, the caller must also cover
+    /// all subjects that have the role.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`.
+    /// `PERMISSION_DENIED` when the caller may not change the role.
     pub async fn changes(
         &self,
         tx: &mut TenantTx,
@@ -281,8 +293,8 @@ impl Acting {
         self.caller.tenant == self.caller.home
     }
 
-    /// Both sides of an act on a subject, which is locked first: what it is given or loses
-    /// meanwhile is seen.
+    /// Reads both sides of an act on a subject. It locks the subject first, so that a role that
+    /// is given or taken concurrently is seen.
     async fn between(&self, tx: &mut TenantTx, target: UserId) -> Result<Between> {
         let tenant = self.caller.tenant;
         store::lock(tx, tenant, target).await?;
@@ -294,8 +306,8 @@ impl Acting {
         Ok(Between { actor, other })
     }
 
-    /// What the caller holds now, also where it is of the platform's staff and at work in
-    /// another tenant. `target` is the subject that the act is on, if it is on one.
+    /// What the caller holds now. Platform staff in another tenant must still be allowed to
+    /// work there. `target` is the subject of the act; `None` when the act is not on a subject.
     async fn actor(
         &self,
         tx: &mut TenantTx,
@@ -309,8 +321,8 @@ impl Acting {
         Ok(standing)
     }
 
-    /// Asks again what admitted the call, for it may have waited since, for a lock or for its
-    /// turn; what the caller holds now.
+    /// Checks again what admitted the call, because the call may have waited since for a lock
+    /// or a permit. Returns what the caller holds now.
     async fn readmitted(
         &self,
         tx: &mut TenantTx,
@@ -349,10 +361,10 @@ impl Acting {
     }
 }
 
-/// Both sides of an act.
+/// The caller and the target of an act.
 struct Between {
     /// What the caller holds.
     actor: Standing,
-    /// What the target holds; `None` where it is the caller itself.
+    /// What the target holds; `None` when the caller is the target.
     other: Option<Standing>,
 }

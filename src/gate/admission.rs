@@ -1,4 +1,4 @@
-//! The admission of a call that stays open, to be asked for again.
+//! The admission of a stream, which is checked again while the stream stays open.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use http::{HeaderMap, header};
 use super::{Caller, Gatekeeper};
 use crate::{audit::Origin, error::Result};
 
-/// What a call that stays open was admitted with.
+/// What is needed to admit an open stream again.
 #[derive(Clone)]
 pub struct Admission {
     keeper: Arc<Gatekeeper>,
     path: String,
-    /// Its token, and nothing else.
+    /// The `authorization` header alone.
     headers: HeaderMap,
     origin: Origin,
-    /// Whether it works in another tenant than its caller's own.
+    /// Whether the call works in another tenant than the caller's own.
     across: bool,
 }
 
@@ -39,11 +39,11 @@ impl Admission {
         }
     }
 
-    /// Whether the call would be admitted still.
+    /// Checks that the call would still be admitted.
     ///
     /// # Errors
-    /// The refusal, where it would not: UNAUTHENTICATED when the token has ended
-    /// or its session has, `PERMISSION_DENIED` when a permission is gone.
+    /// UNAUTHENTICATED when the token or its session has ended; `PERMISSION_DENIED` when a
+    /// permission is gone.
     pub async fn renew(&self) -> Result<()> {
         let origin = self.origin.clone();
         self.keeper.readmit(&self.path, &self.headers, origin, self.across).await

@@ -1,5 +1,5 @@
-//! The order in which a call is admitted. One function, top to bottom:
-//! size, policy, tenant metadata, token, session, tenant, limit, permission.
+//! Admits calls. The checks run in one order: metadata size, policy, tenant metadata, token,
+//! session, tenant, rate limit, permission.
 
 use std::{sync::Arc, time::Instant};
 
@@ -26,26 +26,26 @@ use crate::{
     tenants,
 };
 
-/// All that admitting a call takes.
+/// The parts that admit a call.
 pub struct Gatekeeper {
-    /// Who may call what.
+    /// The access policy of each method.
     pub policies: Policies,
-    /// Knows whose a token is.
+    /// Finds the subject of an access token.
     pub authenticator: Authenticator,
-    /// Finds tenants.
+    /// Looks up tenants.
     pub db: Db,
-    /// Whose word about addresses counts.
+    /// The proxies whose `x-forwarded-for` header is trusted.
     pub proxies: TrustedProxies,
-    /// Counts calls.
+    /// The rate limits.
     pub limits: Limits,
-    /// Records calls that are refused.
+    /// Records refused calls in the audit trail.
     pub refusals: Arc<Refusals>,
 }
 
 impl Gatekeeper {
-    /// Admits a call of one of our own methods, `None` when there is no such: puts
-    /// the proof into its extensions, or says why not. Returns who calls; nobody on a
-    /// public method.
+    /// Admits a call of one of this service's methods; `None` stands for an unknown method.
+    /// Puts the proof of admission into the request's extensions. Returns the caller; `None`
+    /// for a public method.
     pub(super) async fn admit<B>(
         &self,
         request: &mut Request<B>,
@@ -106,7 +106,7 @@ impl Gatekeeper {
         Ok(())
     }
 
-    /// Records that a caller was refused for want of a permission, if it was.
+    /// Records the refusal when it is `PERMISSION_DENIED`.
     pub(super) async fn record_refusal(&self, caller: &Caller, path: &str, refusal: &Status) {
         if refusal.code() == Code::PermissionDenied {
             let reason = refusal.get_details_error_info().map(|info| info.reason);
@@ -115,19 +115,19 @@ impl Gatekeeper {
         }
     }
 
-    /// Admits a call of another package's service: probes and reflection, which know
-    /// no tenants and ask no store.
+    /// Admits a call of another package's service: health probes and reflection. They know no
+    /// tenant and read no store.
     pub(super) fn admit_public<B>(request: &Request<B>) -> Result<()> {
         metadata::bounded(request.headers())?;
         let known = policy::is_public_service(request.uri().path());
         if known { Ok(()) } else { Err(method_unknown()) }
     }
 
-    /// Who makes a call with these headers, in which tenant: of a call that somebody else
-    /// serves, and asks about at `path`.
+    /// Identifies the caller and tenant from the headers of a call that another server handles.
+    /// `path` names that call.
     ///
     /// # Errors
-    /// As such a call of ours would be refused.
+    /// The same refusals as for a call of this service's own methods.
     pub async fn vouch(&self, headers: &HeaderMap, path: &str, origin: Origin) -> Result<Caller> {
         metadata::bounded(headers)?;
         let named = metadata::tenant(headers)?;
@@ -138,7 +138,8 @@ impl Gatekeeper {
         Ok(caller)
     }
 
-    /// Refuses a call that its metadata alone rules out.
+    /// Refuses a call that its metadata alone rules out: too large, no such method, or a bad
+    /// token.
     pub(super) async fn screen(
         &self,
         headers: &HeaderMap,
@@ -152,7 +153,7 @@ impl Gatekeeper {
         Ok(())
     }
 
-    /// Whether a call that was admitted would be still.
+    /// Checks that an admitted call would still be admitted.
     pub(super) async fn readmit(
         &self,
         path: &str,
@@ -180,12 +181,13 @@ impl Gatekeeper {
         Ok(found.map_or(NamedTenant::Unknown(named), NamedTenant::Known))
     }
 
-    /// The token's subject, its user and tenant active.
+    /// Identifies the token's subject. The subject and its tenant must be active.
     async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
         let bearer = metadata::bearer(headers)?;
-        // Nothing but Postgres tells whether a secret is one.
+        // Only Postgres can verify the secret of an API key that is not cached, so the attempt
+        // counts against the rate limit.
         if Secret::is_meant_by(bearer) && !self.authenticator.remembers(bearer) {
-            // One that is malformed costs nothing, and so counts for nothing.
+            // A malformed secret costs no query, so it does not count.
             if Secret::read(bearer).is_none() {
                 return Err(metadata::token_invalid());
             }
@@ -216,8 +218,8 @@ impl Gatekeeper {
         self.limits.tenant(class, caller.home).await
     }
 
-    /// Works in the tenant that the metadata names, where it is not the
-    /// token's: for the platform's staff, and never without a trace.
+    /// Moves the call into the tenant that the metadata names, when that is not the token's
+    /// tenant. Only platform staff may do this, and each such call is recorded.
     async fn enter(&self, caller: &mut Caller, named: String, path: &str) -> Result<()> {
         if named == caller.home.to_string() {
             return Ok(());
@@ -239,8 +241,7 @@ impl Gatekeeper {
     }
 }
 
-/// What the metadata says before anybody is asked: the method, and the tenant that it
-/// names.
+/// Reads what the metadata says before any lookup: the method's policy, and the named tenant.
 fn read<'a>(
     headers: &HeaderMap,
     method: Option<&'a MethodPolicy>,

@@ -1,9 +1,8 @@
-//! Calls that may take long, on threads that serve no others: large messages, lists and
-//! changes.
+//! Runs long calls (large messages, lists and changes) on threads of their own.
 //!
-//! A serving thread runs one call at a time. To decode a megabyte takes tens of
-//! milliseconds, and a page of a list works for up to a tenth of a second; even in slices
-//! of a millisecond some of these at once would keep decisions and sign-ins waiting.
+//! A thread runs one call at a time. Decoding one megabyte takes tens of milliseconds, and one
+//! page of a list takes up to a tenth of a second. Even in slices of one millisecond, several
+//! such calls would delay decisions and sign-ins on the same threads.
 
 use std::{
     collections::HashMap,
@@ -23,34 +22,35 @@ use crate::{
     pg,
 };
 
-/// A message beyond this many bytes is large. To decode one of this size takes less than a
-/// millisecond.
+/// Messages of more bytes than this are large. Decoding a message of this size takes less than
+/// a millisecond.
 pub(super) const LARGE: usize = 32 * 1024;
 
-/// Calls that are worked on at once for each thread, at most. Others wait, each until its
-/// deadline. Most of them wait for Postgres.
+/// Maximum number of long calls in progress for each thread. The others wait until their
+/// deadline. Most calls in progress wait for Postgres, so a thread can serve many.
 const CALLS_OF_THREAD: usize = 32;
 
-/// Of these one subject's, at most: the rest of its tenant's share is for the tenant's other
-/// subjects.
+/// Maximum number of long calls in progress for one subject. The rest of the tenant's share
+/// stays free for its other subjects.
 const CALLS_OF_SUBJECT: usize = 8;
 
 /// The threads for long calls.
 pub(super) struct LongCalls {
-    /// Present until dropped.
+    /// `None` only while `self` is dropped.
     runtime: Option<Runtime>,
     shares: Arc<Shares>,
     subjects: Subjects,
-    /// Where connections to Postgres are opened: whoever uses one later must not wait for
-    /// these threads.
+    /// The runtime that opens connections to Postgres. The thread that opens a connection polls
+    /// its input, and later users of the connection must not wait for the threads of long
+    /// calls.
     connecting: Handle,
 }
 
 impl LongCalls {
-    /// Starts them: half as many as serve.
+    /// Starts the threads: half as many as serve calls, at least one.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// When the operating system cannot start the threads.
     pub(super) fn start(serving: usize) -> anyhow::Result<Self> {
         let threads = (serving / 2).max(1);
         let runtime = Builder::new_multi_thread()
@@ -65,8 +65,8 @@ impl LongCalls {
         Ok(Self { runtime: Some(runtime), shares, subjects, connecting })
     }
 
-    /// Works on a call there, when it is the turn of its subject and its tenant; `None` when
-    /// it panicked. Given up, it ends.
+    /// Runs a call on these threads when its subject and its tenant have a permit. Returns
+    /// `None` when the call panicked. Dropping the returned future ends the call.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: TenantId,
@@ -77,14 +77,14 @@ impl LongCalls {
         let _of_subject = of_subject.acquire().await.ok()?;
         let _of_tenant = self.shares.acquire(tenant).await;
         let call = pg::connect_on(self.connecting.clone(), call);
-        // A set, for it ends its tasks when it is dropped.
+        // A `JoinSet`, because it aborts its tasks when it is dropped.
         let mut tasks = JoinSet::new();
         tasks.spawn_on(call, self.runtime.as_ref()?.handle());
         tasks.join_next().await?.ok()
     }
 }
 
-/// The permits of each subject that has calls.
+/// The permits of each subject that has long calls.
 #[derive(Default)]
 struct Subjects(Mutex<HashMap<UserId, Weak<Semaphore>>>);
 
@@ -94,7 +94,7 @@ impl Subjects {
         if let Some(permits) = subjects.get(&subject).and_then(Weak::upgrade) {
             return permits;
         }
-        // Entries of subjects without calls go, so that the map stays small.
+        // Entries of subjects without calls are removed, so that the map stays small.
         subjects.retain(|_, permits| permits.strong_count() > 0);
         let permits = Arc::new(Semaphore::new(CALLS_OF_SUBJECT));
         subjects.insert(subject, Arc::downgrade(&permits));

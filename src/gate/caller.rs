@@ -1,4 +1,4 @@
-//! Who passed the gate: values that only the gate makes.
+//! The callers that the gate admitted. Only the gate makes these values.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,22 +13,22 @@ use crate::{
     tokens::SubjectType,
 };
 
-/// What the platform's staff must hold to work in other tenants.
+/// The permission that platform staff need to work in other tenants.
 const ACT_ACROSS: &str = "tenant:act";
 
 /// The tenant that a public call's metadata names.
 #[derive(Clone, Debug)]
 pub enum NamedTenant {
-    /// None.
+    /// The metadata names no tenant.
     Absent,
-    /// One that does not exist, by this id or slug.
+    /// The metadata names a tenant that does not exist, by this id or slug.
     Unknown(String),
-    /// This one.
+    /// The metadata names this tenant.
     Known(TenantRef),
 }
 
 impl NamedTenant {
-    /// The tenant, where one that exists is named.
+    /// The named tenant, when it exists.
     #[must_use]
     pub fn known(&self) -> Option<&TenantRef> {
         match self {
@@ -38,7 +38,7 @@ impl NamedTenant {
     }
 }
 
-/// Anybody, on a public method.
+/// The caller of a public method. It is not authenticated.
 #[derive(Clone, Debug)]
 pub struct Visitor {
     tenant: NamedTenant,
@@ -51,20 +51,21 @@ impl Visitor {
         Self { tenant, origin, began }
     }
 
-    /// When its message was there, before anything was looked up for it.
+    /// When the call's message was complete, before any lookup. Failed sign-ins are answered at
+    /// a fixed time after it.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// The tenant that the metadata names. Unknown is not absent: a handler
-    /// must say what it makes of it.
+    /// The tenant that the metadata names. The handler must decide how to treat an unknown
+    /// tenant: it differs from no tenant.
     #[must_use]
     pub fn tenant(&self) -> &NamedTenant {
         &self.tenant
     }
 
-    /// Where the call comes from.
+    /// The call's request id, IP address and user agent.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
@@ -90,62 +91,62 @@ impl Caller {
         self.tenant
     }
 
-    /// The caller's own tenant: the same, but for the platform's staff at work
-    /// in another.
+    /// The caller's own tenant. It equals [`Self::tenant`], except for platform staff at work
+    /// in another tenant.
     #[must_use]
     pub fn home(&self) -> TenantId {
         self.home
     }
 
-    /// The caller as a list's pages are bound to it.
+    /// The identity that page tokens are bound to.
     #[must_use]
     pub fn asker(&self) -> Asker {
         Asker { home: self.home, user: self.user, tenant: self.tenant }
     }
 
-    /// The subject.
+    /// The id of the subject.
     #[must_use]
     pub fn user(&self) -> UserId {
         self.user
     }
 
-    /// What kind of subject it is.
+    /// The type of the subject: a user or a service account.
     #[must_use]
     pub fn subject_type(&self) -> SubjectType {
         self.subject_type
     }
 
-    /// The session of the caller's token; a service account's API key.
+    /// The session of the caller's token. For a service account it is the id of its API key.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
     }
 
-    /// Whether the caller is of the platform tenant.
+    /// Whether the caller belongs to the platform tenant.
     #[must_use]
     pub fn is_platform(&self) -> bool {
         self.standing.tenant.get().is_platform
     }
 
-    /// What the caller holds in its own tenant.
+    /// The roles, permissions and state that the caller has in its own tenant.
     #[must_use]
     pub fn standing(&self) -> &Arc<Standing> {
         &self.standing
     }
 
-    /// Whether the caller is of the platform's staff who work in other tenants.
+    /// Whether the caller is platform staff that may work in other tenants.
     #[must_use]
     pub fn may_act_across(&self) -> bool {
         may_act_across(&self.standing)
     }
 
-    /// Where the call comes from.
+    /// The call's request id, IP address and user agent.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// That this caller must not make a call, as the audit trail has it.
+    /// The audit record of the refusal of this caller's call, for the given method and reason.
     #[must_use]
     pub fn refusal(&self, method: &str, reason: &str) -> Refusal {
         let event =
@@ -153,7 +154,7 @@ impl Caller {
         Refusal { tenant: self.tenant, subject: self.user, actor: self.actor(), event }
     }
 
-    /// The caller as an audit event's actor.
+    /// The caller as the actor of an audit event.
     #[must_use]
     pub fn actor(&self) -> Actor {
         Actor {
@@ -165,22 +166,22 @@ impl Caller {
     }
 }
 
-/// Whether who holds this is of the platform's staff who work in other tenants.
+/// Whether the subject with this standing is platform staff that may work in other tenants.
 pub(super) fn may_act_across(standing: &Standing) -> bool {
     standing.tenant.get().is_platform && standing.holds(ACT_ACROSS)
 }
 
-/// Whose things a caller reaches on a method that admits it for its own.
+/// Whose things a caller may reach on a method that admits callers for their own things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// Everybody's in the tenant: it holds the permission.
+    /// Everybody's things in the tenant: the caller holds the permission.
     Tenant,
-    /// This user's, its own.
+    /// The caller's own things; this is the caller's id.
     Own(UserId),
 }
 
 impl Reach {
-    /// Whether this user's things are within it.
+    /// Whether this user's things are within reach.
     #[must_use]
     pub fn has(self, user: UserId) -> bool {
         match self {
@@ -189,7 +190,7 @@ impl Reach {
         }
     }
 
-    /// The only user whose things are within it; `None` for everybody's.
+    /// The only user whose things are within reach; `None` when everybody's are.
     #[must_use]
     pub fn owner(self) -> Option<UserId> {
         match self {
@@ -199,8 +200,8 @@ impl Reach {
     }
 }
 
-/// A caller on a method that admits it for its own: the caller can't be had
-/// without its reach.
+/// A caller of a method that admits callers for their own things. The caller is available only
+/// together with its reach.
 #[derive(Clone, Debug)]
 pub struct Reaching {
     caller: Caller,
@@ -212,11 +213,12 @@ impl Reaching {
         Self { caller, reach }
     }
 
-    /// The caller, to act for the user that the request names, itself when it
-    /// names none.
+    /// The caller and the user that it acts for: the user that the request names, or the caller
+    /// itself when the request names none.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for another user without the permission.
+    /// `PERMISSION_DENIED` when the request names another user and the caller lacks the
+    /// permission.
     pub fn acting_for(&self, user: Option<UserId>) -> Result<(&Caller, UserId)> {
         let user = user.unwrap_or(self.caller.user);
         match self.reach {
@@ -228,8 +230,8 @@ impl Reaching {
         }
     }
 
-    /// The caller and its reach, for a request whose owner is not yet known:
-    /// what is out of reach must look as if it did not exist.
+    /// The caller and its reach, for a request whose owner is not known yet. The handler must
+    /// report a resource out of reach exactly as one that does not exist.
     #[must_use]
     pub fn within(&self) -> (&Caller, Reach) {
         (&self.caller, self.reach)

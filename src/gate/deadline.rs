@@ -1,18 +1,17 @@
-//! How long a call may take: the client's deadline, and never longer than the
-//! server allows.
+//! The time limit of a call: the client's deadline, at most the server's limit.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// The time that a call has: what its `grpc-timeout` says, where that is less
-/// than the server's limit. One that can't be read counts as none.
+/// The time limit of a call: its `grpc-timeout`, at most the server's limit. A missing or
+/// malformed `grpc-timeout` gives the server's limit.
 pub(super) fn of(headers: &HeaderMap, limit: Duration) -> Duration {
     let wanted = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
     wanted.and_then(read).map_or(limit, |wanted| wanted.min(limit))
 }
 
-/// Up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
+/// Parses a `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
 fn read(text: &str) -> Option<Duration> {
     const MAX_DIGITS: usize = 8;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

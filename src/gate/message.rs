@@ -1,4 +1,4 @@
-//! The request's message, whole.
+//! Reads the whole message of a request.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tower::BoxError;
 
 use crate::{error, proto::v1::ErrorReason};
 
-/// What stands before a message: whether it is compressed, and its length (gRPC over
+/// Length of the prefix of a message: the compression flag and the message length (gRPC over
 /// HTTP/2, `Length-Prefixed-Message`).
 const PREFIX: usize = 5;
 
-/// What a call that was refused may still send, in bytes, and for how long.
+/// Limits for reading the rest of a refused call's body: bytes, and time.
 const MAX_REST: usize = 64 * 1024;
 const MAX_REST_TIME: Duration = Duration::from_secs(2);
 
-/// A request's body, as HTTP/2 has it or as gRPC-Web was translated to it.
+/// A request's body: HTTP/2 directly, or translated from gRPC-Web.
 pub trait RequestBody:
     HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static
 {
@@ -29,15 +29,15 @@ impl<B> RequestBody for B where
 {
 }
 
-/// Waits until all of a request's body is there. Every method takes one message.
+/// Reads a request's whole body. Every method takes exactly one message.
 ///
 /// # Errors
-/// `OUT_OF_RANGE` when it has more than a message of `limit` bytes; `INVALID_ARGUMENT`
-/// when gRPC-Web can't be translated; CANCELLED when the rest never comes.
+/// `OUT_OF_RANGE` when the body is longer than a message of `limit` bytes; `INVALID_ARGUMENT`
+/// when the gRPC-Web body cannot be translated; CANCELLED when the body ends early.
 pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Status> {
     let mut body = Limited::new(body, limit + PREFIX);
     let first = next(&mut body, limit).await?.unwrap_or_default();
-    // Most messages come in one piece, which is not copied.
+    // Most messages come in one frame, which is returned without a copy.
     if body.is_end_stream() {
         return Ok(first);
     }
@@ -48,9 +48,9 @@ pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<
     Ok(Bytes::from(whole))
 }
 
-/// Takes in and forgets what a call that was refused still sends. Its message is on its
-/// way as a rule; a stream that were reset would have it arrive where nothing is, and
-/// of such mistakes a connection has only so many before it is closed.
+/// Reads and discards the rest of a refused call's body. The message is usually on its way
+/// already. If the stream were reset, the message would arrive at a closed stream, which is a
+/// protocol error, and a connection is closed after a limited number of such errors.
 pub fn drain(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
@@ -61,7 +61,7 @@ pub fn drain(body: impl RequestBody) {
     }));
 }
 
-/// The next piece. Trailers are no part of the message.
+/// The next piece of the body. Trailers are not part of the message.
 async fn next(
     body: &mut Limited<&mut impl RequestBody>,
     limit: usize,
@@ -72,9 +72,9 @@ async fn next(
             let text = format!("the message has more than {limit} bytes");
             Err(error::status(ErrorReason::MessageTooLarge, &text))
         }
-        // The translation's, whose text is no base64. What ends on its way looks the same to
-        // it, but then nobody waits for the answer.
+        // The gRPC-Web translation failed: its text is not base64. A body that the client cut
+        // off gives the same error, but then nobody waits for the answer.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),
-        Err(_) => Err(error::status(ErrorReason::Cancelled, "the call was given up")),
+        Err(_) => Err(error::status(ErrorReason::Cancelled, "the client cancelled the call")),
     }
 }

@@ -1,5 +1,5 @@
-//! Reads what the metadata says of a call. Doubt is an error here: a header
-//! that is there twice, or malformed, is never half-believed.
+//! Reads a call's metadata. A header that is repeated or malformed is an error: the gate never
+//! guesses which value was meant.
 
 use std::net::IpAddr;
 
@@ -11,13 +11,12 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The metadata key that finds a request in the log: sent by the client or made
-/// here. It is returned to whoever sent it, and with all that the log has a line
-/// about.
+/// The metadata key of the request id, which finds a request in the log. The client sends the
+/// id, or the gate generates it. A response carries the id when the client sent it, or when the
+/// log has a line about the call.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The largest metadata of a call, in bytes, counted as HTTP/2 does (RFC 9113,
-/// 6.5.2).
+/// Maximum size of a call's metadata, in bytes, counted as in HTTP/2 (RFC 9113, section 6.5.2).
 const MAX_METADATA: usize = 16 * 1024;
 const ENTRY_OVERHEAD: usize = 32;
 
@@ -28,13 +27,13 @@ static TENANT_BINARY: [HeaderName; 2] = [
     HeaderName::from_static("x-organization-slug-bin"),
 ];
 
-/// Ids and slugs are no longer than this.
+/// Maximum length of a tenant's id or slug, in bytes.
 const MAX_TENANT: usize = 63;
 
-/// Checks that the metadata is not too large.
+/// Checks the size of the metadata.
 ///
 /// # Errors
-/// OUT_OF_RANGE.
+/// `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
 pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
     let size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD
@@ -49,7 +48,7 @@ pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
 /// The tenant that the metadata names, by id or slug; `None` when it names none.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when it names one twice, in both headers, or by something
+/// `INVALID_ARGUMENT` when the metadata names a tenant twice, in both headers, or by a text
 /// that can be neither an id nor a slug.
 pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
     if TENANT_BINARY.iter().any(|name| headers.contains_key(name)) {
@@ -65,17 +64,17 @@ pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     match value.to_str().ok().filter(is_key) {
-        // Slugs are lower case, and so is an id's canonical text.
+        // Slugs are lower case, and so is the canonical text of an id.
         Some(text) => Ok(Some(text.to_lowercase())),
         None => Err(invalid("the tenant metadata is neither an id nor a slug")),
     }
 }
 
-/// The bearer token (RFC 6750, 2.1).
+/// The bearer token (RFC 6750, section 2.1).
 ///
 /// # Errors
-/// UNAUTHENTICATED when there is none, when there are several, or when it is
-/// something else.
+/// UNAUTHENTICATED when there is no `authorization` header, more than one, or one that is not a
+/// single bearer token.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
@@ -87,20 +86,21 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     if values.next().is_some() {
         return Err(token_invalid());
     }
-    // Hundreds of bytes, on each call: looked at by the word, not the character.
+    // A token has hundreds of bytes and is read on each call, so `memchr` searches it instead
+    // of a loop over characters.
     let parts = str::from_utf8(value.as_bytes()).ok().and_then(|text| text.split_once(' '));
     let (scheme, token) = parts.ok_or_else(token_invalid)?;
     let is_one = !token.is_empty() && memchr::memchr2(b' ', b',', token.as_bytes()).is_none();
     if scheme.eq_ignore_ascii_case("bearer") && is_one { Ok(token) } else { Err(token_invalid()) }
 }
 
-/// UNAUTHENTICATED, the same for whatever is wrong with a token.
+/// UNAUTHENTICATED. The error is the same for every defect of a token.
 pub(super) fn token_invalid() -> Error {
     Error::refused(ErrorReason::TokenInvalid, "the access token is not in force")
 }
 
-/// Where a call comes from. A request id that is no plain word is replaced: it
-/// goes into logs and back to the client.
+/// The origin of a call. A request id that is not a plain word is replaced, because it goes
+/// into logs and back to the client.
 pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let headers = request.headers();
     let sent = headers.get(REQUEST_ID).and_then(RequestId::accept);

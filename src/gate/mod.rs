@@ -1,8 +1,9 @@
-//! What every call passes before its handler: one layer, one ordered list.
+//! The layer that every call passes before its handler.
 //!
-//! [`admit`] says the order; the other files are its steps. A call that passes
-//! reaches its handler with a [`Visitor`], a [`Caller`], a [`Reaching`] or an
-//! [`Acting`] in its extensions, which nothing else can make: holding one is the proof.
+//! [`admit`] has the order of the checks; the other files are its steps. The gate puts a
+//! [`Visitor`], a [`Caller`], a [`Reaching`] or an [`Acting`] into the extensions of an
+//! admitted request. Only the gate can make these values, so a handler that holds one has proof
+//! of admission.
 
 mod acting;
 mod admission;
@@ -58,14 +59,14 @@ use crate::{
     telemetry::{self, Calls, Traces},
 };
 
-/// The longest message of a public method, in bytes: whoever has no token may have us
-/// hold no more of what it never finishes.
+/// Maximum size of a public method's message, in bytes. It bounds the memory that a client
+/// without a token can make the server hold for messages that it never finishes.
 const PUBLIC_MESSAGE: usize = 64 * 1024;
 
-/// What a call is told whose deadline has passed.
+/// Status message of a call whose deadline has passed.
 const TOO_LATE: &str = "the deadline passed before the answer was there";
 
-/// What every call passes.
+/// Admits calls, runs their handlers within the limits, and records the outcome.
 pub struct Gate {
     keeper: Arc<Gatekeeper>,
     calls: Calls,
@@ -76,20 +77,19 @@ pub struct Gate {
     message_limit: usize,
 }
 
-/// What a gate bounds.
+/// The limits that a gate enforces.
 #[derive(Clone, Copy, Debug)]
 pub struct GateLimits {
-    /// Calls in progress at once.
+    /// Maximum number of calls in progress at the same time.
     pub requests: usize,
-    /// The longest that one may take, whatever its deadline.
+    /// Maximum duration of a call. A longer deadline of the client does not extend it.
     pub time: Duration,
-    /// The largest message, in bytes.
+    /// Maximum message size, in bytes.
     pub message: usize,
-    /// The threads that serve.
+    /// Number of threads that serve calls.
     pub threads: usize,
 }
 
-/// A call that was admitted.
 struct Admitted<'a> {
     request: Request<Body>,
     owner: CallOwner,
@@ -98,10 +98,10 @@ struct Admitted<'a> {
 }
 
 impl Gate {
-    /// A gate with these limits.
+    /// Creates a gate with these limits and starts the threads for long calls.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// When the operating system cannot start the threads.
     pub fn new(
         keeper: Arc<Gatekeeper>,
         calls: Calls,
@@ -120,7 +120,7 @@ impl Gate {
         })
     }
 
-    /// Lets a call pass to the services, or answers why not.
+    /// Passes an admitted call to the services, or answers with the refusal.
     pub async fn pass<S>(
         &self,
         request: Request<impl RequestBody>,
@@ -134,8 +134,9 @@ impl Gate {
         if policy::is_own(request.uri().path()) {
             return self.pass_own(request, ip, services).await;
         }
-        // Probes and reflection: they wait for nothing, and would drown the rest in
-        // the log. A probe that was refused for load would have the server restarted.
+        // Health probes and reflection. They wait for nothing, and a log line for each would
+        // hide the other lines. They do not count as calls in progress: a probe that is refused
+        // because of load would make the orchestrator restart the server.
         match Gatekeeper::admit_public(&request) {
             Ok(()) => {
                 let answered = forward(services, request.map(Body::new));
@@ -178,10 +179,10 @@ impl Gate {
             }
         }));
         let is_constant = method.is_some_and(|method| method.is_constant);
-        // A path that is no method's is not for the log: anybody may send any.
+        // An unknown path is logged as `unknown`, because any client can send any text.
         let path = method.map_or("unknown", |method| &method.path);
-        // What memory answers ends at the first poll. Only what has to wait needs
-        // a timer, and a span for whatever it logs meanwhile.
+        // A call that is answered from memory is ready at the first poll. Only a call that has
+        // to wait needs a timer, and a span for the lines that it logs meanwhile.
         let waiting = |work| {
             let span = tracing::info_span!("rpc", method = path, %request_id);
             time::timeout(time_limit, work).instrument(span)
@@ -213,7 +214,7 @@ impl Gate {
         response
     }
 
-    /// Records what a handler refused.
+    /// Records the handler's refusal in the audit trail when it is `PERMISSION_DENIED`.
     async fn record_refusal(
         &self,
         caller: Option<Caller>,
@@ -227,9 +228,10 @@ impl Gate {
         }
     }
 
-    /// Admits a call once its message is there: what was true of the caller when the
-    /// call began may not be any more. Who would not be admitted anyway is not waited
-    /// for. Returns who calls, too; nobody on a public method.
+    /// Admits a call after its whole message has arrived, because what was true of the caller
+    /// when the call began may have changed. A call that its metadata already rules out is
+    /// refused without waiting for the message. Returns the caller too; `None` for a public
+    /// method.
     async fn admit(
         &self,
         request: Request<impl RequestBody>,
@@ -285,8 +287,8 @@ impl Gate {
         }
     }
 
-    /// Has the handler answer. What has to wait for something counts against its owner's
-    /// share from then on.
+    /// Runs the handler. A call that has to wait counts against its owner's share from its
+    /// first wait on.
     async fn answer<S>(
         &self,
         admitted: Admitted<'_>,
@@ -310,7 +312,7 @@ impl Gate {
         }
     }
 
-    /// Waits for an answer within its owner's share.
+    /// Waits for a response. The call counts against its owner's share meanwhile.
     async fn wait_for(
         &self,
         answered: impl Future<Output = Response<Body>>,
@@ -333,7 +335,8 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        // What is logged belongs to the span of calls that wait, which begins then.
+        // Yield once, because the span for waiting calls begins after the first poll and the
+        // handler's log lines belong to it.
         task::yield_now().await;
         let Some(call) = call(services, request) else { return respond(None) };
         let call = crate::concurrency::deadline::scope(deadline, call);
@@ -342,12 +345,12 @@ impl Gate {
     }
 }
 
-/// Calls the handler. A panic in it is this call's INTERNAL and nothing more.
+/// Calls the handler. A panic in the handler fails only this call, with INTERNAL.
 async fn forward<S>(services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    // Not one `async` block around both: it would move the request once more.
+    // Two steps instead of one `async` block, which would move the request once more.
     let answered = match call(services, request) {
         Some(call) => AssertUnwindSafe(call).catch_unwind().await.ok(),
         None => None,
@@ -355,13 +358,13 @@ where
     respond(answered)
 }
 
-/// The handler's call, yet to be waited for; `None` when it panicked at once.
+/// Starts the handler and returns its future; `None` when the handler panicked at once.
 fn call<S: Service<Request<Body>>>(mut services: S, request: Request<Body>) -> Option<S::Future> {
     panic::catch_unwind(AssertUnwindSafe(|| services.call(request))).ok()
 }
 
-/// What a handler answered, `None` when it panicked. Its status gets the details that ours
-/// have, also where a library made it.
+/// The handler's response; INTERNAL when it panicked (`None`). An error status without details,
+/// as a library makes it, gets the error details of this API.
 fn respond(answered: Option<Result<Response<Body>, Infallible>>) -> Response<Body> {
     let Some(Ok(response)) = answered else {
         tracing::error!("a handler panicked");
@@ -403,8 +406,8 @@ mod tests {
         panic!("later")
     }
 
-    /// K11: a panic is one call's answer, at once or later, and what the call held is
-    /// free again.
+    /// K11: a panic fails only its own call, immediately or later, and what the call held is
+    /// released.
     #[tokio::test]
     async fn a_panic_in_a_handler_is_its_own_calls_error_and_nothing_more() {
         let at_once = |_| -> Ready<Result<Response<Body>, Infallible>> { panic!("at once") };

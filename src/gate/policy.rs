@@ -1,4 +1,4 @@
-//! Who may call which method: the table that the proto's options declare.
+//! The access policy of each method, read from the options in the proto files.
 
 use std::{collections::HashMap, fmt};
 
@@ -19,26 +19,26 @@ use crate::{
 const PACKAGE: &str = "tenantry.v1";
 const OPTION: &str = "tenantry.v1.policy";
 
-/// Envoy's question about a call that it is to pass on. Its proto is Envoy's, so that its
-/// policy stands here: anybody may ask about a token that it has.
+/// Envoy's external authorization method. Its proto belongs to Envoy and cannot declare a
+/// policy, so the policy is made here: the method is public, because the request contains the
+/// token to check.
 pub const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Whether a path is one of our own methods' (of no service that another crate
-/// brings).
+/// Whether a path belongs to one of this service's methods, and not to a service that a library
+/// provides.
 pub(super) fn is_own(path: &str) -> bool {
     path == ENVOY_CHECK || path.strip_prefix('/').is_some_and(|path| path.starts_with(PACKAGE))
 }
 
-/// Services of other packages that are served, and may be called by anybody:
-/// probes and reflection.
+/// Public services of other packages: health probes and reflection.
 const PUBLIC_SERVICES: &[&str] = &[
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// What services call with every request that they get themselves: thousands of
-/// times a second.
+/// Methods that other services call on each of their own requests, thousands of times per
+/// second.
 const CONSTANT: &[&str] = &[
     ENVOY_CHECK,
     "/tenantry.v1.AuthService/IntrospectToken",
@@ -50,24 +50,24 @@ const CONSTANT: &[&str] = &[
 /// Who may call a method.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Anybody, without a token.
+    /// Everybody, without a token.
     Public,
-    /// Any caller with a valid access token.
+    /// Every caller with a valid access token.
     Authenticated,
     /// A caller that holds all the permissions.
     Permission {
-        /// What it must hold, without a scope.
+        /// The permissions that the caller must hold in a role assignment without a scope.
         permissions: Vec<String>,
-        /// Whether a caller without them is admitted for what is its own.
+        /// Whether a caller without the permissions is admitted for its own things.
         self_allowed: bool,
-        /// Whether the caller must be of the platform tenant.
+        /// Whether the permissions count only for callers of the platform tenant.
         platform_only: bool,
     },
 }
 
 impl Access {
-    /// Whose things a subject that holds this reaches by the method; `None` where it may not
-    /// call it, or where no permission decides.
+    /// Whose things a subject with this standing reaches by the method. `None` when the subject
+    /// may not call the method, or when the method requires no permission.
     #[must_use]
     pub fn reach(&self, subject: UserId, standing: &Standing) -> Option<Reach> {
         let Self::Permission { permissions, self_allowed, platform_only } = self else {
@@ -80,7 +80,7 @@ impl Access {
         self_allowed.then_some(Reach::Own(subject))
     }
 
-    /// The permissions that a caller must hold.
+    /// The permissions that a caller must hold; empty when the method requires none.
     #[must_use]
     pub fn permissions(&self) -> &[String] {
         match self {
@@ -90,8 +90,8 @@ impl Access {
     }
 }
 
-/// Whether a method lists or changes things: all do but those that decide, sign in or look
-/// at a token.
+/// Whether a method lists or changes things. All methods do, except those that decide, sign in
+/// or read a token.
 fn is_long(service: &str, method: &str) -> bool {
     match service {
         "AuthService" => false,
@@ -100,11 +100,12 @@ fn is_long(service: &str, method: &str) -> bool {
     }
 }
 
-/// What a method that changes something does to what other subjects hold. What admitted its
-/// caller is asked again in its transaction, and the rule for power with it.
+/// The effect of a method on what other subjects hold. Each method that changes something
+/// declares it. The method's transaction admits the caller again and applies the rule for
+/// power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
-    /// Nothing.
+    /// Other subjects hold what they held before.
     Nothing,
     /// Another subject holds more afterwards.
     Gives,
@@ -114,38 +115,38 @@ pub enum Power {
     Uses,
 }
 
-/// A method and who may call it.
+/// A method and its policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MethodPolicy {
-    /// `/package.Service/Method`, as in the request's path.
+    /// The request's path: `/package.Service/Method`.
     pub path: String,
-    /// The methods are numbered from 0.
+    /// The index of the method in the call metrics, from 0.
     pub number: usize,
-    /// Who may call it.
+    /// Who may call the method.
     pub access: Access,
-    /// With which others its calls are limited.
+    /// The rate limit class that counts the calls; `None` when the calls are not limited.
     pub limit: Option<Class>,
-    /// What it does to what others hold; `None` for a method that only reads.
+    /// How the method affects what other subjects hold; `None` for a method that only reads.
     pub power: Option<Power>,
-    /// Whether its calls stay open, so that their callers' admission must be asked
-    /// for again.
+    /// Whether the method is a stream, whose caller must be admitted again while it stays open.
     pub stays_open: bool,
-    /// Whether it is called with every request that our callers get.
+    /// Whether other services call the method on each of their own requests. Its successful
+    /// calls are not logged.
     pub is_constant: bool,
-    /// Whether its calls may take long: they list or change things. They are served apart
-    /// from decisions and sign-ins.
+    /// Whether a call may take long, because the method lists or changes things. Long calls run
+    /// on other threads than decisions and sign-ins.
     pub is_long: bool,
 }
 
 impl MethodPolicy {
-    /// `package.Service/Method`
+    /// The method's name: `package.Service/Method`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.path.trim_start_matches('/')
     }
 }
 
-/// Who may call it, for people.
+/// The policy as text, for `tenantry policies`.
 impl fmt::Display for MethodPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.access {
@@ -169,26 +170,26 @@ impl fmt::Display for MethodPolicy {
     }
 }
 
-/// The policy of every method.
+/// The policies of all methods.
 #[derive(Debug)]
 pub struct Policies {
     methods: HashMap<String, MethodPolicy, RandomState>,
 }
 
 impl Policies {
-    /// The table of this binary's own descriptors.
+    /// Reads the policies from the descriptors that are built into this binary.
     ///
     /// # Errors
-    /// When a method has no policy, or one that makes no sense.
+    /// When a method has no policy, or an inconsistent one.
     pub fn load() -> anyhow::Result<Self> {
         Self::from_descriptors(proto::DESCRIPTORS)
     }
 
-    /// The table of an encoded `FileDescriptorSet`. It must be the compiler's
-    /// own bytes: prost drops custom options when it decodes and encodes them.
+    /// Reads the policies from an encoded `FileDescriptorSet`. The bytes must come from the
+    /// compiler: prost drops custom options when it decodes and encodes them.
     ///
     /// # Errors
-    /// When a method has no policy, or one that makes no sense.
+    /// When a method has no policy, or an inconsistent one.
     pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
         let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
         let mut methods = HashMap::default();
@@ -227,21 +228,20 @@ impl Policies {
         Ok(Self { methods })
     }
 
-    /// Who may call the method of a request's path; `None` when there is no
-    /// such method.
+    /// The access rule for a request's path; `None` when no such method exists.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&Access> {
         let own = self.method(path).map(|method| &method.access);
         own.or_else(|| is_public_service(path).then_some(&Access::Public))
     }
 
-    /// Our own method of a request's path.
+    /// The policy for a request's path; `None` when it is not one of this service's methods.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&MethodPolicy> {
         self.methods.get(path)
     }
 
-    /// The methods' names, `package.Service/Method`, by their numbers.
+    /// The names of all methods, `package.Service/Method`, ordered by [`MethodPolicy::number`].
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut all: Vec<_> = self.methods.values().collect();
@@ -249,7 +249,7 @@ impl Policies {
         all.into_iter().map(MethodPolicy::name).collect()
     }
 
-    /// Every method with its policy, by path.
+    /// All methods with their policies, sorted by path.
     pub fn iter(&self) -> impl Iterator<Item = &MethodPolicy> {
         let mut all: Vec<_> = self.methods.values().collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -257,13 +257,13 @@ impl Policies {
     }
 }
 
-/// Whether a path is that of another package's service that anybody may call.
+/// Whether a path belongs to a public service of another package.
 pub(super) fn is_public_service(path: &str) -> bool {
     let service = path.strip_prefix('/').and_then(|path| path.split('/').next());
     service.is_some_and(|service| PUBLIC_SERVICES.contains(&service))
 }
 
-/// What the option says.
+/// The parsed policy option of a method.
 #[derive(PartialEq, Eq, Debug)]
 struct Policy {
     access: Access,
@@ -281,7 +281,7 @@ fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Poli
     check(policy, is_read(method.name()))
 }
 
-/// The verbs of methods that change nothing.
+/// The verbs that begin the names of read-only methods.
 const READS: &[&str] =
     &["BatchCheck", "Check", "Get", "Introspect", "List", "Lookup", "Watch", "WhoAmI"];
 
@@ -307,7 +307,7 @@ fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
 fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
     let said = v1::Power::try_from(policy.power).context("has an unknown power")?;
     if is_read {
-        ensure!(said == v1::Power::Unspecified, "has power, and its name says that it reads");
+        ensure!(said == v1::Power::Unspecified, "has power, but its name is that of a read");
         return Ok(None);
     }
     match said {

@@ -1,7 +1,8 @@
-//! How many calls may be in progress at once: altogether, and for one tenant or network.
+//! Limits the number of calls in progress: in total, per tenant, per subject and per network.
 //!
-//! A call is counted from when its message is there. Messages that are late are counted
-//! apart, by network: whoever sends the head of a call and never the rest keeps nobody out.
+//! A call counts from the moment its message is complete. Calls whose message is late are
+//! counted separately, by network, so that a client that sends only headers takes no permit
+//! from other calls.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,21 +23,21 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The part of all calls in progress that may be one tenant's, or one network's without a
-/// token.
+/// One tenant, or one network without a token, gets at most 1/`SHARE_OF_OWNER` of all calls in
+/// progress.
 const SHARE_OF_OWNER: usize = 2;
 
-/// The part of all calls in progress that may be one subject's.
+/// One subject gets at most 1/`SHARE_OF_SUBJECT` of all calls in progress.
 const SHARE_OF_SUBJECT: usize = 8;
 
-/// The part of all late messages that may come from one network.
+/// One network gets at most 1/`SHARE_OF_NETWORK` of all late messages.
 const SHARE_OF_NETWORK: usize = 8;
 
-/// When a message that has not arrived is late. The heads of many calls at once come before
-/// their messages.
+/// Time after the headers when a missing message counts as late. When many calls begin at once,
+/// their headers arrive before their messages.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
-/// How long a message may be late.
+/// Maximum time that a late message may take to arrive.
 pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Counts calls in progress.
@@ -48,23 +49,24 @@ pub(super) struct Progress {
     refused: Family<Refused, Counter>,
 }
 
-/// Whose call it is.
+/// The owner of a call, whose share the call takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallOwner {
     /// The subject of the caller's token, and its tenant.
     Subject(TenantId, UserId),
-    /// Without a token, where it comes from; `None` where that is no address.
+    /// The client's network, for a call without a token; `None` when the client has no IP
+    /// address.
     Network(Option<IpAddr>),
 }
 
-/// Whose share of all calls a call takes.
+/// The owner whose share of all calls a waiting call takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Share {
     Tenant(TenantId),
     Network(Option<IpAddr>),
 }
 
-/// A call that waits, until dropped.
+/// A waiting call, counted until dropped.
 pub(super) struct WaitingCall {
     _of_owner: Open<Share>,
     _of_subject: Option<Open<UserId>>,
@@ -76,7 +78,7 @@ struct Refused {
 }
 
 impl CallOwner {
-    /// Of a call that was admitted.
+    /// The owner of an admitted call.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
         match caller {
             Some(caller) => Self::Subject(caller.home(), caller.user()),
@@ -86,7 +88,7 @@ impl CallOwner {
 }
 
 impl Progress {
-    /// With so many calls at once, at most.
+    /// Allows `max` calls in progress.
     pub(super) fn new(max: usize, registry: &mut Registry) -> Self {
         let part = |share: usize| (max / share).max(1);
         let progress = Self {
@@ -96,7 +98,7 @@ impl Progress {
             late: Bounded::new(max, part(SHARE_OF_NETWORK)),
             refused: Family::default(),
         };
-        let help = "Calls that were refused for the number of those in progress";
+        let help = "Calls refused because too many were in progress";
         registry.register("tenantry_requests_refused", help, progress.refused.clone());
         for by in ["all", "owner", "subject", "late"] {
             drop(progress.refused.get_or_create(&Refused { by }));
@@ -104,19 +106,18 @@ impl Progress {
         progress
     }
 
-    /// Counts a call whose message is there.
+    /// Counts a call whose message is complete.
     ///
     /// # Errors
-    /// `OVERLOADED` when there are as many as there may be.
+    /// `OVERLOADED` when the maximum number of calls is in progress.
     pub(super) fn begin(&self) -> Result<SemaphorePermit<'_>, Status> {
         self.all.try_acquire().map_err(|_| self.refuse("all"))
     }
 
-    /// Counts a call that has to wait for something. What memory answers never does.
+    /// Counts a call that has to wait. A call that is answered from memory never waits.
     ///
     /// # Errors
-    /// `OVERLOADED` when the tenant or network has its share, or the subject its part of the
-    /// tenant's.
+    /// `OVERLOADED` when the tenant, the network or the subject has used its share.
     pub(super) fn wait(&self, owner: CallOwner) -> Result<WaitingCall, Status> {
         let (share, subject) = match owner {
             CallOwner::Subject(tenant, subject) => (Share::Tenant(tenant), Some(subject)),
@@ -131,7 +132,7 @@ impl Progress {
     /// Counts a call whose message is late.
     ///
     /// # Errors
-    /// `OVERLOADED` when the network has its share.
+    /// `OVERLOADED` when the network has used its share, or when too many messages are late.
     pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<Open<Option<IpAddr>>, Status> {
         self.late.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }

@@ -1,11 +1,11 @@
-//! The proof of admission, as a handler takes it from its request.
+//! Handlers take the proof of admission from their request with these functions.
 
 use tonic::Request;
 
 use super::{Acting, Admission, Caller, Reaching, Visitor};
 use crate::error::{Error, Result};
 
-/// The visitor of a public method.
+/// The visitor of a public method's call.
 ///
 /// # Errors
 /// INTERNAL when the method is not public.
@@ -13,35 +13,35 @@ pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
     passed(request)
 }
 
-/// The caller of a method with a token that only reads, or asks for no permission.
+/// The caller of a method with a token that only reads, or that requires no permission.
 ///
 /// # Errors
-/// INTERNAL when the method is public, admits callers for their own, or asks for a permission
-/// to change something.
+/// INTERNAL when the method is public, when it admits callers for their own things, or when it
+/// requires a permission to change something.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
     passed(request)
 }
 
-/// The caller of a method that only reads, and admits callers for their own.
+/// The caller of a read-only method that admits callers for their own things.
 ///
 /// # Errors
-/// INTERNAL when the method is another.
+/// INTERNAL when the method is of another kind.
 pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
     passed(request)
 }
 
-/// The caller of a method that asks for a permission to change something.
+/// The caller of a method that requires a permission to change something.
 ///
 /// # Errors
-/// INTERNAL when the method is another.
+/// INTERNAL when the method is of another kind.
 pub fn acting<T>(request: &Request<T>) -> Result<Acting> {
     passed(request)
 }
 
-/// The admission of a call that stays open.
+/// The admission of a call that stays open (a stream).
 ///
 /// # Errors
-/// INTERNAL when the method answers once, or is public.
+/// INTERNAL when the method is not a stream, or is public.
 pub fn admission<T>(request: &Request<T>) -> Result<Admission> {
     passed(request)
 }

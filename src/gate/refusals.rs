@@ -1,4 +1,4 @@
-//! Refusals that more than one step of the gate gives.
+//! Errors that several steps of the gate return.
 
 use crate::{error::Error, proto::v1::ErrorReason};
 

@@ -1,18 +1,21 @@
 -- Begins a guess at an account's password.
--- KEYS: the failures from this network; those from everywhere; the guesses under way;
--- whether the account's owner was here. Then, where others are counted apart, their
--- failures from this network, those from everywhere, and whether the owner was here among
--- them: these are only read.
--- ARGV: the failures that cost nothing, the guesses under way besides, how long one
--- takes at most (ms), the longest wait (ms).
--- Returns how long nobody may guess from here (ms), 0 where the guess has begun.
+--
+-- KEYS: failures from this network; failures from all networks; guesses in flight from this
+-- network; the mark that the owner signed in from this network. For a guess that does not name
+-- the tenant, also the counters of guesses that name it: failures from this network, failures
+-- from all networks, and the mark of the owner. These are only read.
+--
+-- ARGV: number of failures without a wait; maximum number of guesses in flight in addition to
+-- them; timeout of a guess in flight (ms); maximum wait (ms).
+--
+-- Returns the time until a guess is allowed (ms), or 0 when the guess has begun.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local free, besides = tonumber(ARGV[1]), tonumber(ARGV[2])
-local life, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
+local free, extra_in_flight = tonumber(ARGV[1]), tonumber(ARGV[2])
+local in_flight_timeout, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- How long the failures under a key make guessers wait. A wait that is longer than the
--- longest began while Redis's clock was ahead: it begins anew, now.
+-- The wait (ms) that the failures under a key require. A wait longer than the maximum began
+-- while the clock of Redis was ahead: it is set to the maximum, from now on.
 local function wait_of(key)
     local ends = tonumber(field_of(key, 'until', 24) or 0) or 0
     if ends ~= ends or ends <= now then
@@ -26,7 +29,7 @@ local function wait_of(key)
     return ends - now
 end
 
--- The same of a key that is only read.
+-- The same for a key that is only read.
 local function read_wait_of(key)
     local ends = tonumber(field_of(key, 'until', 24) or 0) or 0
     if ends ~= ends then
@@ -51,16 +54,16 @@ if wait > 0 then
     return wait
 end
 
--- Guesses that are under way for longer than one takes began while the clock was ahead.
+-- A longer time to live than the timeout of a guess means that the clock of Redis was ahead.
 local left = redis.call('PTTL', KEYS[3])
-if left > life or left == -1 then
+if left > in_flight_timeout or left == -1 then
     redis.call('UNLINK', KEYS[3])
 end
--- Those under way may all be wrong. Once there were too many failures they come one by
--- one.
+-- All guesses in flight may turn out wrong. Once the failures without a wait are used up, only
+-- one guess at a time is allowed.
 local failures = whole(field_of(KEYS[1], 'failures', 20), 1e6) or 0
 local underway = whole(text_of(KEYS[3], 20), 1e6) or 0
-local room = math.max(free - failures + besides, 1)
+local room = math.max(free - failures + extra_in_flight, 1)
 if failures >= free then
     room = 1
 end

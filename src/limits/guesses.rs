@@ -1,15 +1,16 @@
-//! Guesses: who gives wrong passwords of an account waits, longer each time.
+//! Limits guesses of passwords: after wrong passwords for an account, each further guess has to
+//! wait, longer each time.
 //!
-//! It is counted for each account from each network, so that nobody can lock out the
-//! owner, who comes from another (SP 800-63B-4, 3.2.2; ASVS 6.3.1). Against guesses
-//! from many networks they are counted together as well, with a higher bound; what
-//! follows from it spares the networks where the owner signed in before.
+//! Failures are counted per account and network. So nobody can lock out the owner, who signs in
+//! from another network (SP 800-63B-4, section 3.2.2; ASVS 6.3.1). Against guesses from many
+//! networks, all failures of an account are also counted together, with a higher limit. The
+//! wait for this limit does not apply to networks where the owner signed in before.
 //!
-//! A guess counts when it begins: many at once are no more than one after the other.
+//! A guess counts when it begins, so concurrent guesses gain nothing over sequential ones.
 //!
-//! Guesses that do not name the account's tenant are counted apart. They see what the
-//! others have counted, and never the other way round: the answer to a guess that names a
-//! tenant would tell whether a guess that names none was at its account.
+//! Guesses that do not name the account's tenant are counted separately. They also wait for the
+//! failures of guesses that name it, but not the other way round. Otherwise the answer to a
+//! guess that names a tenant would show whether guesses without a tenant tried its account.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -20,32 +21,32 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The failures from one network that cost nothing; the next one waits.
+/// Number of failures from one network without a wait. The next guess has to wait.
 const FREE: u64 = 10;
 
-/// The failures from everywhere that cost nothing (SP 800-63B-4: 100 at most).
+/// Number of failures from all networks without a wait (SP 800-63B-4 allows 100 at most).
 const FREE_EVERYWHERE: u64 = 100;
 
-/// Guesses in flight beyond the free failures, from one network, at most: an owner with many
-/// devices, or a program.
+/// Maximum number of guesses in flight from one network, in addition to the failures without a
+/// wait. It allows for an owner with many devices, or a program.
 const MAX_IN_FLIGHT: u64 = 50;
 
-/// How long a guess that did not end counts as in flight.
+/// Time after which a guess that did not end no longer counts as in flight.
 const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The first wait; each further one is twice as long as the one before.
+/// The first wait. Each further wait is twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 
-/// The longest wait: nothing is locked for good.
+/// Maximum wait. No account is locked permanently.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-/// How long failures are remembered after the last one.
-const REMEMBERED: Duration = Duration::from_hours(24);
+/// Time that failures are kept after the last failure.
+const FAILURE_RETENTION: Duration = Duration::from_hours(24);
 
-/// How long it is remembered where the owner signed in.
-const KNOWN: Duration = Duration::from_hours(30 * 24);
+/// Time that a network is kept as one where the owner signed in.
+const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 
-/// A guess under way.
+/// A guess in flight.
 #[must_use]
 pub struct Guess {
     limits: Limits,
@@ -53,7 +54,7 @@ pub struct Guess {
 }
 
 impl Limits {
-    /// Begins a guess at the password of an account, whether it exists or not.
+    /// Begins a guess at the password of an account, whether the account exists or not.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time to wait.
@@ -68,10 +69,10 @@ impl Limits {
         self.begin_guess(tenant, Counted::of(&name, account, &self.network_name(ip)), None).await
     }
 
-    /// Begins a guess at the password of an account whose tenant was not named.
+    /// Begins a guess at the password of an account whose tenant the call did not name.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, also where a guess that names the tenant would have to wait.
+    /// `RATE_LIMITED`, also when a guess that names the tenant would have to wait.
     pub async fn guess_unnamed(
         &self,
         tenant: TenantId,
@@ -105,7 +106,7 @@ impl Limits {
             self.0.metrics.counted_alone();
             self.0.local.guess(&own.name)
         });
-        // Whatever Redis says.
+        // Bounds the wait, whatever Redis answers.
         let wait = wait.min(LONGEST_WAIT);
         let judged = self.judge(wait, "guess", "account");
         judged.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
@@ -124,18 +125,18 @@ impl Guess {
         }
     }
 
-    /// It was right.
+    /// Ends the guess: the password was right.
     pub async fn right(self) {
-        let told = self.limits.0.redis.right(self.keys, KNOWN).await;
-        told.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
+        let sent = self.limits.0.redis.right(self.keys, KNOWN_NETWORK_RETENTION).await;
+        sent.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
     }
 
-    /// It was wrong.
+    /// Ends the guess: the password was wrong.
     pub async fn wrong(self) {
         self.count(1).await;
     }
 
-    /// Nobody knows what it was.
+    /// Ends the guess without a result: it counts neither as right nor as wrong.
     pub async fn abandoned(self) {
         self.count(0).await;
     }
@@ -146,20 +147,20 @@ impl Guess {
             FREE_EVERYWHERE,
             millis(FIRST_WAIT),
             millis(LONGEST_WAIT),
-            REMEMBERED.as_secs(),
+            FAILURE_RETENTION.as_secs(),
             wrong,
         ];
-        let told = self.limits.0.redis.wrong(self.keys, arguments).await;
-        told.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
+        let sent = self.limits.0.redis.wrong(self.keys, arguments).await;
+        sent.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
     }
 }
 
-/// What guesses at an account from a network are counted under.
+/// The keys that count guesses at an account from a network.
 struct Counted {
-    /// Its name where one replica counts alone.
+    /// The name in this replica's memory, for when Redis is unavailable.
     name: String,
-    /// In Redis: the failures from the network and from everywhere, the guesses under way,
-    /// and whether the owner was there.
+    /// Redis keys: failures from the network, failures from all networks, guesses in flight,
+    /// and the mark that the owner signed in from the network.
     keys: [String; 4],
 }
 

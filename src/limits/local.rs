@@ -1,5 +1,5 @@
-//! What one replica counts alone: while Redis is away, and what is asked too often to
-//! ask Redis.
+//! Limits that one replica counts alone: while Redis is unavailable, and for calls that are too
+//! frequent to ask Redis.
 
 use std::{collections::HashMap, num::NonZeroU32, time::Duration};
 
@@ -11,14 +11,14 @@ use governor::{
 
 use super::rates::{Class, Rate, Rates, Rule};
 
-/// The names that are counted apart, of each rule. Beyond, all others share one count.
+/// Maximum number of names that each rule counts separately. All further names share one count.
 const NAMES: usize = 100_000;
 
-/// Stands for all those others.
+/// The name of that shared count.
 const OTHERS: &str = "";
 
-/// The guesses at one account from one network that may come at once, and the time
-/// after which there is room for another.
+/// Number of guesses at one account from one network that may come at once, and the time until
+/// each allows another one.
 const GUESSES: u32 = 10;
 const GUESS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -44,12 +44,12 @@ impl LocalLimiter {
         }
     }
 
-    /// How long there is no room for one more call; zero where it was taken.
+    /// The time until the next call is allowed; zero when this call was counted.
     pub(super) fn take(&self, rule: &Rule, name: &str) -> Duration {
         self.ask(self.rates.get(&(rule.class, rule.by)), name)
     }
 
-    /// How long nobody may guess.
+    /// The time until the next guess is allowed; zero when this guess was counted.
     pub(super) fn guess(&self, name: &str) -> Duration {
         self.ask(self.guesses.as_ref(), name)
     }

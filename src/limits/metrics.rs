@@ -1,4 +1,4 @@
-//! What the limits' operators watch.
+//! Metrics of the limits.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -23,14 +23,14 @@ struct Refused {
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let refused = "Calls that were refused for their number";
+        let refused = "Calls refused by a rate limit";
         registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
         for class in Class::ALL.map(Class::name) {
             for by in ["network", "tenant"] {
                 drop(metrics.refused.get_or_create(&Refused { class, by }));
             }
         }
-        let alone = "Calls that this replica counted alone, for Redis did not answer";
+        let alone = "Calls counted by this replica alone because Redis did not answer";
         registry.register("tenantry_rate_counted_alone", alone, metrics.alone.clone());
         metrics
     }

@@ -1,17 +1,17 @@
-//! Limits: how often somebody may ask for what costs much or is worth guessing.
+//! Limits how often a caller may request what is expensive or worth guessing.
 //!
-//! Two rules, apart from each other:
+//! Two independent rules:
 //!
-//! - **Rates** (`rates.rs`): so many calls of a class in a time, from one network and
-//!   for one tenant. The proto says which class a method is of; the gate asks for the
-//!   network, the operation for the tenant as soon as it knows it.
-//! - **Guesses** (`guesses.rs`): wrong passwords of one account make those who tried
-//!   them wait, longer each time, and nobody else.
+//! - **Rates** (`rates.rs`): a maximum number of calls of a class in a time, from one network
+//!   and for one tenant. The proto declares each method's class. The gate counts the call for
+//!   its network. The operation counts it for the tenant as soon as the tenant is known.
+//! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent
+//!   them has to wait, longer each time. Other networks do not wait.
 //!
-//! Both are counted in Redis, for all replicas together (`redis_limiter.rs`). While Redis is
-//! away each replica counts alone (`local.rs`), and the limits hold for each.
+//! Redis counts both for all replicas together (`redis_limiter.rs`). While Redis is unavailable
+//! each replica counts alone (`local.rs`), and the limits apply to each replica.
 //!
-//! What is refused for a tenant is counted for its audit trail ([`Refusals::limited`]).
+//! Refusals for a tenant are counted for its audit trail ([`Refusals::limited`]).
 
 mod guesses;
 mod local;
@@ -45,7 +45,7 @@ use crate::{
     redis::Redis,
 };
 
-/// Counts, and refuses what is too much. Cheap to clone.
+/// Counts calls and refuses those above a limit. Cheap to clone.
 #[derive(Clone)]
 pub struct Limits(Arc<Inner>);
 
@@ -59,7 +59,7 @@ struct Inner {
 }
 
 impl Limits {
-    /// Limits that are counted in this Redis.
+    /// Creates limits that are counted in this Redis.
     #[must_use]
     pub fn new(
         rates: &Rates,
@@ -78,70 +78,72 @@ impl Limits {
         }))
     }
 
-    /// Takes a call of this class from this address into account.
+    /// Counts a call of this class from this address.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, with the time after which there is room again.
+    /// `RATE_LIMITED`, with the time until the next call is allowed.
     pub async fn network(&self, class: Class, ip: Option<IpAddr>) -> Result<()> {
         let Some(ip) = ip else { return Ok(()) };
         let name = self.0.names.network(ip);
         self.take(self.0.rates.network(class), &name).await
     }
 
-    /// Takes a call of this class for this tenant into account.
+    /// Counts a call of this class for this tenant.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, with the time after which there is room again.
+    /// `RATE_LIMITED`, with the time until the next call is allowed.
     pub async fn tenant(&self, class: Class, tenant: TenantId) -> Result<()> {
         self.take_of(tenant, self.0.rates.tenant(class), &Names::tenant(tenant)).await
     }
 
-    /// The same for a call that did not name the tenant: counted apart, for a call that
-    /// names it must not show that others were for it.
+    /// Counts a call that did not name this tenant. Such calls are counted separately.
+    /// Otherwise the answer to a call that names the tenant would show that other calls looked
+    /// at the tenant.
     ///
     /// # Errors
-    /// `RATE_LIMITED`. Who asked must not hear of it.
+    /// `RATE_LIMITED`. The caller must not learn of it.
     pub async fn tenant_unnamed(&self, class: Class, tenant: TenantId) -> Result<()> {
         let name = format!("{}/unnamed", Names::tenant(tenant));
         self.take_of(tenant, self.0.rates.tenant(class), &name).await
     }
 
-    /// What stands for a tenant that does not exist, by the id or slug that it was named
-    /// by: it is counted apart from others, as one that exists would be.
+    /// An id that stands for a tenant that does not exist, derived from the id or slug that the
+    /// call named. Calls that name it are counted like those of an existing tenant.
     #[must_use]
     pub fn stand_in(&self, named: &str) -> TenantId {
         self.0.names.stand_in(named)
     }
 
-    /// What stands for the tenant of a call from this address that names none.
+    /// An id that stands for the tenant of a call from this address that names no tenant.
     #[must_use]
     pub fn stand_in_of_network(&self, ip: Option<IpAddr>) -> TenantId {
         self.0.names.stand_in_of_network(ip)
     }
 
-    /// Takes a mail to this account into account, whether the account exists or not, and to
-    /// this address in all tenants together.
+    /// Counts a mail to this account, whether the account exists or not, and to this address in
+    /// all tenants together.
     ///
     /// # Errors
-    /// `RATE_LIMITED`: its owner has enough mails. Who asked must not hear of it.
+    /// `RATE_LIMITED` when enough mails were sent. The caller must not learn of it.
     pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         self.mail_to_verified(tenant, email_key).await?;
-        // Not in the tenant's trail: it would tell of the address in other tenants.
+        // Not in the tenant's audit trail, which would reveal mails to the address in other
+        // tenants.
         self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
     }
 
-    /// The same of an address that the account's owner has proved: what others, who have not,
-    /// have sent there does not count.
+    /// Counts a mail to an account whose owner has verified the address. Mails to the same
+    /// address in other tenants, where it may be unverified, do not count.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, likewise.
+    /// `RATE_LIMITED` when enough mails were sent. The caller must not learn of it.
     pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         let name = Names::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
         self.take_of(tenant, Rates::account(), &format!("{name}/{account}")).await
     }
 
-    /// Takes what is counted for a tenant; its trail has what is refused.
+    /// Counts a call for a tenant, and records a refusal in its audit trail.
     async fn take_of(&self, tenant: TenantId, rule: Rule, name: &str) -> Result<()> {
         let taken = self.take(rule, name).await;
         taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
@@ -151,7 +153,7 @@ impl Limits {
         let Some(rate) = rule.rate else { return Ok(()) };
         let shared = if rule.class.is_shared() {
             let (limits, key) = (self.0.clone(), rule.key(name));
-            // In a task of its own: a call that is given up counts all the same.
+            // In its own task, so that a call counts even if the client cancels it.
             let taking = async move { limits.redis.take(&key, rate).await };
             let taken = tokio::spawn(taking.with_current_context()).await.ok().and_then(Result::ok);
             if taken.is_none() {

@@ -1,5 +1,5 @@
-//! Names for what is counted. They go into Redis: of a fixed length, whatever an
-//! attacker sends, and telling nothing of emails and addresses.
+//! Names of the counters in Redis. They have a fixed length, whatever an attacker sends, and
+//! reveal no email or address.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -17,28 +17,28 @@ use crate::{
     tokens::{Keyring, Renew},
 };
 
-/// Names the key's use.
+/// The label of the key's derivation.
 const LABEL: &str = "tenantry limit names";
 
-/// The part of a digest that is used, in bytes: no two names meet by chance.
+/// Number of digest bytes that are used. They are enough to make collisions negligible.
 const LENGTH: usize = 16;
 
-/// What one holder of IPv6 addresses has at least (RFC 6177).
+/// The smallest IPv6 network of one customer is a /64 (RFC 6177).
 const NETWORK_BITS: u32 = 64;
 
-/// Names what is counted.
+/// Derives the names of counters with a secret key.
 pub struct Names(ArcSwap<hmac::Key>);
 
 impl Names {
-    /// Names that only those know who have the keyring's secret.
+    /// Creates names with a key that is derived from the keyring's secret.
     ///
     /// # Errors
-    /// When the secret can't be derived, which no keyring makes it.
+    /// When the secret cannot be derived.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
         Ok(Self(ArcSwap::from_pointee(key(keyring)?)))
     }
 
-    /// A tenant's own id: no secret, and its hash tag.
+    /// A tenant's own id. It is not secret, and it is the hash tag of the tenant's keys.
     pub(super) fn tenant(tenant: TenantId) -> String {
         tenant.to_string()
     }
@@ -58,12 +58,12 @@ impl Names {
         self.digest(&[b"network", &octets(network(ip))])
     }
 
-    /// An account of a tenant, by its name, whether they exist or not.
+    /// The name of a tenant's account, whether the tenant and the account exist or not.
     pub(super) fn account(&self, tenant: &str, email_key: &str) -> String {
         self.digest(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
     }
 
-    /// An address, whichever tenants have it.
+    /// The name of an email address, across all tenants.
     pub(super) fn mailbox(&self, email_key: &str) -> String {
         self.digest(&[b"mailbox", email_key.as_bytes()])
     }
@@ -97,7 +97,7 @@ fn key(keyring: &Keyring) -> anyhow::Result<hmac::Key> {
     Ok(hmac::Key::new(HMAC_SHA256, secret))
 }
 
-/// The network that an address stands for: itself, or its /64.
+/// The network of an address: the IPv4 address itself, or the /64 of the IPv6 address.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

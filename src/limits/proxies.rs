@@ -1,4 +1,4 @@
-//! Whose call it is, by address: the peer's, or what a proxy that is trusted says.
+//! The client's IP address: the peer's, or the one that a trusted proxy reports.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -7,15 +7,16 @@ use ipnet::IpNet;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies whose word counts. None, where none is named: then what callers say of
-/// themselves is not looked at (ASVS 15.3.4).
+/// The networks of the trusted proxies. When the list is empty, addresses in headers are not
+/// read (ASVS 15.3.4).
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// The address of whoever sent a call: the peer, unless it is trusted; then the
-    /// last one in `x-forwarded-for` that is not. What stands before it may be
-    /// anybody's invention. `forwarded` and `x-real-ip` are not read.
+    /// The address of the client that sent a call. It is the peer's address, unless the peer is
+    /// a trusted proxy. Then it is the last address in `x-forwarded-for` that is not a trusted
+    /// proxy. Anybody can invent the addresses before that one. `forwarded` and `x-real-ip` are
+    /// not read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -25,8 +26,8 @@ impl TrustedProxies {
         let values = headers.get_all(&FORWARDED_FOR).iter().rev();
         let hops = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
-            // Behind what can't be read nothing can be told apart: the one who passed
-            // it on answers for it.
+            // The entries before an unreadable one cannot be trusted, so the proxy that added
+            // it counts as the client.
             let Some(ip) = address(hop) else { break };
             client = ip;
             if !self.trusts(ip) {
@@ -36,9 +37,9 @@ impl TrustedProxies {
         client
     }
 
-    /// The address of whoever sent a request that a gateway asks about: what the gateway
-    /// says, where it is trusted; else its own. `source` is the gateway's peer, and the
-    /// headers are the request's.
+    /// The address of the client that sent a request about which a gateway asks. A trusted
+    /// gateway's report counts; otherwise it is the gateway's own address. `source` is the
+    /// gateway's peer, and the headers are the request's.
     #[must_use]
     pub fn client_of(
         &self,
@@ -57,7 +58,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address, perhaps with a port.
+/// Parses an address with or without a port.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(hop).ok()?.trim();
     let bare = text.parse().ok();
@@ -69,8 +70,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads networks with commas between them, a single address as one of its own, or
-    /// `off`.
+    /// Parses a comma-separated list of networks or addresses, or `off`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::default());

@@ -1,67 +1,62 @@
-//! Rates: what is limited, and how much.
+//! Rates: which calls are limited, and how much.
 
 use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use crate::proto::v1::Limit;
 
-/// What methods that are limited together have in common.
+/// A class of methods that share a rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
-    /// A password is compared.
+    /// Methods that compare a password.
     SignIn,
-    /// A user is made without anybody's permission.
+    /// Methods that create a user without a permission.
     Registration,
-    /// A refresh token is verified.
+    /// Methods that verify a refresh token.
     Refresh,
-    /// A token of somebody's is looked at.
+    /// Methods that inspect an access token.
     Introspection,
-    /// A mail is sent to somebody, or what was in it is tried.
+    /// Methods that send a mail to a user, or try the token from the mail.
     PasswordReset,
-    /// An API key is looked at.
+    /// Methods that verify an API key.
     ApiKey,
 }
 
-/// So many calls in a time. As many may come at once; each makes room again after its
-/// part of the time.
+/// A maximum number of calls in a time (GCRA). All of them may come at once. After that, one
+/// more call is allowed every `per / calls`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
-    /// How many.
+    /// The number of calls.
     pub calls: NonZeroU32,
-    /// In which time.
+    /// The time for this number of calls.
     pub per: Duration,
 }
 
-/// The rates of all classes; `None` where there is no limit.
+/// The rates of all classes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
-    /// Of sign-ins.
     pub sign_in: Pair,
-    /// Of registrations.
     pub registration: Pair,
-    /// Of refreshes.
     pub refresh: Pair,
-    /// Of introspections.
     pub introspection: Pair,
-    /// Of password resets.
     pub password_reset: Pair,
-    /// Of API keys.
     pub api_key: Pair,
 }
 
-/// A class's two rates.
+/// The two rates of a class; `None` means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Pair {
-    /// From one network.
+    /// The rate for calls from one network.
     pub network: Option<Rate>,
-    /// For one tenant.
+    /// The rate for calls for one tenant.
     pub tenant: Option<Rate>,
 }
 
-/// What is counted.
+/// One rate, and what it counts.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub(super) class: Class,
-    /// Whose calls are counted together: `network`, `tenant`, `account` or `mailbox`.
+    /// What the calls have in common that are counted together: `network`, `tenant`, `account`
+    /// or `mailbox`.
     pub(super) by: &'static str,
     pub(super) rate: Option<Rate>,
 }
@@ -76,7 +71,7 @@ impl Class {
         Self::ApiKey,
     ];
 
-    /// The class that a policy names; `None` for none.
+    /// The class that a policy declares; `None` when the calls are not limited.
     #[must_use]
     pub fn of(limit: Limit) -> Option<Self> {
         match limit {
@@ -90,7 +85,7 @@ impl Class {
         }
     }
 
-    /// Its name, in keys and metrics.
+    /// The class's name in Redis keys and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -103,17 +98,17 @@ impl Class {
         }
     }
 
-    /// Whether a public method's calls are counted before their message is read. Of an API
-    /// key the message tells whether it costs anything: the operation counts it.
+    /// Whether a public method's calls are counted before their message is read. The message of
+    /// an API key call shows whether the call costs anything, so the operation counts it.
     #[must_use]
     pub fn counts_by_metadata(self) -> bool {
         self != Self::ApiKey
     }
 
-    /// Whether the replicas count together. Introspection and refresh are limited for what
-    /// they cost a replica, not against guesses: their tokens are signed. Introspection is
-    /// asked for with every request that some service gets, and is answered from memory;
-    /// two round trips to Redis would be a tenth of a refresh.
+    /// Whether all replicas count together. Introspection and refresh are limited because of
+    /// their cost for a replica, not because of guesses: their tokens are signed. Other
+    /// services introspect a token on each of their requests, and memory answers. For a
+    /// refresh, two round trips to Redis would be a tenth of its cost.
     pub(super) fn is_shared(self) -> bool {
         !matches!(self, Self::Introspection | Self::Refresh)
     }
@@ -139,15 +134,15 @@ impl Rates {
         Rule { class, by: "tenant", rate: self.pair(class).tenant }
     }
 
-    /// Of mails to one account, whatever the settings say: nobody's mailbox is to be
-    /// filled.
+    /// The rate of mails to one account. No setting changes it, because nobody may fill a
+    /// user's mailbox.
     pub(super) fn account() -> Rule {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         Rule { class: Class::PasswordReset, by: "account", rate }
     }
 
-    /// The same of mails to one address, in all tenants together: anybody may found tenants
-    /// with it.
+    /// The rate of mails to one address in all tenants together. Everybody may register tenants
+    /// with the same address.
     pub(super) fn mailbox() -> Rule {
         let rate = NonZeroU32::new(10).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         Rule { class: Class::PasswordReset, by: "mailbox", rate }
@@ -155,8 +150,8 @@ impl Rates {
 }
 
 impl Rule {
-    /// The key in Redis. The braces are a hash tag: all of a tenant's keys are in one
-    /// slot of a cluster.
+    /// The key in Redis. The braces are a hash tag: it puts all keys of a tenant into one slot
+    /// of a Redis cluster.
     pub(super) fn key(&self, name: &str) -> String {
         let class = self.class.name();
         match name.split_once('/') {
@@ -169,8 +164,8 @@ impl Rule {
 impl FromStr for Pair {
     type Err = String;
 
-    /// Reads `<rate>,<rate>`, from one network and for one tenant; a rate is
-    /// `<calls>/<time>` or `off`, and `off` alone is both.
+    /// Parses `<rate>,<rate>`: the rate from one network, and the rate for one tenant. A rate
+    /// is `<calls>/<time>` or `off`. `off` alone turns both off.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::default());
@@ -190,12 +185,12 @@ fn rate(text: &str) -> Option<Rate> {
     let (calls, per) = text.split_once('/')?;
     let per = humantime::parse_duration(per).ok().filter(|per| *per <= LONGEST)?;
     let rate = Rate { calls: calls.parse().ok()?, per };
-    // Less is no limit, and there is a word for that.
+    // A shorter interval would be no limit; `off` is the setting for that.
     (rate.interval() >= Duration::from_micros(1)).then_some(rate)
 }
 
 impl Rate {
-    /// The time after which one call makes room again.
+    /// The interval after which one more call is allowed.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.per / self.calls.get()

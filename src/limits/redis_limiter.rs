@@ -1,4 +1,4 @@
-//! What all replicas count together, in Redis.
+//! Limits that all replicas count together in Redis.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use fred::types::{FromValue, scripts::Script};
 use super::Rate;
 use crate::redis::{self, Redis};
 
-/// The counts in Redis: one script each, so that nothing comes between reading and
-/// writing, and every key that one writes has its end.
+/// The counters in Redis. Each operation is one script, so reading and writing are atomic.
+/// Every key that a script writes expires.
 pub(super) struct RedisLimiter {
     redis: Redis,
     take: Script,
@@ -30,16 +30,16 @@ impl RedisLimiter {
         }
     }
 
-    /// How long there is no room for one more call; zero where it was taken.
+    /// The time until the next call is allowed; zero when this call was counted.
     pub(super) async fn take(&self, key: &str, rate: Rate) -> Answer<Duration> {
         let arguments = vec![rate.interval().as_micros().to_string(), rate.calls.to_string()];
         let keys = vec![key.to_owned()];
         let wait: u64 = self.run(&self.take, keys, arguments).await?;
-        // Whatever Redis says: by then all calls have made room.
+        // Bounds the wait, whatever Redis answers: after this time all calls are allowed again.
         Ok(Duration::from_micros(wait).min(rate.per))
     }
 
-    /// How long nobody may guess; zero where one more guess has begun.
+    /// The time until the next guess is allowed; zero when this guess has begun.
     pub(super) async fn guess(&self, keys: Vec<String>, arguments: Vec<u64>) -> Answer<Duration> {
         let arguments = arguments.iter().map(u64::to_string).collect::<Vec<_>>();
         let wait: u64 = self.run(&self.guess, keys, arguments).await?;

@@ -1,9 +1,11 @@
--- Takes one call into account (GCRA).
--- KEYS: what is counted. ARGV: the time after which a call makes room again (µs),
--- how many may come at once.
--- Returns how long there is no room (µs), 0 where the call was taken.
+-- Counts one call (GCRA).
 --
--- The key holds when all that was taken will have made room.
+-- KEYS: the counter. ARGV: interval after which one more call is allowed (µs); number of calls
+-- that may come at once.
+--
+-- Returns the time until the next call is allowed (µs), or 0 when this call was counted.
+--
+-- The value is the time (µs) at which all calls may come at once again.
 local interval, calls = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -16,7 +18,7 @@ end
 
 local free = math.max(whole(text_of(KEYS[1], 20), 2 ^ 53) or now, now)
 if free > full then
-    -- The clock was set back, the rate was raised, or the key is none of ours.
+    -- The clock was set back, the rate was raised, or another program wrote the key.
     free = full
     keep(free)
 end

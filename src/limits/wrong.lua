@@ -1,7 +1,8 @@
--- A guess was wrong, or ended without an answer.
--- KEYS: as when it began. ARGV: the failures that cost nothing, here and everywhere; the
--- first wait, the longest wait (ms); how long failures are remembered (s); 1 where it
--- was wrong.
+-- Ends a guess that was wrong, or that has no result.
+--
+-- KEYS: the first four keys of `guess.lua`. ARGV: number of failures without a wait, from one
+-- network and from all networks; first wait (ms); maximum wait (ms); time that failures are
+-- kept (s); 1 when the password was wrong.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if (whole(text_of(KEYS[3], 20), 1e6) or 0) > 0 then

@@ -1,4 +1,4 @@
-//! What is read from files and may change while the server runs.
+//! Reloads files that may change while the server runs.
 
 use std::{
     sync::{Arc, Weak},
@@ -12,20 +12,20 @@ use prometheus_client::{
 };
 use tokio::time::{self, MissedTickBehavior};
 
-/// How soon a change of the files is seen.
+/// Interval between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// What can be read anew.
+/// A value that is read from files and can be reloaded.
 pub trait Reload: Send + Sync + 'static {
-    /// Its name, in the log.
+    /// The name of the value in the log.
     const NAME: &str;
-    /// The counter of changes, by whether they could be used.
+    /// The name of the counter of changes, by outcome.
     const METRIC: &str;
 
-    /// Reads the files; whether they had changed.
+    /// Reads the files, and returns whether they had changed.
     ///
     /// # Errors
-    /// When they can't be used; then what is in force stays.
+    /// When the files cannot be used. The current value then stays in use.
     fn reload(&self) -> anyhow::Result<bool>;
 }
 
@@ -34,12 +34,13 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Follows the files for as long as somebody has what is read from them.
+/// Reloads the value when its files change, until the value is dropped.
 pub fn keep_current<R: Reload>(subject: &Arc<R>, registry: &mut Registry) {
     let reloads = Family::<Outcome, Counter>::default();
-    let help = "Times that files had changed, and could be used or not";
+    let help = "Changes of the files, by whether the new content could be used";
     registry.register(R::METRIC, help, reloads.clone());
-    // There from the start: what appears with 1 was never seen to grow.
+    // Create both series at the start: Prometheus sees no increase in a series that first
+    // appears with the value 1.
     for outcome in ["ok", "failed"] {
         drop(reloads.get_or_create(&Outcome { outcome }));
     }
@@ -49,14 +50,14 @@ pub fn keep_current<R: Reload>(subject: &Arc<R>, registry: &mut Registry) {
 async fn follow<R: Reload>(subject: Weak<R>, reloads: Family<Outcome, Counter>) {
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = String::new();
+    let mut last_error = String::new();
     loop {
         ticks.tick().await;
         let Some(subject) = subject.upgrade() else { return };
         let read = tokio::task::spawn_blocking(move || subject.reload()).await;
         match read.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that read files died"))) {
             Ok(changed) => {
-                told.clear();
+                last_error.clear();
                 if changed {
                     reloads.get_or_create(&Outcome { outcome: "ok" }).inc();
                     tracing::info!("the {} changed", R::NAME);
@@ -65,10 +66,13 @@ async fn follow<R: Reload>(subject: Weak<R>, reloads: Family<Outcome, Counter>) 
             Err(error) => {
                 reloads.get_or_create(&Outcome { outcome: "failed" }).inc();
                 let text = format!("{error:#}");
-                if text != told {
+                if text != last_error {
                     let name = R::NAME;
-                    tracing::error!(error = text, "the {name} can't be read; the old stay");
-                    told = text;
+                    tracing::error!(
+                        error = text,
+                        "the {name} can't be read; the old ones stay in use"
+                    );
+                    last_error = text;
                 }
             }
         }

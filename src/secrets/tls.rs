@@ -1,5 +1,5 @@
-//! TLS: the certificate, and who may connect. Its files are read again when they
-//! change; connections that are there go on with what they began with.
+//! TLS: the server's certificate and the authorities of client certificates. Changed files are
+//! loaded again. Open connections keep the configuration that they began with.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -18,12 +18,11 @@ use zeroize::Zeroizing;
 use super::reload::Reload;
 use crate::{config::TlsPaths, credentials::api_keys::ClientNames};
 
-/// What is spoken, by its names in the handshake (RFC 7301): gRPC is HTTP/2, and gRPC-Web
-/// either.
+/// The ALPN protocol names (RFC 7301). gRPC uses HTTP/2; gRPC-Web uses HTTP/2 or HTTP/1.
 const GRPC: &[&[u8]] = &[b"h2"];
 const GRPC_AND_WEB: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// What new connections are encrypted with.
+/// The TLS configuration of new connections.
 pub struct Tls {
     paths: TlsPaths,
     protocols: &'static [&'static [u8]],
@@ -35,7 +34,7 @@ struct Loaded {
     acceptor: TlsAcceptor,
 }
 
-/// The files' bytes.
+/// The content of the files.
 #[derive(PartialEq, Eq)]
 struct Files {
     cert: Vec<u8>,
@@ -44,10 +43,10 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files. Clients may ask for HTTP/1 where gRPC-Web is served.
+    /// Reads the files. Clients may ask for HTTP/1 when gRPC-Web is served.
     ///
     /// # Errors
-    /// When one is not there, or they do not go together.
+    /// When a file is missing, or when the certificate and the key do not match.
     pub fn load(paths: TlsPaths, serves_web: bool) -> anyhow::Result<Arc<Self>> {
         let protocols = if serves_web { GRPC_AND_WEB } else { GRPC };
         let files = Files::read(&paths)?;
@@ -55,11 +54,11 @@ impl Tls {
         Ok(Arc::new(Self { paths, protocols, current }))
     }
 
-    /// Greets a client (RFC 8446, 4).
+    /// Runs the TLS handshake with a client (RFC 8446, section 4).
     ///
     /// # Errors
-    /// When it does not complete, the client has no certificate and must have one, or
-    /// it asks for nothing that is spoken.
+    /// When the handshake fails, when the client lacks a required certificate, or when it asks
+    /// for no protocol that is served.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.current.load().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
@@ -70,7 +69,7 @@ impl Tls {
     }
 }
 
-/// The names of a client that brought a certificate, which was verified.
+/// The names in the client's verified certificate; `None` when it sent none.
 pub fn client_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
     stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(ClientNames::of)
 }
@@ -105,13 +104,13 @@ impl Loaded {
     fn new(files: Files, paths: &TlsPaths, protocols: &[&[u8]]) -> anyhow::Result<Self> {
         let chain = certificates(&files.cert, &paths.cert)?;
         let key_path = paths.key.display();
-        // Its error tells where in the file, not what stands there.
+        // The error names the file only, so that no part of the key is shown.
         let key = PrivateKeyDer::from_pem_slice(&files.key)
             .map_err(|_| anyhow::anyhow!("{key_path} has no private key in PEM"))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .context("no version of TLS")?;
+            .context("no supported TLS version")?;
         let config = match (&files.client_ca, &paths.client_ca) {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
@@ -136,7 +135,7 @@ impl Loaded {
 fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let shown = path.display();
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let read = read.map_err(|_| anyhow::anyhow!("{shown} is no PEM"))?;
+    let read = read.map_err(|_| anyhow::anyhow!("{shown} is not PEM"))?;
     ensure!(!read.is_empty(), "{shown} has no certificate");
     Ok(read)
 }

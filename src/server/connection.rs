@@ -1,4 +1,4 @@
-//! One connection: HTTP from its first byte to an orderly end.
+//! Serves one connection: HTTP from the first byte to an orderly end.
 
 use std::{
     convert::Infallible,
@@ -39,46 +39,45 @@ use crate::{
     secrets::tls::{self, Tls},
 };
 
-/// The metadata of a call that is read at all, in bytes. The gate takes less, and
-/// says so; beyond this the connection answers, in HTTP's words (431).
+/// Maximum size of a call's metadata that is read, in bytes. The gate allows less and explains
+/// its refusal; above this size the connection answers with HTTP status 431.
 const MAX_METADATA_READ: u32 = 32 * 1024;
 
-/// The streams that one connection may have open.
+/// Maximum number of open streams of one connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Streams that the peer may open and reset before they were looked at, and those that
-/// it may have us reset: then it gets `ENHANCE_YOUR_CALM` (CVE-2023-44487,
-/// CVE-2025-8671).
+/// Maximum number of streams that the peer resets before they are handled, and of streams that
+/// the server resets because of the peer's errors. Above it the peer gets `ENHANCE_YOUR_CALM`
+/// (CVE-2023-44487, CVE-2025-8671).
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 128;
 
-/// How long a connection has for its handshake, and to say what it speaks.
+/// Timeout of a connection's TLS handshake, and of its first HTTP bytes.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// What HTTP/2 begins with, and the head of the frame that must follow, in bytes
-/// (RFC 9113, 3.4). No request in HTTP/1 is shorter.
+/// Length of the HTTP/2 connection preface and the header of the frame that must follow, in
+/// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter.
 const PREFACE: usize = 24 + 9;
 
-/// How long a connection may be silent before it is pinged, and then before it
-/// is closed.
+/// Time without traffic before a connection is pinged, and then before it is closed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Where calls come in: the gate, and the services behind it.
+/// The entry point of calls: the gate, and the services behind it.
 pub(super) struct Entry {
     pub(super) gate: Gate,
     pub(super) services: Services,
-    /// What answers browsers; `None` where nothing does.
+    /// Serves gRPC-Web; `None` when it is disabled.
     pub(super) web: Option<Web>,
-    /// What connections are encrypted with; `None` where they are not.
+    /// Encrypts connections; `None` when they are not encrypted.
     pub(super) tls: Option<Arc<Tls>>,
-    /// After which a connection takes no more calls.
+    /// Age at which a connection accepts no more calls.
     pub(super) max_age: Duration,
-    /// What its calls in progress then have.
+    /// Time that the calls in progress have after that.
     pub(super) grace: Duration,
 }
 
-/// Serves a connection until the peer ends it, it is too old, or the server stops and
-/// its calls in progress have finished.
+/// Serves a connection until the peer ends it, the connection is too old, or the server stops.
+/// Calls in progress may finish.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -116,7 +115,7 @@ async fn speak(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = silent(&read) => {
-            tracing::debug!("a connection said nothing");
+            tracing::debug!("a connection sent nothing in time");
             return;
         }
         () = time::sleep(max_age) => {
@@ -132,13 +131,13 @@ async fn speak(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(%error, "a connection ended with an error");
     }
     drop(stopping);
 }
 
-/// Completes when the peer has not begun to speak in time. Later a connection that
-/// says nothing is pinged.
+/// Completes when the peer has not sent the HTTP preface in time. A connection that is silent
+/// later is pinged.
 async fn silent(read: &AtomicUsize) {
     time::sleep(GREETING).await;
     if read.load(Ordering::Relaxed) >= PREFACE {
@@ -146,13 +145,13 @@ async fn silent(read: &AtomicUsize) {
     }
 }
 
-/// Up to a tenth less, so that connections that began together do not end together:
-/// their clients' ports differ.
+/// Shortens the age by up to a tenth, depending on the client's port. Connections that began
+/// together then do not end together.
 fn spread(age: Duration, peer: SocketAddr) -> Duration {
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
 
-/// HTTP/2, and HTTP/1 beside it for gRPC-Web alone.
+/// Configures HTTP/2, and also HTTP/1 when gRPC-Web is served.
 fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -164,7 +163,7 @@ fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
-        // gRPC has no use for it, and each answer would pay for it.
+        // gRPC does not use the date header, and each response would pay for it.
         .auto_date_header(false);
     builder
         .http1()
@@ -174,14 +173,14 @@ fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
     if serves_web { builder } else { builder.http2_only() }
 }
 
-/// Who is at the other end.
+/// The other end of the connection.
 struct Peer {
     address: SocketAddr,
-    /// By its certificate, where it brought one.
+    /// The names in the client's certificate; `None` when it sent none.
     names: Option<ClientNames>,
 }
 
-/// The calls of one connection.
+/// The service that handles the calls of one connection.
 struct Calls {
     entry: Arc<Entry>,
     peer: Peer,
@@ -203,7 +202,8 @@ impl Service<Request<Incoming>> for Calls {
                 (Kind::Grpc, _) => entry.gate.pass(request, ip, &entry.services).await,
                 (Kind::Web(content), Some(web)) => {
                     let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
-                    // Boxed, so that a gRPC call does not carry its room.
+                    // Boxed, so that the future of a gRPC call does not reserve space for this
+                    // one.
                     Box::pin(web.call(request, content, service_fn(pass))).await
                 }
                 (Kind::Preflight, Some(web)) => Box::pin(web.preflight(request)).await,
@@ -213,14 +213,14 @@ impl Service<Request<Incoming>> for Calls {
     }
 }
 
-/// What a request speaks.
+/// The protocol of a request.
 enum Kind {
     Grpc,
     Web(web::Content),
-    /// What a browser asks before it calls.
+    /// The CORS preflight of a browser.
     Preflight,
-    /// Nothing of ours. Some of it any page may have a browser send, unasked; gRPC over
-    /// HTTP/2 ("Requests", Content-Type) has a server refuse it.
+    /// Not gRPC, so it is refused (gRPC over HTTP/2, "Requests", Content-Type). Any web page
+    /// can make a browser send some of these requests without a preflight.
     Other,
 }
 
@@ -240,7 +240,7 @@ impl Kind {
     }
 }
 
-/// Completes when the server takes no more calls.
+/// Completes when the server accepts no more calls.
 pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
     stopping.wait_for(|stopping| *stopping).await.ok();
 }

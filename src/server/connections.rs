@@ -1,4 +1,4 @@
-//! How many connections there may be, and where they come from.
+//! Limits the number of open connections: in total and per network.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     config, limits,
 };
 
-/// The connections that are open.
+/// Counts the open connections.
 pub(super) struct Connections {
     open: Arc<Bounded<IpAddr>>,
     gauge: Gauge,
@@ -25,7 +25,7 @@ struct Refused {
     by: &'static str,
 }
 
-/// One that is open, until dropped.
+/// An open connection, counted until dropped.
 pub(super) struct Open {
     gauge: Gauge,
     _counted: bounded::Open<IpAddr>,
@@ -35,7 +35,7 @@ impl Connections {
     pub(super) fn new(limits: config::Connections, registry: &mut Registry) -> Self {
         let (gauge, refused) = (Gauge::default(), Family::<Refused, Counter>::default());
         registry.register("tenantry_connections", "gRPC connections that are open", gauge.clone());
-        let help = "gRPC connections that were closed for their number";
+        let help = "gRPC connections closed because too many were open";
         registry.register("tenantry_connections_refused", help, refused.clone());
         for by in ["total", "address"] {
             drop(refused.get_or_create(&Refused { by }));
@@ -43,7 +43,7 @@ impl Connections {
         Self { open: Bounded::new(limits.total, limits.per_address), gauge, refused }
     }
 
-    /// Counts one more; `None` when there are too many.
+    /// Counts one more connection; `None` when a limit is reached.
     pub(super) fn open(&self, peer: IpAddr) -> Option<Open> {
         let by = match self.open.open(limits::network(peer)) {
             Ok(counted) => {

@@ -1,8 +1,7 @@
-//! One single-threaded runtime per core, and connections dealt out among them.
+//! Runs one single-threaded runtime per core and distributes connections among them.
 //!
-//! A call stays on the core that its connection was given to: nothing is stolen,
-//! woken or locked across cores on its way. What is shared, memory and the stores'
-//! connections, all of them reach.
+//! A call stays on the core of its connection, so it needs no work stealing, wake-up or lock
+//! across cores. All cores share the caches and the connections to Postgres and Redis.
 
 use std::{
     net::SocketAddr,
@@ -28,24 +27,25 @@ use super::{
     connections::{Connections, Open},
 };
 
-/// How long to wait where the system has no more connections to give.
+/// Pause after a failed accept, for example when the process has no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a peer may be quiet before the system asks whether it is there.
-const QUIET: Duration = Duration::from_mins(1);
+/// Time without traffic before the operating system probes the peer (TCP keepalive).
+const IDLE: Duration = Duration::from_mins(1);
 
-/// The cores' runtimes, at work until dropped.
+/// The runtimes of all cores. They run until dropped.
 pub(super) struct Cores {
     all: Vec<Core>,
     open: Connections,
-    /// Tells connections to take no more calls, and is closed once all have ended.
+    /// Tells connections to accept no more calls. It is closed when all connections have ended.
     stopping: watch::Sender<bool>,
 }
 
 struct Core {
     connections: mpsc::UnboundedSender<Accepted>,
     open: Arc<AtomicUsize>,
-    /// Keeps the runtime at work: what it opened others may use.
+    /// Keeps the runtime running until dropped, because other threads may use the connections
+    /// that it opened.
     _kept: oneshot::Sender<()>,
 }
 
@@ -55,7 +55,7 @@ struct Accepted {
     counted: (Open, OnCore),
 }
 
-/// Counts a core's connection for as long as it is there.
+/// Counts a connection of a core until dropped.
 struct OnCore(Arc<AtomicUsize>);
 
 impl Drop for OnCore {
@@ -68,7 +68,7 @@ impl Cores {
     /// Starts the runtimes.
     ///
     /// # Errors
-    /// When the system gives no thread or no runtime.
+    /// When the operating system cannot start a thread or a runtime.
     pub(super) fn start(
         count: usize,
         open: Connections,
@@ -80,15 +80,15 @@ impl Cores {
         Ok(Self { all, open, stopping })
     }
 
-    /// Accepts connections for as long as it is polled, and gives each to the core
-    /// that has the fewest.
+    /// Accepts connections for as long as it is polled, and gives each to the core with the
+    /// fewest connections.
     pub(super) async fn accept(&self, listener: &TcpListener) {
         loop {
             let accepted = listener.accept().await.and_then(|(stream, peer)| {
-                // Answers are small: waiting to fill a packet costs 40 ms.
+                // Responses are small, and waiting to fill a packet (Nagle) costs 40 ms.
                 stream.set_nodelay(true)?;
-                // HTTP/2 pings; HTTP/1 has nothing that finds a peer that is gone.
-                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(QUIET))?;
+                // HTTP/2 has pings. HTTP/1 has nothing else that detects a vanished peer.
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE))?;
                 Ok((stream.into_std()?, peer))
             });
             match accepted {
@@ -102,18 +102,19 @@ impl Cores {
     }
 
     fn deal(&self, stream: std::net::TcpStream, peer: SocketAddr) {
-        // Who is too many hears nothing: a reason would cost what it is about.
+        // A connection above the limit is closed without a response, which would cost
+        // resources.
         let Some(open) = self.open.open(peer.ip()) else { return };
         let core = self.all.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
         let Some(core) = core else { return };
         core.open.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted { stream, peer, counted: (open, OnCore(core.open.clone())) };
         if core.connections.send(accepted).is_err() {
-            tracing::error!("a core takes no connections any more");
+            tracing::error!("a core accepts no more connections");
         }
     }
 
-    /// Lets no connection take another call; completes once all of them have ended.
+    /// Stops new calls on all connections. Completes when all connections have ended.
     pub(super) fn drain(&self) -> impl Future<Output = ()> {
         self.stopping.send_replace(true);
         self.stopping.closed()
@@ -144,7 +145,7 @@ impl Core {
     }
 }
 
-/// Serves each connection that is dealt to this core.
+/// Serves each connection that is given to this core.
 async fn take(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     entry: Arc<Entry>,

@@ -1,4 +1,4 @@
-//! A stream whose read bytes are counted.
+//! A stream that counts the bytes that are read from it.
 
 use std::{
     io,
@@ -12,14 +12,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Counts what is read, and passes everything on.
+/// Wraps a stream and counts the bytes that are read.
 pub(super) struct Counted<S> {
     inner: S,
     read: Arc<AtomicUsize>,
 }
 
 impl<S> Counted<S> {
-    /// Adds the number of bytes that are read to `read`.
+    /// Adds the number of bytes read to `read`.
     pub(super) fn new(inner: S, read: Arc<AtomicUsize>) -> Self {
         Self { inner, read }
     }

@@ -1,4 +1,4 @@
-//! HTTP, for those that speak no gRPC: metrics and probes here, keys in `well_known`.
+//! HTTP for metrics and probes. `well_known` has the routes for keys.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use axum::{
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{net::TcpListener, sync::watch};
 
-/// The media type of the exposition format (`OpenMetrics` 1.0).
+/// The media type of `OpenMetrics` 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Metrics and probes.
+/// The routes for metrics and probes.
 pub(super) fn routes(registry: Registry, ready: watch::Receiver<bool>) -> Router {
     Router::new()
-        // The process answers: whatever else is the matter, a restart won't help.
+        // OK while the process answers. A restart would not repair any other failure.
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(metrics).with_state(Arc::new(registry)))
 }
 
-/// Serves for as long as it is polled.
+/// Serves HTTP for as long as it is polled.
 pub(super) async fn serve(listener: Option<TcpListener>, routes: Router) {
     let Some(listener) = listener else { return std::future::pending().await };
     if let Err(error) = axum::serve(listener, routes).await {

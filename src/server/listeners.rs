@@ -1,4 +1,4 @@
-//! Where the server listens.
+//! The TCP ports that the server listens on.
 
 use std::net::SocketAddr;
 
@@ -9,18 +9,18 @@ use crate::config::{DEFAULT_HTTP_ADDR, Server};
 
 /// The open ports.
 pub struct Listeners {
-    /// For gRPC.
+    /// The port for gRPC.
     pub grpc: TcpListener,
-    /// For metrics and probes over HTTP; `None` where they are not served.
+    /// The port for metrics and probes over HTTP; `None` when they are not served.
     pub http: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Listens where the settings say.
+    /// Listens on the configured addresses.
     ///
     /// # Errors
-    /// When an address can't be had. The default for HTTP is done without where
-    /// somebody else has it: nobody asked for it.
+    /// When an address cannot be used. If the default HTTP address is in use, the server starts
+    /// without HTTP, because the operator did not ask for that address.
     pub async fn bind(config: &Server) -> anyhow::Result<Self> {
         let grpc = bind(config.addr).await?;
         let http = match config.http_addr {

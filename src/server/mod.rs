@@ -1,8 +1,8 @@
-//! Serving: from the first connection to a stop that loses nothing.
+//! Serves connections from the first accept to an orderly shutdown.
 //!
-//! [`services`] lists what is served. `cores` runs a single-threaded runtime per
-//! core and deals connections out to them; `connection` speaks HTTP and hands
-//! each call to the gate; `web` translates what browsers speak.
+//! [`services`] lists what is served. `cores` runs a single-threaded runtime per core and
+//! distributes connections to them. `connection` speaks HTTP and passes each call to the gate.
+//! `web` translates gRPC-Web for browsers.
 
 mod connection;
 mod connections;
@@ -34,12 +34,13 @@ use readiness::Readiness;
 use services::Services;
 use web::Web;
 
-/// Serves until `stop` completes, then drains: not ready first, then no new
-/// calls, and those in progress finish within the grace.
+/// Serves until `stop` completes, then drains: readiness turns false, connections accept no new
+/// calls, and the calls in progress may finish within the grace period.
 ///
 /// # Errors
-/// When the connection to Postgres is too powerful, the master key is not the one that
-/// the database was made with, or the system gives no threads.
+/// When Postgres or the key service is unavailable, when the database role is not bound by
+/// row-level security, when the master key is not the one that the database was created with,
+/// or when the operating system cannot start the threads.
 pub async fn serve(
     app: App,
     listeners: Listeners,
@@ -92,7 +93,7 @@ pub async fn serve(
     seals.stop();
     let drained = cores.drain();
     drop(listeners.grpc);
-    // A connection that ignores the goodbye must not keep the process.
+    // A connection that ignores the graceful shutdown must not keep the process running.
     if time::timeout(config.shutdown_grace, drained).await.is_err() {
         tracing::warn!("stopped with connections still open");
     }
@@ -111,9 +112,9 @@ async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
     {
         tracing::warn!("stopped with mails that were not sent");
     }
-    // The calls that were refused last, and just counted.
+    // Refusals that are still only counted in memory.
     if !matches!(time::timeout(CLOSE_TIMEOUT, refusals.flush()).await, Ok(Ok(()))) {
-        tracing::warn!("stopped with refusals that are counted nowhere");
+        tracing::warn!("stopped before all refusals were recorded");
     }
     if time::timeout(CLOSE_TIMEOUT, stores.close()).await.is_err() {
         tracing::warn!("stopped with a store's connection still open");

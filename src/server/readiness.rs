@@ -1,4 +1,4 @@
-//! Tells probes whether this replica can answer: without Postgres nothing can be.
+//! Reports the readiness of this replica to probes. Without Postgres it is not ready.
 
 use std::time::Duration;
 
@@ -8,32 +8,33 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::services;
 use crate::db::Db;
 
-/// How often Postgres is asked whether it is there.
+/// Interval between two checks of Postgres.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it may take to say so: one that hangs is as good as none.
+/// Timeout of a check. A Postgres that does not answer in time counts as unavailable.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What probes are told, over gRPC and HTTP.
+/// The readiness that probes see, over gRPC and HTTP.
 pub(super) struct Readiness {
     health: HealthReporter,
     ready: watch::Sender<bool>,
 }
 
 impl Readiness {
-    /// Known from the first call on, and not ready until Postgres has been asked.
+    /// Starts as not ready, until the first check of Postgres. Health checks know every service
+    /// from the start.
     pub(super) async fn new(health: HealthReporter) -> Self {
         let readiness = Self { health, ready: watch::Sender::new(false) };
         readiness.report(false).await;
         readiness
     }
 
-    /// Whether this replica is ready, as it changes.
+    /// The readiness and its changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Asks Postgres and reports, for as long as it is polled.
+    /// Checks Postgres and reports the result, for as long as it is polled.
     pub(super) async fn watch(&self, db: &Db) {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -44,7 +45,7 @@ impl Readiness {
         }
     }
 
-    /// Reports the same of every service.
+    /// Reports the same readiness for every service.
     pub(super) async fn report(&self, ready: bool) {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in services::NAMES {

@@ -1,4 +1,4 @@
-//! The services, one a line, and how a call finds its own.
+//! The list of services, and the routing of a call to its service.
 
 use std::{
     convert::Infallible,
@@ -39,7 +39,7 @@ use crate::{
     users::Users,
 };
 
-/// The names that health knows: the server's, empty, and each service's.
+/// The service names in health checks. The empty name stands for the whole server.
 pub(super) const NAMES: &[&str] = &[
     "",
     TenantServiceServer::<Tenants>::NAME,
@@ -52,22 +52,22 @@ pub(super) const NAMES: &[&str] = &[
     AuditServiceServer::<Events>::NAME,
 ];
 
-/// The longest message of a probe or of reflection, in bytes. They need no token, so we hold
-/// no more of what never ends.
+/// Maximum size of a message to the health and reflection services, in bytes. They require no
+/// token, so this bounds the memory that unfinished messages hold.
 const PROBE: usize = 4 * 1024;
 
-/// Every service.
+/// All services.
 pub(super) struct Services {
-    /// The one that other services wait on is found first, past the router.
+    /// Other services call it on each of their own requests, so its calls skip the router.
     permissions: PermissionServiceServer<Permissions>,
     others: Routes,
 }
 
 impl Services {
-    /// The services; `limit` is a request message's size in bytes, at most.
+    /// Creates the services; `limit` is the maximum size of a request message, in bytes.
     ///
     /// # Errors
-    /// When the descriptors can't be reflected on.
+    /// When the descriptors are not valid for reflection.
     pub(super) fn new(
         serving: Serving,
         health: HealthServer<impl Health>,
@@ -115,7 +115,7 @@ impl Service<Request<Body>> for &Services {
     type Future = BoxFuture<Response<Body>, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // All of them always are.
+        // All services are always ready.
         Poll::Ready(Ok(()))
     }
 
@@ -129,7 +129,7 @@ impl Service<Request<Body>> for &Services {
     }
 }
 
-/// Reflection in the version of today and in the one that older clients speak.
+/// Server reflection: v1, and v1alpha for older clients.
 fn reflection(
     enabled: bool,
 ) -> anyhow::Result<(Option<V1<impl ServerReflection>>, Option<V1Alpha<impl AlphaReflection>>)> {
@@ -137,7 +137,7 @@ fn reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that clients can show the errors' details.
+            // Lets clients decode the error details.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let (v1, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);

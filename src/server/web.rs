@@ -1,4 +1,4 @@
-//! Browsers: gRPC-Web, and pages of which origins may use it.
+//! gRPC-Web for browsers, and CORS for the allowed origins.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,8 +11,9 @@ use tower_http::{cors::CorsLayer, timeout::TimeoutBody};
 
 use crate::gate;
 
-/// What a page may send beside what any may (Fetch, 4.8: CORS-unsafe request headers).
-const SENT: [HeaderName; 11] = [
+/// Request headers that a page may send in addition to the CORS-safelisted ones (Fetch
+/// standard, section 4.8: CORS-unsafe request headers).
+const ALLOWED_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     HeaderName::from_static("baggage"),
@@ -26,33 +27,33 @@ const SENT: [HeaderName; 11] = [
     HeaderName::from_static("x-user-agent"),
 ];
 
-/// What it may read of an answer.
-const READ: [HeaderName; 4] = [
+/// Response headers that a page may read.
+const EXPOSED_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-status-details-bin"),
     gate::REQUEST_ID,
 ];
 
-/// How long a browser may remember what it asked. None does for longer.
-const REMEMBERED: Duration = Duration::from_hours(2);
+/// Time that a browser may cache a preflight response. Chromium caches it for no longer.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
-/// How long a request's body may stand still.
+/// Maximum time between two frames of a request's body.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// How messages are written.
+/// The encoding of gRPC-Web messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Binary,
-    /// As base64.
+    /// Base64.
     Text,
 }
 
 impl Content {
-    /// What a request says of its body; `None` where that is no gRPC-Web with protobuf.
+    /// The encoding of a request's body; `None` when it is not gRPC-Web with protobuf.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let said = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        // Parameters say nothing that counts here (RFC 9110, 8.3.1).
+        // Parameters have no meaning here (RFC 9110, section 8.3.1).
         let kind = said.split(';').next().unwrap_or(said).trim().to_ascii_lowercase();
         match kind.strip_suffix("+proto").unwrap_or(&kind) {
             "application/grpc-web" => Some(Self::Binary),
@@ -61,7 +62,7 @@ impl Content {
         }
     }
 
-    /// What the answer should be: as it was asked, unless it names the other.
+    /// The encoding of the response: the request's, unless the `accept` header names the other.
     fn accepted(self, headers: &HeaderMap) -> Self {
         let named = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         match named {
@@ -71,7 +72,7 @@ impl Content {
         }
     }
 
-    /// As tonic knows it.
+    /// The content type as tonic writes it.
     const fn name(self) -> HeaderValue {
         match self {
             Self::Binary => HeaderValue::from_static("application/grpc-web+proto"),
@@ -80,26 +81,26 @@ impl Content {
     }
 }
 
-/// What browsers are answered by.
+/// Serves gRPC-Web and CORS preflights.
 pub(super) struct Web {
     origins: Vec<HeaderValue>,
-    /// Without credentials: tokens are no cookies, which a browser would add by itself.
+    /// Without credentials: tokens are not cookies, which a browser adds by itself.
     cors: CorsLayer,
 }
 
 impl Web {
-    /// For pages of these origins.
+    /// Allows pages of these origins.
     pub(super) fn for_pages_of(origins: Vec<HeaderValue>) -> Self {
         let cors = CorsLayer::new()
             .allow_origin(origins.clone())
             .allow_methods([Method::POST])
-            .allow_headers(SENT)
-            .expose_headers(READ)
-            .max_age(REMEMBERED);
+            .allow_headers(ALLOWED_HEADERS)
+            .expose_headers(EXPOSED_HEADERS)
+            .max_age(PREFLIGHT_MAX_AGE);
         Self { origins, cors }
     }
 
-    /// Translates a call for a service, and its answer back.
+    /// Translates a call for a service, and the service's response back.
     pub(super) async fn call<S>(
         &self,
         mut request: Request<Incoming>,
@@ -109,7 +110,8 @@ impl Web {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // A browser asks first, but where a page's own name has come to lead here.
+        // With DNS rebinding a browser sends no CORS preflight, so the Origin header is checked
+        // here too.
         let origin = request.headers().get(header::ORIGIN);
         if origin.is_some_and(|origin| !self.origins.contains(origin)) {
             return refuse(request, StatusCode::FORBIDDEN);
@@ -123,7 +125,7 @@ impl Web {
         response
     }
 
-    /// Answers what a browser asks before it calls.
+    /// Answers a CORS preflight.
     pub(super) async fn preflight(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         gate::drain(body);
@@ -134,7 +136,7 @@ impl Web {
     }
 }
 
-/// Answers what is no call by a status of HTTP's.
+/// Answers a request that is not a call with an HTTP status.
 pub(super) fn refuse(request: Request<Incoming>, status: StatusCode) -> Response<Body> {
     gate::drain(request.into_body());
     let mut response = Response::new(Body::empty());

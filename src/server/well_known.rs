@@ -1,4 +1,4 @@
-//! What those who verify tokens themselves ask for, at the places where they look.
+//! The `/.well-known/` documents for services that verify tokens themselves.
 
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use crate::tokens::Keyring;
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// For how long the answers may be kept: a key is shown so much longer before it signs.
-const KEPT: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
+/// Cache lifetime of the responses. A new key is published for at least this long before it
+/// signs.
+const CACHE_HEADER: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
 pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
     Router::new()
@@ -25,7 +26,7 @@ pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
         .with_state(keyring)
 }
 
-/// The keys that access tokens verify with (RFC 7517, 5).
+/// The keys that verify access tokens (RFC 7517, section 5).
 async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let keys: Vec<_> = keyring
         .jwks()
@@ -50,11 +51,11 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
         })
         .collect();
     let media_type = (header::CONTENT_TYPE, "application/jwk-set+json");
-    ([media_type, KEPT], json!({ "keys": keys }).to_string())
+    ([media_type, CACHE_HEADER], json!({ "keys": keys }).to_string())
 }
 
-/// Where the keys are (`OpenID` Connect Discovery 1.0, 4), for libraries that start from
-/// the issuer. Only an issuer that is a URL can be started from.
+/// The location of the keys (`OpenID` Connect Discovery 1.0, section 4), for libraries that
+/// start from the issuer. It exists only when the issuer is a URL.
 async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let issuer = keyring.issuer();
     if !issuer.starts_with("https://") && !issuer.starts_with("http://") {
@@ -67,5 +68,5 @@ async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse
         "subject_types_supported": ["public"],
         "response_types_supported": [],
     });
-    Ok(([(header::CONTENT_TYPE, "application/json"), KEPT], document.to_string()))
+    Ok(([(header::CONTENT_TYPE, "application/json"), CACHE_HEADER], document.to_string()))
 }

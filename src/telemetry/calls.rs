@@ -1,4 +1,4 @@
-//! What is counted of calls: how many, how they ended, how long they took.
+//! Metrics of calls: their number, status code and duration.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::{BUCKETS, codes, traces::trace_id};
 
 type Durations = HistogramWithExemplars<Trace>;
 
-/// Counts calls. The clock runs from when the call's metadata is there until its answer
-/// is; of a call that stays open, until that begins.
+/// Counts calls. The duration runs from the arrival of the metadata to the response. For a
+/// stream, it ends when the response begins.
 pub struct Calls {
     durations: Family<Call, Durations, fn() -> Durations>,
-    /// Those of calls that ended well, by the method's number: what most calls are
-    /// counted in is at hand.
-    well: Vec<Durations>,
+    /// The histograms of successful calls, by the method's number. Most calls are successful,
+    /// and this avoids a lookup.
+    successful: Vec<Durations>,
 }
 
 #[expect(clippy::struct_field_names, reason = "labels are called so")]
@@ -31,27 +31,27 @@ struct Call {
     rpc_response_status_code: &'static str,
 }
 
-/// The trace of one call among those in a bucket.
+/// The trace of one call in a bucket, as an exemplar.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct Trace {
     trace_id: String,
 }
 
 impl Calls {
-    /// Counts calls of these methods, each a `package.Service/Method`.
+    /// Registers the metric for these methods (`package.Service/Method`).
     #[must_use]
     pub fn register(methods: &[&str], registry: &mut Registry) -> Self {
         let new: fn() -> Durations = || Durations::new(BUCKETS.into_iter());
         let durations = Family::new_with_constructor(new);
-        let help = "Calls, by how they ended, and how long their answers took";
+        let help = "Calls, by status code, and the time to their responses";
         let name = "rpc_server_call_duration";
         registry.register_with_unit(name, help, Unit::Seconds, durations.clone());
-        let well =
+        let successful =
             methods.iter().map(|method| durations.get_or_create_owned(&call(method, Code::Ok)));
-        Self { well: well.collect(), durations }
+        Self { successful: successful.collect(), durations }
     }
 
-    /// A call of the method with this number ended.
+    /// Counts a finished call of the method with this number and name.
     pub fn ended(
         &self,
         method: (usize, &str),
@@ -60,7 +60,7 @@ impl Calls {
         trace: Option<&Context>,
     ) {
         let (number, name) = method;
-        match self.well.get(number).filter(|_| code == Code::Ok) {
+        match self.successful.get(number).filter(|_| code == Code::Ok) {
             Some(durations) => observe(durations, took, trace),
             None => observe(&self.durations.get_or_create(&call(name, code)), took, trace),
         }

@@ -1,8 +1,8 @@
-//! Status codes, as metrics and traces name them.
+//! The names of status codes in metrics and traces.
 
 use tonic::Code;
 
-/// The code's name (gRPC, `Status codes and their use`).
+/// The name of a code (gRPC, `Status codes and their use`).
 pub(super) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -25,7 +25,8 @@ pub(super) fn name(code: Code) -> &'static str {
     }
 }
 
-/// Whether a server's span with this code is an error (semantic conventions for gRPC).
+/// Whether a server span with this code is an error (OpenTelemetry semantic conventions for
+/// gRPC).
 pub(super) fn is_servers_fault(code: Code) -> bool {
     matches!(
         code,

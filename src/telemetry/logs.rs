@@ -1,8 +1,7 @@
-//! Logs: one line per call with its id, method, code and time, and whatever went
-//! wrong.
+//! Logs: one line per call with its id, method, code and duration, and one per error.
 //!
-//! A thread of its own writes them. Who logs never waits for whoever reads the log: lines
-//! that find its queue full are dropped and counted.
+//! A separate thread writes the lines. Logging never waits for the reader of standard error:
+//! when the thread's queue is full, lines are dropped and counted.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -32,27 +31,27 @@ use tracing_subscriber::{
 
 use crate::config::Values;
 
-/// Lines that wait to be written, at most.
+/// Maximum number of lines in the queue.
 const QUEUE: usize = 10_000;
 
-/// How long the last words of a process may take.
+/// Timeout of writing the last line of a process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Counts the lines that were dropped.
+/// Counts the dropped lines.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Held while lines are written. Dropped, it waits for those in the queue, for a second at
-/// most.
+/// Keeps the log thread running. Dropping it waits for the lines in the queue, for one second
+/// at most.
 #[must_use]
 #[derive(Debug)]
 pub struct Writing {
     _guard: WorkerGuard,
 }
 
-/// Starts logging to standard error, as the settings say: events, and panics.
+/// Starts logging of events and panics to standard error, with the configured level and format.
 ///
 /// # Errors
-/// When the settings can't be read, or logging was started before.
+/// When the settings are invalid, or logging was started before.
 pub fn init(values: &Values) -> anyhow::Result<Writing> {
     let level = values.get("LOG_LEVEL").unwrap_or("info");
     let filter = EnvFilter::builder()
@@ -67,7 +66,7 @@ pub fn init(values: &Values) -> anyhow::Result<Writing> {
         Some("human") | None => Box::new(lines.with_target(false)),
         Some(_) => anyhow::bail!("LOG_FORMAT must be human or json"),
     };
-    let lines = lines.with_filter(filter.and(filter_fn(is_tame)));
+    let lines = lines.with_filter(filter.and(filter_fn(may_log)));
     let started = tracing_subscriber::registry().with(lines).try_init();
     started.map_err(|_| anyhow::anyhow!("logging was started before"))?;
     DROPPED.set(dropped).ok();
@@ -79,7 +78,7 @@ pub fn init(values: &Values) -> anyhow::Result<Writing> {
     Ok(writing)
 }
 
-/// A writer that never waits, in front of one that may. What is written at once is one
+/// Creates a writer that never blocks, in front of one that may block. Each write must be one
 /// line.
 pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true);
@@ -87,32 +86,32 @@ pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing
     (lines, Writing { _guard: guard })
 }
 
-/// Writes a line to standard error, unless nobody reads it for a second: what ends must not
-/// wait for that either.
+/// Writes a line to standard error. Gives up after a second if nobody reads it, so that the
+/// process can end.
 pub fn last_words(line: String) {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let write = move || {
         writeln!(io::stderr(), "{line}").ok();
-        tell.send(()).ok();
+        sender.send(()).ok();
     };
     if thread::Builder::new().spawn(write).is_ok() {
-        told.recv_timeout(FLUSH_TIMEOUT).ok();
+        receiver.recv_timeout(FLUSH_TIMEOUT).ok();
     }
 }
 
-/// Whether what it says is for a log, whatever the settings ask for: on the finest level
-/// libraries write whole frames, and what people sent is in them.
-fn is_tame(metadata: &Metadata<'_>) -> bool {
+/// Whether an event may be logged. At level TRACE, libraries log whole frames with the data of
+/// users, so their TRACE events are never logged, whatever the settings say.
+fn may_log(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::DEBUG || metadata.target().starts_with("tenantry")
 }
 
-/// Shows how many lines were dropped.
+/// The metric of dropped lines.
 #[derive(Debug)]
 pub struct DroppedLines;
 
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Lines of the log that were dropped, for nobody read it";
+        let help = "Log lines that were dropped because the log was not read fast enough";
         let name = "tenantry_log_lines_dropped";
         let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
         let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -126,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes no line before it is told to.
+    /// Accepts no line before it receives a message.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
@@ -149,7 +148,7 @@ mod tests {
         for _ in 0..QUEUE + 100 {
             writer.write_all(b"a line").expect("it never fails");
         }
-        // One may have left the queue.
+        // The log thread may have taken one line from the queue.
         assert!((99..=100).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
         drop(go_on);
         drop(writing);

@@ -1,8 +1,7 @@
-//! What operators see of the service: its log, its traces, and what it counts of calls
-//! and of the stores that they wait for. Names follow OpenTelemetry's semantic
-//! conventions where there are some.
+//! Logs, traces and metrics of calls and of the stores that they wait for. Names follow
+//! OpenTelemetry's semantic conventions where they define one.
 //!
-//! It holds ids, never emails, tokens or secrets.
+//! Logs, traces and metrics contain ids, but never emails, tokens or secrets.
 
 mod calls;
 mod codes;
@@ -18,7 +17,7 @@ pub use pools::Pools;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};
 
-/// Seconds, from a tenth of a millisecond to ten seconds: decisions from memory are in
-/// the first bucket, and what hangs is in the last.
+/// Upper bounds of the histogram buckets, in seconds. Decisions from memory fall into the first
+/// bucket; calls that take longer than 10 s fall into the overflow bucket.
 pub(crate) const BUCKETS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];

@@ -1,5 +1,5 @@
-//! What is counted, and traced, of calls of Postgres and Redis: what they were, how they
-//! ended, how long they took. Never with what.
+//! Metrics and traces of operations on Postgres and Redis: their name, result and duration.
+//! Their arguments are never recorded.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use super::{BUCKETS, traces::CallTracer};
 
-/// Counts calls of stores. Cheap to clone.
+/// Counts operations on stores. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Operations(Family<Operation, Histogram, fn() -> Histogram>);
 
@@ -34,14 +34,14 @@ impl Default for Operations {
 }
 
 impl Operations {
-    /// Shows what is counted.
+    /// Registers the metric.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "Calls of Postgres and Redis, by how they ended, and how long they took";
+        let help = "Operations on Postgres and Redis, by error type, and their duration";
         let name = "db_client_operation_duration";
         registry.register_with_unit(name, help, Unit::Seconds, self.0.clone());
     }
 
-    /// A call of a store begins: in a trace, where the call that it is for is recorded.
+    /// Begins an operation. It gets a span when the current call is traced.
     #[must_use]
     pub fn begin(&self, system: &'static str) -> Running {
         let span = Context::map_current(|call| {
@@ -49,34 +49,35 @@ impl Operations {
             let builder = tracer.0.span_builder(system).with_kind(SpanKind::Client);
             Some(builder.start_with_context(&tracer.0, call))
         });
-        Running { operations: self.clone(), system, started: Instant::now(), span, is_over: false }
+        Running { operations: self.clone(), system, started: Instant::now(), span, ended: false }
     }
 }
 
-/// A call of a store that has begun. Dropped before [`Running::end`], it was given up.
+/// An operation in progress. If it is dropped before [`Running::end`], it counts as cancelled.
 #[derive(Debug)]
 pub struct Running {
     operations: Operations,
     system: &'static str,
     started: Instant,
     span: Option<SdkSpan>,
-    is_over: bool,
+    ended: bool,
 }
 
 impl Running {
-    /// Whether it is traced.
+    /// Whether the operation has a span.
     #[must_use]
     pub fn is_traced(&self) -> bool {
         self.span.is_some()
     }
 
-    /// It ended: which operation it was, of what, and what went wrong, in a word.
+    /// Ends the operation with its name, its object (such as a table) and the type of its
+    /// error.
     pub fn end(mut self, operation: &'static str, of: &str, error: Option<String>) {
         self.finish(operation, of, error);
     }
 
     fn finish(&mut self, operation: &'static str, of: &str, error: Option<String>) {
-        self.is_over = true;
+        self.ended = true;
         if let Some(mut span) = self.span.take() {
             let summary = [operation, of].join(" ");
             span.update_name(summary.trim_end().to_owned());
@@ -100,7 +101,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.ended {
             self.finish("", "", Some("cancelled".to_owned()));
         }
     }

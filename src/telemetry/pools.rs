@@ -1,4 +1,4 @@
-//! What is in use of what there is only so much of.
+//! Metrics of bounded resources: how much of each is in use.
 
 use std::{fmt, sync::Arc};
 
@@ -11,14 +11,14 @@ use sqlx::PgPool;
 
 use crate::{passwords::Hasher, permissions::Memory};
 
-/// The connections to Postgres, the places in the hashing queue, and the bytes of the cache
-/// of subjects, as they are when they are asked for.
+/// The connections to Postgres, the slots of the hashing queue, and the size of the subject
+/// cache. They are read when the metrics are scraped.
 pub struct Pools {
-    /// Postgres's connections for calls.
+    /// The Postgres connections for calls.
     pub connections: PgPool,
     /// The hashing queue.
     pub hasher: Hasher,
-    /// What subjects hold.
+    /// The subject cache.
     pub memory: Arc<Memory>,
 }
 
@@ -48,12 +48,16 @@ impl Collector for Pools {
         let memory = self.memory.fill();
         for (name, help, value) in [
             ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
-            ("tenantry_hashing_queue", "Passwords that are hashed or wait for it", queue.taken),
-            ("tenantry_hashing_queue_max", "Places for such passwords", queue.slots),
+            ("tenantry_hashing_queue", "Passwords that are being hashed or wait", queue.taken),
+            ("tenantry_hashing_queue_max", "Slots of the hashing queue", queue.slots),
             ("tenantry_hashing_waiting", "Passwords that wait for a hashing thread", queue.waiting),
-            ("tenantry_memory_subjects", "Subjects in memory", memory.subjects),
-            ("tenantry_memory_subject_bytes", "Bytes that they take", memory.bytes),
-            ("tenantry_memory_subject_bytes_max", "Bytes that they may take", memory.capacity),
+            ("tenantry_memory_subjects", "Subjects in the cache", memory.subjects),
+            ("tenantry_memory_subject_bytes", "Bytes of the subject cache", memory.bytes),
+            (
+                "tenantry_memory_subject_bytes_max",
+                "Bytes of the subject cache, at most",
+                memory.capacity,
+            ),
         ] {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(encoder)?;

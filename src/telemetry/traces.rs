@@ -1,10 +1,10 @@
-//! Traces: a span for each call that is sampled, and one in it for each call of a
-//! store, sent to a collector by OTLP.
+//! Traces: a span for each sampled call, with a child span for each operation on a store. They
+//! are sent to a collector by OTLP.
 //!
-//! The caller's trace goes on here (W3C Trace Context), and the caller decides whether
-//! it is recorded; where there is none, a share of calls is. A call that is not recorded
-//! pays for the decision alone. While the collector is away, spans beyond those that
-//! fit into a queue are dropped.
+//! A call continues the trace of its caller (W3C Trace Context), and the caller decides whether
+//! it is recorded. Of the calls without a trace, a configured share is recorded. A call that is
+//! not recorded costs only this decision. While the collector is unavailable, spans are dropped
+//! when the queue is full.
 
 use std::time::Duration;
 
@@ -25,37 +25,38 @@ use tonic::{Code, transport::ClientTlsConfig};
 
 use super::codes;
 
-/// How long the collector has for a batch, and for what is left at a stop.
+/// Timeout of sending a batch to the collector, and of sending the rest at shutdown.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest header of a trace that is read, in bytes (W3C Trace Context, 3.3.1.5).
+/// Maximum length of a trace header that is read, in bytes (W3C Trace Context, section
+/// 3.3.1.5).
 const MAX_HEADER: usize = 512;
 
-/// Where traces go, and which.
+/// The collector, and the share of calls that is recorded.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The collector's URL.
     pub endpoint: String,
-    /// Of the calls that bring no trace, so many are recorded: from 0 to 1.
+    /// Share of the calls without a trace that is recorded, from 0 to 1.
     pub ratio: f64,
 }
 
-/// Begins traces, and sends them.
+/// Begins traces and sends them to the collector.
 pub struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
 }
 
-/// The tracer of a call's context, for the spans of what it waits for.
+/// The tracer in a call's context, for the spans of its operations.
 pub(super) struct CallTracer(pub(super) SdkTracer);
 
 impl Traces {
-    /// Connects to the collector once there is something to send. Call it within a
-    /// runtime.
+    /// Creates the exporter. It connects when it has something to send. Must be called within a
+    /// Tokio runtime.
     ///
     /// # Errors
-    /// When the URL can't be used.
+    /// When the URL is invalid.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let mut exporter = SpanExporter::builder()
             .with_tonic()
@@ -75,7 +76,7 @@ impl Traces {
         Ok(Self { provider, tracer, propagator: TraceContextPropagator::new() })
     }
 
-    /// The context of a call that is recorded; `None` for one that is not.
+    /// Begins a call's trace; `None` when the call is not recorded.
     #[must_use]
     pub fn begin(&self, headers: &HeaderMap) -> Option<Context> {
         let caller = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
@@ -89,7 +90,7 @@ impl Traces {
             .then(|| recorded.with_value(CallTracer(self.tracer.clone())))
     }
 
-    /// Sends what is left, for a while.
+    /// Sends the remaining spans, for up to `EXPORT_TIMEOUT`.
     pub async fn finish(&self) {
         let provider = self.provider.clone();
         let flush = move || provider.shutdown_with_timeout(EXPORT_TIMEOUT);
@@ -99,8 +100,8 @@ impl Traces {
     }
 }
 
-/// What the traces are of, but for what `OTEL_RESOURCE_ATTRIBUTES` and
-/// `OTEL_SERVICE_NAME` say.
+/// The resource attributes of the traces. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`
+/// override them.
 fn resource() -> Vec<KeyValue> {
     let mut resource = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -128,8 +129,8 @@ pub(crate) fn trace_id(call: &Context) -> String {
     call.span().span_context().trace_id().to_string()
 }
 
-/// The headers that a trace is continued by; those that are there twice, or too long,
-/// are not there.
+/// The headers that continue a trace. A header that is repeated or too long is treated as
+/// absent.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
