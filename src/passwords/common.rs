@@ -1,5 +1,5 @@
-//! The most common passwords, which attackers try first (SP 800-63B-4, section 3.1.1.2; ASVS
-//! 6.2.4).
+//! The most common passwords, which attackers try first (SP 800-63B-4, section 3.1.1.2;
+//! ASVS 6.2.4).
 
 use fst::Set;
 

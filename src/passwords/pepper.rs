@@ -1,5 +1,5 @@
-//! Peppers: secret keys that go into each hash and are stored apart from the database (SP
-//! 800-63B-4, section 3.1.1.2). Without the pepper, stolen hashes can't be used to guess
+//! Peppers: secret keys that go into each hash and are stored apart from the database
+//! (SP 800-63B-4, section 3.1.1.2). Without the pepper, stolen hashes can't be used to guess
 //! passwords.
 //!
 //! A pepper is the secret value of argon2 (RFC 9106, section 3.1). The hash contains the

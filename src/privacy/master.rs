@@ -166,14 +166,14 @@ impl MasterKeys {
             format!("it is wrapped by {by} of a key service, and MASTER_TRANSIT_KEY is off")
         })?;
         let name = by.rsplit_once(':').map_or(by, |(name, _)| name);
-        let ciphertext = std::str::from_utf8(bytes).ok().context("it is no ciphertext")?;
+        let ciphertext = std::str::from_utf8(bytes).ok().context("it is not a ciphertext")?;
         let body = json!({
             "ciphertext": ciphertext,
             "associated_data": BASE64_STANDARD.encode(associated(tenant)),
         });
         let Plaintext { plaintext } = service.post(&["decrypt", name], &body)?;
         let plain = BASE64_STANDARD.decode(plaintext.expose_secret());
-        plain.map(Zeroizing::new).ok().context("the key service answers with no base64")
+        plain.map(Zeroizing::new).ok().context("the response of the key service is not base64")
     }
 }
 
@@ -267,7 +267,7 @@ fn wrap_by_service(
     });
     let Ciphertext { ciphertext } = service.post(&["encrypt", name], &body)?;
     let version = ciphertext.strip_prefix("vault:").and_then(|rest| rest.split_once(':'));
-    let (version, _) = version.context("the key service answers with no ciphertext")?;
+    let (version, _) = version.context("the response of the key service is not a ciphertext")?;
     let by = format!("transit:{name}:{version}");
     Ok(Wrapped { bytes: ciphertext.into_bytes(), by })
 }
