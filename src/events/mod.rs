@@ -1,4 +1,4 @@
-//! Shows the audit trail's events.
+//! The audit trail's events over gRPC.
 
 mod rpc;
 mod shown;
@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use crate::{audit::SealSignal, bounded::Bounded, db::Db, ids::TenantId, paging::Pages};
 
-/// Shows events over gRPC.
+/// The implementation of `AuditService`.
 pub struct Events {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
     pub pages: Pages,
     /// Signals that events were sealed.
     pub seals: Arc<SealSignal>,
-    /// The streams that are open: each asks Postgres now and then.
+    /// The open streams, which are limited because each polls Postgres.
     pub streams: Arc<Bounded<TenantId>>,
 }
