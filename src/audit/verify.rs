@@ -102,7 +102,7 @@ impl Walk<'_> {
 }
 
 fn gone(position: i64) -> String {
-    format!("the event at position {position} is gone, or its place is")
+    format!("the event at position {position}, or its place in the chain, is missing")
 }
 
 /// Counts events that are still unsealed after [`MAX_UNSEALED_AGE`].
