@@ -8,10 +8,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 /// Minimum length of a key, in bytes. It exceeds the 112 bits that SP 800-131A requires.
-const SHORTEST: usize = 32;
+const MIN_KEY_BYTES: usize = 32;
 
 /// Maximum length of an id, in characters.
-const LONGEST_ID: usize = 8;
+const MAX_ID_LENGTH: usize = 8;
 
 pub struct KeyLine {
     /// Identifies the key in data made with it.
@@ -59,9 +59,9 @@ impl KeyLine {
             bail!("it must be an id, a space and a key in base64");
         };
         ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "its id must be alphanumeric");
-        ensure!(id.len() <= LONGEST_ID, "its id must have {LONGEST_ID} characters at most");
+        ensure!(id.len() <= MAX_ID_LENGTH, "its id must have {MAX_ID_LENGTH} characters at most");
         let key = STANDARD.decode(key).ok().context("its key must be base64")?;
-        ensure!(key.len() >= SHORTEST, "its key must have {SHORTEST} bytes at least");
+        ensure!(key.len() >= MIN_KEY_BYTES, "its key must have {MIN_KEY_BYTES} bytes at least");
         Ok(Self { id: id.to_owned(), key: key.into() })
     }
 }

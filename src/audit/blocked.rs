@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 /// Pause before a blocked stream is tried again.
-const LEFT_ALONE: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Maximum number of blocked streams that are remembered. The others are tried in each pass
 /// through the outbox.
@@ -21,7 +21,7 @@ pub(super) struct Blocked(HashMap<Uuid, Instant>);
 impl Blocked {
     /// The tenants whose streams are still paused.
     pub(super) fn current(&mut self) -> Vec<Uuid> {
-        self.0.retain(|_, since| since.elapsed() < LEFT_ALONE);
+        self.0.retain(|_, since| since.elapsed() < RETRY_PAUSE);
         self.0.keys().copied().collect()
     }
 

@@ -42,7 +42,7 @@ struct Limit {
 #[derive(Default)]
 struct Seen {
     /// Number of refusals recorded as single events.
-    singly: u64,
+    single: u64,
     /// Number of refusals that were only counted.
     counted: u64,
     /// The caller of the last refusal that was counted.
@@ -152,8 +152,8 @@ impl Refusals {
     fn is_single(&self, refusal: &Refusal) -> bool {
         let mut seen = lock(&self.seen);
         let of_subject = seen.entry((refusal.tenant, refusal.subject)).or_default();
-        if of_subject.singly < SINGLY {
-            of_subject.singly += 1;
+        if of_subject.single < SINGLY {
+            of_subject.single += 1;
             return true;
         }
         of_subject.counted += 1;

@@ -15,9 +15,10 @@ use tokio::{
 
 use super::progress::Progress;
 
-/// How long after the begin of a read the caches may answer. It is the bound that
-/// `CONSISTENCY_MINIMIZE_LATENCY` promises.
-const BOUND: Duration = Duration::from_secs(1);
+/// How long after the begin of a read the caches may answer: the bound that
+/// `CONSISTENCY_MINIMIZE_LATENCY` promises. It is also the timeout of a caller that waits for a
+/// read.
+const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// State shared by the follower and the handles. All times are in milliseconds since `started`.
 pub(super) struct State {
@@ -27,7 +28,7 @@ pub(super) struct State {
     /// Until when the caches may answer.
     fresh_until: AtomicU64,
     /// When the caches were last reset.
-    anew_at: AtomicU64,
+    reset_at: AtomicU64,
     /// Number of reads that have begun. Reads are numbered from 1.
     begun: AtomicU64,
     /// The number of the last read that succeeded.
@@ -43,7 +44,7 @@ impl State {
             started: Instant::now(),
             read_at: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
-            anew_at: AtomicU64::new(0),
+            reset_at: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             ended: watch::Sender::new(0),
             woken,
@@ -63,16 +64,16 @@ impl State {
 
     /// How long the caches have applied every change, up to the last read.
     pub(super) fn followed_for(&self) -> Duration {
-        self.since(&self.anew_at)
+        self.since(&self.reset_at)
     }
 
     /// Requests a read that begins after this call, so it sees every commit so far. Returns
-    /// whether such a read succeeded within [`BOUND`].
+    /// whether such a read succeeded within [`FRESH_FOR`].
     pub(super) async fn read_anew(&self) -> bool {
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.woken.notify_one();
         let mut ended = self.ended.subscribe();
-        let read = time::timeout(BOUND, ended.wait_for(|ended| *ended >= wanted)).await;
+        let read = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= wanted)).await;
         matches!(read, Ok(Ok(_)))
     }
 
@@ -84,7 +85,7 @@ impl State {
     /// Marks the successful end of a read. Returns whether it was late: the caches could not
     /// answer for a while.
     pub(super) fn end(&self, (number, began): (u64, u64)) -> bool {
-        let bound = u64::try_from(BOUND.as_millis()).unwrap_or(u64::MAX);
+        let bound = u64::try_from(FRESH_FOR.as_millis()).unwrap_or(u64::MAX);
         self.read_at.store(began, Ordering::Release);
         let until = self.fresh_until.swap(began + bound, Ordering::AcqRel);
         self.ended.send_replace(number);
@@ -98,7 +99,7 @@ impl State {
 
     /// Records that the caches are reset now: changes committed before are not applied to them.
     pub(super) fn start_anew(&self) {
-        self.anew_at.store(self.now(), Ordering::Release);
+        self.reset_at.store(self.now(), Ordering::Release);
     }
 
     pub(super) fn lag(&self) -> Duration {

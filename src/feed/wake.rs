@@ -32,15 +32,15 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Number of consecutive failures after which a warning is logged.
-const MANY: u32 = 3;
+const FAILURES_BEFORE_WARNING: u32 = 3;
 
 /// Wakes all replicas. Does not wait for Redis.
 pub(super) fn others(redis: &Redis) {
     let redis = redis.clone();
     tokio::spawn(async move {
-        let told: Result<i64, _> =
+        let published: Result<i64, _> =
             redis.observe("PUBLISH", redis.client().publish(CHANNEL, "")).await;
-        if let Err(error) = told {
+        if let Err(error) = published {
             tracing::debug!(%error, "other replicas not woken: they poll");
         }
     });
@@ -80,14 +80,14 @@ async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribe
         subscribed.set(i64::from(answer.is_ok()));
         match answer {
             Ok(()) => {
-                if failures >= MANY {
+                if failures >= FAILURES_BEFORE_WARNING {
                     tracing::info!("wake-ups arrive again");
                 }
                 (pause, failures) = (RENEWAL, 0);
             }
             Err(error) => {
                 failures += 1;
-                if failures == MANY {
+                if failures == FAILURES_BEFORE_WARNING {
                     tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
                 }
                 pause = RETRY;

@@ -29,7 +29,7 @@ const MEMORY_KIB: u32 = 4 << 20;
 const ITERATIONS: u32 = 100;
 
 /// Minimum length of an argon2 salt, in bytes (RFC 9106, section 3.1).
-const SHORTEST_SALT: usize = 8;
+const MIN_SALT: usize = 8;
 
 /// A stored hash that passwords can be compared with.
 pub(super) enum Kept {
@@ -89,7 +89,7 @@ fn argon2id(text: &str) -> Option<Kept> {
     let (salt, hash) = (read.salt?, read.hash?);
     let is_ours = read.algorithm.as_str() == "argon2id"
         && read.version == Some(Version::V0x13.into())
-        && salt.len() >= SHORTEST_SALT
+        && salt.len() >= MIN_SALT
         && hash.len() == HASH
         && params.m_cost() <= MEMORY_KIB
         && params.t_cost() <= ITERATIONS;

@@ -19,7 +19,6 @@ pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
 ///
 /// # Errors
 /// When Postgres does not answer or a migration fails. A failed migration is rolled back.
-/// nothing behind.
 pub async fn migrate(
     owner: &mut PgConnection,
     app_url: Option<&SecretString>,

@@ -11,7 +11,7 @@ use super::{
 use crate::{deadline, error::Result, ids::TenantId, shares::Permit, telemetry::Operations};
 
 /// Maximum statement timeout in a transaction.
-const LONGEST_STATEMENT: Duration = Duration::from_secs(10);
+const MAX_STATEMENT: Duration = Duration::from_secs(10);
 
 /// Time from the call's deadline until Postgres ends a statement. By then the gate has already
 /// answered the caller.
@@ -28,8 +28,8 @@ pub struct Tx {
 impl Tx {
     /// Begins a transaction. Its statements time out with the deadline of the current call.
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
-        let limit = deadline::remaining().map_or(LONGEST_STATEMENT, |left| left + AFTER_DEADLINE);
-        let limit = limit.min(LONGEST_STATEMENT).as_millis();
+        let limit = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
+        let limit = limit.min(MAX_STATEMENT).as_millis();
         // The tenant is a UUID and the limit a number, so nothing needs escaping. One round
         // trip does it all.
         let statement = format!(

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Maximum number of tenants whose ciphers are cached.
-const TENANTS: usize = 50_000;
+const MAX_CACHED_TENANTS: usize = 50_000;
 
 /// The data keys of all tenants: read from Postgres, unwrapped by a master key, cached.
 pub struct DataKeys {
@@ -50,7 +50,7 @@ impl DataKeys {
         let masters = Arc::new(MasterKeys::load(source)?);
         Ok(Arc::new(Self {
             masters,
-            tenants: Cache::new(TENANTS),
+            tenants: Cache::new(MAX_CACHED_TENANTS),
             common: OnceLock::new(),
             unreadable: Unreadable::default(),
         }))

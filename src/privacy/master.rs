@@ -227,7 +227,7 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
 /// Adds a new current key at the front of a file, and returns its id.
 ///
 /// # Errors
-/// When the file has no keys, or can't be written.
+/// When the file can't be read, has no keys, or can't be written.
 pub fn add_key(path: &Path) -> anyhow::Result<String> {
     // Without the lock, the second of two concurrent writers would overwrite the first one's
     // key, and every data key wrapped by it would be lost.

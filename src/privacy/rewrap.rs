@@ -27,7 +27,7 @@ const MAX_CONSECUTIVE_FAILURES: u64 = 20;
 /// The result of a run so far.
 #[derive(Default, Debug)]
 pub struct Progress {
-    /// The master key that wraps data keys now, in the format of [`Wrapped::by`].
+    /// The master key that wraps data keys now, in the format of the column `wrapped_by`.
     pub by: String,
     /// Number of data keys that were rewrapped.
     pub rewrapped: u64,
@@ -131,7 +131,7 @@ pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
     Ok(store::counts(&mut tx).await?)
 }
 
-/// The name of the current master key, in the format of [`Wrapped::by`]. A key service
+/// The name of the current master key, in the format of the column `wrapped_by`. A key service
 /// returns its key's version only when it wraps a key, so this wraps a dummy key.
 ///
 /// # Errors

@@ -25,11 +25,11 @@ use crate::{
 };
 
 /// Lifetime of a key whose request names no expiry.
-const LIFE: Duration = Duration::days(365);
+const DEFAULT_LIFETIME: Duration = Duration::days(365);
 
 /// The permission that creates keys. A key does not outlast its creator's grant of this
 /// permission.
-const MAKES_KEYS: &str = "api_key:create";
+const CREATE_PERMISSION: &str = "api_key:create";
 
 /// Maximum number of valid keys of one kind per account. Two allow a rotation: the old key and
 /// its successor.
@@ -56,7 +56,7 @@ impl ServiceAccounts {
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
-        let (caller, until) = acting.uses_by_key(&mut tx, account, MAKES_KEYS).await?;
+        let (caller, until) = acting.uses_by_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = within(asked_for, until)?;
         let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
@@ -167,7 +167,7 @@ fn within(asked_for: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTim
         rule::within(Some(asked_for).into(), until)?;
         return Ok(asked_for);
     }
-    let after_a_year = clock::now() + LIFE;
+    let after_a_year = clock::now() + DEFAULT_LIFETIME;
     let latest = match until {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,

@@ -12,7 +12,7 @@ use crate::clock;
 
 /// Maximum time until the expiry of a presented assertion, in seconds. It bounds how long a
 /// stolen one is usable.
-const LONGEST: i64 = 300;
+const MAX_REMAINING_SECONDS: i64 = 300;
 
 /// A public key that verifies the assertions of one subject.
 pub struct AssertionKey(VerifyingKey);
@@ -56,7 +56,7 @@ impl AssertionKey {
     pub fn verify(&self, jwt: &str) -> Option<Assertion> {
         let claims: Claims =
             jsonwebtoken::decode(jwt, &self.0.decoding, &self.0.validation).ok()?.claims;
-        let latest = clock::now().unix_timestamp() + LONGEST + LEEWAY_SECONDS;
+        let latest = clock::now().unix_timestamp() + MAX_REMAINING_SECONDS + LEEWAY_SECONDS;
         (claims.exp <= latest && !claims.jti.is_empty())
             .then_some(Assertion { jti: claims.jti, ends_at: claims.exp + LEEWAY_SECONDS })
     }

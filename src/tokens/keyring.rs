@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Lifetime of the trial token with which a new keyring is tested.
-const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
+const TRIAL_LIFETIME: time::Duration = time::Duration::SECOND;
 
 /// Maximum length of a token, in bytes. A longer one is refused before any other work.
 const MAX_TOKEN: usize = 8192;
@@ -359,7 +359,7 @@ impl KeySet {
                 roles: Vec::new(),
                 jti: super::new_jti(),
                 issued_at: now,
-                expires_at: now + LIFE_OF_TRIAL,
+                expires_at: now + TRIAL_LIFETIME,
             };
             let token = self
                 .sign(kind, &key.kid, purpose.issuer, purpose.audience, content)

@@ -24,7 +24,7 @@ use crate::clock;
 
 /// How long a private key is kept after it was replaced. Until then its secrets open
 /// consistency tokens, and a repeated refresh is signed with it again.
-const KEPT: Duration = Duration::from_hours(24);
+const PRIVATE_KEY_RETENTION: Duration = Duration::from_hours(24);
 
 /// The algorithm of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,10 +189,10 @@ impl<'a> Pair<'a> {
     fn retire(&self, life: Duration) -> anyhow::Result<()> {
         let (private, public) = self.read()?;
         // Private keys first: a private key without its public key is refused at load.
-        if let Some(kept) = lasting(private, KEPT)? {
+        if let Some(kept) = lasting(private, PRIVATE_KEY_RETENTION)? {
             self.write_private(&kept)?;
         }
-        if let Some(kept) = lasting(public, life.max(KEPT))? {
+        if let Some(kept) = lasting(public, life.max(PRIVATE_KEY_RETENTION))? {
             self.write_public(&kept)?;
         }
         Ok(())

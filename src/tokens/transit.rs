@@ -18,7 +18,7 @@ use crate::transit::{Transit, TransitAddress};
 
 /// Time between the creation of a version and its first signature: longer than anybody may
 /// cache the published keys.
-const AHEAD: time::Duration = time::Duration::minutes(15);
+const PUBLISHED_BEFORE_SIGNING: time::Duration = time::Duration::minutes(15);
 
 /// Input of the HMAC that gives the root secret of a version, from which other secrets are
 /// derived.
@@ -101,7 +101,7 @@ impl KeyService {
         let versions = key.keys.iter().map(|(number, public)| {
             let made = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
             let made = made.ok().context("it has no time of creation")?;
-            let starts = (Some(*number) != oldest).then(|| made + AHEAD);
+            let starts = (Some(*number) != oldest).then(|| made + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
                 public: Block::new(starts, public.pem(&key.kind)?),
