@@ -1,4 +1,4 @@
-//! The tenants whose stream in Redis takes no events.
+//! Tenants whose Redis stream accepts no events.
 
 use std::{
     collections::HashMap,
@@ -7,25 +7,25 @@ use std::{
 
 use uuid::Uuid;
 
-/// How long a stream that took no event is left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(10);
+/// Pause before a blocked stream is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The streams that are remembered, at most. Further ones are tried in each pass through the
-/// outbox.
+/// Maximum number of blocked streams that are remembered. The others are tried in each pass
+/// through the outbox.
 const MAX: usize = 1_000;
 
-/// Those that are left alone, and when that was found.
+/// The blocked streams by tenant, and when each was found blocked.
 #[derive(Default)]
 pub(super) struct Blocked(HashMap<Uuid, Instant>);
 
 impl Blocked {
-    /// Those that are left alone still.
+    /// The tenants whose streams are still paused.
     pub(super) fn current(&mut self) -> Vec<Uuid> {
-        self.0.retain(|_, since| since.elapsed() < LEFT_ALONE);
+        self.0.retain(|_, since| since.elapsed() < RETRY_PAUSE);
         self.0.keys().copied().collect()
     }
 
-    /// Leaves one alone; false where there is no room to remember it.
+    /// Remembers a blocked stream; false when there is no room for it.
     pub(super) fn insert(&mut self, tenant: Uuid) -> bool {
         let has_room = self.0.len() < MAX;
         if has_room {

@@ -1,5 +1,5 @@
-//! The chain: each event's hash is over the event and the hash before it, so that
-//! none can be altered, taken out or put in between without all that follow.
+//! The hash chain of the audit trail. The hash of an event covers the event and the hash before
+//! it. So altering, removing or inserting an event changes all later hashes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -7,17 +7,17 @@ use serde_json::json;
 
 use super::store::EventRow;
 
-/// The name of what is hashed, so that another form can be told from it.
+/// Name of the hashed format, which distinguishes it from other versions.
 const FORMAT: &str = "tenantry-audit-2";
 
-/// A hash as text.
+/// Encodes a hash as text.
 #[must_use]
 pub fn text(hash: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(hash)
 }
 
-/// The hash of an event at a position: SHA-256 of a JSON array without white space,
-/// its objects' keys in order.
+/// Hashes an event at a position: SHA-256 of a JSON array without white space. The keys of its
+/// objects are sorted.
 #[must_use]
 pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
     let content = json!([
@@ -39,7 +39,7 @@ pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
     digest(&SHA256, content.to_string().as_bytes()).as_ref().to_vec()
 }
 
-/// Microseconds since 1970: as exact as Postgres keeps it.
+/// Microseconds since 1970, the precision of Postgres.
 fn micros(event: &EventRow) -> i64 {
     let at = event.created_at;
     at.unix_timestamp() * 1_000_000 + i64::from(at.microsecond())
@@ -70,8 +70,7 @@ mod tests {
         }
     }
 
-    /// Computed by other means: Python's json, hashlib and base64, as docs/audit.md
-    /// shows.
+    /// The expected hashes come from Python (json, hashlib, base64), as docs/audit.md shows.
     #[test]
     fn a_hash_is_what_the_documentation_says() {
         let first = hash(&event(), 1, &[]);

@@ -1,4 +1,4 @@
-//! What an entry of the trail says.
+//! The content of an audit event.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -6,71 +6,70 @@ use uuid::Uuid;
 use super::{EventKind, Origin};
 use crate::ids::{SessionId, TenantId, UserId};
 
-/// The bound on an event's detail, as JSON in bytes. The largest scope fits.
+/// Maximum size of an event's detail, in bytes of JSON. The largest scope fits.
 pub const DETAIL_BYTES: usize = 16 * 1024;
 
-/// The bound on one list in a detail, as JSON in bytes.
+/// Maximum size of one list in a detail, in bytes of JSON.
 const LIST_BYTES: usize = 10 * 1024;
 
-/// What of [`DETAIL_BYTES`] is kept free to say what was left out.
+/// The part of [`DETAIL_BYTES`] that is reserved for the key [`OMITTED`].
 const OMITTED_BYTES: usize = 512;
 
-/// The key that says what was left out of a detail.
+/// The detail's key that tells what was left out.
 const OMITTED: &str = "omitted";
 
-/// Who acts. Nobody, for a call without a token.
+/// The caller that acts. All ids are absent for a call without a token.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// The actor's own tenant.
+    /// The caller's own tenant, which may differ from the event's.
     pub tenant: Option<TenantId>,
-    /// The actor.
+    /// The caller's user or service account.
     pub user: Option<UserId>,
-    /// The actor's session.
+    /// The caller's session.
     pub session: Option<SessionId>,
-    /// Where the act comes from.
     pub origin: Origin,
 }
 
 impl Actor {
-    /// Somebody without a token.
+    /// A caller without a token.
     #[must_use]
     pub fn anonymous(origin: &Origin) -> Self {
         Self { tenant: None, user: None, session: None, origin: origin.clone() }
     }
 }
 
-/// What happened. It holds ids, names of roles and tenants, and what was changed, never
-/// personal data, tokens or secrets.
+/// An event to record. It contains ids, names of roles and tenants, and changed values. It
+/// never contains personal data, tokens or secrets.
 pub struct Event {
     pub(super) kind: EventKind,
     pub(super) target: Option<Uuid>,
     pub(super) detail: Map<String, Value>,
-    /// The bytes that the detail takes as JSON, at most.
+    /// Upper bound of the size of the detail, in bytes of JSON.
     bytes: usize,
 }
 
 impl Event {
-    /// An event of a kind, without target or detail.
+    /// Creates an event without target or detail.
     #[must_use]
     pub fn new(kind: EventKind) -> Self {
         Self { kind, target: None, detail: Map::new(), bytes: OMITTED_BYTES }
     }
 
-    /// The platform's staff called a method in another tenant.
+    /// The event for a call by platform staff in another tenant.
     #[must_use]
     pub fn across_tenants(method: &str) -> Self {
         Self::new(EventKind::ActedAcrossTenants).detail("method", method)
     }
 
-    /// What it happened to.
+    /// Sets the id of what the event is about.
     #[must_use]
     pub fn target(mut self, id: Uuid) -> Self {
         self.target = Some(id);
         self
     }
 
-    /// More about it. A value for which there is no room is left out, and `omitted` says
-    /// of how many bytes it was.
+    /// Adds a value to the detail. A value that does not fit is left out, and its size in bytes
+    /// is added to `omitted`.
     #[must_use]
     pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -84,7 +83,7 @@ impl Event {
         self
     }
 
-    /// More about it, where there is something to say.
+    /// Adds a value to the detail, if there is one.
     #[must_use]
     pub fn maybe(self, key: &str, value: Option<impl Into<Value>>) -> Self {
         match value {
@@ -93,8 +92,8 @@ impl Event {
         }
     }
 
-    /// A list, where it is not empty. It is cut where it becomes too long, and `omitted`
-    /// says of how many items.
+    /// Adds a list to the detail, if it is not empty. Items that do not fit are left out, and
+    /// their number is added to `omitted`.
     #[must_use]
     pub fn list<V: Into<Value>>(self, key: &str, items: impl IntoIterator<Item = V>) -> Self {
         let room = (DETAIL_BYTES - self.bytes).saturating_sub(entry_size(key)).min(LIST_BYTES);
@@ -112,7 +111,7 @@ impl Event {
         if omitted == 0 { listed } else { listed.omit(key, &json!({ "items": omitted })) }
     }
 
-    /// A change of a value, where it is one: from what, to what.
+    /// Adds a change of a value as `from` and `to`, if the values differ.
     #[must_use]
     pub fn change<V: Into<Value>>(self, key: &str, from: V, to: V) -> Self {
         let (from, to) = (from.into(), to.into());
@@ -134,12 +133,12 @@ impl Event {
     }
 }
 
-/// The bytes of a value as JSON.
+/// The size of a value, in bytes of JSON.
 fn size(value: &Value) -> usize {
     value.to_string().len()
 }
 
-/// The bytes of a key as JSON, with what stands around it.
+/// The size of a key in JSON, in bytes, with quotes, colon and comma.
 fn entry_size(key: &str) -> usize {
     key.len() + 4
 }

@@ -1,6 +1,6 @@
--- Whether a stream has an event.
--- KEYS: the stream. ARGV: the entry's id, the event's id. Returns 1 where it has it.
--- The entry stays here: what it holds may be of any size.
+-- Returns 1 when a stream has an entry for an event, else 0. KEYS: the stream. ARGV: the id of
+-- the entry, the id of the event. The entry is compared in Redis and not returned, because it
+-- may have any size.
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if entry and entry[2][1] == 'id' and entry[2][2] == ARGV[2] then
     return 1

@@ -1,20 +1,21 @@
-//! The kinds of events, and what an event of each kind contains.
+//! The kinds of audit events, and the content of each kind.
 
-/// A key of an event's `detail`, and what its value is.
+/// A key of an event's `detail`, and the meaning of its value.
 pub type Detail = (&'static str, &'static str);
 
-/// Declares the kinds. Each has its name in the trail, its meaning, what `target_id` is
-/// (empty: there is none), and the keys of `detail`.
+/// Declares the kinds. Each has a name, a meaning, the meaning of `target_id` (empty if it has
+/// none), and the keys of `detail`.
 macro_rules! kinds {
     ($($kind:ident $name:literal $about:literal $target:literal [$($key:literal $value:literal),*])*) => {
-        /// What happened: a past-tense `snake_case` word in the trail.
+        /// The kind of an event. Its name in the trail is in the past tense and in
+        /// `snake_case`.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum EventKind {
             $(#[doc = $about] $kind,)*
         }
 
         impl EventKind {
-            /// Every kind, in the order of the documentation.
+            /// All kinds, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// The kind's name in the trail.
@@ -23,13 +24,13 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $name,)* }
             }
 
-            /// What the kind means.
+            /// The meaning of the kind.
             #[must_use]
             pub const fn about(self) -> &'static str {
                 match self { $(Self::$kind => $about,)* }
             }
 
-            /// What the event's target is; empty where it has none.
+            /// The meaning of the target; empty when events of the kind have none.
             #[must_use]
             pub const fn target(self) -> &'static str {
                 match self { $(Self::$kind => $target,)* }
@@ -47,66 +48,66 @@ macro_rules! kinds {
 kinds! {
     SignedIn "signed_in" "A session was opened, or an API key exchanged for an access token."
         "the user or service account" ["by" "`api_key` for a service account"]
-    SignedOut "signed_out" "Somebody ended a session of their own."
+    SignedOut "signed_out" "A caller ended one of its own sessions."
         "the session" []
     SignInFailed "sign_in_failed" "A sign-in was refused."
-        "the user, where there is one" ["by" "`api_key` for a service account"]
-    RefreshReuse "refresh_reuse" "A spent refresh token came back, and its session was ended."
+        "the user, if there is one" ["by" "`api_key` for a service account"]
+    RefreshReuse "refresh_reuse" "A used refresh token was presented again, and its session was revoked."
         "the user" []
-    RefreshRefused "refresh_refused" "A refresh token came whose session has ended."
+    RefreshRefused "refresh_refused" "A refresh token of an ended session was refused."
         "the user" []
     PasswordChanged "password_changed" "A user changed the password, which ended the other sessions."
-        "the user" ["sessions_revoked" "how many live sessions it ended"]
+        "the user" ["sessions_revoked" "number of live sessions that ended"]
     PasswordChangeFailed "password_change_failed" "A change of the password was refused."
         "the user" []
-    PasswordResetRequested "password_reset_requested" "Somebody asked for a password reset mail."
-        "the user, where there is one" []
+    PasswordResetRequested "password_reset_requested" "A password reset mail was requested."
+        "the user, if there is one" []
     PasswordReset "password_reset" "The password was reset, by a mailed token or by the command."
-        "the user" ["sessions_revoked" "how many live sessions it ended", "email_verified" "`true` where the email was not verified before", "by" "`command` where it was the command"]
+        "the user" ["sessions_revoked" "number of live sessions that ended", "email_verified" "`true` if the email was not verified before", "by" "`command` if the command did it"]
     PasswordResetFailed "password_reset_failed" "A password reset was refused."
         "the user that the token names" []
     SessionRevoked "session_revoked" "A live session was ended by `RevokeSession`."
-        "the session" ["user_id" "whose session it was"]
+        "the session" ["user_id" "the user of the session"]
     SessionsRevoked "sessions_revoked" "A user's live sessions were ended by `RevokeAllSessions`."
-        "the user" ["count" "how many"]
-    UserRegistered "user_registered" "Somebody registered as a user."
-        "the user" ["role_id" "the role that the user has from then on", "role_name" "its name", "assignment_id" "the assignment"]
+        "the user" ["count" "number of sessions"]
+    UserRegistered "user_registered" "A user registered."
+        "the user" ["role_id" "the role that the user got", "role_name" "its name", "assignment_id" "the assignment"]
     UserCreated "user_created" "A user was created."
-        "the user" ["fields" "names of the fields that were given", "email_verified" "whether the email counts as verified", "role_id" "for the first administrator: the role", "role_name" "its name", "assignment_id" "the assignment", "by" "`command` where it was a command"]
+        "the user" ["fields" "names of the fields that were given", "email_verified" "whether the email counts as verified", "role_id" "for the first administrator: the role", "role_name" "its name", "assignment_id" "the assignment", "by" "`command` if a command did it"]
     UserUpdated "user_updated" "A user was changed."
         "the user" ["fields" "names of the fields that changed", "email_verified" "`from`, `to`"]
-    EmailChangeFailed "email_change_failed" "A user's change of its own email came with a wrong password."
+    EmailChangeFailed "email_change_failed" "A user tried to change its own email with a wrong password."
         "the user" []
     UserDisabled "user_disabled" "A user was disabled, which ended the sessions."
-        "the user" ["sessions_revoked" "how many live sessions it ended"]
+        "the user" ["sessions_revoked" "number of live sessions that ended"]
     UserEnabled "user_enabled" "A user was enabled."
         "the user" []
     UserDeleted "user_deleted" "A user was deleted."
-        "the user" ["sessions_revoked" "how many live sessions ended", "assignments" "what the user held: `assignment_id`, `role_id`, `role_name`, `scope`, `expire_time`"]
-    RegistrationRefused "registration_refused" "Somebody could not register."
+        "the user" ["sessions_revoked" "number of live sessions that ended", "assignments" "the assignments that the user had: `assignment_id`, `role_id`, `role_name`, `scope`, `expire_time`"]
+    RegistrationRefused "registration_refused" "A registration was refused."
         "" ["reason" "the error's reason"]
     ServiceAccountCreated "service_account_created" "A service account was created."
         "the service account" ["name" "its name"]
     ServiceAccountDeleted "service_account_deleted" "A service account was deleted."
-        "the service account" ["name" "its name", "api_keys" "ids of the keys that ended", "assignments" "what it held: `assignment_id`, `role_id`, `role_name`, `scope`, `expire_time`"]
+        "the service account" ["name" "its name", "api_keys" "ids of its keys, which ended", "assignments" "the assignments that it had: `assignment_id`, `role_id`, `role_name`, `scope`, `expire_time`"]
     ApiKeyCreated "api_key_created" "An API key was created."
-        "the service account" ["api_key_id" "the key", "credential" "`secret`, `public_key` or `certificate`", "expire_time" "when it ends", "name" "its name", "secret_replaced" "true where the request was repeated and the key got a new secret"]
-    ApiKeyRevoked "api_key_revoked" "An API key in force was revoked."
+        "the service account" ["api_key_id" "the key", "credential" "`secret`, `public_key` or `certificate`", "expire_time" "when it ends", "name" "its name", "secret_replaced" "`true` if the request was repeated and the key got a new secret"]
+    ApiKeyRevoked "api_key_revoked" "A valid API key was revoked."
         "the service account" ["api_key_id" "the key"]
     RoleCreated "role_created" "A role was created."
-        "the role" ["name" "its name", "level" "its RoleLevel", "system" "whether it is a system role", "permissions" "what it permits"]
+        "the role" ["name" "its name", "level" "its RoleLevel", "system" "whether it is a system role", "permissions" "its permissions"]
     RoleUpdated "role_updated" "A role was changed."
-        "the role" ["role_name" "its name now", "name" "`from`, `to`", "level" "`from`, `to`", "permissions_added" "what it permits now", "permissions_removed" "what it permits no more"]
+        "the role" ["role_name" "its name after the change", "name" "`from`, `to`", "level" "`from`, `to`", "permissions_added" "permissions that it got", "permissions_removed" "permissions that it lost"]
     RoleDeleted "role_deleted" "A role was deleted."
-        "the role" ["name" "its name", "level" "its RoleLevel", "system" "whether it was a system role", "permissions" "what it permitted"]
+        "the role" ["name" "its name", "level" "its RoleLevel", "system" "whether it was a system role", "permissions" "its permissions"]
     RoleAssigned "role_assigned" "A role was assigned."
         "the user or service account" ["role_id" "the role", "role_name" "its name", "assignment_id" "the assignment", "scope" "where it applies; absent: everywhere", "expire_time" "when it ends; absent: never"]
-    RoleUnassigned "role_unassigned" "A role was taken away."
-        "the user or service account" ["role_id" "the role", "role_name" "its name", "assignments" "each that was taken: `assignment_id`, `scope`, `expire_time`"]
+    RoleUnassigned "role_unassigned" "Assignments of a role were removed."
+        "the user or service account" ["role_id" "the role", "role_name" "its name", "assignments" "each removed assignment: `assignment_id`, `scope`, `expire_time`"]
     TenantCreated "tenant_created" "The tenant was created."
-        "the tenant" ["name" "its name", "slug" "its slug", "settings" "of the settings that the service knows: `from`, `to`", "settings_changed" "names of the settings", "by" "`command` where it was a command"]
+        "the tenant" ["name" "its name", "slug" "its slug", "settings" "for the settings that the service uses: `from`, `to`", "settings_changed" "names of all settings", "by" "`command` if a command did it"]
     TenantUpdated "tenant_updated" "The tenant was changed."
-        "the tenant" ["name" "`from`, `to`", "slug" "`from`, `to`", "settings" "of the settings that the service knows: `from`, `to`", "settings_changed" "names of all settings that changed"]
+        "the tenant" ["name" "`from`, `to`", "slug" "`from`, `to`", "settings" "for the settings that the service uses: `from`, `to`", "settings_changed" "names of all settings that changed"]
     TenantSuspended "tenant_suspended" "The tenant was suspended."
         "the tenant" []
     TenantReactivated "tenant_reactivated" "The tenant was reactivated."
@@ -117,12 +118,12 @@ kinds! {
         "" ["method" "the RPC's path"]
     CallRefused "call_refused" "A call was refused to a caller whose token is valid."
         "" ["method" "the RPC's path", "reason" "the error's reason"]
-    RefusalsCounted "refusals_counted" "Refusals beyond those that were recorded one by one."
-        "the caller" ["count" "how many in a minute"]
-    CallLimited "call_limited" "Calls that were refused for their rate, within a minute on one replica."
-        "the tenant" ["class" "the limit: `sign_in`, `registration`, `refresh`, `introspection`, `password_reset`, `api_key`, or `guess` for wrong passwords", "by" "whose calls were counted: `network`, `tenant` or `account`", "count" "how many"]
-    DataKeysRewrapped "data_keys_rewrapped" "In the platform's trail: tenants' data keys were wrapped by another master key."
-        "" ["master_key" "the key's id", "count" "how many"]
+    RefusalsCounted "refusals_counted" "Further refusals, beyond those recorded as single events."
+        "the caller" ["count" "number of refusals in a minute"]
+    CallLimited "call_limited" "Calls refused by a rate limit, within a minute on one replica."
+        "the tenant" ["class" "the limit: `sign_in`, `registration`, `refresh`, `introspection`, `password_reset`, `api_key`, or `guess` for wrong passwords", "by" "what the limit counts by: `network`, `tenant` or `account`", "count" "number of calls"]
+    DataKeysRewrapped "data_keys_rewrapped" "In the platform's trail: data keys of tenants were wrapped by another master key."
+        "" ["master_key" "the id of the master key", "count" "number of data keys"]
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The audit trail: what happened, by whom, to whom.
+//! The audit trail: it records which caller did what, and to which target.
 //!
-//! An event is written in the transaction of what it records ([`record`]); a refusal,
-//! which changes nothing, by itself (`refusals`). From then on the trail keeps itself
-//! (`worker`): a moment later `sealer` gives the event its place in its tenant's chain
-//! of hashes (`chain`), and `stream` sends it on to Redis.
+//! An event is written in the same transaction as the change that it records ([`record`]). A
+//! refusal changes nothing, so its event has a transaction of its own (`refusals`). Background
+//! workers do the rest (`worker`): `sealer` gives each event its position in its tenant's hash
+//! chain (`chain`), and `stream` sends it to Redis.
 
 mod blocked;
 pub mod chain;
@@ -39,10 +39,10 @@ use crate::{
     ids::TenantId,
 };
 
-/// Records an event of `tenant`, the transaction's own.
+/// Records an event in `tenant`, which must be the tenant of the transaction.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn record(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -50,7 +50,7 @@ pub async fn record(
     event: Event,
 ) -> Result<()> {
     let id = Uuid::now_v7();
-    // One that was deleted has no data key, and its events no addresses.
+    // A deleted tenant has no data key, so its events have no address.
     let ip = match tx.find_cipher(tenant)? {
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
@@ -78,20 +78,20 @@ pub async fn record(
     Ok(())
 }
 
-/// Records an event that nothing else is written with, like a refusal: once it has begun,
-/// whether or not the caller still waits.
+/// Records an event in a transaction of its own, such as a refusal. Once begun, it finishes
+/// even if the client cancels the call.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
     record_within(db, tenant, tenant, actor, event).await
 }
 
-/// The same, on a connection of another share than the tenant's own, as
+/// Like [`record_alone`], but the connection counts against `share`, as in
 /// [`Db::begin_within`].
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn record_within(
     db: &Db,
     share: TenantId,

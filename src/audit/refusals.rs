@@ -1,6 +1,6 @@
-//! What is refused to a subject that is known: recorded before its caller hears of
-//! it, but for floods: of those the rest of a minute is one event. Calls that are refused
-//! for their rate are counted alone: one event a minute for each tenant and limit.
+//! Records refused calls of known subjects. A refusal is recorded before the caller gets the
+//! response. In a flood, the further refusals of a minute become one event. Calls refused by a
+//! rate limit are only counted: one event per minute for each tenant and limit.
 
 use std::{
     collections::HashMap,
@@ -14,23 +14,24 @@ use crate::{
     ids::{TenantId, UserId},
 };
 
-/// A subject's refusals in one tenant and minute that are recorded one by one, at most.
+/// Maximum number of refusals per subject, tenant and minute that are recorded as single
+/// events.
 const SINGLY: u64 = 20;
 
-/// Limits of tenants that are counted between two flushes, at most; the metrics have
-/// what is beyond. Tenants that do not exist can be named without end.
+/// Maximum number of limits that are counted between two flushes; the metrics count the rest.
+/// The bound is needed because callers can name any number of tenants, even unknown ones.
 const LIMITS: usize = 10_000;
 
-/// Records refusals.
+/// Records refused calls.
 pub struct Refusals {
     db: Db,
-    /// Since the last flush.
+    /// Refusals since the last flush, by tenant and subject.
     seen: Mutex<HashMap<(TenantId, UserId), Seen>>,
-    /// Calls that were refused for their rate, since the last flush.
+    /// Calls refused by a rate limit since the last flush.
     limited: Mutex<HashMap<Limit, u64>>,
 }
 
-/// A limit that holds for a tenant.
+/// A rate limit, as it applies to one tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Limit {
     tenant: TenantId,
@@ -40,35 +41,32 @@ struct Limit {
 
 #[derive(Default)]
 struct Seen {
-    /// Recorded one by one.
-    singly: u64,
-    /// Just counted.
+    /// Number of refusals recorded as single events.
+    single: u64,
+    /// Number of refusals that were only counted.
     counted: u64,
-    /// Of the last that was counted.
+    /// The caller of the last refusal that was counted.
     actor: Option<Actor>,
 }
 
-/// A refusal.
+/// A refused call.
 pub struct Refusal {
-    /// In which tenant.
+    /// The tenant in which the call was refused.
     pub tenant: TenantId,
-    /// To whom.
+    /// The subject that was refused.
     pub subject: UserId,
-    /// Who asked.
     pub actor: Actor,
-    /// What is recorded of it.
     pub event: Event,
 }
 
 impl Refusals {
-    /// With nothing seen.
     #[must_use]
     pub fn new(db: Db) -> Arc<Self> {
         Arc::new(Self { db, seen: Mutex::default(), limited: Mutex::default() })
     }
 
-    /// Records a refusal, whether or not the caller still waits. Where Postgres is
-    /// away it is refused all the same, and the log says what has no record.
+    /// Records a refusal, even if the client cancels the call. If Postgres is unavailable, the
+    /// call is still refused, and the log names the request without an event.
     pub async fn record(&self, refusal: Refusal) {
         if !self.is_single(&refusal) {
             return;
@@ -81,12 +79,12 @@ impl Refusals {
                 tracing::error!(%error, %tenant, %request_id, "a refusal was not recorded");
             }
         });
-        // It logs its own failure; one that panicked has been logged too.
+        // The task logs its own failure. A panic has been logged too.
         recorded.await.ok();
     }
 
-    /// Counts a call that was refused for its rate: of which class, and by whose calls it
-    /// was counted. Of a tenant that does not exist nothing is kept.
+    /// Counts a call refused by a rate limit. `class` names the limit, and `by` what it counts
+    /// by. Refusals without a known tenant are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
@@ -98,10 +96,10 @@ impl Refusals {
         }
     }
 
-    /// Records the refusals that were just counted.
+    /// Records the refusals that were only counted.
     ///
     /// # Errors
-    /// When Postgres is away; what is not recorded then is counted on.
+    /// When Postgres is unavailable. Counts that were not recorded are kept for the next flush.
     pub async fn flush(&self) -> Result<()> {
         self.flush_seen().await.and(self.flush_limited().await)
     }
@@ -123,7 +121,7 @@ impl Refusals {
         if self.db.cipher(tenant).await?.is_none() {
             return Ok(());
         }
-        // It is of many calls: the log says of which id it is.
+        // The event stands for many calls, so it gets an id of its own, which the log names.
         let request_id = RequestId::new();
         tracing::warn!(%tenant, class, by, count, %request_id, "calls were refused for their rate");
         let actor = Actor::anonymous(&Origin { request_id, ip: None, user_agent: None });
@@ -154,8 +152,8 @@ impl Refusals {
     fn is_single(&self, refusal: &Refusal) -> bool {
         let mut seen = lock(&self.seen);
         let of_subject = seen.entry((refusal.tenant, refusal.subject)).or_default();
-        if of_subject.singly < SINGLY {
-            of_subject.singly += 1;
+        if of_subject.single < SINGLY {
+            of_subject.single += 1;
             return true;
         }
         of_subject.counted += 1;

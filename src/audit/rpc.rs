@@ -1,4 +1,4 @@
-//! AuditService over gRPC.
+//! The gRPC methods of `AuditService`.
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;

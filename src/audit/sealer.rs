@@ -1,5 +1,5 @@
-//! Gives events their places in the chain: one replica at a time, whichever comes
-//! first. What is not sealed when a process ends, the next one seals.
+//! Gives events their positions in the chain. One replica at a time does this, whichever takes
+//! the lock first. Events that a stopped process left unsealed are sealed by another.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::{chain, store::EventRow};
 use crate::{db::Db, error::Result};
 
-/// Events that one transaction seals, at most.
+/// Maximum number of events that one transaction seals.
 pub const BATCH: usize = 500;
 
-/// What is written of the events that were sealed.
+/// Positions and hashes to be written, as parallel arrays.
 #[derive(Default)]
 struct Places {
     tenants: Vec<Uuid>,
@@ -20,10 +20,10 @@ struct Places {
     hashes: Vec<Vec<u8>>,
 }
 
-/// Seals the events that wait, a batch at most; says how many.
+/// Seals waiting events, at most [`BATCH`]; returns their number.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn seal(db: &Db) -> Result<usize> {
     let waits = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
     if !waits.fetch_one(db.pool()).await? {
@@ -62,7 +62,7 @@ pub async fn seal(db: &Db) -> Result<usize> {
 }
 
 impl Places {
-    /// Each event's place: after its tenant's last, and the ones before it here.
+    /// Places each event after the last event of its tenant.
     fn of(events: &[EventRow]) -> Self {
         let mut places = Self::default();
         let mut last: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();

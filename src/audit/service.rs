@@ -1,18 +1,16 @@
-//! Shows the audit trail's events.
+//! The audit trail's events over gRPC.
 
 use std::sync::Arc;
 
 use super::SealSignal;
 use crate::{api::paging::Pages, concurrency::bounded::Bounded, db::Db, ids::TenantId};
 
-/// Shows events over gRPC.
+/// The implementation of `AuditService`.
 pub struct Events {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
     pub pages: Pages,
     /// Signals that events were sealed.
     pub seals: Arc<SealSignal>,
-    /// The streams that are open: each asks Postgres now and then.
+    /// The open streams, which are limited because each polls Postgres.
     pub streams: Arc<Bounded<TenantId>>,
 }

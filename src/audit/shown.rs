@@ -1,4 +1,4 @@
-//! Events as clients see them.
+//! Conversion of events for clients.
 
 use std::fmt::Display;
 
@@ -10,7 +10,7 @@ use crate::{
     proto::{json, v1::AuditEvent},
 };
 
-/// An event as it is shown.
+/// Converts an event. An address that can't be opened marks it as `unreadable`.
 pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
     fn text(value: Option<impl Display>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()

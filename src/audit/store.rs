@@ -1,4 +1,4 @@
-//! The trail's rows.
+//! SQL for the audit trail.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ use crate::{
     privacy::{Cipher, SealContext},
 };
 
-/// An event with a place in its tenant's chain, and the hash there.
+/// An event with its position in the tenant's chain and its hash.
 #[derive(Debug)]
 pub struct EventRow {
     pub tenant_id: Uuid,
@@ -23,21 +23,21 @@ pub struct EventRow {
     pub target_id: Option<Uuid>,
     pub session_id: Option<Uuid>,
     pub request_id: String,
-    /// Sealed: see [`EventRow::open_ip`].
+    /// The sealed client address: see [`EventRow::open_ip`].
     pub ip: Option<Vec<u8>>,
     pub detail: Value,
     pub created_at: OffsetDateTime,
-    /// 0 while it has none.
+    /// 0 while the event is not sealed.
     pub position: i64,
-    /// Empty while it has no place.
+    /// Empty while the event is not sealed.
     pub hash: Vec<u8>,
 }
 
 impl EventRow {
-    /// The client's address; empty where there is none.
+    /// The client's address; empty when there is none.
     ///
     /// # Errors
-    /// `DATA_UNREADABLE` when it was altered.
+    /// `DATA_UNREADABLE` when the sealed address was altered.
     pub fn open_ip(&self, cipher: &Cipher) -> Result<String> {
         let Some(ip) = &self.ip else { return Ok(String::new()) };
         let ip = cipher.open(SealContext::row("audit_events", &self.event_id), ip)?;
@@ -45,29 +45,28 @@ impl EventRow {
     }
 }
 
-/// Which events somebody asks for; `None` for all.
+/// Filters of a list of events. `None` means no filter.
 #[derive(Debug)]
 pub struct Wanted {
     /// The kind, as a LIKE pattern.
     pub kind: Option<String>,
-    /// Who did it.
+    /// The id of the actor.
     pub actor: Option<Uuid>,
-    /// What it happened to.
+    /// The id of the target.
     pub target: Option<Uuid>,
-    /// The session that it was done in, or that it is about.
+    /// The session in which the actor acted, or which the event is about.
     pub session: Option<Uuid>,
-    /// The request's id.
     pub request_id: Option<String>,
-    /// The first moment.
+    /// The earliest time, inclusive.
     pub start: Option<OffsetDateTime>,
-    /// The first moment that is not meant any more.
+    /// The latest time, exclusive.
     pub end: Option<OffsetDateTime>,
 }
 
-/// The next of a tenant's events, newest first.
+/// Reads the next events of a tenant, newest first.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -111,10 +110,10 @@ pub async fn list(
     Ok(rows)
 }
 
-/// A tenant's events at the next places after `position`, in the chain's order.
+/// Reads the sealed events of a tenant after `position`, in the order of the chain.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn after(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -143,10 +142,10 @@ pub async fn after(
     Ok(rows)
 }
 
-/// The last place in a tenant's chain; 0 where there is none.
+/// The last position in a tenant's chain; 0 when the chain is empty.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     let last = sqlx::query_scalar!(
         r#"select coalesce(max(position), 0) as "position!" from audit_chain where tenant_id = $1"#,

@@ -1,10 +1,10 @@
-//! The outbox: sealed events go to Redis Streams, one a tenant, for consumers that
-//! are told of everything.
+//! The outbox: sends sealed events to Redis Streams, one stream for each tenant. Consumers can
+//! read all events there.
 //!
-//! An entry's id is the event's position. Redis takes ids in ascending order alone, so
-//! an event that is sent again, after a process or a connection ended in between, is
-//! in the stream once and in its place. A stream that refuses an event and does not have it
-//! was written to by somebody else: it gets none until somebody has looked at it.
+//! The id of an entry is the event's position, and Redis accepts only ascending ids. So an
+//! event that is sent again, after a crash or a lost connection, is in the stream only once and
+//! in order. A stream that rejects an event and does not contain it was written to by someone
+//! else. It gets no events until an operator repairs it.
 
 use std::collections::HashSet;
 
@@ -25,8 +25,8 @@ use crate::{
     redis::{self, Redis},
 };
 
-/// Events that one transaction takes from the outbox, at most. A stream keeps no fewer, so
-/// that it has what is sent again.
+/// Maximum number of events that one transaction takes from the outbox. Each stream keeps at
+/// least as many, so it still contains events that are sent again.
 const BATCH: u16 = 200;
 
 /// An event to send. The client's address stays in Postgres.
@@ -45,50 +45,51 @@ struct Sent {
     hash: Vec<u8>,
 }
 
-/// How sending went.
+/// The result of one pass.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Progress {
-    /// Events that left the outbox.
+    /// Number of events that left the outbox.
     pub done: usize,
-    /// Streams that took none, for what their key in Redis holds.
+    /// Number of streams that accepted no event because of the content of their key in Redis.
     pub blocked: usize,
-    /// Whether Redis did not take one.
+    /// Whether Redis failed to accept an event.
     pub failed: bool,
-    /// Whether the next batch is of tenants that follow blocked ones, and should not wait.
+    /// Whether the next pass should start at once, with the tenants after blocked ones.
     pub goes_on: bool,
 }
 
 /// Why an event was not sent.
 enum Unsent {
-    /// Its stream takes none, for what the key holds.
+    /// The stream accepts no events because of the content of its key.
     Blocked(String),
-    /// Redis takes none.
+    /// Redis failed.
     Failed(Error),
 }
 
-/// The outbox, and where it is emptied to.
+/// The outbox and its target.
 pub struct Outbox {
     db: Db,
     redis: Redis,
     has: Script,
     length: u32,
     blocked: Blocked,
-    /// The tenant from which on the outbox is read.
+    /// The tenant at which the next pass starts.
     from: Uuid,
 }
 
 impl Outbox {
-    /// Each stream keeps about `length` entries; of 0 nothing is sent, and the outbox just
-    /// emptied.
+    /// Each stream keeps about `length` entries. With 0, nothing is sent, and the outbox is
+    /// only emptied.
     pub fn new(db: Db, redis: Redis, length: u32) -> Self {
         let has = redis::script(include_str!("has.lua"));
         Self { db, redis, has, length, blocked: Blocked::default(), from: Uuid::nil() }
     }
 
-    /// Sends what is in the outbox, a batch at most.
+    /// Sends a batch of events from the outbox.
     ///
     /// # Errors
-    /// When Postgres is away. What was sent is sent again then, to no effect.
+    /// When Postgres is unavailable. Events that were already sent are sent again later, which
+    /// has no effect.
     pub async fn publish(&mut self) -> Result<Progress> {
         let waits = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
         if !waits.fetch_one(self.db.pool()).await? {
@@ -125,8 +126,8 @@ impl Outbox {
         Ok(progress)
     }
 
-    /// The events that Redis took. It stops where Redis takes none; a stream that takes none
-    /// stops that tenant's alone.
+    /// Sends events and returns those that Redis accepted. A failure of Redis ends the pass. A
+    /// blocked stream delays only its own tenant's events.
     async fn send_all<'a>(&mut self, events: &'a [Sent]) -> (Vec<&'a Sent>, Progress) {
         let (mut sent, mut progress) = (Vec::new(), Progress::default());
         let (mut blocked, mut are_remembered) = (HashSet::new(), true);
@@ -140,7 +141,7 @@ impl Outbox {
                 Err(Unsent::Blocked(why)) => {
                     blocked.insert(tenant);
                     let is_remembered = self.blocked.insert(tenant);
-                    // No more lines than are remembered.
+                    // At most as many log lines as remembered streams.
                     if is_remembered {
                         tracing::warn!(why, %tenant, "a tenant's audit stream takes no events");
                     }
@@ -159,7 +160,8 @@ impl Outbox {
             let more = events.last().filter(|_| events.len() >= BATCH.into());
             progress.goes_on = more.is_some() && !are_remembered;
             match more {
-                // Its stream may be blocked, and it is not left alone.
+                // The streams before may be blocked without being remembered, so the next pass
+                // starts after this tenant.
                 Some(last) if !are_remembered => self.from = after(last.tenant_id),
                 Some(_) => {}
                 None => self.from = Uuid::nil(),
@@ -182,15 +184,15 @@ impl Outbox {
         if says.contains("equal or smaller") {
             return self.was_sent(key, id, event).await;
         }
-        // It is no stream, or has an entry with the last id that there is.
+        // The key is not a stream, or the stream has an entry with the highest possible id.
         if says.starts_with("WRONGTYPE") || says.contains("exhausted the last possible ID") {
             return Err(Unsent::Blocked(says.to_owned()));
         }
         Err(Unsent::Failed(error))
     }
 
-    /// Checks that a stream that has got beyond an event has it: nobody heard so the last
-    /// time.
+    /// Checks that a stream whose last id is not lower than the event's contains the event. It
+    /// does when the event was sent before and the confirmation was lost.
     async fn was_sent(&self, key: String, id: String, event: &Sent) -> Result<(), Unsent> {
         let blocked = |why: &str| Err(Unsent::Blocked(why.to_owned()));
         let arguments = vec![id, event.event_id.to_string()];
@@ -198,7 +200,7 @@ impl Outbox {
         match self.redis.observe("EVALSHA", has).await {
             Ok(1_i64) => Ok(()),
             Ok(_) => blocked("it is ahead, and has not got the event"),
-            // One large entry must not stop all streams.
+            // A large entry must not stop all streams.
             Err(error) if *error.kind() == ErrorKind::Timeout => {
                 blocked("it is ahead, and could not be looked at in time")
             }
@@ -207,7 +209,7 @@ impl Outbox {
     }
 }
 
-/// The tenant id that follows; the first after the last.
+/// The next tenant id; the highest id is followed by the lowest.
 fn after(tenant: Uuid) -> Uuid {
     Uuid::from_u128(tenant.as_u128().wrapping_add(1))
 }

@@ -1,4 +1,4 @@
-//! Whether the trail is what was recorded: each tenant's chain, computed anew.
+//! Verifies the audit trail by recomputing each tenant's chain.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -9,48 +9,47 @@ use super::{
 };
 use crate::{clock, db::Db, error::Result, ids::TenantId};
 
-/// Places that are read at once.
+/// Number of events that are read at once.
 const BATCH: i64 = 1000;
 
-/// The age at which an event must be sealed.
+/// The age after which an unsealed event is a fault.
 const MAX_UNSEALED_AGE: time::Duration = time::Duration::minutes(1);
 
-/// The end of a chain: what is kept elsewhere, a chain can be held against.
+/// The end of a chain. A copy kept elsewhere can be compared with the chain later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Head {
-    /// The tenant.
     pub tenant_id: uuid::Uuid,
-    /// The last place.
     pub position: i64,
-    /// The hash there, as base64url.
+    /// The hash at that position, in base64url.
     pub hash: String,
 }
 
-/// What was found of one tenant.
+/// The result for one tenant.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Finding {
-    /// Up to where the chain is whole.
+    /// The end of the valid part of the chain.
     #[serde(flatten)]
     pub head: Head,
-    /// What is wrong; the first break of the chain only, for nothing can be said of
-    /// what follows it.
+    /// The faults. Only the first break of the chain is listed, because events after it can't
+    /// be verified.
     pub faults: Vec<String>,
 }
 
-/// The tenants that have or had a trail, as `platform`, the platform's tenant, sees them.
+/// The tenants that have or had a trail. `platform` is the platform's tenant, which may see
+/// them all.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
     let mut tx = db.begin_unsealed(platform).await?;
     let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#);
     Ok(tenants.fetch_all(tx.conn()).await?.into_iter().map(TenantId).collect())
 }
 
-/// Computes a tenant's chain anew, and holds it against a head that was kept.
+/// Recomputes a tenant's chain, and compares it with a head that was kept.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Finding> {
     let mut walk = Walk { position: 0, hash: Vec::new(), kept, passed_kept: false };
     let mut faults = Vec::new();
@@ -74,7 +73,7 @@ pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Fi
     Ok(Finding { head, faults })
 }
 
-/// Along a chain, from its start.
+/// The state of walking a chain from its start.
 struct Walk<'a> {
     position: i64,
     hash: Vec<u8>,
@@ -83,7 +82,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes on to an event, or says what is wrong with it.
+    /// Verifies the next event; an error describes the fault.
     fn step(&mut self, row: &EventRow) -> Result<(), String> {
         let next = self.position + 1;
         if row.position != next {
@@ -103,10 +102,10 @@ impl Walk<'_> {
 }
 
 fn gone(position: i64) -> String {
-    format!("the event at position {position} is gone, or its place is")
+    format!("the event at position {position}, or its place in the chain, is missing")
 }
 
-/// Events that have no place: none may be for long.
+/// Counts events that are still unsealed after [`MAX_UNSEALED_AGE`].
 async fn outside(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;

@@ -1,4 +1,4 @@
-//! `WatchEvents`: a tenant's events as they get their places.
+//! `WatchEvents`: streams a tenant's events as they are sealed.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,14 +16,14 @@ use crate::{
     proto::v1::{ErrorReason, WatchEventsResponse as Message},
 };
 
-/// How often a stream looks for what another replica has sealed, and asks whether its
-/// caller is admitted still.
+/// Interval at which a stream polls for events that another replica sealed, and checks that its
+/// caller is still admitted.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A stream is not silent for longer.
+/// Maximum time without a message on a stream.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Events that are read at once.
+/// Number of events that are read at once.
 const BATCH: i64 = 100;
 
 /// The messages of a stream.
@@ -35,17 +35,18 @@ struct Stream {
     listener: Listener,
     admission: Admission,
     tenant: TenantId,
-    /// Up to where it has read.
+    /// The position up to which the stream has read.
     position: i64,
     ready: VecDeque<Message>,
-    told: Instant,
+    sent_at: Instant,
     _open: Open<TenantId>,
 }
 
-/// A stream for this caller, of what follows a position or from now on.
+/// Opens a stream for a caller, with the events after a position or from now on.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` when there are too many; UNAVAILABLE when Postgres is away.
+/// `RESOURCE_EXHAUSTED` when too many streams are open; UNAVAILABLE when Postgres is
+/// unavailable.
 pub async fn open(
     events: &Events,
     caller: &Caller,
@@ -66,7 +67,7 @@ pub async fn open(
         tenant,
         position,
         ready: VecDeque::new(),
-        told: Instant::now(),
+        sent_at: Instant::now(),
         _open: open,
     };
     stream.ready.push_back(Message { event: None, position });
@@ -78,25 +79,25 @@ pub async fn open(
 }
 
 impl Stream {
-    /// The next message; an error ends the stream.
+    /// Returns the next message; an error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
             if let Some(message) = self.ready.pop_front() {
-                self.told = Instant::now();
+                self.sent_at = Instant::now();
                 return Ok(message);
             }
-            let patience = if self.read().await? { Duration::ZERO } else { INTERVAL };
-            if !self.listener.wait(patience).await {
+            let timeout = if self.read().await? { Duration::ZERO } else { INTERVAL };
+            if !self.listener.wait(timeout).await {
                 return Err(interrupted());
             }
             self.admission.renew().await?;
-            if self.ready.is_empty() && self.told.elapsed() >= HEARTBEAT {
+            if self.ready.is_empty() && self.sent_at.elapsed() >= HEARTBEAT {
                 self.ready.push_back(Message { event: None, position: self.position });
             }
         }
     }
 
-    /// Reads on; false when nothing followed.
+    /// Reads the next events; false when there are none.
     async fn read(&mut self) -> Result<bool> {
         let mut tx = self.db.begin(self.tenant).await?;
         let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;

@@ -1,4 +1,4 @@
-//! The workers of the audit trail: they seal events, and send them on.
+//! The background workers of the audit trail: they seal events and send them to Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,17 +8,17 @@ use tokio::{sync::watch, time};
 use super::{Refusals, sealer, stream::Outbox};
 use crate::{db::Db, error::Error, redis::Redis};
 
-/// How often events are sealed. Together with how often streams look, it is less than
-/// a second.
+/// Pause between two runs of the sealer. Together with the poll interval of the streams, it is
+/// less than a second.
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// How often the outbox is looked into when nothing was sealed here.
+/// Maximum pause between two passes through the outbox when this replica seals nothing.
 const SEND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often counted refusals are recorded.
+/// Interval at which counted refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Signals that this replica sealed events. Its value is whether the server has stopped.
+/// Signals that this replica sealed events. Its value tells whether the server has stopped.
 #[derive(Default, Debug)]
 pub struct SealSignal(watch::Sender<bool>);
 
@@ -26,13 +26,13 @@ pub struct SealSignal(watch::Sender<bool>);
 pub struct Listener(watch::Receiver<bool>);
 
 impl SealSignal {
-    /// A receiver of all signals from now on.
+    /// Subscribes to all signals from now on.
     #[must_use]
     pub fn listen(&self) -> Listener {
         Listener(self.0.subscribe())
     }
 
-    /// Signals the server's stop.
+    /// Signals that the server stops.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -43,15 +43,14 @@ impl SealSignal {
 }
 
 impl Listener {
-    /// Waits for something to be sealed, no longer than `timeout`. False when the
-    /// server stops.
+    /// Waits until events are sealed, at most for `timeout`; false when the server stops.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
         let changed = time::timeout(timeout, self.0.changed()).await;
         !matches!(changed, Ok(Err(_))) && !*self.0.borrow()
     }
 }
 
-/// What the trail's operators watch.
+/// Metrics of the audit trail.
 #[derive(Default)]
 struct Metrics {
     sealed: Counter,
@@ -67,17 +66,17 @@ impl Metrics {
         registry.register("tenantry_audit_sealed", sealed, metrics.sealed.clone());
         let sent = "Audit events that this replica sent to Redis";
         registry.register("tenantry_audit_sent", sent, metrics.sent.clone());
-        let unsent = "Times that Redis did not take an audit event";
+        let unsent = "Failures to send an audit event to Redis";
         registry.register("tenantry_audit_send_failures", unsent, metrics.unsent.clone());
-        let blocked = "Times that a tenant's stream in Redis took no event, for what its key \
-                       holds";
+        let blocked = "Times that a tenant's stream in Redis accepted no event, because of the \
+                       content of its key";
         registry.register("tenantry_audit_streams_blocked", blocked, metrics.blocked.clone());
         metrics
     }
 }
 
-/// Starts the workers, which end when the database's connections are closed. Each tenant's
-/// stream in Redis has about `stream_length` entries; with 0 there are no streams.
+/// Starts the workers. They stop when the pool is closed. Each tenant's Redis stream keeps
+/// about `stream_length` entries; with 0 there are no streams.
 pub fn start_workers(
     db: &Db,
     redis: &Redis,
@@ -130,8 +129,8 @@ async fn record_counts(db: Db, refusals: Arc<Refusals>) {
     }
 }
 
-/// Nothing is lost: it waits in Postgres, or in memory for a record of its own.
+/// Logs a failure. Nothing is lost: events wait in Postgres, and counts in memory.
 fn late<T: Default>(error: &Error) -> T {
-    tracing::warn!(%error, "the audit trail waits");
+    tracing::warn!(%error, "a worker of the audit trail failed and tries again");
     T::default()
 }

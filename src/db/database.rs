@@ -1,4 +1,4 @@
-//! Postgres, with the keys of personal data and the feed of changes.
+//! Postgres with the keys for personal data and the change feed.
 
 use std::{
     fmt,
@@ -20,13 +20,13 @@ use crate::{
     telemetry::Operations,
 };
 
-/// Postgres, as features use it. Cheap to clone.
+/// The database handle that features use. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
     postgres: Postgres,
-    /// Set once this process follows the feed.
+    /// Set once this process follows the change feed.
     feed: Arc<OnceLock<Feed>>,
-    /// Absent where no personal data is read or written.
+    /// `None` in a process that reads and writes no personal data.
     data_keys: Option<Arc<DataKeys>>,
 }
 
@@ -37,43 +37,43 @@ impl fmt::Debug for Db {
 }
 
 impl Db {
-    /// At most `max_connections`, each made when first used.
+    /// Creates a pool of at most `max_connections`. Each connection is opened at its first use.
     ///
     /// # Errors
-    /// When the URL can't be read.
+    /// When the URL is invalid.
     pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
         let postgres = Postgres::connect(url, max_connections)?;
         Ok(Self { postgres, feed: Arc::default(), data_keys: None })
     }
 
-    /// Postgres alone.
+    /// The underlying handle, without data keys and feed.
     #[must_use]
     pub fn postgres(&self) -> &Postgres {
         &self.postgres
     }
 
-    /// Shows what is counted of its connections.
+    /// Registers the metrics of the connections.
     pub fn register(&self, registry: &mut Registry) {
         self.postgres.register(registry);
     }
 
-    /// The same, with what seals personal data; see [`Db::prepare`].
+    /// Adds the data keys, which encrypt personal data. They are usable after [`Db::prepare`].
     #[must_use]
     pub fn with_data_keys(self, data_keys: Arc<DataKeys>) -> Self {
         Self { data_keys: Some(data_keys), ..self }
     }
 
-    /// The same, with its statements counted together with those of others.
+    /// Records the statements in `operations`, which other stores share.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { postgres: self.postgres.with_operations(operations), ..self }
     }
 
-    /// Makes the data keys ready for use.
+    /// Loads the common data key, and creates it in a new database.
     ///
     /// # Errors
-    /// When Postgres or a key service is away, or the master key is not the one that
-    /// the database was made with.
+    /// When Postgres or the key service is unavailable, or when the master key is not the one
+    /// that wrapped the database's common data key.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         self.data_keys()?.prepare(&self.postgres).await
     }
@@ -82,15 +82,15 @@ impl Db {
         self.data_keys.as_ref().ok_or_else(no_data_keys)
     }
 
-    /// The master keys, where personal data is read and written.
+    /// The master keys.
     ///
     /// # Errors
-    /// When it is not.
+    /// INTERNAL when this handle has no data keys.
     pub fn master_keys(&self) -> Result<&Arc<MasterKeys>> {
         Ok(self.data_keys()?.masters())
     }
 
-    /// Seals and names what belongs to no tenant.
+    /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
     /// Before [`Db::prepare`].
@@ -98,61 +98,60 @@ impl Db {
         self.data_keys()?.common()
     }
 
-    /// Seals a tenant's personal data; `None` when there is no such tenant any more.
+    /// The cipher for a tenant's personal data; `None` when the tenant does not exist.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres or the master key is away.
+    /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
     pub async fn cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         self.data_keys()?.find(&self.postgres, tenant).await
     }
 
-    /// A data key for a tenant that is about to be made. No transaction is to be open: a
-    /// key service may be asked.
+    /// Creates a data key for a tenant that is about to be created. This may call a key
+    /// service, so no transaction may be open meanwhile.
     ///
     /// # Errors
-    /// UNAVAILABLE when the master key is away.
+    /// UNAVAILABLE when the key cannot be wrapped by the master key.
     pub async fn make_data_key(&self, tenant: TenantId) -> Result<NewDataKey> {
         self.data_keys()?.make_for(tenant).await
     }
 
-    /// A connection for a statement that is complete in itself and concerns no tenant
-    /// or all of them.
+    /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
     pub fn pool(&self) -> Observed<'static> {
         self.postgres.pool()
     }
 
-    /// A connection of a tenant's share, for a statement that is complete in itself: the
-    /// SQL functions that set their tenant.
+    /// An executor for a single statement on a connection of the tenant's share: for SQL
+    /// functions that set the tenant themselves.
     ///
     /// # Errors
-    /// OVERLOADED when none of the tenant's share comes free.
+    /// OVERLOADED when no connection of the tenant's share becomes free.
     pub async fn single(&self, tenant: TenantId) -> Result<Observed<'static>> {
         self.postgres.single(tenant).await
     }
 
-    /// The connections themselves.
+    /// The pool itself, without metrics and shares.
     #[must_use]
     pub fn connections(&self) -> &PgPool {
         self.postgres.connections()
     }
 
-    /// Begins a transaction that works in `tenant`, on a connection of the tenant's
-    /// share. The tenant's data key is had before: a key service that hangs leaves no
-    /// transaction open. Where it can't be had, only what needs it fails.
+    /// Begins a transaction in `tenant`, on a connection of the tenant's share. The tenant's
+    /// data key is loaded before the transaction begins, so a key service that hangs keeps no
+    /// transaction open. If the key cannot be loaded, only operations that need it fail.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away or no connection comes free, OVERLOADED when
-    /// none of the tenant's share does.
+    /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
+    /// no connection of the tenant's share becomes free.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
         self.begin_within(tenant, tenant).await
     }
 
-    /// The same, on a connection of another share than the tenant's own: for callers who
-    /// did not name the tenant, or one that does not exist.
+    /// Like [`Db::begin`], but the connection counts against `share` instead of the share of
+    /// `tenant`: for callers that did not name the tenant, or named one that does not exist.
     ///
     /// # Errors
-    /// Those of [`Db::begin`].
+    /// As [`Db::begin`].
     pub async fn begin_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
         if self.data_keys.is_none() {
             return self.begin_unsealed_within(share, tenant).await;
@@ -166,10 +165,10 @@ impl Db {
         Ok(self.begin_unsealed_within(share, tenant).await?.with(sealing))
     }
 
-    /// The same, for what neither seals nor opens personal data.
+    /// Like [`Db::begin`], for work that neither encrypts nor decrypts personal data.
     ///
     /// # Errors
-    /// Those of [`Db::begin`].
+    /// As [`Db::begin`].
     pub async fn begin_unsealed(&self, tenant: TenantId) -> Result<TenantTx> {
         self.begin_unsealed_within(tenant, tenant).await
     }
@@ -179,25 +178,25 @@ impl Db {
         Ok(TenantTx::new(tx, tenant, self.data_keys.clone(), self.feed.get().cloned()))
     }
 
-    /// From here on, each commit returns once this process's memory has it.
+    /// From here on, each commit returns only after this process's caches have applied it.
     pub fn follow(&self, feed: Feed) {
         self.feed.set(feed).ok();
     }
 
-    /// After a commit that can alter a decision.
+    /// Waits until this process's caches have applied a commit that can alter a decision.
     pub async fn committed(&self) {
         if let Some(feed) = self.feed.get() {
             feed.catch_up().await;
         }
     }
 
-    /// Whether the connections were closed for good.
+    /// Whether the pool is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.postgres.is_closed()
     }
 
-    /// Closes the connections once they are idle.
+    /// Closes the pool, and waits until connections in use were returned and closed.
     pub async fn close(&self) {
         self.postgres.close().await;
     }

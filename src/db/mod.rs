@@ -1,5 +1,6 @@
-//! Postgres as features use it: [`Db`] begins transactions that work in one tenant, seal
-//! its personal data, and are in this process's memory once they are committed.
+//! Postgres as the features use it. [`Db`] begins transactions that work in one tenant and
+//! encrypt its personal data. This process's caches have applied a transaction when its commit
+//! returns.
 
 mod database;
 mod tx;

@@ -1,4 +1,4 @@
-//! A transaction that works in one tenant, with what seals its personal data.
+//! Transactions that work in one tenant, with the tenant's cipher.
 
 use std::sync::Arc;
 
@@ -11,31 +11,31 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// A transaction whose tenant is set: row-level security shows it that
-/// tenant's rows alone. Dropped without [`TenantTx::commit`], it rolls back; a statement
-/// that is under way then is ended.
+/// A transaction with a tenant set: row-level security shows it only that tenant's rows. On
+/// drop without [`TenantTx::commit`] it rolls back, and a running statement is ended.
 pub struct TenantTx {
     tx: Tx,
     tenant: TenantId,
     sealing: Sealing,
     data_keys: Option<Arc<DataKeys>>,
     feed: Option<Feed>,
-    /// What seals the data of a tenant that this made. Memory may forget it meanwhile.
+    /// The cipher of a tenant that this transaction creates. It is kept here because the cache
+    /// may evict it before the commit.
     made: Option<(TenantId, Arc<Cipher>)>,
 }
 
-/// What seals the personal data of a transaction's tenant.
+/// The state of the cipher of the transaction's tenant.
 pub(super) enum Sealing {
-    /// It was had before the transaction began.
+    /// It was loaded before the transaction began.
     Ready(Arc<Cipher>),
-    /// There is no such tenant.
+    /// The tenant does not exist.
     Absent,
-    /// It could not be had.
+    /// It could not be loaded.
     Away,
 }
 
 impl TenantTx {
-    /// A transaction in `tenant` that neither seals nor opens its personal data.
+    /// A transaction without a cipher for `tenant`.
     pub(super) fn new(
         tx: Tx,
         tenant: TenantId,
@@ -45,37 +45,39 @@ impl TenantTx {
         Self { tx, tenant, sealing: Sealing::Absent, data_keys, feed, made: None }
     }
 
-    /// The same, with what seals its tenant's data.
+    /// Sets the cipher of the transaction's tenant.
     pub(super) fn with(self, sealing: Sealing) -> Self {
         Self { sealing, ..self }
     }
 
-    /// The connection, for a statement.
+    /// The connection, for one statement.
     pub fn conn(&mut self) -> Observed<'_> {
         self.tx.conn()
     }
 
-    /// Works in another tenant from here on: for what belongs to two, like a
-    /// tenant that the platform's staff creates.
+    /// Switches to another tenant for the rest of the transaction: for a change in two tenants,
+    /// such as the creation of a tenant by platform staff.
     ///
     /// # Errors
-    /// When Postgres is away.
+    /// When Postgres is unavailable.
     pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
         self.tx.enter(tenant).await
     }
 
-    /// Seals the personal data of the tenant that this began in, or gave a data key.
+    /// The cipher for the personal data of `tenant`: the tenant of this transaction, or one
+    /// that the transaction creates. Any other tenant's cipher is found only if it is cached.
     ///
     /// # Errors
-    /// `NOT_FOUND` when it was deleted; UNAVAILABLE when the master key is away.
+    /// `NOT_FOUND` when the tenant was deleted; UNAVAILABLE when its data key could not be
+    /// loaded.
     pub fn cipher(&self, tenant: TenantId) -> Result<Arc<Cipher>> {
         self.find_cipher(tenant)?.ok_or_else(Error::not_found)
     }
 
-    /// The same, where the tenant may have been deleted.
+    /// Like [`TenantTx::cipher`], but `None` when the tenant was deleted.
     ///
     /// # Errors
-    /// UNAVAILABLE when the master key is away.
+    /// UNAVAILABLE when the tenant's data key could not be loaded.
     pub fn find_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some((made, cipher)) = &self.made
             && *made == tenant
@@ -85,14 +87,14 @@ impl TenantTx {
         match &self.sealing {
             Sealing::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
             Sealing::Away if tenant == self.tenant => {
-                let text = "a key that the answer needs can't be had; try again";
+                let text = "an encryption key is not available; try again";
                 Err(Error::refused(ErrorReason::StoreUnavailable, text))
             }
             _ => self.keys()?.known(tenant),
         }
     }
 
-    /// Seals and names what belongs to no tenant.
+    /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
     /// Before [`super::Db::prepare`].
@@ -100,10 +102,10 @@ impl TenantTx {
         self.keys()?.common()
     }
 
-    /// Gives a new tenant, which this works in, its data key.
+    /// Stores the data key of a new tenant. The transaction must work in that tenant.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away.
+    /// UNAVAILABLE when Postgres is unavailable.
     pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
         let made = self.keys()?.clone().insert(&mut self.tx, key).await?;
         self.made = Some(made);
@@ -114,11 +116,11 @@ impl TenantTx {
         self.data_keys.as_ref().ok_or_else(no_data_keys)
     }
 
-    /// The consistency token of what this transaction changes: whoever decides
-    /// with it once it is committed sees that.
+    /// The consistency token of this transaction's changes. A decision made with the token
+    /// after the commit sees these changes.
     ///
     /// # Errors
-    /// When Postgres is away.
+    /// When Postgres is unavailable.
     pub async fn consistency_token(&mut self) -> Result<String> {
         let id = sqlx::query_scalar!(r#"select pg_current_xact_id()::text::bigint as "id!""#)
             .fetch_one(self.conn())
@@ -127,11 +129,11 @@ impl TenantTx {
         feed.token_of(id.cast_unsigned())
     }
 
-    /// Makes it all durable, and seen by whatever this process decides from here
-    /// on.
+    /// Commits, and waits until this process's caches have applied the changes, so every later
+    /// decision of this process sees them.
     ///
     /// # Errors
-    /// When Postgres is away; then it may or may not be committed.
+    /// When Postgres is unavailable. The transaction may or may not be committed then.
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await?;
         if let Some(feed) = self.feed {
@@ -140,16 +142,16 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Makes a record durable that no decision depends on.
+    /// Commits a record that no decision depends on, without waiting for the caches.
     ///
     /// # Errors
-    /// When Postgres is away; then it may or may not be committed.
+    /// When Postgres is unavailable. The transaction may or may not be committed then.
     pub async fn commit_record(self) -> Result<()> {
         self.tx.commit().await
     }
 }
 
-/// Personal data is read or written by something that was given no keys for it.
+/// The defect: personal data is read or written through a handle without data keys.
 pub(super) fn no_data_keys() -> Error {
     Error::defect("no data keys were given")
 }

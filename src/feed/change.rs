@@ -1,46 +1,45 @@
-//! What changed, and who is told of it.
+//! Changes, and the trait of their listeners.
 
 use uuid::Uuid;
 
 use crate::ids::TenantId;
 
-/// Who is told of changes.
+/// A listener for changes. In-memory caches implement it to drop outdated entries.
 pub trait Follow: Send + Sync + 'static {
-    /// Something changed.
+    /// Called for each change.
     fn apply(&self, change: &Change);
-    /// Changes may have been missed: forget everything.
+    /// Called when changes may have been missed. The listener must drop all its entries.
     fn clear(&self);
 }
 
-/// Something that changed.
+/// One change that can alter a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change {
-    /// In which tenant.
     pub tenant: TenantId,
-    /// What sort of thing.
     pub kind: Kind,
-    /// Which one.
+    /// The id of the changed tenant, user, service account, role, session or API key. For an
+    /// assignment, the id of its subject.
     pub subject: Uuid,
 }
 
-/// What sort of thing changed.
+/// The kinds of changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A tenant's state, slug or existence.
+    /// A tenant's state, slug or settings changed, or the tenant was deleted.
     Tenant,
-    /// A user's state or existence.
+    /// A user's state changed, or a user or service account was deleted.
     User,
-    /// A role's level or permissions.
+    /// A role's name, level or permissions changed.
     Role,
-    /// A user's roles.
+    /// A subject's role assignment was created, changed or deleted.
     Assignment,
-    /// A session was revoked.
+    /// A session or an API key was revoked.
     Session,
 }
 
 impl Kind {
-    /// The kind as the table spells it; `None` for one that a newer version
-    /// writes.
+    /// Parses the value of the table's column `kind`; `None` for a kind that only a newer
+    /// version knows.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {

@@ -1,9 +1,9 @@
-//! Reads the feed, for as long as the process lives.
+//! The loop that reads the change feed, for as long as the process lives.
 //!
-//! Ids are handed out before commit, so a reader that remembers the last id loses
-//! whatever commits late. This one remembers the snapshot that it read in, and
-//! reads what has become visible since: every commit exactly once, by the first
-//! read after it, whatever older transactions are still under way.
+//! Postgres assigns ids before the commit, so a reader that continues after the last id misses
+//! transactions that commit late. This reader keeps the snapshot of its last read and reads the
+//! changes that have become visible since. It sees each committed change exactly once, in the
+//! first read after the commit, even while older transactions are still open.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,25 +17,26 @@ use crate::{
     pg::Postgres,
 };
 
-/// The longest pause between reads.
+/// Maximum pause between two reads.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How long a read may take before it counts as failed.
+/// Timeout of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Follower {
     postgres: Postgres,
     followers: Vec<Arc<dyn Follow>>,
     metrics: Metrics,
-    /// What the last good read saw.
+    /// The snapshot of the last successful read; `None` before the first.
     seen: Option<Seen>,
-    /// Whether what was seen may not be the server's past any more.
+    /// Whether the server may have been replaced since the last successful read. Then `seen`
+    /// may name transactions that the server does not have.
     in_doubt: bool,
 }
 
 struct Seen {
     snapshot: String,
-    /// Which server it was, by when it started.
+    /// Start time of the Postgres server. Another time means another server, or a restart.
     server: OffsetDateTime,
 }
 
@@ -53,7 +54,7 @@ impl Follower {
         while !self.postgres.is_closed() {
             let began = state.begin();
             let read = time::timeout(READ_TIMEOUT, self.read(&state)).await;
-            // A server that falls silent may be one whose place another takes.
+            // A server that stops answering may be replaced by another.
             self.in_doubt |= read.is_err();
             match read.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
@@ -72,8 +73,7 @@ impl Follower {
         }
     }
 
-    /// Passes on what has become visible since the last read; says how many
-    /// changes that were.
+    /// Applies the changes that became visible since the last read; returns their number.
     async fn read(&mut self, state: &State) -> Result<u64> {
         let rows = sqlx::query!(
             r#"
@@ -89,15 +89,14 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = bounds(&first.snapshot)?;
-        // Before anything that depends on it.
+        // Before anything depends on what this read returned.
         state.progress.saw(xmax);
         match &self.seen {
-            // What was looked up before there was a snapshot to go on from may have
-            // changed between the two.
+            // The first read. Entries that were cached before it may have changed in between.
             None => self.clear(state),
-            // A pooler may pass on to another server without a connection lost.
+            // A connection pooler can switch to another server without closing the connection.
             Some(seen) if first.missed || self.in_doubt || seen.server != first.server => {
-                tracing::warn!("changes may have been missed: memory starts anew");
+                tracing::warn!("changes may have been missed: the in-memory caches are reset");
                 self.clear(state);
             }
             Some(_) => {}
@@ -112,7 +111,7 @@ impl Follower {
             changes += 1;
             match Kind::parse(kind) {
                 Some(kind) => self.apply(&Change { tenant: TenantId(tenant), kind, subject }),
-                // A newer version writes it.
+                // A newer version wrote a kind that this version does not know.
                 None => self.clear(state),
             }
         }
@@ -136,7 +135,7 @@ impl Follower {
     }
 }
 
-/// The xmin and the xmax of a snapshot's text: `xmin:xmax:others`.
+/// Returns xmin and xmax of a snapshot in text form, `xmin:xmax:xip_list`.
 fn bounds(snapshot: &str) -> Result<(u64, u64)> {
     let mut parts = snapshot.split(':').map(|part| part.parse().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
@@ -145,12 +144,13 @@ fn bounds(snapshot: &str) -> Result<(u64, u64)> {
     }
 }
 
-/// Whether the connection was lost: a server that crashed, or another in its
-/// place, may hand out again the ids of transactions that were not durable.
+/// Whether the connection was lost. A server that crashed, or one that took its place, may
+/// assign transaction ids again that belonged to transactions which were not durable.
 fn is_another_server(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,
-        // SQLSTATE 57P: shut down, crashed, starting; 08 and 58: lost, as poolers say it.
+        // SQLSTATE 57P: shutdown, crash or start of the server. 08 and 58: connection lost, as
+        // reported by poolers.
         Error::Database(sqlx::Error::Database(error)) => error
             .code()
             .is_some_and(|code| ["57P", "08", "58"].iter().any(|class| code.starts_with(class))),

@@ -1,5 +1,5 @@
-//! The feed as the rest of the service knows it: how fresh memory is, and how to
-//! make it fresher.
+//! The feed's handle for the rest of the service: how fresh the in-memory caches are, and how
+//! to refresh them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,34 +23,33 @@ use crate::{
     redis::Redis,
 };
 
-/// How many connections to Postgres the feed uses: its reader one, trimming another.
+/// Number of Postgres connections that the feed uses: one for the follower, one for trimming.
 pub const CONNECTIONS: u32 = 2;
 
-/// What the feed reads from, and what wakes it.
+/// The connections that the feed needs.
 pub struct Sources<'a> {
-    /// Where it is. They are the feed's own, so that it is not late when calls use
-    /// up theirs.
+    /// A pool for the feed alone, so calls that use up their own pool cannot delay it.
     pub postgres: Postgres,
-    /// Wakes the other replicas.
+    /// Publishes wake-ups for other replicas.
     pub redis: Redis,
-    /// Hears them.
+    /// Receives wake-ups from other replicas.
     pub subscriber: &'a SubscriberClient,
 }
 
-/// The feed as this replica follows it. Cheap to clone.
+/// A handle to the feed that this replica follows. Cheap to clone.
 #[derive(Clone)]
 pub struct Feed {
     state: Arc<State>,
     redis: Redis,
 }
 
-/// Leave to answer from memory. Only the feed gives it.
+/// Proof that the caches are fresh enough to answer. Only [`Feed::fresh`] creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fresh(());
 
 impl Feed {
-    /// Begins to follow, and tells `followers` of each change, until the
-    /// database's connections are closed.
+    /// Starts to follow the feed, and passes each change to `followers` until the pool is
+    /// closed.
     pub fn follow(
         sources: Sources<'_>,
         followers: Vec<Arc<dyn Follow>>,
@@ -67,34 +66,35 @@ impl Feed {
         Self { state, redis }
     }
 
-    /// Leave to answer from memory, where it is no staler than it may be. It is for
-    /// now: ask for it before memory is looked at, and keep it over no wait.
+    /// A proof that the caches are fresh enough to answer now; `None` when they are not. Ask
+    /// for it before reading a cache, and do not hold it across an await.
     #[must_use]
     pub fn fresh(&self) -> Option<Fresh> {
         self.state.is_fresh().then_some(Fresh(()))
     }
 
-    /// Whether memory may answer now.
+    /// Whether the caches are fresh enough to answer now.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.fresh().is_some()
     }
 
-    /// Whether memory was told of every change in this time, up to the last read:
-    /// it did not start anew meanwhile.
+    /// Whether the caches have applied every change of the last `time` (up to the last read),
+    /// with no reset in between.
     #[must_use]
     pub fn was_followed_for(&self, time: Duration) -> bool {
         self.state.followed_for() > time
     }
 
-    /// How long ago the last good read began.
+    /// Time since the last successful read began.
     #[must_use]
     pub fn lag(&self) -> Duration {
         self.state.lag()
     }
 
-    /// After a commit: returns once this replica's memory has it, or does not
-    /// answer any more; and wakes the others.
+    /// Call after a commit. Wakes the other replicas, and returns when this replica's caches
+    /// have applied the commit. If that takes longer than a second, the caches must not answer
+    /// until the next successful read.
     pub async fn catch_up(&self) {
         wake::others(&self.redis);
         if !self.state.read_anew().await {
@@ -102,49 +102,51 @@ impl Feed {
         }
     }
 
-    /// Reads until memory knows all below a revision's position that has ended;
-    /// false when that takes too long. Many that ask at once share one read.
+    /// Waits until the caches have applied every committed transaction below the revision's
+    /// position; false when that takes longer than a second. Concurrent callers share one read.
     pub async fn reach(&self, revision: Revision) -> bool {
         self.horizon() >= revision.position || self.state.read_anew().await
     }
 
-    /// Reads the feed where memory may not answer; says whether it may then.
+    /// Reads the feed if the caches are not fresh; returns whether they are fresh now.
     pub async fn refresh(&self) -> bool {
         self.is_fresh() || self.state.read_anew().await
     }
 
-    /// Every transaction below it has ended, and memory knows its changes.
+    /// A transaction id: every transaction below it has ended, and the caches have applied its
+    /// changes.
     #[must_use]
     pub fn horizon(&self) -> u64 {
         self.state.progress.horizon()
     }
 
-    /// Something that Postgres answered in a snapshot with this xmax is about to
-    /// be decided with, or remembered.
+    /// Records the xmax of a snapshot of Postgres, before data read in it is used for a
+    /// decision or cached. Tokens made later cover this snapshot.
     pub fn saw(&self, xmax: u64) {
         self.state.progress.saw(xmax);
     }
 
-    /// The consistency token of what was decided since the horizon was this.
+    /// The consistency token for a decision. `horizon` is [`Feed::horizon`] from before the
+    /// decision's data was read.
     ///
     /// # Errors
-    /// INTERNAL when it can't be sealed, which no key makes it.
+    /// INTERNAL when the token can't be sealed. No key causes this.
     pub fn token(&self, horizon: u64) -> Result<String> {
         self.state.progress.token(horizon)
     }
 
-    /// The consistency token of a transaction that is about to commit.
+    /// The consistency token for a transaction that is about to commit.
     ///
     /// # Errors
-    /// INTERNAL when it can't be sealed, which no key makes it.
+    /// INTERNAL when the token can't be sealed. No key causes this.
     pub fn token_of(&self, transaction: u64) -> Result<String> {
         self.state.progress.token_of(transaction)
     }
 
-    /// What a consistency token says.
+    /// Opens a consistency token.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for one that no replica made.
+    /// `INVALID_ARGUMENT` when no replica sealed this token.
     pub fn open(&self, token: &str) -> Result<Revision> {
         self.state.progress.open(token).ok_or(Error::Field(
             ErrorReason::ConsistencyTokenInvalid,

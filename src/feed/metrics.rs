@@ -1,4 +1,4 @@
-//! What the feed's operators watch.
+//! Metrics of the change feed.
 
 use std::{fmt, sync::Arc};
 
@@ -16,7 +16,6 @@ use prometheus_client::{
 
 use super::state::State;
 
-/// The feed's counters.
 #[derive(Default)]
 pub(super) struct Metrics {
     reads: Family<Read, Counter>,
@@ -46,19 +45,20 @@ impl Metrics {
         for outcome in [Outcome::ok, Outcome::failed] {
             drop(metrics.reads.get_or_create(&Read { outcome }));
         }
-        let changes = "Changes that the change feed brought";
+        let changes = "Changes read from the change feed";
         registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
-        let gap = "Changes that a poll found before a wake-up told of them";
+        let gap = "Changes found by polling, before a wake-up arrived";
         registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
-        let lapses = "Times that the feed was so late that memory could not answer";
+        let lapses = "Times that the in-memory caches could not answer because the feed was late";
         registry.register("tenantry_feed_lapses", lapses, metrics.lapses.clone());
-        let subscribed = "Whether Redis tells this replica of changes: 1 or 0";
+        let subscribed = "Whether this replica receives wake-ups through Redis: 1 or 0";
         registry.register("tenantry_feed_subscribed", subscribed, metrics.subscribed.clone());
         registry.register_collector(Box::new(lag));
         metrics
     }
 
-    /// A read ended well, with so many changes, after a wake-up or a pause.
+    /// Records a successful read of `changes` changes. `woken` is false when the read followed
+    /// a full pause instead of a wake-up.
     pub(super) fn read(&self, changes: u64, woken: bool) {
         self.reads.get_or_create(&Read { outcome: Outcome::ok }).inc();
         self.changes.inc_by(changes);
@@ -76,7 +76,7 @@ impl Metrics {
     }
 }
 
-/// The age of what memory knows, as it is when it is asked for.
+/// The lag gauge, computed at each scrape.
 pub(super) struct Lag(pub(super) Arc<State>);
 
 impl fmt::Debug for Lag {
@@ -87,7 +87,7 @@ impl fmt::Debug for Lag {
 
 impl Collector for Lag {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Age of the last good read of the change feed";
+        let help = "Seconds since the last successful read of the change feed began";
         let lag = ConstGauge::new(self.0.lag().as_secs_f64());
         lag.encode(encoder.encode_descriptor(
             "tenantry_feed_lag_seconds",

@@ -1,14 +1,13 @@
-//! The change feed, as this replica follows it: what keeps memory true.
+//! The change feed: it keeps this replica's in-memory caches up to date.
 //!
-//! Whatever can alter a decision is written to the table `changes` by triggers, in
-//! the transaction that alters it. Each replica follows it: at once when woken, and
-//! every quarter of a second whatever happens. Redis only wakes; nothing depends
-//! on it.
+//! Triggers write each change that can alter a decision to the table `changes`, in the same
+//! transaction. Each replica reads new changes every 250 ms, and immediately when it is woken.
+//! Redis only carries wake-ups, so correctness does not depend on it.
 //!
-//! [`Feed`] is what the rest of the service knows of it; `follower` reads, `wake`
-//! says and hears that there is something to read, `since` reads for a watcher that
-//! comes back, `trim` deletes what nobody
-//! needs any more, `token` and `progress` say how much was seen.
+//! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed.
+//! `wake` sends and receives wake-ups. `since` reads the changes for a stream that resumes.
+//! `trim` deletes old changes. `state` records how fresh the caches are. `progress` and `token`
+//! make consistency tokens.
 
 mod change;
 mod follower;

@@ -1,4 +1,4 @@
-//! How far this replica has come, and the token that says so.
+//! The transaction ids that this replica has reached, and the consistency tokens made of them.
 
 use std::sync::{
     Arc,
@@ -10,14 +10,14 @@ use arc_swap::ArcSwapOption;
 use super::token::{Revision, Sealer};
 use crate::error::Result;
 
-/// How far this replica has come.
+/// The transaction ids that this replica has reached.
 pub(super) struct Progress {
     sealer: Arc<Sealer>,
-    /// Every transaction below it had ended, and its changes were passed on.
+    /// Every transaction below this id has ended, and the listeners have its changes.
     horizon: AtomicU64,
-    /// Nothing at or above it was seen by anything in memory.
+    /// No data in memory was read in a snapshot that saw a transaction at or above this id.
     position: AtomicU64,
-    /// The latest token, for those who need the same.
+    /// The last token, reused for the same revision.
     latest: ArcSwapOption<Latest>,
 }
 
@@ -41,21 +41,22 @@ impl Progress {
         self.horizon.load(Ordering::Acquire)
     }
 
-    /// All changes below it were passed on.
+    /// Records that the listeners have all changes below `horizon`.
     pub(super) fn passed_on(&self, horizon: u64) {
         self.horizon.store(horizon, Ordering::Release);
     }
 
-    /// Something of a snapshot with this xmax is about to be known.
+    /// Records the xmax of a snapshot, before data read in it is used.
     pub(super) fn saw(&self, xmax: u64) {
         self.position.fetch_max(xmax, Ordering::AcqRel);
     }
 
-    /// The token of what is known now, for somebody who began to look when the
-    /// horizon was this. It is sealed once for all who need the same.
+    /// The token for a decision. `horizon` is the value from before the decision's data was
+    /// read. One sealed token serves all decisions of the same revision.
     pub(super) fn token(&self, horizon: u64) -> Result<String> {
         let revision = Revision { horizon, position: self.position.load(Ordering::Acquire) };
-        // Read before it is sealed: at worst it is sealed once more.
+        // Read before sealing. If the keys change in between, the token is only sealed once
+        // more.
         let round = self.sealer.round();
         if let Some(latest) = &*self.latest.load()
             && latest.revision == revision
@@ -68,7 +69,7 @@ impl Progress {
         Ok(token)
     }
 
-    /// The token of a transaction that is about to commit.
+    /// The token for a transaction that is about to commit.
     pub(super) fn token_of(&self, transaction: u64) -> Result<String> {
         self.sealer.seal(Revision { horizon: transaction, position: transaction + 1 })
     }

@@ -1,4 +1,4 @@
-//! What changed in one tenant since a horizon, for a watcher that comes back.
+//! The changes in one tenant since a horizon, for a stream that resumes.
 
 use uuid::Uuid;
 
@@ -9,21 +9,20 @@ use crate::{
     ids::TenantId,
 };
 
-/// What changed, each thing once.
+/// Changes since a horizon, without duplicates.
 pub struct Since {
-    /// Whether there may be more: the feed was trimmed, or the horizon is not of
-    /// this server's past.
+    /// Whether changes may be missing: older ones were trimmed, or the horizon is not in the
+    /// past of this server.
     pub missed: bool,
-    /// The changes; no kind where a newer version writes it.
+    /// Kind and id of each change. The kind is `None` when only a newer version knows it.
     pub changes: Vec<(Option<Kind>, Uuid)>,
 }
 
 impl Feed {
-    /// What transaction `horizon` and later ones changed in a tenant, `limit`
-    /// things at most.
+    /// The changes in `tenant` by transactions with ids from `horizon` on, at most `limit`.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away.
+    /// UNAVAILABLE when Postgres is unavailable.
     pub async fn since(
         &self,
         db: &Db,

@@ -1,4 +1,4 @@
-//! How fresh memory is.
+//! The freshness of the in-memory caches.
 
 use std::{
     sync::{
@@ -15,34 +15,36 @@ use tokio::{
 
 use super::progress::Progress;
 
-/// For how long after a read began memory may answer: the promise of
-/// `minimize_latency`.
-const BOUND: Duration = Duration::from_secs(1);
+/// How long after the begin of a read the caches may answer: the bound that
+/// `CONSISTENCY_MINIMIZE_LATENCY` promises. It is also the timeout of a caller that waits for a
+/// read.
+const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// What the follower and the handles share.
+/// State shared by the follower and the handles. All times are in milliseconds since `started`.
 pub(super) struct State {
     started: Instant,
-    /// When the last good read began, and until when memory may answer; in ms
-    /// since `started`.
+    /// When the last successful read began.
     read_at: AtomicU64,
+    /// Until when the caches may answer.
     fresh_until: AtomicU64,
-    /// When memory last started anew; in the same.
-    anew_at: AtomicU64,
-    /// How many reads have begun, and how many of those have ended well.
+    /// When the caches were last reset.
+    reset_at: AtomicU64,
+    /// Number of reads that have begun. Reads are numbered from 1.
     begun: AtomicU64,
+    /// The number of the last read that succeeded.
     ended: watch::Sender<u64>,
     woken: Arc<Notify>,
     pub(super) progress: Progress,
 }
 
 impl State {
-    /// Nothing was read yet.
+    /// The state before the first read.
     pub(super) fn new(woken: Arc<Notify>, progress: Progress) -> Self {
         Self {
             started: Instant::now(),
             read_at: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
-            anew_at: AtomicU64::new(0),
+            reset_at: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             ended: watch::Sender::new(0),
             woken,
@@ -50,55 +52,54 @@ impl State {
         }
     }
 
-    /// Whether memory is no staler than it may be.
+    /// Whether the caches may answer now.
     pub(super) fn is_fresh(&self) -> bool {
         self.now() < self.fresh_until.load(Ordering::Acquire)
     }
 
-    /// Memory must not answer until the next good read.
+    /// Forbids the caches to answer until the next successful read.
     pub(super) fn expire(&self) {
         self.fresh_until.store(0, Ordering::Release);
     }
 
-    /// For how long memory was told of every change.
+    /// How long the caches have applied every change, up to the last read.
     pub(super) fn followed_for(&self) -> Duration {
-        self.since(&self.anew_at)
+        self.since(&self.reset_at)
     }
 
-    /// Waits for a read that begins from here on, so that it sees whatever has
-    /// been committed; says whether it ended well within the bound.
+    /// Requests a read that begins after this call, so it sees every commit so far. Returns
+    /// whether such a read succeeded within [`FRESH_FOR`].
     pub(super) async fn read_anew(&self) -> bool {
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.woken.notify_one();
         let mut ended = self.ended.subscribe();
-        let read = time::timeout(BOUND, ended.wait_for(|ended| *ended >= wanted)).await;
+        let read = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= wanted)).await;
         matches!(read, Ok(Ok(_)))
     }
 
-    /// A read begins: its number and the time.
+    /// Marks the begin of a read; returns its number and its time.
     pub(super) fn begin(&self) -> (u64, u64) {
         (self.begun.fetch_add(1, Ordering::AcqRel) + 1, self.now())
     }
 
-    /// A read has ended well. Says whether it was late: memory had become staler
-    /// than it may be, and could not answer for a while.
+    /// Marks the successful end of a read. Returns whether it was late: the caches could not
+    /// answer for a while.
     pub(super) fn end(&self, (number, began): (u64, u64)) -> bool {
-        let bound = u64::try_from(BOUND.as_millis()).unwrap_or(u64::MAX);
+        let bound = u64::try_from(FRESH_FOR.as_millis()).unwrap_or(u64::MAX);
         self.read_at.store(began, Ordering::Release);
         let until = self.fresh_until.swap(began + bound, Ordering::AcqRel);
         self.ended.send_replace(number);
         number > 1 && self.now() > until
     }
 
-    /// Waits until somebody says that there is something to read, no longer than
-    /// `limit`; says whether somebody did.
+    /// Waits for a wake-up, at most for `limit`; returns whether one came.
     pub(super) async fn rest(&self, limit: Duration) -> bool {
         time::timeout(limit, self.woken.notified()).await.is_ok()
     }
 
-    /// Memory starts anew: what was committed up to here it is not told of.
+    /// Records that the caches are reset now: changes committed before are not applied to them.
     pub(super) fn start_anew(&self) {
-        self.anew_at.store(self.now(), Ordering::Release);
+        self.reset_at.store(self.now(), Ordering::Release);
     }
 
     pub(super) fn lag(&self) -> Duration {

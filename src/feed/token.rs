@@ -1,6 +1,6 @@
-//! Consistency tokens: how much something has seen, for clients to hand back.
+//! Consistency tokens: they tell how much a response has seen, and clients send them back.
 //!
-//! They are opaque and can't be forged: sealed with a key that all replicas share.
+//! A token is opaque and can't be forged: it is sealed with a key that all replicas share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,52 +9,53 @@ use crate::{
     tokens::{Keyring, OpaqueTokens, Renew},
 };
 
-/// The tokens' format, in their first byte.
+/// Format version, the first byte of the payload.
 const VERSION: u8 = 1;
 
-/// Names the key's use.
+/// The label that the key is derived with, for this use alone.
 const LABEL: &str = "tenantry consistency token";
 
-/// A version and two numbers.
+/// Length of the payload in bytes: version, horizon, position.
 const PAYLOAD: usize = 1 + 8 + 8;
 
-/// How much was seen, in ids of Postgres's transactions.
+/// How much a response has seen, as ids of Postgres transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Revision {
-    /// Whoever reads the changes from here on misses nothing that was not seen.
+    /// Lower bound for resuming: reading the changes of all transactions from this id on misses
+    /// no change that the response had not seen.
     pub horizon: u64,
-    /// Whoever knows every transaction below it that has ended knows all that was
-    /// seen.
+    /// Upper bound: a replica that has applied every committed transaction below this id has
+    /// seen everything that the response saw.
     pub position: u64,
 }
 
-/// Seals and opens tokens.
+/// Seals and opens consistency tokens.
 pub struct Sealer {
     tokens: OpaqueTokens,
-    /// How often the keys changed.
+    /// Number of key changes so far.
     round: AtomicU64,
 }
 
 impl Sealer {
-    /// A sealer with the keys that the replicas share.
+    /// Derives the keys from the keyring that the replicas share.
     ///
     /// # Errors
-    /// When a key can't be made, which no keyring makes it.
+    /// When a key can't be derived. No keyring causes this.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
         Ok(Self { tokens: OpaqueTokens::new(keyring, LABEL)?, round: AtomicU64::new(0) })
     }
 
-    /// A number that changes with the keys: a token that was sealed in another round
-    /// may not open for long.
+    /// A number that changes when the keys change. A token sealed in an earlier round may soon
+    /// stop opening.
     #[must_use]
     pub fn round(&self) -> u64 {
         self.round.load(Ordering::Acquire)
     }
 
-    /// The token of a revision.
+    /// Seals a revision into a token.
     ///
     /// # Errors
-    /// INTERNAL when the key does not seal, which none does.
+    /// INTERNAL when the key can't seal. No key causes this.
     pub fn seal(&self, revision: Revision) -> Result<String> {
         let mut payload = Vec::with_capacity(PAYLOAD);
         payload.push(VERSION);
@@ -63,7 +64,7 @@ impl Sealer {
         self.tokens.seal(&[], payload)
     }
 
-    /// The revision of a token that a replica sealed; `None` for any other text.
+    /// Opens a token; `None` when no replica sealed it.
     #[must_use]
     pub fn open(&self, token: &str) -> Option<Revision> {
         read(&self.tokens.open(&[], token)?)

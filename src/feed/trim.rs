@@ -1,4 +1,4 @@
-//! Deletes changes that every reader has had the time to read.
+//! Deletes changes that every replica has had time to read.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio::time;
 
 use crate::{error::Result, pg::Postgres};
 
-/// How often.
+/// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// For how long readers have a change, in microseconds: an hour. One that did not
-/// read for so long starts anew.
+/// Retention of changes, in microseconds: one hour. A replica that has not read for longer
+/// resets its caches.
 const KEEP: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
 
-/// Changes that one transaction deletes, at most.
+/// Maximum number of changes that one transaction deletes.
 const BATCH: i64 = 10_000;
 
-/// Trims until the database's connections are closed.
+/// Trims the feed until the pool is closed.
 pub(super) async fn keep_short(postgres: Postgres) {
     while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
@@ -29,12 +29,12 @@ pub(super) async fn keep_short(postgres: Postgres) {
     }
 }
 
-/// Says how many changes it deleted.
+/// Runs batches until nothing is left to delete; returns the number of deleted changes.
 async fn trim(postgres: &Postgres) -> Result<i64> {
     let mut deleted = 0;
     loop {
         let batch = sqlx::query_scalar!("select trim_changes($1, $2)", KEEP, BATCH);
-        // None where another replica is at it.
+        // NULL when another replica is trimming.
         let batch = batch.fetch_one(postgres.pool()).await?.unwrap_or_default();
         deleted += batch;
         if batch < BATCH {

@@ -1,5 +1,5 @@
-//! Wakes the other replicas' readers early, through Redis pub/sub. A message
-//! that is lost costs a part of a poll's interval and nothing else.
+//! Wakes the followers of other replicas through Redis pub/sub. A lost message delays a read by
+//! at most one poll interval and has no other effect.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,33 +20,33 @@ use crate::{
 
 const CHANNEL: &str = "tenantry:changes";
 
-/// How long after an attempt to subscribe failed the next one comes.
+/// Pause after a failed attempt to subscribe.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often a subscription is made again that may still be there.
+/// Interval at which an existing subscription is renewed.
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// The shortest time between two reads of the feed that messages ask for, so that a flood of
-/// messages is not a flood of reads. Messages beyond the receiver's buffer are dropped, which
-/// asks for one read.
+/// Minimum time between two reads that messages cause, so a flood of messages does not cause a
+/// flood of reads. Messages beyond the receiver's buffer are dropped and together cause one
+/// read.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// So many failures in a row are worth a line in the log.
-const MANY: u32 = 3;
+/// Number of consecutive failures after which a warning is logged.
+const FAILURES_BEFORE_WARNING: u32 = 3;
 
-/// Says to all replicas that there is something to read. It does not wait.
+/// Wakes all replicas. Does not wait for Redis.
 pub(super) fn others(redis: &Redis) {
     let redis = redis.clone();
     tokio::spawn(async move {
-        let told: Result<i64, _> =
+        let published: Result<i64, _> =
             redis.observe("PUBLISH", redis.client().publish(CHANNEL, "")).await;
-        if let Err(error) = told {
-            tracing::debug!(%error, "the other replicas find out by themselves");
+        if let Err(error) = published {
+            tracing::debug!(%error, "other replicas not woken: they poll");
         }
     });
 }
 
-/// Notifies at each message, until the database's connections are closed.
+/// Notifies `woken` at each message, until the client is closed.
 pub(super) fn listen(
     client: &SubscriberClient,
     postgres: Postgres,
@@ -68,8 +68,8 @@ pub(super) fn listen(
     });
 }
 
-/// Subscribes at each connection, and now and then in between: whatever became of the
-/// subscription, it is made again. To subscribe twice is to no effect.
+/// Subscribes after each connection and at regular intervals, in case the subscription was
+/// lost. A repeated subscription has no effect.
 async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribed: Gauge) {
     let mut connected = client.reconnect_rx();
     redis::keep_connected(client.clone());
@@ -80,14 +80,14 @@ async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribe
         subscribed.set(i64::from(answer.is_ok()));
         match answer {
             Ok(()) => {
-                if failures >= MANY {
+                if failures >= FAILURES_BEFORE_WARNING {
                     tracing::info!("wake-ups arrive again");
                 }
                 (pause, failures) = (RENEWAL, 0);
             }
             Err(error) => {
                 failures += 1;
-                if failures == MANY {
+                if failures == FAILURES_BEFORE_WARNING {
                     tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
                 }
                 pause = RETRY;

@@ -1,12 +1,13 @@
-//! The passwords that attackers try first (SP 800-63B-4, 3.1.1.2; ASVS 6.2.4).
+//! The most common passwords, which attackers try first (SP 800-63B-4, section 3.1.1.2;
+//! ASVS 6.2.4).
 
 use fst::Set;
 
-/// The 100,000 most common ones that are long enough to be accepted otherwise;
-/// `third_party/passwords` says where they come from.
+/// The 100,000 most common passwords that are long enough to pass the other rules.
+/// `third_party/passwords` names their source.
 static LIST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/common-passwords.fst"));
 
-/// Whether a normalised password, in lower case, is one of them.
+/// Whether a normalised password in lower case is in the list.
 pub(super) fn is_common(lower: &str) -> bool {
     Set::new(LIST).is_ok_and(|set| set.contains(lower))
 }

@@ -1,6 +1,6 @@
-//! The pool that hashes passwords: few threads of low priority behind a short queue that is
-//! fair between tenants and between networks, so that sign-ins never slow down decisions,
-//! and no tenant's or network's those of another.
+//! The thread pool that hashes passwords. It has few threads of low priority, so sign-ins never
+//! slow down decisions. Its queue is short, and fair between tenants and between networks, so
+//! the sign-ins of one tenant or network do not slow down those of others.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -29,21 +29,21 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Hashes and verifies passwords. Cheap to clone; its threads end with the last
-/// clone and the last slot.
+/// Hashes and verifies passwords. Cheap to clone. The threads stop when the last clone and the
+/// last slot are dropped.
 #[derive(Clone)]
 pub struct Hasher(Arc<Threads>);
 
-/// The threads, until dropped.
+/// Stops the threads on drop.
 struct Threads(Arc<Shared>);
 
-/// What the threads and those who wait for them share.
+/// State shared by the threads and the callers.
 struct Shared {
     state: Mutex<State>,
-    /// Told when a job may have become the next.
+    /// Signalled when a job may have become runnable.
     work: Condvar,
     bounds: Bounds,
-    /// What a hash with today's parameters takes.
+    /// The cost of a hash with the configured parameters, in microseconds of CPU time.
     today: u64,
     peppers: Arc<Peppers>,
     metrics: Metrics,
@@ -61,24 +61,24 @@ struct Job {
 
 /// How full the queue is.
 pub struct Usage {
-    /// Slots that are taken, by those who wait and those who are served.
+    /// Slots in use, by waiting and running jobs and by holders without a job.
     pub taken: u64,
-    /// All slots.
+    /// Number of slots.
     pub slots: u64,
-    /// Passwords that wait for a thread.
+    /// Jobs that wait for a thread.
     pub waiting: u64,
 }
 
-/// Comparisons with the costliest hashes that there may be.
+/// The worst case of a comparison, with the most expensive hash that is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Costliest {
-    /// What one takes, about.
+    /// Estimated CPU time of one such comparison.
     pub time: Duration,
-    /// How many run at once.
+    /// Maximum number of such comparisons that run concurrently.
     pub at_once: usize,
 }
 
-/// A slot in the hashing queue: its holder may hash one password after the other.
+/// A slot in the hashing queue. Its holder may run hash jobs one after another.
 pub struct QueueSlot {
     hasher: Hasher,
     owner: Owner,
@@ -88,15 +88,15 @@ impl Hasher {
     /// Starts the threads.
     ///
     /// # Errors
-    /// When the parameters are no argon2 parameters, the peppers can't be read, or a
-    /// thread can't start.
+    /// When the argon2 parameters are invalid, the peppers can't be read, or a thread can't
+    /// start.
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
         let today = kept::work(Argon2id::new(config, peppers.clone())?.params());
         let bounds = Bounds {
-            // For those who wait and those who are served; half of them suffice to use all
-            // threads.
+            // A slot is held both by waiting and by running jobs. A tenant gets at most half of
+            // the slots, and that half is enough to use all threads.
             slots: config.queue.max(config.threads) + config.threads,
             expensive_at_once: (config.threads / 2).max(1),
             cheap: today,
@@ -119,7 +119,7 @@ impl Hasher {
         Ok(hasher)
     }
 
-    /// Shows what is counted.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         self.shared().metrics.register(registry);
     }
@@ -136,7 +136,7 @@ impl Hasher {
         Usage { taken: count(taken), slots, waiting: count(waiting) }
     }
 
-    /// Comparisons with the costliest hashes.
+    /// The worst case of a comparison.
     #[must_use]
     pub fn costliest(&self) -> Costliest {
         let Shared { bounds, today, .. } = self.shared();
@@ -144,19 +144,19 @@ impl Hasher {
         Costliest { time, at_once: bounds.expensive_at_once }
     }
 
-    /// Takes a slot in the queue. Who is refused has cost nobody a hash.
+    /// Takes a slot in the queue. A refused call costs no hash.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` at once when it is full, or its owner's tenant or network has
-    /// its share of it.
+    /// `RESOURCE_EXHAUSTED`, without waiting, when the queue is full or when the owner's tenant
+    /// or network holds its share of it.
     pub fn slot(&self, owner: Owner) -> Result<QueueSlot> {
         let taken = self.shared().lock().queue.take(owner);
         taken.map_err(|full| self.refused(full))?;
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Whether [`Self::slot`] would find a slot now: for those who have to ask others
-    /// before they know their tenant for certain.
+    /// Whether [`Self::slot`] would succeed now: for callers that must query a store before
+    /// they know their tenant for certain.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, as [`Self::slot`].
@@ -190,23 +190,23 @@ impl Drop for QueueSlot {
 }
 
 impl QueueSlot {
-    /// The PHC string to keep for a normalised password.
+    /// Hashes a normalised password; returns the PHC string to store.
     ///
     /// # Errors
-    /// INTERNAL when it can't be made, which no password makes it.
+    /// INTERNAL when hashing fails. No password causes this.
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
         let today = self.hasher.shared().today;
         let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
         self.run(today, hash).await
     }
 
-    /// Compares a password with what a tenant keeps, as a job of the slot's owner. With
-    /// nothing kept, or something that can't be read, which is logged for the tenant, it does
-    /// the work of a comparison and finds it wrong, so that this user can't be told from others
-    /// by the time it takes.
+    /// Compares a password with the stored hash, as a job of the slot's owner. If there is no
+    /// stored hash, or it can't be read, a hash with the configured parameters is computed
+    /// instead and the outcome is [`Outcome::Wrong`], so the response time does not reveal it.
+    /// An unreadable hash is logged with the tenant.
     ///
     /// # Errors
-    /// INTERNAL when it can't be compared, which no password makes it.
+    /// INTERNAL when the comparison fails. No password causes this.
     pub async fn verify(
         &mut self,
         tenant: TenantId,
@@ -218,7 +218,8 @@ impl QueueSlot {
         };
         let forms = password.forms(&kept);
         let work = kept.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
-        // One job for all forms: between two, others' jobs would show that there are two.
+        // One job for all forms: the jobs of others between two jobs would reveal that there
+        // are two.
         let compare = move |scheme: &mut Argon2id| {
             for form in &forms {
                 let outcome = scheme.verify(form.expose_secret().as_bytes(), &kept)?;
@@ -239,7 +240,7 @@ impl QueueSlot {
         self.run(today, work).await.map(|()| Outcome::Wrong)
     }
 
-    /// What is kept; `None`, logged and counted, where it can't be read.
+    /// Parses a stored hash. If it can't be parsed, logs and counts that and returns `None`.
     fn read(&self, tenant: TenantId, kept: &str) -> Option<Kept> {
         let shared = self.hasher.shared();
         let unreadable = |why| {
@@ -257,7 +258,8 @@ impl QueueSlot {
         Kept::read(kept, &shared.peppers).map_err(unreadable).ok()
     }
 
-    /// What a thread makes of a job. When the caller goes, a job that waits goes too.
+    /// Runs a job on a thread and returns its result. If this future is dropped, a waiting job
+    /// is removed from the queue.
     async fn run<T: Send + 'static>(
         &mut self,
         work: u64,
@@ -265,7 +267,7 @@ impl QueueSlot {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let run = Box::new(move |scheme: &mut Argon2id| {
-            // The caller has gone since the job's turn came.
+            // The caller may have cancelled after the job left the queue.
             if !reply.is_closed() {
                 reply.send(job(scheme)).ok();
             }
@@ -275,7 +277,7 @@ impl QueueSlot {
     }
 }
 
-/// A job that waits for its turn; dropped, it waits no more.
+/// A waiting job; it is removed from the queue on drop.
 struct Waiting<'a> {
     slot: &'a QueueSlot,
     ticket: Ticket,
@@ -302,7 +304,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One thread's work, until all hashers are gone.
+    /// The loop of one thread, until all hashers are dropped.
     fn work(&self, mut scheme: Argon2id) {
         priority::set(priority::HASHING);
         while let Some(Turn { job, kind }) = self.next() {
@@ -312,7 +314,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the next job; `None` when all hashers are gone.
+    /// Waits for the next job; `None` when all hashers are dropped.
     fn next(&self) -> Option<Turn<Job>> {
         let mut state = self.lock();
         loop {
@@ -327,7 +329,7 @@ impl Shared {
     }
 }
 
-/// A job that a thread works on, until dropped.
+/// A running job; marked as ended on drop.
 struct Running<'a> {
     shared: &'a Shared,
     kind: Kind,
@@ -337,7 +339,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.shared.lock().queue.ended(self.kind);
         if self.kind.expensive {
-            // Another may have waited for this one's end.
+            // Another expensive job may wait for the end of this one.
             self.shared.work.notify_one();
         }
     }
@@ -389,8 +391,8 @@ mod tests {
         bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt").to_string()
     }
 
-    /// Text around the 72 bytes that bcrypt reads, with characters that NFKC changes, also
-    /// in their length.
+    /// Texts of about 72 bytes, the length that bcrypt reads, with characters that NFKC
+    /// changes, some of them in length.
     fn password() -> impl Strategy<Value = String> {
         let characters = "[a-zé\u{301}…ﬁ½\u{fdfa}ｓ\u{0}]{0,6}";
         (60..76_usize, characters, "[a-z…ﬁ]{0,3}").prop_map(|(length, mut text, tail)| {
@@ -404,8 +406,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// N05: an imported hash takes what its old system took, typed so or in the form
-        /// NFKC, and only a password that it proves is to be kept in another form.
+        /// N05: an imported hash accepts what its old system accepted, as typed or in NFKC
+        /// form. Only a password that the hash proves completely is rehashed.
         #[test]
         fn an_imported_hash_takes_what_its_old_system_took(
             password in password(),
@@ -431,7 +433,7 @@ mod tests {
         }
     }
 
-    /// N12: what a caller has left behind costs nobody anything.
+    /// N12: a job whose caller has gone costs no hash.
     #[tokio::test]
     async fn a_job_goes_with_its_caller() {
         let hasher = hasher(1);

@@ -1,4 +1,4 @@
-//! Stored hashes: the forms that are read, and what comparing with one costs.
+//! Stored hashes: the accepted formats, and the cost of a comparison.
 
 use std::str::FromStr;
 
@@ -11,44 +11,45 @@ use bcrypt::{HashParts, Version as BcryptVersion};
 use super::pepper::Peppers;
 use crate::error::{Error, Result};
 
-/// The length of the hashes that we make, in bytes (RFC 9106, 4).
+/// Length of the hashes that this service makes, in bytes (RFC 9106, section 4).
 pub(super) const HASH: usize = 32;
 
-/// The greatest cost of a bcrypt hash that is imported.
+/// Maximum cost of a bcrypt hash at import.
 const BCRYPT_IMPORT: u32 = 12;
 
-/// The greatest cost of one that is compared with: earlier versions imported these.
+/// Maximum cost of a stored bcrypt hash. It is higher because earlier versions imported such
+/// hashes.
 const BCRYPT_READ: u32 = 14;
 
-/// The least cost of bcrypt.
+/// Minimum cost of bcrypt.
 const BCRYPT_LEAST: u32 = 4;
 
-/// What argon2id takes at most to be compared with: what the settings allow at most.
+/// Maximum argon2id memory (KiB) and iterations of a stored hash: the maxima of the settings.
 const MEMORY_KIB: u32 = 4 << 20;
 const ITERATIONS: u32 = 100;
 
-/// The shortest salt of argon2, in bytes (RFC 9106, 3.1).
-const SHORTEST_SALT: usize = 8;
+/// Minimum length of an argon2 salt, in bytes (RFC 9106, section 3.1).
+const MIN_SALT: usize = 8;
 
-/// A stored hash that a password can be compared with.
+/// A stored hash that passwords can be compared with.
 pub(super) enum Kept {
-    /// One of ours.
+    /// Made by this service.
     Argon2id { params: Params, salt: Salt, hash: Output },
-    /// One from elsewhere, as text.
+    /// Imported from another system.
     Bcrypt { cost: u32, text: String },
 }
 
-/// Why a stored hash can't be compared with.
+/// Why a stored hash can't be used for a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Unreadable {
-    /// It is no hash of a form that is known.
+    /// Its format is unknown.
     Form,
     /// It names a pepper that is not configured.
     Pepper,
 }
 
 impl Kept {
-    /// Reads a stored hash.
+    /// Parses a stored hash.
     pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, Unreadable> {
         let kept = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
         match kept.ok_or(Unreadable::Form)? {
@@ -59,7 +60,7 @@ impl Kept {
         }
     }
 
-    /// What one comparison takes, in microseconds of a core, about.
+    /// Estimated cost of one comparison, in microseconds of CPU time.
     pub(super) fn work(&self) -> u64 {
         match self {
             Self::Argon2id { params, .. } => work(params),
@@ -68,15 +69,16 @@ impl Kept {
     }
 }
 
-/// What comparing with an imported hash takes at most, in microseconds of a core, about.
+/// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
 pub(super) const COSTLIEST: u64 = bcrypt_work(BCRYPT_IMPORT);
 
-/// Measured where argon2id takes one microsecond for each KiB and pass.
+/// Estimated cost of bcrypt, measured on a machine where argon2id takes one microsecond for
+/// each KiB and iteration.
 const fn bcrypt_work(cost: u32) -> u64 {
     90 << cost
 }
 
-/// What argon2id takes with these parameters, in microseconds of a core, about.
+/// Estimated cost of argon2id with these parameters, in microseconds of CPU time.
 pub(super) fn work(params: &Params) -> u64 {
     u64::from(params.m_cost()) * u64::from(params.t_cost())
 }
@@ -87,7 +89,7 @@ fn argon2id(text: &str) -> Option<Kept> {
     let (salt, hash) = (read.salt?, read.hash?);
     let is_ours = read.algorithm.as_str() == "argon2id"
         && read.version == Some(Version::V0x13.into())
-        && salt.len() >= SHORTEST_SALT
+        && salt.len() >= MIN_SALT
         && hash.len() == HASH
         && params.m_cost() <= MEMORY_KIB
         && params.t_cost() <= ITERATIONS;
@@ -108,8 +110,8 @@ fn bcrypt(text: &str) -> Option<Kept> {
     is_known.then(|| Kept::Bcrypt { cost, text: text.to_owned() })
 }
 
-/// Checks a hash from elsewhere that a user is to have: a bcrypt hash that passwords can be
-/// compared with, of a cost that is allowed.
+/// Checks a password hash that is imported for a user: it must be a valid bcrypt hash of an
+/// allowed cost.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` naming `field`.
@@ -118,8 +120,8 @@ pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
         Some(Kept::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
         Some(_) => Err(Error::field(field, format!("must have a cost of {BCRYPT_IMPORT} at most"))),
         None => {
-            let text = "must be a bcrypt hash whose salt and hash are well-formed base64, \
-                        without bits that stand for nothing";
+            let text = "must be a bcrypt hash whose salt and hash are valid base64, \
+                        with all unused bits zero";
             Err(Error::field(field, text))
         }
     }

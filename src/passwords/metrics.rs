@@ -1,4 +1,4 @@
-//! What the operators of the hashing threads watch.
+//! Metrics of the hashing queue.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -52,12 +52,12 @@ impl Default for Metrics {
 
 impl Metrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "How long passwords waited for a hashing thread";
+        let help = "Time that passwords waited for a hashing thread";
         let name = "tenantry_hashing_wait";
         registry.register_with_unit(name, help, Unit::Seconds, self.waited.clone());
-        let help = "Passwords that found no slot in the hashing queue";
+        let help = "Passwords refused a slot in the hashing queue";
         registry.register("tenantry_hashing_refused", help, self.refused.clone());
-        let help = "Stored password hashes that a sign-in met and can't be compared with";
+        let help = "Comparisons with a stored password hash that could not be read";
         registry.register("tenantry_password_hashes_unreadable", help, self.unreadable.clone());
     }
 

@@ -1,4 +1,4 @@
-//! Passwords: what they must be, and how they are kept.
+//! Passwords: the rules for new ones, and how they are hashed and stored.
 
 mod common;
 mod hasher;
@@ -24,15 +24,15 @@ use crate::{
     tenants::{settings::Known, store::TenantRow},
 };
 
-/// A password in the one form that is hashed: NFKC (SP 800-63B-4, 3.1.1.2), so
-/// that it does not matter which keyboard typed it. Nothing else is changed.
+/// The normalised form of a password, which is hashed: NFKC (SP 800-63B-4, section 3.1.1.2).
+/// With it, the encoding that a keyboard produces does not matter. Nothing else is changed.
 #[must_use]
 pub fn normalise(password: &str) -> SecretString {
     password.nfkc().collect::<String>().into()
 }
 
-/// Checks a normalised new password of a tenant's user: the server's rules, and
-/// the tenant's, which can only ask for more.
+/// Checks a new, normalised password of a tenant's user, by the server's rules and the
+/// tenant's. The tenant can only make the rules stricter.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` naming `field`, as [`check`].

@@ -1,8 +1,9 @@
-//! Peppers: secret keys that go into each hash and are kept apart from the database
-//! (SP 800-63B-4, 3.1.1.2), so that who has the hashes alone can't try passwords.
+//! Peppers: secret keys that go into each hash and are stored apart from the database
+//! (SP 800-63B-4, section 3.1.1.2). Without the pepper, stolen hashes can't be used to guess
+//! passwords.
 //!
-//! A pepper is argon2's own secret value (RFC 9106, 3.1), and its id stands in the
-//! hash, so that a new one can take over while hashes with the old ones verify.
+//! A pepper is the secret value of argon2 (RFC 9106, section 3.1). The hash contains the
+//! pepper's id, so a new pepper can be introduced while hashes with old peppers still verify.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::secrets::key_lines::{self, KeyLine};
 
-/// The peppers in use, that of new hashes first.
+/// The configured peppers. The first is used for new hashes.
 #[derive(Default)]
 pub(super) struct Peppers(Vec<Pepper>);
 
@@ -35,13 +36,13 @@ impl Peppers {
         keys.into_iter().map(pepper).collect::<anyhow::Result<_>>().map(Self)
     }
 
-    /// The id of the pepper for new hashes; the empty one where there is none.
+    /// The id of the pepper for new hashes; empty when no pepper is configured.
     pub(super) fn current(&self) -> KeyId {
         self.0.first().map_or(KeyId::EMPTY, |pepper| pepper.id)
     }
 
-    /// What goes into a hash of this id: nothing for the empty one. `None` for one that
-    /// is not configured.
+    /// The secret for a pepper id: empty for the empty id, `None` for an id that is not
+    /// configured.
     pub(super) fn secret(&self, id: &[u8]) -> Option<&[u8]> {
         if id.is_empty() {
             return Some(&[]);

@@ -1,11 +1,11 @@
-//! Passwords that somebody presents to be compared with a stored hash.
+//! Passwords that callers present for a comparison with a stored hash.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{kept::Kept, normalise};
 
-/// A password as it was typed, and its NFKC form. Our own hashes are of the NFKC form; a
-/// hash from elsewhere is of whatever its system hashed.
+/// A password as typed, and in NFKC form. This service hashes the NFKC form. A hash from
+/// another system was made of whatever form that system used.
 #[derive(Clone)]
 pub struct Presented {
     typed: SecretString,
@@ -13,19 +13,18 @@ pub struct Presented {
 }
 
 impl Presented {
-    /// The password of a request.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { typed: text.into(), normalised: normalise(text) }
     }
 
-    /// The form that new hashes are made of.
+    /// The NFKC form, which new hashes are made of.
     #[must_use]
     pub fn normalised(&self) -> SecretString {
         self.normalised.clone()
     }
 
-    /// How many forms are compared with a stored hash at most, whichever it is.
+    /// Maximum number of forms that are compared with a stored hash, for any kind of hash.
     #[must_use]
     pub fn forms_at_most(&self) -> u32 {
         if self.is_normalised() { 1 } else { 2 }
@@ -35,7 +34,7 @@ impl Presented {
         self.typed.expose_secret() == self.normalised.expose_secret()
     }
 
-    /// The forms to compare with a stored hash, in their order.
+    /// The forms to compare with this stored hash, in order.
     pub(super) fn forms(&self, kept: &Kept) -> Vec<SecretString> {
         match kept {
             Kept::Bcrypt { .. } if !self.is_normalised() => {

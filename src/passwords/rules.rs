@@ -1,5 +1,5 @@
-//! What a new password must be (SP 800-63B-4, 3.1.1.2): long enough, and not
-//! what an attacker tries first. No rules about its composition.
+//! The rules for new passwords (SP 800-63B-4, section 3.1.1.2): a minimum length, and no
+//! password that attackers try first. There are no composition rules.
 
 use secrecy::{ExposeSecret, SecretString};
 use unicode_normalization::UnicodeNormalization;
@@ -10,26 +10,24 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Whose password it is to be: words that must not be the password.
+/// What the check needs to know of the user: words that must not be the password, and the
+/// minimum length.
 pub struct Context<'a> {
-    /// The user's email.
     pub email: &'a str,
-    /// The tenant's name.
     pub tenant_name: &'a str,
-    /// The tenant's slug.
     pub tenant_slug: &'a str,
-    /// The shortest that is allowed, in characters.
+    /// Minimum length, in characters.
     pub min_length: usize,
 }
 
-/// The name of the service itself, which no password may be (ASVS 6.2.11).
+/// The name of the service, which must not be a password (ASVS 6.2.11).
 const SERVICE: &str = "tenantry";
 
-/// Checks a normalised password. Its greatest length is a rule of the proto.
+/// Checks a normalised password. Its maximum length is checked by the proto's field rules.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field`: `INVALID_FIELDS` when it is too short,
-/// `PASSWORD_TOO_COMMON` when it is easily guessed.
+/// `INVALID_ARGUMENT` naming `field`: reason `INVALID_FIELDS` when the password is too short,
+/// `PASSWORD_TOO_COMMON` when it is easy to guess.
 pub fn check(field: &'static str, password: &SecretString, context: &Context<'_>) -> Result<()> {
     let password = password.expose_secret();
     if password.chars().count() < context.min_length {
@@ -50,12 +48,12 @@ pub fn check(field: &'static str, password: &SecretString, context: &Context<'_>
     Ok(())
 }
 
-/// A word in the form that the password has.
+/// Normalises a word as passwords are normalised, trimmed and in lower case.
 fn comparable(word: &str) -> String {
     word.trim().nfkc().collect::<String>().to_lowercase()
 }
 
-/// The shortest text that this one is, once or over and over.
+/// The shortest prefix that `text` consists of, repeated one or more times.
 fn unit(text: &str) -> &str {
     let ends = text.char_indices().map(|(at, _)| at).skip(1);
     let mut units = ends.filter(|end| text.len().is_multiple_of(*end)).map(|end| &text[..end]);

@@ -1,4 +1,4 @@
-//! The forms in which passwords are kept: argon2id, and bcrypt from elsewhere.
+//! Hash algorithms: argon2id, and bcrypt for imported hashes.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a verification found.
+/// The result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It is the password.
+    /// The password is right.
     Right,
-    /// It is the password, kept in a form weaker than today's: keep it in today's.
+    /// The password is right, but its hash is weaker than a new one would be: rehash it.
     RightButOutdated,
-    /// It is not.
+    /// The password is wrong.
     Wrong,
 }
 
@@ -38,14 +38,13 @@ impl Outcome {
     }
 }
 
-/// The longest input of bcrypt, in bytes: it ignores what follows.
+/// Maximum input of bcrypt, in bytes. bcrypt ignores the rest.
 const BCRYPT_INPUT: usize = 72;
 
-/// The length of our salts, in bytes (RFC 9106, 4).
+/// Length of new salts, in bytes (RFC 9106, section 4).
 const SALT: usize = 16;
 
-/// argon2id with today's parameters and pepper, and the memory that it works in, kept
-/// between uses.
+/// argon2id with the configured parameters and pepper. Its memory is reused between hashes.
 pub(super) struct Argon2id {
     params: Params,
     peppers: Arc<Peppers>,
@@ -65,7 +64,7 @@ impl Argon2id {
         Ok(Self { params, peppers, memory: Vec::new() })
     }
 
-    /// The password as a PHC string with a salt of its own.
+    /// Hashes a password with a random salt; returns the PHC string.
     pub(super) fn hash(&mut self, password: &[u8]) -> Result<String> {
         let mut salt = [0; SALT];
         rand::fill(&mut salt).map_err(|_| Error::defect("no random bytes"))?;
@@ -74,13 +73,13 @@ impl Argon2id {
         encode(&params, &salt, &hash)
     }
 
-    /// Does the work of a verification, for a user that is not there.
+    /// Does the work of a comparison, for a user without a usable hash.
     pub(super) fn work_for_nothing(&mut self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
         self.derive(password, &[0; SALT], &params).map(drop)
     }
 
-    /// Compares a password with what is kept.
+    /// Compares a password with a stored hash.
     pub(super) fn verify(&mut self, password: &[u8], kept: &Kept) -> Result<Outcome> {
         match kept {
             Kept::Argon2id { params, salt, hash } => {
@@ -104,7 +103,6 @@ impl Argon2id {
             || params.keyid() != today.keyid()
     }
 
-    /// Today's parameters.
     pub(super) fn params(&self) -> &Params {
         &self.params
     }
@@ -139,9 +137,9 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
     Ok(encoded.to_string())
 }
 
-/// Whether a bcrypt hash that matches proves all of a password. bcrypt takes the password and
-/// a NUL, over and over, up to 72 bytes: it does not see what follows, and with a NUL in it one
-/// password is another repeated.
+/// Whether a match with a bcrypt hash proves the whole password. bcrypt hashes the password and
+/// a NUL byte, repeated up to 72 bytes. So it ignores bytes after the 72nd, and a password with
+/// a NUL can be equivalent to another password.
 fn proves_all(password: &[u8]) -> bool {
     password.len() < BCRYPT_INPUT && !password.contains(&0)
 }
@@ -173,7 +171,7 @@ mod tests {
         Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
     }
 
-    /// With the peppers of these ids, that of new hashes first.
+    /// With peppers of these ids. The first is used for new hashes.
     fn peppered(ids: &[&str]) -> Argon2id {
         let line = |id: &&str| format!("{id} {}\n", STANDARD.encode([id.as_bytes()[0]; 32]));
         let file = ids.iter().map(line).collect::<String>();
@@ -238,7 +236,7 @@ mod tests {
         }
     }
 
-    /// N05: only what bcrypt reads whole is proven by it.
+    /// N05: a bcrypt hash proves only what bcrypt reads.
     #[test]
     fn a_password_that_bcrypt_does_not_read_whole_is_right_and_not_outdated() {
         let long = "x".repeat(80);

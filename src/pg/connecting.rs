@@ -1,5 +1,5 @@
-//! Where connections are opened. A connection's input is waited for by the runtime that
-//! opened it, whoever uses it later.
+//! Chooses the runtime that opens a connection. The I/O of a connection stays registered with
+//! the runtime that opened it, whichever runtime uses the connection later.
 
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use tokio::{runtime::Handle, task_local};
@@ -8,12 +8,12 @@ task_local! {
     static CONNECT_ON: Handle;
 }
 
-/// Works with connections that are opened on another runtime than this one.
+/// Runs `work`; the connections that it opens are opened on `runtime`, not on the current one.
 pub async fn connect_on<T>(runtime: Handle, work: impl Future<Output = T>) -> T {
     CONNECT_ON.scope(runtime, work).await
 }
 
-/// A connection of the pool.
+/// Takes an idle connection of the pool, or opens a new one.
 pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
     let Ok(runtime) = CONNECT_ON.try_with(Handle::clone) else { return pool.acquire().await };
     if let Some(idle) = pool.try_acquire() {

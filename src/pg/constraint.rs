@@ -1,13 +1,13 @@
-//! The schema's constraint names, as the client errors that they become.
+//! Maps the names of the schema's constraints to client errors.
 //!
-//! Letting the constraint decide, instead of looking first, is what keeps two
-//! requests at the same moment from both succeeding.
+//! The constraint decides, not a query before the write, so two concurrent requests cannot both
+//! succeed.
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
 impl From<sqlx::Error> for Error {
-    /// A broken constraint is the client's error by its name; the rest is
-    /// Postgres's.
+    /// A violated constraint becomes the client error for its name. Every other error stays a
+    /// database error.
     fn from(error: sqlx::Error) -> Self {
         let constraint = error.as_database_error().and_then(|e| e.constraint());
         match constraint.and_then(refusal) {
@@ -17,7 +17,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// The refusal that a broken constraint means, where a request can cause it.
+/// The client error for a violated constraint; `None` when no request can violate it.
 fn refusal(constraint: &str) -> Option<Error> {
     let (reason, message) = match constraint {
         "users_email_key" => (ErrorReason::EmailTaken, "the tenant has a user with this email"),
@@ -43,7 +43,7 @@ fn refusal(constraint: &str) -> Option<Error> {
             "a service account of the tenant has this certificate name",
         ),
         "role_assignments_role_fkey" => (ErrorReason::RoleInUse, "the role is still assigned"),
-        // The referenced row went away while the request ran.
+        // Another transaction deleted the referenced row while the request ran.
         "role_assignments_subject_fkey"
         | "sessions_user_fkey"
         | "credentials_user_fkey"

@@ -1,5 +1,4 @@
-//! A connection of the pool that a piece of work holds, and what becomes of it when the
-//! work is given up.
+//! A pool connection in use, and its cleanup when the work is cancelled.
 
 use std::time::Duration;
 
@@ -10,15 +9,15 @@ use tokio::time;
 use super::connecting;
 use crate::{concurrency::shares::Permit, telemetry::Operations};
 
-/// How long a statement may go on that nobody waits for any more. After that its
-/// connection is closed, which ends the statement; see [`super::postgres`].
+/// Grace period for a statement whose call was cancelled. Then its connection is closed, which
+/// ends the statement; see [`super::postgres`].
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The pool, and what is counted of its connections. Cheap to clone.
+/// The pool and the metrics of its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     connections: PgPool,
-    /// Statements that were ended, for nobody waited for them.
+    /// Counts statements that ran past [`GRACE`] and were ended by closing their connection.
     abandoned: Counter,
     operations: Operations,
 }
@@ -34,8 +33,8 @@ impl Pool {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Statements that were ended by closing their connection, for their call \
-                    was over";
+        let help = "Statements ended by closing their connection, because their call had \
+                    ended";
         registry.register("tenantry_db_statements_abandoned", help, self.abandoned.clone());
     }
 
@@ -48,21 +47,22 @@ impl Pool {
     }
 }
 
-/// What is under way on a connection.
+/// What is in progress on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Work {
-    /// Nothing: it is free for others.
+    /// Nothing: the connection can return to the pool.
     Nothing,
-    /// A statement.
+    /// A single statement outside of a transaction.
     Statement,
-    /// A transaction, or its begin or end.
+    /// A transaction, including its `BEGIN` and `COMMIT`.
     Transaction,
 }
 
-/// A connection of the pool. Dropped, it returns there, with nothing under way.
+/// A pool connection in use. On drop, unfinished work is ended first; then the connection
+/// returns to the pool.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// Present until dropped.
+    /// `Some` until drop.
     connection: Option<PoolConnection<Postgres>>,
     pub(super) work: Work,
     permit: Option<Permit>,
@@ -70,7 +70,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A connection for a piece of work, of the share that `permit` belongs to.
+    /// Takes a connection from the pool. `permit` is a permit of a tenant's share; it is
+    /// released when the connection is.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         let connection = Some(connecting::acquire(&pool.connections).await?);
         Ok(Self { connection, work: Work::Nothing, permit, abandoned: pool.abandoned.clone() })
@@ -95,8 +96,8 @@ impl Drop for Held {
     }
 }
 
-/// Ends what is under way on a connection that nobody waits for, before the pool gives it
-/// to somebody else (launchbadge/sqlx#4393).
+/// Ends unfinished work on a connection before the connection returns to the pool
+/// (launchbadge/sqlx#4393).
 async fn end(mut connection: PoolConnection<Postgres>, work: Work, abandoned: &Counter) {
     let ended = async {
         match work {
@@ -110,7 +111,7 @@ async fn end(mut connection: PoolConnection<Postgres>, work: Work, abandoned: &C
             if ended.is_err() {
                 abandoned.inc();
             }
-            // The connection may be broken, or the network hang.
+            // The connection may be broken, or the network may hang.
             time::timeout(GRACE, connection.close()).await.ok();
         }
     }

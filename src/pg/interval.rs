@@ -1,4 +1,4 @@
-//! Times as Postgres takes them.
+//! Conversion of durations for Postgres.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::error::{Error, Result};
 
-/// A time as an `interval`.
+/// Converts a duration to an `interval`.
 ///
 /// # Errors
-/// INTERNAL for one with a part of a microsecond, or of more than some 290,000 years.
+/// INTERNAL when the duration is not a whole number of microseconds, or exceeds about 290,000
+/// years.
 pub fn interval(time: Duration) -> Result<PgInterval> {
-    PgInterval::try_from(time).map_err(|_| Error::defect("a time is no interval of Postgres's"))
+    PgInterval::try_from(time).map_err(|_| Error::defect("a duration can't be a Postgres interval"))
 }

@@ -1,8 +1,8 @@
-//! Postgres without what the service knows: connections that tenants share fairly,
-//! statements that end with their call, and transactions in which a tenant is set.
+//! Access to Postgres, independent of the features: connections that tenants share fairly,
+//! statements that end with their call, and transactions with a tenant set.
 //!
-//! [`crate::db`] adds what every feature needs of a transaction: the keys of personal data,
-//! and memory that has each commit.
+//! [`crate::db`] adds what the features need in a transaction: the keys for personal data, and
+//! in-memory caches that are up to date after each commit.
 
 mod connecting;
 mod constraint;

@@ -1,4 +1,4 @@
-//! Statements, counted and traced by what they say, without what they are given.
+//! Metrics and traces of statements. They use the SQL text, never the values of its parameters.
 
 use std::{
     pin::Pin,
@@ -25,7 +25,7 @@ use crate::{
 
 const SYSTEM: &str = "postgresql";
 
-/// What runs statements.
+/// An executor that records metrics and traces of each statement.
 #[derive(Debug)]
 pub struct Observed<'c> {
     target: Target<'c>,
@@ -34,9 +34,9 @@ pub struct Observed<'c> {
 
 #[derive(Debug)]
 enum Target<'c> {
-    /// A transaction's connection.
+    /// The connection of a transaction.
     Transaction(&'c mut Held),
-    /// A connection for one statement, yet to be taken from the pool.
+    /// A pool connection for one statement, not yet taken from the pool.
     Pool(Pool, Option<Permit>),
 }
 
@@ -55,7 +55,8 @@ impl<'c> Observed<'c> {
     }
 }
 
-/// What of a transaction is not a statement's text: its begin and its end.
+/// Records the parts of a transaction that are not statements of their own: its begin and its
+/// end.
 pub(super) async fn observe<T>(
     operations: &Operations,
     operation: &'static str,
@@ -137,7 +138,7 @@ impl<'c> Executor<'c> for Observed<'c> {
     }
 }
 
-/// The first row of a single statement, on a connection of its own.
+/// Runs a single statement on a pool connection and returns its first row.
 async fn first_row<'q>(
     pool: Pool,
     permit: Option<Permit>,
@@ -150,8 +151,8 @@ async fn first_row<'q>(
     row
 }
 
-/// The rows of a single statement, all of them before the first is given: its connection
-/// is free by then.
+/// Runs a single statement on a pool connection. All rows are read before the first is
+/// returned, so the connection is free by then.
 async fn all_rows<'q>(
     pool: Pool,
     permit: Option<Permit>,
@@ -167,11 +168,11 @@ async fn all_rows<'q>(
     stream::iter(read.await.unwrap_or_else(|error| vec![Err(error)]))
 }
 
-/// A statement's text, once it is known.
+/// The text of a statement, set when sqlx takes the query.
 #[derive(Clone, Default)]
 struct SqlText(Arc<OnceLock<SqlStr>>);
 
-/// A query whose text is kept when sqlx takes it.
+/// A query that stores its text in [`SqlText`] when sqlx takes it.
 struct Captured<E> {
     query: E,
     text: SqlText,
@@ -197,7 +198,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Captured<E> {
     }
 }
 
-/// Rows, until the last.
+/// A stream of rows that ends the measurement at the last row or the first error.
 struct Rows<'e> {
     steps: BoxStream<'e, Step>,
     text: SqlText,
@@ -225,8 +226,8 @@ fn end(running: Running, text: &SqlText, error: Option<&sqlx::Error>) {
     running.end(operation, of, error.map(error_type));
 }
 
-/// What a statement does, and to what: its first word, and, where that is asked for, the
-/// first name that it reads or writes.
+/// The operation of a statement (its first word) and, if `with_name`, its target: the first
+/// table or function that it names.
 fn summary(sql: &str, with_name: bool) -> (&'static str, &str) {
     const OPERATIONS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
     let mut words = sql.split_whitespace();
@@ -247,7 +248,7 @@ fn summary(sql: &str, with_name: bool) -> (&'static str, &str) {
     (operation, &name[..name.find(|c| !is_part(c)).unwrap_or(name.len())])
 }
 
-/// What went wrong, in a word: Postgres's own code where it answered (`SQLSTATE`).
+/// A short error label: Postgres's `SQLSTATE` if Postgres answered, else the kind of failure.
 fn error_type(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.code().unwrap_or_default().into_owned(),

@@ -1,4 +1,4 @@
-//! The pool of connections to Postgres, and the check that they are not too powerful.
+//! The pool of connections to Postgres, and the check of its role's privileges.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,19 +10,19 @@ use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
 use super::{Observed, Tx, held::Pool, share::ConnectionShares, url::parse};
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
-/// The role that the schema's migrations grant the service's rights to.
+/// The database role that the service connects as. The migrations grant it its privileges.
 pub(super) const APP_ROLE: &str = "tenantry_app";
 
-/// How long a request waits for a free connection before it is UNAVAILABLE.
+/// Timeout for a free connection of the pool. After it, the request fails with UNAVAILABLE.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often Postgres looks whether the client of a statement is still connected: with
-/// [`super::held`] it is how soon a statement ends that nobody waits for. Postgres 13 and
-/// before can't; there its time-outs end it.
+/// Makes Postgres check every 250 ms that the client of a running statement is still connected.
+/// Together with [`super::held`] this bounds how long the statement of a cancelled call runs.
+/// Postgres 13 and older lack the setting; there only the statement's timeout ends it.
 const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";
 
-/// Postgres. Cheap to clone.
+/// A handle to Postgres. Cheap to clone.
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool,
@@ -36,7 +36,7 @@ impl fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// A pool of at most `max_connections`, which connects when first used.
+    /// Creates a pool of at most `max_connections`. Each connection is opened at its first use.
     ///
     /// # Errors
     /// When the URL can't be read.
@@ -44,21 +44,21 @@ impl Postgres {
         let options = parse(url)?.options([
             ("statement_timeout", "10s"),
             ("lock_timeout", "5s"),
-            // Of a process that hangs or can't be reached any more, which would keep its
-            // locks: no transaction here waits for anything but Postgres.
+            // Ends the transaction of a process that hangs or is unreachable, because it would
+            // keep its locks. No transaction here waits for anything but Postgres.
             ("idle_in_transaction_session_timeout", "10s"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping on each acquire doubles the round trips; a broken
-            // connection shows at its first use and is replaced.
+            // A ping on each acquire doubles the round trips. A broken connection fails at its
+            // first use and is then replaced.
             .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // Some systems that Postgres runs on can't.
+                    // Not every operating system that Postgres runs on supports this.
                     if let Err(error) = connection.execute(CHECK_CLIENT).await {
-                        tracing::debug!(%error, "statements end by their time-outs alone");
+                        tracing::debug!(%error, "no check for lost clients: statements time out");
                     }
                     Ok(())
                 })
@@ -67,24 +67,24 @@ impl Postgres {
         Ok(Self { pool: Pool::new(pool), shares: Arc::new(ConnectionShares::of(max_connections)) })
     }
 
-    /// Shows what is counted of its connections.
+    /// Registers the metrics of the connections.
     pub fn register(&self, registry: &mut Registry) {
         self.shares.register(registry);
         self.pool.register(registry);
     }
 
-    /// The same, with its statements counted together with those of others.
+    /// Records the statements in `operations`, which other stores share.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { pool: self.pool.with_operations(operations), ..self }
     }
 
-    /// Refuses a role that row-level security does not bind.
+    /// Refuses a database role that row-level security does not bind.
     ///
     /// # Errors
-    /// When Postgres is away, the schema is missing, or the role is a
-    /// superuser, bypasses row security, or owns tables or the functions that
-    /// look across tenants, itself or through a role that it can become.
+    /// Fails when Postgres is unavailable, when the schema is missing, or when the role is a
+    /// superuser, has `BYPASSRLS`, or owns tables or functions of the schema, directly or
+    /// through a role that it is a member of.
     pub async fn check_privileges(&self) -> anyhow::Result<()> {
         let found = sqlx::query!(
             r#"
@@ -115,29 +115,28 @@ impl Postgres {
         Ok(())
     }
 
-    /// Whether Postgres answers.
+    /// Whether Postgres answers a query.
     pub async fn is_up(&self) -> bool {
         sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(self.connections()).await.is_ok()
     }
 
-    /// A connection for a statement that is complete in itself and concerns no tenant
-    /// or all of them.
+    /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
     pub fn pool(&self) -> Observed<'static> {
         Observed::pool(self.pool.clone(), None)
     }
 
-    /// A connection of a tenant's share, for a statement that is complete in itself: the
-    /// SQL functions that set their tenant.
+    /// An executor for a single statement on a connection of the tenant's share: for SQL
+    /// functions that set the tenant themselves.
     ///
     /// # Errors
-    /// OVERLOADED when none of the tenant's share comes free.
+    /// OVERLOADED when no connection of the tenant's share becomes free.
     pub async fn single(&self, tenant: TenantId) -> Result<Observed<'static>> {
         let permit = self.shares.acquire(tenant).await?;
         Ok(Observed::pool(self.pool.clone(), Some(permit)))
     }
 
-    /// The connections themselves.
+    /// The pool itself, without metrics and shares.
     #[must_use]
     pub fn connections(&self) -> &PgPool {
         self.pool.connections()
@@ -146,29 +145,29 @@ impl Postgres {
     /// Begins a transaction that works in `tenant`, on a connection of the tenant's share.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away or no connection comes free, OVERLOADED when
-    /// none of the tenant's share does.
+    /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
+    /// no connection of the tenant's share becomes free.
     pub async fn begin(&self, tenant: TenantId) -> Result<Tx> {
         self.begin_within(tenant, tenant).await
     }
 
-    /// The same, on a connection of another share than the tenant's own: for callers who
-    /// did not name the tenant, or one that does not exist.
+    /// Like [`Postgres::begin`], but the connection counts against `share` instead of the share
+    /// of `tenant`: for callers that did not name the tenant, or named one that does not exist.
     ///
     /// # Errors
-    /// Those of [`Postgres::begin`].
+    /// As [`Postgres::begin`].
     pub async fn begin_within(&self, share: TenantId, tenant: TenantId) -> Result<Tx> {
         let permit = self.shares.acquire(share).await?;
         Tx::begin(&self.pool, permit, tenant).await
     }
 
-    /// Whether the connections were closed for good.
+    /// Whether the pool is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.connections().is_closed()
     }
 
-    /// Closes the connections once they are idle.
+    /// Closes the pool, and waits until connections in use were returned and closed.
     pub async fn close(&self) {
         self.connections().close().await;
     }

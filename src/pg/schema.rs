@@ -1,4 +1,4 @@
-//! The schema: its migrations, and the role that owns it.
+//! The schema: its migrations, and the connection of its owner.
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
@@ -6,20 +6,19 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use super::{postgres::APP_ROLE, url::parse};
 
-/// One connection for the role that owns the schema.
+/// Opens one connection as the role that owns the schema.
 ///
 /// # Errors
-/// When the URL can't be read or Postgres does not answer.
+/// When the URL is invalid or Postgres does not answer.
 pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
 }
 
-/// Applies all migrations, and gives the service's role the password that
-/// `app_url` connects with, when it connects as that role with one.
+/// Applies all migrations. If `app_url` connects as the service's role and has a password, sets
+/// that password for the role.
 ///
 /// # Errors
-/// When Postgres does not answer or a migration fails; a failed one leaves
-/// nothing behind.
+/// When Postgres does not answer or a migration fails. A failed migration is rolled back.
 pub async fn migrate(
     owner: &mut PgConnection,
     app_url: Option<&SecretString>,

@@ -1,5 +1,5 @@
-//! How many connections of the pool one tenant's work holds at once: see [`Shares`].
-//! Whatever one tenant's statements wait for, the others' calls get connections.
+//! Each tenant's share of the pool's connections: see [`Shares`]. When one tenant's statements
+//! wait for locks, calls of other tenants still get connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// How long a tenant's work waits for a connection of its share.
+/// Timeout for a connection of the tenant's share.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The connections that tenants' work shares.
+/// The connections, shared fairly by tenants.
 #[derive(Debug)]
 pub(super) struct ConnectionShares {
     shares: Arc<Shares>,
@@ -30,15 +30,15 @@ impl ConnectionShares {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Calls that were refused, for their tenant's work held its share of the \
+        let help = "Calls refused because their tenant's work held its share of the \
                     connections to Postgres";
         registry.register("tenantry_db_share_refused", help, self.refused.clone());
     }
 
-    /// Waits for one of the tenant's connections to be free.
+    /// Waits until the tenant may take another connection.
     ///
     /// # Errors
-    /// OVERLOADED when none becomes free in time.
+    /// OVERLOADED when that takes longer than [`WAIT`].
     pub(super) async fn acquire(&self, tenant: TenantId) -> Result<Permit> {
         let permit = time::timeout(WAIT, self.shares.acquire(tenant)).await;
         permit.map_err(|_| {

@@ -1,4 +1,4 @@
-//! A transaction that works in one tenant.
+//! Transactions that work in one tenant.
 
 use std::time::Duration;
 
@@ -15,16 +15,15 @@ use crate::{
     telemetry::Operations,
 };
 
-/// The longest that a statement of a transaction may take.
-const LONGEST_STATEMENT: Duration = Duration::from_secs(10);
+/// Maximum statement timeout in a transaction.
+const MAX_STATEMENT: Duration = Duration::from_secs(10);
 
-/// How long after its call's deadline Postgres ends a statement: by then the caller has
-/// the gate's own answer.
+/// Time from the call's deadline until Postgres ends a statement. By then the gate has already
+/// answered the caller.
 const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 
-/// A transaction whose tenant is set: row-level security shows it that
-/// tenant's rows alone. Dropped without [`Tx::commit`], it rolls back; a statement
-/// that is under way then is ended.
+/// A transaction with a tenant set: row-level security shows it only that tenant's rows. On
+/// drop without [`Tx::commit`] it rolls back, and a running statement is ended.
 #[derive(Debug)]
 pub struct Tx {
     held: Held,
@@ -32,18 +31,19 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Begins one. Its statements end with the current call's deadline.
+    /// Begins a transaction. Its statements time out with the deadline of the current call.
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
-        let limit = deadline::remaining().map_or(LONGEST_STATEMENT, |left| left + AFTER_DEADLINE);
-        let limit = limit.min(LONGEST_STATEMENT).as_millis();
-        // A UUID's own text and a number: nothing to escape, and one round trip for all.
+        let limit = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
+        let limit = limit.min(MAX_STATEMENT).as_millis();
+        // The tenant is a UUID and the limit a number, so nothing needs escaping. One round
+        // trip does it all.
         let statement = format!(
             "begin; select set_config('tenantry.tenant', '{tenant}', true), \
              set_config('statement_timeout', '{limit}ms', true)"
         );
         let begun = async {
             let mut held = Held::acquire(pool, Some(permit)).await?;
-            // From here on Postgres may be in a transaction, whatever is heard of it.
+            // From here on Postgres may be in a transaction, even if its answer never arrives.
             held.work = Work::Transaction;
             held.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
             Ok(held)
@@ -52,16 +52,16 @@ impl Tx {
         Ok(Self { held, operations: pool.operations().clone() })
     }
 
-    /// The connection, for a statement.
+    /// The connection, for one statement.
     pub fn conn(&mut self) -> Observed<'_> {
         Observed::transaction(&mut self.held, &self.operations)
     }
 
-    /// Works in another tenant from here on: for what belongs to two, like a
-    /// tenant that the platform's staff creates.
+    /// Switches to another tenant for the rest of the transaction: for a change in two tenants,
+    /// such as the creation of a tenant by platform staff.
     ///
     /// # Errors
-    /// When Postgres is away.
+    /// When Postgres is unavailable.
     pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
         sqlx::query!("select set_config('tenantry.tenant', $1, true)", tenant.to_string())
             .fetch_one(self.conn())
@@ -69,10 +69,10 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes it durable.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// When Postgres is away; then it may or may not be committed.
+    /// When Postgres is unavailable. The transaction may or may not be committed then.
     pub async fn commit(mut self) -> Result<()> {
         let commit = self.held.connection()?.execute("COMMIT");
         observe(&self.operations, "COMMIT", commit).await?;

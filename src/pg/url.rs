@@ -1,19 +1,19 @@
-//! URLs of Postgres.
+//! Parsing of Postgres URLs.
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
-/// Whether a URL can be read; if not, what it should be.
+/// Checks that a URL is valid; the error says what it should look like.
 pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
     // The parser's own error may repeat a password.
     let read = url.expose_secret().parse::<PgConnectOptions>();
     read.map(drop).map_err(|_| "must be a URL like postgres://user@host/database")
 }
 
-/// The options that a URL stands for.
+/// The connection options of a URL.
 ///
 /// # Errors
-/// When it can't be read; the error does not repeat it.
+/// When the URL is invalid. The error does not contain the URL, because it may hold a password.
 pub(super) fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
     check_url(url)
         .map_err(|wanted| anyhow::anyhow!("a Postgres URL can't be read: it {wanted}"))?;

@@ -1,4 +1,4 @@
-//! What a data key does: seals values, and names emails.
+//! Encryption of personal data with a tenant's data key, and blind indexes to look it up.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -18,16 +18,16 @@ use crate::{
     ids::TenantId,
 };
 
-/// The bytes of a data key.
+/// Length of a data key, in bytes.
 pub(super) const KEY: usize = 32;
 
-/// What a sealed value begins with: the form of the rest.
+/// The first byte of a sealed value: the version of its format.
 const FORM: u8 = 1;
 
-/// A keyed hash that a value is found by.
+/// A blind index: a keyed hash by which an encrypted value is looked up.
 pub type Index = [u8; 16];
 
-/// Seals the personal data of one tenant.
+/// Encrypts and decrypts ("seals" and "opens") the personal data of one tenant.
 pub struct Cipher {
     tenant: TenantId,
     root: Prk,
@@ -35,7 +35,7 @@ pub struct Cipher {
     unreadable: Unreadable,
 }
 
-/// Counts values that did not open, by their tables.
+/// Counts values that could not be opened, by table.
 pub(super) type Unreadable = Family<Table, Counter>;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -43,40 +43,41 @@ pub(super) struct Table {
     table: &'static str,
 }
 
-/// Shows the counters of the tables that hold personal data before anything is counted.
+/// Registers the counter of each table that holds personal data, so it shows 0 before the first
+/// failure.
 pub(super) fn show_tables(unreadable: &Unreadable) {
     for table in ["audit_events", "idempotency_records", "sessions", "users"] {
         drop(unreadable.get_or_create(&Table { table }));
     }
 }
 
-/// Where a value is kept. A sealed value opens there and nowhere else.
+/// The place where a value is stored. A sealed value opens only there.
 #[derive(Clone, Copy)]
 pub struct SealContext<'a> {
-    /// The table.
     pub table: &'static str,
-    /// The row, within its tenant, by the 16 bytes of its id; and what else of the row the
-    /// value is bound to.
+    /// The 16 bytes of the row's id, then other values of the row that the sealed value is
+    /// bound to.
     pub row: &'a [u8],
 }
 
 impl<'a> SealContext<'a> {
-    /// In the row with this id.
+    /// The row with this id, and no other bound values.
     #[must_use]
     pub fn row(table: &'static str, id: &'a Uuid) -> Self {
         Self { table, row: id.as_bytes() }
     }
 }
 
-/// The row with this id, with what else of it a value is bound to: when any of that is
-/// another, the value does not open. Each part is of a fixed length.
+/// The `row` bytes of a [`SealContext`] that also binds other values of the row. When the id or
+/// any of these values differs, the sealed value does not open. Each part has a fixed length,
+/// so the concatenation is unambiguous.
 #[must_use]
 pub fn bound_row(id: &Uuid, parts: &[&[u8]]) -> Vec<u8> {
     [id.as_bytes().as_slice(), &parts.concat()].concat()
 }
 
 impl Cipher {
-    /// With a tenant's data key.
+    /// Derives the keys from the tenant's data key.
     pub(super) fn new(tenant: TenantId, key: &[u8; KEY], unreadable: Unreadable) -> Result<Self> {
         let root = Salt::new(HKDF_SHA256, b"tenantry data key").extract(key);
         let index = root
@@ -86,9 +87,12 @@ impl Cipher {
         Ok(Self { tenant, root, index, unreadable })
     }
 
-    /// Seals a value: AES-256-GCM (SP 800-38D) under a key of the row's own, which
-    /// HKDF (RFC 5869) derives, with a random nonce. So it is never a question how many
-    /// values one key has sealed. The context is the associated data, too.
+    /// Seals a value: AES-256-GCM (SP 800-38D) with a random nonce. The key is derived for this
+    /// row by HKDF (RFC 5869), so no key seals so many values that random nonces could repeat.
+    /// The context is also the associated data.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -113,7 +117,8 @@ impl Cipher {
     /// Opens a value that was sealed in this context.
     ///
     /// # Errors
-    /// `DATA_UNREADABLE` when it was not, or was altered; the log says where.
+    /// `DATA_UNREADABLE` when the value was sealed in another context or was altered. The log
+    /// names the table and the row.
     pub fn open(&self, context: SealContext<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
         self.opened(context, sealed).ok_or_else(|| self.unreadable(context))
     }
@@ -126,7 +131,7 @@ impl Cipher {
         Error::Unreadable
     }
 
-    /// Seals a value of several parts, as JSON.
+    /// Seals a serializable value, as JSON.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -135,10 +140,10 @@ impl Cipher {
         self.seal(context, &text.map_err(|_| Error::defect("a value can't be written"))?)
     }
 
-    /// Opens a value of several parts.
+    /// Opens a value that [`Cipher::seal_parts`] sealed.
     ///
     /// # Errors
-    /// When it was not sealed in this context, or was altered.
+    /// `DATA_UNREADABLE` when the value was sealed in another context or was altered.
     pub fn open_parts<T: DeserializeOwned>(
         &self,
         context: SealContext<'_>,
@@ -161,8 +166,9 @@ impl Cipher {
         Some(value)
     }
 
-    /// What a value is found by where it is sealed: HMAC-SHA-256 under a key of the
-    /// tenant's, of which half is kept (RFC 2104, 5). `of` names the sort of value.
+    /// The blind index of a value: HMAC-SHA-256 under a key of the tenant, truncated to half
+    /// its length (RFC 2104, section 5). `of` names the kind of value, so equal values of two
+    /// kinds have different indexes.
     #[must_use]
     pub fn index(&self, of: &str, value: &[u8]) -> Index {
         let mut context = hmac::Context::with_key(&self.index);

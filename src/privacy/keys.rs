@@ -1,4 +1,4 @@
-//! The data keys in use, in memory.
+//! The in-memory cache of data keys.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,19 +22,19 @@ use crate::{
     secrets::reload::Reload,
 };
 
-/// Tenants whose keys are kept in memory, at most.
-const TENANTS: usize = 50_000;
+/// Maximum number of tenants whose ciphers are cached.
+const MAX_CACHED_TENANTS: usize = 50_000;
 
-/// The data keys.
+/// The data keys of all tenants: read from Postgres, unwrapped by a master key, cached.
 pub struct DataKeys {
     masters: Arc<MasterKeys>,
     tenants: Cache<TenantId, Arc<Cipher>>,
-    /// That of what belongs to no tenant.
+    /// The cipher for data that belongs to no tenant.
     common: OnceLock<Arc<Cipher>>,
     unreadable: Unreadable,
 }
 
-/// A data key that was made for a new tenant and is yet to be kept.
+/// A data key for a new tenant, not yet stored.
 pub struct NewDataKey {
     tenant: TenantId,
     key: DataKey,
@@ -42,7 +42,7 @@ pub struct NewDataKey {
 }
 
 impl DataKeys {
-    /// The data keys that these master keys wrap.
+    /// Loads the master keys. The data keys themselves are read when they are needed.
     ///
     /// # Errors
     /// When the master keys can't be read.
@@ -50,35 +50,34 @@ impl DataKeys {
         let masters = Arc::new(MasterKeys::load(source)?);
         Ok(Arc::new(Self {
             masters,
-            tenants: Cache::new(TENANTS),
+            tenants: Cache::new(MAX_CACHED_TENANTS),
             common: OnceLock::new(),
             unreadable: Unreadable::default(),
         }))
     }
 
-    /// Shows what is counted of values that do not open.
+    /// Registers the counter of values that could not be opened.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "Values that did not open where they were: they were altered in the database";
+        let help = "Sealed values that could not be opened: they were altered in the database";
         registry.register("tenantry_unreadable_values", help, self.unreadable.clone());
         cipher::show_tables(&self.unreadable);
     }
 
-    /// The master keys.
     #[must_use]
     pub fn masters(&self) -> &Arc<MasterKeys> {
         &self.masters
     }
 
-    /// Reads the key of what belongs to no tenant, and makes it the first time. Only
-    /// then can the rest be used: so a start without the right master key fails.
+    /// Reads the data key for data that belongs to no tenant, and creates it in a new database.
+    /// The other methods need this key first, so a start with a wrong master key fails.
     ///
     /// # Errors
-    /// When Postgres or a key service is away, or the key is wrapped by a master key
-    /// that is not there.
+    /// When Postgres or the key service is unavailable, or when the key is wrapped by a master
+    /// key that is not configured.
     pub async fn prepare(&self, postgres: &Postgres) -> anyhow::Result<()> {
         if !self.masters.is_there() {
             tracing::warn!(
-                "there is no master key: who reads the database can open its personal data"
+                "there is no master key: a reader of the database can decrypt personal data"
             );
         }
         let nobody = TenantId::UNKNOWN;
@@ -86,7 +85,7 @@ impl DataKeys {
         if kept.is_none() {
             let made = self.make(nobody).await?;
             let mut tx = postgres.begin(nobody).await?;
-            // Another replica may be quicker: then its key counts.
+            // Another replica may insert its key first. Then that key is used.
             store::insert(&mut tx, nobody, &made.wrapped).await?;
             kept = store::get(&mut tx, nobody).await?;
             tx.commit().await?;
@@ -97,7 +96,7 @@ impl DataKeys {
         Ok(())
     }
 
-    /// Seals and names what belongs to no tenant.
+    /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
     /// Before [`DataKeys::prepare`].
@@ -105,11 +104,11 @@ impl DataKeys {
         self.common.get().cloned().ok_or_else(|| Error::defect("no data keys were prepared"))
     }
 
-    /// The cipher of a tenant; `None` when there is no such tenant any more. No transaction
-    /// is open while a key service is asked.
+    /// The cipher of a tenant; `None` when the tenant does not exist. No transaction is open
+    /// while a key service is called.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres or the master key is away.
+    /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
     pub async fn find(&self, postgres: &Postgres, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         if let Some(known) = self.known(tenant)? {
             return Ok(Some(known));
@@ -119,10 +118,10 @@ impl DataKeys {
         self.keep(tenant, &key).map(Some)
     }
 
-    /// The same, of memory alone.
+    /// Like [`DataKeys::find`], but from the cache only.
     ///
     /// # Errors
-    /// Before [`DataKeys::prepare`].
+    /// For [`TenantId::UNKNOWN`], before [`DataKeys::prepare`].
     pub fn known(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         match tenant {
             TenantId::UNKNOWN => self.common().map(Some),
@@ -130,18 +129,20 @@ impl DataKeys {
         }
     }
 
-    /// A key for a new tenant. No transaction is to be open: a key service may be asked.
+    /// Creates a data key for a new tenant. This may call a key service, so no transaction may
+    /// be open meanwhile.
     ///
     /// # Errors
-    /// UNAVAILABLE when the master key is away.
+    /// UNAVAILABLE when the key cannot be wrapped by the master key.
     pub async fn make_for(&self, tenant: TenantId) -> Result<NewDataKey> {
         self.make(tenant).await.map_err(|error| away(tenant, &error))
     }
 
-    /// Gives a new tenant, which `tx` works in, its key; the tenant, and what seals its data.
+    /// Stores the data key of a new tenant, and returns the tenant and its cipher. The
+    /// transaction must work in that tenant.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is away.
+    /// UNAVAILABLE when Postgres is unavailable.
     pub async fn insert(&self, tx: &mut Tx, new: &NewDataKey) -> Result<(TenantId, Arc<Cipher>)> {
         store::insert(tx, new.tenant, &new.wrapped).await?;
         Ok((new.tenant, self.keep(new.tenant, &new.key)?))
@@ -181,7 +182,7 @@ impl Follow for DataKeys {
         }
     }
 
-    /// A key that somebody else destroyed in the meantime must not stay.
+    /// Changes may have been missed: a deleted tenant's key must not stay in memory.
     fn clear(&self) {
         self.tenants.clear();
     }
@@ -196,7 +197,7 @@ impl Reload for DataKeys {
     }
 }
 
-/// A tenant's key as it is kept, read in a transaction that is over by then.
+/// Reads a tenant's wrapped data key. The transaction has ended when this returns.
 async fn read(postgres: &Postgres, tenant: TenantId) -> Result<Option<Wrapped>> {
     let mut tx = postgres.begin(tenant).await?;
     let kept = store::get(&mut tx, tenant).await?;
@@ -205,7 +206,7 @@ async fn read(postgres: &Postgres, tenant: TenantId) -> Result<Option<Wrapped>> 
 }
 
 fn away(tenant: TenantId, error: &anyhow::Error) -> Error {
-    tracing::error!(%tenant, error = format!("{error:#}"), "a tenant's data key can't be had");
-    let text = "a key that the answer needs can't be had; try again";
+    tracing::error!(%tenant, error = format!("{error:#}"), "a tenant's data key can't be loaded");
+    let text = "an encryption key is not available; try again";
     Error::refused(ErrorReason::StoreUnavailable, text)
 }

@@ -1,4 +1,4 @@
-//! Master keys, which wrap data keys.
+//! Master keys: they wrap (encrypt) the data keys.
 
 use std::{
     fs,
@@ -27,20 +27,20 @@ use crate::{
     },
 };
 
-/// The name of what is wrapped by nothing.
+/// The value of [`Wrapped::by`] for a data key that is stored in plain text.
 const NONE: &str = "none";
 
-/// Where master keys are. What is new is wrapped by the service's, where there is one,
-/// else by the first in the file, else by none.
+/// The configured sources of master keys. A new data key is wrapped by the key service if there
+/// is one, else by the first key in the file. With neither, it is not wrapped.
 #[derive(Clone, Debug, Default)]
 pub struct MasterSource {
-    /// The file of keys.
+    /// Path of the file of master keys.
     pub file: Option<PathBuf>,
-    /// A key service, and the key's name there.
+    /// The address of the key service, and the name of the master key there.
     pub service: Option<(TransitAddress, String)>,
 }
 
-/// The master keys.
+/// The master keys, from a file, from a key service, or both.
 pub struct MasterKeys {
     file: Option<KeyFile>,
     service: Option<(Transit, String)>,
@@ -51,16 +51,16 @@ struct KeyFile {
     keys: ArcSwap<Vec<KeyLine>>,
 }
 
-/// A data key as it is kept.
+/// A data key as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Wrapped {
-    /// Its bytes, encrypted.
+    /// The encrypted key; the plain key when `by` is `none`.
     pub bytes: Vec<u8>,
-    /// What by: `file:<id>`, `transit:<name>:v<version>` or `none`.
+    /// The master key that wraps it: `file:<id>`, `transit:<name>:v<version>` or `none`.
     pub by: String,
 }
 
-/// A data key.
+/// A plain data key. Its memory is zeroed on drop.
 pub(super) type DataKey = Zeroizing<[u8; KEY]>;
 
 #[derive(Deserialize)]
@@ -74,10 +74,10 @@ struct Plaintext {
 }
 
 impl MasterKeys {
-    /// Reads the file; of a key service nothing is asked yet.
+    /// Reads the file of master keys. The key service is not called yet.
     ///
     /// # Errors
-    /// When the file has no keys, or the service's authority can't be read.
+    /// When the file has no keys, or when the CA certificate of the key service can't be read.
     pub fn load(source: &MasterSource) -> anyhow::Result<Self> {
         let file = source.file.as_deref().map(KeyFile::load).transpose()?;
         let service = match &source.service {
@@ -87,21 +87,21 @@ impl MasterKeys {
         Ok(Self { file, service })
     }
 
-    /// Whether data keys are wrapped at all.
+    /// Whether there is any master key, so that data keys are wrapped.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.file.is_some() || self.service.is_some()
     }
 
-    /// Reads the file anew; whether it has changed.
+    /// Reads the file again; returns whether its keys changed.
     ///
     /// # Errors
-    /// When it can't be read; then the keys stay.
+    /// When the file can't be read. Then the keys in memory stay in use.
     pub fn reload(&self) -> anyhow::Result<bool> {
         self.file.as_ref().map_or(Ok(false), KeyFile::reload)
     }
 
-    /// Wraps a tenant's data key by the current master key. Blocks.
+    /// Wraps a tenant's data key by the current master key. Blocks the thread.
     pub(super) fn wrap(&self, tenant: TenantId, key: &DataKey) -> anyhow::Result<Wrapped> {
         if let Some((service, name)) = &self.service {
             return wrap_by_service(service, name, tenant, key);
@@ -119,7 +119,7 @@ impl MasterKeys {
         Ok(Wrapped { bytes, by: format!("file:{}", first.id) })
     }
 
-    /// A tenant's data key. Blocks.
+    /// Unwraps a tenant's data key. Blocks the thread.
     pub(super) fn unwrap(&self, tenant: TenantId, wrapped: &Wrapped) -> anyhow::Result<DataKey> {
         let by = &wrapped.by;
         let plain = match by.split_once(':') {
@@ -142,7 +142,7 @@ impl MasterKeys {
         let file = self.file.as_ref().with_context(missing)?;
         let has = |keys: &[KeyLine]| keys.iter().any(|key| key.id == id);
         if !has(&file.keys.load()) {
-            // Another replica has a newer file.
+            // Another replica may already use a newer file.
             file.reload()?;
         }
         let keys = file.keys.load();
@@ -168,14 +168,14 @@ impl MasterKeys {
             format!("it is wrapped by {by} of a key service, and MASTER_TRANSIT_KEY is off")
         })?;
         let name = by.rsplit_once(':').map_or(by, |(name, _)| name);
-        let ciphertext = std::str::from_utf8(bytes).ok().context("it is no ciphertext")?;
+        let ciphertext = std::str::from_utf8(bytes).ok().context("it is not a ciphertext")?;
         let body = json!({
             "ciphertext": ciphertext,
             "associated_data": BASE64_STANDARD.encode(associated(tenant)),
         });
         let Plaintext { plaintext } = service.post(&["decrypt", name], &body)?;
         let plain = BASE64_STANDARD.decode(plaintext.expose_secret());
-        plain.map(Zeroizing::new).ok().context("the key service answers with no base64")
+        plain.map(Zeroizing::new).ok().context("the response of the key service is not base64")
     }
 }
 
@@ -200,7 +200,7 @@ impl KeyFile {
     }
 }
 
-/// The master keys in a file, the current one first.
+/// Reads the master keys of a file. The first is the current one.
 fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     let keys = key_lines::read(path)?;
     for key in &keys {
@@ -214,11 +214,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     Ok(keys)
 }
 
-/// Makes a file with a first key, and says what that is called; `None` where there is
-/// a file.
+/// Creates a file with a first key and returns the key's id; `None` when the file exists.
 ///
 /// # Errors
-/// When it can't be written.
+/// When the file can't be written.
 pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
     if path.exists() {
         return Ok(None);
@@ -227,12 +226,13 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
     if path.exists() { Ok(None) } else { put_in_front(path, "").map(Some) }
 }
 
-/// Puts a new key in front of those in a file, and says what it is called.
+/// Adds a new current key at the front of a file, and returns its id.
 ///
 /// # Errors
-/// When the file has no keys, or can't be written.
+/// When the file can't be read, has no keys, or can't be written.
 pub fn add_key(path: &Path) -> anyhow::Result<String> {
-    // Of two that wrote at once one would lose its key, and all that it has wrapped.
+    // Without the lock, the second of two concurrent writers would overwrite the first one's
+    // key, and every data key wrapped by it would be lost.
     let _lock = lock(path)?;
     read(path)?;
     let old = fs::read_to_string(path).map(Zeroizing::new);
@@ -269,7 +269,7 @@ fn wrap_by_service(
     });
     let Ciphertext { ciphertext } = service.post(&["encrypt", name], &body)?;
     let version = ciphertext.strip_prefix("vault:").and_then(|rest| rest.split_once(':'));
-    let (version, _) = version.context("the key service answers with no ciphertext")?;
+    let (version, _) = version.context("the response of the key service is not a ciphertext")?;
     let by = format!("transit:{name}:{version}");
     Ok(Wrapped { bytes: ciphertext.into_bytes(), by })
 }
@@ -279,7 +279,7 @@ fn cipher(master: &KeyLine) -> anyhow::Result<RandomizedNonceKey> {
         .map_err(|_| anyhow::anyhow!("the master key {} can't be used", master.id))
 }
 
-/// Binds a data key to its tenant.
+/// The associated data, which binds a wrapped data key to its tenant.
 fn associated(tenant: TenantId) -> Vec<u8> {
     [b"tenantry data key of ", tenant.0.as_bytes().as_slice()].concat()
 }

@@ -1,14 +1,14 @@
-//! Personal data at rest: sealed, so that who reads the database, its log or a backup
-//! reads none (ASVS 11.3, 14.2).
+//! Encryption of personal data at rest: a reader of the database, its write-ahead log or a
+//! backup learns no personal data (ASVS 11.3, 14.2).
 //!
-//! Each tenant has a data key, which its rows' personal data is sealed under
-//! ([`Cipher`]) and its emails are found by; the key is kept in the row `data_keys`,
-//! wrapped by a master key that is kept elsewhere ([`MasterKeys`]): in a file, or in
-//! a key service that never gives it out. [`DataKeys`] has those in use in memory;
-//! [`rewrap`] wraps them under another master key.
+//! Each tenant has a data key. It encrypts ("seals") the personal data in the tenant's rows,
+//! and keys the blind indexes that find its emails ([`Cipher`]). The table `data_keys` stores
+//! the data key, wrapped by a master key. The master key is stored elsewhere ([`MasterKeys`]):
+//! in a file, or in a key service that never gives it out. [`DataKeys`] caches the data keys in
+//! use. [`rewrap`] wraps all data keys by another master key.
 //!
-//! A tenant that is deleted loses its data key, and with it all that is left of its
-//! personal data anywhere, but in backups from before.
+//! The deletion of a tenant deletes its data key. Its remaining personal data is then
+//! unreadable everywhere, except in backups made before.
 
 mod cipher;
 mod keys;

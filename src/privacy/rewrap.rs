@@ -1,8 +1,9 @@
-//! Rotation of the master key: each data key is wrapped anew, and what it sealed stays
-//! as it is.
+//! Rotation of the master key: each data key is wrapped by the new master key. Data that the
+//! data keys sealed stays unchanged.
 //!
-//! What is left to do is what the table says: it can end anywhere and go on later, and
-//! several can work at once, for a key is replaced only as it was read.
+//! The table `data_keys` records which keys are still to do, so an interrupted run can be
+//! continued. Several runs may work concurrently, because a key is replaced only if it has not
+//! changed since it was read.
 
 use std::sync::Arc;
 
@@ -16,27 +17,27 @@ use super::{
 };
 use crate::{ids::TenantId, pg::Postgres};
 
-/// Data keys that are read and replaced at once.
+/// Maximum number of data keys that one transaction reads or replaces.
 const BATCH: i64 = 500;
 
-/// How many data keys in a row may fail before the work ends: the fault is the key
-/// service's then, and not theirs.
+/// Number of consecutive failures after which the run stops: then the key service is probably
+/// at fault, not the individual data keys.
 const MAX_CONSECUTIVE_FAILURES: u64 = 20;
 
-/// How much was done.
+/// The result of a run so far.
 #[derive(Default, Debug)]
 pub struct Progress {
-    /// What wraps data keys now.
+    /// The master key that wraps data keys now, in the format of the column `wrapped_by`.
     pub by: String,
-    /// Data keys that were wrapped anew.
+    /// Number of data keys that were rewrapped.
     pub rewrapped: u64,
-    /// Those that could not be.
+    /// Number of data keys that could not be rewrapped.
     pub failed: u64,
-    /// The last reason.
+    /// The error of the last failure.
     pub reason: String,
 }
 
-/// What became of a batch.
+/// The result of wrapping one batch.
 #[derive(Default)]
 struct Batch {
     ready: Vec<(Kept, Wrapped)>,
@@ -45,10 +46,10 @@ struct Batch {
     reason: String,
 }
 
-/// Wraps all data keys by the current master key. `tell` hears of each batch.
+/// Wraps all data keys by the current master key. Calls `tell` after each batch.
 ///
 /// # Errors
-/// When there is no master key, or Postgres or a key service is away.
+/// When there is no master key, or when Postgres or the key service is unavailable.
 pub async fn all(
     postgres: &Postgres,
     masters: &Arc<MasterKeys>,
@@ -63,7 +64,7 @@ pub async fn all(
     loop {
         let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
         let kept = store::others(&mut tx, &progress.by, after, BATCH).await?;
-        // None is held while a key service is asked.
+        // No transaction may be open while a key service is called.
         drop(tx);
         let Some(last) = kept.last() else { return Ok(progress) };
         after = Some(last.tenant_id);
@@ -110,7 +111,7 @@ fn wrap(masters: &MasterKeys, kept: &Kept) -> anyhow::Result<Wrapped> {
     wrapped.with_context(|| format!("the data key of the tenant {tenant}"))
 }
 
-/// Writes a batch; says how many had not changed meanwhile.
+/// Writes a batch; returns the number of keys that were replaced.
 async fn replace(postgres: &Postgres, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
     let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
     let mut replaced = 0;
@@ -121,19 +122,20 @@ async fn replace(postgres: &Postgres, batch: &[(Kept, Wrapped)]) -> anyhow::Resu
     Ok(replaced)
 }
 
-/// How many data keys each master key wraps.
+/// Number of data keys that each master key wraps.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
     let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
     Ok(store::counts(&mut tx).await?)
 }
 
-/// What a data key would be wrapped by: a key service says so once it wraps one.
+/// The name of the current master key, in the format of the column `wrapped_by`. A key service
+/// returns its key's version only when it wraps a key, so this wraps a dummy key.
 ///
 /// # Errors
-/// When the file can't be read or the key service is away.
+/// When the file can't be read or the key service is unavailable.
 pub async fn current(masters: &Arc<MasterKeys>) -> anyhow::Result<String> {
     let masters = masters.clone();
     let probe = move || {

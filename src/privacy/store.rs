@@ -1,11 +1,11 @@
-//! Data keys in Postgres.
+//! SQL for the table of wrapped data keys.
 
 use uuid::Uuid;
 
 use super::master::Wrapped;
 use crate::{error::Result, ids::TenantId, pg::Tx};
 
-/// The data key of the tenant that the transaction works in.
+/// The wrapped data key of the tenant that the transaction works in.
 pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
     let row = sqlx::query_as!(
         Wrapped,
@@ -17,7 +17,7 @@ pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
     Ok(row)
 }
 
-/// Writes the data key of the tenant that the transaction works in, unless it has one.
+/// Inserts the data key of the tenant that the transaction works in, unless the tenant has one.
 pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> {
     sqlx::query!(
         r#"
@@ -33,15 +33,13 @@ pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> 
     Ok(())
 }
 
-/// A tenant's data key as it is kept.
+/// A row of the table `data_keys`.
 pub struct Kept {
-    /// The tenant.
     pub tenant_id: Uuid,
-    /// Its key.
     pub key: Wrapped,
 }
 
-/// Data keys that something else than `by` wraps, of the tenants after one by id.
+/// Data keys not wrapped by `by`, in order of tenant id, starting after the tenant `after`.
 pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> Result<Vec<Kept>> {
     let rows = sqlx::query!(
         r#"
@@ -61,8 +59,8 @@ pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> R
     Ok(kept.collect())
 }
 
-/// Replaces a tenant's data key as it is kept, unless that has changed; says whether
-/// it has not.
+/// Replaces a tenant's data key, unless it has changed since `old` was read. Returns whether it
+/// was replaced.
 pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
     let done = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
@@ -76,7 +74,7 @@ pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
     Ok(done)
 }
 
-/// How many data keys each master key wraps.
+/// Number of data keys that each master key wraps.
 pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, i64)>> {
     let rows =
         sqlx::query!(r#"select wrapped_by as "by!", data_keys as "count!" from count_data_keys()"#)

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic replacement of files, and locks on folders.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,10 +7,10 @@ use std::{
     path::Path,
 };
 
-/// Writes a file in place of the one that is there, with these rights.
+/// Replaces a file atomically, with the permission bits `mode`.
 ///
 /// # Errors
-/// When it can't be written; the one that was there stays.
+/// When the file can't be written. The old file then stays, unless only the last sync failed.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let draft = path.with_extension("draft");
     fs::remove_file(&draft).or_else(|error| match error.kind() {
@@ -21,22 +21,22 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
-    // The name, too, outlives a crash of the machine.
+    // Syncs the folder, so the new name also survives a crash of the machine.
     File::open(folder(path))?.sync_all()
 }
 
-/// Locks a folder for as long as the result is kept: one at a time changes what is in
-/// it.
+/// Takes an exclusive lock on a folder, until the result is dropped. It serialises changes of
+/// the folder's files.
 ///
 /// # Errors
-/// When it can't be read.
+/// When the folder can't be opened.
 pub fn lock(dir: &Path) -> Result<File> {
     let folder = File::open(dir)?;
     folder.lock()?;
     Ok(folder)
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 #[must_use]
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))

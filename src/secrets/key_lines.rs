@@ -1,5 +1,5 @@
-//! Files of secret keys, several of them by id: one for what is new, the others for
-//! what was made with them.
+//! Files of secret keys, each with an id. The first key is used for new data, the others for
+//! data made with them earlier.
 
 use std::{fs, path::Path};
 
@@ -7,35 +7,33 @@ use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-/// The shortest key, in bytes: more than the 112 bits that SP 800-131A asks for.
-const SHORTEST: usize = 32;
+/// Minimum length of a key, in bytes. It exceeds the 112 bits that SP 800-131A requires.
+const MIN_KEY_BYTES: usize = 32;
 
-/// The longest id, in characters.
-const LONGEST_ID: usize = 8;
+/// Maximum length of an id, in characters.
+const MAX_ID_LENGTH: usize = 8;
 
-/// A key.
 pub struct KeyLine {
-    /// What it is called.
+    /// Identifies the key in data made with it.
     pub id: String,
-    /// The key.
     pub key: SecretSlice<u8>,
 }
 
-/// Reads a file of lines `<id> <base64>`. Empty lines and those that begin with `#`
-/// say nothing.
+/// Reads a file of lines `<id> <base64>`. Empty lines and lines that start with `#` are
+/// ignored.
 ///
 /// # Errors
-/// When it can't be read, has no key, or one that is none. No error repeats a key.
+/// When the file can't be read, has no key, or has an invalid line. No error contains a key.
 pub fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
     parse(&text.into()).with_context(|| format!("the keys in {name}"))
 }
 
-/// Reads the lines.
+/// Parses the lines of such a file.
 ///
 /// # Errors
-/// When there is no key, or one that is none.
+/// When there is no key, or a line is invalid.
 pub fn parse(text: &SecretString) -> anyhow::Result<Vec<KeyLine>> {
     let mut keys: Vec<KeyLine> = Vec::new();
     for (at, line) in text.expose_secret().lines().enumerate() {
@@ -61,9 +59,9 @@ impl KeyLine {
             bail!("it must be an id, a space and a key in base64");
         };
         ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "its id must be alphanumeric");
-        ensure!(id.len() <= LONGEST_ID, "its id must have {LONGEST_ID} characters at most");
+        ensure!(id.len() <= MAX_ID_LENGTH, "its id must have {MAX_ID_LENGTH} characters at most");
         let key = STANDARD.decode(key).ok().context("its key must be base64")?;
-        ensure!(key.len() >= SHORTEST, "its key must have {SHORTEST} bytes at least");
+        ensure!(key.len() >= MIN_KEY_BYTES, "its key must have {MIN_KEY_BYTES} bytes at least");
         Ok(Self { id: id.to_owned(), key: key.into() })
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets that are handed out once and kept as hashes.
+//! Random secrets that are shown once and stored as hashes.
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -8,10 +8,11 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// 256 random bits: nobody guesses them, so a fast hash of them tells nothing.
+/// Length of a secret, in bytes. Its 256 random bits can't be guessed, so a fast hash is enough
+/// to protect it.
 pub const LENGTH: usize = 32;
 
-/// A new secret.
+/// Generates a random secret.
 ///
 /// # Errors
 /// When the system has no random bytes.
@@ -21,7 +22,6 @@ pub fn random() -> Result<Zeroizing<[u8; LENGTH]>> {
     Ok(secret)
 }
 
-/// SHA-256.
 #[must_use]
 pub fn hash(of: &[u8]) -> Vec<u8> {
     digest(&SHA256, of).as_ref().to_vec()

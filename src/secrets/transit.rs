@@ -1,7 +1,7 @@
-//! A key service that speaks Vault's Transit API: keys that never leave it
+//! Client of a key service with Vault's Transit API. Its keys never leave the service
 //! (ASVS 13.3.3).
 //!
-//! The client blocks, as signing does: it is called off the runtime's threads.
+//! The client blocks, as signing does, so call it off the runtime's threads.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -14,23 +14,24 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
 
-/// How long the service may take to answer.
+/// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the service is.
+/// The address of the key service, and how to authenticate to it.
 #[derive(Clone, Debug)]
 pub struct TransitAddress {
-    /// Its address.
+    /// Base URL of the service.
     pub url: Url,
-    /// Where the engine is mounted.
+    /// Mount path of the Transit engine.
     pub mount: String,
-    /// The file with the token, read at each call: an agent renews it.
+    /// File with the access token. It is read at each call, because an agent renews it.
     pub token: PathBuf,
-    /// The file with the service's authority; `None` for those that the system trusts.
+    /// File with the CA certificates of the service, in PEM; `None` for those that the system
+    /// trusts.
     pub ca: Option<PathBuf>,
 }
 
-/// The service.
+/// A client of the key service.
 pub struct Transit {
     client: Client,
     address: TransitAddress,
@@ -42,10 +43,10 @@ struct Answer<T> {
 }
 
 impl Transit {
-    /// A client; it connects when it is asked for something.
+    /// Creates a client. It connects at the first request.
     ///
     /// # Errors
-    /// When the authority can't be read.
+    /// When the CA certificates can't be read.
     pub fn new(address: &TransitAddress) -> anyhow::Result<Self> {
         let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
         if let Some(path) = &address.ca {
@@ -60,18 +61,18 @@ impl Transit {
         Ok(Self { client, address: address.clone() })
     }
 
-    /// What is there at a path.
+    /// Sends a GET request; returns the `data` of the response.
     ///
     /// # Errors
-    /// When the service does not answer, or not with that.
+    /// When the service does not answer, or answers with an error or another type of data.
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<T> {
         self.ask(self.client.get(self.at(path)?))
     }
 
-    /// What a path answers to a body.
+    /// Sends a POST request; returns the `data` of the response.
     ///
     /// # Errors
-    /// When the service does not answer, or not with that.
+    /// When the service does not answer, or answers with an error or another type of data.
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -90,7 +91,7 @@ impl Transit {
         Ok(url)
     }
 
-    /// No error repeats what was sent or answered: it may be secret.
+    /// No error contains the request or the response, because they may be secret.
     fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let shown = self.address.token.display();
         let token = fs::read_to_string(&self.address.token)
@@ -106,7 +107,7 @@ impl Transit {
         let status = answer.status();
         ensure!(status.is_success(), "the key service answers {status}");
         let answer: Answer<T> =
-            answer.json().ok().context("the key service answers something else")?;
+            answer.json().ok().context("the key service sends an unexpected response")?;
         Ok(answer.data)
     }
 }

@@ -51,7 +51,7 @@ impl ServiceAccounts {
         Ok(response)
     }
 
-    /// The consistency token of the deletion.
+    /// Deletes an account; returns the consistency token of the deletion.
     pub(super) async fn delete(
         &self,
         acting: &Acting,

@@ -24,14 +24,15 @@ use crate::{
     tokens::AssertionKey,
 };
 
-/// How long a key lives that was not given an end.
-const LIFE: Duration = Duration::days(365);
+/// Lifetime of a key whose request names no expiry.
+const DEFAULT_LIFETIME: Duration = Duration::days(365);
 
-/// What it takes to make one: a key lasts no longer than its maker's right to make it.
-const MAKES_KEYS: &str = "api_key:create";
+/// The permission that creates keys. A key does not outlast its creator's grant of this
+/// permission.
+const CREATE_PERMISSION: &str = "api_key:create";
 
-/// So many keys of a kind may an account have in force: one, and the one that takes
-/// over from it.
+/// Maximum number of valid keys of one kind per account. Two allow a rotation: the old key and
+/// its successor.
 const OF_A_KIND: i64 = 2;
 
 impl ServiceAccounts {
@@ -55,7 +56,7 @@ impl ServiceAccounts {
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
-        let (caller, until) = acting.uses_by_key(&mut tx, account, MAKES_KEYS).await?;
+        let (caller, until) = acting.uses_by_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = within(asked_for, until)?;
         let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
@@ -63,7 +64,7 @@ impl ServiceAccounts {
             Some(first) => again(&mut tx, tenant, &first.id, &new, until).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
-        // A request that is repeated and gives nothing new is no event.
+        // A repeated request that returns nothing new is not recorded.
         if is_shown {
             let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
             let event = event
@@ -81,7 +82,7 @@ impl ServiceAccounts {
             consistency_token: tx.consistency_token().await?,
         };
         if is_first {
-            // Without the secret, which is kept nowhere.
+            // The response is stored without the secret, which is stored nowhere.
             idempotency::remember(&mut tx, &key, made, &response).await?;
         }
         tx.commit().await?;
@@ -91,7 +92,7 @@ impl ServiceAccounts {
         Ok(response)
     }
 
-    /// The consistency token of the revocation.
+    /// Revokes a key; returns the consistency token of the revocation.
     pub(super) async fn revoke_key(&self, acting: &Acting, key: ApiKeyId) -> Result<String> {
         let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
@@ -106,7 +107,7 @@ impl ServiceAccounts {
     }
 }
 
-/// What a new key is to prove.
+/// The credential of a new key.
 enum Proof {
     Secret(Secret, SecretString),
     PublicKey(String),
@@ -159,14 +160,14 @@ fn end(asked_for: &Timestamp) -> Result<OffsetDateTime> {
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
-/// The end of a key that may last until a time: the one that was asked for, or after a
-/// year, sooner where it must be.
+/// The expiry of a new key: the requested time, which must not be later than `until`. Without
+/// one, it is a year from now, or `until` if that is earlier.
 fn within(asked_for: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
     if let Some(asked_for) = asked_for {
         rule::within(Some(asked_for).into(), until)?;
         return Ok(asked_for);
     }
-    let after_a_year = clock::now() + LIFE;
+    let after_a_year = clock::now() + DEFAULT_LIFETIME;
     let latest = match until {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
@@ -191,8 +192,9 @@ async fn insert(
     api_keys::store::insert(tx, tenant, account, new, expires_at).await
 }
 
-/// The key that the first request made, by its id, and whether it has the secret that is at
-/// hand now: the first one was not kept, and may never have arrived.
+/// Repeats the creation of a key: the key of the first request, and whether it now has the new
+/// secret. A key that was never used gets the new secret, because the first response may be
+/// lost and its secret was not stored.
 async fn again(
     tx: &mut TenantTx,
     tenant: TenantId,

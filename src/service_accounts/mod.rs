@@ -1,4 +1,4 @@
-//! Service accounts: what signs in by itself, and its keys.
+//! Service accounts, with which programs sign in, and their keys.
 
 mod accounts;
 mod keys;
@@ -14,18 +14,17 @@ use crate::{
     sessions::SessionCache,
 };
 
-/// Manages service accounts and their keys over gRPC.
+/// The implementation of `ServiceAccountService`.
 pub struct ServiceAccounts {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
     pub pages: Pages,
-    /// What ended keys must leave.
+    /// The session cache, which is invalidated when keys end.
     pub cache: SessionCache,
 }
 
 impl ServiceAccounts {
-    /// Records what ended keys, and makes it durable; its consistency token.
+    /// Records an event that ended keys, commits, and invalidates the tenant's entries in the
+    /// session cache. Returns the consistency token.
     async fn finish_ending(
         &self,
         mut tx: TenantTx,

@@ -1,4 +1,4 @@
-//! `ServiceAccountService` over gRPC.
+//! The gRPC methods of `ServiceAccountService`.
 
 use tonic::{Request, Response, Status};
 

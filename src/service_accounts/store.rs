@@ -1,4 +1,4 @@
-//! Service accounts in Postgres.
+//! SQL for service accounts.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,28 +15,24 @@ use crate::{
     proto::v1::ServiceAccount,
 };
 
-/// A service account.
+/// A row of the table `service_accounts`.
 pub struct AccountRow {
-    /// The tenant.
     pub tenant_id: Uuid,
-    /// The account.
     pub account_id: Uuid,
-    /// What people know it by.
+    /// The name, unique in the tenant.
     pub name: String,
-    /// What it is for.
     pub description: String,
-    /// Counts its changes.
+    /// Version of the row, for its etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
 }
 
-/// Writes an account.
+/// Inserts an account.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one whose name reads alike.
+/// `ALREADY_EXISTS` when an account of the tenant has the same normalised name (see
+/// [`names::account_key`]).
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -62,10 +58,10 @@ pub async fn insert(
     Ok(row)
 }
 
-/// How many accounts a tenant has.
+/// The number of the tenant's accounts.
 ///
 /// # Errors
-/// When Postgres is away.
+/// When Postgres is unavailable.
 pub async fn count(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!" from service_accounts where tenant_id = $1"#,
@@ -76,7 +72,7 @@ pub async fn count(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     Ok(count)
 }
 
-/// An account of the tenant.
+/// Reads an account of the tenant.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such account.
@@ -95,7 +91,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result
     .ok_or_else(Error::not_found)
 }
 
-/// An account of the tenant, locked against other changes until the transaction ends.
+/// Reads an account of the tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such account.
@@ -115,7 +111,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     .ok_or_else(Error::not_found)
 }
 
-/// Fills a page with accounts whose name the filter takes, by id.
+/// Fills a page with the accounts whose name matches the filter, in order of id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -144,7 +140,7 @@ pub async fn list(
     Ok(())
 }
 
-/// Deletes a locked account with its keys and role assignments.
+/// Deletes a locked account. Its keys and role assignments are deleted with it.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
     sqlx::query!(
         "delete from service_accounts where tenant_id = $1 and account_id = $2",

@@ -1,4 +1,4 @@
-//! JWTs that somebody else signs to prove who they are (RFC 7523).
+//! JWT assertions: a client signs one with its own key to authenticate (RFC 7523).
 
 use jsonwebtoken::Validation;
 use serde::Deserialize;
@@ -10,17 +10,18 @@ use super::{
 };
 use crate::clock;
 
-/// How far ahead an assertion may end, in seconds: whoever steals one has no longer.
-const LONGEST: i64 = 300;
+/// Maximum time until the expiry of a presented assertion, in seconds. It bounds how long a
+/// stolen one is usable.
+const MAX_REMAINING_SECONDS: i64 = 300;
 
-/// A public key that verifies one subject's assertions.
+/// A public key that verifies the assertions of one subject.
 pub struct AssertionKey(VerifyingKey);
 
-/// An assertion that counts now. It must not count again.
+/// A valid assertion. The caller must reject it when it is presented again.
 pub struct Assertion {
-    /// Its own id.
+    /// The claim `jti`.
     pub jti: String,
-    /// When it ends, in seconds since 1970, with the time that clocks may be apart.
+    /// The claim `exp` plus the clock leeway, in seconds since 1970.
     pub ends_at: i64,
 }
 
@@ -31,10 +32,10 @@ struct Claims {
 }
 
 impl AssertionKey {
-    /// Reads a key in PEM. It verifies what `subject` says of itself to `audience`.
+    /// Reads a public key in PEM. It verifies assertions by `subject` for `audience`.
     ///
     /// # Errors
-    /// When it is none of RSA with at least 2048 bits, P-256 and Ed25519.
+    /// When the key is not RSA with at least 2048 bits, P-256 or Ed25519.
     pub fn read(pem: &str, subject: &str, audience: &str) -> anyhow::Result<Self> {
         let mut key = VerifyingKey::of(pem, Purpose { issuer: subject, audience })?;
         let validation: &mut Validation = &mut key.validation;
@@ -43,19 +44,19 @@ impl AssertionKey {
         Ok(Self(key))
     }
 
-    /// Which key an assertion says it was signed with; `None` for what is none.
+    /// The key id in an assertion's header, not verified; `None` when there is no valid one.
     #[must_use]
     pub fn named_in(jwt: &str) -> Option<Uuid> {
         let header = jsonwebtoken::decode_header(jwt).ok().filter(key::is_plain)?;
         Uuid::try_parse(&header.kid?).ok()
     }
 
-    /// An assertion that counts; `None` for any other, whatever is wrong with it.
+    /// Verifies an assertion; `None` when anything is wrong with it.
     #[must_use]
     pub fn verify(&self, jwt: &str) -> Option<Assertion> {
         let claims: Claims =
             jsonwebtoken::decode(jwt, &self.0.decoding, &self.0.validation).ok()?.claims;
-        let latest = clock::now().unix_timestamp() + LONGEST + LEEWAY_SECONDS;
+        let latest = clock::now().unix_timestamp() + MAX_REMAINING_SECONDS + LEEWAY_SECONDS;
         (claims.exp <= latest && !claims.jti.is_empty())
             .then_some(Assertion { jti: claims.jti, ends_at: claims.exp + LEEWAY_SECONDS })
     }

@@ -1,22 +1,22 @@
-//! What a token says.
+//! The claims of tokens.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How far the clocks of a token's maker and reader may be apart, in seconds.
+/// Clock leeway between the issuer and the verifier of a token, in seconds.
 pub const LEEWAY_SECONDS: i64 = 30;
 
-/// Which of the two tokens.
+/// The kind of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenKind {
-    /// For calls (RFC 9068).
+    /// Authenticates calls (RFC 9068).
     Access,
-    /// For Refresh alone.
+    /// Accepted only by Refresh.
     Refresh,
 }
 
 impl TokenKind {
-    /// The header's `typ`, in its short form.
+    /// The `typ` of the header, in its short form.
     #[must_use]
     pub fn typ(self) -> &'static str {
         match self {
@@ -25,8 +25,8 @@ impl TokenKind {
         }
     }
 
-    /// Whether a header's `typ` names this kind: a media type, so in any case
-    /// and with or without `application/` (RFC 7515, 4.1.9).
+    /// Whether a header's `typ` names this kind. It is a media type, so case does not matter
+    /// and the prefix `application/` is optional (RFC 7515, section 4.1.9).
     pub(super) fn matches(self, typ: &str) -> bool {
         const PREFIX: &str = "application/";
         let short = match typ.get(..PREFIX.len()) {
@@ -36,7 +36,7 @@ impl TokenKind {
         short.eq_ignore_ascii_case(self.typ())
     }
 
-    /// The name in an introspection's `token_type`.
+    /// The value of `token_type` in an introspection response.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,14 +46,14 @@ impl TokenKind {
     }
 }
 
-/// What kind of subject a token is of.
+/// The kind of a token's subject.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectType {
     /// A person.
     #[default]
     User,
-    /// What signs in by itself.
+    /// A program.
     ServiceAccount,
 }
 
@@ -63,7 +63,7 @@ impl SubjectType {
         *self == Self::User
     }
 
-    /// The name in a token's `sub_type`, and in Postgres.
+    /// The value of a token's claim `sub_type`, and of the column in Postgres.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,33 +73,34 @@ impl SubjectType {
     }
 }
 
-/// The claims of a token (RFC 7519, 4.1), all required but `roles`.
+/// The claims of a token (RFC 7519, section 4.1). All are required, except `sub_type` and
+/// `roles`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who made it.
+    /// The issuer.
     pub iss: String,
-    /// Whom it is for; differs between the kinds.
+    /// The audience. It differs between access and refresh tokens.
     pub aud: String,
-    /// The subject.
+    /// The id of the user or service account.
     pub sub: Uuid,
-    /// What kind of subject that is; a user's tokens don't say it.
+    /// The kind of the subject. A user's token omits the claim.
     #[serde(default, skip_serializing_if = "SubjectType::is_user")]
     pub sub_type: SubjectType,
     /// The subject's tenant.
     pub org: Uuid,
-    /// The names of the subject's roles when it was made; in access tokens only,
-    /// for readers' convenience. Decisions never rely on it.
+    /// The names of the subject's roles at the time of issue. Only access tokens have them, for
+    /// the information of other services. Decisions never use them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// The session; a service account's API key.
+    /// The session; for a service account, the API key.
     pub sid: Uuid,
-    /// The token's own id.
+    /// The id of the token.
     pub jti: String,
-    /// When it was made, in seconds since 1970.
+    /// Time of issue, in seconds since 1970.
     pub iat: i64,
-    /// From when it counts, in seconds since 1970.
+    /// Start of the validity, in seconds since 1970.
     pub nbf: i64,
-    /// When it ends, in seconds since 1970.
+    /// Expiry, in seconds since 1970.
     pub exp: i64,
 }
 

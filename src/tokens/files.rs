@@ -1,13 +1,12 @@
-//! PEM files with several keys, oldest first. The line before a key says from when
-//! it signs:
+//! PEM files with several keys, oldest first. A line before a key says from when the key signs:
 //!
 //! ```text
 //! signs from 2026-11-24T10:00:00Z
 //! -----BEGIN PRIVATE KEY-----
 //! ```
 //!
-//! Text around PEM blocks is allowed (RFC 7468, 5.2), so that other tools read the
-//! files too. A key without such a line has always signed.
+//! Text around PEM blocks is allowed (RFC 7468, section 5.2), so other tools can read the files
+//! too. A key without such a line signs without a start time.
 
 use std::path::Path;
 
@@ -22,7 +21,7 @@ const STARTS: &str = "signs from ";
 
 /// One key in a file.
 pub(super) struct Block {
-    /// From when it signs.
+    /// From when the key signs; `None` for a key without a start time.
     pub starts: Option<OffsetDateTime>,
     pem: Pem,
 }
@@ -32,7 +31,7 @@ impl Block {
         Self { starts, pem }
     }
 
-    /// The key alone, in PEM.
+    /// The key alone, in PEM, without the line about its start.
     pub fn text(&self) -> Zeroizing<String> {
         Zeroizing::new(pem::encode(&self.pem))
     }
@@ -48,10 +47,10 @@ impl Block {
     }
 }
 
-/// The keys of a file.
+/// Reads the keys of a file.
 ///
 /// # Errors
-/// When it can't be read or parsed, or has none. No error repeats what is in it.
+/// When the file can't be read or parsed, or has no key. No error contains content of the file.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Block>> {
     let text = std::fs::read_to_string(path)
         .map(SecretString::from)
@@ -63,7 +62,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Block>> {
     let keys = pem::parse_many(text).ok().context("it is not PEM")?;
     let before: Vec<_> = text.split(BEGIN).collect();
     ensure!(!keys.is_empty(), "it has no key in PEM");
-    ensure!(before.len() == keys.len() + 1, "a key in it is not whole");
+    ensure!(before.len() == keys.len() + 1, "a key in it is incomplete");
     let with_starts = keys.into_iter().zip(before).map(|(pem, before)| {
         let line = before.lines().rev().find_map(|line| line.trim().strip_prefix(STARTS));
         let starts = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
@@ -72,7 +71,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Block>> {
     with_starts.collect()
 }
 
-/// The text of a file with these keys.
+/// Renders the text of a file with these keys.
 pub(super) fn render(blocks: &[Block]) -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     for block in blocks {

@@ -1,4 +1,4 @@
-//! One key, bound to one kind of token and one algorithm (RFC 8725, 3.1).
+//! A key of a token, bound to one kind of token and one algorithm (RFC 8725, section 3.1).
 
 use std::sync::Arc;
 
@@ -22,34 +22,34 @@ use crate::{
     proto::v1::{ErrorReason, JsonWebKey},
 };
 
-/// The smallest RSA modulus (RFC 7518, 3.3), in bytes.
+/// Minimum length of an RSA modulus, in bytes (RFC 7518, section 3.3).
 const MIN_MODULUS: usize = 2048 / 8;
 
-/// Whose tokens a key verifies, and for whom they are.
+/// The issuer and the audience that a key verifies tokens for.
 #[derive(Clone, Copy)]
 pub(super) struct Purpose<'a> {
     pub issuer: &'a str,
     pub audience: &'a str,
 }
 
-/// The private half: signs from a time on.
+/// A private key, and the time from which it signs.
 pub(super) struct SigningKey {
     pub kid: String,
     pub starts: Option<OffsetDateTime>,
     pub alg: Algorithm,
-    /// The root of secrets that are derived from this key (RFC 5869).
+    /// The root for secrets that are derived from this key (RFC 5869).
     pub root: Prk,
     private: Private,
 }
 
-/// Where the private half is.
+/// Where a private key is stored: in memory, or in a key service.
 enum Private {
     Here(Signer),
     Transit { service: Arc<KeyService>, name: String, version: u32 },
 }
 
 impl SigningKey {
-    /// Reads a private key of any of the algorithms.
+    /// Reads a private key of a supported algorithm.
     pub fn read(block: &Block) -> anyhow::Result<Self> {
         let text = block.text();
         let (encoding, alg) = if let Ok(key) = EncodingKey::from_rsa_pem(text.as_bytes()) {
@@ -63,17 +63,17 @@ impl SigningKey {
         };
         let jwk = Jwk::from_encoding_key(&encoding, alg).ok().context("it can't be used")?;
         let kid = thumbprint(&jwk)?;
-        // What can't be published can't sign.
+        // A key that can't be published must not sign.
         published(&jwk, alg, &kid)?;
         let root = root(encoding.as_bytes());
         let private = Private::Here(Signer::parse(&encoding, alg)?);
         Ok(Self { kid, starts: block.starts, alg, root, private })
     }
 
-    /// A version of a key in a key service, by its public half.
+    /// Uses a version of a key in a key service. `public` is its public key.
     ///
     /// # Errors
-    /// When the service gives no secret of it.
+    /// When the service returns no root secret for it.
     pub fn in_transit(
         service: &Arc<KeyService>,
         name: &str,
@@ -91,11 +91,11 @@ impl SigningKey {
         })
     }
 
-    /// Signs what a JWT begins with, its header and claims: the signature (RFC 7515,
-    /// 5.1).
+    /// Signs the first two parts of a JWT, header and claims. Returns the encoded signature
+    /// (RFC 7515, section 5.1).
     ///
     /// # Errors
-    /// UNAVAILABLE where a key service does not sign.
+    /// UNAVAILABLE when the key service does not sign.
     pub fn sign(&self, message: &str) -> Result<String> {
         match &self.private {
             Private::Here(key) => Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())?)),
@@ -109,7 +109,7 @@ impl SigningKey {
     }
 }
 
-/// The key service does not do what it is there for.
+/// The error for a key service that is unavailable or does not sign.
 pub(super) fn signer_away() -> Error {
     Error::refused(ErrorReason::StoreUnavailable, "no token can be signed right now")
 }
@@ -118,7 +118,7 @@ fn root(secret: &[u8]) -> Prk {
     Salt::new(HKDF_SHA256, &[]).extract(secret)
 }
 
-/// The public half: verifies.
+/// A public key, with the checks for tokens that it verifies.
 pub(super) struct VerifyingKey {
     pub kid: String,
     pub alg: Algorithm,
@@ -128,12 +128,12 @@ pub(super) struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// Reads a public key of any of the algorithms.
+    /// Reads a public key of a supported algorithm.
     pub fn read(block: &Block, purpose: Purpose<'_>) -> anyhow::Result<Self> {
         Self::of(&block.text(), purpose)
     }
 
-    /// The same, of a public key in PEM.
+    /// Like [`VerifyingKey::read`], for a public key as PEM text.
     pub fn of(text: &str, purpose: Purpose<'_>) -> anyhow::Result<Self> {
         let (decoding, alg) = if let Ok(key) = DecodingKey::from_rsa_pem(text.as_bytes()) {
             (key, Algorithm::RS256)
@@ -157,9 +157,9 @@ impl VerifyingKey {
     }
 }
 
-/// Whether a token's header asks for nothing but a key of ours: keys never come from
-/// the token (RFC 8725, 3.1), and a critical extension that we don't know must be
-/// refused (RFC 7515, 4.1.11), and we know none.
+/// Whether a token's header names at most a key id. A key must never come from the token itself
+/// (RFC 8725, section 3.1). A token with a critical extension that is not supported must be
+/// refused (RFC 7515, section 4.1.11), and no extension is supported.
 pub(super) fn is_plain(header: &Header) -> bool {
     header.jwk.is_none()
         && header.jku.is_none()
@@ -172,7 +172,7 @@ fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {
     jwk.thumbprint(ThumbprintHash::SHA256).ok().context("it has no thumbprint (RFC 7638)")
 }
 
-/// What the world is shown of a key (RFC 7517, RFC 8037).
+/// The published form of a public key (RFC 7517, RFC 8037).
 fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey> {
     let mut shown = JsonWebKey {
         r#use: "sig".into(),
@@ -201,7 +201,7 @@ fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey>
     Ok(shown)
 }
 
-/// The algorithm's name (RFC 7518, 3.1).
+/// The name of an algorithm (RFC 7518, section 3.1).
 pub(super) fn name(alg: Algorithm) -> &'static str {
     match alg {
         Algorithm::ES256 => "ES256",

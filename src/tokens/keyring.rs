@@ -1,4 +1,4 @@
-//! The keys in force: signs and verifies.
+//! The keyring: the keys that sign and verify tokens.
 
 use std::sync::{
     Arc, Weak,
@@ -27,80 +27,78 @@ use crate::{
     proto::v1::JsonWebKey,
 };
 
-/// How long the token counts that a new keyring is tried out with.
-const LIFE_OF_TRIAL: time::Duration = time::Duration::SECOND;
+/// Lifetime of the trial token with which a new keyring is tested.
+const TRIAL_LIFETIME: time::Duration = time::Duration::SECOND;
 
-/// The longest token that is looked at, in bytes: refusing a longer one must
-/// cost nothing.
+/// Maximum length of a token, in bytes. A longer one is refused before any other work.
 const MAX_TOKEN: usize = 8192;
 
-/// The bytes of role names, as JSON, that a token has room for: with more it would be too
-/// long to be sent. Decisions never depend on the names.
+/// Maximum length of the role names in a token, in bytes as JSON. With more, the token could be
+/// too long to be sent. Decisions never depend on the names.
 const MAX_ROLES: usize = 2048;
 
-/// What a token is to say, times in whole seconds.
+/// The content of a token to be signed. Times have whole seconds.
 pub struct TokenContent {
-    /// The subject.
+    /// The id of the user or service account.
     pub user: UserId,
-    /// What kind of subject it is.
     pub subject_type: SubjectType,
-    /// The subject's tenant.
     pub tenant: TenantId,
-    /// The session; a service account's API key.
+    /// The session; for a service account, the API key.
     pub session: SessionId,
-    /// The names of the subject's roles; empty in a refresh token. Those beyond
+    /// The names of the subject's roles; empty in a refresh token. Names that do not fit into
     /// [`MAX_ROLES`] are left out.
     pub roles: Vec<String>,
-    /// The token's own id.
+    /// The id of the token.
     pub jti: String,
-    /// From when it counts.
+    /// Start of the validity.
     pub issued_at: OffsetDateTime,
-    /// When it ends.
+    /// Expiry.
     pub expires_at: OffsetDateTime,
 }
 
-/// The keys of one kind of token.
+/// The keys for one kind of token.
 struct KeySet {
     keys: Keys,
-    /// The one of those that sign that does so now.
+    /// Index of the signing key in use, in `keys.signing`.
     current: usize,
 }
 
-/// The keys of one moment.
+/// The keys of both kinds, as read at one time.
 struct Ring {
     access: KeySet,
     refresh: KeySet,
 }
 
-/// The service's keys, as their source has them. Reading them is the only way to make
-/// one, so one that exists can sign and verify.
+/// The service's keys, as read from their source. [`Keyring::load`] checks that they sign and
+/// verify.
 pub struct Keyring {
     source: Source,
-    /// Whether the source answered when it was last asked.
+    /// Whether the source answered at the last reload.
     reached: AtomicBool,
     issuer: String,
     audiences: [String; 2],
     ring: ArcSwap<Ring>,
 }
 
-/// A key, for people to look at.
+/// A key, as shown to operators.
 pub struct Listed {
-    /// Its id (RFC 7638).
+    /// The key id: the key's thumbprint (RFC 7638).
     pub kid: String,
-    /// Its algorithm (RFC 7518, 3.1).
+    /// Name of the algorithm (RFC 7518, section 3.1).
     pub alg: &'static str,
-    /// published: verifies, and will sign; signing; retired: verifies what it signed.
+    /// `published`: verifies, and signs later. `signing`: signs now. `retired`: verifies only
+    /// what it signed before.
     pub state: &'static str,
-    /// From when it signs, where its file says so.
+    /// From when the key signs, if its file or key service says so.
     pub starts: Option<OffsetDateTime>,
 }
 
-/// The key that verified a token, as long as a keyring has it.
+/// A weak reference to the key that verified a token, valid while the keyring has the key.
 #[derive(Clone, Debug)]
 pub struct VerifiedBy(Weak<VerifyingKey>);
 
 impl VerifiedBy {
-    /// Whether it still verifies tokens.
+    /// Whether the keyring still has the key.
     #[must_use]
     pub fn is_in_force(&self) -> bool {
         self.0.strong_count() > 0
@@ -108,14 +106,13 @@ impl VerifiedBy {
 }
 
 impl Keyring {
-    /// Reads the keys, and signs and verifies with those that sign. Blocks where they
-    /// are in a key service, and must then not be called on the runtime's threads.
+    /// Reads the keys, then signs and verifies a trial token with each signing key. Blocks when
+    /// the keys are in a key service. Then it must not be called on a thread of the runtime.
     ///
     /// # Errors
-    /// When a file can't be read or has no key, a key is none of RSA with at least
-    /// 2048 bits, P-256 and Ed25519, a private key's public key is missing, both
-    /// kinds share a key, or the key service does not answer. No error repeats key
-    /// bytes.
+    /// When a file can't be read or has no key, when a key is not RSA with at least 2048 bits,
+    /// P-256 or Ed25519, when the public key of a private key is missing, when both kinds share
+    /// a key, or when the key service does not answer. No error contains key bytes.
     pub fn load(source: &KeySource, issuer: &str, audience: &str) -> anyhow::Result<Self> {
         let source = Source::open(source)?;
         let audiences = [audience.to_owned(), format!("{audience}/refresh")];
@@ -124,11 +121,11 @@ impl Keyring {
         Ok(Self { source, reached: AtomicBool::new(true), issuer, audiences, ring })
     }
 
-    /// Reads the keys again; says whether anything is different. What stays is not
-    /// touched: tokens that its keys verified are still known.
+    /// Reads the keys again; returns whether anything changed. Unchanged keys keep their
+    /// identity, so cached tokens that they verified stay valid.
     ///
     /// # Errors
-    /// Like [`Keyring::load`]; the keys in force stay so.
+    /// As [`Keyring::load`]. The old keys then stay in use.
     pub fn reload(&self) -> anyhow::Result<bool> {
         let old = self.ring.load_full();
         let new = Ring::load(&self.source, &self.issuer, &self.audiences, Some(&old));
@@ -141,34 +138,34 @@ impl Keyring {
         Ok(changed)
     }
 
-    /// Whether tokens can be signed, as far as is known: for whoever is about to do
-    /// what can't be taken back, and has tokens to give out then.
+    /// Checks that tokens can probably be signed. It is for operations that do something
+    /// irreversible and issue tokens afterwards.
     ///
     /// # Errors
-    /// UNAVAILABLE while the key service does not answer.
+    /// UNAVAILABLE when the key service did not answer at the last reload.
     pub fn check_signs(&self) -> Result<()> {
         if self.reached.load(Ordering::Relaxed) { Ok(()) } else { Err(signer_away()) }
     }
 
-    /// The id of the key that signs tokens of a kind now (RFC 7638).
+    /// The id of the key that now signs tokens of this kind (RFC 7638).
     #[must_use]
     pub fn kid(&self, kind: TokenKind) -> String {
         self.ring.load().set(kind).current().kid.clone()
     }
 
-    /// The tokens' `iss`.
+    /// The issuer, `iss`.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// The public keys that verify access tokens, or will soon (RFC 7517).
+    /// The public keys for access tokens, including those that will sign later (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
         self.ring.load().access.keys.verifying.iter().map(|key| key.jwk.clone()).collect()
     }
 
-    /// The keys of a kind, oldest first.
+    /// The keys for a kind of token, oldest first.
     #[must_use]
     pub fn list(&self, kind: TokenKind) -> Vec<Listed> {
         let ring = self.ring.load();
@@ -189,11 +186,11 @@ impl Keyring {
         listed.collect()
     }
 
-    /// Secrets for one use, the same on every replica: each is of one key that signs
-    /// refresh tokens, the one that signs now first.
+    /// Derives secrets for one use, the same on every replica. There is one secret for each
+    /// signing key for refresh tokens. The secret of the current key comes first.
     ///
     /// # Errors
-    /// When the derivation fails, which no input makes it do.
+    /// When the derivation fails. No input causes this.
     pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
         let ring = self.ring.load();
         let current = ring.refresh.current();
@@ -201,26 +198,27 @@ impl Keyring {
         std::iter::once(current).chain(others).map(|key| expand(&key.root, label)).collect()
     }
 
-    /// Signs a token with the key of this id, or, where that has gone, with the one
-    /// that signs now. RS256 and `EdDSA` are deterministic: the same content gives the
-    /// same bytes. Takes up to a millisecond of CPU, so call it off the runtime.
+    /// Signs a token with the key of this id. If there is no such key, the current key signs.
+    /// RS256 and `EdDSA` are deterministic: the same content gives the same bytes. This takes
+    /// up to a millisecond of CPU time and may call a key service, so call it off the runtime.
     ///
     /// # Errors
-    /// INTERNAL when the key does not sign, which [`Keyring::load`] rules out.
+    /// INTERNAL when the key does not sign, which [`Keyring::load`] rules out; UNAVAILABLE when
+    /// the key service does not sign.
     pub fn sign(&self, kind: TokenKind, key_id: &str, content: TokenContent) -> Result<Token> {
         let audience = &self.audiences[usize::from(kind == TokenKind::Refresh)];
         self.ring.load().set(kind).sign(kind, key_id, &self.issuer, audience, content)
     }
 
-    /// The claims of a token of this kind that is well-formed, signed by us,
-    /// and within its time; `None` for any other, whatever is wrong with it.
+    /// Verifies the signature, the kind and the times of a token. `None` when anything is
+    /// wrong.
     #[must_use]
     pub fn verify(&self, kind: TokenKind, token: &str) -> Option<Claims> {
         self.verify_by(kind, token).map(|(claims, _)| claims)
     }
 
-    /// The same, with the key that verified it, for those who remember the token:
-    /// it counts no longer than its key.
+    /// Like [`Keyring::verify`], and returns the key that verified the token. A cached token
+    /// must not be accepted after its key is gone.
     #[must_use]
     pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
         self.ring.load().set(kind).verify(kind, token)
@@ -348,8 +346,8 @@ impl KeySet {
         (claims.iat <= latest).then(|| (claims, VerifiedBy(Arc::downgrade(key))))
     }
 
-    /// A library without its cryptography compiles, and fails at first use: that
-    /// must be here and not in the first sign-in.
+    /// Signs and verifies a trial token with each key. A build of the library without its
+    /// cryptography compiles and fails only at first use; this makes it fail at the start.
     fn try_out(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let now = clock::now();
         for key in &self.keys.signing {
@@ -361,7 +359,7 @@ impl KeySet {
                 roles: Vec::new(),
                 jti: super::new_jti(),
                 issued_at: now,
-                expires_at: now + LIFE_OF_TRIAL,
+                expires_at: now + TRIAL_LIFETIME,
             };
             let token = self
                 .sign(kind, &key.kid, purpose.issuer, purpose.audience, content)
@@ -373,17 +371,17 @@ impl KeySet {
     }
 }
 
-/// A part of a JWT (RFC 7515, 3.1).
+/// Encodes a part of a JWT (RFC 7515, section 3.1).
 fn part(of: &impl Serialize) -> Result<String> {
     let json = serde_json::to_vec(of).map_err(|_| Error::defect("claims are no JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
-/// The names that a token has room for.
+/// The role names that fit into a token.
 fn fitting(mut roles: Vec<String>) -> Vec<String> {
     let mut length = 0;
     roles.retain(|role| {
-        // With the quotes and the comma of the JSON that they stand in.
+        // Two quotes and a comma for each name in the JSON list.
         length += role.len() + 3;
         length <= MAX_ROLES
     });

@@ -1,5 +1,5 @@
-//! Access and refresh tokens: JWTs that are kept apart by key pair, `typ` and
-//! `aud` (RFC 8725, 3.11 and 3.12), so that neither passes for the other.
+//! Access and refresh tokens: JWTs. The two kinds have different keys, `typ` and `aud`
+//! (RFC 8725, sections 3.11 and 3.12), so one can't be used as the other.
 
 mod assertion;
 mod claims;
@@ -25,25 +25,24 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A signed token and when it ends.
+/// A signed token.
 pub struct Token {
-    /// The JWT.
     pub jwt: SecretString,
-    /// Its `exp`.
+    /// The expiry, `exp`.
     pub expires_at: OffsetDateTime,
 }
 
-/// The two tokens that a sign-in or a refresh hands out.
+/// The tokens that a sign-in or a refresh returns.
 pub struct TokenPair {
-    /// For the `authorization` metadata.
+    /// Authenticates calls, in the metadata `authorization`.
     pub access: Token,
-    /// For the next Refresh.
+    /// Accepted by the next Refresh.
     pub refresh: Token,
-    /// The session of both.
+    /// The session of both tokens.
     pub session: crate::ids::SessionId,
 }
 
-/// A new `jti`: 122 random bits, for a token that its signature protects.
+/// A random `jti`. It has 122 random bits, which suffices because the token is signed.
 #[must_use]
 pub fn new_jti() -> String {
     Uuid::new_v4().simple().to_string()

@@ -1,5 +1,5 @@
-//! Opaque tokens: a payload for clients to hand back, sealed with a key that all
-//! replicas derive from the one that signs refresh tokens.
+//! Opaque tokens: clients send their payload back unread. They are sealed with keys that all
+//! replicas derive from the signing keys for refresh tokens.
 
 use std::sync::Arc;
 
@@ -10,39 +10,39 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use super::{Keyring, Renew};
 use crate::error::{Error, Result};
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes. A longer one is refused unread.
 const MAX_TOKEN: usize = 1024;
 
-/// Seals and opens the tokens of one use. AES-256-GCM (SP 800-38D): a token can be
-/// neither read nor altered.
+/// Seals and opens the tokens of one use with AES-256-GCM (SP 800-38D). Clients can neither
+/// read nor alter a token.
 pub struct OpaqueTokens {
-    /// Names the use: each has keys of its own.
+    /// The use of the tokens. Each use has keys of its own.
     label: &'static str,
-    /// The first seals; all of them open.
+    /// The first key seals. All keys open.
     keys: ArcSwap<Vec<RandomizedNonceKey>>,
 }
 
 impl OpaqueTokens {
-    /// Tokens with the keys that the replicas share.
+    /// Derives the keys for a use from the keyring that the replicas share.
     ///
     /// # Errors
-    /// When a key can't be made, which no keyring makes it.
+    /// When a key can't be derived. No keyring causes this.
     pub fn new(keyring: &Keyring, label: &'static str) -> anyhow::Result<Self> {
         Self::with(label, &keyring.derive(label)?)
     }
 
-    /// Tokens with these secrets.
+    /// Makes the keys of these secrets.
     ///
     /// # Errors
-    /// When a key can't be made, which 32 bytes always can.
+    /// When a key can't be made. No secret of 32 bytes causes this.
     pub(crate) fn with(label: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
         Ok(Self { label, keys: ArcSwap::from_pointee(keys(secrets)?) })
     }
 
-    /// The token of a payload. It opens with the same binding and no other.
+    /// Seals a payload. The token opens only with the same binding.
     ///
     /// # Errors
-    /// INTERNAL when the key does not seal, which none does.
+    /// INTERNAL when the key can't seal. No key causes this.
     pub fn seal(&self, binding: &[u8], mut payload: Vec<u8>) -> Result<String> {
         let keys = self.keys.load();
         let key = keys.first().ok_or_else(|| Error::defect("nothing to seal with"))?;
@@ -52,8 +52,7 @@ impl OpaqueTokens {
         Ok(BASE64_URL_SAFE_NO_PAD.encode(payload))
     }
 
-    /// The payload of a token that a replica sealed with this binding; `None` for any
-    /// other text.
+    /// Opens a token; `None` when no replica sealed it with this binding.
     #[must_use]
     pub fn open(&self, binding: &[u8], token: &str) -> Option<Vec<u8>> {
         if token.len() > MAX_TOKEN {

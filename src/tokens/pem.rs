@@ -1,4 +1,4 @@
-//! Makes keys in PEM files, and the files' rotation.
+//! Generates keys in PEM files, and rotates them.
 
 use std::{
     fs::{self, File},
@@ -22,22 +22,22 @@ use super::{
 };
 use crate::clock;
 
-/// For how long a replaced private key is kept: its secrets open consistency tokens,
-/// and a refresh that is repeated is signed with it again.
-const KEPT: Duration = Duration::from_hours(24);
+/// How long a private key is kept after it was replaced. Until then its secrets open
+/// consistency tokens, and a repeated refresh is signed with it again.
+const PRIVATE_KEY_RETENTION: Duration = Duration::from_hours(24);
 
-/// What a key signs with.
+/// The algorithm of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyAlgorithm {
     /// RS256 with 3072 bits.
     Rs256,
-    /// ES256.
+    /// ES256 with P-256.
     Es256,
     /// `EdDSA` with Ed25519.
     EdDsa,
 }
 
-/// The files of both kinds of keys in a folder.
+/// The paths of both key pairs in a folder.
 #[must_use]
 pub fn paths(dir: &Path) -> KeyPaths {
     let file = |name: &str| -> PathBuf { dir.join(name) };
@@ -49,22 +49,23 @@ pub fn paths(dir: &Path) -> KeyPaths {
     }
 }
 
-/// The same, as a keyring reads them.
+/// The key pairs in a folder, as the source of a keyring.
 #[must_use]
 pub fn source(dir: &Path) -> KeySource {
     KeySource::Files(paths(dir))
 }
 
-/// Makes both key pairs in a folder, unless they are all there; private keys are
-/// readable by their owner alone. Says whether it made them.
+/// Generates both key pairs in a folder, unless all files exist. Only their owner can read the
+/// private keys. Returns whether it generated keys.
 ///
 /// # Errors
-/// When some are there and some are not (keys are never overwritten), or they
-/// can't be written.
+/// When some files exist and others don't (keys are never overwritten), or when a file can't be
+/// written.
 pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     let paths = paths(dir);
-    // Whoever may only read the folder has no lock to take. What is half there may be
-    // somebody else's work.
+    // Checked before locking: a process that may only read the folder can't take the lock.
+    // Files that are only partly there may be the work of another process, so the lock is
+    // taken.
     if matches!(are_there(&paths), Ok(true)) {
         return Ok(false);
     }
@@ -81,7 +82,7 @@ pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Whether all the files are there, or none is.
+/// Whether all files exist; an error when only some do.
 fn are_there(paths: &KeyPaths) -> anyhow::Result<bool> {
     let files = Pair::both(paths).map(|pair| [pair.private, pair.public]).concat();
     let missing = files.iter().filter(|file| !file.exists()).count();
@@ -93,11 +94,11 @@ fn are_there(paths: &KeyPaths) -> anyhow::Result<bool> {
     }
 }
 
-/// Adds a key to both pairs that verifies from now on and signs from `starts` on, and
-/// retires what is over. Says whether it added any: not while one waits for its time.
+/// Adds a key to both pairs. It verifies from now on and signs from `starts` on. Removes
+/// expired keys. Returns whether a key was added: none is while another waits for its start.
 ///
 /// # Errors
-/// When the files can't be used or written.
+/// When a file can't be read, is invalid, or can't be written.
 pub fn rotate(
     dir: &Path,
     algorithm: Option<KeyAlgorithm>,
@@ -117,7 +118,7 @@ pub fn rotate(
         let (new_private, new_public) = generate(algorithm, Some(starts))?;
         private.push(new_private);
         public.push(new_public);
-        // A crash in between leaves a public key that no token needs.
+        // A crash between the two writes leaves an unused public key, which does no harm.
         pair.write_public(&public)?;
         pair.write_private(&private)?;
         added = true;
@@ -125,10 +126,10 @@ pub fn rotate(
     Ok(added)
 }
 
-/// Puts new keys in the place of all that are there: what those signed counts no more.
+/// Replaces all keys by new ones. Tokens signed by the old keys are no longer valid.
 ///
 /// # Errors
-/// When the files can't be written.
+/// When a file can't be written.
 pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for pair in Pair::both(&paths(dir)) {
@@ -141,11 +142,11 @@ pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Removes private keys that were replaced a day ago, and public keys whose tokens have
-/// all ended.
+/// Removes private keys that were replaced more than a day ago, and public keys whose tokens
+/// have all expired.
 ///
 /// # Errors
-/// When the files can't be used or written.
+/// When a file can't be read, is invalid, or can't be written.
 pub fn retire(dir: &Path, lives: Lives) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
@@ -154,12 +155,10 @@ pub fn retire(dir: &Path, lives: Lives) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long tokens live.
+/// Lifetimes of tokens.
 #[derive(Clone, Copy)]
 pub struct Lives {
-    /// Access tokens.
     pub access: Duration,
-    /// Refresh tokens.
     pub refresh: Duration,
 }
 
@@ -169,7 +168,7 @@ impl Lives {
     }
 }
 
-/// The two files of one kind of keys.
+/// The two files for one kind of token.
 struct Pair<'a> {
     private: &'a Path,
     public: &'a Path,
@@ -189,11 +188,11 @@ impl<'a> Pair<'a> {
 
     fn retire(&self, life: Duration) -> anyhow::Result<()> {
         let (private, public) = self.read()?;
-        // The private key first: one without its public half would be refused.
-        if let Some(kept) = lasting(private, KEPT)? {
+        // Private keys first: a private key without its public key is refused at load.
+        if let Some(kept) = lasting(private, PRIVATE_KEY_RETENTION)? {
             self.write_private(&kept)?;
         }
-        if let Some(kept) = lasting(public, life.max(KEPT))? {
+        if let Some(kept) = lasting(public, life.max(PRIVATE_KEY_RETENTION))? {
             self.write_public(&kept)?;
         }
         Ok(())
@@ -208,8 +207,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Those of the keys, oldest first, whose successor began to sign less than `kept` ago;
-/// `None` when all of them.
+/// The keys, oldest first, without those whose successor started to sign at least `kept` ago;
+/// `None` when nothing is removed.
 fn lasting(keys: Vec<Block>, kept: Duration) -> anyhow::Result<Option<Vec<Block>>> {
     let limit = clock::now() - kept;
     let over = |key: &Block| key.starts.is_some_and(|starts| starts <= limit);
@@ -247,7 +246,7 @@ fn generate(
     Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
 }
 
-/// What the newest of a file's private keys signs with.
+/// The algorithm of the newest private key in a file.
 fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
     let newest = private.last().context("there is no key")?;
     Ok(match SigningKey::read(newest)?.alg {
@@ -257,7 +256,7 @@ fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
     })
 }
 
-/// One at a time makes or rotates keys.
+/// Locks the folder: one process at a time creates or rotates keys.
 fn lock(dir: &Path) -> anyhow::Result<File> {
     crate::secrets::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }

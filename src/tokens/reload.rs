@@ -1,28 +1,27 @@
-//! Keys without restarts: a key signs once its time has come, and all that is derived
-//! from the keys follows.
+//! Reload of keys without a restart. A key starts to sign at its start time, and secrets
+//! derived from the keys are renewed.
 
 use std::sync::Arc;
 
 use super::Keyring;
 use crate::secrets::reload::Reload;
 
-/// What has secrets that are derived from the keys.
+/// A holder of secrets that are derived from the keyring.
 pub trait Renew: Send + Sync {
-    /// Takes the secrets of the keys as they are now.
+    /// Derives the secrets again from the current keys.
     ///
     /// # Errors
-    /// When one can't be derived, which no keyring makes it.
+    /// When a secret can't be derived. No keyring causes this.
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()>;
 }
 
-/// The keyring, with what is derived from it.
+/// The keyring and the holders of secrets derived from it.
 pub struct Renewed {
     keyring: Arc<Keyring>,
     derived: Vec<Arc<dyn Renew>>,
 }
 
 impl Renewed {
-    /// A keyring, and what is derived from it.
     #[must_use]
     pub fn new(keyring: Arc<Keyring>, derived: Vec<Arc<dyn Renew>>) -> Arc<Self> {
         Arc::new(Self { keyring, derived })

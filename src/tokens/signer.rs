@@ -1,4 +1,5 @@
-//! Private keys, parsed once: parsing an RSA key costs as much as signing with it.
+//! Parsed private keys. A key is parsed once, because parsing an RSA key costs as much as a
+//! signature.
 
 use anyhow::Context;
 use aws_lc_rs::{
@@ -11,13 +12,13 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 
 use crate::error::{Error, Result};
 
-/// A private key that is ready to sign, with the one algorithm that it is for.
+/// A private key that is ready to sign, with its algorithm.
 pub(super) enum Signer {
-    /// RS256 (RFC 7518, 3.3).
+    /// RS256 (RFC 7518, section 3.3).
     Rsa(RsaKeyPair),
-    /// ES256 (RFC 7518, 3.4).
+    /// ES256 (RFC 7518, section 3.4).
     P256(EcdsaKeyPair),
-    /// `EdDSA` with Ed25519 (RFC 8037, 3.1).
+    /// `EdDSA` with Ed25519 (RFC 8037, section 3.1).
     Ed25519(Ed25519KeyPair),
 }
 
@@ -25,7 +26,7 @@ impl Signer {
     /// Parses a private key.
     ///
     /// # Errors
-    /// When it is no key for the algorithm. No error repeats key bytes.
+    /// When it is not a key for the algorithm. No error contains key bytes.
     pub fn parse(key: &EncodingKey, alg: Algorithm) -> anyhow::Result<Self> {
         let der = key.as_bytes();
         let parsed = match alg {
@@ -39,10 +40,11 @@ impl Signer {
         parsed.ok().context("it can't be used")
     }
 
-    /// The signature of a JWT's header and claims (RFC 7515, 5.1), not encoded yet.
+    /// Signs a JWT's header and claims; returns the signature, not encoded
+    /// (RFC 7515, section 5.1).
     ///
     /// # Errors
-    /// INTERNAL when the key does not sign, which no message makes it do.
+    /// INTERNAL when the key can't sign. No message causes this.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let failed = |_| Error::defect("a loaded key does not sign");
         let random = SystemRandom::new();

@@ -1,4 +1,4 @@
-//! Where keys come from: files, or a key service.
+//! The source of the keys: files or a key service.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,21 +13,21 @@ use super::{
     transit::{KeyService, TransitKeys, Version},
 };
 
-/// Where the PEM files of both key pairs are.
+/// Paths of the PEM files of both key pairs. Each file may have several keys.
 #[derive(Clone, Debug)]
 pub struct KeyPaths {
-    /// The private key for access tokens.
+    /// Private keys for access tokens.
     pub access_private: PathBuf,
-    /// Its public key.
+    /// Public keys for access tokens.
     pub access_public: PathBuf,
-    /// The private key for refresh tokens.
+    /// Private keys for refresh tokens.
     pub refresh_private: PathBuf,
-    /// Its public key.
+    /// Public keys for refresh tokens.
     pub refresh_public: PathBuf,
 }
 
 impl KeyPaths {
-    /// The private and the public keys' file of a kind.
+    /// The files of private and of public keys for a kind of token.
     pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
         match kind {
             TokenKind::Access => (&self.access_private, &self.access_public),
@@ -36,22 +36,20 @@ impl KeyPaths {
     }
 }
 
-/// Where the keys are.
+/// The configured source of the keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// In PEM files.
     Files(KeyPaths),
-    /// In a key service.
     Transit(TransitKeys),
 }
 
-/// The same, ready to be read.
+/// A key source with its client, ready to be read.
 pub(super) enum Source {
     Files(KeyPaths),
     Transit(Arc<KeyService>),
 }
 
-/// The keys of one kind of token: those that sign, oldest first, and all that verify.
+/// The keys for one kind of token: signing keys, oldest first, and all verifying keys.
 pub(super) struct Keys {
     pub signing: Vec<Arc<SigningKey>>,
     pub verifying: Vec<Arc<VerifyingKey>>,
@@ -65,12 +63,12 @@ impl Source {
         })
     }
 
-    /// Whether others than this process are needed to sign.
+    /// Whether signing needs a key service.
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Transit(_))
     }
 
-    /// The name of a kind's keys, for people.
+    /// The name of the source for a kind of token, for error messages.
     pub fn name(&self, kind: TokenKind) -> String {
         match self {
             Self::Files(paths) => paths.of(kind).1.display().to_string(),
@@ -78,7 +76,7 @@ impl Source {
         }
     }
 
-    /// Reads the keys of a kind. What `old` has already is taken from there.
+    /// Reads the keys for a kind of token. Keys that `old` already has are reused.
     pub fn read(
         &self,
         kind: TokenKind,
@@ -100,7 +98,7 @@ impl Source {
 }
 
 impl Keys {
-    /// The key of this id, among those that verify.
+    /// The verifying key with this id.
     pub fn verifying(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.verifying.iter().find(|key| key.kid == kid)
     }
@@ -154,7 +152,7 @@ fn of_service(
     Ok(keys)
 }
 
-/// A version's secret is asked for once.
+/// Reuses a known version, so the service is asked for a version's root secret only once.
 fn signing(
     service: &Arc<KeyService>,
     name: &str,

@@ -1,8 +1,8 @@
-//! Keys for tokens in a key service.
+//! Signing keys in a key service.
 //!
-//! A version of a key verifies from the moment it is made, and signs a quarter of an
-//! hour later, as keys in files do. Raising `min_decryption_version` retires those
-//! before it.
+//! A version of a key verifies from its creation and signs 15 minutes later, as keys in files
+//! do. The oldest version signs without a start time. Raising `min_decryption_version` retires
+//! older versions.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +16,31 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{TokenKind, files::Block};
 use crate::secrets::transit::{Transit, TransitAddress};
 
-/// How long a version is published before it signs: longer than anybody may keep the
-/// page with the keys.
-const AHEAD: time::Duration = time::Duration::minutes(15);
+/// Time between the creation of a version and its first signature: longer than anybody may
+/// cache the published keys.
+const PUBLISHED_BEFORE_SIGNING: time::Duration = time::Duration::minutes(15);
 
-/// What secrets are derived from, of each version of a key.
+/// Input of the HMAC that gives the root secret of a version, from which other secrets are
+/// derived.
 const ROOT: &str = "tenantry: root of derived secrets";
 
-/// What an Ed25519 public key of 32 bytes begins with as `SubjectPublicKeyInfo`
-/// (RFC 8410, 4).
+/// Prefix of an Ed25519 public key as `SubjectPublicKeyInfo` (RFC 8410, section 4). The 32
+/// bytes of the key follow it.
 const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The keys in a key service, by name.
+/// The address of the key service, and the names of the keys.
 #[derive(Clone, Debug)]
 pub struct TransitKeys {
-    /// Where it is.
     pub service: TransitAddress,
-    /// The key for access tokens.
+    /// Name of the key for access tokens.
     pub access: String,
-    /// The key for refresh tokens.
+    /// Name of the key for refresh tokens.
     pub refresh: String,
 }
 
 impl TransitKeys {
-    /// The name of a kind's key.
+    /// The name of the key for a kind of token.
     pub(super) fn name(&self, kind: TokenKind) -> &str {
         match kind {
             TokenKind::Access => &self.access,
@@ -49,18 +49,18 @@ impl TransitKeys {
     }
 }
 
-/// The service, with the names of the keys.
+/// The client of the key service, and the names of the keys.
 pub(super) struct KeyService {
     service: Transit,
     pub keys: TransitKeys,
 }
 
-/// A version of a key, as the service tells of it.
+/// A version of a key in the service.
 pub(super) struct Version {
     pub number: u32,
-    /// The public half, and from when the private one signs.
+    /// The public key, and the time from which the private key signs.
     pub public: Block,
-    /// Whether the service still signs with it.
+    /// Whether the service still signs with this version.
     pub signs: bool,
 }
 
@@ -94,14 +94,14 @@ impl KeyService {
         Ok(Self { service: Transit::new(&keys.service)?, keys: keys.clone() })
     }
 
-    /// A key's versions, oldest first.
+    /// The versions of a key, oldest first.
     pub fn versions(&self, name: &str) -> anyhow::Result<Vec<Version>> {
         let key: Key = self.service.get(&["keys", name])?;
         let oldest = key.keys.keys().next().copied();
         let versions = key.keys.iter().map(|(number, public)| {
             let made = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
             let made = made.ok().context("it has no time of creation")?;
-            let starts = (Some(*number) != oldest).then(|| made + AHEAD);
+            let starts = (Some(*number) != oldest).then(|| made + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
                 public: Block::new(starts, public.pem(&key.kind)?),
@@ -111,7 +111,7 @@ impl KeyService {
         versions.collect()
     }
 
-    /// A signature, as JWS has it (RFC 7515): base64url.
+    /// Signs a message; returns the signature in base64url, as JWS uses it (RFC 7515).
     pub fn sign(&self, name: &str, version: u32, message: &[u8]) -> anyhow::Result<String> {
         let body = json!({
             "input": BASE64_STANDARD.encode(message),
@@ -123,13 +123,13 @@ impl KeyService {
         Ok(value(&signed.signature, version)?.to_owned())
     }
 
-    /// A secret of a version's.
+    /// The root secret of a version, for deriving other secrets.
     pub fn root(&self, name: &str, version: u32) -> anyhow::Result<Vec<u8>> {
         let body = json!({ "input": BASE64_STANDARD.encode(ROOT), "key_version": version });
         let hmac: Hmac = self.service.post(&["hmac", name, "sha2-256"], &body)?;
         let secret = BASE64_STANDARD.decode(value(&hmac.hmac, version)?);
-        let secret = secret.ok().context("the key service answers with no base64")?;
-        ensure!(secret.len() == 32, "the key service answers with no HMAC of 32 bytes");
+        let secret = secret.ok().context("the response of the key service is not base64")?;
+        ensure!(secret.len() == 32, "the response of the key service is not an HMAC of 32 bytes");
         Ok(secret)
     }
 }
@@ -150,7 +150,7 @@ impl PublicKey {
     }
 }
 
-/// What stands after the prefix of a version's answers, `vault:v1:`.
+/// Removes the prefix `vault:v1:` of a result, and checks the version in it.
 fn value(text: &str, version: u32) -> anyhow::Result<&str> {
     let value = text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
     match value {

@@ -1,4 +1,4 @@
-//! Names in client certificates (RFC 8705, 2.1).
+//! Names in client certificates (RFC 8705, section 2.1).
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use rustls::pki_types::{CertificateDer, DnsName};
 use url::Url;
 use webpki::EndEntityCert;
 
-/// The names of the peer of a connection, as its certificate has them, which an
-/// authority that this server trusts has signed.
+/// The names in the client certificate of a connection. A CA that this server trusts has signed
+/// the certificate.
 #[derive(Clone, Debug)]
 pub struct ClientNames(Arc<[String]>);
 
 impl ClientNames {
-    /// The DNS names and URIs among a verified certificate's subject alternative names.
+    /// The DNS names and URIs among the subject alternative names of a verified certificate.
+    /// DNS names are in lower case.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let names = EndEntityCert::try_from(certificate).ok().map(|certificate| {
@@ -22,15 +23,14 @@ impl ClientNames {
         Self(names.unwrap_or_default())
     }
 
-    /// The names.
     #[must_use]
     pub fn all(&self) -> &[String] {
         &self.0
     }
 }
 
-/// A name as certificates are compared with it: a URI as it is, a host in lower case.
-/// `None` for what is neither.
+/// Normalises a name for comparison with certificates: a URI stays unchanged, a host is in
+/// lower case. `None` when it is neither.
 #[must_use]
 pub fn certificate_name(name: &str) -> Option<String> {
     if name.contains("://") {

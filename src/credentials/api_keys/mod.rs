@@ -1,9 +1,9 @@
-//! API keys: what service accounts prove themselves with.
+//! API keys: the credentials of service accounts.
 //!
-//! A key is a secret ([`Secret`]), a public key whose owner signs assertions
-//! ([`crate::tokens::AssertionKey`]), or a name in a client certificate
-//! ([`ClientNames`]). It plays the part of a session: the tokens that it leads to have
-//! its id as their `sid`, and end with it.
+//! A key is one of three: a secret ([`Secret`]), a public key whose owner signs assertions
+//! ([`crate::tokens::AssertionKey`]), or a name in a client certificate ([`ClientNames`]). A
+//! key takes the place of a session: tokens that are issued for it have its id as `sid`, and
+//! end with it.
 
 mod certificate;
 mod secret;

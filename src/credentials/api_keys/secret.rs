@@ -1,8 +1,8 @@
-//! The text of a key's secret.
+//! The text form of an API key's secret.
 //!
-//! `tenantry_` and 70 characters of base64url: the tenant, 256 random bits, a checksum.
-//! Whoever scans texts for leaked secrets finds it by
-//! `tenantry_[A-Za-z0-9_-]{70}`, and a mistyped one is refused before anybody is asked.
+//! It is `tenantry_` and 70 characters of base64url: the tenant's id, 256 random bits, a
+//! checksum. Scanners for leaked secrets find it by `tenantry_[A-Za-z0-9_-]{70}`. The checksum
+//! lets the server refuse a mistyped secret without a query.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{SecretString, zeroize::Zeroizing};
@@ -10,22 +10,22 @@ use uuid::Uuid;
 
 use crate::{error::Result, ids::TenantId, secrets::secret};
 
-/// What every secret begins with.
+/// The prefix of each secret.
 const PREFIX: &str = "tenantry_";
 const ID: usize = 16;
 const CHECKSUM: usize = 4;
 
-/// A secret as the database knows it.
+/// A secret, as the database stores it.
 #[derive(Debug)]
 pub struct Secret {
-    /// The tenant of its account.
+    /// The tenant of the key's account.
     pub tenant: TenantId,
     /// SHA-256 of the random bits.
     pub hash: Vec<u8>,
 }
 
 impl Secret {
-    /// A new one, and its text.
+    /// Generates a secret; returns its stored form and its text.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -38,13 +38,13 @@ impl Secret {
         Ok((Self { tenant, hash: secret::hash(random.as_slice()) }, text.into()))
     }
 
-    /// Whether a text claims to be one. No token begins like that.
+    /// Whether a text has the prefix of a secret. No token starts with that prefix.
     #[must_use]
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
-    /// Reads a text; `None` for one that is no secret.
+    /// Parses the text of a secret; `None` when it is malformed or its checksum is wrong.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let encoded = text.strip_prefix(PREFIX)?;

@@ -1,4 +1,4 @@
-//! API keys in Postgres.
+//! SQL for API keys.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,56 +15,50 @@ use crate::{
     secrets::secret,
 };
 
-/// A key as it is shown.
+/// A row of the table `api_keys`, without the secret's hash.
 pub struct KeyRow {
-    /// The key.
     pub key_id: Uuid,
-    /// Whose it is.
+    /// The service account of the key.
     pub account_id: Uuid,
-    /// What people know it by.
     pub name: String,
-    /// A public key, in PEM.
+    /// The public key, in PEM; `None` for other kinds of keys.
     pub public_key: Option<String>,
-    /// A name in a client's certificate.
+    /// The name in a client certificate; `None` for other kinds of keys.
     pub certificate_name: Option<String>,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it ends.
     pub expires_at: OffsetDateTime,
-    /// When it was last used, to the minute.
+    /// Time of the last use, with a precision of a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// When it was revoked. From `expires_at` on nobody revokes it: a certificate's name is
-    /// set free then.
+    /// Time of the revocation. A value not before `expires_at` is not a revocation: [`tidy`]
+    /// sets it to `expires_at`, which frees the certificate name of an expired key.
     pub revoked_at: Option<OffsetDateTime>,
-    /// Whether its time is over, by Postgres's clock.
+    /// Whether the key has expired, by Postgres's clock.
     pub expired: bool,
 }
 
 impl KeyRow {
-    /// When it was revoked, if it was before its time was over.
+    /// Time of the revocation, if the key was revoked before it expired.
     #[must_use]
     pub fn revoked(&self) -> Option<OffsetDateTime> {
         self.revoked_at.filter(|at| *at < self.expires_at)
     }
 }
 
-/// A key to write; one of its three proofs is there.
+/// A key to be inserted. Exactly one of the three credentials is set.
 #[derive(Default)]
 pub struct NewKey<'a> {
-    /// What people know it by.
     pub name: &'a str,
-    /// The hash of a secret.
     pub secret_hash: Option<Vec<u8>>,
-    /// A public key, in PEM.
+    /// The public key, in PEM.
     pub public_key: Option<&'a str>,
-    /// A name in a client's certificate.
+    /// The name in a client certificate.
     pub certificate_name: Option<&'a str>,
 }
 
-/// Writes a key.
+/// Inserts a key.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one with this certificate name.
+/// `ALREADY_EXISTS` when a key of the tenant that is not revoked has this certificate name.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -96,7 +90,7 @@ pub async fn insert(
     Ok(row)
 }
 
-/// A key of the tenant, locked until the transaction ends.
+/// Reads a key of the tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such key.
@@ -118,7 +112,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
     .ok_or_else(Error::not_found)
 }
 
-/// Gives a locked key that was never used another secret.
+/// Replaces the secret of a key. The key must be locked and never used.
 pub async fn replace_secret(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -136,7 +130,8 @@ pub async fn replace_secret(
     Ok(())
 }
 
-/// How many keys with such a proof a locked account has in force.
+/// The number of an account's valid keys that are of the same kind as `new`. The account must
+/// be locked.
 pub async fn count_like(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -160,8 +155,8 @@ pub async fn count_like(
     Ok(count)
 }
 
-/// Takes out of the way of a new key what has ended: for good what ended long ago, and
-/// as the holder of its name a certificate whose time is over.
+/// Makes room for a new key. Deletes the account's keys that ended more than 90 days ago. Marks
+/// the tenant's expired certificate keys as revoked, which frees their certificate names.
 pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
     sqlx::query!(
         r#"
@@ -187,7 +182,7 @@ pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     Ok(())
 }
 
-/// Fills a page with those of an account's keys whose name the filter takes, by id.
+/// Fills a page with the account's keys whose name matches the filter, in order of id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -219,7 +214,7 @@ pub async fn list(
     Ok(())
 }
 
-/// The ids of an account's keys in force.
+/// The ids of the account's valid keys.
 pub async fn in_force(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<Uuid>> {
     let keys = sqlx::query_scalar!(
         r#"
@@ -235,7 +230,8 @@ pub async fn in_force(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> R
     Ok(keys)
 }
 
-/// Whose a key of the tenant is; with `owner`, only if it is that account's.
+/// The account of a key; `None` when the tenant has no such key. With `owner`, only a key of
+/// that account is found.
 pub async fn owner(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -256,8 +252,8 @@ pub async fn owner(
     Ok(account.map(UserId))
 }
 
-/// Revokes a key; says whether it was in force until now. One that was not stays
-/// as it is.
+/// Revokes a valid key; returns whether it did. A key that is revoked or expired stays
+/// unchanged.
 pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<bool> {
     let done = sqlx::query!(
         r#"
@@ -273,20 +269,18 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     Ok(done.rows_affected() == 1)
 }
 
-/// A key in force, as whoever presents its proof needs it.
+/// A valid key, as the exchange of its credential for a token needs it.
 #[derive(Debug)]
 pub struct LiveKey {
-    /// The key.
     pub key_id: Uuid,
-    /// Whose it is.
+    /// The service account of the key.
     pub account_id: Uuid,
-    /// When it ends.
     pub expires_at: OffsetDateTime,
-    /// A public key, in PEM; empty where it is none.
+    /// The public key, in PEM; empty for other kinds of keys.
     pub public_key: String,
 }
 
-/// The key in force with this secret.
+/// Finds the valid key with this secret.
 pub async fn by_secret(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -306,7 +300,7 @@ pub async fn by_secret(
     Ok(found)
 }
 
-/// The public key in force with this id.
+/// Finds the valid public key with this id.
 pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<Option<LiveKey>> {
     let found = sqlx::query_as!(
         LiveKey,
@@ -323,8 +317,8 @@ pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<Opt
     Ok(found)
 }
 
-/// The key in force that one of a certificate's names is, of an account where one is
-/// named; `None` where several are, as nothing says which is meant.
+/// Finds the valid key with one of a certificate's names; with `account`, only among its keys.
+/// `None` when several keys match, because the choice would be ambiguous.
 pub async fn by_certificate(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -349,8 +343,8 @@ pub async fn by_certificate(
     Ok(found.pop().filter(|_| found.is_empty()))
 }
 
-/// Notes that a key is used, to the minute: those that are used all the time are not
-/// written all the time.
+/// Records the use of a key, at most once a minute, so frequent use does not cause frequent
+/// writes.
 pub async fn touch(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()> {
     sqlx::query!(
         r#"
@@ -366,8 +360,8 @@ pub async fn touch(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()>
     Ok(())
 }
 
-/// Spends an assertion of a key; says whether it was not spent before. `ends_at` is in
-/// seconds since 1970: after it the assertion counts no more anyway.
+/// Marks an assertion as used; false when it was used before. `ends_at` is in seconds since
+/// 1970. After it the assertion is invalid, so the mark can be deleted.
 pub async fn spend(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -1,8 +1,8 @@
-//! The jobs that wait, of one tenant from one network.
+//! The waiting jobs of one owner: of one tenant from one network.
 
 use std::collections::VecDeque;
 
-/// Names a job that waits. Later ones are greater.
+/// Identifies a waiting job. Tickets increase with time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::passwords) struct Ticket(pub(super) u64);
 
@@ -12,7 +12,7 @@ pub(super) struct Waiting<J> {
     pub job: J,
 }
 
-/// Each kind in the order of its tickets.
+/// The waiting jobs, by kind. Each list is ordered by ticket.
 pub(super) struct Jobs<J> {
     cheap: VecDeque<Waiting<J>>,
     expensive: VecDeque<Waiting<J>>,
@@ -37,7 +37,7 @@ impl<J> Jobs<J> {
         self.of(expensive).pop_front()
     }
 
-    /// Takes one out.
+    /// Removes a waiting job.
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<J> {
         [false, true].into_iter().find_map(|expensive| {
             let jobs = self.of(expensive);
@@ -46,8 +46,9 @@ impl<J> Jobs<J> {
         })
     }
 
-    /// Whether the next job is expensive, and its ticket: the one that waits longest, but
-    /// no expensive one after another while a cheap one waits.
+    /// The next job: whether it is expensive, and its ticket. The job that has waited longest
+    /// is next, except that an expensive job does not follow an expensive one while a cheap job
+    /// waits.
     pub(super) fn head(
         &self,
         may_be_expensive: bool,

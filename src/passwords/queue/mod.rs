@@ -1,20 +1,21 @@
-//! The queue of the hashing threads, without the threads: fair between tenants and between
-//! networks, and bounded.
+//! The bounded queue of the hashing threads, fair between tenants and between networks. It does
+//! not contain the threads.
 //!
-//! - **Slots.** Who wants to hash takes a slot first. A tenant gets one while it has
-//!   fewer than are free, a network while it has fewer than three times those (dynamic
-//!   thresholds, Choudhury and Hahne 1998). So one tenant gets half of all slots at most,
-//!   one network three quarters, however many tenants it has, and others still find some.
-//!   Of a tenant's share a network gets one while it has fewer than twice what is left of
-//!   it: who guesses at a tenant's users leaves some to their own networks.
-//! - **Expensive jobs** run on a part of the threads only. The jobs of others, and the cheap
-//!   jobs of the same tenant, pass them. They are not refused: an error would tell whose hash
-//!   is expensive.
-//! - **Turns.** Start-time fair queueing (Goyal 1996) by tenant and by network: a job's
-//!   start is the later of theirs, and its cost counts for both. So neither a tenant with
-//!   many networks nor a network with many tenants gets more than one share. Of several
-//!   that may start, the one whose tenant or network was served less is first. Who was
-//!   away gains nothing by it.
+//! - **Slots.** A caller takes a slot before it hashes. A tenant gets a slot while it holds
+//!   fewer slots than are free. A network gets a slot while it holds fewer than three times the
+//!   free slots (dynamic thresholds, Choudhury and Hahne 1998). So one tenant holds at most
+//!   half of all slots. One network holds at most three quarters, for any number of tenants.
+//!   Others always find some. Within a tenant's share, a network gets a slot while it holds
+//!   fewer than twice what is left of that share: an attacker who guesses passwords of a
+//!   tenant's users leaves slots for the users' own networks.
+//! - **Expensive jobs** run on a part of the threads only. Jobs of other owners and cheap jobs
+//!   of the same tenant overtake them. Expensive jobs are not refused, because an error would
+//!   reveal which user has an expensive hash.
+//! - **Turns.** Start-time fair queueing (Goyal 1996), by tenant and by network. The start of a
+//!   job is the later one of its tenant's and its network's start, and its cost counts for
+//!   both. So neither a tenant with many networks nor a network with many tenants gets more
+//!   than one share. Among jobs with the same start, the one whose tenant or network was served
+//!   less comes first. Idle time gives no credit.
 
 mod jobs;
 mod share;
@@ -30,41 +31,42 @@ use crate::{ids::TenantId, limits::Owner};
 use jobs::{Jobs, Waiting};
 use share::{Share, Shares, Usage};
 
-/// Which jobs are expensive, and how many slots and expensive jobs there may be.
+/// Limits of the queue, and the threshold of an expensive job.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Slots, taken by those who wait and those who are served.
+    /// Number of slots, for waiting and running jobs.
     pub slots: usize,
-    /// Expensive jobs that run at once.
+    /// Maximum number of expensive jobs that run concurrently.
     pub expensive_at_once: usize,
-    /// The cost above which a job is expensive.
+    /// The maximum cost of a cheap job. A job above it is expensive.
     pub cheap: u64,
 }
 
-/// Jobs that wait, and the slots that are taken.
+/// The waiting jobs, and the slots in use.
 pub(super) struct Queue<J> {
     bounds: Bounds,
     taken: usize,
     expensive_running: usize,
-    /// The start of the job that was handed out last, in units of cost. It never goes back.
+    /// The virtual time of the fair queueing, in units of cost: the start of the last job that
+    /// was handed out. It never decreases.
     clock: u64,
     tickets: u64,
     tenants: Shares<TenantId>,
     networks: Shares<Option<IpAddr>>,
-    /// Of each tenant from each network.
+    /// The shares of each tenant within each network.
     both: Shares<Owner>,
-    /// Of those that have any.
+    /// The waiting jobs, by owner. Owners without jobs have no entry.
     waiting: HashMap<Owner, Jobs<J>>,
 }
 
-/// A job whose turn it is.
+/// A job that a thread must run now.
 pub(super) struct Turn<J> {
     pub job: J,
-    /// To be handed to [`Queue::ended`].
+    /// To be passed to [`Queue::ended`].
     pub kind: Kind,
 }
 
-/// Whose a job is, and whether it is expensive.
+/// The owner of a job, and whether the job is expensive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     pub owner: Owner,
@@ -86,7 +88,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Whether there is a slot.
+    /// Whether the owner can take a slot.
     pub(super) fn room(&self, owner: Owner) -> Result<(), Full> {
         let free = self.bounds.slots.saturating_sub(self.taken);
         let (tenant, network) = self.shares(owner);
@@ -94,7 +96,7 @@ impl<J> Queue<J> {
         Usage { free, tenant: tenant.slots, network: network.slots, both }.room()
     }
 
-    /// Takes a slot.
+    /// Takes a slot, if [`Queue::room`] allows it.
     pub(super) fn take(&mut self, owner: Owner) -> Result<(), Full> {
         self.room(owner)?;
         self.taken += 1;
@@ -104,7 +106,7 @@ impl<J> Queue<J> {
         Ok(())
     }
 
-    /// Gives a slot back.
+    /// Returns a slot.
     pub(super) fn release(&mut self, owner: Owner) {
         self.taken = self.taken.saturating_sub(1);
         for share in self.shares_mut(owner) {
@@ -113,17 +115,17 @@ impl<J> Queue<J> {
         self.forget();
     }
 
-    /// Slots that are taken.
+    /// Number of slots in use.
     pub(super) fn taken(&self) -> usize {
         self.taken
     }
 
-    /// Jobs that wait.
+    /// Number of waiting jobs.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.values().map(Jobs::len).sum()
     }
 
-    /// Puts a job of somebody who has a slot for it behind its owner's others.
+    /// Adds a job behind the owner's other jobs. The owner must hold a slot for it.
     pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Ticket {
         let expensive = cost > self.bounds.cheap;
         self.count(owner);
@@ -134,7 +136,7 @@ impl<J> Queue<J> {
         ticket
     }
 
-    /// Takes out a job that nobody waits for any more, if it still waits.
+    /// Removes a cancelled job, if it still waits.
     pub(super) fn remove(&mut self, owner: Owner, ticket: Ticket) -> Option<J> {
         let job = self.waiting.get_mut(&owner)?.remove(ticket)?;
         self.drop_empty(owner);
@@ -142,7 +144,7 @@ impl<J> Queue<J> {
         Some(job)
     }
 
-    /// The job whose turn it is; `None` when none waits that may run now.
+    /// Takes the next job; `None` when no waiting job may run now.
     pub(super) fn next(&mut self) -> Option<Turn<J>> {
         let turn = |(owner, jobs): (&Owner, &Jobs<J>)| self.turn(*owner, jobs);
         let (order, kind) = self.waiting.iter().filter_map(turn).min_by_key(|(order, _)| *order)?;
@@ -158,18 +160,18 @@ impl<J> Queue<J> {
         Some(Turn { job, kind })
     }
 
-    /// A job that was handed out has ended.
+    /// Records the end of a job that was handed out.
     pub(super) fn ended(&mut self, kind: Kind) {
         self.expensive_running -= usize::from(kind.expensive).min(self.expensive_running);
         self.uncount(kind.owner);
     }
 
-    /// When an owner's next job comes, and of which kind it is.
+    /// The order and the kind of an owner's next job.
     fn turn(&self, owner: Owner, jobs: &Jobs<J>) -> Option<(Order, Kind)> {
         let (tenant, network) = self.shares(owner);
         let may_be_expensive = self.expensive_running < self.bounds.expensive_at_once;
         let (expensive, ticket) = jobs.head(may_be_expensive, tenant.last_expensive)?;
-        // Time in which jobs could not run is no credit.
+        // Idle time gives no credit.
         let [tenant_start, network_start] =
             [tenant, network].map(|share| share.start.max(self.clock));
         let order = Order {
@@ -220,13 +222,13 @@ impl<J> Queue<J> {
     }
 }
 
-/// Who is next: the least.
+/// The order of the next jobs. The job with the least value runs first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Order {
     start: u64,
-    /// Whether a tenant's expensive job would follow another of its own.
+    /// Whether the tenant's last job was expensive, as this one is.
     expensive_again: bool,
-    /// The start of the one, tenant or network, that was served less.
+    /// The lesser of the starts of tenant and network: that of the one that was served less.
     other_start: u64,
     ticket: Ticket,
 }

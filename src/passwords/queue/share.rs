@@ -1,41 +1,40 @@
-//! What a tenant or a network has of the queue: slots and turns.
+//! The share of a tenant or a network in the queue: slots and turns.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// A network may have so many times what is free; a tenant may have as many as are free. So
-/// one network leaves a quarter, and one tenant half.
+/// A network may hold this many times the number of free slots; a tenant may hold as many as
+/// are free. So one network leaves a quarter of the slots free, and one tenant leaves half.
 const OF_NETWORK: usize = 3;
 
-/// Of a tenant's share a network may have so many times what is left of it: the tenant's
-/// other networks find some.
+/// Within a tenant's share, a network may hold this many times what is left of the share. So it
+/// leaves slots for the tenant's other networks.
 const OF_TENANTS_NETWORK: usize = 2;
 
-/// Why there is no slot.
+/// Why a slot is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::passwords) enum Full {
-    /// All are taken.
+    /// All slots are in use.
     All,
-    /// The tenant has its share.
+    /// The tenant holds its share.
     OfTenant,
-    /// The network has its share.
+    /// The network holds its share.
     OfNetwork,
 }
 
-/// How many there are of something.
+/// Numbers of slots.
 #[derive(Clone, Copy)]
 pub(super) struct Usage {
     pub free: usize,
-    /// Those of a tenant.
+    /// Held by the tenant.
     pub tenant: usize,
-    /// Those of a network.
+    /// Held by the network.
     pub network: usize,
-    /// Those that the tenant has from the network.
+    /// Held by the tenant within the network.
     pub both: usize,
 }
 
 impl Usage {
-    /// Whether there is room for one more of the tenant's from the network (dynamic
-    /// thresholds).
+    /// Whether the tenant may take one more slot from the network (dynamic thresholds).
     pub(super) fn room(self) -> Result<(), Full> {
         let Self { free, tenant, network, both } = self;
         let left_of_tenant = free.saturating_sub(tenant);
@@ -51,20 +50,20 @@ impl Usage {
     }
 }
 
-/// One's share.
+/// The share of one tenant, network or owner.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Share {
-    /// Its slots.
+    /// Number of slots held.
     pub slots: usize,
-    /// Its jobs, which wait or run.
+    /// Number of waiting and running jobs.
     pub jobs: usize,
-    /// When its next job may start, by the queue's clock.
+    /// The earliest start of the next job, in the queue's virtual time.
     pub start: u64,
-    /// Whether its last job was expensive.
+    /// Whether the last job was expensive.
     pub last_expensive: bool,
 }
 
-/// The shares of all tenants, or of all networks.
+/// The shares of all tenants, networks or owners.
 pub(super) struct Shares<K>(HashMap<K, Share>);
 
 impl<K> Default for Shares<K> {
@@ -82,8 +81,8 @@ impl<K: Eq + Hash> Shares<K> {
         self.0.entry(of).or_default()
     }
 
-    /// Forgets those that have nothing, but for those that were served ahead of others: as
-    /// many as these at most.
+    /// Drops entries without slots and jobs, unless their start is ahead of the clock. If more
+    /// than `most` entries remain, drops those as well.
     pub(super) fn forget(&mut self, clock: u64, most: usize) {
         let has_any = |share: &Share| share.slots > 0 || share.jobs > 0;
         self.0.retain(|_, share| has_any(share) || share.start > clock);

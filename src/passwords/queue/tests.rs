@@ -8,14 +8,14 @@ use super::*;
 const CHEAP: u64 = 40;
 const EXPENSIVE: u64 = 370;
 
-/// As many slots as the default settings and two threads make.
+/// The number of slots with the default settings and two threads.
 const SLOTS: usize = 130;
 
 fn queue<J>(slots: usize, expensive_at_once: usize) -> Queue<J> {
     Queue::new(Bounds { slots, expensive_at_once, cheap: CHEAP })
 }
 
-/// A tenant's calls from a network, by their numbers.
+/// Owner number `tenant` in the network number `network`.
 fn owner(tenant: u8, network: u8) -> Owner {
     let network = Ipv4Addr::new(192, 0, 2, network);
     Owner { tenant: TenantId(Uuid::from_u128(tenant.into())), network: Some(network.into()) }
@@ -35,7 +35,7 @@ fn one_tenant_gets_half_of_the_slots_and_more_of_them_leave_some_too() {
     for tenants in 1..=8 {
         let mut queue = queue::<()>(SLOTS, 1);
         while (0..tenants).filter(|&number| queue.take(alone(number)).is_ok()).count() > 0 {}
-        // From one network a little less than from many.
+        // A tenant that calls from one network gets slightly fewer slots than from many.
         let share = 2 * SLOTS / (2 * usize::from(tenants) + 3);
         for number in 0..tenants {
             let slots = tenants_slots(&queue, number);
@@ -46,7 +46,7 @@ fn one_tenant_gets_half_of_the_slots_and_more_of_them_leave_some_too() {
     }
 }
 
-/// N12: as many tenants as somebody likes to register.
+/// N12: an attacker can register any number of tenants.
 #[test]
 fn one_network_leaves_a_quarter_of_the_slots_however_many_tenants_it_has() {
     let mut queue = queue::<()>(SLOTS, 1);
@@ -58,7 +58,8 @@ fn one_network_leaves_a_quarter_of_the_slots_however_many_tenants_it_has() {
     assert!(others >= SLOTS / 10, "another gets its share of what is left: {others}");
 }
 
-/// N12: who guesses at a tenant's users chooses the tenant, and not the networks.
+/// N12: an attacker who guesses passwords of a tenant's users chooses the tenant, but not the
+/// networks that its users call from.
 #[test]
 fn guesses_from_some_networks_leave_a_tenants_users_slots_from_theirs() {
     for networks in [1, 12] {
@@ -70,7 +71,7 @@ fn guesses_from_some_networks_leave_a_tenants_users_slots_from_theirs() {
     }
 }
 
-/// N12: the expensive jobs of many tenants, from one network or many.
+/// N12: expensive jobs of many tenants, from one network or from many.
 #[test]
 fn a_newcomer_finds_a_slot_and_passes_expensive_jobs() {
     for network in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
@@ -97,8 +98,8 @@ fn jobs_that_nobody_waits_for_are_taken_out() {
     assert_eq!(queue.waiting(), 0);
 }
 
-/// N12: one thread, and a cheap job behind a wall of the same tenant's expensive ones, from
-/// the same network or others.
+/// N12: with one thread, a cheap job waits behind many expensive jobs of the same tenant, from
+/// the same network or from others.
 #[test]
 fn a_cheap_job_waits_for_one_expensive_job_of_its_tenant_at_most() {
     for network in [(|_| 1) as fn(u8) -> u8, |number| number] {
@@ -118,7 +119,8 @@ fn a_cheap_job_waits_for_one_expensive_job_of_its_tenant_at_most() {
     }
 }
 
-/// Owners who each keep so many jobs of these costs in the queue, if it takes them.
+/// A load: each owner keeps `jobs` jobs of these costs in the queue, as far as the queue
+/// accepts them.
 #[derive(Clone)]
 struct Load {
     owners: Vec<Owner>,
@@ -126,16 +128,15 @@ struct Load {
     jobs: usize,
 }
 
-/// What a load got.
 #[derive(Clone, Copy, Default, Debug)]
 struct Got {
-    /// Time of the threads.
+    /// Thread time that the load got.
     time: u64,
-    /// Jobs that found no slot.
+    /// Jobs that were refused a slot.
     refused: usize,
 }
 
-/// What each load gets of threads that are never idle.
+/// Simulates threads that are never idle, and measures what each load gets.
 struct Simulation<'a> {
     queue: Queue<(usize, Owner, u64)>,
     loads: &'a [Load],
@@ -172,7 +173,7 @@ impl Simulation<'_> {
         simulation.got
     }
 
-    /// Everybody tries to fill up, those with the most tenants first.
+    /// Each load fills up to its number of jobs, in the order of the loads.
     fn refill(&mut self) {
         for (number, load) in self.loads.iter().enumerate() {
             for &owner in &load.owners {
@@ -198,8 +199,8 @@ impl Simulation<'_> {
     }
 }
 
-/// Against each of these floods another tenant, from a network of its own, is refused
-/// nothing and gets almost half of the threads' time.
+/// Asserts that during a flood another tenant, in a network of its own, is never refused and
+/// gets at least 45 % of the threads' time.
 fn leaves_others_their_share(flood: &[Owner]) {
     for threads in [1, 2, 4, 8] {
         for costs in [&[EXPENSIVE] as &[u64], &[CHEAP], &[EXPENSIVE, CHEAP]] {
@@ -221,7 +222,7 @@ fn a_flood_of_one_tenant_leaves_another_its_share() {
     leaves_others_their_share(&[alone(1)]);
 }
 
-/// N12: a tenant costs nothing, an address does.
+/// N12: tenants are free to create, addresses are not.
 #[test]
 fn a_flood_of_many_tenants_from_one_network_leaves_another_its_share() {
     let flood: Vec<_> = (0..150).map(|tenant| owner(tenant, 1)).collect();
@@ -235,8 +236,8 @@ fn a_flood_of_one_tenant_from_many_networks_leaves_another_its_share() {
     leaves_others_their_share(&flood);
 }
 
-/// N12: who guesses at a tenant's users from one network takes no more than half of its
-/// turns from those who sign in from another and have a slot.
+/// N12: guesses from one network take at most about half of the tenant's turns from users who
+/// sign in from another network.
 #[test]
 fn networks_share_what_their_tenant_has() {
     let flood = Load { owners: vec![owner(1, 1)], costs: &[CHEAP], jobs: 400 };
@@ -271,7 +272,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The work that passed a job that waits, by the tenant and by the network that it is of.
+/// The cost of the jobs that overtook a waiting job, by their tenant and by their network.
 #[derive(Default)]
 struct Passed {
     tenants: HashMap<TenantId, u64>,
@@ -279,9 +280,8 @@ struct Passed {
 }
 
 proptest! {
-    /// N12: the bounds hold, a thread is idle only when nothing may run, and a job is
-    /// passed by no more of another's work than is fair, where tenant and network are both
-    /// others.
+    /// N12: the bounds hold. A thread is idle only when no job may run. A job is overtaken only
+    /// by a bounded amount of work of another tenant in another network.
     #[test]
     fn bounds_hold_and_nobody_starves(
         steps in proptest::collection::vec(step(), 1..400),
@@ -290,7 +290,7 @@ proptest! {
     ) {
         let mut queue = queue(slots, expensive_at_once);
         let (mut free, mut running) = (BTreeMap::<(u8, u8), usize>::new(), Vec::new());
-        // Of each cheap job that waits: the work of others that passed it.
+        // For each waiting cheap job, the work of others that overtook it.
         let mut passed = HashMap::<(Owner, usize), Passed>::new();
         for (at, step) in steps.into_iter().enumerate() {
             match step {
@@ -350,7 +350,8 @@ proptest! {
             let own = u64::try_from(slots).expect("few") * 2 * EXPENSIVE;
             for by in passed.values() {
                 for by in by.tenants.values().chain(by.networks.values()) {
-                    // What its own tenant and network have before it, and one job more.
+                    // The work that its own tenant and network had queued before it, and one
+                    // more job.
                     prop_assert!(*by <= own + 4 * EXPENSIVE, "passed by {by}");
                 }
             }
