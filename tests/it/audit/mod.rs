@@ -1,4 +1,4 @@
-//! The audit trail: what is recorded, who reads it, and what proves it.
+//! The audit trail: recorded events, access to them, and the proof of completeness.
 
 mod chain;
 mod changes;

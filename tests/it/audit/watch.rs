@@ -1,4 +1,4 @@
-//! `WatchEvents`: who is told, in which order, and when a stream ends.
+//! `WatchEvents`: recipients and order of events, and the end of a stream.
 
 use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as Message};
 use tonic::{Code, Streaming};
@@ -15,7 +15,7 @@ async fn next(stream: &mut Streaming<Message>) -> Message {
     within(12, stream.message()).await.expect("goes on").expect("a message")
 }
 
-/// The next events, passing over messages without one.
+/// The next `count` messages with an event. Messages without one are skipped.
 async fn told(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
     let mut told = Vec::new();
     while told.len() < count {
@@ -32,7 +32,7 @@ fn kinds(messages: &[Message]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
+async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
@@ -62,7 +62,7 @@ async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_where_another_ended() {
+async fn a_stream_continues_where_another_ended() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
@@ -77,7 +77,7 @@ async fn a_stream_goes_on_where_another_ended() {
 }
 
 #[tokio::test]
-async fn a_quiet_stream_is_no_dead_one() {
+async fn an_idle_stream_sends_its_position_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
@@ -87,7 +87,7 @@ async fn a_quiet_stream_is_no_dead_one() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_what_admitted_it() {
+async fn a_stream_ends_when_its_caller_loses_the_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let auditor = acme.member("auditor", &["audit:read"]).await;
@@ -104,7 +104,7 @@ async fn a_stream_ends_with_what_admitted_it() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_streams() {
+async fn a_shutdown_ends_streams() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut stream = watch(&acme, None).await;
@@ -119,9 +119,9 @@ async fn a_stop_ends_streams() {
     refused::<()>(Err(end.await), Code::Unavailable, "WATCH_INTERRUPTED");
 }
 
-/// Each stream costs queries, so one tenant can't have them all.
+/// Each stream costs queries, so the number of streams per tenant is limited.
 #[tokio::test]
-async fn streams_have_a_number() {
+async fn the_number_of_streams_per_tenant_is_limited() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut open = Vec::new();
