@@ -1,4 +1,4 @@
-//! Changes of the same few users and roles, all at the same moment.
+//! Concurrent changes of the same few users and roles.
 
 use tenantry::proto::v1::{
     AssignRoleRequest, CreateRoleRequest, DeleteRoleRequest, DeleteUserRequest, DisableUserRequest,
@@ -9,14 +9,14 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, PASSWORD, TestApp};
 
-/// What the workers quarrel about.
+/// The users and roles that all workers change.
 #[derive(Clone)]
 struct Prey {
     users: Vec<(String, String)>,
     roles: Vec<String>,
 }
 
-/// One change, chosen by a number.
+/// Makes the change that a number selects.
 async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
     let (user_id, email) = prey.users[number / 16 % prey.users.len()].clone();
     let role_id = prey.roles[number / 64 % prey.roles.len()].clone();
@@ -73,7 +73,7 @@ async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
 
 /// I07
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_the_same_things_wait_for_one_another_and_none_fails() {
+async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fails() {
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
