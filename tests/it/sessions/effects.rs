@@ -1,5 +1,5 @@
-//! Whatever ends a session ends it at once where it was done, and on every
-//! other replica within a second.
+//! Every way to end a session takes effect at once on the same replica, and within a second on
+//! all others.
 
 use tenantry::proto::v1::{
     ChangePasswordRequest, DeleteTenantRequest, DeleteUserRequest, DisableUserRequest,
@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until};
 
-/// What ends sessions.
+/// The ways to end sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Logout,
@@ -43,7 +43,7 @@ struct Cast {
 }
 
 impl End {
-    /// Does it, on the replica that `channel` leads to.
+    /// Ends the session, on the replica behind `channel`.
     async fn happen(self, cast: &Cast, channel: &tonic::transport::Channel) {
         let Cast { staff, admin, victim } = cast;
         let (staff, admin, victim) = (staff.on(channel), admin.on(channel), victim.on(channel));
@@ -107,7 +107,7 @@ impl End {
         refused(reply, code, reason);
     }
 
-    /// Waits until it is seen, for a second at most.
+    /// Waits at most one second until the replica refuses the session.
     async fn is_seen_by(self, client: &Client) {
         let wanted = self.refusal().0;
         until(1, || async { who_am_i(client).await.is_err_and(|s| s.code() == wanted) }).await;
@@ -115,7 +115,7 @@ impl End {
     }
 }
 
-/// Two replicas with a signed-in victim that both know.
+/// Creates a victim and its administrator. Both replicas have the victim's session in memory.
 async fn cast(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Cast {
     let admin = app.tenant(slug).await;
     let victim = admin.member("victim", &["user:read"]).await;
@@ -132,7 +132,7 @@ async fn who_am_i(
 }
 
 #[tokio::test]
-async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
+async fn the_end_of_a_session_is_seen_at_once_here_and_within_a_second_elsewhere() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
@@ -149,9 +149,9 @@ async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
     }
 }
 
-/// H04, H05: the word that a session ended is lost.
+/// H04, H05: the message that a session ended is lost.
 #[tokio::test]
-async fn without_redis_here_a_session_still_ends_within_a_second_there() {
+async fn without_redis_a_session_still_ends_within_a_second_elsewhere() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
@@ -173,7 +173,7 @@ async fn without_redis_here_a_session_still_ends_within_a_second_there() {
 }
 
 #[tokio::test]
-async fn a_password_change_keeps_the_session_that_made_it() {
+async fn a_password_change_keeps_its_own_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = ChangePasswordRequest {
@@ -192,7 +192,9 @@ async fn introspection_sees_the_end_of_a_session_at_once() {
     let active = |token: &str| {
         let request = IntrospectTokenRequest { token: token.into() };
         let acme = acme.clone();
-        async move { acme.auth().introspect_token(request).await.expect("it").into_inner().active }
+        async move {
+            acme.auth().introspect_token(request).await.expect("an answer").into_inner().active
+        }
     };
     assert!(active(&victim.tokens.access_token).await);
     assert!(active(&victim.tokens.refresh_token).await);
