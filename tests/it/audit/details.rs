@@ -25,7 +25,7 @@ async fn newest(of: &Client, kind: &str) -> Value {
 }
 
 /// Asserts that every key in an event's detail is documented for the kind of the event.
-async fn are_documented(of: &Client) {
+async fn assert_documented(of: &Client) {
     for event in events(of, "").await {
         let kind = EventKind::ALL.iter().find(|kind| kind.as_str() == event.kind);
         let known = kind.expect("a known kind").detail();
@@ -82,7 +82,7 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
         ],
     });
     assert_eq!(taken, wanted);
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
@@ -129,7 +129,7 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     assert_eq!(changed["settings"], known);
     assert_eq!(changed["settings_changed"], json!(["self_registration", "support"]));
     assert_eq!(newest(&acme, "tenant_created").await["slug"], "acme");
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
@@ -173,7 +173,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     for personal in ["lovelace", "byron", "Augusta", "Ada"] {
         assert!(!all.contains(personal), "{personal}");
     }
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
@@ -203,7 +203,7 @@ async fn a_deletion_records_what_was_deleted_with_it() {
     let gone = newest(&acme, "service_account_deleted").await;
     assert_eq!((&gone["name"], &gone["api_keys"]), (&json!("billing"), &json!([key.id])));
     assert_eq!(gone["assignments"][0]["role_name"], "billing");
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09: an event stays small, whatever the change.
@@ -241,5 +241,5 @@ async fn the_creation_of_the_first_administrator_is_recorded() {
     assert_eq!(newest(&staff, "tenant_created").await["slug"], "platform");
     let registered = newest(&app.tenant("acme").await, "user_registered").await;
     assert_eq!(registered["role_name"], "org_admin");
-    are_documented(&staff).await;
+    assert_documented(&staff).await;
 }

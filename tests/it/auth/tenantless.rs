@@ -27,14 +27,14 @@ async fn served(mode: &'static str) -> TestApp {
 }
 
 /// Signs in without a tenant. Returns the slug of the tenant that was found.
-async fn lands_in(client: &Client, password: &str) -> Result<String, Status> {
+async fn signs_in_to(client: &Client, password: &str) -> Result<String, Status> {
     let tokens = client.auth().login(attempt(EMAIL, password)).await?.into_inner();
     let me = client.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
     Ok(me.expect("itself").into_inner().tenant.expect("a tenant").slug)
 }
 
 #[track_caller]
-fn nowhere(reply: Result<String, Status>) {
+fn is_refused(reply: Result<String, Status>) {
     let reply = reply.map(Response::new);
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
@@ -64,19 +64,19 @@ async fn only_a_verified_address_signs_in_without_a_tenant() {
     let (acme, stranger) = (app.tenant("acme").await, app.tenant("stranger").await);
     let theirs = add(&stranger, OTHER).await;
     let nobody = app.anonymous();
-    nowhere(lands_in(&nobody, OTHER).await);
+    is_refused(signs_in_to(&nobody, OTHER).await);
     let ada = add(&acme, PASSWORD).await;
-    nowhere(lands_in(&nobody, PASSWORD).await);
+    is_refused(signs_in_to(&nobody, PASSWORD).await);
 
     verify(&app, &ada).await;
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "acme");
-    nowhere(lands_in(&nobody, OTHER).await);
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
+    is_refused(signs_in_to(&nobody, OTHER).await);
     nobody.login("stranger", EMAIL, OTHER).await;
 
     // A second account of the owner.
     verify(&app, &theirs).await;
-    assert_eq!(lands_in(&nobody, OTHER).await.expect("signs in"), "stranger");
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "acme");
+    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "stranger");
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
 
     // A changed address is no longer verified.
     for email in ["other@both.test", EMAIL] {
@@ -88,7 +88,7 @@ async fn only_a_verified_address_signs_in_without_a_tenant() {
         };
         acme.users().update_user(request).await.expect("changed");
     }
-    nowhere(lands_in(&nobody, PASSWORD).await);
+    is_refused(signs_in_to(&nobody, PASSWORD).await);
 }
 
 /// N15: verified accounts come first, then the oldest, at most three. Accounts that may not
@@ -103,15 +103,15 @@ async fn in_mode_any_verified_accounts_are_tried_first() {
         let user = add(&admin, if slug == "d" { OTHER } else { PASSWORD }).await;
         users.push((admin, user));
     }
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "a");
-    nowhere(lands_in(&nobody, OTHER).await);
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "a");
+    is_refused(signs_in_to(&nobody, OTHER).await);
 
     verify(&app, &users[2].1).await;
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "c");
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "c");
 
     let (admin, user_id) = users[0].clone();
     admin.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    assert_eq!(lands_in(&nobody, OTHER).await.expect("signs in"), "d");
+    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "d");
 }
 
 #[tokio::test]
@@ -125,7 +125,12 @@ async fn in_mode_off_the_tenant_must_be_named() {
 }
 
 /// Signs in with the tenant's slug. Returns the status of a failure.
-async fn directly(client: &Client, slug: &str, email: &str, password: &str) -> Option<Status> {
+async fn sign_in_with_tenant(
+    client: &Client,
+    slug: &str,
+    email: &str,
+    password: &str,
+) -> Option<Status> {
     let request = LoginRequest { organization_slug: slug.into(), ..attempt(email, password) };
     client.auth().login(request).await.err()
 }
@@ -159,11 +164,11 @@ async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
     }
     for slug in ["acme", "beta", "nowhere"] {
         for email in emails {
-            wrong(directly(&stranger, slug, email, "not this one").await);
+            wrong(sign_in_with_tenant(&stranger, slug, email, "not this one").await);
         }
     }
     assert!(
-        directly(&stranger, "acme", EMAIL, PASSWORD).await.is_none(),
+        sign_in_with_tenant(&stranger, "acme", EMAIL, PASSWORD).await.is_none(),
         "the right password was refused"
     );
 }
@@ -180,11 +185,11 @@ async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tena
     let acme = app.tenant("acme").await;
     add(&acme, PASSWORD).await;
     for _ in 0..5 {
-        assert_eq!(lands_in(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
+        assert_eq!(signs_in_to(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
     }
     // From here on, the tenant's accounts are left out.
-    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
-    assert!(directly(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
+    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert!(sign_in_with_tenant(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
 }
 
 /// N15: a sign-in without a tenant does not try an account that must wait because of earlier
@@ -198,28 +203,28 @@ async fn guesses_without_a_tenant_count_for_each_account_they_try() {
 
     let client = at(&app, &address());
     for _ in 0..10 {
-        wrong(directly(&client, "a", EMAIL, "not this one").await);
+        wrong(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
     }
-    nowhere(lands_in(&client, PASSWORD).await);
-    assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
-    limited(directly(&client, "a", EMAIL, PASSWORD).await);
+    is_refused(signs_in_to(&client, PASSWORD).await);
+    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
+    limited(sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await);
 
     // A success at one account counts as a wrong guess at the accounts tried before it, but not
     // at those after it.
     let client = at(&app, &address());
     for _ in 0..10 {
-        assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+        assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
     }
-    nowhere(lands_in(&client, PASSWORD).await);
+    is_refused(signs_in_to(&client, PASSWORD).await);
     assert!(
-        directly(&client, "a", EMAIL, PASSWORD).await.is_none(),
+        sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await.is_none(),
         "the right password was refused"
     );
     let client = at(&app, &address());
     for _ in 0..11 {
-        assert_eq!(lands_in(&client, PASSWORD).await.expect("signs in"), "a");
+        assert_eq!(signs_in_to(&client, PASSWORD).await.expect("signs in"), "a");
     }
-    assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
 }
 
 /// N15: the holder of an account with the address cannot guess another account's password with
@@ -231,16 +236,16 @@ async fn guesses_without_a_tenant_at_an_account_are_limited_over_all_networks() 
     add(&a, PASSWORD).await;
     add(&b, OTHER).await;
     let home = at(&app, &address());
-    assert_eq!(lands_in(&home, PASSWORD).await.expect("signs in"), "a");
+    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in"), "a");
     for _ in 0..10 {
         let client = at(&app, &address());
         for _ in 0..10 {
-            assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+            assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
         }
     }
-    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
-    assert!(directly(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
-    assert_eq!(lands_in(&home, PASSWORD).await.expect("signs in from a known network"), "a");
+    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert!(sign_in_with_tenant(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
+    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in from a known network"), "a");
 }
 
 /// Each tenant whose account was tried has the failure in its trail. Without any account it is
@@ -251,7 +256,7 @@ async fn a_failure_is_recorded_for_every_account_that_was_tried() {
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     add(&a, PASSWORD).await;
     add(&b, PASSWORD).await;
-    nowhere(lands_in(&app.anonymous(), "not this one").await);
+    is_refused(signs_in_to(&app.anonymous(), "not this one").await);
     for tenant in [&a, &b] {
         assert_eq!(app.audited(&tenant.tenant_id, "sign_in_failed").await, 1);
     }

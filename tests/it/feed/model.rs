@@ -52,7 +52,7 @@ async fn change(conn: &mut PgConnection) -> Uuid {
 }
 
 /// Waits a random short time, so that other transactions run in between.
-async fn dawdle(conn: &mut PgConnection, dice: &mut Dice) {
+async fn pause(conn: &mut PgConnection, dice: &mut Dice) {
     let millis = f64::from(u32::try_from(dice.below(4)).expect("small"));
     sqlx::query("select pg_sleep($1 / 1000)").bind(millis).execute(conn).await.expect("slept");
 }
@@ -65,7 +65,7 @@ async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
         let mut tx = conn.begin().await.expect("begun");
         let mut mine = Vec::new();
         for _ in 0..=dice.below(3) {
-            dawdle(&mut tx, &mut dice).await;
+            pause(&mut tx, &mut dice).await;
             if dice.below(3) > 0 {
                 mine.push(change(&mut tx).await);
                 continue;
@@ -73,7 +73,7 @@ async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
             // A subtransaction has an id of its own, which no snapshot contains.
             let mut inner = tx.begin().await.expect("begun");
             let within = change(&mut inner).await;
-            dawdle(&mut inner, &mut dice).await;
+            pause(&mut inner, &mut dice).await;
             if dice.below(2) == 0 {
                 inner.rollback().await.expect("undone");
             } else {
@@ -81,7 +81,7 @@ async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
                 mine.push(within);
             }
         }
-        dawdle(&mut tx, &mut dice).await;
+        pause(&mut tx, &mut dice).await;
         if dice.below(4) == 0 {
             tx.rollback().await.expect("undone");
         } else {

@@ -15,18 +15,18 @@ use crate::harness::{Serving, within};
 /// Sends `count` units of frames until the server closes the connection or all are sent.
 /// Returns the error code of the server's GOAWAY.
 async fn flood(serving: &Serving, next: impl Fn(u32) -> Vec<u8>, count: u32) -> Option<u32> {
-    let (mut ear, mut mouth) = Peer::connect(serving.addr).await.split();
-    let talk = async move {
+    let (mut reader, mut writer) = Peer::connect(serving.addr).await.split();
+    let sending = async move {
         for first in (0..count).step_by(1000) {
             let batch: Vec<u8> = (first..first + 1000).flat_map(&next).collect();
-            if mouth.write_all(&batch).await.is_err() {
+            if writer.write_all(&batch).await.is_err() {
                 return;
             }
         }
-        mouth.shutdown().await.ok();
+        writer.shutdown().await.ok();
     };
     // The client also reads, because otherwise the server would stop reading.
-    let (code, ()) = within(60, async { tokio::join!(ear.goodbye(), talk) }).await;
+    let (code, ()) = within(60, async { tokio::join!(reader.goodbye(), sending) }).await;
     code
 }
 

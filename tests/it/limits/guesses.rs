@@ -25,7 +25,7 @@ async fn acme() -> (TestApp, Client) {
 }
 
 /// Ends the waits of all accounts of a tenant.
-async fn let_time_pass(acme: &Client) {
+async fn end_waits(acme: &Client) {
     let listed = redis(&format!("KEYS guess:{{{}}}*", acme.tenant_id)).await;
     for key in listed.lines().filter(|line| line.contains(":here:") || line.contains(":everywhere"))
     {
@@ -51,7 +51,7 @@ async fn ten_failures_make_their_network_wait_but_not_the_owner() {
 
     // Each further failure doubles the wait, up to an hour.
     for doubled in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        let_time_pass(&acme).await;
+        end_waits(&acme).await;
         wrong(guess(&attacker, &acme.email, "acme").await);
         let told = wait(guess(&attacker, &acme.email, "acme").await).as_secs();
         assert!(told > doubled - 5 && told <= doubled, "waits {told} s instead of {doubled} s");

@@ -29,7 +29,7 @@ async fn assign(
 }
 
 /// Creates a user that has a role until this time, and signs it in.
-async fn until(
+async fn holder_until(
     app: &TestApp,
     admin: &Client,
     name: &str,
@@ -47,7 +47,7 @@ async fn a_temporary_administrator_assigns_only_until_its_own_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = until(&app, &acme, "temporary", &role, end).await;
+    let temporary = holder_until(&app, &acme, "temporary", &role, end).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
 
     for later in [None, Some(end + Duration::seconds(1)), Some(end + Duration::days(400))] {
@@ -73,7 +73,7 @@ async fn each_permission_and_the_level_have_their_own_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
-    let ada = until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
+    let ada = holder_until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
     let docs = acme.create_role("docs", RoleLevel::Member, &["doc:*"]).await;
     acme.assign(&ada.user_id, &docs).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
@@ -100,7 +100,8 @@ async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let admin = acme.system_role("org_admin").await;
-    let temporary = until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
+    let temporary =
+        holder_until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:*", "log:read"]).await;
     let edit = |permissions: &[&str], level: Option<RoleLevel>| UpdateRoleRequest {
         role_id: role.clone(),
@@ -160,7 +161,7 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = until(&app, &acme, "temp", &role, end).await;
+    let temporary = holder_until(&app, &acme, "temp", &role, end).await;
     let lasting = acme.create_user_without_password("lasting@acme.test").await;
     acme.assign(&lasting, &role).await;
     let brief = acme.create_user_without_password("brief@acme.test").await;

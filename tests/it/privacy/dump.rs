@@ -21,7 +21,7 @@ const PASSWORD: &str = "quux canary battery 7f3a";
 const NEW_PASSWORD: &str = "quux canary battery 9c1e";
 
 /// Uses the service as a user does. Returns the texts that must not be found.
-async fn live(app: &TestApp) -> Vec<String> {
+async fn use_service(app: &TestApp) -> Vec<String> {
     let visitor = app.anonymous().with("x-forwarded-for", ADDRESS).with("user-agent", AGENT);
     let request = RegisterRequest {
         email: EMAIL.into(),
@@ -45,7 +45,7 @@ async fn live(app: &TestApp) -> Vec<String> {
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let tokens = visitor.auth().login(login).await.expect("signed in").into_inner();
     let user = visitor.with_token(&tokens.access_token);
-    look_back(&user).await;
+    read_back(&user).await;
 
     let request = CreateUserRequest {
         email: OTHER_EMAIL.into(),
@@ -88,7 +88,7 @@ async fn live(app: &TestApp) -> Vec<String> {
 }
 
 /// The written values are returned to the user.
-async fn look_back(user: &Client) {
+async fn read_back(user: &Client) {
     let lookup = LookupUserRequest { email: EMAIL.to_lowercase() };
     let found = user.users().lookup_user(lookup).await.expect("found").into_inner();
     let found = found.user.expect("a user");
@@ -144,7 +144,7 @@ fn has(content: &[u8], canary: &str) -> bool {
 async fn the_disks_contain_no_readable_personal_data() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let wal = wal_now(&app).await;
-    let mut canaries = live(&app).await;
+    let mut canaries = use_service(&app).await;
     app.audit_settled().await;
     // A slug is no secret and must be found, which proves that the search works.
     canaries.push("canaries".into());

@@ -11,15 +11,15 @@ use crate::harness::{Client, PASSWORD, TestApp};
 
 /// The users and roles that all workers change.
 #[derive(Clone)]
-struct Prey {
+struct Targets {
     users: Vec<(String, String)>,
     roles: Vec<String>,
 }
 
 /// Makes the change that a number selects.
-async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
-    let (user_id, email) = prey.users[number / 16 % prey.users.len()].clone();
-    let role_id = prey.roles[number / 64 % prey.roles.len()].clone();
+async fn change(by: &Client, targets: &Targets, number: usize) -> Result<(), Status> {
+    let (user_id, email) = targets.users[number / 16 % targets.users.len()].clone();
+    let role_id = targets.roles[number / 64 % targets.roles.len()].clone();
     match number % 16 {
         0..=3 => {
             let request = AssignRoleRequest { user_id, role_id, ..AssignRoleRequest::default() };
@@ -77,22 +77,22 @@ async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fa
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    let mut prey = Prey { users: Vec::new(), roles: Vec::new() };
+    let mut targets = Targets { users: Vec::new(), roles: Vec::new() };
     for at in 0..3 {
         let email = format!("u{at}@acme.test");
-        prey.users.push((acme.create_user(&email).await, email));
+        targets.users.push((acme.create_user(&email).await, email));
         let role = acme.create_role(&format!("r{at}"), RoleLevel::Member, &["doc:read"]).await;
-        prey.roles.push(role);
+        targets.roles.push(role);
     }
 
     let workers = (0..8).map(|worker: usize| {
         let by = if worker.is_multiple_of(2) { acme.clone() } else { acme.on(&replica.channel) };
-        let prey = prey.clone();
+        let targets = targets.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;
             for _ in 0..60 {
                 number = (number * 75 + 74) % 65_537;
-                let Err(status) = change(&by, &prey, number).await else { continue };
+                let Err(status) = change(&by, &targets, number).await else { continue };
                 let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
                 assert!(!ours.contains(&status.code()), "{number}: {status:?}");
             }

@@ -36,7 +36,7 @@ const ALL: [End; 9] = [
     End::DeleteTenant,
 ];
 
-struct Cast {
+struct Setup {
     staff: Client,
     admin: Client,
     victim: Client,
@@ -44,8 +44,8 @@ struct Cast {
 
 impl End {
     /// Ends the session, on the replica behind `channel`.
-    async fn happen(self, cast: &Cast, channel: &tonic::transport::Channel) {
-        let Cast { staff, admin, victim } = cast;
+    async fn perform(self, setup: &Setup, channel: &tonic::transport::Channel) {
+        let Setup { staff, admin, victim } = setup;
         let (staff, admin, victim) = (staff.on(channel), admin.on(channel), victim.on(channel));
         let user_id = victim.user_id.clone();
         let session_id = victim.tokens.session_id.clone();
@@ -116,13 +116,13 @@ impl End {
 }
 
 /// Creates a victim and its administrator. Both replicas have the victim's session in memory.
-async fn cast(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Cast {
+async fn setup(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Setup {
     let admin = app.tenant(slug).await;
     let victim = admin.member("victim", &["user:read"]).await;
     for channel in [&app.channel, &twin.channel] {
         who_am_i(&victim.on(channel)).await.expect("signed in");
     }
-    Cast { staff: staff.clone(), admin, victim }
+    Setup { staff: staff.clone(), admin, victim }
 }
 
 async fn who_am_i(
@@ -137,10 +137,10 @@ async fn the_end_of_a_session_is_seen_at_once_here_and_within_a_second_elsewhere
     let twin = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
-        end.happen(&cast, &app.channel).await;
+        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
+        end.perform(&setup, &app.channel).await;
 
-        let victim = &cast.victim;
+        let victim = &setup.victim;
         end.refuses(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.refuses(who_am_i(victim).await);
         let there = victim.on(&twin.channel);
@@ -158,14 +158,14 @@ async fn without_redis_a_session_still_ends_within_a_second_elsewhere() {
     let twin = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
+        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
         match n % 2 {
             0 => proxy.cut(),
             _ => proxy.hold(),
         }
-        end.happen(&cast, &app.channel).await;
-        let there = cast.victim.on(&twin.channel);
-        end.refuses(who_am_i(&cast.victim).await);
+        end.perform(&setup, &app.channel).await;
+        let there = setup.victim.on(&twin.channel);
+        end.refuses(who_am_i(&setup.victim).await);
         end.is_seen_by(&there).await;
         end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
         proxy.pass();

@@ -17,7 +17,7 @@ async fn shift(app: &TestApp, of: &Client, set: &str) {
 }
 
 /// Expires both tokens, as if the session had not been refreshed for a long time.
-async fn let_idle(app: &TestApp, of: &Client) {
+async fn expire_tokens(app: &TestApp, of: &Client) {
     let over = "refresh_expires_at = now() - interval '1 second',
                 access_expires_at = now() - interval '1 hour'";
     shift(app, of, over).await;
@@ -54,7 +54,7 @@ async fn a_session_without_refreshes_expires_with_its_tokens() {
     let latest = shown.max_expire_time.expect("a time").seconds;
     assert!(latest > shown.expire_time.expect("a time").seconds);
 
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     assert_eq!(session(&acme, &idle).await.state(), SessionState::Expired);
     assert_eq!(listed(&acme, &idle.user_id).await, std::slice::from_ref(&live.tokens.session_id));
     let refresh_token = idle.tokens.refresh_token.clone();
@@ -95,7 +95,7 @@ async fn revoking_all_sessions_counts_only_live_ones() {
     let nobody = app.anonymous();
     let again = || nobody.login("acme", &idle.email, PASSWORD);
     let (over, out, live) = (again().await, again().await, again().await);
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     shift(&app, &over, "expires_at = now() - interval '1 second'").await;
     out.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
@@ -117,7 +117,7 @@ async fn revoking_an_ended_session_changes_and_records_nothing() {
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
     let live = app.anonymous().login("acme", &idle.email, PASSWORD).await;
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     for client in [&idle, &live, &live] {
         let request = RevokeSessionRequest { session_id: client.tokens.session_id.clone() };
         acme.sessions().revoke_session(request).await.expect("revoking an ended session succeeds");

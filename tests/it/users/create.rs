@@ -122,7 +122,7 @@ async fn a_request_id_makes_a_retry_safe() {
 }
 
 #[tokio::test]
-async fn malformed_users_are_refused_with_every_mistake() {
+async fn each_malformed_user_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let long = format!("{}@acme.test", "a".repeat(250));
