@@ -1,4 +1,4 @@
-//! Cost of a BatchCheck of a hundred questions, against a Check.
+//! Cost of a `BatchCheck` of a hundred questions, against a `Check`.
 
 use super::{Bench, USERS, requests};
 use crate::{

@@ -146,7 +146,7 @@ async fn the_trail_is_readable_only_with_its_permission_and_in_its_tenant() {
     let auditor = acme.member("auditor", &["audit:read"]).await;
     assert!(!events(&auditor, "").await.is_empty());
 
-    // The tenant that platform staff read sees that read in its own trail.
+    // When platform staff read a tenant's trail, that trail records it.
     let staff = app.platform_admin().await.with("x-tenant-id", &other.tenant_id);
     let seen = events(&staff, "").await;
     assert!(seen.iter().all(|event| event.tenant_id == other.tenant_id));

@@ -1,4 +1,4 @@
-//! The audit trail: recorded events, access to them, and the proof of completeness.
+//! The audit trail: recorded events, access to them, and their verification.
 
 mod chain;
 mod changes;

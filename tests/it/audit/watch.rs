@@ -16,15 +16,15 @@ async fn next(stream: &mut Streaming<Message>) -> Message {
 }
 
 /// The next `count` messages with an event. Messages without one are skipped.
-async fn told(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
-    let mut told = Vec::new();
-    while told.len() < count {
+async fn next_events(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
+    let mut delivered = Vec::new();
+    while delivered.len() < count {
         let message = next(stream).await;
         if message.event.is_some() {
-            told.push(message);
+            delivered.push(message);
         }
     }
-    told
+    delivered
 }
 
 fn kinds(messages: &[Message]) -> Vec<&str> {
@@ -49,9 +49,9 @@ async fn a_stream_delivers_later_events_in_order_on_every_replica() {
         other.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
     }
     for stream in &mut streams {
-        let told = told(stream, 5).await;
-        assert_eq!(kinds(&told), ["role_created"; 5]);
-        for (n, message) in told.iter().enumerate() {
+        let delivered = next_events(stream, 5).await;
+        assert_eq!(kinds(&delivered), ["role_created"; 5]);
+        for (n, message) in delivered.iter().enumerate() {
             let event = message.event.as_ref().expect("an event");
             assert_eq!(event.tenant_id, acme.tenant_id);
             assert_eq!(message.position, event.position);
@@ -67,11 +67,11 @@ async fn a_stream_continues_where_another_ended() {
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
     let mut whole = watch(&acme, Some(0)).await;
-    let from_the_first = told(&mut whole, 3).await;
+    let from_the_first = next_events(&mut whole, 3).await;
     assert_eq!(kinds(&from_the_first), ["tenant_created", "user_registered", "signed_in"]);
     let mut rest = watch(&acme, Some(from_the_first[0].position)).await;
     assert_eq!(next(&mut rest).await.position, 1);
-    assert_eq!(told(&mut rest, 2).await, from_the_first[1..]);
+    assert_eq!(next_events(&mut rest, 2).await, from_the_first[1..]);
     let reply = acme.audit().watch_events(WatchEventsRequest { after_position: Some(-1) }).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }

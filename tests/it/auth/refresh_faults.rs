@@ -113,8 +113,7 @@ async fn a_cancelled_refresh_leaves_nothing_half_done() {
         () = proxy.until_held() => {}
     }
     proxy.pass();
-    // The cancelled statement has completed, because the next one runs after it on the same
-    // row.
+    // The cancelled statement has completed, because the next statement runs after it.
     let reply = within(10, acme.auth().refresh(request(&token, "x"))).await;
     let reply = reply.expect("refreshes").into_inner();
     assert_eq!(newest(&app).await, jti(&reply.refresh_token));

@@ -208,8 +208,8 @@ async fn an_account_gets_at_most_three_mails_at_once() {
     let requested = "password_reset_requested";
     until(10, || async { app.audited(&ada.tenant_id, requested).await == 6 }).await;
     server.nth(3).await;
-    // Another account has its own limit of three. Mails go out in order, so the earlier ones
-    // are done when this one arrives.
+    // Another account has its own limit of three. When it has its mail, the earlier requests
+    // are done.
     ask(&app, "acme", "admin@acme.test").await;
     until(10, || async { server.mails().iter().any(|mail| mail.to == "admin@acme.test") }).await;
     assert_eq!(server.mails().iter().filter(|mail| mail.to == ada.email).count(), 3);

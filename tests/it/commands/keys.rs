@@ -118,7 +118,7 @@ async fn a_rotation_publishes_then_signs_then_retires_a_key() {
         assert_eq!(mode & 0o777, 0o600, "{private}");
     }
 
-    // Move the times by two days, so that the new keys have signed since.
+    // Move the start times two days into the past, so that the new keys have signed since.
     for file in FILES {
         let path = place.path().join(file);
         let text = fs::read_to_string(&path).expect("a file");

@@ -32,7 +32,8 @@ async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
 
     let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
     let before = reads().await.expect("it reads");
-    // The pool is empty. If the feed were late, memory would stop answering within two seconds.
+    // Eight reads take two seconds. If the feed were late, memory would stop answering, and the
+    // pool has no free connection.
     until(10, || async {
         assert!(acme.may(&user, "doc:read").await);
         reads().await > Some(before + 8.0)

@@ -41,7 +41,7 @@ impl Watched {
     }
 
     /// The next message that names subjects.
-    async fn told(&mut self) -> Message {
+    async fn next_named(&mut self) -> Message {
         loop {
             let message = self.next().await;
             if message.all_subjects || !message.user_ids.is_empty() {
@@ -51,11 +51,11 @@ impl Watched {
     }
 
     /// Waits until all of these users were named. Asserts that no other was named.
-    async fn tells_of(&mut self, users: &[&String]) {
+    async fn expect_names(&mut self, users: &[&String]) {
         let mut missing: BTreeSet<_> = users.iter().map(|user| (*user).clone()).collect();
         let known = missing.clone();
         while !missing.is_empty() {
-            let message = self.told().await;
+            let message = self.next_named().await;
             assert!(!message.all_subjects);
             assert!(message.user_ids.iter().all(|user| known.contains(user)), "{message:?}");
             missing.retain(|user| !message.user_ids.contains(user));
@@ -106,22 +106,22 @@ async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
 
     for stream in [&mut watched, &mut far] {
         acme.assign(&users[0], &role).await;
-        stream.tells_of(&[&users[0]]).await;
+        stream.expect_names(&[&users[0]]).await;
         acme.unassign(&users[0], &role).await;
-        stream.tells_of(&[&users[0]]).await;
+        stream.expect_names(&[&users[0]]).await;
     }
     acme.assign(&users[0], &role).await;
     acme.assign(&users[1], &role).await;
-    watched.tells_of(&[&users[0], &users[1]]).await;
+    watched.expect_names(&[&users[0], &users[1]]).await;
     permit(&acme, &role, "doc:write").await;
     // A change of a role names its holders.
-    watched.tells_of(&[&users[0], &users[1]]).await;
+    watched.expect_names(&[&users[0], &users[1]]).await;
     let request = DisableUserRequest { user_id: users[2].clone() };
     acme.users().disable_user(request).await.expect("disabled");
-    watched.tells_of(&[&users[2]]).await;
+    watched.expect_names(&[&users[2]]).await;
     let request = UpdateTenantRequest { slug: Some("acme-2".into()), ..Default::default() };
     acme.tenants().update_tenant(request).await.expect("changed");
-    assert!(watched.told().await.all_subjects);
+    assert!(watched.next_named().await.all_subjects);
 
     // With the message's token, any replica decides with the change.
     let question = CheckRequest {
@@ -159,7 +159,7 @@ async fn a_change_of_a_role_with_very_many_holders_names_all_subjects() {
     let before = watch(&acme).await.token;
     let mut watched = watch(&acme).await;
     permit(&acme, &role, "doc:write").await;
-    assert!(watched.told().await.all_subjects);
+    assert!(watched.next_named().await.all_subjects);
     assert!(open(&acme, &before).await.1.all_subjects);
 }
 
@@ -173,7 +173,7 @@ async fn a_resumed_stream_reports_what_it_missed() {
     let users = users(&acme, 4).await;
     let mut watched = watch(&acme).await;
     acme.assign(&users[0], &role).await;
-    watched.tells_of(&[&users[0]]).await;
+    watched.expect_names(&[&users[0]]).await;
     let token = watched.token.clone();
     drop(watched);
 
@@ -279,7 +279,7 @@ async fn a_stream_reports_nothing_of_other_tenants() {
     let own = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ours = users(&acme, 1).await;
     acme.assign(&ours[0], &own).await;
-    watched.tells_of(&[&ours[0]]).await;
+    watched.expect_names(&[&ours[0]]).await;
     let (_, first) = open(&acme, &before).await;
     assert_eq!((first.user_ids, first.all_subjects), (ours, false));
     // Another tenant's token reveals nothing either.
@@ -365,7 +365,7 @@ async fn the_request_timeout_does_not_end_a_stream() {
     let user = users(&acme, 1).await.remove(0);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
-    watched.tells_of(&[&user]).await;
+    watched.expect_names(&[&user]).await;
 }
 
 /// A stream that is not read finally gets one message that names all subjects.
@@ -391,5 +391,5 @@ async fn a_slow_reader_gets_a_message_that_names_all_subjects() {
             acme.users().disable_user(request).await.expect("disabled");
         }
     }
-    while !watched.told().await.all_subjects {}
+    while !watched.next_named().await.all_subjects {}
 }

@@ -1,5 +1,5 @@
-//! Clients that break HTTP/2's rules, or use them for an attack, with raw frames against the
-//! binary. Meanwhile others are answered and memory stays bounded.
+//! Clients that break HTTP/2's rules, or attack within the rules: raw frames against the
+//! binary. Meanwhile other clients are answered and memory stays bounded.
 
 mod floods;
 mod frames;

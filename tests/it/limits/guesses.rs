@@ -1,4 +1,4 @@
-//! Wrong passwords make only the client that gives them wait.
+//! Limits on wrong passwords: the guesser must wait, but the owner of the account must not.
 
 use std::time::Duration;
 

@@ -80,7 +80,7 @@ async fn a_denial_names_the_nearest_misses() {
 
     // The nearest miss comes first. A key that matches is not listed as a mismatch.
     assert_eq!(names(&why.out_of_scope), ["clerk", "clerk"]);
-    let misses: Vec<_> = why.out_of_scope.iter().map(told).collect();
+    let misses: Vec<_> = why.out_of_scope.iter().map(mismatch_rows).collect();
     let first = json!([["p", "b", "c"]]);
     let second = json!([["p", [1, "a"], "c"], ["q", true, null]]);
     assert_eq!(misses, [first, second]);
@@ -97,7 +97,7 @@ async fn a_denial_names_the_nearest_misses() {
 }
 
 /// The mismatches of an assignment as rows of key, assigned value and requested value.
-fn told(miss: &ExplainedAssignment) -> Value {
+fn mismatch_rows(miss: &ExplainedAssignment) -> Value {
     let plain = |value: Option<&prost_types::Value>| {
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
         let object = tenantry::json::object("v", &prost_types::Struct { fields }).expect("JSON");

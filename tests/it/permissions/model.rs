@@ -81,12 +81,12 @@ impl Model {
             })
     }
 
-    /// Expected result of ListSubjects.
+    /// Expected result of `ListSubjects`.
     pub fn subjects(&self, asked: &str, requested: &Scope) -> Vec<String> {
         self.users.keys().filter(|user| self.allows(user, asked, requested)).cloned().collect()
     }
 
-    /// Expected result of ListPermissions: permission, role and scope.
+    /// Expected result of `ListPermissions`: permission, role and scope.
     pub fn permissions(&self, user: &str) -> Vec<(String, String, Scope)> {
         let mut shown = Vec::new();
         for a in self.held(user).filter(|_| self.acts(user)) {

@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Client for questions and changes in a tenant, on a replica: the tenant's administrator,
-    /// or the platform's while the tenant is suspended.
+    /// or the platform's administrator while the tenant is suspended.
     fn asker(&self, tenant: usize, replica: usize) -> Client {
         let admin = &self.admins[tenant];
         let client = if self.models[tenant].suspended {

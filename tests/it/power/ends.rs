@@ -190,7 +190,8 @@ async fn nobody_raises_its_own_power_but_anybody_may_reduce_it() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let high = acme.create_role("high", RoleLevel::Manager, &["secret:read"]).await;
     acme.assign_within(&ada.user_id, &high, serde_json::json!({ "p": "x" })).await;
-    // A caller holds a scoped role nowhere else, but may still give it up.
+    // A role assigned within a scope does not count elsewhere, but its holder may still give it
+    // up.
     let refusal = assign(&ada, &ada.user_id, &high, None).await;
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
     for role_id in [high, own] {

@@ -37,7 +37,7 @@ async fn a_service_account_cannot_create_a_key_for_itself() {
     refused(create(&itself, &account, None).await, Code::PermissionDenied, "OWN_API_KEY");
 }
 
-/// N11: it cannot use a second account to extend its own end.
+/// N11: a service account cannot use a second account to extend its own end.
 #[tokio::test]
 async fn a_key_created_with_a_key_ends_with_it() {
     let app = TestApp::spawn().await;

@@ -8,7 +8,8 @@ use tonic::Code;
 
 use crate::harness::{PASSWORD, TestApp, refused, until};
 
-/// N11: the built-in role allows it only for users that hold no more than that role.
+/// N11: the built-in role `manager` allows a change of email only for users that hold no more
+/// than that role.
 #[tokio::test]
 async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     let app = TestApp::spawn().await;

@@ -323,7 +323,8 @@ async fn a_token_of_a_user_with_very_many_roles_works() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = Client::anonymous(acme.channel.clone());
-    // First names of one to three characters, then names of the maximum length.
+    // The first user gets role names of one to three characters, the second user gets role
+    // names of the maximum length.
     let sql = "with made as (
                    insert into roles (tenant_id, role_id, name, level)
                    select $1::uuid, gen_random_uuid(), name, 1 from (

@@ -67,7 +67,7 @@ async fn a_tenants_slow_calls_leave_connections_to_others_and_end_at_their_deadl
     until(10, || async { rename(&acme, "Acme").await.is_ok() }).await;
 }
 
-/// N22: calls in progress are shared like connections.
+/// N22: the places for calls in progress are shared among tenants, like connections.
 #[tokio::test]
 async fn a_tenants_slow_calls_leave_places_for_other_tenants() {
     let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;

@@ -63,7 +63,8 @@ impl Imports {
                 let all = name == "*";
                 let path = if all { &path[..path.len() - 1] } else { path };
                 imports.extend(self.absolute(module, path).and_then(|(module, rest)| {
-                    // An imported module is not yet an import from it; only its names are.
+                    // Importing a module alone does not count; only the use of its names
+                    // counts.
                     let is_module = !all && self.files.contains_key(&joined(&module, &rest));
                     (!is_module).then(|| self.defining(&module, &rest, 0)).flatten()
                 }));
