@@ -139,7 +139,7 @@ async fn a_replica_that_missed_a_trimmed_change_clears_its_memory() {
     .await;
     proxy.pass();
 
-    // The held read began before the change, and nothing else told the replica of the change.
+    // The held read began before the change, and the replica has no other news of the change.
     let request = || tenantry::proto::v1::CheckRequest {
         user_id: user.clone(),
         permission: "doc:read".into(),

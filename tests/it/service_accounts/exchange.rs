@@ -47,7 +47,7 @@ async fn a_secret_is_exchanged_for_a_token_with_the_accounts_claims() {
     let seen = acme.auth().introspect_token(request).await.expect("an answer").into_inner();
     assert!(seen.active);
     assert_eq!((seen.sub_type.as_str(), seen.sid), ("service_account", key_id));
-    // An account has no session besides its key, so there is nothing to log out.
+    // An account has no session, only its key, so there is nothing to log out.
     let logout = account.auth().logout(LogoutRequest::default()).await;
     refused(logout, Code::NotFound, "NOT_FOUND");
 }
