@@ -1,4 +1,5 @@
-//! A server that does nothing but answer: what gRPC itself costs here.
+//! Minimal gRPC server: the health service alone. It measures what gRPC itself costs on this
+//! machine.
 
 use std::net::SocketAddr;
 
@@ -6,10 +7,10 @@ use anyhow::Context;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 
-/// Serves the health service alone, on one thread, until the process ends.
+/// Serves only the health service, on one thread, until the process ends.
 ///
 /// # Errors
-/// When the address is taken.
+/// Returns an error when the address is in use.
 pub fn serve(addr: SocketAddr) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (health, service) = tonic_health::server::health_reporter();

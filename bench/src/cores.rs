@@ -1,29 +1,31 @@
-//! Which cores do what. The server gets one of its own; whatever measures it, and
-//! the stores, stay off that.
+//! Assignment of CPU cores. The server has one core for itself. The load generator and the
+//! stores (Postgres and Redis) never use that core.
 
 use anyhow::{Context, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
-/// The most cores that make load: more would measure the stores' hunger.
+/// Maximum number of cores that generate load. With more, the stores would lack CPU and the
+/// benchmark would measure that.
 const MAX_LOAD: usize = 3;
 
-/// The numbers of the cores, by what they do.
+/// Core numbers by purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cores {
-    /// The server's.
+    /// The server's core.
     pub server: usize,
-    /// Those that make load.
+    /// Cores that generate load.
     pub load: Vec<usize>,
-    /// Postgres's and Redis's; the load's on a machine with two.
+    /// Cores of Postgres and Redis. On a machine with two cores they share the core of the
+    /// load.
     pub stores: Vec<usize>,
 }
 
 impl Cores {
-    /// Divides the cores that this process may use.
+    /// Divides the cores in this process's CPU affinity mask.
     ///
     /// # Errors
-    /// When there is only one.
+    /// Returns an error when fewer than two cores are available.
     pub fn divide() -> anyhow::Result<Self> {
         let allowed = sched_getaffinity(None).context("can't ask for the cores")?;
         let allowed: Vec<usize> =
@@ -36,7 +38,7 @@ impl Cores {
             allowed.len() > 1,
             "measuring takes two cores: one for the server and one for the load"
         );
-        // Devices interrupt the first core most.
+        // The server gets the last core, because devices interrupt the first core most.
         let (rest, server) = allowed.split_at(allowed.len() - 1);
         let (load, stores) = rest.split_at((rest.len() / 2).clamp(1, MAX_LOAD));
         let stores = if stores.is_empty() { load } else { stores };
@@ -44,10 +46,10 @@ impl Cores {
     }
 }
 
-/// Keeps this thread, and what it starts from here on, on these cores.
+/// Pins this thread, and every thread and process that it starts later, to these cores.
 ///
 /// # Errors
-/// When the system does not let it.
+/// Returns an error when the system refuses.
 pub fn pin(cores: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_shares_its_core_with_nobody() {
+    fn the_server_has_a_core_of_its_own() {
         assert!(Cores::of(&[3]).is_err());
         let of = |allowed: &[usize]| Cores::of(allowed).expect("cores");
         assert_eq!(of(&[0, 1]), Cores { server: 1, load: vec![0], stores: vec![0] });

@@ -1,8 +1,8 @@
-//! Measures what Tenantry's decisions cost, against what gRPC itself costs on the
-//! same machine in the same minutes.
+//! Benchmark of Tenantry's decisions. It compares their cost with the cost of gRPC itself on
+//! the same machine at the same time.
 //!
-//! Reading order: [`scenarios`] has one file for each question; they ask [`world`]
-//! for servers and data, [`load`] for calls, and tell [`report`] what they found.
+//! Reading order: [`scenarios`] has one file for each question. Scenarios get servers and data
+//! from [`world`], send calls with [`load`], and put their results into [`report`].
 
 mod bare;
 mod cores;
@@ -24,7 +24,7 @@ use crate::{
     world::World,
 };
 
-/// The most users with `--quick`.
+/// Number of users with `--quick`, at most.
 const QUICK_USERS: u64 = 100_000;
 
 fn main() -> ExitCode {
@@ -121,7 +121,8 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     for scenario in chosen {
         say(&format!("{}: {}", scenario.name, scenario.about));
         bench.report.begin(scenario.name);
-        // The others' findings are worth as much without this one's.
+        // A failed scenario does not make the results of the others invalid, so the run
+        // continues.
         if let Err(error) = (scenario.run)(&mut bench).context(scenario.name) {
             say(&format!("    {error:#}"));
             failure.get_or_insert(error);
@@ -134,13 +135,14 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Tells whoever started this.
+/// Prints a line on standard output.
 #[expect(clippy::print_stdout, reason = "a command talks to people")]
 pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// A count, to calculate with. Exact up to 2^53, which no count here comes near.
+/// Converts a count to `f64` for calculations. The conversion is exact up to 2^53; no count
+/// here comes near that.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 pub(crate) fn number(count: u64) -> f64 {
     count as f64

@@ -1,19 +1,19 @@
-//! What Linux says of a process and of the cores.
+//! Process and core statistics from Linux's `/proc`.
 
 use std::{fs, time::Duration};
 
 use anyhow::Context;
 
-/// The processor time that a process's threads have used so far, exact to the
-/// nanosecond. Threads that have ended are not in it; a server under load ends none.
+/// Processor time that a process's threads have used so far, with nanosecond resolution.
+/// Threads that have ended are not included; a server under load ends none.
 ///
 /// # Errors
-/// When the process is gone.
+/// Returns an error when the process has ended.
 pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let mut nanos = 0;
     for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-        // A thread may end between the two.
+        // The thread may have ended since the directory was read.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let used = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
         nanos += used.context("schedstat can't be read")?;
@@ -21,10 +21,10 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// The memory that a process has to itself (`RssAnon`), in bytes.
+/// Private memory of a process (`RssAnon`), in bytes.
 ///
 /// # Errors
-/// When the process is gone.
+/// Returns an error when the process has ended.
 pub fn anonymous_memory(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -33,7 +33,7 @@ pub fn anonymous_memory(pid: u32) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// What a core did so far, in the kernel's ticks.
+/// Idle and total time of a core so far, in kernel ticks.
 #[derive(Clone, Copy)]
 pub struct CoreTimes {
     idle: u64,
@@ -41,10 +41,10 @@ pub struct CoreTimes {
 }
 
 impl CoreTimes {
-    /// Reads them.
+    /// Reads the times of a core.
     ///
     /// # Errors
-    /// When there is no such core.
+    /// Returns an error when there is no such core.
     pub fn read(core: usize) -> anyhow::Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
         Self::parse(&text, core).with_context(|| format!("no core {core} in /proc/stat"))
@@ -55,13 +55,13 @@ impl CoreTimes {
             .split_whitespace()
             .map_while(|word| word.parse().ok())
             .collect();
-        // user, nice, system, idle, iowait, irq, softirq, steal; then guests,
-        // which are in user already.
+        // Columns: user, nice, system, idle, iowait, irq, softirq, steal. The guest columns
+        // follow; user already includes them.
         let idle = times.get(3)? + times.get(4)?;
         Some(Self { idle, total: times.iter().take(8).sum() })
     }
 
-    /// The share of the time since `earlier` in which the core had something to do.
+    /// Share of the time since `earlier` in which the core was busy, from 0 to 1.
     pub fn busy_since(self, earlier: Self) -> f64 {
         let total = self.total.saturating_sub(earlier.total).max(1);
         let idle = self.idle.saturating_sub(earlier.idle);
@@ -69,7 +69,7 @@ impl CoreTimes {
     }
 }
 
-/// What stands after `name` on the line that begins with it.
+/// Returns the rest of the line that begins with `name`, trimmed.
 pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

@@ -1,4 +1,4 @@
-//! What the types show of themselves to whoever prints them.
+//! Debug output of the messages.
 
 use prost_reflect::{DescriptorPool, Kind, Value};
 use tenantry::proto::{
@@ -9,12 +9,12 @@ use tenantry::proto::{
     },
 };
 
-/// Text that may be secret or personal by its name, and is neither.
+/// Fields whose names look secret or personal, but whose values are not.
 const PLAIN: &[&str] = &["consistency_token", "next_page_token", "page_token", "token_type"];
 
-/// K09: the proto says which fields are not to be shown, here and in other languages.
+/// K09: the proto marks the fields that must not be printed, for this and other languages.
 #[test]
-fn whatever_is_secret_or_personal_is_marked() {
+fn secret_and_personal_fields_are_marked_in_the_proto() {
     let pool = DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
     let mut marked = 0;
     for message in pool.all_messages().filter(|m| m.package_name() == "tenantry.v1") {

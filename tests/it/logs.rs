@@ -1,4 +1,4 @@
-//! What the process writes while it serves: none of what people send it.
+//! Log lines and traces of the server: they must not contain data that users send.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::{
     telemetry::Collector,
 };
 
-/// In everything that is sent and that nobody else is to read.
+/// A text in all data that is sent and that nobody else may read.
 const CANARY: &str = "canary7f3a";
 const PASSWORD: &str = "a canary7f3a of a password";
 const EMAIL: &str = "canary7f3a@acme.test";
 
-/// Would end a line and begin one of its own, if it were written as it is.
+/// If it were logged unescaped, it would end its line and begin a forged one.
 const FORGED_LINE: &str = "canary7f3a\n{\"level\":\"INFO\",\"forged\":true}\n\u{1b}[31m\u{202e}";
 
 async fn register(client: &Client) {
@@ -35,7 +35,7 @@ async fn register(client: &Client) {
     client.auth().register(request).await.expect_err("it is taken");
 }
 
-/// Sign-ins that fail, each for a reason of its own.
+/// Failed sign-ins, each with another cause.
 async fn fail_to_sign_in(client: &Client) {
     for (email, password, slug) in [
         (EMAIL, "wrong canary7f3a", "acme"),
@@ -85,7 +85,7 @@ async fn work(admin: &Client) {
     admin.auth().change_password(wrong).await.expect_err("refused");
 }
 
-/// A refresh, one that is a reuse, and tokens that are looked into.
+/// Introspects and truncates tokens, refreshes, and reuses the refresh token.
 async fn use_tokens(admin: &Client) {
     for token in [&admin.tokens.access_token, &admin.tokens.refresh_token] {
         let request = IntrospectTokenRequest { token: token.clone() };
@@ -99,7 +99,8 @@ async fn use_tokens(admin: &Client) {
     admin.auth().refresh(request).await.expect_err("a reuse");
 }
 
-/// Every method with the canary as every text, which breaks the rules of most.
+/// Calls every method with the canary in every text field, which breaks the field rules of
+/// most.
 async fn send_everywhere(client: &Client) {
     for method in methods() {
         let mut message = method.request();
@@ -118,7 +119,7 @@ fn fill(message: &mut DynamicMessage) {
 
 /// K01 K02
 #[tokio::test]
-async fn what_people_send_is_in_no_log_and_no_trace_at_any_level() {
+async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
     for level in ["info", "debug", "trace"] {
         let collector = Collector::start().await;
         let settings = [

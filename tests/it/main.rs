@@ -1,5 +1,5 @@
-//! The integration tests: real gRPC against the real server wiring, on a
-//! private Postgres and Redis. The tree mirrors the API; names are facts.
+//! Integration tests: gRPC calls against the server in its real wiring, with a private Postgres
+//! and Redis. The folders follow the API. A test's name states a fact.
 #![expect(clippy::disallowed_methods, reason = "tests look into the database freely")]
 #![expect(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 #![expect(clippy::print_stdout, reason = "the runner shows it where a test fails")]

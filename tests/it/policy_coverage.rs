@@ -1,5 +1,5 @@
-//! The gate before every method, driven by the descriptors: a method that is
-//! added is covered, and one whose policy is weakened turns this red.
+//! The gate before every method, tested from the descriptors. So a new method is covered, and a
+//! weaker policy fails a test.
 
 use std::process::Command;
 
@@ -19,12 +19,12 @@ fn policy(method: &Method) -> Access {
     policies.of(&method.path()).expect("a policy").clone()
 }
 
-/// The methods that are not for everybody.
+/// All methods that are not public.
 fn guarded() -> Vec<Method> {
     methods().into_iter().filter(|method| policy(method) != Access::Public).collect()
 }
 
-/// Asserts that a client is refused on each of these methods.
+/// Asserts that each of these methods refuses the client.
 async fn all_refused(client: &Client, methods: &[Method], code: Code, wanted: &str) {
     assert!(!methods.is_empty());
     for method in methods {
@@ -46,7 +46,7 @@ async fn without_a_token_only_public_methods_answer() {
 }
 
 #[tokio::test]
-async fn no_method_takes_a_token_that_is_not_in_force() {
+async fn no_method_accepts_an_invalid_token() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -75,7 +75,7 @@ async fn no_method_takes_a_token_that_is_not_in_force() {
 
 /// D01
 #[tokio::test]
-async fn no_method_works_in_a_tenant_that_is_not_the_tokens() {
+async fn no_method_works_in_another_tenant_than_the_tokens() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let (ours, theirs) = (app.rows_of(&acme.tenant_id).await, app.rows_of(&other.tenant_id).await);
@@ -86,7 +86,7 @@ async fn no_method_works_in_a_tenant_that_is_not_the_tokens() {
         ("x-organization-slug", "other"),
         ("x-organization-slug", other.tenant_id.as_str()),
         ("x-tenant-id", "platform"),
-        // Nobody learns which tenants there are.
+        // The answer does not reveal which tenants exist.
         ("x-tenant-id", unknown.as_str()),
         ("x-organization-slug", "nowhere"),
     ] {
@@ -98,7 +98,7 @@ async fn no_method_works_in_a_tenant_that_is_not_the_tokens() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_role_does_nothing_that_takes_a_permission() {
+async fn a_user_without_a_role_can_use_no_method_that_requires_a_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = acme.member("nobody", &[]).await;
@@ -110,10 +110,10 @@ async fn a_user_without_a_role_does_nothing_that_takes_a_permission() {
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
 }
 
-/// What is another's is refused or looks as if it did not exist: the answer is
-/// the one for an id that nobody has.
+/// Objects of another user look as if they did not exist: the answer equals that for an unknown
+/// id.
 #[tokio::test]
-async fn ones_own_is_not_anothers() {
+async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = acme.member("nobody", &[]).await;
@@ -137,7 +137,7 @@ async fn ones_own_is_not_anothers() {
         assert_eq!(answer, method.answer(&nobody, &method.sample(&Ids::random())).await, "{path}");
         match answer.code {
             Code::PermissionDenied | Code::NotFound => {}
-            // Answers by themselves: `active: false`, and an error for each item.
+            // These two answer OK: `active: false`, and an error for each item.
             Code::Ok if shows_token => assert_eq!(answer.body.encoded_len(), 0, "{path}"),
             Code::Ok if path.ends_with("/BatchCheck") => {
                 let text = format!("{:?}", answer.body);
@@ -155,7 +155,7 @@ async fn ones_own_is_not_anothers() {
 }
 
 #[tokio::test]
-async fn the_platforms_methods_refuse_every_other_tenants_administrator() {
+async fn platform_methods_refuse_the_administrators_of_other_tenants() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let platform_only =
@@ -168,13 +168,13 @@ async fn the_platforms_methods_refuse_every_other_tenants_administrator() {
         refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     }
     assert_eq!(app.row_counts().await, before);
-    // Not by the permission's name either.
+    // A permission with the right name, in another tenant, does not help.
     let named = acme.member("named", &["tenant:*"]).await;
     all_refused(&named, &methods, Code::PermissionDenied, "PERMISSION_MISSING").await;
 }
 
 #[tokio::test]
-async fn just_the_policys_permissions_admit() {
+async fn the_permissions_of_the_policy_are_sufficient() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -191,13 +191,17 @@ async fn just_the_policys_permissions_admit() {
 }
 
 #[test]
-fn the_policies_are_those_that_were_agreed() {
+fn the_policies_are_those_in_policies_txt() {
     let output = Command::new(env!("CARGO_BIN_EXE_tenantry")).arg("policies").output();
     let output = output.expect("the binary runs");
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(printed, include_str!("policies.txt"), "tests/it/policies.txt has what was agreed");
-    // And Envoy's, whose proto is its own.
+    assert_eq!(
+        printed,
+        include_str!("policies.txt"),
+        "tests/it/policies.txt has the agreed policies"
+    );
+    // The table also has the method of Envoy, whose proto is separate.
     assert_eq!(printed.lines().count(), methods().len() + 1);
 }
 
@@ -211,11 +215,11 @@ fn a_method_without_a_policy_stops_the_start() {
     }
 }
 
-/// The descriptors, without the options of one method.
+/// The descriptors without the options of one method.
 fn without_policy(path: &str) -> Vec<u8> {
     let pool = DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
     let kind = pool.get_message_by_name("google.protobuf.FileDescriptorSet").expect("its type");
-    // Keeps the options, which prost's own types drop.
+    // DynamicMessage keeps the options, which prost's own types drop.
     let mut set = DynamicMessage::decode(kind, DESCRIPTORS).expect("descriptors");
     for file in list(&mut set, "file") {
         let package = text(file, "package");

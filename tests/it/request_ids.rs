@@ -1,4 +1,4 @@
-//! Retries with a `request_id`, over all RPCs that take one.
+//! Retries with a `request_id`, for all RPCs that accept one.
 
 use tenantry::proto::v1::{
     AssignRoleRequest, CreateApiKeyRequest, CreateRoleRequest, CreateServiceAccountRequest,
@@ -33,7 +33,7 @@ async fn create_user(client: &Client, request: CreateUserRequest) -> String {
 
 /// N04
 #[tokio::test]
-async fn a_role_that_was_taken_is_given_again() {
+async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
@@ -57,7 +57,7 @@ async fn a_role_that_was_taken_is_given_again() {
 
 /// N04
 #[tokio::test]
-async fn what_is_made_anew_after_its_end_is_new() {
+async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -112,7 +112,7 @@ async fn what_is_made_anew_after_its_end_is_new() {
         acme.service_accounts().delete_service_account(request).await.expect("deleted");
         let request = DeleteTenantRequest { tenant, ..DeleteTenantRequest::default() };
         root.tenants().delete_tenant(request).await.expect("deleted");
-        assert_eq!(records(&app).await, 0, "nothing of them is left");
+        assert_eq!(records(&app).await, 0, "records remain");
     }
     for (first, second) in made[0].iter().zip(&made[1]) {
         assert_ne!(first, second);
@@ -121,7 +121,7 @@ async fn what_is_made_anew_after_its_end_is_new() {
 
 /// N04
 #[tokio::test]
-async fn records_go_with_their_caller() {
+async fn records_are_deleted_with_their_caller() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:create"]).await;
@@ -132,7 +132,7 @@ async fn records_go_with_their_caller() {
     assert_eq!(records(&app).await, 0);
 }
 
-/// N04: the same id with another password, or another hash, is another request.
+/// N04: the same id with another password, or with another hash, is another request.
 #[tokio::test]
 async fn a_secret_is_part_of_the_request() {
     let app = TestApp::spawn().await;
@@ -168,7 +168,7 @@ async fn a_secret_is_part_of_the_request() {
 
 /// N04
 #[tokio::test]
-async fn an_api_keys_request_id_is_its_callers() {
+async fn the_request_id_of_an_api_key_belongs_to_its_caller() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create"]).await;
@@ -191,18 +191,18 @@ async fn an_api_keys_request_id_is_its_callers() {
 
 /// N04
 #[tokio::test]
-async fn a_record_ends_after_a_day() {
+async fn a_record_expires_after_a_day() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     create_user(&acme, user("ada@acme.test")).await;
     let age = "update idempotency_records set created_at = created_at - interval '24 hours'";
     sqlx::query(age).execute(&mut app.owner().await).await.expect("aged");
-    // It is not looked at any more, and a new one takes its place.
+    // An expired record is ignored, and a new one replaces it.
     let bob = create_user(&acme, user("bob@acme.test")).await;
     assert_eq!(create_user(&acme, user("bob@acme.test")).await, bob);
     assert_eq!(records(&app).await, 1);
 
-    // A server that starts deletes what has ended, batch by batch.
+    // A server that starts deletes expired records in batches.
     let fill = "insert into idempotency_records
             (tenant_id, actor_id, method, request_id, fingerprint, response, created_at)
         select tenant_id, gen_random_uuid(), '', n::text, '', '', now() - interval '25 hours'

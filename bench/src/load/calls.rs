@@ -1,4 +1,4 @@
-//! What is called: requests that are encoded before the first one is sent.
+//! Calls of one method, with requests that are encoded before the first one is sent.
 
 use std::{
     sync::{
@@ -18,45 +18,44 @@ use tonic::{
 
 use super::{codec::Encoded, connection::Connection};
 
-/// One call's message and token.
+/// Token and message of one call.
 #[derive(Clone)]
 pub struct Request {
-    /// The `authorization` metadata.
+    /// Value of the `authorization` metadata.
     pub token: Option<MetadataValue<Ascii>>,
-    /// The encoded message.
     pub message: Bytes,
 }
 
-/// What an answer is worth.
+/// Result of judging an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The answer that was asked for.
+    /// The expected answer.
     Good,
-    /// A refusal that this load provokes, and how long it asks to wait before the
+    /// A refusal that this load provokes on purpose. The value is the time to wait before the
     /// next call.
     Refused(Duration),
-    /// Anything else: there is nothing to measure.
+    /// Any other answer. It ends the measurement.
     Wrong,
 }
 
-/// Calls of one method, again and again through a list of requests. Cheap to
-/// clone; clones go through the list together.
+/// Calls of one method that cycle through a list of requests. A clone is cheap and shares the
+/// position in the list.
 #[derive(Clone)]
 pub struct Calls {
-    /// What this is, for people.
+    /// Name for the report.
     pub name: &'static str,
     path: PathAndQuery,
     requests: Arc<[Request]>,
     next: Arc<AtomicUsize>,
     judge: Judge,
-    /// The `x-forwarded-for` of the calls, in turn; none where it is empty.
+    /// Values of `x-forwarded-for`, used in turn. Empty: the calls do not send that header.
     addresses: Arc<[MetadataValue<Ascii>]>,
-    /// When a call is given up.
+    /// Timeout after which the client cancels a call.
     given_up_after: Option<Duration>,
 }
 
 impl Calls {
-    /// Calls of `path` whose answers `judge` looks at.
+    /// Calls of the method `path`. `judge` judges each answer.
     pub fn new(
         name: &'static str,
         path: &'static str,
@@ -68,32 +67,32 @@ impl Calls {
         Self { name, path, requests: requests.into(), next, judge, addresses, given_up_after: None }
     }
 
-    /// The same, as a proxy passes them on from these addresses, in turn.
+    /// Sends these addresses as `x-forwarded-for`, in turn, as a trusted proxy does.
     pub fn with_addresses(self, addresses: Vec<MetadataValue<Ascii>>) -> Self {
         Self { addresses: addresses.into(), ..self }
     }
 
-    /// The same, but each call is cancelled when it takes longer. That counts as a refusal.
+    /// Cancels each call after this timeout. A cancelled call counts as refused.
     pub fn given_up_after(self, time: Duration) -> Self {
         Self { given_up_after: Some(time), ..self }
     }
 
-    /// The same under another name.
+    /// Changes the name.
     pub fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// The same from the first request on, whatever was sent.
+    /// Restarts from the first request, with a position of its own.
     pub fn again(&self) -> Self {
         Self { next: Arc::default(), ..self.clone() }
     }
 
-    /// The next request; after the last comes the first.
+    /// The next request. The list starts again after the last one.
     pub(super) fn next(&self) -> &Request {
         &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
     }
 
-    /// The next request, unless all were sent.
+    /// The next request, or `None` when all were sent.
     pub(super) fn next_unsent(&self) -> Option<&Request> {
         self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
@@ -101,7 +100,7 @@ impl Calls {
     /// Sends a request.
     ///
     /// # Errors
-    /// When the answer is wrong, with what it was.
+    /// Returns an error that contains the answer when the answer is wrong.
     pub(super) async fn send(
         &self,
         request: &Request,
@@ -141,12 +140,11 @@ impl Calls {
     }
 }
 
-/// What judges an answer.
+/// Function that judges an answer.
 pub type Judge = fn(&Result<Bytes, Status>) -> Verdict;
 
-/// Judges answers whose first field must be 1: `SERVING` of a health check,
-/// `allowed` of a decision. Prost writes fields in order, so these are the first
-/// two bytes.
+/// Accepts answers whose first field is 1: `SERVING` of a health check, `allowed` of a
+/// decision. Prost writes fields in order, so these are the first two bytes.
 pub fn serving_or_allowed(answer: &Result<Bytes, Status>) -> Verdict {
     match answer {
         Ok(reply) if reply.starts_with(&[0x08, 0x01]) => Verdict::Good,

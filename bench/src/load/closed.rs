@@ -1,4 +1,4 @@
-//! The closed loop.
+//! Closed-loop load: a fixed number of calls in flight.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,11 +10,11 @@ use tonic::client::Grpc;
 
 use super::{Calls, Recorder, Verdict, Window, connection::Connection};
 
-/// Keeps `streams` calls in progress on each connection until the window ends. A
-/// caller that is refused waits for as long as it is asked to, and up to as long again.
+/// Keeps `streams` calls in flight on each connection until the window ends. After a refusal a
+/// caller waits once to twice the time that the answer asks for.
 ///
 /// # Errors
-/// Those of [`Calls::send`].
+/// Returns the errors of [`Calls::send`].
 pub(super) async fn run(
     calls: &Calls,
     connections: &[Grpc<Connection>],
@@ -49,7 +49,8 @@ async fn call_on(
     while started < window.until {
         let verdict = calls.send(calls.next(), &mut connection).await?;
         let ended = Instant::now();
-        // What was answered in the window is what the server's time was spent on.
+        // A call counts when its answer comes within the window, because the server's CPU time
+        // of the window was spent on it.
         if (window.from..window.until).contains(&ended) {
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
@@ -66,8 +67,8 @@ async fn call_on(
     Ok(())
 }
 
-/// Once to twice as long, evenly by turn: callers that were refused at one moment must
-/// not all come back at another.
+/// Returns once to twice the wait, spread evenly by turn, so that callers that were refused at
+/// the same moment do not return at the same moment.
 fn spread(wait: Duration, turn: u64) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_895;
     wait.mul_f64(1.0 + (crate::number(turn) * GOLDEN).fract())
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_who_wait_come_back_one_after_the_other() {
+    fn refused_callers_return_at_evenly_spread_times() {
         let mut waits: Vec<_> = (0..100).map(|turn| spread(Duration::from_secs(1), turn)).collect();
         waits.sort_unstable();
         assert!(waits[0] >= Duration::from_secs(1) && waits[99] < Duration::from_secs(2));

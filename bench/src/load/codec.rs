@@ -1,4 +1,4 @@
-//! Messages as their bytes, so that the load spends its time on calls.
+//! Codec that passes encoded bytes through, so that the load spends no CPU time on encoding.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -6,7 +6,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// The codec of what is encoded already.
+/// Codec of messages that are encoded already.
 #[derive(Clone, Copy)]
 pub(super) struct Encoded;
 

@@ -1,8 +1,8 @@
-//! One HTTP/2 connection under tonic's client.
+//! HTTP/2 connection under tonic's client.
 //!
-//! Tonic's own channel hands each call to a queue and that to another, which costs
-//! the load more than a bare server spends on the call: it would be the load that
-//! is measured. This hands calls straight to the connection.
+//! Tonic's own channel passes each call through two queues. That costs the load more CPU time
+//! than a bare server spends on the call, so the benchmark would measure the load. This type
+//! passes calls directly to the connection.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,17 +22,18 @@ use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// More than any answer has: flow control must not be what is measured.
+/// Flow-control window, in bytes. It is larger than any answer, so that flow control does not
+/// limit the calls.
 const WINDOW: u32 = 4 << 20;
 
-/// A connection. Cheap to clone.
+/// A connection. A clone is cheap.
 #[derive(Clone)]
 pub(super) struct Connection(SendRequest<Bytes>);
 
-/// Opens connections, each driven by a task of this runtime.
+/// Opens connections. A task of this runtime drives each of them.
 ///
 /// # Errors
-/// When the server does not answer.
+/// Returns an error when the server does not answer.
 pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<Grpc<Connection>>> {
     let origin: Uri = format!("http://{addr}").parse()?;
     let mut connections = Vec::new();
@@ -44,7 +45,7 @@ pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<G
             .initial_connection_window_size(WINDOW)
             .handshake::<_, Bytes>(stream)
             .await?;
-        // Its end shows in the calls.
+        // If the connection ends, the calls on it fail, so the driver's result is not needed.
         tokio::spawn(async { driver.await.ok() });
         connections.push(Grpc::with_origin(Connection(requests), origin.clone()));
     }
@@ -68,7 +69,8 @@ impl Service<Request<Body>> for Connection {
                 requests.send_request(Request::from_parts(parts, ()), false)?;
             let mut next = next_frame(&mut body).await?;
             while let Some(data) = next {
-                // The end goes with the last data, as other clients send it.
+                // The end of the stream goes with the last data frame, as other clients send
+                // it.
                 next = next_frame(&mut body).await?;
                 sending.send_data(data, next.is_none())?;
             }
@@ -82,7 +84,7 @@ async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, BoxError> {
     Ok(frame.and_then(|frame| frame.into_data().ok()))
 }
 
-/// The body of an answer.
+/// Body of an answer.
 pub(super) struct Reply(RecvStream);
 
 impl HttpBody for Reply {

@@ -1,4 +1,4 @@
-//! How long calls took.
+//! Latencies of calls.
 
 use std::time::Duration;
 
@@ -6,23 +6,22 @@ use hdrhistogram::Histogram;
 
 use super::Verdict;
 
-/// The longest time that is told apart, in nanoseconds.
+/// Longest latency that the histogram distinguishes, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
 
-/// The digits of a time that are kept.
+/// Significant decimal digits of a latency in the histogram.
 const DIGITS: u8 = 3;
 
-/// What one core's calls took.
+/// Results of the calls of one core.
 pub(super) struct Recorder {
     good: Histogram<u64>,
     refused: u64,
 }
 
 impl Recorder {
-    /// With nothing in it.
     ///
     /// # Errors
-    /// Never in practice: the bounds are good.
+    /// Returns an error only for invalid bounds, which these are not.
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self { good: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
     }
@@ -35,20 +34,20 @@ impl Recorder {
         }
     }
 
-    /// Takes the recorded values, and leaves it empty.
+    /// Returns the recorded values and resets the recorder.
     pub(super) fn take(&mut self) -> Self {
         let empty = Histogram::new_from(&self.good);
         Self { good: std::mem::replace(&mut self.good, empty), refused: self.refused }
     }
 }
 
-/// What all calls took.
+/// Results of the calls of all cores.
 pub struct Latencies {
-    /// The good ones' times, in nanoseconds.
+    /// Latencies of the good answers, in nanoseconds.
     good: Option<Histogram<u64>>,
-    /// How many were refused.
+    /// Number of refused calls.
     pub refused: u64,
-    /// Over what time.
+    /// Length of the measurement.
     pub span: Duration,
 }
 
@@ -60,23 +59,23 @@ impl Latencies {
     pub(super) fn add(&mut self, recorder: &Recorder) {
         self.refused += recorder.refused;
         match &mut self.good {
-            // The same bounds hold the same values.
+            // Adding cannot fail, because both histograms have the same bounds.
             Some(all) => drop(all.add(&recorder.good)),
             None => self.good = Some(recorder.good.clone()),
         }
     }
 
-    /// How many calls got a good answer.
+    /// Number of good answers.
     pub fn calls(&self) -> u64 {
         self.good.as_ref().map_or(0, Histogram::len)
     }
 
-    /// Good answers a second.
+    /// Good answers per second.
     pub fn per_second(&self) -> f64 {
         crate::number(self.calls()) / self.span.as_secs_f64()
     }
 
-    /// The time within which this share of the calls was answered, in microseconds.
+    /// Latency, in microseconds, within which this share of the good calls was answered.
     pub fn micros_at(&self, share: f64) -> f64 {
         let nanos = self.good.as_ref().map_or(0, |good| good.value_at_quantile(share));
         crate::number(nanos) / 1000.0

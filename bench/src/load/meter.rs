@@ -1,4 +1,4 @@
-//! What load costs the server, and whether it was the server that it waited for.
+//! Meter of the CPU that the server and the load use during a measurement.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use crate::{
     proc::{self, CoreTimes},
 };
 
-/// Reads what a server has used.
+/// Reads the CPU times of a server and of the cores.
 pub struct Meter {
     pid: u32,
     cores: Cores,
 }
 
-/// The state of all clocks at one moment.
+/// CPU times at one moment.
 pub struct Reading {
     cpu: Duration,
     server: CoreTimes,
     load: Vec<CoreTimes>,
 }
 
-/// What was used between two readings.
+/// CPU time used between two readings.
 #[derive(Clone, Copy)]
 pub struct Used {
-    /// The server's processor time.
+    /// Processor time of the server.
     pub cpu: Duration,
     /// The share of the time in which the server's core was busy.
     pub server_core: f64,
@@ -37,10 +37,10 @@ impl Meter {
         Self { pid, cores }
     }
 
-    /// Reads all clocks.
+    /// Reads all CPU times.
     ///
     /// # Errors
-    /// When the server is gone.
+    /// Returns an error when the server has ended.
     pub fn read(&self) -> anyhow::Result<Reading> {
         Ok(Reading {
             cpu: proc::cpu_time(self.pid)?,
@@ -56,7 +56,7 @@ impl Meter {
 }
 
 impl Reading {
-    /// What was used since an earlier reading.
+    /// CPU time used since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Used {
         let load: f64 =
             self.load.iter().zip(&earlier.load).map(|(now, then)| now.busy_since(*then)).sum();

@@ -1,10 +1,10 @@
-//! Load, and what came of it.
+//! Load generators.
 //!
-//! Every core that makes load has one thread with a runtime of its own. A closed
-//! loop keeps a fixed number of calls in progress and finds out how many a server
-//! can answer. An open loop sends calls at fixed times whether or not the earlier
-//! ones were answered, and counts each one's time from when it was due: a server
-//! that stalls can't hide that by keeping the load away.
+//! Each load core has one thread with a runtime of its own. A closed loop keeps a fixed number
+//! of calls in flight and finds the server's highest rate. An open loop sends calls at fixed
+//! times, whether or not earlier calls were answered, and measures each latency from the time
+//! when the call was due. So a stall of the server shows in the latencies of all calls that
+//! were due during the stall.
 
 mod calls;
 mod closed;
@@ -32,34 +32,34 @@ pub use once::once;
 
 use crate::cores::pin;
 
-/// Connections that load comes over, unless it is said otherwise.
+/// Number of connections, where a pace does not set another.
 pub const CONNECTIONS: usize = 8;
 
-/// Calls in progress on each.
+/// Calls in flight on each connection.
 pub const STREAMS: usize = 32;
 
-/// How calls follow one another.
+/// Pace of the calls.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// The next when one is answered.
+    /// Closed loop: a caller sends its next call when the one before is answered.
     Closed {
-        /// Over so many connections.
+        /// Number of connections.
         connections: usize,
-        /// So many at a time on each.
+        /// Calls in flight on each connection.
         streams: usize,
     },
-    /// So many a second, over [`CONNECTIONS`].
+    /// Open loop: a fixed rate over [`CONNECTIONS`] connections.
     Open {
-        /// Calls a second.
+        /// Calls per second.
         rate: f64,
     },
 }
 
 impl Pace {
-    /// As much as the server can take.
+    /// Enough calls in flight to use the server's full capacity.
     pub const FULL: Self = Self::Closed { connections: CONNECTIONS, streams: STREAMS };
 
-    /// The share of this pace that one of several cores takes over.
+    /// The part of this pace that one of several cores generates.
     fn share(self, core: usize, cores: usize) -> Self {
         match self {
             Self::Closed { connections, streams } => {
@@ -71,27 +71,24 @@ impl Pace {
     }
 }
 
-/// Calls at a pace.
+/// Calls to one address at one pace.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
-    /// What is called.
     pub calls: &'a Calls,
-    /// Where.
     pub addr: SocketAddr,
-    /// How often.
     pub pace: Pace,
 }
 
-/// How long load lasts.
+/// Duration of the load.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Until it counts.
+    /// Warm-up before the measurement.
     pub warm_up: Duration,
-    /// While it counts.
+    /// The measurement.
     pub measured: Duration,
 }
 
-/// The moments of a span.
+/// A span as moments: begin of the warm-up, begin of the measurement, end.
 #[derive(Clone, Copy)]
 struct Window {
     begin: Instant,
@@ -99,17 +96,18 @@ struct Window {
     until: Instant,
 }
 
-/// Makes load of all parts at once, and says what came of each and what it cost.
+/// Runs all parts at once. Returns the latencies of each part, and the CPU that all of them
+/// used.
 ///
 /// # Errors
-/// When a server can't be reached, or an answer is not what it must be.
+/// Returns an error when a server cannot be reached or an answer is wrong.
 pub fn drive(
     cores: &[usize],
     parts: &[Part<'_>],
     span: Span,
     meter: &Meter,
 ) -> anyhow::Result<(Vec<Latencies>, Used)> {
-    // Long enough for all threads to be connected.
+    // Leaves all threads time to connect.
     let begin = Instant::now() + Duration::from_millis(50);
     let from = begin + span.warm_up;
     let window = Window { begin, from, until: from + span.measured };
@@ -135,7 +133,7 @@ fn sleep_until(moment: Instant) {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
 }
 
-/// One core's share.
+/// Runs one core's share of all parts.
 fn work(
     cores: &[usize],
     index: usize,

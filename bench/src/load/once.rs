@@ -1,4 +1,4 @@
-//! Every request once.
+//! Load that sends every request once.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::cores::pin;
 
-/// Sends every request of a part once, and says what came of it and what it cost.
+/// Sends every request of a part once. Returns the latencies and the CPU that was used.
 ///
 /// # Errors
-/// When the server can't be reached, an answer is not what it must be, or the pace
-/// is an open loop's, which has no end.
+/// Returns an error when the server cannot be reached, an answer is wrong, or the pace is an
+/// open loop, which has no end.
 pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(Latencies, Used)> {
     let Pace::Closed { connections, streams } = part.pace else { bail!("an open loop never ends") };
     // One core is enough: these calls wait for Postgres.

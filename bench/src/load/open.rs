@@ -1,4 +1,4 @@
-//! The open loop.
+//! Open-loop load: calls at a fixed rate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,14 +11,15 @@ use tonic::client::Grpc;
 
 use super::{Calls, Recorder, Window, connection::Connection, timer::Timer};
 
-/// More calls than this in progress: the server can't follow, and there is no
-/// latency to measure. A stall of a second must not come here: it is to be seen.
+/// Maximum number of calls in flight. Above it the server cannot follow the rate, and latencies
+/// have no meaning. A stall of one second must stay below it, because the report has to show
+/// that stall.
 const MAX_IN_PROGRESS: usize = 100_000;
 
-/// Sends calls at their times until the window ends, and waits for all answers.
+/// Sends each call when it is due until the window ends, then waits for all answers.
 ///
 /// # Errors
-/// When the server can't follow, and those of [`Calls::send`].
+/// Returns an error when the server cannot follow the rate, and the errors of [`Calls::send`].
 pub(super) async fn run(
     calls: &Calls,
     connections: &[Grpc<Connection>],
@@ -48,9 +49,9 @@ pub(super) async fn run(
     Ok(recorder.take())
 }
 
-/// The moments at which calls are due.
+/// Moments at which calls are due.
 fn schedule(begin: Instant, rate: f64) -> impl Iterator<Item = Instant> {
-    // Each from the beginning, so that no rounding adds up.
+    // Each moment is calculated from the beginning, so that rounding errors do not add up.
     (0_u64..).map(move |index| begin + Duration::from_secs_f64(crate::number(index) / rate))
 }
 

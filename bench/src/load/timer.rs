@@ -1,4 +1,5 @@
-//! A timer that is exact to some microseconds. tokio's own is exact to a millisecond.
+//! Timer with a precision of some microseconds. Tokio's own timer has a precision of one
+//! millisecond.
 
 use std::{
     os::fd::OwnedFd,
@@ -11,16 +12,16 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// How long before the moment the timer ends, for a thread takes time to wake. The rest is
-/// spent watching the clock.
+/// The timer fires this long before the due moment, because a thread takes time to wake. The
+/// rest of the time is spent reading the clock in a loop.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Leaves the core to others while it waits.
+/// Timer that leaves the core to other tasks while it waits.
 pub(super) struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
     /// # Errors
-    /// When the system has no timer left.
+    /// Returns an error when the system has no timer left.
     pub(super) fn new() -> anyhow::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -29,10 +30,10 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Waits until a moment.
+    /// Waits until the moment `due`.
     ///
     /// # Errors
-    /// When the system refuses to set the timer.
+    /// Returns an error when the system refuses to set the timer.
     pub(super) async fn until(&self, due: Instant) -> anyhow::Result<()> {
         let left = due.saturating_duration_since(Instant::now());
         if let Some(slept) = left.checked_sub(SPIN).filter(|slept| !slept.is_zero()) {
@@ -42,7 +43,7 @@ impl Timer {
             };
             timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
             let mut ended = self.0.readable().await?;
-            // Setting it again makes it unreadable.
+            // The next `settime` makes the descriptor unreadable again.
             ended.clear_ready();
         }
         while Instant::now() < due {

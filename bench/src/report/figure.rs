@@ -1,45 +1,44 @@
-//! One figure: a number of each round, and what it should be.
+//! A figure: one number per round, compared with a target.
 
 use serde::Serialize;
 
 use super::Run;
 
-/// What a figure should be.
+/// Target value of a figure.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub enum Target {
-    /// No less than this.
+    /// At least this value.
     AtLeast(f64),
-    /// No more than this.
+    /// At most this value.
     AtMost(f64),
-    /// This, in every round.
+    /// Exactly this value, in every round.
     Exactly(f64),
-    /// 1, as far as can be told: the rounds lie on both sides of it, or the median
-    /// is within this distance.
+    /// 1 within measurement noise: the rounds lie on both sides of 1, or the median is within
+    /// this distance of 1.
     One(f64),
 }
 
-/// A figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// Who found it.
+    /// The scenario that measured the figure.
     pub scenario: &'static str,
-    /// What it is, with its unit where it is no ratio.
+    /// Name, with the unit unless it is a ratio.
     pub name: &'static str,
-    /// What it should be; nothing for a figure that is only recorded.
+    /// Target value. `None` for a figure that is only recorded.
     pub target: Option<Target>,
-    /// One of each round.
+    /// One value per round.
     pub rounds: Vec<f64>,
-    /// Their median.
+    /// Median of the rounds.
     pub median: f64,
-    /// Their least.
+    /// Smallest value.
     pub min: f64,
-    /// Their greatest.
+    /// Largest value.
     pub max: f64,
-    /// Whether the median is as it should be.
+    /// Whether the target is met.
     pub met: Option<bool>,
-    /// What else must be known of it.
+    /// Remark for the reader of the report.
     pub note: Option<String>,
-    /// The rounds of which one side was not held up by the server.
+    /// Number of rounds in which the load, not the server, limited the rate of one side.
     #[serde(skip)]
     client_bound: usize,
 }
@@ -50,7 +49,7 @@ impl Figure {
         Self { target: Some(target), ..Self::record(name) }
     }
 
-    /// A figure that is only recorded.
+    /// A figure without a target.
     pub fn record(name: &'static str) -> Self {
         Self {
             scenario: "",
@@ -66,19 +65,19 @@ impl Figure {
         }
     }
 
-    /// Adds a round's number.
+    /// Adds the value of one round.
     pub fn push(&mut self, value: f64) {
         self.rounds.push(value);
     }
 
-    /// Adds a ratio of two rates, which is the server's only where the server was what
-    /// both waited for.
+    /// Adds the ratio of two rates. The ratio describes the server only when the server limited
+    /// both rates, so rounds that were client-bound are counted.
     pub fn ratio_of_rates(&mut self, this: &Run, that: &Run) {
         self.push(this.per_second / that.per_second);
         self.client_bound += usize::from(this.client_bound || that.client_bound);
     }
 
-    /// Calculates what follows from the rounds.
+    /// Calculates the median, the spread, the result and the note from the rounds.
     pub fn conclude(&mut self) {
         let mut sorted = self.rounds.clone();
         sorted.sort_by(f64::total_cmp);
@@ -138,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_target_is_met_by_every_round_or_not_at_all() {
+    fn an_exact_target_must_be_met_in_every_round() {
         assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0]).met, Some(true));
         assert_eq!(figure(Target::Exactly(1.0), &[1.0, 1.0, 1.001]).met, Some(false));
     }
 
     #[test]
-    fn one_is_met_by_rounds_on_both_sides_of_it_or_near_it() {
+    fn a_target_of_one_is_met_when_rounds_lie_on_both_sides_or_near() {
         assert_eq!(figure(Target::One(0.03), &[0.8, 1.5, 1.4]).met, Some(true));
         assert_eq!(figure(Target::One(0.03), &[1.01, 1.02, 1.2]).met, Some(true));
         assert_eq!(figure(Target::One(0.03), &[1.1, 1.2, 1.3]).met, Some(false));

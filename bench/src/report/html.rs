@@ -1,4 +1,4 @@
-//! The page: tables, and plots in it. It needs nothing else, and runs no scripts.
+//! HTML report: tables and plots in one file. It loads nothing else and runs no scripts.
 
 use std::fmt::Write;
 
@@ -19,14 +19,14 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 figure { margin: 1em 0 } svg { max-width: 100%; height: auto }
 ";
 
-/// One of a measurement's numbers.
+/// Selects one number of a measurement.
 type Value = fn(&Run) -> f64;
 
 impl Report {
     /// The whole page.
     ///
     /// # Errors
-    /// When a plot can't be drawn.
+    /// Returns an error when a plot cannot be drawn.
     pub(super) fn page(&self) -> anyhow::Result<String> {
         let mut page = String::from("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
         page += "<title>Tenantry: what decisions cost</title>";
@@ -71,7 +71,7 @@ impl Report {
         *page += "</table>\n";
     }
 
-    /// The times of every open loop, one plot for each scenario.
+    /// Latency distributions of the open loops, one plot per scenario.
     fn write_distributions(&self, page: &mut String) -> anyhow::Result<()> {
         let groups = self.grouped();
         let mut open: Vec<_> = groups.iter().filter(|runs| runs[0].is_open()).collect();
@@ -95,14 +95,15 @@ impl Report {
         Ok(())
     }
 
-    /// What a Check costs by the users in the database.
+    /// Cost of a Check by the number of users in the database.
     fn write_sizes(&self, page: &mut String) -> anyhow::Result<()> {
         let groups = self.grouped();
         let sizes: Vec<_> = groups.iter().filter(|runs| runs[0].scenario == "size").collect();
         if sizes.is_empty() {
             return Ok(());
         }
-        *page += "<h2>Cost by size</h2>\n<p>Medians; a line upright is the rounds' spread.</p>\n";
+        *page +=
+            "<h2>Cost by size</h2>\n<p>Medians; a vertical line is the spread of the rounds.</p>\n";
         let plots: [(&str, bool, Value); 3] = [
             ("calls/s", false, |run| run.per_second),
             ("p50, microseconds", true, |run| run.p50),
@@ -187,7 +188,7 @@ impl Report {
     }
 }
 
-/// The medians of an open loop's times.
+/// Medians of an open loop's latencies.
 fn distribution(runs: &[&Run]) -> Line {
     let shares = runs[0].distribution.iter().map(|(share, _)| *share).enumerate();
     let points = shares.map(|(index, x)| {
@@ -213,7 +214,7 @@ fn add(page: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _ = page.write_fmt(arguments);
 }
 
-/// Text that is only text in HTML.
+/// Escapes text for HTML.
 fn text(plain: &str) -> String {
     plain.replace('&', "&amp;").replace('<', "&lt;")
 }
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_no_markup() {
+    fn text_is_escaped() {
         assert_eq!(text("a < b && <script>"), "a &lt; b &amp;&amp; &lt;script>");
     }
 }

@@ -1,4 +1,4 @@
-//! On what it was measured.
+//! Description of the machine and the versions that were measured.
 
 use std::{fs, process::Command};
 
@@ -7,28 +7,23 @@ use tenantry::config::SETTINGS;
 
 use crate::{cores::Cores, proc::field};
 
-/// The machine and the versions.
 #[derive(Serialize)]
 pub struct Machine {
-    /// When, in UTC.
+    /// Time of the run, in UTC.
     pub at: String,
-    /// The processor.
+    /// Model name of the processor.
     pub processor: String,
-    /// Memory, as `/proc/meminfo` has it.
+    /// Total memory, as `/proc/meminfo` prints it.
     pub memory: String,
-    /// The kernel's version.
     pub kernel: String,
-    /// The compiler's version.
     pub rustc: String,
-    /// Postgres's version.
     pub postgres: String,
-    /// Redis's version.
     pub redis: String,
-    /// The commit that was measured.
+    /// Commit that was measured.
     pub commit: String,
-    /// Who ran where.
+    /// Assignment of the cores.
     pub cores: Cores,
-    /// Settings that the environment changes for the server.
+    /// Settings of the server that the environment changes.
     pub settings: Vec<String>,
 }
 
@@ -36,7 +31,7 @@ impl Machine {
     /// Describes this machine.
     ///
     /// # Errors
-    /// When the time can't be written.
+    /// Returns an error when the time cannot be formatted.
     pub fn describe(cores: &Cores) -> anyhow::Result<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, name: &str| {
@@ -63,7 +58,7 @@ impl Machine {
     }
 }
 
-/// What a program says, if it is there.
+/// Output of a program, or `unknown` when the program is not installed.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map_or_else(

@@ -1,4 +1,5 @@
-//! What was found: a table for people, a file for programs, a page with plots.
+//! Report: a table on standard output, a JSON file with all numbers, and an HTML page with
+//! plots.
 
 mod figure;
 mod html;
@@ -18,23 +19,22 @@ pub use run::Run;
 
 use crate::world::{World, data::Loaded};
 
-/// All of it.
 #[derive(Serialize)]
 pub struct Report {
     machine: Machine,
     data: Vec<Loaded>,
     figures: Vec<Figure>,
     runs: Vec<Run>,
-    /// What is being found out.
+    /// The scenario that runs now.
     #[serde(skip)]
     scenario: &'static str,
 }
 
 impl Report {
-    /// A report with nothing found yet.
+    /// An empty report.
     ///
     /// # Errors
-    /// When the machine can't be described.
+    /// Returns an error when the machine cannot be described.
     pub fn new(world: &World) -> anyhow::Result<Self> {
         Ok(Self {
             machine: Machine::describe(&world.cores)?,
@@ -45,7 +45,7 @@ impl Report {
         })
     }
 
-    /// What is added from here on, this scenario found.
+    /// Everything that is added after this call belongs to `scenario`.
     pub fn begin(&mut self, scenario: &'static str) {
         self.scenario = scenario;
     }
@@ -55,7 +55,7 @@ impl Report {
         self.runs.push(Run { scenario: self.scenario, ..run.clone() });
     }
 
-    /// Adds what was found.
+    /// Concludes figures and adds them.
     pub fn add(&mut self, figures: impl IntoIterator<Item = Figure>) {
         for mut figure in figures {
             figure.scenario = self.scenario;
@@ -67,7 +67,7 @@ impl Report {
     /// Writes `report.json` and `report.html`.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// Returns an error when a file cannot be written.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let json = dir.join("report.json");
         fs::write(&json, serde_json::to_string_pretty(self)?)

@@ -1,4 +1,4 @@
-//! Plots, as SVG.
+//! Plots as SVG.
 
 use std::ops::Range;
 
@@ -8,11 +8,11 @@ use plotters::{
     prelude::*,
 };
 
-/// The width and height of a plot, in pixels.
+/// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (720, 400);
 
-/// The colours of lines, which come again after the last. They can be told apart
-/// whatever colours somebody can see (Okabe and Ito).
+/// Colours of the lines, used in turn. People with any colour vision can distinguish them
+/// (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -24,30 +24,28 @@ const COLOURS: [RGBColor; 6] = [
 
 const FONT: (&str, i32) = ("sans-serif", 14);
 
-/// A named line.
 pub struct Line {
-    /// What it is.
+    /// Name in the legend.
     pub name: String,
-    /// Its points, from left to right.
+    /// Points, from left to right.
     pub points: Vec<Point>,
 }
 
-/// A point, and between what its rounds lie.
+/// A point with the spread of its rounds.
 #[derive(Clone, Copy)]
 pub struct Point {
-    /// Where it is.
     pub x: f64,
-    /// The median.
+    /// Median of the rounds.
     pub y: f64,
-    /// The least and the greatest; none where they are not shown.
+    /// Smallest and largest value of the rounds. `None` where the plot does not show them.
     pub spread: Option<(f64, f64)>,
 }
 
-/// Times by the share of calls that took no longer. The axis shows each further
-/// nine as wide as the one before: 0, 90, 99, 99.9, 99.99 %.
+/// Plots latencies by the share of calls that took no longer. Each further nine has the same
+/// width on the axis: 0, 90, 99, 99.9, 99.99 %.
 ///
 /// # Errors
-/// When there is nothing to draw.
+/// Returns an error when there is nothing to draw.
 pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
     let nines: Vec<_> = lines.iter().map(Line::in_nines).collect();
     let y = padded(values(&nines))?;
@@ -61,11 +59,11 @@ pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
     axes.draw(&nines)
 }
 
-/// A number against the users in the database, each power of ten as wide as the one
-/// before, from nothing up.
+/// Plots a number by the users in the database. Each power of ten has the same width on the x
+/// axis; the y axis starts at zero.
 ///
 /// # Errors
-/// When there is nothing to draw.
+/// Returns an error when there is nothing to draw.
 pub fn by_users(line: Line, unit: &str) -> anyhow::Result<String> {
     let lines = [line];
     let x = padded(lines[0].points.iter().map(|point| point.x))?;
@@ -147,8 +145,8 @@ where
 }
 
 impl Line {
-    /// With shares as their number of nines. The slowest call of all has no place
-    /// on that axis.
+    /// Converts shares to their number of nines. The axis has no place for the slowest call
+    /// (share 1).
     fn in_nines(&self) -> Self {
         let shown = self.points.iter().filter(|point| point.x < 1.0);
         let points = shown.map(|point| Point { x: nines(point.x), ..*point }).collect();
@@ -156,12 +154,12 @@ impl Line {
     }
 }
 
-/// How many nines a share of calls has.
+/// Number of nines of a share of calls.
 fn nines(share: f64) -> f64 {
     -(1.0 - share).log10()
 }
 
-/// The share that has so many nines.
+/// Label of the share with this number of nines.
 fn percent(nines: f64) -> String {
     let share = 100.0 - 100.0 / 10_f64.powf(nines);
     format!("{} %", (share * 1000.0).round() / 1000.0)
@@ -175,7 +173,7 @@ fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
     })
 }
 
-/// A range with some room around these.
+/// A range that leaves some space around the values.
 fn padded(values: impl Iterator<Item = f64>) -> anyhow::Result<Range<f64>> {
     let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
     for value in values.filter(|value| *value > 0.0) {
@@ -189,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_nine_is_as_wide_as_the_one_before() {
+    fn each_nine_has_the_same_width() {
         for (share, wanted) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
             assert!((nines(share) - wanted).abs() < 1e-9, "{share}");
         }
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_shows_its_lines_by_name() {
+    fn a_plot_names_its_lines() {
         let point = |x, y| Point { x, y, spread: Some((y * 0.9, y * 1.1)) };
         let line = |name: &str, points: &[(f64, f64)]| Line {
             name: name.into(),

@@ -4,71 +4,69 @@ use serde::Serialize;
 
 use crate::load::{Latencies, Pace, Part, Used};
 
-/// A server that has its core for at least this share of the time is what is waited
-/// for.
+/// Share of the core's time that the server must use in a closed loop. Below it the load, not
+/// the server, limited the rate.
 const FULL: f64 = 0.95;
 
-/// More of the server's core than this in other hands spoils what is measured.
+/// Share of the server's core that other processes may use. Above it the measurement counts as
+/// disturbed.
 const DISTURBED: f64 = 0.1;
 
-/// The shares of calls whose times are kept: for the table, and for the plot.
+/// Shares of calls whose latencies are kept, for the table and the plot.
 const SHARES: [f64; 20] = [
     0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995,
     0.999, 0.9995, 0.9999, 1.0,
 ];
 
-/// What calls at a pace took, and cost.
+/// Results of one part of the load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// For which scenario.
     pub scenario: &'static str,
     /// What was called.
     pub name: &'static str,
-    /// The users of the server's database, if it has one.
+    /// Number of users in the server's database, if it has one.
     pub users: Option<u64>,
-    /// In which round.
     pub round: u64,
     /// `closed 8 × 32`, or `open 1000/s`.
     pub pace: String,
-    /// Good answers.
+    /// Number of good answers.
     pub calls: u64,
-    /// Refusals that were provoked.
+    /// Number of refusals.
     pub refused: u64,
-    /// Over how many seconds.
+    /// Length of the measurement, in seconds.
     pub seconds: f64,
-    /// Good answers a second.
+    /// Good answers per second.
     pub per_second: f64,
-    /// Time of the median call, in microseconds.
+    /// Median latency, in microseconds.
     pub p50: f64,
-    /// Of the slowest in ten.
+    /// 90th percentile, in microseconds.
     pub p90: f64,
-    /// Of the slowest in twenty.
+    /// 95th percentile, in microseconds.
     pub p95: f64,
-    /// Of the slowest in a hundred.
+    /// 99th percentile, in microseconds.
     pub p99: f64,
-    /// Of the slowest in a thousand.
+    /// 99.9th percentile, in microseconds.
     pub p999: f64,
-    /// Of the slowest.
+    /// Highest latency, in microseconds.
     pub max: f64,
-    /// Shares of the calls, and the time within which they were answered, in
-    /// microseconds.
+    /// Shares of the calls with the latency within which they were answered, in microseconds.
     pub distribution: Vec<(f64, f64)>,
-    /// The server's processor time for each answer, in microseconds; for all parts
-    /// together where there were several.
+    /// Processor time of the server per answer, in microseconds. With several parts, the time
+    /// of all parts is divided by the answers of this part.
     pub cpu_micros: f64,
-    /// The server's processor time over the time that passed.
+    /// The server's processor time divided by the elapsed time.
     pub server_cpu: f64,
-    /// The share of the time in which the server's core was busy.
+    /// Share of the time in which the server's core was busy.
     pub server_core: f64,
-    /// The same of the load's cores.
+    /// Share of the time in which the load's cores were busy, on average.
     pub load_cores: f64,
-    /// Whether a closed loop waited for itself more than for the server.
+    /// Whether the load, not the server, limited a closed loop.
     pub client_bound: bool,
 }
 
 impl Run {
-    /// Describes what was taken of a server with so many users. `alone` says that
-    /// nothing else was called meanwhile.
+    /// Describes the result of a part on a server with this many users. `alone` says that no
+    /// other part ran at the same time.
     pub fn new(
         part: &Part<'_>,
         users: Option<u64>,
@@ -110,17 +108,18 @@ impl Run {
         }
     }
 
-    /// Whether something else than the server had a good part of its core.
+    /// Whether other processes used a considerable part of the server's core.
     pub fn is_disturbed(&self) -> bool {
         self.server_core - self.server_cpu > DISTURBED
     }
 
-    /// Whether it was an open loop.
+    /// Whether this was an open loop.
     pub fn is_open(&self) -> bool {
         self.pace.starts_with("open")
     }
 
-    /// Whether this is another round of the same. The rate of an open loop may differ.
+    /// Whether `other` is another round of the same measurement. The rate of an open loop may
+    /// differ.
     pub fn is_of(&self, other: &Self) -> bool {
         let kind = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
         kind(self) == kind(other) && (self.is_open() || self.pace == other.pace)

@@ -67,7 +67,7 @@ impl Report {
         Ok(())
     }
 
-    /// What must be known of the whole run, if something else ran meanwhile.
+    /// Warning that other processes disturbed the run, if they did.
     pub(super) fn disturbed(&self) -> Option<String> {
         let (all, disturbed) =
             (self.runs.len(), self.runs.iter().filter(|r| r.is_disturbed()).count());
@@ -79,8 +79,8 @@ impl Report {
         })
     }
 
-    /// The rounds of the same calls at the same kind of pace, in the order in which
-    /// they were made.
+    /// Groups the rounds of the same calls at the same kind of pace, in the order in which they
+    /// were measured.
     pub(super) fn grouped(&self) -> Vec<Vec<&Run>> {
         let mut groups: Vec<Vec<&Run>> = Vec::new();
         for run in &self.runs {
@@ -94,14 +94,14 @@ impl Report {
     }
 }
 
-/// The median over runs of one of their numbers.
+/// Median of one number over several runs.
 pub(super) fn median_of(runs: &[&Run], value: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(|run| value(run)).collect();
     values.sort_by(f64::total_cmp);
     super::figure::median(&values)
 }
 
-/// The pace of some runs; their mean rate where it differs from round to round.
+/// The pace of some runs. If their rates differ, the median rate.
 pub(super) fn pace_of(runs: &[&Run]) -> String {
     if runs.iter().all(|run| run.pace == runs[0].pace) {
         return runs[0].pace.clone();

@@ -1,4 +1,4 @@
-//! What a hundred decisions in one call cost the server, against one.
+//! Cost of a `BatchCheck` of a hundred questions, against a `Check`.
 
 use super::{Bench, USERS, requests};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     world::shape::Shape,
 };
 
-/// The questions of a batch.
+/// Number of questions in a batch.
 const BATCH: u64 = 100;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What it takes to decide about a subject that is not in memory.
+//! Cost of a decision about a subject that is not in memory.
 
 use std::iter::repeat_n;
 
@@ -8,10 +8,10 @@ use crate::{
     world::shape::{SESSIONS, Shape},
 };
 
-/// Subjects that a measurement asks about.
+/// Number of subjects in a measurement.
 const SUBJECTS: u64 = 1_000;
 
-/// Calls that ask for one cold subject at once: as many as [`WIDE`] has in progress.
+/// Calls that ask about the same cold subject at once: as many as [`WIDE`] keeps in flight.
 const AT_ONCE: u64 = 64;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -21,7 +21,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let tokens = bench.world.subjects_tokens(USERS)?;
     let per_round = usize::try_from(SUBJECTS)?;
     let mut tokens = tokens.chunks(per_round).zip((0..).step_by(per_round));
-    // Those who have a session come first; nobody knows the others.
+    // The subjects with sessions come first. Later ones have none and are never in memory.
     let mut strangers = SESSIONS..;
     let mut about = |count, calls_each| {
         let subjects = strangers.by_ref().take(count);

@@ -1,5 +1,5 @@
-//! What a flood of sign-ins does to decisions. Hashing shares the server's core
-//! with them, and more want to sign in than its queue holds.
+//! Effect of a flood of sign-ins on decisions. Hashing shares the server's core with decisions,
+//! and more sign-ins are in flight than the hashing queue holds.
 
 use anyhow::ensure;
 
@@ -10,10 +10,10 @@ use crate::{
     world::shape::Shape,
 };
 
-/// Four times the queue's default: it is always full.
+/// Four times the queue's default length, so the queue is always full.
 const FLOOD: Pace = Pace::Closed { connections: 8, streams: 64 };
 
-/// The share of what the server can take that decisions ask for.
+/// Rate of decisions, as a share of the server's highest rate.
 const MODERATE: f64 = 0.25;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What a subject takes in the server's memory.
+//! Memory that a subject takes in the server.
 
 use anyhow::ensure;
 
@@ -10,16 +10,16 @@ use crate::{
     world::{server::Server, shape::Shape},
 };
 
-/// Of the subjects and of the tokens the server meets one in so many before it
-/// counts: what it takes once is not any one's.
+/// One in this many of the subjects, and of the tokens, is used before the measurement. What
+/// the server allocates only once is then not counted.
 const FIRST: u64 = 10;
 
-/// The memory for subjects: more than they take.
+/// Memory limit for subjects: larger than what they take, so that none is evicted.
 const ROOM: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let shape = Shape { users: USERS };
-    // So few that the server has met them all before it counts.
+    // So few tokens that the server has all of them in memory before the measurement.
     let askers = bench.world.askers_tokens(USERS)?.into_iter().take(10).collect::<Vec<_>>();
     let tokens = bench.world.subjects_tokens(USERS)?;
     let (all, first) = (shape.subjects(), shape.subjects() / FIRST);
@@ -33,7 +33,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut token = Figure::record("memory of a verified token, bytes");
 
     for round in 1..=bench.effort.rounds {
-        // Each starts with nothing in memory.
+        // Each round starts a server with an empty cache.
         let server = bench.world.serve(USERS, &[ROOM])?;
         bench.once(round, &server, &batches(0, first), ONE_BY_ONE)?;
         let grown = growth(bench, round, &server, &batches(first, all))?;
@@ -53,7 +53,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How much more memory the server has to itself after these calls, in bytes.
+/// Growth of the server's private memory caused by these calls, in bytes.
 fn growth(bench: &mut Bench, round: u64, server: &Server, calls: &Calls) -> anyhow::Result<f64> {
     let before = anonymous_memory(server.pid())?;
     bench.once(round, server, calls, ONE_BY_ONE)?;

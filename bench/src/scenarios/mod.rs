@@ -1,6 +1,6 @@
-//! The questions, one file each. What a scenario compares it measures in turn, in
-//! each of several rounds: what drifts, drifts for all. The figure is the median of
-//! the rounds' ratios.
+//! The scenarios, one file each. A scenario measures the things that it compares one after the
+//! other, in each of several rounds, so that drift of the machine affects all of them. A figure
+//! is the median of the rounds' ratios.
 
 mod batch;
 mod cold;
@@ -24,98 +24,99 @@ use crate::{
     world::{World, server::Server},
 };
 
-/// The users of the database that most scenarios ask.
+/// Number of users in the database of most scenarios.
 pub const USERS: u64 = 100_000;
 
-/// One call after the other.
+/// One call at a time.
 const ONE_BY_ONE: Pace = Pace::Closed { connections: 1, streams: 1 };
 
-/// 64 calls at once, where each is sent once.
+/// 64 calls in flight, where each request is sent once.
 const WIDE: Pace = Pace::Closed { connections: 8, streams: 8 };
 
-/// A question.
+/// One question that the benchmark answers.
 pub struct Scenario {
-    /// For the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What is asked.
+    /// The question.
     pub about: &'static str,
-    /// The users of the databases that it takes, of which the largest has so many.
+    /// User counts of the databases that the scenario needs. The argument is the size of the
+    /// largest.
     sizes: fn(u64) -> Vec<u64>,
-    /// Finds out.
+    /// Runs the scenario.
     pub run: fn(&mut Bench) -> anyhow::Result<()>,
 }
 
-/// All of them, in the order in which they run.
+/// All scenarios, in the order in which they run.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "overhead",
-        about: "what a decision costs beyond gRPC itself",
+        about: "cost of a decision beyond gRPC itself",
         sizes: usual,
         run: overhead::run,
     },
     Scenario {
         name: "tail",
-        about: "how much later than an empty call's the slowest decisions come",
+        about: "latency of the slowest decisions against that of an empty call",
         sizes: usual,
         run: tail::run,
     },
     Scenario {
         name: "batch",
-        about: "what a hundred decisions in one call cost, against one",
+        about: "cost of a hundred decisions in one call, against one",
         sizes: usual,
         run: batch::run,
     },
     Scenario {
         name: "flood",
-        about: "what a flood of sign-ins does to decisions",
+        about: "effect of a flood of sign-ins on decisions",
         sizes: usual,
         run: flood::run,
     },
     Scenario {
         name: "neighbours",
-        about: "what a tenant that does its worst does to another's decisions and sign-ins",
+        about: "effect of a tenant's worst load on another's decisions and sign-ins",
         sizes: usual,
         run: neighbours::run,
     },
     Scenario {
         name: "sign_in",
-        about: "what a sign-in costs beyond argon2, two signatures and a commit",
+        about: "cost of a sign-in beyond argon2, two signatures and a commit",
         sizes: usual,
         run: sign_in::run,
     },
     Scenario {
         name: "refresh",
-        about: "what a refresh costs beyond two signatures and a commit",
+        about: "cost of a refresh beyond two signatures and a commit",
         sizes: usual,
         run: refresh::run,
     },
     Scenario {
         name: "search",
-        about: "how long a page takes of a search through 100,000 users",
+        about: "time for a page of a search through 100,000 users",
         sizes: usual,
         run: search::run,
     },
     Scenario {
         name: "cold",
-        about: "what it takes to decide about a subject that is not in memory",
+        about: "cost of a decision about a subject that is not in memory",
         sizes: usual,
         run: cold::run,
     },
     Scenario {
         name: "memory",
-        about: "what a subject takes in the server's memory",
+        about: "memory that a subject takes in the server",
         sizes: usual,
         run: memory::run,
     },
     Scenario {
         name: "start",
-        about: "how long a server takes until it serves, and how large the program is",
+        about: "start time of the server, and size of the program",
         sizes: usual,
         run: start::run,
     },
     Scenario {
         name: "size",
-        about: "whether a decision's cost depends on how much there is in Postgres",
+        about: "whether the cost of a decision depends on the size of the database",
         sizes: size::sizes,
         run: size::run,
     },
@@ -125,38 +126,36 @@ fn usual(_: u64) -> Vec<u64> {
     vec![USERS]
 }
 
-/// The sizes that scenarios take, smallest first.
+/// Sizes of all databases that these scenarios need, smallest first.
 pub fn sizes(scenarios: &[&Scenario], users: u64) -> Vec<u64> {
     let all: BTreeSet<u64> =
         scenarios.iter().flat_map(|scenario| (scenario.sizes)(users)).collect();
     all.into_iter().collect()
 }
 
-/// How much time is spent.
+/// Number and length of the measurements.
 #[derive(Clone, Copy)]
 pub struct Effort {
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: u64,
-    /// Before each measurement.
+    /// Warm-up before each measurement.
     pub warm_up: Duration,
-    /// Each measurement.
+    /// Length of each measurement.
     pub measured: Duration,
 }
 
-/// What scenarios work with.
+/// State that scenarios work with.
 pub struct Bench {
     /// Servers and data.
     pub world: World,
-    /// What was found.
     pub report: Report,
-    /// How long to look.
     pub effort: Effort,
-    /// The users of the largest database.
+    /// Number of users in the largest database.
     pub users: u64,
 }
 
 impl Bench {
-    /// Measures calls, and records it.
+    /// Measures calls and records the result.
     fn measure(
         &mut self,
         round: u64,
@@ -169,7 +168,7 @@ impl Bench {
         runs.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was measured"))
     }
 
-    /// Measures several kinds of calls at once, and records it.
+    /// Measures several kinds of calls at once and records the results.
     fn measure_all(
         &mut self,
         round: u64,
@@ -191,8 +190,8 @@ impl Bench {
         Ok(runs)
     }
 
-    /// Sends every request of `calls` once, and records it; says also how often
-    /// Postgres was asked for all of them.
+    /// Sends every request of `calls` once and records the result. Also returns the number of
+    /// statements that Postgres received for all of them.
     fn once(
         &mut self,
         round: u64,
@@ -210,8 +209,8 @@ impl Bench {
         Ok((run, crate::number(asked)))
     }
 
-    /// Sends every request of `calls` once, so that the server has met them. It
-    /// takes what is sent again from its memory.
+    /// Sends every request of `calls` once, so that the server has their tokens and subjects in
+    /// memory when they are sent again.
     fn warm(&self, server: &Server, calls: &Calls) -> anyhow::Result<()> {
         self.send(server, &Part { calls, addr: server.addr, pace: WIDE })?;
         Ok(())

@@ -1,10 +1,11 @@
-//! What one tenant can do to another. A tenant that registered itself does the worst
-//! that it may: sign-ins with the costliest hashes, wrong passwords, the largest
-//! batches about the largest subject, slow writes, searches, and calls that it gives
-//! up. Another tenant's decisions and sign-ins are measured without and with that.
+//! Effect of one tenant's load on another tenant. A tenant that registered itself sends the
+//! worst load that the server allows: sign-ins with the most expensive hashes, wrong passwords,
+//! the largest batches about the largest subject, slow writes, searches, and calls that it
+//! cancels. The decisions and sign-ins of another tenant are measured without and with that
+//! load.
 //!
-//! A refused call of the noisy tenant comes again after a pause: what is measured is
-//! its work, and not how many refusals a core can send.
+//! A refused call of the noisy tenant is repeated after a pause, so that the benchmark measures
+//! the tenant's work and not how many refusals a core can send.
 
 use std::time::Duration;
 
@@ -24,22 +25,22 @@ use crate::{
     },
 };
 
-/// Decisions of the quiet tenant, as a share of what the server can take.
+/// Rate of the quiet tenant's decisions, as a share of the server's highest rate.
 const MODERATE: f64 = 0.1;
 
-/// The quiet tenant's sign-ins in progress: both hashing threads would be busy.
+/// Sign-ins of the quiet tenant in flight: two, which keep both hashing threads busy.
 const SIGN_INS: Pace = Pace::Closed { connections: 1, streams: 2 };
 
-/// The first of the noisy tenant's loads need no more of Postgres than sign-ins do.
+/// Number of loads at the start of [`worst`] that need no more of Postgres than sign-ins do.
 const WITHOUT_POSTGRES: usize = 4;
 
-/// How long the noisy tenant waits after a refusal.
+/// Pause of the noisy tenant after a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// When the noisy tenant gives a call up.
+/// Timeout after which the noisy tenant cancels a call.
 const GIVEN_UP: Duration = Duration::from_millis(5);
 
-/// The addresses that a flood comes from (G02).
+/// Number of addresses that a flood comes from (G02).
 const ADDRESSES: u32 = 1000;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -90,7 +91,7 @@ fn beside_the_worst(bench: &mut Bench, server: &Server, noisy: &NoisyTenant) -> 
 
         tail.push(loud[0].p99 / quiet[0].p99);
         middle.push(loud[0].p50 / quiet[0].p50);
-        // Two tenants want to sign in: half is either's.
+        // Two tenants sign in, so the fair share of each is half.
         share.push(loud[1].per_second / (quiet[1].per_second / 2.0));
         less.push(some[0].p99 / quiet[0].p99);
         less_share.push(some[1].per_second / (quiet[1].per_second / 2.0));
@@ -101,7 +102,8 @@ fn beside_the_worst(bench: &mut Bench, server: &Server, noisy: &NoisyTenant) -> 
     Ok(())
 }
 
-/// Sign-ins of one tenant from very many addresses, beyond its rate (G02).
+/// Measures decisions beside sign-ins of one tenant from very many addresses, above the
+/// tenant's rate limit (G02).
 fn beside_a_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Result<()> {
     let settings = [("RATE_LIMIT_SIGN_IN", "20/1m,60/1m"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
     let server = bench.world.serve(USERS, &settings)?;
@@ -143,7 +145,7 @@ fn flood(noisy: &NoisyTenant) -> Calls {
         .with_addresses(addresses.collect())
 }
 
-/// All that the noisy tenant does at once.
+/// All loads that the noisy tenant sends at the same time.
 fn worst(noisy: &NoisyTenant) -> Vec<(Calls, Pace)> {
     const LOGIN: &str = "/tenantry.v1.AuthService/Login";
     let each = |password: &str| -> Vec<Request> {
@@ -187,8 +189,8 @@ fn with_token(noisy: &NoisyTenant, message: &impl Message) -> Request {
     Request { token: Some(noisy.token.clone()), message: message.encode_to_vec().into() }
 }
 
-/// As many questions as a batch may have, each of which looks at every value of every
-/// scope of the subject.
+/// A batch with the largest allowed number of questions. Each question compares every value of
+/// every scope of the subject.
 fn batch(noisy: &NoisyTenant) -> BatchCheckRequest {
     let item = BatchCheckItem {
         user_id: noisy.subject.clone(),
@@ -199,7 +201,7 @@ fn batch(noisy: &NoisyTenant) -> BatchCheckRequest {
     BatchCheckRequest { items: vec![item; 1000], ..BatchCheckRequest::default() }
 }
 
-/// Changes the largest role: all callers wait for its row.
+/// Changes the largest role. All callers wait for the lock on its row.
 fn all_but(noisy: &NoisyTenant, left_out: usize) -> UpdateRoleRequest {
     let mut permissions = noisy.permissions.clone();
     permissions.remove(left_out);

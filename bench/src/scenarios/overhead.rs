@@ -1,5 +1,5 @@
-//! What a decision costs beyond an empty call on the same server, and what the
-//! server adds to gRPC itself.
+//! Cost of a decision beyond an empty call on the same server, and of the server beyond gRPC
+//! itself.
 
 use super::{Bench, USERS, requests};
 use crate::{

@@ -1,12 +1,12 @@
-//! What a refresh costs the server, against the two signatures and the commit that it
-//! can't do without: of many at once, and of one after the other, where an idle server pays
-//! for waking up at each wait.
+//! CPU cost of a refresh, against its necessary parts: two signatures and a commit. It is
+//! measured with many refreshes in flight, and with one at a time, where an idle server pays
+//! for waking up after each wait.
 
 use super::{Bench, ONE_BY_ONE, USERS, WIDE, requests};
 use crate::report::{Figure, Target};
 
-/// The refreshes of a round, of each kind. Each refresh token works once, so each takes the
-/// next sessions.
+/// Number of refreshes of each kind in a round. A refresh token works only once, so each round
+/// uses the next sessions.
 const REFRESHES: u64 = 300;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {

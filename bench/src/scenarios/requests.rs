@@ -43,8 +43,8 @@ pub fn health_with(tokens: &[Bearer]) -> Calls {
     Calls::new("health with token", HEALTH, requests, serving_or_allowed)
 }
 
-/// Each subject asks about itself, with its token, whether it may do what it may.
-/// The tokens are those of the sessions from `first` on.
+/// Each subject asks, with its token, about a permission that it holds. The tokens belong to
+/// the sessions from `first` on.
 pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
     let requests = tokens
         .iter()
@@ -62,7 +62,7 @@ pub fn check_about(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls
     check_others(shape, askers, subjects, Consistency::MinimizeLatency)
 }
 
-/// The asker asks about these subjects what Postgres says of them now.
+/// The asker asks about these subjects, with decisions from Postgres instead of from memory.
 pub fn check_fresh(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
     check_others(shape, askers, subjects, Consistency::FullyConsistent).named("Check from Postgres")
 }
@@ -85,8 +85,8 @@ fn check_others(
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// Each subject asks about itself, with its token, for every permission that there
-/// is, as a program does that shows what its user may do.
+/// Each subject asks, with its token, about all [`PERMISSIONS`] permissions, like a program
+/// that shows what its user may do.
 pub fn batch_self(tokens: &[Bearer]) -> Calls {
     let ask = |number| {
         let permission = shape::permission(number);
@@ -97,7 +97,7 @@ pub fn batch_self(tokens: &[Bearer]) -> Calls {
     Calls::new("BatchCheck, oneself", BATCH_CHECK, requests, some_allowed)
 }
 
-/// The asker asks about these subjects, `size` at once.
+/// The asker asks about these subjects, `size` per batch.
 pub fn batches(shape: Shape, askers: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
     let firsts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
     let ask = |(first, token): (u64, &Bearer)| {
@@ -108,7 +108,7 @@ pub fn batches(shape: Shape, askers: &[Bearer], subjects: Range<u64>, size: u64)
     Calls::new("BatchCheck, subjects", BATCH_CHECK, requests, all_allowed)
 }
 
-/// Asks whether a subject may do what it may.
+/// Asks about a permission that the subject holds.
 fn about(shape: Shape, subject: u64) -> BatchCheckItem {
     let user = shape.subject(subject);
     BatchCheckItem {
@@ -126,7 +126,8 @@ fn request(token: &Bearer, message: &impl Message) -> Request {
     Request { token: Some(token.clone()), message: message.encode_to_vec().into() }
 }
 
-/// Of all permissions a subject has some, and no question has no answer.
+/// Accepts a batch where no question has an error and at least one is allowed: a subject holds
+/// some of all permissions.
 fn some_allowed(answer: &Result<Bytes, Status>) -> Verdict {
     judge_batch(answer, |results| {
         results.len() as u64 == PERMISSIONS
@@ -164,7 +165,7 @@ pub fn sign_in(shape: Shape) -> Calls {
     Calls::new("Login", LOGIN, requests, signed_in_or_told_to_wait)
 }
 
-/// Refreshes with these tokens, each of which works once.
+/// Refreshes with these tokens. Each token works only once.
 pub fn refresh(tokens: &[String]) -> Calls {
     let request = |token: &String| {
         let message = RefreshRequest { refresh_token: token.clone(), ..RefreshRequest::default() };
@@ -173,8 +174,8 @@ pub fn refresh(tokens: &[String]) -> Calls {
     Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), answered)
 }
 
-/// The asker searches the users with this filter, in this order, for the first page of a
-/// usual size.
+/// The asker searches the users with this filter and order, and reads the first page in the
+/// default size.
 pub fn search(askers: &[Bearer], filter: &str, order_by: &str) -> Calls {
     let message = ListUsersRequest {
         filter: filter.to_owned(),

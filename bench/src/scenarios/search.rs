@@ -1,6 +1,6 @@
-//! How long a support desk waits for a page of a search through 100,000 users. Names and
-//! parts of emails are sealed, so a page opens row by row; it ends at its bound of rows or
-//! of time, and its token goes on from there.
+//! Time that a support desk waits for a page of a search through 100,000 users. Names and parts
+//! of emails are stored encrypted, so the server decrypts row by row. A page ends at its limit
+//! of rows or of time, and its page token continues from there.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     world::tokens::Bearer,
 };
 
-/// What a person waits without noticing, in milliseconds.
+/// Wait that a person does not notice, in milliseconds.
 const TARGET: Target = Target::AtMost(150.0);
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -27,7 +27,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Searches, each with its figure. What only the last users match takes longest.
+/// Searches, each with its figure. A search that matches only the last users takes longest.
 fn searches(askers: &[Bearer]) -> Vec<(Calls, Figure)> {
     let searches = [
         ("search by a whole email, p95, ms", "email = user-00099000@bench.test", ""),

@@ -1,5 +1,5 @@
-//! What a sign-in costs the server, against the password hash, the two signatures and
-//! the commit that it can't do without.
+//! CPU cost of a sign-in, against its necessary parts: the password hash, two signatures and a
+//! commit.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{

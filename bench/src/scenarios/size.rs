@@ -1,4 +1,4 @@
-//! Whether a decision's cost depends on how much there is in Postgres.
+//! Whether the cost of a decision depends on the size of the database.
 
 use super::{Bench, ONE_BY_ONE, requests};
 use crate::{
@@ -7,27 +7,26 @@ use crate::{
     world::{server::Server, shape::Shape},
 };
 
-/// The users of the databases that are always compared, as far as the largest is
-/// larger.
+/// Sizes that are always compared, as far as the largest database is larger.
 const SIZES: [u64; 2] = [1_000, 100_000];
 
-/// The subjects in use, the same number in each database: what differs is the data
-/// that nobody asks for.
+/// Number of subjects in use. It is the same in each database, so that only the data that no
+/// call asks for differs.
 const SUBJECTS: u64 = 1_000;
 
-/// The databases: the last one is the largest.
+/// Sizes of the databases. The last one is the largest.
 pub fn sizes(users: u64) -> Vec<u64> {
     SIZES.into_iter().filter(|size| *size < users).chain([users]).collect()
 }
 
-/// One database, and what is asked of it.
+/// One database and the calls that are made to it.
 struct Sized {
     server: Server,
     warm: Calls,
     read: Calls,
 }
 
-/// A round's measurements of one database.
+/// Measurements of one database in a round.
 struct Cost {
     full: Run,
     half: Run,
@@ -67,13 +66,13 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks each database the same, in turn.
+/// Sends the same calls to each database, in turn.
 fn measure(bench: &mut Bench, round: u64, all: &[Sized]) -> anyhow::Result<Vec<Cost>> {
     let mut full = Vec::new();
     for Sized { server, warm, .. } in all {
         full.push(bench.measure(round, server, warm, Pace::FULL)?);
     }
-    // One pace for all: half of what the slowest can take.
+    // All databases get the same rate: half of the highest rate of the slowest.
     let least = full.iter().map(|run| run.per_second).fold(f64::INFINITY, f64::min);
     let pace = Pace::Open { rate: least / 2.0 };
     let mut costs = Vec::new();
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_database_comes_last_and_once() {
+    fn the_largest_database_comes_last_and_only_once() {
         assert_eq!(sizes(1_000), [1_000]);
         assert_eq!(sizes(50_000), [1_000, 50_000]);
         assert_eq!(sizes(100_000), [1_000, 100_000]);

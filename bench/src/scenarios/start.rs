@@ -1,5 +1,4 @@
-//! How long a server takes until it serves, on a database that is migrated, and how
-//! large its program is.
+//! Start time of the server on a migrated database, and size of its program.
 
 use std::fs;
 

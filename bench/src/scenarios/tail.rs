@@ -1,7 +1,7 @@
-//! How much later than an empty call's the slowest decisions come, at half of what
-//! the server can take. A closed loop found out how much that is, with many calls for
-//! each time that the server wakes; calls that come one by one cost twice as much, so
-//! the same is asked at a quarter too, where neither fills the core.
+//! Latency of the slowest decisions against that of an empty call, at half of the server's
+//! highest rate. A closed loop measures that rate, with many calls for each wake-up of the
+//! server. Calls that arrive one by one cost twice as much, so the same is also measured at a
+//! quarter, where neither kind of call fills the core.
 
 use super::{Bench, USERS, requests};
 use crate::{

@@ -1,4 +1,4 @@
-//! Fills a database, by COPY.
+//! Fills a database with COPY.
 
 use std::{
     fmt::Write,
@@ -23,30 +23,30 @@ use super::{
     tokens::Keys,
 };
 
-/// How much is sent to Postgres at once, in bytes.
+/// Size of one chunk that is sent to Postgres, in bytes.
 const CHUNK: usize = 256 * 1024;
 
-/// What sessions were opened with.
+/// Client details of all sessions.
 const CLIENT: &str = r#"{"device_name":"","ip":"127.0.0.1","user_agent":"bench"}"#;
 
-/// What was loaded, and what that took.
+/// Result of loading a database.
 #[derive(Clone, Serialize)]
 pub struct Loaded {
-    /// Users in the database.
+    /// Number of users in the database.
     pub users: u64,
-    /// All rows.
+    /// Number of all rows.
     pub rows: u64,
-    /// How long it took, the indexes and the statistics included; absent when an
-    /// earlier run had loaded it.
+    /// Loading time, including indexes and statistics. `None` when an earlier run loaded the
+    /// database.
     pub took: Option<Duration>,
-    /// What it takes on disk, in bytes.
+    /// Size on disk, in bytes.
     pub bytes: i64,
 }
 
-/// Fills an empty, migrated database.
+/// Fills an empty, migrated database. Returns the number of rows.
 ///
 /// # Errors
-/// When Postgres does not take it.
+/// Returns an error when Postgres refuses the data.
 pub async fn load(
     owner: &SecretString,
     shape: Shape,
@@ -58,7 +58,7 @@ pub async fn load(
     let mut first = loader(owner).await?;
     let mut second = loader(owner).await?;
     run(&mut first, &roles(guest_hash, shape)).await?;
-    // Both at once: each takes a core of Postgres's.
+    // Both run at the same time, because each connection uses one core of Postgres.
     let (users, assignments) = tokio::try_join!(
         load_users(&mut first, shape, ciphers),
         load_assignments(&mut second, shape)
@@ -73,10 +73,10 @@ pub async fn load(
     Ok(2 * users + assignments + sessions + ROLES + 3)
 }
 
-/// What a database takes on disk, in bytes.
+/// Size of a database on disk, in bytes.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns an error when Postgres is unavailable.
 pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
     let mut connection = pg::connect_owner(owner).await?;
     let row = sqlx::raw_sql("select pg_database_size(current_database())")
@@ -86,8 +86,8 @@ pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
     Ok(row.try_get(0)?)
 }
 
-/// A connection whose rows fire no triggers: what is loaded changes no decision,
-/// as nobody has asked for one yet.
+/// A connection whose rows fire no triggers. The triggers announce changes of decisions, and no
+/// server has decided about these rows yet.
 async fn loader(owner: &SecretString) -> anyhow::Result<PgConnection> {
     let mut connection = pg::connect_owner(owner).await?;
     run(&mut connection, "set session_replication_role = replica").await?;
@@ -100,14 +100,14 @@ async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What seals and names the tenant's personal data.
+/// Ciphers that seal the tenant's personal data and calculate its lookup indexes.
 #[derive(Clone, Copy)]
 struct Ciphers<'a> {
     tenants: &'a Cipher,
     everywhere: &'a Cipher,
 }
 
-/// Makes the tenant as the service does: with a data key.
+/// Creates the tenant as the service does, with a data key.
 async fn make_tenant(
     owner: &SecretString,
     master: &Path,
@@ -130,7 +130,7 @@ async fn make_tenant(
     Ok((cipher, everywhere))
 }
 
-/// The few rows that need no COPY.
+/// Statement for the few rows that need no COPY.
 fn roles(guest_hash: &str, shape: Shape) -> String {
     let tenant = shape::tenant();
     let roles: Vec<_> = (0..=ROLES)
@@ -151,10 +151,10 @@ fn roles(guest_hash: &str, shape: Shape) -> String {
     )
 }
 
-/// The version of a user that was not changed.
+/// Version of a user that was never changed.
 const FIRST_VERSION: i64 = 1;
 
-/// The email of a user.
+/// Email of a user.
 pub fn email(user: u64) -> String {
     format!("user-{user:08}@bench.test")
 }
@@ -184,7 +184,7 @@ async fn load_users(
 fn bytes(bytes: &[u8]) -> String {
     let mut text = String::from(r"\\x");
     for byte in bytes {
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
@@ -225,7 +225,7 @@ async fn load_sessions(
     copy(connection, columns, lines).await
 }
 
-/// Sends lines in COPY's text format, and says how many.
+/// Sends lines in COPY's text format. Returns the number of rows.
 async fn copy(
     connection: &mut PgConnection,
     columns: &str,
@@ -234,7 +234,7 @@ async fn copy(
     let mut copy = connection.copy_in_raw(&format!("copy {columns} from stdin")).await?;
     let mut chunk = String::with_capacity(CHUNK + 1024);
     for line in lines {
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(chunk, "{}", line?);
         if chunk.len() >= CHUNK {
             copy.send(chunk.as_bytes()).await?;
@@ -245,7 +245,7 @@ async fn copy(
     Ok(copy.finish().await?)
 }
 
-/// How long something takes.
+/// Runs `work` and measures how long it takes.
 pub async fn timed<T>(
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(T, Duration)> {

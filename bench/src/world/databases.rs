@@ -1,4 +1,4 @@
-//! The databases: made of nothing, or found where an earlier run left them.
+//! The databases: created, or kept from an earlier run.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ use super::{
 /// The guests' password.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// How a database is called while it is not complete.
+/// Name of a database until it is complete.
 const UNFINISHED: &str = "unfinished";
 
-/// The database of so many users.
+/// Name of the database with this many users.
 pub fn name(users: u64) -> String {
     format!("users_{users}")
 }
@@ -32,7 +32,7 @@ pub fn name(users: u64) -> String {
 /// Drops databases.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns an error when Postgres is unavailable.
 pub async fn drop(services: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
     let drops: Vec<_> = sizes.map(|users| drop_of(&name(*users))).collect();
     services::administer(services, &drops).await
@@ -42,18 +42,18 @@ fn drop_of(database: &str) -> String {
     format!("drop database if exists {database} with (force)")
 }
 
-/// Makes databases of these sizes. With `keep` those that an earlier run left are
-/// used where they are complete.
+/// Creates databases of these sizes. With `keep`, complete databases of an earlier run are used
+/// again.
 ///
 /// # Errors
-/// When Postgres does not take them, or the disk is full.
+/// Returns an error when Postgres refuses the data or the disk is full.
 pub async fn load(
     services: &Services,
     keys: &Keys,
     sizes: &[u64],
     keep: bool,
 ) -> anyhow::Result<BTreeMap<u64, Loaded>> {
-    // Tidying up is for quieter times, and so are checkpoints.
+    // Autovacuum and frequent checkpoints would disturb the measurements.
     let quiet = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
     services::administer(services, &quiet.map(str::to_owned)).await?;
     services::administer(services, &["select pg_reload_conf()".to_owned()]).await?;
@@ -76,7 +76,8 @@ pub async fn load(
     Ok(loaded)
 }
 
-/// Whether an earlier run left this database, with the schema of today.
+/// Whether an earlier run left this database complete and its schema can be migrated to the
+/// current one.
 async fn is_current(services: &Services, users: u64) -> bool {
     if !services::exists(services, &name(users)).await.unwrap_or(false) {
         return false;
@@ -107,7 +108,7 @@ async fn load_one(
     Ok(rows)
 }
 
-/// How the settings' defaults hash passwords.
+/// Password hashing with the default settings.
 ///
 /// # Errors
 /// Never in practice: the defaults are valid.
@@ -121,7 +122,7 @@ pub fn passwords() -> anyhow::Result<Passwords> {
     Passwords::check(&values)
 }
 
-/// The guests' password, hashed as the settings default to.
+/// The guests' password, hashed with the default settings.
 async fn guest_hash() -> anyhow::Result<String> {
     let hasher = Hasher::start(&passwords()?)?;
     let nobody = Owner::new(TenantId::UNKNOWN, None);

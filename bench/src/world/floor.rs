@@ -1,6 +1,6 @@
-//! What a sign-in and a refresh can't cost less than: the argon2 computation, the two
-//! signatures and the commit, each done alone, in a loop, by one thread on the server's
-//! core. All figures are processor time in microseconds for one of them.
+//! Lower bound of the cost of a sign-in and a refresh: the argon2 computation, the two
+//! signatures and the commit. One thread on the server's core runs each of them alone, in a
+//! loop. All figures are processor time per operation, in microseconds.
 
 use std::{fs, hint::black_box, path::Path, thread};
 
@@ -17,29 +17,29 @@ use tenantry::{config::Passwords, pg, tokens::pem as keys};
 use super::databases::PASSWORD;
 use crate::cores::pin;
 
-/// How often each is done.
+/// Number of repetitions.
 const HASHES: u32 = 20;
 const SIGNATURES: u32 = 100;
 const COMMITS: u32 = 500;
 
-/// About as long as the header and claims of an access token.
+/// About the length of an access token's header and claims, in bytes.
 const TOKEN_BYTES: usize = 600;
 
-/// One of each.
+/// Cost of each part, in microseconds of processor time.
 #[derive(Clone, Copy, Debug)]
 pub struct Floor {
     /// One password hash with the server's default parameters.
     pub hash: f64,
     /// One signature with the access key and one with the refresh key.
     pub signatures: f64,
-    /// One row updated and committed: the client's share.
+    /// One update of a row with its commit, on the side of the client.
     pub commit: f64,
 }
 
-/// Measures all three on a core that has nothing else to do.
+/// Measures all three on a core that does nothing else.
 ///
 /// # Errors
-/// When a key can't be read, or Postgres is away.
+/// Returns an error when a key cannot be read or Postgres is unavailable.
 pub fn measure(
     core: usize,
     keys_dir: &Path,
@@ -120,7 +120,7 @@ async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The processor time of one run of `work`, after one that does not count.
+/// Processor time of one run of `work`, in microseconds. A first run is not counted.
 fn each(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     work()?;
     let before = cpu_nanos()?;
@@ -131,7 +131,7 @@ fn each(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Res
     Ok(crate::number(used) / 1000.0 / f64::from(times))
 }
 
-/// The processor time of this thread so far.
+/// Processor time of this thread so far, in nanoseconds.
 fn cpu_nanos() -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
     let used = text.split_whitespace().next().context("schedstat is empty")?;

@@ -1,7 +1,7 @@
-//! What is measured: stores of its own, databases of several sizes, and servers.
+//! The measured system: private stores, databases of several sizes, and servers.
 //!
-//! Everything is loaded before anything is measured, with all cores. Then the
-//! stores are started again, away from the server's core.
+//! All data is loaded before the first measurement, on all cores. Then the stores are restarted
+//! on cores other than the server's.
 
 pub mod data;
 pub mod databases;
@@ -34,27 +34,28 @@ use tokio::runtime::Runtime;
 
 use crate::cores::{Cores, pin};
 
-/// The stores with their data, and how to serve from them.
+/// The stores with their data, and the means to start servers on them.
 pub struct World {
-    /// The databases, by their users.
+    /// The databases, by number of users.
     pub loaded: BTreeMap<u64, Loaded>,
-    /// Who runs where.
+    /// Assignment of the cores.
     pub cores: Cores,
     services: Services,
     runtime: Runtime,
     keys_dir: PathBuf,
-    /// The tokens of all sessions, by the users of their database.
+    /// Access tokens of all sessions, by number of users in their database.
     tokens: BTreeMap<u64, Vec<Bearer>>,
     keep: bool,
 }
 
 impl World {
-    /// Loads databases of these sizes below `dir`, and starts the stores on their
-    /// cores. With `keep` databases of an earlier run are used where they are
-    /// complete, and left there in the end.
+    /// Loads databases of these sizes below `dir`, then restarts the stores on their cores.
+    /// With `keep`, complete databases of an earlier run are used again and are kept at the
+    /// end.
     ///
     /// # Errors
-    /// When something is not installed or does not come up, or the disk is full.
+    /// Returns an error when a program is not installed, a store does not start, or the disk is
+    /// full.
     pub fn make(dir: &Path, cores: Cores, sizes: &[u64], keep: bool) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
@@ -70,7 +71,7 @@ impl World {
         let loaded = runtime.block_on(databases::load(&services, &keys, sizes, keep))?;
         runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
-        // What is still to be written would be written while something is measured.
+        // Otherwise the kernel would write this data to disk during a measurement.
         rustix::fs::sync();
 
         pin(&cores.load)?;
@@ -78,11 +79,10 @@ impl World {
         Ok(Self { loaded, cores, services, runtime, keys_dir, tokens, keep })
     }
 
-    /// Starts a server on the database of this size, with settings beyond the
-    /// defaults.
+    /// Starts a server on the database of this size. `settings` replace the defaults.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Returns an error when the server does not start.
     pub fn serve(&self, users: u64, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
         let keys = pem::paths(&self.keys_dir);
         let mut all = vec![
@@ -93,9 +93,9 @@ impl World {
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
             ("MASTER_KEY_PATH", tokens::master_key(&self.keys_dir).display().to_string()),
-            // Several serve at once.
+            // Several servers run at the same time, so none may use the fixed HTTP port.
             ("HTTP_ADDR", "off".to_owned()),
-            // All of a flood comes from one address.
+            // All sign-ins of a flood come from one address.
             ("RATE_LIMIT_SIGN_IN", "off".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -105,10 +105,10 @@ impl World {
         self.runtime.block_on(start)
     }
 
-    /// Starts the server that does nothing but answer.
+    /// Starts the minimal gRPC server.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Returns an error when the server does not start.
     pub fn serve_bare(&self) -> anyhow::Result<Server> {
         let program = std::env::current_exe().context("this program has no path")?;
         let arguments = |addr| vec!["bare".to_owned(), format!("{addr}")];
@@ -116,53 +116,52 @@ impl World {
         self.runtime.block_on(start)
     }
 
-    /// How often the servers of a database have asked Postgres for the sake of a call
-    /// so far.
+    /// Number of statements that servers have sent to a database so far because of calls.
     ///
     /// # Errors
-    /// When Postgres is away.
+    /// Returns an error when Postgres is unavailable.
     pub fn asked(&self, users: u64) -> anyhow::Result<u64> {
         self.runtime.block_on(statements::asked(&self.services, &databases::name(users)))
     }
 
-    /// The tokens of the subjects' sessions of a database, in order.
+    /// Access tokens of the subjects' sessions in a database, in order.
     ///
     /// # Errors
-    /// When there is no such database.
+    /// Returns an error when there is no such database.
     pub fn subjects_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[..usize::try_from(SESSIONS)?].to_vec())
     }
 
-    /// The tokens of the one who may ask about others.
+    /// Access tokens of the asker, the user that may ask about others.
     ///
     /// # Errors
-    /// When there is no such database.
+    /// Returns an error when there is no such database.
     pub fn askers_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[usize::try_from(SESSIONS)?..].to_vec())
     }
 
-    /// The refresh tokens that these sessions were loaded with.
+    /// Refresh tokens that these sessions were loaded with.
     ///
     /// # Errors
-    /// When the keys can't be read.
+    /// Returns an error when the keys cannot be read.
     pub fn refresh_tokens(&self, users: u64, sessions: Range<u64>) -> anyhow::Result<Vec<String>> {
         let keys = tokens::keys(&self.keys_dir)?.signing;
         sessions.map(|session| tokens::refresh_token(&keys, Shape { users }, session)).collect()
     }
 
-    /// What a sign-in and a refresh can't cost less than, now.
+    /// Measures the lower bound of the cost of a sign-in and a refresh.
     ///
     /// # Errors
-    /// When a key can't be read, or Postgres is away.
+    /// Returns an error when a key cannot be read or Postgres is unavailable.
     pub fn floor(&self, users: u64) -> anyhow::Result<Floor> {
         let database = services::owner_url(&self.services, &databases::name(users));
         floor::measure(self.cores.server, &self.keys_dir, &databases::passwords()?, &database)
     }
 
-    /// Registers a tenant at a server, and fills it with the most that it may have.
+    /// Registers a tenant at a server and fills it up to the server's limits.
     ///
     /// # Errors
-    /// When the server refuses even the least.
+    /// Returns an error when the server refuses even the smallest object.
     pub fn noisy_tenant(&self, server: &Server) -> anyhow::Result<NoisyTenant> {
         self.runtime.block_on(noisy::make(server))
     }
@@ -172,10 +171,10 @@ impl World {
         tokens.with_context(|| format!("no database of {users} users"))
     }
 
-    /// Ends the stores.
+    /// Drops the databases unless they are kept, and stops the stores.
     ///
     /// # Errors
-    /// When they do not end.
+    /// Returns an error when a store does not stop.
     pub fn end(self) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             if !self.keep {

@@ -1,5 +1,5 @@
-//! A tenant that somebody registers and then loads with the most that the server lets
-//! it keep, to see what that does to another tenant.
+//! A tenant that registers itself and stores as much as the server allows, to measure its
+//! effect on another tenant.
 
 use std::collections::BTreeMap;
 
@@ -18,50 +18,51 @@ use uuid::Uuid;
 
 use super::{databases::PASSWORD, server::Server, tokens::Bearer};
 
-/// Users whose passwords were hashed elsewhere.
+/// Number of users with imported password hashes.
 const IMPORTED: usize = 200;
 
-/// The highest bcrypt cost that the server takes.
+/// Highest bcrypt cost that the server accepts.
 const COST: u32 = 12;
 
-/// What bcrypt reads of a password, in bytes. A longer one is never hashed anew.
+/// Number of bytes of a password that bcrypt reads. The server never rehashes a longer
+/// password.
 const BCRYPT_INPUT: usize = 72;
 
-/// More than the server keeps of each: it is filled until it refuses.
+/// Larger than the server's limits: objects are added until the server refuses one.
 const MOST_ROLES: usize = 40;
 const MOST_ASSIGNMENTS: usize = 100;
 const LARGEST_SCOPE: usize = 512 * 1024;
 
-/// The keys of a scope.
+/// Number of keys in a scope.
 const SCOPE_KEYS: usize = 50;
 
 /// A permission of the largest roles.
 pub const PERMISSION: &str = "resource-000:action";
 
-/// The tenant, ready to do its worst.
+/// The filled tenant.
 pub struct NoisyTenant {
-    /// Its slug: a new one each time, as databases may be kept.
+    /// Slug of the tenant. It is new in each run, because databases may be kept.
     pub slug: String,
-    /// Its administrator's.
+    /// Access token of its administrator.
     pub token: Bearer,
-    /// The emails of those with the costliest hashes.
+    /// Emails of the users with imported hashes.
     pub imported: Vec<String>,
-    /// The password of all of those.
+    /// Password of all of those users.
     pub imported_password: String,
-    /// Who has as many of the largest assignments as the server allows.
+    /// User with as many of the largest assignments as the server allows.
     pub subject: String,
-    /// A scope that each of those assignments fails to match at its last value.
+    /// Scope that each of those assignments fails to match only at its last key.
     pub nearly: Struct,
     /// A role of the largest size.
     pub role: String,
-    /// What it permits.
+    /// Permissions of that role.
     pub permissions: Vec<String>,
 }
 
 /// Registers the tenant and fills it.
 ///
 /// # Errors
-/// When the server refuses even the least.
+/// Returns an error when the server refuses even the smallest object.
 pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
     let channel = Endpoint::from_shared(format!("http://{}", server.addr))?.connect().await?;
     let slug = format!("noisy-{}", Uuid::new_v4().simple());
@@ -113,7 +114,7 @@ pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
         };
         match roles.assign_role(request).await {
             Ok(_) => number += 1,
-            // Too large, or no room for another of this size.
+            // The scope is too large, or the limit leaves no space for another of this size.
             Err(_) => size /= 2,
         }
     }
@@ -150,7 +151,8 @@ async fn register(mut auth: AuthServiceClient<Channel>, slug: &str) -> anyhow::R
     Ok(format!("Bearer {}", tokens.access_token).parse()?)
 }
 
-/// A scope of about so many bytes, whose every list ends with `last`.
+/// A scope of about this many bytes. Every list ends with `last`, except that of the last key,
+/// which ends with `other`.
 fn scope(number: usize, bytes: usize) -> Struct {
     let each = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
     let list = |key: usize| {

@@ -15,26 +15,26 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// How long a server may take until it serves.
+/// Timeout for the start of a server.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A running server. It ends when dropped, and when this process does.
+/// A running server. It ends when this value is dropped and when this process ends.
 pub struct Server {
-    /// Where it serves.
+    /// Address on which it serves.
     pub addr: SocketAddr,
-    /// The users of its database, if it has one.
+    /// Number of users in its database, if it has one.
     pub users: Option<u64>,
-    /// What it took until it served.
+    /// Time from the start of the process until it served.
     pub started_in: Duration,
     child: Child,
 }
 
 impl Server {
-    /// Starts `program` on `core`, with a database of so many users, and waits until
-    /// it serves. `arguments` are given the address.
+    /// Starts `program` on `core` and waits until it serves. `users` is the number of users in
+    /// its database. `arguments` makes the command line from the server's address.
     ///
     /// # Errors
-    /// When the program does not start or ends, with what it said.
+    /// Returns an error with the program's output when it does not start or ends early.
     pub async fn start(
         core: usize,
         program: &Path,
@@ -46,8 +46,8 @@ impl Server {
         let mut command = command(core, program);
         command.args(arguments(addr)).envs(settings.iter().map(|(name, value)| (name, value)));
         command.env("GRPC_ADDR", addr.to_string());
-        // Its log has a line for each call: kept, it would be the disk that is
-        // measured.
+        // The log has a line for each call. If it were kept, the benchmark would measure the
+        // disk.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
         let child =
@@ -55,7 +55,7 @@ impl Server {
         let mut server = Self { addr, users, started_in: Duration::ZERO, child };
         if let Err(error) = server.serving().await {
             drop(server);
-            // What it says this time is what it said.
+            // The first start discarded the output, so a second start reads the error message.
             let said = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
             return Err(error.context(String::from_utf8_lossy(&said.stderr).into_owned()));
         }
@@ -63,7 +63,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -92,24 +91,25 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// A program of this build.
+/// Path of another program of this build.
 ///
 /// # Errors
-/// When it was not built.
+/// Returns an error when the program was not built.
 pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let path = env::current_exe().context("this program has no path")?.with_file_name(name);
     ensure!(path.exists(), "{} is not there: build it first", path.display());
     Ok(path)
 }
 
-/// util-linux's programs become what they start, so the child is the server itself:
-/// it is killed when the thread that starts it ends, and stays on its core.
+/// The two util-linux programs replace themselves with the program that they start, so the
+/// child process is the server itself. It stays on its core, and is killed when the thread that
+/// started it ends.
 fn command(core: usize, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list", &core.to_string()]);

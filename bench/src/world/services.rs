@@ -12,16 +12,16 @@ use tenantry::{
 
 use crate::cores::pin;
 
-/// How much lower the stores' priority is than the load's where they share a core:
-/// load that has to wait for them would measure that.
+/// Niceness of the stores. It matters where they share a core with the load: load that waits
+/// for the stores would distort the latencies.
 const NICENESS: i32 = 10;
 
 /// Starts both on these cores.
 ///
 /// # Errors
-/// When they are not installed or do not come up.
+/// Returns an error when a store is not installed or does not start.
 pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
-    // Both are a thread's own, and go on to what it starts.
+    // Affinity and niceness belong to a thread, and the processes that it starts inherit them.
     let start = || {
         if let Some(cores) = cores {
             pin(cores)?;
@@ -38,10 +38,10 @@ pub fn owner_url(services: &Services, database: &str) -> SecretString {
     services.postgres_url("postgres", database).into()
 }
 
-/// Whether there is such a database.
+/// Whether this database exists.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns an error when Postgres is unavailable.
 pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!("select exists (select from pg_database where datname = '{database}')");
@@ -50,10 +50,10 @@ pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool>
     Ok(row.try_get(0)?)
 }
 
-/// Runs statements on the cluster, each by itself.
+/// Runs statements on the cluster, each in a transaction of its own.
 ///
 /// # Errors
-/// When one fails.
+/// Returns an error when a statement fails.
 pub async fn administer(services: &Services, statements: &[String]) -> anyhow::Result<()> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     for statement in statements {

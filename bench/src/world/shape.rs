@@ -1,37 +1,38 @@
-//! What is in a database of so many users: all of it follows from the number.
+//! Contents of a database. All of it is calculated from the number of users.
 
 use tenantry::ids::{SessionId, TenantId, UserId};
 use uuid::Uuid;
 
-/// The roles of the tenant.
+/// Number of the tenant's roles.
 pub const ROLES: u64 = 50;
 
-/// The permissions that a role grants.
+/// Number of permissions of a role.
 pub const ROLE_PERMISSIONS: u64 = 10;
 
-/// The different permissions that there are; roles share them.
+/// Number of different permissions. Roles share them.
 pub const PERMISSIONS: u64 = 100;
 
-/// The roles of a user that questions are asked about; all others have one.
+/// Number of roles of a subject, which is a user that questions are asked about. All other
+/// users have one role.
 pub const SUBJECT_ROLES: u64 = 5;
 
-/// The users that questions are asked about, at most.
+/// Maximum number of subjects.
 const MAX_SUBJECTS: u64 = 100_000;
 
-/// The sessions of the subjects.
+/// Number of sessions of the subjects.
 pub const SESSIONS: u64 = 10_000;
 
-/// The sessions of the user that may ask about others.
+/// Number of sessions of the asker, the user that may ask about others.
 pub const ASKER_SESSIONS: u64 = 1_000;
 
 /// Users and what they hold.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Shape {
-    /// How many users there are.
+    /// Number of users.
     pub users: u64,
 }
 
-/// What an id names, and where it is in the id.
+/// Kind of object that an id names. The value is a part of the id.
 #[derive(Clone, Copy)]
 enum Kind {
     Tenant = 1,
@@ -41,11 +42,11 @@ enum Kind {
     Session = 5,
 }
 
-/// The users that have a password.
+/// Number of users with a password (guests).
 const GUESTS: u64 = 64;
 
 impl Shape {
-    /// The users that questions are asked about: they are spread evenly over all.
+    /// Number of subjects. They are spread evenly over all users.
     pub fn subjects(self) -> u64 {
         self.users.min(MAX_SUBJECTS)
     }
@@ -60,19 +61,19 @@ impl Shape {
         self.users
     }
 
-    /// The users that sign in: so many that none is told to wait for the others.
+    /// The users that sign in. There are enough of them that none reaches a limit per account.
     pub fn guests(self) -> std::ops::Range<u64> {
         self.users + 1..self.users + 1 + GUESTS
     }
 
-    /// The user of a session: subjects first, in turn, then the asker.
+    /// The user of a session: first the subjects, in turn, then the asker.
     pub fn session_user(self, session: u64) -> u64 {
         if session < SESSIONS { self.subject(session) } else { self.asker() }
     }
 
     /// The roles of a user.
     pub fn roles_of(self, user: u64) -> impl Iterator<Item = u64> {
-        // Steps that meet 50 only after its full round: a user's roles differ.
+        // Each step is coprime to 50, so the roles of a user are all different.
         const STEPS: [u64; 8] = [1, 3, 7, 9, 11, 13, 17, 19];
         let asker = user == self.asker();
         let is_subject = user < self.users && user.is_multiple_of(self.stride());
@@ -82,7 +83,7 @@ impl Shape {
         (0..count).map(move |turn| if asker { ROLES } else { (first + turn * step) % ROLES })
     }
 
-    /// A permission that a user holds, through the first of its roles.
+    /// A permission that a user holds through the first of its roles.
     pub fn permission_of(self, user: u64) -> String {
         let first = self.roles_of(user).next().unwrap_or_default();
         permissions_of_role(first).into_iter().next().unwrap_or_default()
@@ -93,8 +94,8 @@ impl Shape {
     }
 }
 
-/// The permissions of a role. Neighbours share most of theirs. The role after the
-/// last is the asker's.
+/// The permissions of a role. Roles with adjacent numbers share most of theirs. The role after
+/// the last is the asker's.
 pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
         return vec!["permission:check".to_owned(), "user:read".to_owned()];
@@ -102,37 +103,33 @@ pub fn permissions_of_role(role: u64) -> Vec<String> {
     (0..ROLE_PERMISSIONS).map(|turn| permission((role * 2 + turn) % PERMISSIONS)).collect()
 }
 
-/// One of the permissions that there are.
+/// Name of a permission.
 pub fn permission(number: u64) -> String {
     format!("resource-{:02}:{}", number / 2, ["read", "write"][index(number % 2)])
 }
 
-/// The tenant of all of it.
+/// The tenant that all data belongs to.
 pub fn tenant() -> TenantId {
     TenantId(id(Kind::Tenant, 0))
 }
 
-/// A user's id.
 pub fn user_id(user: u64) -> UserId {
     UserId(id(Kind::User, user))
 }
 
-/// A role's id.
 pub fn role_id(role: u64) -> Uuid {
     id(Kind::Role, role)
 }
 
-/// An assignment's id.
 pub fn assignment_id(assignment: u64) -> Uuid {
     id(Kind::Assignment, assignment)
 }
 
-/// A session's id.
 pub fn session_id(session: u64) -> SessionId {
     SessionId(id(Kind::Session, session))
 }
 
-/// A `UUIDv7` that grows with the number, as those of the service grow with time.
+/// A `UUIDv7` that grows with `number`, as ids of the service grow with time.
 fn id(kind: Kind, number: u64) -> Uuid {
     const EPOCH_MILLIS: u128 = 0x0190_0000_0000;
     Uuid::from_u128(

@@ -1,26 +1,26 @@
-//! How often a server has asked Postgres, as Postgres counts.
+//! Number of statements that Postgres received, from its own counters.
 
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tenantry::{dev::Services, pg};
 
 use super::services::{administer, owner_url};
 
-/// Has the next start of Postgres count statements.
+/// Makes Postgres count statements from its next start on.
 ///
 /// # Errors
-/// When Postgres is away.
+/// Returns an error when Postgres is unavailable.
 pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
     let load = "alter system set shared_preload_libraries = 'pg_stat_statements'";
     let see = "create extension if not exists pg_stat_statements";
     administer(services, &[load, see].map(str::to_owned)).await
 }
 
-/// The statements that the service's role has sent to a database so far, but for
-/// those that it sends without a call: reading and trimming the feed, and asking
-/// whether Postgres is there.
+/// Number of statements that the service's role has sent to a database so far. Statements that
+/// are sent without a call are left out: reading and trimming the feed, and the health check of
+/// Postgres.
 ///
 /// # Errors
-/// When Postgres is away, or did not count.
+/// Returns an error when Postgres is unavailable or does not count statements.
 pub async fn asked(services: &Services, database: &str) -> anyhow::Result<u64> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!(

@@ -16,39 +16,39 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::shape::{self, Shape};
 
-/// The `authorization` metadata of one session.
+/// Value of the `authorization` metadata of one session.
 pub type Bearer = MetadataValue<Ascii>;
 
 /// The server's own keys.
 pub struct Keys {
-    /// Those that sign tokens.
+    /// Keys that sign tokens.
     pub signing: Keyring,
-    /// The file of the master key.
+    /// Path of the master key's file.
     pub master: PathBuf,
 }
 
-/// Makes the keys if there are none, and reads them.
+/// Creates the keys if they do not exist, and reads them.
 ///
 /// # Errors
-/// When they can't be written or read.
+/// Returns an error when the keys cannot be written or read.
 pub fn keys(dir: &Path) -> anyhow::Result<Keys> {
     pem::ensure(dir, pem::KeyAlgorithm::Rs256)?;
     let master = master_key(dir);
     privacy::ensure_key(&master)?;
-    // The issuer and the audience that the settings default to.
+    // The default issuer and audience of the settings.
     Ok(Keys { signing: Keyring::load(&pem::source(dir), "tenantry", "tenantry")?, master })
 }
 
-/// The file of the master key.
+/// Path of the master key's file.
 pub fn master_key(dir: &Path) -> PathBuf {
     dir.join("master.keys")
 }
 
-/// Signs the tokens of so many sessions. A signature takes a millisecond, so all
-/// cores do.
+/// Signs the access tokens of the first `sessions` sessions. A signature takes a millisecond,
+/// so all cores sign.
 ///
 /// # Errors
-/// Never in practice: keys that were loaded sign.
+/// Never in practice: loaded keys can sign.
 pub fn sign(keys: &Keyring, shape: Shape, sessions: u64) -> anyhow::Result<Vec<Bearer>> {
     let threads = available_parallelism().map_or(1, usize::from);
     let all: Vec<u64> = (0..sessions).collect();
@@ -76,10 +76,10 @@ fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> 
     Ok(format!("Bearer {}", signed(keys, TokenKind::Access, content)?).parse()?)
 }
 
-/// The refresh token that a session was loaded with: its `jti` is the session's number.
+/// The refresh token that a session was loaded with. Its `jti` is the session's number.
 ///
 /// # Errors
-/// Never in practice: keys that were loaded sign.
+/// Never in practice: loaded keys can sign.
 pub fn refresh_token(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<String> {
     signed(keys, TokenKind::Refresh, content(shape, session, session.to_string()))
 }

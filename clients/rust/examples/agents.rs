@@ -1,4 +1,4 @@
-//! A service of agents: whoever may manage them may create one.
+//! A web service for agents. A caller with the permission `agent:manage` may create one.
 //!
 //! `TENANTRY_API_KEY` is the secret of a service account with `permission:check`.
 

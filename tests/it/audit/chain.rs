@@ -1,4 +1,5 @@
-//! Places in the chain: each event has one, in its tenant's order, whoever seals.
+//! Positions in the audit chain: each event of a tenant gets the next one, whichever replica
+//! seals it.
 
 use futures::future::join_all;
 use tenantry::proto::v1::RoleLevel;
@@ -6,7 +7,7 @@ use tenantry::proto::v1::RoleLevel;
 use super::events;
 use crate::harness::{Client, Proxy, TestApp, Then, until};
 
-/// Asserts that all events have places from 1 on, without gaps.
+/// Asserts that the positions of all events run from 1 without gaps.
 async fn has_no_gaps(of: &Client, app: &TestApp) {
     app.audit_settled().await;
     let mut places: Vec<_> = events(of, "").await.iter().map(|event| event.position).collect();
@@ -23,7 +24,7 @@ async fn create_roles(by: &Client, prefix: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn many_writers_on_two_replicas_leave_no_gap() {
+async fn concurrent_writers_on_two_replicas_leave_no_gap() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
@@ -37,9 +38,9 @@ async fn many_writers_on_two_replicas_leave_no_gap() {
     has_no_gaps(&other, &app).await;
 }
 
-/// A transaction that ends late has its place late, and no event is passed over.
+/// A transaction that commits late gets a late position, so the sealer misses no event.
 #[tokio::test]
-async fn an_event_that_is_committed_late_has_the_place_after() {
+async fn an_event_committed_late_gets_the_next_position() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut owner = app.owner().await;
@@ -65,9 +66,9 @@ async fn an_event_that_is_committed_late_has_the_place_after() {
     assert_eq!(last.kind, "late");
 }
 
-/// I08: whatever ends the sealer's connection, and wherever, the next one goes on.
+/// I08: when the sealer's connection ends at any step, the next sealer continues.
 #[tokio::test]
-async fn a_sealer_that_is_cut_off_anywhere_leaves_a_whole_chain() {
+async fn a_sealer_cut_off_at_any_step_leaves_a_complete_chain() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
@@ -102,10 +103,10 @@ async fn a_sealer_that_is_cut_off_anywhere_leaves_a_whole_chain() {
     }
 }
 
-/// A replica that hangs while it seals holds the others up for no longer than an open
-/// transaction may be idle.
+/// A replica that hangs while it seals delays the others only until its open transaction
+/// reaches the idle timeout.
 #[tokio::test]
-async fn a_sealer_that_hangs_is_waited_for_no_longer_than_it_may_be() {
+async fn a_hanging_sealer_delays_others_only_until_its_idle_timeout() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;

@@ -1,4 +1,4 @@
-//! What changes leave in the audit trail.
+//! Audit events that changes write.
 
 use tenantry::proto::v1::{
     DeleteRoleRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, RoleLevel,
@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 
 use crate::harness::{Client, TestApp};
 
-/// Changes one thing of each kind: the user, the role.
+/// Makes one change of each kind. Returns the ids of the user and the role.
 async fn change_everything(by: &Client) -> (String, String) {
     let user = by.create_user_without_password("ada@acme.test").await;
     let role = by.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -40,7 +40,7 @@ async fn change_everything(by: &Client) -> (String, String) {
 
 /// K12
 #[tokio::test]
-async fn each_change_is_recorded_once_with_who_and_what() {
+async fn each_change_is_recorded_once_with_its_actor_and_target() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -61,7 +61,8 @@ async fn each_change_is_recorded_once_with_who_and_what() {
             ("tenant_updated", &acme.tenant_id),
         ] {
             let mut events = app.recorded(kind).await;
-            // The platform's own first administrator is not meant.
+            // Leave out the events of the platform tenant, such as the creation of its first
+            // administrator.
             events.retain(|event| event.tenant_id.to_string() == acme.tenant_id);
             assert_eq!(events.len(), at + 1, "{kind}");
             let event = &events[at];
@@ -76,7 +77,7 @@ async fn each_change_is_recorded_once_with_who_and_what() {
 
 /// K12
 #[tokio::test]
-async fn what_is_refused_changes_and_records_nothing() {
+async fn a_refused_change_changes_and_records_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     acme.create_role("ops", RoleLevel::Member, &[]).await;

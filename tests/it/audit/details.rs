@@ -1,4 +1,4 @@
-//! N09: the trail says what changed, from what to what, and nothing personal.
+//! N09: an event's detail has the old and new values of a change, and no personal data.
 
 use serde_json::{Value, json};
 use tenantry::{
@@ -22,14 +22,14 @@ fn detail(event: &AuditEvent) -> Value {
     Value::Object(protobuf::object("detail", detail).expect("JSON"))
 }
 
-/// The detail of the newest event of a kind.
+/// Detail of the newest event of a kind.
 async fn newest(of: &Client, kind: &str) -> Value {
     let events = events(of, &format!("kind = {kind}")).await;
     detail(events.last().expect("an event"))
 }
 
-/// Every event's detail has the keys that its kind is documented to have.
-async fn are_documented(of: &Client) {
+/// Asserts that every key in an event's detail is documented for the kind of the event.
+async fn assert_documented(of: &Client) {
     for event in events(of, "").await {
         let kind = EventKind::ALL.iter().find(|kind| kind.as_str() == event.kind);
         let known = kind.expect("a known kind").detail();
@@ -46,7 +46,7 @@ fn update_role(role_id: &str) -> UpdateRoleRequest {
 
 /// N09
 #[tokio::test]
-async fn who_got_what_where_until_when_is_in_the_trail() {
+async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
@@ -86,12 +86,12 @@ async fn who_got_what_where_until_when_is_in_the_trail() {
         ],
     });
     assert_eq!(taken, wanted);
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
 #[tokio::test]
-async fn roles_and_tenants_are_told_from_what_to_what() {
+async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read", "doc:write"]).await;
@@ -128,17 +128,17 @@ async fn roles_and_tenants_are_told_from_what_to_what() {
     acme.tenants().update_tenant(request).await.expect("updated");
     let changed = newest(&acme, "tenant_updated").await;
     assert_eq!(changed["name"]["to"], "Acme Corp");
-    assert!(changed.get("slug").is_none(), "it did not change");
+    assert!(changed.get("slug").is_none(), "the slug did not change");
     let known = json!({ "self_registration": { "from": null, "to": true } });
     assert_eq!(changed["settings"], known);
     assert_eq!(changed["settings_changed"], json!(["self_registration", "support"]));
     assert_eq!(newest(&acme, "tenant_created").await["slug"], "acme");
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
 #[tokio::test]
-async fn of_people_the_trail_names_fields_and_no_values() {
+async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = CreateUserRequest {
@@ -177,12 +177,12 @@ async fn of_people_the_trail_names_fields_and_no_values() {
     for personal in ["lovelace", "byron", "Augusta", "Ada"] {
         assert!(!all.contains(personal), "{personal}");
     }
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
 /// N09
 #[tokio::test]
-async fn what_goes_with_a_deletion_is_told() {
+async fn a_deletion_records_what_was_deleted_with_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -207,12 +207,12 @@ async fn what_goes_with_a_deletion_is_told() {
     let gone = newest(&acme, "service_account_deleted").await;
     assert_eq!((&gone["name"], &gone["api_keys"]), (&json!("billing"), &json!([key.id])));
     assert_eq!(gone["assignments"][0]["role_name"], "billing");
-    are_documented(&acme).await;
+    assert_documented(&acme).await;
 }
 
-/// N09: whatever is done, an event stays small.
+/// N09: an event stays small, whatever the change.
 #[tokio::test]
-async fn a_large_change_is_cut_and_says_so() {
+async fn the_detail_of_a_large_change_is_truncated_and_says_so() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let long = |n: usize| format!("resource-with-a-rather-long-name-{n:03}:action");
@@ -235,9 +235,9 @@ async fn a_large_change_is_cut_and_says_so() {
     assert!(changed["omitted"]["permissions_removed"]["items"].as_u64() > Some(0));
 }
 
-/// N09: what the program's commands do is told like the rest.
+/// N09: changes by the program's commands are recorded like all others.
 #[tokio::test]
-async fn the_first_administrator_is_in_the_trail() {
+async fn the_creation_of_the_first_administrator_is_recorded() {
     let app = TestApp::spawn().await;
     let staff = app.platform_admin().await;
     let made = newest(&staff, "user_created").await;
@@ -245,5 +245,5 @@ async fn the_first_administrator_is_in_the_trail() {
     assert_eq!(newest(&staff, "tenant_created").await["slug"], "platform");
     let registered = newest(&app.tenant("acme").await, "user_registered").await;
     assert_eq!(registered["role_name"], "org_admin");
-    are_documented(&staff).await;
+    assert_documented(&staff).await;
 }

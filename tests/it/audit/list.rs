@@ -1,4 +1,4 @@
-//! `ListEvents`: who finds what.
+//! `ListEvents`: who may read which events.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use super::{events, kinds};
 use crate::harness::{PASSWORD, TestApp, refused, struct_of, unknown_id};
 
 #[tokio::test]
-async fn an_administrator_sees_what_happened_newest_first() {
+async fn an_administrator_sees_the_tenants_events_newest_first() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.tenant("other").await;
@@ -48,7 +48,7 @@ async fn an_administrator_sees_what_happened_newest_first() {
 }
 
 #[tokio::test]
-async fn every_event_is_on_one_page() {
+async fn each_event_is_on_exactly_one_page() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for n in 0..7 {
@@ -60,7 +60,7 @@ async fn every_event_is_on_one_page() {
         let page = acme.audit().list_events(request.clone()).await.expect("events").into_inner();
         assert!(page.events.len() <= 3);
         seen.extend(page.events.into_iter().map(|event| event.id));
-        // What happens meanwhile belongs to no later page.
+        // An event recorded after the first page is on no later page.
         acme.create_role(&format!("late-{}", seen.len()), RoleLevel::Member, &[]).await;
         if page.next_page_token.is_empty() {
             break;
@@ -115,7 +115,7 @@ async fn filters_find_by_kind_actor_target_session_request_and_time() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_filters_and_times_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let far = Timestamp { seconds: i64::MAX, nanos: 0 };
@@ -137,7 +137,7 @@ async fn what_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn the_trail_is_read_with_its_permission_in_its_tenant() {
+async fn the_trail_is_readable_only_with_its_permission_and_in_its_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let nobody = acme.member("nobody", &["user:read"]).await;
@@ -146,7 +146,7 @@ async fn the_trail_is_read_with_its_permission_in_its_tenant() {
     let auditor = acme.member("auditor", &["audit:read"]).await;
     assert!(!events(&auditor, "").await.is_empty());
 
-    // The platform's staff are seen by whom they look at.
+    // When platform staff read a tenant's trail, that trail records it.
     let staff = app.platform_admin().await.with("x-tenant-id", &other.tenant_id);
     let seen = events(&staff, "").await;
     assert!(seen.iter().all(|event| event.tenant_id == other.tenant_id));
@@ -160,9 +160,9 @@ async fn the_trail_is_read_with_its_permission_in_its_tenant() {
     assert_eq!(method.kind, Some(wanted));
 }
 
-/// What is not the trail's: emails, passwords, names.
+/// The trail must not contain emails, passwords or names of people.
 #[tokio::test]
-async fn events_hold_nothing_personal_and_no_secrets() {
+async fn events_contain_no_personal_data_and_no_secrets() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:read"]).await;
@@ -172,7 +172,7 @@ async fn events_hold_nothing_personal_and_no_secrets() {
         ..UpdateUserRequest::default()
     };
     acme.users().update_user(request).await.expect("updated");
-    // Of settings that the service does not know it tells the names.
+    // For settings that the service does not know, an event has only their names.
     let settings = struct_of(serde_json::json!({ "plan": "Secret plan" }));
     let request = UpdateTenantRequest { settings, ..UpdateTenantRequest::default() };
     acme.tenants().update_tenant(request).await.expect("updated");

@@ -1,4 +1,4 @@
-//! The audit trail: what is recorded, who reads it, and what proves it.
+//! The audit trail: recorded events, access to them, and their verification.
 
 mod chain;
 mod changes;

@@ -1,4 +1,4 @@
-//! Refusals are recorded, each by itself, and of a flood the number.
+//! Refused calls are recorded one by one, and above a rate only counted.
 
 use futures::future::join_all;
 use prost_types::value::Kind;
@@ -23,20 +23,20 @@ fn detail(event: &AuditEvent, name: &str) -> String {
 
 /// R33
 #[tokio::test]
-async fn whatever_a_user_must_not_do_is_recorded() {
+async fn every_call_refused_for_permissions_is_recorded() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let weak = acme.member("weak", &["role:create", "role:assign"]).await;
     let strong = acme.create_role("strong", RoleLevel::Manager, &["doc:delete"]).await;
 
-    // By the method's policy.
+    // Refused by the method's policy.
     let reply = weak.users().list_users(ListUsersRequest::default()).await;
     refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
-    // By the tenant.
+    // Refused because of the tenant.
     let elsewhere = weak.with("x-tenant-id", &other.tenant_id);
     let reply = elsewhere.users().list_users(ListUsersRequest::default()).await;
     refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
-    // By what the request says.
+    // Refused because of values in the request.
     let grant = AssignRoleRequest {
         user_id: weak.user_id.clone(),
         role_id: strong,
@@ -49,12 +49,12 @@ async fn whatever_a_user_must_not_do_is_recorded() {
         ..CreateRoleRequest::default()
     };
     weak.roles().create_role(create).await.expect_err("above its own level");
-    // About another.
+    // Refused because it is about another user.
     let about =
         CheckRequest { user_id: unknown_id(), permission: "doc:read".into(), ..Default::default() };
     let reply = weak.permissions().check(about).await;
     refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
-    // In a batch that is answered.
+    // Refused items of a batch that is otherwise answered.
     let item = |user: &str| BatchCheckItem {
         user_id: user.into(),
         permission: "doc:read".into(),
@@ -91,9 +91,9 @@ async fn whatever_a_user_must_not_do_is_recorded() {
     assert!(events(&other, "kind = call_refused").await.is_empty());
 }
 
-/// A denial is an answer, and no refusal.
+/// A denied decision is an answer, not a refusal.
 #[tokio::test]
-async fn what_is_answered_is_not_recorded() {
+async fn a_denied_decision_is_not_recorded_as_a_refusal() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let weak = acme.member("weak", &[]).await;
@@ -102,7 +102,7 @@ async fn what_is_answered_is_not_recorded() {
 }
 
 #[tokio::test]
-async fn failures_without_a_token_are_recorded_where_they_belong() {
+async fn failures_without_a_token_are_recorded_in_the_tenant_concerned() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -130,7 +130,7 @@ async fn failures_without_a_token_are_recorded_where_they_belong() {
 }
 
 #[tokio::test]
-async fn of_a_flood_the_number_is_recorded() {
+async fn a_flood_of_refusals_is_recorded_as_a_count() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let weak = acme.member("weak", &[]).await;
@@ -140,7 +140,7 @@ async fn of_a_flood_the_number_is_recorded() {
     join_all(calls).await;
     assert_eq!(events(&acme, "kind = call_refused").await.len(), 20);
 
-    // At a stop, as after each minute, the rest is recorded.
+    // The remaining refusals are recorded as a count at shutdown, and once per minute.
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on(&database, |_| {}).await;
@@ -150,9 +150,9 @@ async fn of_a_flood_the_number_is_recorded() {
     assert_eq!(counted[0].target_id, weak.user_id);
 }
 
-/// Who hangs up before the answer is recorded all the same.
+/// A refusal is recorded even when the client disconnects before the answer.
 #[tokio::test]
-async fn nobody_escapes_by_hanging_up() {
+async fn a_cancelled_call_is_recorded_all_the_same() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let weak = acme.member("weak", &[]).await;
@@ -166,7 +166,7 @@ async fn nobody_escapes_by_hanging_up() {
         reply = users.list_users(ListUsersRequest::default()) => panic!("held: {reply:?}"),
         () = proxy.until_held() => {}
     }
-    // By the time that this is answered the server has heard of it.
+    // When this call is answered, the server has received the cancellation.
     for _ in 0..2 {
         there.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     }
@@ -174,10 +174,10 @@ async fn nobody_escapes_by_hanging_up() {
     until(10, || async { events(&acme, "kind = call_refused").await.len() == 1 }).await;
 }
 
-/// N09: one event a minute for each limit, whoever asks how often, and none where the
-/// tenant does not exist.
+/// N09: each limit leaves at most one event per minute, however many calls it refuses, and none
+/// for a tenant that does not exist.
 #[tokio::test]
-async fn calls_refused_for_their_rate_are_counted_in_their_tenants_trail() {
+async fn calls_above_a_rate_are_counted_in_their_tenants_trail() {
     let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "off,5/1h")).await;
     let acme = app.tenant("acme").await;
     let sign_in = |slug: &str| LoginRequest {
@@ -197,7 +197,7 @@ async fn calls_refused_for_their_rate_are_counted_in_their_tenants_trail() {
             join_all(calls).await.into_iter().sum::<usize>()
         }
     };
-    // The administrator's own sign-in was the first.
+    // The sign-in of the tenant's administrator was the first call.
     assert_eq!(limited("acme", 12).await, 8);
     assert_eq!(limited("nowhere", 12).await, 7);
 

@@ -1,14 +1,14 @@
-//! The outbox: what consumers find in Redis.
+//! The outbox: audit events in Redis streams.
 
 use tenantry::proto::v1::RoleLevel;
 
 use super::events;
 use crate::harness::{Client, Proxy, TestApp, Then, redis, unknown_id, until};
 
-/// The ids of a tenant's stream.
+/// Ids of the entries in a tenant's stream.
 async fn ids(of: &Client) -> Vec<String> {
     let reply = redis(&format!("XRANGE audit:{{{}}} - +", of.tenant_id)).await;
-    // A hash may end with -0 too.
+    // A base64 hash may also end with "-0".
     let is_id = |line: &&str| line.strip_suffix("-0").is_some_and(|n| n.parse::<u64>().is_ok());
     reply.lines().filter(is_id).map(str::to_owned).collect()
 }
@@ -45,7 +45,7 @@ async fn each_event_is_an_entry_whose_id_is_its_position() {
 }
 
 #[tokio::test]
-async fn a_stream_is_bounded_and_may_be_none() {
+async fn a_stream_length_of_zero_turns_the_stream_off() {
     let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
@@ -53,9 +53,9 @@ async fn a_stream_is_bounded_and_may_be_none() {
     assert_eq!(events(&acme, "").await.len(), 3);
 }
 
-/// While Redis is away, or hangs, nothing waits for it, and nothing is lost.
+/// While Redis is unavailable or hangs, no write waits for it and no event is lost.
 #[tokio::test]
-async fn what_redis_missed_it_gets_later_in_order() {
+async fn redis_receives_missed_events_later_and_in_order() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
@@ -77,9 +77,9 @@ async fn what_redis_missed_it_gets_later_in_order() {
     }
 }
 
-/// An entry is sent again when nobody heard that it arrived, and is there once.
+/// An entry whose acknowledgement is lost is sent again, but stored only once.
 #[tokio::test]
-async fn what_is_sent_twice_is_there_once() {
+async fn an_entry_that_is_sent_twice_is_stored_once() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
@@ -96,16 +96,16 @@ async fn what_is_sent_twice_is_there_once() {
     }
 }
 
-/// N23: a key that holds something else stops that tenant's stream, and no other.
+/// N23: a key with a value of another type stops the stream of its tenant, but no other stream.
 #[tokio::test]
-async fn a_stream_that_takes_no_events_keeps_nobody_elses_waiting() {
+async fn a_blocked_stream_does_not_delay_the_streams_of_other_tenants() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     app.audit_settled().await;
     let before = ids(&acme).await.len();
     let key = format!("audit:{{{}}}", acme.tenant_id);
     redis(&format!("SET {key} x")).await;
-    // More than one batch of them.
+    // More events than one batch.
     let events = "insert into audit_events (tenant_id, event_id, kind, request_id)
                   select $1::uuid, gen_random_uuid(), 'user_created', ''
                   from generate_series(1, 250)";
@@ -122,9 +122,10 @@ async fn a_stream_that_takes_no_events_keeps_nobody_elses_waiting() {
     assert_eq!(ids(&acme).await, first(before + 250)[before..]);
 }
 
-/// N23: an event counts as sent when its stream has it, not because the stream is ahead.
+/// N23: an event counts as sent when its stream contains it, not when the stream has a higher
+/// id.
 #[tokio::test]
-async fn a_stream_that_somebody_else_wrote_to_loses_no_events() {
+async fn a_stream_with_foreign_entries_loses_no_events() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let blocked = async || app.metric("tenantry_audit_streams_blocked_total").await;
@@ -134,7 +135,7 @@ async fn a_stream_that_somebody_else_wrote_to_loses_no_events() {
         let position = ids(&acme).await.len() + 1;
         let foreign = foreign.replace("next", &position.to_string());
         let (was_blocked, had) = (blocked().await, ids(&other).await.len());
-        // The id field of an event that is another.
+        // The foreign entry has the id of another event.
         redis(&format!("XADD {key} {foreign} id {}", unknown_id())).await;
         acme.create_role(&format!("a-{round}"), RoleLevel::Member, &[]).await;
         until(10, || async { blocked().await > was_blocked }).await;
@@ -143,7 +144,7 @@ async fn a_stream_that_somebody_else_wrote_to_loses_no_events() {
         let waits = "select count(*) from audit_outbox where tenant_id = $1::uuid";
         assert_eq!(app.count(waits, &acme.tenant_id).await, 1);
 
-        // What the runbook says.
+        // The repair that the runbook describes.
         redis(&format!("XDEL {key} {foreign}")).await;
         let last = format!("{}-0", position - 1);
         redis(&format!("XSETID {key} {last}")).await;
@@ -152,13 +153,14 @@ async fn a_stream_that_somebody_else_wrote_to_loses_no_events() {
     }
 }
 
-/// N23: however many streams take no events.
+/// N23: the same with any number of blocked streams.
 #[tokio::test]
-async fn a_thousand_streams_that_take_no_events_keep_nobody_elses_waiting() {
+async fn a_thousand_blocked_streams_do_not_delay_the_streams_of_other_tenants() {
     let app = TestApp::spawn().await;
     let other = app.tenant("other").await;
     app.audit_settled().await;
-    // More than are remembered, in more than one batch; their ids come before the other's.
+    // More streams than the server remembers as blocked, in more than one batch. Their tenant
+    // ids sort before the other tenant's.
     let start = &unknown_id()[9..23];
     let wrong: Vec<_> = (0..1500).map(|n| format!("00000000-{start}-{n:012}")).collect();
     for some in wrong.chunks(500) {

@@ -1,4 +1,4 @@
-//! `tenantry audit verify`: what it finds out.
+//! Findings of `tenantry audit verify`.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -28,7 +28,7 @@ async fn with_roles(app: &TestApp, slug: &str, count: usize) -> Client {
 }
 
 #[tokio::test]
-async fn a_trail_that_nobody_touched_is_whole() {
+async fn an_unaltered_trail_verifies() {
     let app = TestApp::spawn().await;
     let acme = with_roles(&app, "acme", 3).await;
     let gone = app.tenant("gone").await;
@@ -42,7 +42,7 @@ async fn a_trail_that_nobody_touched_is_whole() {
     let ran = verify(&app, &[]).await;
     assert!(ran.ok, "{ran:?}");
     let found = findings(&ran);
-    // A tenant's trail outlives it.
+    // The trail of a deleted tenant is kept.
     for (tenant, count) in [(&acme.tenant_id, 6), (&gone.tenant_id, 4)] {
         let of = found.iter().find(|line| line["tenant_id"] == **tenant).expect("a line");
         assert_eq!(of["position"], count);
@@ -52,9 +52,9 @@ async fn a_trail_that_nobody_touched_is_whole() {
     assert!(!verify(&app, &["--tenant", "nowhere"]).await.ok);
 }
 
-/// R33, K12: who can write to the database can't do so unnoticed.
+/// R33, K12: a change by somebody with write access to the database is detected.
 #[tokio::test]
-async fn what_was_altered_is_found() {
+async fn every_alteration_is_found() {
     let app = TestApp::spawn().await;
     for (slug, what, alter) in [
         ("kind", "position 4", "update audit_events set kind = 'role_deleted' where $event"),
@@ -97,9 +97,10 @@ async fn what_was_altered_is_found() {
     }
 }
 
-/// What a chain alone can't show, an end of it that was kept elsewhere does.
+/// A chain alone cannot show a removed or rewritten end. An end position with its hash, kept
+/// elsewhere, shows it.
 #[tokio::test]
-async fn a_kept_end_shows_what_was_cut_off_or_written_anew() {
+async fn a_kept_end_shows_a_truncated_or_rewritten_chain() {
     let app = TestApp::spawn().await;
     let dir = tempfile::tempdir().expect("a folder");
     let kept = dir.path().join("kept");
@@ -120,7 +121,7 @@ async fn a_kept_end_shows_what_was_cut_off_or_written_anew() {
         delete from audit_events e using cut
         where e.tenant_id = cut.tenant_id and e.event_id = cut.event_id";
     sqlx::query(cut).execute(&mut app.owner().await).await.expect("cut off");
-    assert!(verify(&app, &[]).await.ok, "a shorter chain is whole");
+    assert!(verify(&app, &[]).await.ok, "a shorter chain verifies");
     let ran = verify(&app, &["--kept", kept]).await;
     assert!(!ran.ok && ran.err.contains("2 of"), "{ran:?}");
     let faulty: Vec<_> =

@@ -1,4 +1,4 @@
-//! `WatchEvents`: who is told, in which order, and when a stream ends.
+//! `WatchEvents`: recipients and order of events, and the end of a stream.
 
 use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as Message};
 use tonic::{Code, Streaming};
@@ -15,16 +15,16 @@ async fn next(stream: &mut Streaming<Message>) -> Message {
     within(12, stream.message()).await.expect("goes on").expect("a message")
 }
 
-/// The next events, passing over messages without one.
-async fn told(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
-    let mut told = Vec::new();
-    while told.len() < count {
+/// The next `count` messages with an event. Messages without one are skipped.
+async fn next_events(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
+    let mut delivered = Vec::new();
+    while delivered.len() < count {
         let message = next(stream).await;
         if message.event.is_some() {
-            told.push(message);
+            delivered.push(message);
         }
     }
-    told
+    delivered
 }
 
 fn kinds(messages: &[Message]) -> Vec<&str> {
@@ -32,7 +32,7 @@ fn kinds(messages: &[Message]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
+async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
@@ -49,9 +49,9 @@ async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
         other.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
     }
     for stream in &mut streams {
-        let told = told(stream, 5).await;
-        assert_eq!(kinds(&told), ["role_created"; 5]);
-        for (n, message) in told.iter().enumerate() {
+        let delivered = next_events(stream, 5).await;
+        assert_eq!(kinds(&delivered), ["role_created"; 5]);
+        for (n, message) in delivered.iter().enumerate() {
             let event = message.event.as_ref().expect("an event");
             assert_eq!(event.tenant_id, acme.tenant_id);
             assert_eq!(message.position, event.position);
@@ -62,22 +62,22 @@ async fn a_stream_tells_of_what_follows_in_order_on_every_replica() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_where_another_ended() {
+async fn a_stream_continues_where_another_ended() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
     let mut whole = watch(&acme, Some(0)).await;
-    let from_the_first = told(&mut whole, 3).await;
+    let from_the_first = next_events(&mut whole, 3).await;
     assert_eq!(kinds(&from_the_first), ["tenant_created", "user_registered", "signed_in"]);
     let mut rest = watch(&acme, Some(from_the_first[0].position)).await;
     assert_eq!(next(&mut rest).await.position, 1);
-    assert_eq!(told(&mut rest, 2).await, from_the_first[1..]);
+    assert_eq!(next_events(&mut rest, 2).await, from_the_first[1..]);
     let reply = acme.audit().watch_events(WatchEventsRequest { after_position: Some(-1) }).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
-async fn a_quiet_stream_is_no_dead_one() {
+async fn an_idle_stream_sends_its_position_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.audit_settled().await;
@@ -87,7 +87,7 @@ async fn a_quiet_stream_is_no_dead_one() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_what_admitted_it() {
+async fn a_stream_ends_when_its_caller_loses_the_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let auditor = acme.member("auditor", &["audit:read"]).await;
@@ -104,7 +104,7 @@ async fn a_stream_ends_with_what_admitted_it() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_streams() {
+async fn a_shutdown_ends_streams() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut stream = watch(&acme, None).await;
@@ -119,9 +119,9 @@ async fn a_stop_ends_streams() {
     refused::<()>(Err(end.await), Code::Unavailable, "WATCH_INTERRUPTED");
 }
 
-/// Each stream costs queries, so one tenant can't have them all.
+/// Each stream costs queries, so the number of streams per tenant is limited.
 #[tokio::test]
-async fn streams_have_a_number() {
+async fn the_number_of_streams_per_tenant_is_limited() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut open = Vec::new();

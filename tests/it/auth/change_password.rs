@@ -40,7 +40,7 @@ async fn kept(app: &TestApp, user: &str) -> String {
 
 /// B09
 #[tokio::test]
-async fn the_new_password_counts_at_once_on_every_replica_and_other_sessions_end() {
+async fn a_new_password_applies_at_once_on_every_replica_and_ends_other_sessions() {
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -62,8 +62,8 @@ async fn the_new_password_counts_at_once_on_every_replica_and_other_sessions_end
     ada.auth().who_am_i(WhoAmIRequest {}).await.expect("this session goes on");
     let refresh_token = ada.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
-    app.anonymous().auth().refresh(request).await.expect("and can be refreshed");
-    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("others' sessions too");
+    app.anonymous().auth().refresh(request).await.expect("this session can be refreshed");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the sessions of other users continue");
 }
 
 /// B09
@@ -84,7 +84,7 @@ async fn a_wrong_current_password_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_new_password_is_under_registers_rules() {
+async fn a_new_password_must_follow_the_rules_of_register() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -101,7 +101,7 @@ async fn the_new_password_is_under_registers_rules() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_has_none_to_change() {
+async fn a_user_without_a_password_cannot_change_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;
@@ -114,7 +114,7 @@ async fn a_user_without_a_password_has_none_to_change() {
 }
 
 #[tokio::test]
-async fn of_two_changes_at_once_one_counts() {
+async fn of_two_concurrent_changes_exactly_one_succeeds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
@@ -127,9 +127,9 @@ async fn of_two_changes_at_once_one_counts() {
     assert_eq!(signs_in(&acme, "the second").await, b.is_ok());
 }
 
-/// N07: what a call had when it came does not count when its password is set.
+/// N07: the user and the session are checked again when the password is stored.
 #[tokio::test]
-async fn who_was_disabled_or_signed_out_meanwhile_changes_nothing() {
+async fn a_user_disabled_or_signed_out_meanwhile_changes_nothing() {
     for disables in [true, false] {
         let direct = TestApp::spawn().await;
         let acme = direct.tenant("acme").await;

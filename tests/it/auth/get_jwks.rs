@@ -13,7 +13,7 @@ async fn jwks(client: &Client) -> Vec<JsonWebKey> {
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys").into_inner().keys
 }
 
-/// What a stranger does who has the keys and nothing else.
+/// Verifies a token as a third party does that has only the public keys.
 fn verifies(key: &JsonWebKey, token: &str) -> bool {
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_audience(&["tenantry"]);
@@ -40,7 +40,7 @@ async fn an_access_token_verifies_with_the_published_keys_alone() {
 
 /// R21
 #[tokio::test]
-async fn a_key_is_named_by_its_thumbprint() {
+async fn the_id_of_a_key_is_its_thumbprint() {
     let app = TestApp::spawn().await;
 
     for key in jwks(&app.anonymous()).await {
@@ -53,7 +53,7 @@ async fn a_key_is_named_by_its_thumbprint() {
 }
 
 #[tokio::test]
-async fn anybody_gets_the_keys_but_for_a_tenant_that_does_not_exist() {
+async fn anyone_gets_the_keys_except_for_an_unknown_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 

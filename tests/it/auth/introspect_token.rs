@@ -20,7 +20,7 @@ async fn refresh(client: &Client) -> RefreshResponse {
 }
 
 #[tokio::test]
-async fn a_token_in_force_is_described_by_its_claims() {
+async fn an_active_token_is_described_by_its_claims() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -44,12 +44,12 @@ async fn a_token_in_force_is_described_by_its_claims() {
             token_type: kind.into(),
         };
         assert_eq!(answer, expected);
-        assert_eq!(introspect(&ada, token).await, expected, "one's own needs no permission");
+        assert_eq!(introspect(&ada, token).await, expected, "one's own token needs no permission");
     }
 }
 
 #[tokio::test]
-async fn of_refresh_tokens_only_the_newest_is_in_force_and_asking_spends_none() {
+async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
@@ -60,11 +60,11 @@ async fn of_refresh_tokens_only_the_newest_is_in_force_and_asking_spends_none() 
     assert!(introspect(&acme, &newer.refresh_token).await.active);
     let request =
         RefreshRequest { refresh_token: newer.refresh_token, ..RefreshRequest::default() };
-    acme.auth().refresh(request).await.expect("it is still unspent");
+    acme.auth().refresh(request).await.expect("the token is still unspent");
 }
 
 #[tokio::test]
-async fn of_what_is_not_in_force_nothing_is_said() {
+async fn introspection_reveals_nothing_about_an_inactive_token() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
@@ -96,7 +96,7 @@ async fn of_what_is_not_in_force_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn there_must_be_a_token_of_a_sane_length() {
+async fn a_token_must_be_present_and_not_too_long() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 

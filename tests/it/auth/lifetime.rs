@@ -1,4 +1,4 @@
-//! How long sessions and refresh tokens live, and what is kept of them.
+//! Lifetimes of sessions and refresh tokens, and what is stored of the tokens.
 
 use std::process::Stdio;
 
@@ -32,7 +32,7 @@ async fn refreshing_does_not_prolong_a_session() {
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(number(&tokens.refresh_token, "exp"), end);
 
-    // Ten minutes before the end even the access token is shorter.
+    // Ten minutes before the session ends, even the access token lives shorter than usual.
     let shift = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
     let end: i64 = sqlx::query_scalar(shift).fetch_one(&mut owner).await.expect("shifted");
@@ -41,18 +41,19 @@ async fn refreshing_does_not_prolong_a_session() {
     assert_eq!(number(&tokens.access_token, "exp"), end);
 
     let over = "update sessions set expires_at = now() - interval '1 second'";
-    sqlx::query(over).execute(&mut owner).await.expect("over");
+    sqlx::query(over).execute(&mut owner).await.expect("expired");
     is_refused(&acme, &tokens.refresh_token).await;
-    // Its access token is not of longer life; a server that has not met it asks.
+    // The access token expired with the session. A second server has the token in no cache, so
+    // it must look up the session.
     let other = TestApp::on(&app.database, |_| {}).await;
     let caller = acme.with_token(&tokens.access_token).on(&other.channel);
     let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
-    assert_eq!(listed.expect_err("over").code(), tonic::Code::Unauthenticated);
+    assert_eq!(listed.expect_err("expired").code(), tonic::Code::Unauthenticated);
 }
 
 /// C15
 #[tokio::test]
-async fn a_refresh_token_ends_when_it_is_not_used() {
+async fn an_unused_refresh_token_expires() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
     let acme = app.tenant("acme").await;
     let token = &acme.tokens.refresh_token;
@@ -65,15 +66,15 @@ async fn a_refresh_token_ends_when_it_is_not_used() {
         }
         jsonwebtoken::encode(&header, &*claims, &app.forge().refresh).expect("a token")
     };
-    // The clocks' leeway is half a minute.
+    // The leeway for clocks is half a minute.
     let idle = aged(&mut claims, 2 * 60 * 60 + 31);
     is_refused(&acme, &idle).await;
-    // It did not count as a reuse.
+    // The refusal did not count as a reuse.
     let fresh = refresh(&acme, token).await;
     refresh(&acme, &fresh.refresh_token).await;
 }
 
-/// The program itself, with all that it logs.
+/// The server as a process, with all lines of its log.
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -99,7 +100,7 @@ impl Program {
         Self { child, lines, seen: String::new() }
     }
 
-    /// Reads the log until it says this; that line.
+    /// Reads the log up to a line that contains `text`, and returns that line.
     async fn until_logged(&mut self, text: &str) -> String {
         loop {
             let line = within(20, self.lines.next_line()).await.expect("text").expect("a line");
@@ -117,7 +118,7 @@ impl Program {
         Client::anonymous(endpoint.connect().await.expect("it listens"))
     }
 
-    /// Stops it; all that it logged.
+    /// Stops the process and returns its whole log.
     async fn stop(mut self) -> String {
         self.child.start_kill().expect("killed");
         while let Ok(Some(line)) = self.lines.next_line().await {
@@ -129,7 +130,7 @@ impl Program {
 
 /// C19
 #[tokio::test]
-async fn neither_the_database_nor_the_log_holds_a_token() {
+async fn neither_the_database_nor_the_log_contains_a_token() {
     let app = TestApp::spawn().await;
     let mut program = Program::serve(&app.database);
     let nobody = program.connect().await;
@@ -145,7 +146,8 @@ async fn neither_the_database_nor_the_log_holds_a_token() {
     let mut owner = app.owner().await;
     let tables = "select relname::text from pg_class
                   where relnamespace = 'public'::regnamespace and relkind = 'r'";
-    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut owner).await.expect("them");
+    let tables: Vec<String> =
+        sqlx::query_scalar(tables).fetch_all(&mut owner).await.expect("tables");
     for table in tables {
         let rows = AssertSqlSafe(format!("select t::text from {table} t"));
         let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut owner).await.expect("rows");

@@ -35,9 +35,9 @@ async fn the_tenant_comes_from_metadata_the_body_or_the_email() {
     }
 }
 
-/// N20: what the metadata names and what the message names are one.
+/// N20: the metadata and the message must name the same tenant.
 #[tokio::test]
-async fn a_message_and_its_metadata_name_one_tenant() {
+async fn metadata_and_message_must_name_the_same_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let nobody = app.anonymous();
@@ -70,7 +70,7 @@ async fn a_message_and_its_metadata_name_one_tenant() {
 
 /// N20
 #[tokio::test]
-async fn what_is_no_email_is_an_invalid_field() {
+async fn a_malformed_email_is_an_invalid_field() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let reply = acme.auth().login(attempt("acme", "not-an-email", PASSWORD)).await;

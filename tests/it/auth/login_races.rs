@@ -1,4 +1,4 @@
-//! AuthService.Login, and what happens at the same moment.
+//! AuthService.Login and concurrent changes.
 
 use tenantry::proto::v1::{
     LoginRequest, ReactivateTenantRequest, SuspendTenantRequest, WhoAmIRequest,
@@ -7,8 +7,8 @@ use tonic::Code;
 
 use crate::harness::{PASSWORD, TestApp, refused, until, within};
 
-/// Changes of roles and users lock their tenant's row: a sign-in that did so too
-/// would wait for them, and deadlock with those that lock its user next.
+/// Changes of roles and users lock the row of their tenant. A sign-in must not lock it: it
+/// would wait for these changes, and deadlock with a change that locks the user next.
 #[tokio::test]
 async fn a_sign_in_does_not_wait_for_a_change_of_its_tenant() {
     let app = TestApp::spawn().await;
@@ -42,7 +42,7 @@ async fn a_user_with_very_many_roles_can_use_its_token() {
     let ada = app.anonymous().login("acme", "ada@acme.test", PASSWORD).await;
     assert!(ada.tokens.access_token.len() <= 4096);
     let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
-    assert_eq!(me.roles.len(), 150, "what the token has no room for still counts");
+    assert_eq!(me.roles.len(), 150, "roles left out of the token still count");
     assert!(ada.may("", "doc:read").await);
 }
 
@@ -81,5 +81,9 @@ async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
     let request = ReactivateTenantRequest { tenant: "acme".into() };
     root.tenants().reactivate_tenant(request).await.expect("reactivated");
     let sessions = "select count(*) from sessions where tenant_id = $1::uuid";
-    assert_eq!(app.count(sessions, &acme.tenant_id).await, 1, "its administrator's alone");
+    assert_eq!(
+        app.count(sessions, &acme.tenant_id).await,
+        1,
+        "only the session of its administrator"
+    );
 }

@@ -15,7 +15,7 @@ async fn works(client: &Client) -> bool {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_session_of_the_token_and_no_other() {
+async fn logout_ends_only_the_session_of_its_token() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let elsewhere = app.anonymous().login("acme", &acme.email, PASSWORD).await;
@@ -34,7 +34,7 @@ async fn signing_out_ends_the_session_of_the_token_and_no_other() {
 }
 
 #[tokio::test]
-async fn another_session_of_ones_own_can_be_ended_and_again() {
+async fn a_user_may_end_another_of_its_own_sessions_repeatedly() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let elsewhere = app.anonymous().login("acme", &acme.email, PASSWORD).await;
@@ -47,7 +47,7 @@ async fn another_session_of_ones_own_can_be_ended_and_again() {
 }
 
 #[tokio::test]
-async fn somebody_elses_session_looks_like_one_that_does_not_exist() {
+async fn another_users_session_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;

@@ -1,4 +1,4 @@
-//! What a password must be, and how it is kept.
+//! Rules for passwords, and their storage.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ async fn signs_in(app: &TestApp, slug: &str, password: &str) -> bool {
 
 /// B01, B02, B04
 #[tokio::test]
-async fn short_long_and_easily_guessed_ones_are_refused() {
+async fn short_long_and_common_passwords_are_refused() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
@@ -68,7 +68,7 @@ async fn short_long_and_easily_guessed_ones_are_refused() {
 
 /// B04
 #[tokio::test]
-async fn a_name_is_refused_however_it_is_spelt() {
+async fn a_password_equal_to_the_organisations_name_is_refused_in_every_spelling() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
@@ -85,7 +85,7 @@ async fn a_name_is_refused_however_it_is_spelt() {
 
 /// B01, B02
 #[tokio::test]
-async fn what_is_long_enough_and_not_too_long_signs_in() {
+async fn passwords_of_allowed_length_sign_in() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
     let longest = "x".repeat(1024);
@@ -107,7 +107,7 @@ async fn what_is_long_enough_and_not_too_long_signs_in() {
 
 /// B03
 #[tokio::test]
-async fn every_byte_counts() {
+async fn every_byte_of_a_password_counts() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
     let long = "0123456789".repeat(20);
@@ -121,7 +121,7 @@ async fn every_byte_counts() {
 
 /// B14
 #[tokio::test]
-async fn forms_of_the_same_characters_are_one_password_and_others_are_not() {
+async fn unicode_forms_of_the_same_characters_are_one_password() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
@@ -136,7 +136,7 @@ async fn forms_of_the_same_characters_are_one_password_and_others_are_not() {
 
 /// B14
 #[tokio::test]
-async fn invisible_characters_are_characters() {
+async fn invisible_characters_count() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
     let forms = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "pass-word"];
@@ -154,7 +154,7 @@ async fn invisible_characters_are_characters() {
 
 /// B05
 #[tokio::test]
-async fn equal_passwords_are_kept_as_argon2id_with_salts_of_their_own() {
+async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for at in 0..5 {
@@ -181,7 +181,7 @@ async fn equal_passwords_are_kept_as_argon2id_with_salts_of_their_own() {
 
 /// R7
 #[tokio::test]
-async fn a_new_pepper_takes_over_as_users_sign_in() {
+async fn a_new_pepper_is_applied_when_a_user_signs_in() {
     let files = tempfile::tempdir().expect("a folder");
     let line = |id: &str| format!("{id} {}", STANDARD.encode(id.repeat(40)));
     let (a, b) = (files.path().join("a"), files.path().join("b"));
@@ -222,7 +222,7 @@ async fn a_new_pepper_takes_over_as_users_sign_in() {
 }
 
 #[tokio::test]
-async fn the_server_may_ask_for_longer_passwords() {
+async fn the_server_may_require_longer_passwords() {
     let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
     let nobody = app.anonymous();
 

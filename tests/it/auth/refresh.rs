@@ -1,4 +1,4 @@
-//! AuthService.Refresh: each token works once, and a session never forks.
+//! AuthService.Refresh: each token works once, and a session never has two valid successors.
 
 use sqlx::PgConnection;
 use tenantry::proto::v1::{
@@ -15,7 +15,7 @@ pub(super) fn request(token: &str, request_id: &str) -> RefreshRequest {
     RefreshRequest { refresh_token: token.into(), request_id: request_id.into() }
 }
 
-/// Refreshes without a request id; the new pair.
+/// Refreshes without a request id and returns the new tokens.
 pub(super) async fn refresh(client: &Client, token: &str) -> RefreshResponse {
     let reply = client.auth().refresh(request(token, "")).await;
     reply.expect("refreshes").into_inner()
@@ -32,7 +32,7 @@ pub(super) async fn is_signed_out(client: &Client, access_token: &str) {
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// Makes a session's refreshes lie further in the past.
+/// Moves the time of a session's last refresh into the past.
 async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
     let done = sqlx::query(
         "update sessions set last_used_at = last_used_at - make_interval(secs => $2)
@@ -47,7 +47,7 @@ async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
 
 /// C01
 #[tokio::test]
-async fn a_refresh_gives_the_next_pair_of_the_same_session() {
+async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
@@ -71,7 +71,7 @@ async fn a_refresh_gives_the_next_pair_of_the_same_session() {
 
 /// C02
 #[tokio::test]
-async fn a_token_that_comes_back_ends_its_session_and_is_audited() {
+async fn a_reused_token_ends_its_session_and_is_audited() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let other = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
@@ -89,7 +89,7 @@ async fn a_token_that_comes_back_ends_its_session_and_is_audited() {
         sqlx::query_as(query).fetch_all(&mut app.owner().await).await.expect("events");
     let [(session, event)] = events.as_slice() else { panic!("one event: {events:?}") };
     assert_eq!(*session, acme.tokens.session_id);
-    assert!(!event.contains("eyJ"), "no token: {event}");
+    assert!(!event.contains("eyJ"), "the event contains a token: {event}");
     let request = ListEventsRequest { filter: "kind = refresh_reuse".into(), ..Default::default() };
     let shown = other.audit().list_events(request).await.expect("events").into_inner();
     assert_eq!(shown.events[0].ip, "127.0.0.1");
@@ -97,7 +97,7 @@ async fn a_token_that_comes_back_ends_its_session_and_is_audited() {
 
 /// C03
 #[tokio::test]
-async fn a_session_that_reuse_ended_stays_ended_after_a_restart() {
+async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
@@ -113,7 +113,7 @@ async fn a_session_that_reuse_ended_stays_ended_after_a_restart() {
 
 /// C04
 #[tokio::test]
-async fn only_the_parent_can_be_answered_again() {
+async fn only_the_last_spent_token_can_be_retried() {
     for request_id in ["", "first"] {
         let app = TestApp::spawn().await;
         let acme = app.tenant("acme").await;
@@ -131,7 +131,7 @@ async fn only_the_parent_can_be_answered_again() {
 
 /// C05
 #[tokio::test]
-async fn of_many_at_once_one_wins_and_its_session_ends() {
+async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends() {
     const ROUNDS: usize = 60;
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
@@ -159,7 +159,7 @@ async fn of_many_at_once_one_wins_and_its_session_ends() {
 
 /// C10
 #[tokio::test]
-async fn the_same_request_gets_the_same_successor_again() {
+async fn a_retry_of_the_same_request_gets_the_same_successor() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -175,7 +175,7 @@ async fn the_same_request_gets_the_same_successor_again() {
 
 /// C10
 #[tokio::test]
-async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
+async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for (first_id, repeat_id, aged, successor_used) in [
@@ -203,7 +203,7 @@ async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
 
 /// C16
 #[tokio::test]
-async fn roles_are_read_anew() {
+async fn a_refresh_reads_the_roles_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let member = acme.member("reader", &["user:read"]).await;
@@ -227,7 +227,7 @@ async fn roles_are_read_anew() {
 
 /// C17
 #[tokio::test]
-async fn in_another_tenant_a_token_is_refused_and_not_spent() {
+async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let next = refresh(&a, &a.tokens.refresh_token).await;

@@ -1,4 +1,4 @@
-//! Refresh on a network that breaks at the worst moment.
+//! Refresh while the network to Postgres fails at critical moments.
 
 use tenantry::proto::v1::{RefreshRequest, WhoAmIRequest};
 use tonic::Code;
@@ -6,8 +6,7 @@ use tonic::Code;
 use super::refresh::{Refreshed, is_refused, refresh, request};
 use crate::harness::{Client, Forge, Proxy, TestApp, Then, refused, within};
 
-/// A server that reaches Postgres over a network that can break, and somebody
-/// signed in to it.
+/// A server that reaches Postgres through a proxy that can fail, and a signed-in client of it.
 async fn behind_a_proxy() -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
@@ -18,12 +17,12 @@ async fn behind_a_proxy() -> (TestApp, Proxy, Client) {
     (app, proxy, acme)
 }
 
-/// The id of a token, which only the statement that spends it carries.
+/// The `jti` of a token. Only the statement that spends the token contains it.
 fn jti(token: &str) -> String {
     Forge::read(token).1["jti"].as_str().expect("jti").to_owned()
 }
 
-/// Asks again for as long as Postgres is away.
+/// Repeats the refresh while Postgres is unavailable.
 async fn once_it_is_back(client: &Client, request: RefreshRequest) -> Refreshed {
     within(10, async {
         loop {
@@ -43,7 +42,7 @@ async fn newest(app: &TestApp) -> String {
 
 /// C10, C12
 #[tokio::test]
-async fn a_lost_reply_costs_nothing_with_a_request_id() {
+async fn with_a_request_id_a_lost_reply_does_no_harm() {
     let (app, proxy, acme) = behind_a_proxy().await;
     let first = request(&acme.tokens.refresh_token, "x");
     proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
@@ -64,7 +63,7 @@ async fn a_lost_reply_costs_nothing_with_a_request_id() {
 
 /// C12
 #[tokio::test]
-async fn a_lost_reply_ends_the_session_without_a_request_id() {
+async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     let (app, proxy, acme) = behind_a_proxy().await;
     let first = request(&acme.tokens.refresh_token, "");
     proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
@@ -88,7 +87,7 @@ async fn a_lost_reply_ends_the_session_without_a_request_id() {
 
 /// C13
 #[tokio::test]
-async fn a_token_whose_spending_did_not_reach_postgres_is_good() {
+async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
     let (app, proxy, acme) = behind_a_proxy().await;
     let token = acme.tokens.refresh_token.clone();
     proxy.when_sent(jti(&token), Then::Cut);
@@ -104,7 +103,7 @@ async fn a_token_whose_spending_did_not_reach_postgres_is_good() {
 
 /// C12, C13
 #[tokio::test]
-async fn a_caller_that_leaves_midway_leaves_nothing_halfway() {
+async fn a_cancelled_refresh_leaves_nothing_half_done() {
     let (app, proxy, acme) = behind_a_proxy().await;
     let token = acme.tokens.refresh_token.clone();
     proxy.when_sent(jti(&token), Then::Hold);
@@ -114,7 +113,7 @@ async fn a_caller_that_leaves_midway_leaves_nothing_halfway() {
         () = proxy.until_held() => {}
     }
     proxy.pass();
-    // What was sent is done: the next statement is behind it.
+    // The cancelled statement has completed, because the next statement runs after it.
     let reply = within(10, acme.auth().refresh(request(&token, "x"))).await;
     let reply = reply.expect("refreshes").into_inner();
     assert_eq!(newest(&app).await, jti(&reply.refresh_token));

@@ -26,7 +26,7 @@ pub async fn registered(client: &Client, request: RegisterRequest) -> RegisterRe
     register(client, request).await.expect("registered").into_inner()
 }
 
-/// How many rows there are of anything.
+/// Total number of rows in the tables that a registration writes to.
 async fn rows(app: &TestApp) -> i64 {
     let sql = "select (select count(*) from tenants) + (select count(*) from users)
         + (select count(*) from credentials) + (select count(*) from roles)
@@ -36,7 +36,7 @@ async fn rows(app: &TestApp) -> i64 {
 }
 
 #[tokio::test]
-async fn it_makes_the_tenant_and_its_first_administrator() {
+async fn it_creates_the_tenant_and_its_first_administrator() {
     let app = TestApp::spawn().await;
     let made = registered(&app.anonymous(), organisation("Acme, Inc.", "")).await;
 
@@ -53,7 +53,7 @@ async fn it_makes_the_tenant_and_its_first_administrator() {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_leaves_nothing() {
+async fn a_failed_registration_leaves_no_rows() {
     let app = TestApp::spawn().await;
     app.tenant("taken").await;
     let before = rows(&app).await;
@@ -87,7 +87,7 @@ async fn a_step_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_slug_is_taken_once_however_many_ask_at_once() {
+async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
@@ -105,7 +105,7 @@ async fn a_slug_is_taken_once_however_many_ask_at_once() {
 }
 
 #[tokio::test]
-async fn the_platforms_slug_is_nobodys_before_and_after_its_bootstrap() {
+async fn the_platforms_slug_is_reserved_before_and_after_its_bootstrap() {
     let app = TestApp::spawn().await;
     let nobody = app.anonymous();
 
@@ -117,7 +117,7 @@ async fn the_platforms_slug_is_nobodys_before_and_after_its_bootstrap() {
 }
 
 #[tokio::test]
-async fn a_slug_that_could_be_an_id_is_refused() {
+async fn a_slug_in_the_form_of_an_id_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = app.anonymous();
@@ -146,7 +146,7 @@ async fn a_retry_gets_the_first_result() {
 }
 
 #[tokio::test]
-async fn where_registration_is_closed_nobody_makes_a_tenant() {
+async fn with_closed_registration_no_tenant_is_created() {
     let app = TestApp::with(|values| values.set("TENANT_REGISTRATION", "closed")).await;
     let nobody = app.anonymous();
 
@@ -157,12 +157,13 @@ async fn where_registration_is_closed_nobody_makes_a_tenant() {
 
 /// B20
 #[tokio::test]
-async fn fields_that_do_not_exist_change_nothing() {
+async fn unknown_fields_change_nothing() {
     let app = TestApp::spawn().await;
     let method: Method =
         methods().into_iter().find(|m| m.path().ends_with("/Register")).expect("the method");
     let mut bytes = prost::Message::encode_to_vec(&organisation("Acme", "acme"));
-    // Fields 7 to 40: varints of one, then short texts.
+    // For each number from 7 to 39, a varint field with this number and a text field with this
+    // number plus 100.
     for field in 7_u32..40 {
         prost::encoding::uint32::encode(field, &1, &mut bytes);
         prost::encoding::string::encode(field + 100, &"true".to_owned(), &mut bytes);

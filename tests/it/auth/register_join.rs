@@ -1,4 +1,4 @@
-//! AuthService.Register: joining an organisation that is there.
+//! AuthService.Register: joining an existing organisation.
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -25,7 +25,7 @@ async fn set(admin: &Client, settings: serde_json::Value) {
 }
 
 #[tokio::test]
-async fn people_join_where_the_settings_let_them_as_members() {
+async fn users_join_as_members_when_the_settings_allow_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = app.anonymous();
@@ -70,7 +70,7 @@ async fn the_tenant_comes_from_metadata_or_the_body() {
 }
 
 #[tokio::test]
-async fn a_tenant_must_be_named_known_and_active() {
+async fn joining_requires_a_known_active_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     set(&acme, json!({ "self_registration": true })).await;
@@ -90,9 +90,9 @@ async fn a_tenant_must_be_named_known_and_active() {
     }
 }
 
-/// N11: nobody joins where there is no role for newcomers, whatever the settings say.
+/// N11: a tenant without a role for new members can't be joined, whatever its settings are.
 #[tokio::test]
-async fn nobody_joins_the_platform_or_a_tenant_without_the_role() {
+async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -112,7 +112,7 @@ async fn nobody_joins_the_platform_or_a_tenant_without_the_role() {
         refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
     }
     cannot_join("platform").await;
-    // A role of that name makes it no other.
+    // A role with this name does not make the platform a tenant that can be joined.
     let role = tenantry::proto::v1::CreateRoleRequest {
         name: "member".into(),
         level: tenantry::proto::v1::RoleLevel::Member.into(),
@@ -122,7 +122,7 @@ async fn nobody_joins_the_platform_or_a_tenant_without_the_role() {
     root.roles().create_role(role).await.expect("made");
     let refusal = root.tenants().update_tenant(ask("")).await;
     refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
-    // It was set before this was refused.
+    // The setting may be older than the check that refuses it.
     let set_before = "update tenants set settings = '{\"self_registration\": true}'";
     sqlx::query(set_before).execute(&mut app.owner().await).await.expect("set");
     cannot_join("platform").await;
@@ -155,7 +155,7 @@ async fn a_retry_gets_the_first_result() {
 }
 
 #[tokio::test]
-async fn a_tenant_may_ask_for_longer_passwords() {
+async fn a_tenant_may_require_longer_passwords() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     set(&acme, json!({ "self_registration": true, "password_min_length": 12 })).await;

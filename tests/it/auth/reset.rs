@@ -1,4 +1,4 @@
-//! `RequestPasswordReset` and `ResetPassword`: a mail for a new password.
+//! `RequestPasswordReset` and `ResetPassword`: a new password by email.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn try_to_ask(app: &TestApp, slug: &str, email: &str) -> Result<(), Status
 }
 
 async fn ask(app: &TestApp, slug: &str, email: &str) {
-    try_to_ask(app, slug, email).await.expect("the same answer");
+    try_to_ask(app, slug, email).await.expect("the answer that every request gets");
 }
 
 async fn reset(
@@ -50,12 +50,12 @@ async fn is_refused(app: &TestApp, token: &str) {
     refused(reset(app, token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// A server that sends mails, a user, and a token for it.
+/// A server that sends mails, a user, and a reset token of that user.
 async fn with_token() -> (TestApp, MailServer, Client, String) {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let acme = app.tenant("acme").await;
-    // An address of its own: mails to one are counted together in all tenants.
+    // A unique address, because mails to one address are counted over all tenants.
     let ada = acme.member(&format!("ada-{}", unknown_id()), &[]).await;
     ask(&app, "acme", &ada.email).await;
     let token = server.nth(1).await.link();
@@ -64,7 +64,7 @@ async fn with_token() -> (TestApp, MailServer, Client, String) {
 
 /// B17
 #[tokio::test]
-async fn a_token_from_a_mail_sets_a_password_once_and_ends_all_sessions() {
+async fn a_mailed_token_sets_a_password_once_and_ends_all_sessions() {
     let (app, server, ada, token) = with_token().await;
     let mail = server.nth(1).await;
     assert_eq!(mail.to, ada.email);
@@ -78,7 +78,7 @@ async fn a_token_from_a_mail_sets_a_password_once_and_ends_all_sessions() {
     refused(ada.auth().refresh(again).await, Code::Unauthenticated, "TOKEN_INVALID");
     let again = app.anonymous().login("acme", &ada.email, NEW).await;
     let me = again.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
-    // N15: whoever has the token reads the mails to that address.
+    // N15: using the token proves that its user reads the mails to that address.
     assert!(me.user.expect("the user").email_verified);
     is_refused(&app, &token).await;
     for (kind, count) in
@@ -88,9 +88,9 @@ async fn a_token_from_a_mail_sets_a_password_once_and_ends_all_sessions() {
     }
 }
 
-/// B17: the answer says nothing, and waits for nothing that there is to do.
+/// B17: all requests get the same answer, and it waits for no work.
 #[tokio::test]
-async fn there_is_one_answer_and_mail_only_for_users_who_may_sign_in() {
+async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail() {
     let server = MailServer::start().await;
     let direct = TestApp::spawn().await;
     let proxy = Proxy::postgres().await;
@@ -132,9 +132,10 @@ async fn there_is_one_answer_and_mail_only_for_users_who_may_sign_in() {
     assert_eq!(server.nth(1).await.to, acme.email);
 }
 
-/// B17: ten minutes, this user, this password, the last mail.
+/// B17: a token is valid for ten minutes, for one user, for the current password, and only from
+/// the last mail.
 #[tokio::test]
-async fn a_token_ends_with_what_it_was_for() {
+async fn a_token_ends_with_its_time_its_password_and_a_newer_mail() {
     let (app, server, ada, token) = with_token().await;
     let mut owner = app.owner().await;
     let left: f64 = sqlx::query_scalar(
@@ -166,13 +167,13 @@ async fn a_token_ends_with_what_it_was_for() {
     ask(&app, "acme", &ada.email).await;
     let third = server.nth(3).await.link();
     let over = "update password_resets set expires_at = now() - interval '1 second'";
-    sqlx::query(over).execute(&mut owner).await.expect("over");
+    sqlx::query(over).execute(&mut owner).await.expect("expired");
     is_refused(&app, &third).await;
     app.anonymous().login("acme", &ada.email, NEW).await;
 }
 
 #[tokio::test]
-async fn a_password_that_is_too_weak_does_not_spend_the_token() {
+async fn a_weak_password_does_not_spend_the_token() {
     let (app, _server, ada, token) = with_token().await;
     refused(reset(&app, &token, "short").await, Code::InvalidArgument, "INVALID_FIELDS");
     refused(reset(&app, &token, "password1").await, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
@@ -180,9 +181,9 @@ async fn a_password_that_is_too_weak_does_not_spend_the_token() {
     app.anonymous().login("acme", &ada.email, NEW).await;
 }
 
-/// F07's kin: of those that have the same token at once, one is first.
+/// Related to F07: of concurrent calls with the same token, exactly one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_at_once_one_sets_its_password() {
+async fn of_many_concurrent_resets_exactly_one_sets_its_password() {
     let (app, _server, ada, token) = with_token().await;
     let calls = (0..6).map(|n| {
         let (app, token) = (&app, &token);
@@ -197,9 +198,9 @@ async fn of_many_at_once_one_sets_its_password() {
     app.anonymous().login("acme", &ada.email, &password).await;
 }
 
-/// Nobody's mailbox is filled, and who tries does not hear of it.
+/// Mails to an account are limited, and the caller does not learn that a mail was not sent.
 #[tokio::test]
-async fn an_account_gets_three_mails_at_once() {
+async fn an_account_gets_at_most_three_mails_at_once() {
     let (app, server, ada, _) = with_token().await;
     for _ in 0..5 {
         ask(&app, "acme", &ada.email.to_uppercase()).await;
@@ -207,13 +208,14 @@ async fn an_account_gets_three_mails_at_once() {
     let requested = "password_reset_requested";
     until(10, || async { app.audited(&ada.tenant_id, requested).await == 6 }).await;
     server.nth(3).await;
-    // Another account has its own three; once it has its mail, those before are done.
+    // Another account has its own limit of three. When it has its mail, the earlier requests
+    // are done.
     ask(&app, "acme", "admin@acme.test").await;
     until(10, || async { server.mails().iter().any(|mail| mail.to == "admin@acme.test") }).await;
     assert_eq!(server.mails().iter().filter(|mail| mail.to == ada.email).count(), 3);
 }
 
-/// So many tenants, each with an administrator who says to have this address.
+/// Registers this many tenants. The administrator of each claims this email address.
 async fn tenants_with(app: &TestApp, email: &str, count: usize) -> Vec<Client> {
     let mut tenants = Vec::new();
     for n in 0..count {
@@ -233,9 +235,9 @@ async fn tenants_with(app: &TestApp, email: &str, count: usize) -> Vec<Client> {
 
 const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_reset",by="mailbox"}"#;
 
-/// N11: also where many tenants have the address.
+/// N11: the limit holds even when many tenants have a user with the address.
 #[tokio::test]
-async fn a_mailbox_gets_ten_mails_at_once_from_all_tenants_together() {
+async fn a_mailbox_gets_at_most_ten_mails_at_once_from_all_tenants() {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
@@ -249,16 +251,16 @@ async fn a_mailbox_gets_ten_mails_at_once_from_all_tenants_together() {
     until(20, || async { to_it() == 10 }).await;
     until(10, || async { app.metric(MAILBOX_LIMITED).await == Some(2.0) }).await;
     assert_eq!(to_it(), 10);
-    // Those of changed emails are counted apart.
+    // Notices of changed emails have a limit of their own.
     for tenant in &tenants {
         change_email(tenant, &tenant.user_id, &format!("{}@mailbox.test", unknown_id())).await;
     }
     until(20, || async { to_it() == 14 }).await;
 }
 
-/// N11: many who say to have the address don't keep its owner from hearing of a change.
+/// N11: users who claim an address cannot use up the notice that its owner gets of a change.
 #[tokio::test]
-async fn the_owner_of_an_address_hears_of_a_change_whatever_others_had_sent_there() {
+async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
@@ -281,11 +283,11 @@ async fn the_owner_of_an_address_hears_of_a_change_whatever_others_had_sent_ther
     until(20, || async { to_it() == 11 }).await;
 }
 
-/// N11: whoever asks for mails that are not sent keeps neither other tenants' requests out
-/// nor the mail of a changed email, which has a place before the change.
+/// N11: one tenant's waiting mails block neither the requests of other tenants nor the notice
+/// of a changed email, whose place is reserved before the change.
 #[tokio::test]
-async fn a_tenants_requests_that_wait_keep_no_others_waiting() {
-    // It takes connections, and says nothing.
+async fn a_tenants_waiting_requests_do_not_block_others() {
+    // A mail server that accepts connections but never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("smtp://{}", silent.local_addr().expect("an address"));
     let app = TestApp::with(|values| {
@@ -317,7 +319,7 @@ async fn a_tenants_requests_that_wait_keep_no_others_waiting() {
 }
 
 #[tokio::test]
-async fn a_network_may_not_ask_without_end() {
+async fn a_network_above_its_rate_is_refused() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
         with_mail(&server)(values);
@@ -334,9 +336,9 @@ async fn a_network_may_not_ask_without_end() {
     refused(reset(&app, "x", NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N15: tokens that somebody makes up count for the tenant that they name.
+/// N15: invented tokens count for the tenant that they name.
 #[tokio::test]
-async fn a_tenant_takes_so_many_tries_at_its_tokens() {
+async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     let app = TestApp::with(|values| {
         values.set("RATE_LIMIT_PASSWORD_RESET", "off,3/1h");
     })
@@ -359,7 +361,7 @@ async fn a_tenant_takes_so_many_tries_at_its_tokens() {
 }
 
 #[tokio::test]
-async fn a_mail_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
+async fn a_busy_mail_server_is_retried_but_not_one_that_refuses() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
         with_mail(&server)(values);
@@ -378,13 +380,13 @@ async fn a_mail_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not()
     let failed = "tenantry_mails_total{outcome=\"failed\"}";
     until(10, || async { app.metric(failed).await == Some(1.0) }).await;
     assert_eq!(server.mails().len(), 1);
-    // The mail that was refused had a token of its own, which nobody has.
+    // The refused mail's token replaced this one, and nobody received it.
     is_refused(&app, token).await;
 }
 
-/// What was begun is finished at a stop.
+/// Requests that were accepted are completed at shutdown.
 #[tokio::test]
-async fn a_stop_sends_what_was_asked_for() {
+async fn a_shutdown_sends_the_mails_that_were_requested() {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let acme = app.tenant("acme").await;
@@ -394,7 +396,7 @@ async fn a_stop_sends_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn without_a_mail_server_there_is_no_such_thing() {
+async fn without_a_mail_server_password_reset_is_off() {
     let app = TestApp::spawn().await;
     let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
     let result = app.anonymous().auth().request_password_reset(request).await;
@@ -412,9 +414,9 @@ async fn change_email(acme: &Client, user_id: &str, email: &str) {
     acme.users().update_user(request).await.expect("changed");
 }
 
-/// N07: a token ends with the address that it was mailed to.
+/// N07: a token ends when the address that it was mailed to changes.
 #[tokio::test]
-async fn a_token_ends_when_the_address_changes_also_while_its_mail_is_written() {
+async fn a_token_ends_when_the_address_changes_even_while_its_mail_is_being_written() {
     let server = MailServer::start().await;
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
@@ -427,7 +429,7 @@ async fn a_token_ends_when_the_address_changes_also_while_its_mail_is_written() 
     })
     .await;
     let other = acme.create_user("grace@acme.test").await;
-    // With the user locked, and before the token is kept.
+    // At this statement the user is locked and the token is not stored yet.
     proxy.when_sent("select tenant_id, name, slug, settings", Then::Hold);
     ask(&app, "acme", "grace@acme.test").await;
     proxy.until_held().await;
@@ -458,7 +460,7 @@ async fn a_token_ends_when_the_address_changes_also_while_its_mail_is_written() 
 
 /// N07
 #[tokio::test]
-async fn a_token_ends_when_its_user_is_disabled_for_good() {
+async fn a_token_stays_invalid_after_its_user_was_disabled() {
     let (app, _server, ada, token) = with_token().await;
     let acme = app.anonymous().login("acme", "admin@acme.test", PASSWORD).await;
     let user_id = ada.user_id.clone();
@@ -470,9 +472,9 @@ async fn a_token_ends_when_its_user_is_disabled_for_good() {
     app.anonymous().login("acme", &ada.email, PASSWORD).await;
 }
 
-/// N07: as for Refresh.
+/// N07: the same as for Refresh.
 #[tokio::test]
-async fn a_token_is_its_tenants_alone() {
+async fn a_token_works_only_in_its_own_tenant() {
     let (app, _server, ada, token) = with_token().await;
     let other = app.tenant("other").await;
     let in_tenant = async |header: &str, tenant: &str| {
@@ -489,9 +491,9 @@ async fn a_token_is_its_tenants_alone() {
     in_tenant("x-tenant-id", &ada.tenant_id).await.expect("set");
 }
 
-/// N15: without a tenant each user that has proved the address gets a mail.
+/// N15: without a tenant, each user with a verified address gets a mail.
 #[tokio::test]
-async fn without_a_tenant_mails_go_to_those_who_have_proved_the_address() {
+async fn without_a_tenant_only_verified_addresses_get_mails() {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let (a, b, c) = (app.tenant("a").await, app.tenant("b").await, app.tenant("c").await);
@@ -515,7 +517,7 @@ async fn without_a_tenant_mails_go_to_those_who_have_proved_the_address() {
 }
 
 #[tokio::test]
-async fn where_no_address_counts_by_itself_the_tenant_must_be_named() {
+async fn with_tenantless_sign_in_off_the_tenant_must_be_named() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
         with_mail(&server)(values);
@@ -527,9 +529,10 @@ async fn where_no_address_counts_by_itself_the_tenant_must_be_named() {
     refused(result, Code::InvalidArgument, "TENANT_REQUIRED");
 }
 
-/// N17: an organisation's name is anybody's text, and the address may be anybody's.
+/// N17: anyone can choose an organisation's name and enter any address, so the name must not
+/// appear in a mail.
 #[tokio::test]
-async fn a_mail_has_no_text_of_an_organisations() {
+async fn a_mail_does_not_contain_the_organisations_name() {
     let server = MailServer::start().await;
     let app = TestApp::with(with_mail(&server)).await;
     let request = RegisterRequest {

@@ -1,4 +1,4 @@
-//! Sign-in by email alone (N15).
+//! Sign-in with an email but without a tenant (N15).
 
 use tenantry::proto::v1::{
     CreateUserRequest, DisableUserRequest, LoginRequest, UpdateUserRequest, WhoAmIRequest,
@@ -26,15 +26,15 @@ async fn served(mode: &'static str) -> TestApp {
     .await
 }
 
-/// The slug of the tenant that a sign-in by email alone leads to.
-async fn lands_in(client: &Client, password: &str) -> Result<String, Status> {
+/// Signs in without a tenant. Returns the slug of the tenant that was found.
+async fn signs_in_to(client: &Client, password: &str) -> Result<String, Status> {
     let tokens = client.auth().login(attempt(EMAIL, password)).await?.into_inner();
     let me = client.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
     Ok(me.expect("itself").into_inner().tenant.expect("a tenant").slug)
 }
 
 #[track_caller]
-fn nowhere(reply: Result<String, Status>) {
+fn is_refused(reply: Result<String, Status>) {
     let reply = reply.map(Response::new);
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
@@ -57,28 +57,28 @@ async fn verify(app: &TestApp, user: &str) {
         .expect("verified");
 }
 
-/// N15: a stranger who registers the address elsewhere changes nothing for its owner.
+/// N15: a stranger who registers the address in another tenant changes nothing for its owner.
 #[tokio::test]
-async fn only_an_address_that_was_proved_signs_in_without_a_tenant() {
+async fn only_a_verified_address_signs_in_without_a_tenant() {
     let app = served("verified").await;
     let (acme, stranger) = (app.tenant("acme").await, app.tenant("stranger").await);
     let theirs = add(&stranger, OTHER).await;
     let nobody = app.anonymous();
-    nowhere(lands_in(&nobody, OTHER).await);
+    is_refused(signs_in_to(&nobody, OTHER).await);
     let ada = add(&acme, PASSWORD).await;
-    nowhere(lands_in(&nobody, PASSWORD).await);
+    is_refused(signs_in_to(&nobody, PASSWORD).await);
 
     verify(&app, &ada).await;
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "acme");
-    nowhere(lands_in(&nobody, OTHER).await);
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
+    is_refused(signs_in_to(&nobody, OTHER).await);
     nobody.login("stranger", EMAIL, OTHER).await;
 
-    // The owner's own second account.
+    // A second account of the owner.
     verify(&app, &theirs).await;
-    assert_eq!(lands_in(&nobody, OTHER).await.expect("signs in"), "stranger");
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "acme");
+    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "stranger");
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
 
-    // An address that changes is to be proved anew.
+    // A changed address is no longer verified.
     for email in ["other@both.test", EMAIL] {
         let request = UpdateUserRequest {
             user_id: ada.clone(),
@@ -88,13 +88,13 @@ async fn only_an_address_that_was_proved_signs_in_without_a_tenant() {
         };
         acme.users().update_user(request).await.expect("changed");
     }
-    nowhere(lands_in(&nobody, PASSWORD).await);
+    is_refused(signs_in_to(&nobody, PASSWORD).await);
 }
 
-/// N15: verified first, then the oldest, three at most; and those who may not sign in
-/// take nobody's place.
+/// N15: verified accounts come first, then the oldest, at most three. Accounts that may not
+/// sign in do not count.
 #[tokio::test]
-async fn where_any_address_counts_those_that_were_proved_come_first() {
+async fn in_mode_any_verified_accounts_are_tried_first() {
     let app = served("any").await;
     let nobody = app.anonymous();
     let mut users = Vec::new();
@@ -103,19 +103,19 @@ async fn where_any_address_counts_those_that_were_proved_come_first() {
         let user = add(&admin, if slug == "d" { OTHER } else { PASSWORD }).await;
         users.push((admin, user));
     }
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "a");
-    nowhere(lands_in(&nobody, OTHER).await);
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "a");
+    is_refused(signs_in_to(&nobody, OTHER).await);
 
     verify(&app, &users[2].1).await;
-    assert_eq!(lands_in(&nobody, PASSWORD).await.expect("signs in"), "c");
+    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "c");
 
     let (admin, user_id) = users[0].clone();
     admin.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    assert_eq!(lands_in(&nobody, OTHER).await.expect("signs in"), "d");
+    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "d");
 }
 
 #[tokio::test]
-async fn where_it_is_off_the_tenant_must_be_named() {
+async fn in_mode_off_the_tenant_must_be_named() {
     let app = served("off").await;
     let acme = app.tenant("acme").await;
     for email in [acme.email.as_str(), "nobody@acme.test"] {
@@ -124,8 +124,13 @@ async fn where_it_is_off_the_tenant_must_be_named() {
     }
 }
 
-/// A sign-in with a password that names its tenant.
-async fn directly(client: &Client, slug: &str, email: &str, password: &str) -> Option<Status> {
+/// Signs in with the tenant's slug. Returns the status of a failure.
+async fn sign_in_with_tenant(
+    client: &Client,
+    slug: &str,
+    email: &str,
+    password: &str,
+) -> Option<Status> {
     let request = LoginRequest { organization_slug: slug.into(), ..attempt(email, password) };
     client.auth().login(request).await.err()
 }
@@ -142,9 +147,9 @@ fn limited(status: Option<Status>) {
     refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N15: a stranger who guesses without a tenant learns nowhere which tenant has the address.
+/// N15: guesses without a tenant do not reveal which tenant has the address.
 #[tokio::test]
-async fn guesses_without_a_tenant_do_not_show_where_a_tenant_is_named() {
+async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
     let app = served("any").await;
     let acme = app.tenant("acme").await;
     app.tenant("beta").await;
@@ -159,15 +164,18 @@ async fn guesses_without_a_tenant_do_not_show_where_a_tenant_is_named() {
     }
     for slug in ["acme", "beta", "nowhere"] {
         for email in emails {
-            wrong(directly(&stranger, slug, email, "not this one").await);
+            wrong(sign_in_with_tenant(&stranger, slug, email, "not this one").await);
         }
     }
-    assert!(directly(&stranger, "acme", EMAIL, PASSWORD).await.is_none(), "it signs in");
+    assert!(
+        sign_in_with_tenant(&stranger, "acme", EMAIL, PASSWORD).await.is_none(),
+        "the right password was refused"
+    );
 }
 
-/// N15: nor by a tenant's rate.
+/// N15: a tenant's rate limit does not reveal it either.
 #[tokio::test]
-async fn sign_ins_without_a_tenant_count_apart_for_the_tenants_of_their_accounts() {
+async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tenant() {
     let app = TestApp::with(|values| {
         believing(values);
         values.set("TENANTLESS_SIGN_IN", "any");
@@ -177,17 +185,17 @@ async fn sign_ins_without_a_tenant_count_apart_for_the_tenants_of_their_accounts
     let acme = app.tenant("acme").await;
     add(&acme, PASSWORD).await;
     for _ in 0..5 {
-        assert_eq!(lands_in(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
+        assert_eq!(signs_in_to(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
     }
-    // Its accounts are left out from here on.
-    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
-    assert!(directly(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
+    // From here on, the tenant's accounts are left out.
+    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert!(sign_in_with_tenant(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
 }
 
-/// N15: an account that must wait, for guesses of either way, is not tried without a tenant,
-/// and the answer does not show it.
+/// N15: a sign-in without a tenant does not try an account that must wait because of earlier
+/// guesses, with or without a tenant. The answer does not show that.
 #[tokio::test]
-async fn guesses_without_a_tenant_count_for_each_account_that_they_are_at() {
+async fn guesses_without_a_tenant_count_for_each_account_they_try() {
     let app = served("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     add(&a, PASSWORD).await;
@@ -195,56 +203,60 @@ async fn guesses_without_a_tenant_count_for_each_account_that_they_are_at() {
 
     let client = at(&app, &address());
     for _ in 0..10 {
-        wrong(directly(&client, "a", EMAIL, "not this one").await);
+        wrong(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
     }
-    nowhere(lands_in(&client, PASSWORD).await);
-    assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
-    limited(directly(&client, "a", EMAIL, PASSWORD).await);
+    is_refused(signs_in_to(&client, PASSWORD).await);
+    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
+    limited(sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await);
 
-    // A success at one is a wrong guess at those before it, and at none after it.
+    // A success at one account counts as a wrong guess at the accounts tried before it, but not
+    // at those after it.
     let client = at(&app, &address());
     for _ in 0..10 {
-        assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+        assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
     }
-    nowhere(lands_in(&client, PASSWORD).await);
-    assert!(directly(&client, "a", EMAIL, PASSWORD).await.is_none(), "it signs in");
+    is_refused(signs_in_to(&client, PASSWORD).await);
+    assert!(
+        sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await.is_none(),
+        "the right password was refused"
+    );
     let client = at(&app, &address());
     for _ in 0..11 {
-        assert_eq!(lands_in(&client, PASSWORD).await.expect("signs in"), "a");
+        assert_eq!(signs_in_to(&client, PASSWORD).await.expect("signs in"), "a");
     }
-    assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
 }
 
-/// N15: whoever has an account with the address can't guess at another with each of its
-/// sign-ins, from as many networks as there are.
+/// N15: the holder of an account with the address cannot guess another account's password with
+/// each sign-in, from an unlimited number of networks.
 #[tokio::test]
-async fn guesses_without_a_tenant_at_an_account_are_bounded_over_all_networks() {
+async fn guesses_without_a_tenant_at_an_account_are_limited_over_all_networks() {
     let app = served("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     add(&a, PASSWORD).await;
     add(&b, OTHER).await;
     let home = at(&app, &address());
-    assert_eq!(lands_in(&home, PASSWORD).await.expect("signs in"), "a");
+    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in"), "a");
     for _ in 0..10 {
         let client = at(&app, &address());
         for _ in 0..10 {
-            assert_eq!(lands_in(&client, OTHER).await.expect("signs in"), "b");
+            assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
         }
     }
-    nowhere(lands_in(&at(&app, &address()), PASSWORD).await);
-    assert!(directly(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
-    assert_eq!(lands_in(&home, PASSWORD).await.expect("a network that is known"), "a");
+    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert!(sign_in_with_tenant(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
+    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in from a known network"), "a");
 }
 
-/// Each tenant whose account was guessed at has it in its trail, and where there is none
-/// the server has.
+/// Each tenant whose account was tried has the failure in its trail. Without any account it is
+/// recorded under the nil tenant.
 #[tokio::test]
-async fn a_failure_is_recorded_with_every_account_that_was_tried() {
+async fn a_failure_is_recorded_for_every_account_that_was_tried() {
     let app = served("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     add(&a, PASSWORD).await;
     add(&b, PASSWORD).await;
-    nowhere(lands_in(&app.anonymous(), "not this one").await);
+    is_refused(signs_in_to(&app.anonymous(), "not this one").await);
     for tenant in [&a, &b] {
         assert_eq!(app.audited(&tenant.tenant_id, "sign_in_failed").await, 1);
     }

@@ -1,4 +1,4 @@
-//! How long a failed sign-in takes tells nothing of why it failed.
+//! The duration of a failed sign-in reveals nothing about its cause.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
 
-/// Samples of each cause: fewer than an account may fail before all must wait.
+/// Samples per cause: fewer than the failures that make all networks of an account wait.
 const SAMPLES: usize = 90;
 
-/// The same where each takes [`FAILURE_TIME`].
+/// Samples per cause where each one takes [`FAILURE_TIME`].
 const FEW: usize = 16;
 
-/// Well above the costliest hash that may be imported, on a machine that has other work too.
+/// Well above the time of the most expensive hash that may be imported, even on a busy machine.
 const FAILURE_TIME: &str = "3s";
 
-/// The largest distance between two causes' distributions that chance explains: beyond it
-/// equal causes lie once in a million times (two-sample Kolmogorov-Smirnov,
+/// The largest distance between the distributions of two equal causes that chance explains.
+/// Equal causes exceed it with a probability of 1e-6 (two-sample Kolmogorov-Smirnov,
 /// `sqrt(-ln(1e-6 / 2) / samples)`).
 fn by_chance(samples: usize) -> f64 {
     (-(1e-6_f64 / 2.0).ln() / number(samples)).sqrt()
@@ -31,7 +31,7 @@ fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a few"))
 }
 
-/// How far two samples' distributions are apart at most, 0 to 1; both are sorted.
+/// Largest distance between the distributions of two sorted samples, from 0 to 1.
 fn distance(one: &[Duration], other: &[Duration]) -> f64 {
     let share = |sample: &[Duration], at: Duration| {
         number(sample.partition_point(|time| *time <= at)) / number(sample.len())
@@ -40,7 +40,7 @@ fn distance(one: &[Duration], other: &[Duration]) -> f64 {
     points.map(|&at| (share(one, at) - share(other, at)).abs()).fold(0.0, f64::max)
 }
 
-/// No two causes' times are further apart than chance explains.
+/// Asserts that the times of no two causes differ by more than chance explains.
 fn assert_alike(causes: &[(&str, Vec<Duration>)]) {
     let mut causes = causes.to_vec();
     for (_, times) in &mut causes {
@@ -56,7 +56,7 @@ fn assert_alike(causes: &[(&str, Vec<Duration>)]) {
     }
 }
 
-/// How long a wrong password takes, from a network of its own.
+/// Duration of a sign-in with a wrong password, from a network of its own in each round.
 async fn fail(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration {
     let somebody = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
     let request = LoginRequest {
@@ -75,14 +75,14 @@ async fn fail(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration 
 
 /// B07, R9
 #[tokio::test]
-async fn causes_of_failure_can_not_be_told_apart_by_time() {
+async fn causes_of_failure_cannot_be_distinguished_by_time() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let acme = app.tenant("acme").await;
     let disabled = acme.create_user("disabled@acme.test").await;
     let request = DisableUserRequest { user_id: disabled };
     acme.users().disable_user(request).await.expect("disabled");
     acme.create_user_without_password("invited@acme.test").await;
-    // Failures are counted by email, for all that name no tenant together.
+    // Failures with an unknown tenant are counted by email, for all unknown tenants together.
     let elsewhere = format!("{}@nowhere.test", unknown_id());
     let mut causes = [
         ("wrong password", "acme", "admin@acme.test"),
@@ -93,7 +93,7 @@ async fn causes_of_failure_can_not_be_told_apart_by_time() {
     ]
     .map(|(cause, slug, email)| ((cause, Vec::new()), slug, email));
     for round in 0..SAMPLES {
-        // In turn, so that what slows one down slows all down.
+        // Measured in turn, so that a slow phase of the machine affects all causes.
         for ((_, times), slug, email) in &mut causes {
             times.push(fail(&app, round, slug, email).await);
         }
@@ -101,7 +101,7 @@ async fn causes_of_failure_can_not_be_told_apart_by_time() {
     assert_alike(&causes.map(|(times, ..)| times));
 }
 
-/// A user with an imported hash of this cost.
+/// Creates a user with an imported bcrypt hash of this cost.
 async fn import(admin: &Client, email: &str, cost: u32) -> String {
     let hash = bcrypt::hash_with_salt(PASSWORD, cost, [7; 16]).expect("bcrypt").to_string();
     let request = CreateUserRequest {
@@ -113,10 +113,10 @@ async fn import(admin: &Client, email: &str, cost: u32) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N13: an imported hash takes another time than ours, and failures are answered at a fixed
-/// one.
+/// N13: an imported hash takes another time than the server's own, so all failures are answered
+/// at a fixed time.
 #[tokio::test]
-async fn imported_users_can_not_be_told_from_others_by_time() {
+async fn imported_users_cannot_be_distinguished_by_time() {
     let app = TestApp::with(|values| {
         values.set("TRUSTED_PROXIES", "127.0.0.1");
         values.set("SIGN_IN_FAILURE_TIME", FAILURE_TIME);
@@ -145,7 +145,7 @@ async fn imported_users_can_not_be_told_from_others_by_time() {
     ]
     .map(|(cause, email)| ((cause, Vec::new()), email));
     for round in 0..FEW {
-        // At once, since each waits; each first in its turn.
+        // The causes run at once, because each call mostly waits. Each cause is first in turn.
         causes.rotate_left(1);
         let failures = causes.iter().map(|(_, email)| fail(&app, round, "acme", email));
         let took = join_all(failures).await;
@@ -156,7 +156,7 @@ async fn imported_users_can_not_be_told_from_others_by_time() {
     assert_alike(&causes.map(|(times, _)| times));
 }
 
-/// N13: only failures wait, and not for longer than their callers do.
+/// N13: only a failure waits for the fixed time, and not beyond the deadline of its call.
 #[tokio::test]
 async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadline() {
     let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
@@ -174,14 +174,15 @@ async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadlin
     };
     app.anonymous().auth().login(with(PASSWORD)).await.expect("before its deadline");
     let status = app.anonymous().auth().login(with("wrong")).await.expect_err("it waits");
-    // The client's own timer may be first.
+    // The client's own timer may fire first.
     let code = status.code();
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
 }
 
-/// N13: the password that a change of one's own email takes is one that a sign-in takes.
+/// N13: a change of one's own email checks the current password, and a failure takes as long as
+/// a failed sign-in.
 #[tokio::test]
-async fn a_wrong_current_password_of_a_changed_email_waits_like_a_sign_in() {
+async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {
     let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
     let acme = app.tenant("acme").await;
     let change = async |password: &str| {

@@ -10,7 +10,7 @@ async fn who_am_i(client: &Client) -> WhoAmIResponse {
 }
 
 #[tokio::test]
-async fn it_tells_the_user_the_tenant_the_session_and_what_it_may_do() {
+async fn it_returns_user_tenant_session_roles_and_permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read", "bill:*"]).await;
@@ -24,12 +24,16 @@ async fn it_tells_the_user_the_tenant_the_session_and_what_it_may_do() {
     assert_eq!(me.user.expect("a user").id, ada.user_id);
     assert_eq!(me.tenant.expect("a tenant").slug, "acme");
     assert_eq!(me.session_id, ada.tokens.session_id);
-    assert_eq!(me.roles, ["ada", "more", "scoped"], "roles as they are now, not as in the token");
-    assert_eq!(me.permissions, ["a:b", "bill:*", "doc:read"], "without those of a scope");
+    assert_eq!(me.roles, ["ada", "more", "scoped"], "current roles, not those in the token");
+    assert_eq!(
+        me.permissions,
+        ["a:b", "bill:*", "doc:read"],
+        "permissions of scoped assignments are left out"
+    );
 }
 
 #[tokio::test]
-async fn what_has_ended_is_not_told() {
+async fn expired_assignments_are_left_out() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -46,7 +50,7 @@ async fn what_has_ended_is_not_told() {
 }
 
 #[tokio::test]
-async fn the_platforms_staff_is_itself_wherever_it_works() {
+async fn platform_staff_in_another_tenant_get_their_own_identity() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;

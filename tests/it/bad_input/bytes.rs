@@ -1,4 +1,4 @@
-//! Bytes that are no message.
+//! Bytes that cannot be decoded.
 
 use prost::Message;
 use prost_reflect::{FieldDescriptor, Kind, Value};
@@ -9,29 +9,29 @@ use tower::{Service, ServiceExt};
 use super::callers;
 use crate::harness::{Ids, Method, TestApp, precise, refused};
 
-/// Bytes that are no protobuf message of whatever type.
+/// Bytes that are no protobuf message of any type.
 const GARBAGE: &[&[u8]] = &[
-    // A tag that does not end, one that is too large, and one of field 0.
+    // A tag that does not end, a tag that is too large, and tags of field 0.
     &[0xff],
     &[0xff; 16],
     &[0x00],
     &[0x02, 0x00],
-    // Wire types that do not exist; a group's end without its start.
+    // Wire types that do not exist; the end of a group without its start.
     &[0x0e],
     &[0x0f, 0x01],
     &[0x0c],
-    // A length that says more than there is.
+    // Lengths larger than the rest of the message.
     &[0x0a, 0xff],
     &[0x0a, 0x05, b'a'],
     &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
-    // A number that is cut off.
+    // A varint that is cut off.
     &[0x80, 0x06, 0x80],
     b"GET / HTTP/1.1\r\n\r\n",
     b"{\"user_id\":\"x\"}",
 ];
 
 #[tokio::test]
-async fn bytes_that_are_no_message_are_undecodable() {
+async fn undecodable_bytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
@@ -46,7 +46,7 @@ async fn bytes_that_are_no_message_are_undecodable() {
 }
 
 #[tokio::test]
-async fn text_that_is_no_utf8_is_undecodable() {
+async fn text_that_is_not_utf8_is_undecodable() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
@@ -58,7 +58,10 @@ async fn text_that_is_no_utf8_is_undecodable() {
                 let reply = method.call_raw(client, bytes).await;
                 assert!(reply.is_err(), "{} {}", method.path(), field.name());
                 let status = refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
-                assert!(!status.message().contains(field.name()), "the decoder's words are kept");
+                assert!(
+                    !status.message().contains(field.name()),
+                    "the status has the decoder's message"
+                );
             }
         }
     }
@@ -67,7 +70,7 @@ async fn text_that_is_no_utf8_is_undecodable() {
 
 /// G08
 #[tokio::test]
-async fn structs_nest_only_so_deep() {
+async fn structs_nested_too_deep_to_decode_are_refused() {
     let app = TestApp::spawn().await;
     let mut seen = 0;
     for (method, client) in callers(&app).await {
@@ -94,7 +97,7 @@ async fn structs_nest_only_so_deep() {
 
 /// N02
 #[tokio::test]
-async fn what_is_nested_too_deep_is_refused_by_every_method() {
+async fn structs_nested_more_than_20_deep_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let mut seen = 0;
     for (method, client) in callers(&app).await {
@@ -137,7 +140,7 @@ async fn what_is_nested_too_deep_is_refused_by_every_method() {
     assert!(seen >= 18, "{seen}");
 }
 
-/// A struct in a struct in a struct, encoded from the inside out.
+/// A `Struct` nested `depth` times, encoded from the inside out.
 fn structs(depth: usize) -> Vec<u8> {
     let mut inner = Struct::default().encode_to_vec();
     for _ in 0..depth {
@@ -151,7 +154,7 @@ fn structs(depth: usize) -> Vec<u8> {
     inner
 }
 
-/// The same of lists.
+/// A `Struct` with lists nested `depth` times.
 fn lists(depth: usize) -> Vec<u8> {
     let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
     let mut inner = last.encode_to_vec();
@@ -169,7 +172,7 @@ fn lists(depth: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn numbers_that_json_does_not_have_are_invalid() {
+async fn numbers_that_json_cannot_represent_are_invalid() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
         for field in method.0.input().fields() {
@@ -180,7 +183,8 @@ async fn numbers_that_json_does_not_have_are_invalid() {
             for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 let fields = [("a".to_owned(), prost_types::Value::from(number))].into();
                 let mut message = method.sample(&Ids::random());
-                // The caller's own: another would not be found first.
+                // Leave the tenant empty, which means the caller's own: an unknown tenant would
+                // be refused first.
                 message.clear_field_by_name("tenant");
                 let mut inner = prost_reflect::DynamicMessage::new(kind.clone());
                 inner.transcode_from(&Struct { fields }).expect("a struct");
@@ -193,7 +197,7 @@ async fn numbers_that_json_does_not_have_are_invalid() {
     }
 }
 
-/// Frames that break gRPC's framing, and what is no frame at all.
+/// Bodies that break gRPC's framing.
 #[tokio::test]
 async fn broken_frames_are_undecodable() {
     let app = TestApp::spawn().await;
@@ -216,7 +220,7 @@ async fn broken_frames_are_undecodable() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// Sends a body as it stands.
+/// Sends a raw request body.
 async fn post(method: &Method, client: &crate::harness::Client, body: &str) -> Status {
     let mut request = http::Request::post(method.path())
         .header("content-type", "application/grpc")
@@ -230,7 +234,7 @@ async fn post(method: &Method, client: &crate::harness::Client, body: &str) -> S
 }
 
 #[tokio::test]
-async fn methods_that_are_not_there_are_unimplemented() {
+async fn unknown_methods_are_unimplemented() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for path in [

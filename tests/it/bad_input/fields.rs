@@ -1,4 +1,4 @@
-//! Fields that break their rules, and text that breaks what lies behind.
+//! Fields that break their rules, and text that could break SQL, logs or terminals.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn texts(method: &Method) -> Vec<FieldDescriptor> {
     method.0.input().fields().filter(|field| field.kind() == Kind::String).collect()
 }
 
-/// Sets a field to a text, a list to one item of it.
+/// Sets a field to a text, or a repeated field to a list with this text as its only item.
 fn set(message: &mut DynamicMessage, field: &FieldDescriptor, text: &str) {
     let text = Value::String(text.to_owned());
     let value =
@@ -21,20 +21,20 @@ fn set(message: &mut DynamicMessage, field: &FieldDescriptor, text: &str) {
     message.set_field(field, value);
 }
 
-/// The fields that an error names.
+/// The fields that a status names.
 fn named(status: &Status) -> BTreeSet<String> {
     let details = status.get_error_details();
     let request = details.bad_request().expect("a BadRequest");
     request.field_violations.iter().map(|violation| violation.field.clone()).collect()
 }
 
-/// Fields of a batch's items are checked one at a time.
+/// A batch checks the fields of its items one by one.
 fn is_batch(method: &Method) -> bool {
     method.0.input().get_field_by_name("items").is_some()
 }
 
 #[tokio::test]
-async fn huge_text_is_refused_and_every_field_is_named() {
+async fn overlong_text_is_refused_and_every_field_is_named() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
@@ -43,7 +43,7 @@ async fn huge_text_is_refused_and_every_field_is_named() {
         for field in texts(method) {
             set(&mut message, &field, &"x".repeat(10_000));
         }
-        // Of a oneof's members only one is set.
+        // Only one member of a oneof is set.
         let set: BTreeSet<_> = message
             .fields()
             .map(|(field, value)| match value {
@@ -60,7 +60,7 @@ async fn huge_text_is_refused_and_every_field_is_named() {
 }
 
 #[tokio::test]
-async fn all_malformed_ids_are_named_at_once() {
+async fn all_malformed_ids_are_named_in_one_reply() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
@@ -98,12 +98,12 @@ async fn all_malformed_ids_are_named_at_once() {
 }
 
 #[tokio::test]
-async fn an_empty_message_is_an_answer_or_names_what_is_missing() {
+async fn an_empty_message_is_answered_or_its_missing_fields_are_named() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut refusals = 0;
     for (method, client) in callers(&app).await {
-        // Some end the caller's session, as they say.
+        // Some methods end the caller's session, so each method gets a caller of its own.
         let client = if client.user_id.is_empty() {
             client
         } else {
@@ -126,7 +126,7 @@ async fn an_empty_message_is_an_answer_or_names_what_is_missing() {
     assert!(refusals > 10, "{refusals}");
 }
 
-/// Text that means something to Postgres, to LIKE, to a terminal or to a log.
+/// Text with a meaning for Postgres, for LIKE, for a terminal or for a log.
 const NASTY: &[&str] = &[
     "\u{0}",
     "a\u{0}b",
@@ -134,7 +134,7 @@ const NASTY: &[&str] = &[
     "\\",
     "%",
     "$1",
-    // Full-width forms of \, % and _, which NFKC turns into those.
+    // Full-width forms of \, % and _, which NFKC changes into the ASCII characters.
     "\u{ff3c}",
     "\u{ff05}\u{ff3f}",
     "\u{202e}\u{200b}\u{feff}",
@@ -144,7 +144,7 @@ const NASTY: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn nasty_text_in_any_field_is_answered_precisely() {
+async fn special_text_in_any_field_gets_a_precise_answer() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
         for field in texts(&method) {
@@ -159,7 +159,7 @@ async fn nasty_text_in_any_field_is_answered_precisely() {
 }
 
 #[tokio::test]
-async fn nasty_text_in_a_filter_is_answered_precisely() {
+async fn special_text_in_a_filter_gets_a_precise_answer() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
         let Some(field) = method.0.input().get_field_by_name("filter") else { continue };
@@ -178,7 +178,7 @@ async fn nasty_text_in_a_filter_is_answered_precisely() {
 }
 
 #[tokio::test]
-async fn nasty_text_in_a_struct_is_answered_precisely() {
+async fn special_text_in_a_struct_gets_a_precise_answer() {
     let app = TestApp::spawn().await;
     let mut seen = 0;
     for (method, client) in callers(&app).await {
@@ -215,7 +215,7 @@ async fn call_with(
     method.call(client, &message).await
 }
 
-/// Text that is not printable on one line, or does not stand for itself.
+/// Texts that are not printable on one line, or that have invisible or unassigned characters.
 const NO_NAMES: &[&str] = &[
     " a",
     "a ",
@@ -244,7 +244,7 @@ const NO_NAMES: &[&str] = &[
     "a\u{7f}",
 ];
 
-/// What people are called, and their things.
+/// Valid names of people and things.
 const NAMES: &[&str] = &[
     "Ada",
     "O'Neill-Łukasiewicz, Jr.",
@@ -257,7 +257,7 @@ const NAMES: &[&str] = &[
     "<b>\"%_\\$1</b>",
 ];
 
-/// N16. A text that is none of these is a name.
+/// N16. Fields that are not listed here hold names.
 #[tokio::test]
 async fn every_name_is_printable_text_on_one_line() {
     let no_names = [
@@ -300,7 +300,7 @@ async fn every_name_is_printable_text_on_one_line() {
                 let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
                 assert!(named(&status).contains(field.name()), "{what} {text:?}: {status:?}");
             }
-            // A role's name is of ASCII.
+            // Role names are limited to ASCII.
             for text in NAMES.iter().filter(|_| !method.0.name().ends_with("Role")) {
                 let mut message = method.sample(&Ids::random());
                 set(&mut message, &field, text);
@@ -334,9 +334,9 @@ async fn every_name_is_printable_text_on_one_line() {
     assert!(seen.iter().map(String::as_str).eq(known), "{seen:?}");
 }
 
-/// What was sent does not come back in an error.
+/// An error does not contain values of the request.
 #[tokio::test]
-async fn no_error_repeats_what_was_sent() {
+async fn no_error_repeats_values_of_the_request() {
     let app = TestApp::spawn().await;
     let marker = "c4n4ry-5ecret";
     for (method, client) in callers(&app).await {
@@ -351,8 +351,8 @@ async fn no_error_repeats_what_was_sent() {
                 set(&mut message, &field, &text);
                 let Err(status) = method.call(&client, &message).await else { continue };
                 if ["filter", "order_by"].contains(&field.name()) {
-                    // A mistake is shown under the text itself, in the details: they go to the
-                    // caller alone, where messages end up in logs.
+                    // A syntax error is shown below the text itself, in the details. Only the
+                    // caller gets the details, but messages may be logged.
                     assert!(!status.message().contains(marker), "{}", method.path());
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! What no client should send, to every method: each answer is precise, and
-//! nothing comes of it.
+//! Input that no client should send, for every method: each answer is precise, and nothing
+//! changes.
 
 mod bytes;
 mod fields;
@@ -9,7 +9,7 @@ use tenantry::gate::{Access, Policies};
 
 use crate::harness::{Client, Method, TestApp, methods};
 
-/// Every method, with somebody who may call it.
+/// Every method with a client that may call it.
 async fn callers(app: &TestApp) -> Vec<(Method, Client)> {
     let root = app.platform_admin().await;
     let policies = Policies::load().expect("the table");

@@ -13,7 +13,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let callers = callers(&app).await;
     let before = app.row_counts().await;
     for (method, client) in &callers {
-        // Well-formed: an unknown field of 10 MB.
+        // A well-formed message with an unknown field of 10 MB.
         let mut bytes = Vec::new();
         prost::encoding::bytes::encode(999, &vec![b'x'; 10_000_000], &mut bytes);
         let reply = method.call_raw(client, bytes).await;
@@ -25,18 +25,18 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
 
 /// G08
 #[tokio::test]
-async fn a_message_may_have_a_mebibyte_and_not_one_byte_more() {
+async fn a_message_may_have_exactly_one_mebibyte() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let named = |name: &str| methods().into_iter().find(|m| m.0.name() == name).expect("a method");
     let message = |length: usize| {
         let mut bytes = Vec::new();
-        // The tag has two bytes, the length three.
+        // The tag has two bytes and the length has three.
         prost::encoding::bytes::encode(999, &vec![b'x'; length - 5], &mut bytes);
         assert_eq!(bytes.len(), length);
         bytes
     };
-    // Whoever has no token has less.
+    // A method without a token has a smaller limit.
     for (method, most) in [("WhoAmI", 1 << 20), ("GetJwks", 64 << 10)] {
         let method = named(method);
         method.call_raw(&acme, message(most)).await.expect("it fits");
@@ -87,10 +87,9 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// A19, G08: what is larger still never reaches the service, and the connection
-/// goes on.
+/// A19, G08: larger metadata never reaches the service, and the connection continues.
 #[tokio::test]
-async fn metadata_of_a_megabyte_is_refused_and_the_server_goes_on() {
+async fn metadata_of_a_megabyte_is_refused_and_the_connection_continues() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let method = methods().into_iter().find(|m| m.0.name() == "WhoAmI").expect("WhoAmI");

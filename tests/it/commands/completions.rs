@@ -3,7 +3,7 @@
 use super::run;
 
 #[tokio::test]
-async fn shells_get_what_completes_every_command() {
+async fn the_completions_of_each_shell_have_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = run(&["completions", shell], &[]).await;
         assert!(ran.ok, "{ran:?}");

@@ -6,7 +6,7 @@ use super::{run, word_after};
 use crate::harness::{Cluster, TestApp, methods};
 
 #[tokio::test]
-async fn migrating_an_empty_database_twice_gives_one_that_serves() {
+async fn migrating_an_empty_database_twice_gives_a_working_database() {
     let cluster = Cluster::get();
     cluster.empty_database("cmd_migrate").await;
     let owner = cluster.owner_url("cmd_migrate");
@@ -20,9 +20,9 @@ async fn migrating_an_empty_database_twice_gives_one_that_serves() {
     assert!(app.tenant("acme").await.may("", "doc:read").await);
 }
 
-/// J14: replicas that start together with a new version migrate once.
+/// J14: replicas that start at the same time with a new version migrate only once.
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_that_run_at_once_are_applied_once() {
+async fn concurrent_migrations_are_applied_once() {
     let cluster = Cluster::get();
     cluster.empty_database("cmd_migrate_at_once").await;
     let owner = cluster.owner_url("cmd_migrate_at_once");
@@ -34,7 +34,7 @@ async fn migrations_that_run_at_once_are_applied_once() {
 }
 
 #[tokio::test]
-async fn the_platform_is_made_once_and_its_administrator_signs_in() {
+async fn the_platform_is_created_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;
     let owner = app.owner_url();
     let master = app.master_key();
@@ -57,7 +57,7 @@ async fn the_platform_is_made_once_and_its_administrator_signs_in() {
 }
 
 #[tokio::test]
-async fn the_services_own_role_can_not_make_the_platform() {
+async fn the_services_own_role_cannot_create_the_platform() {
     let app = TestApp::spawn().await;
     let url = Cluster::get().app_url(&app.database);
 
@@ -70,7 +70,7 @@ async fn the_services_own_role_can_not_make_the_platform() {
 }
 
 #[tokio::test]
-async fn the_demo_is_made_once_and_its_administrator_signs_in() {
+async fn the_demo_tenant_is_created_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;
     let url = Cluster::get().app_url(&app.database);
     let master = app.master_key();
@@ -94,7 +94,7 @@ async fn the_demo_is_made_once_and_its_administrator_signs_in() {
 }
 
 #[tokio::test]
-async fn commands_say_which_setting_they_lack() {
+async fn commands_name_the_setting_that_is_missing() {
     for (command, setting) in [
         ("migrate", "MIGRATE_DATABASE_URL"),
         ("bootstrap", "MIGRATE_DATABASE_URL"),
@@ -106,7 +106,7 @@ async fn commands_say_which_setting_they_lack() {
 }
 
 #[tokio::test]
-async fn a_url_that_can_not_be_read_is_not_repeated() {
+async fn a_malformed_url_is_not_repeated_in_the_error() {
     let secret = "postgres://tenantry_app:canary@[::1/x";
     for (command, setting) in [("migrate", "MIGRATE_DATABASE_URL"), ("seed", "DATABASE_URL")] {
         let ran = run(&[command], &[(setting, secret)]).await;

@@ -8,12 +8,12 @@ use super::run;
 use crate::harness::TestApp;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_succeeds_where_a_server_is_ready() {
+async fn it_succeeds_when_the_server_is_ready() {
     let app = TestApp::spawn().await;
     let addr = app.addr.to_string();
     let everywhere = format!("0.0.0.0:{}", app.addr.port());
 
-    // Readiness is known once Postgres has answered.
+    // The server is ready after Postgres has answered.
     let ready = async { while !run(&["healthcheck"], &[("GRPC_ADDR", &addr)]).await.ok {} };
     tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it becomes ready");
     for addr in [&addr, &everywhere] {
@@ -23,7 +23,7 @@ async fn it_succeeds_where_a_server_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_fails_where_none_is() {
+async fn it_fails_when_no_server_answers() {
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = closed.local_addr().expect("an address").to_string();
     drop(closed);

@@ -13,7 +13,7 @@ fn contents(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_are_made_once_and_then_left_alone() {
+async fn keys_are_generated_once_and_then_kept() {
     let place = tempdir().expect("a folder");
     let dir = place.path().join("keys");
     let folder = dir.to_str().expect("text");
@@ -40,7 +40,7 @@ async fn keys_are_made_once_and_then_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_are_made_at_once_are_made_once() {
+async fn concurrent_generations_create_the_keys_once() {
     let place = tempdir().expect("a folder");
     let folder = place.path().to_str().expect("text");
     let generate = ["keys", "generate", "--algorithm", "ES256", "--dir", folder];
@@ -53,7 +53,7 @@ async fn keys_that_are_made_at_once_are_made_once() {
 }
 
 #[tokio::test]
-async fn some_of_the_files_are_not_completed() {
+async fn an_incomplete_set_of_files_is_not_completed() {
     let place = tempdir().expect("a folder");
     let folder = place.path().to_str().expect("text");
     fs::write(place.path().join("refresh.pem"), "somebody's").expect("written");
@@ -66,7 +66,7 @@ async fn some_of_the_files_are_not_completed() {
 }
 
 #[tokio::test]
-async fn there_is_nothing_to_list_in_an_empty_folder() {
+async fn listing_an_empty_folder_fails() {
     let place = tempdir().expect("a folder");
     let folder = place.path().to_str().expect("text");
 
@@ -75,7 +75,7 @@ async fn there_is_nothing_to_list_in_an_empty_folder() {
     assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
 }
 
-/// Keys and states, as `list` and `rotate` print them.
+/// Keys with their states, as `list` and `rotate` print them.
 fn states(text: &str) -> Vec<(String, String)> {
     let lines =
         text.lines().filter(|line| line.starts_with("access") || line.starts_with("refresh"));
@@ -92,7 +92,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_rotation_publishes_then_signs_then_retires() {
+async fn a_rotation_publishes_then_signs_then_retires_a_key() {
     let place = tempdir().expect("a folder");
     let folder = place.path().to_str().expect("text");
     let keys = async |arguments: &[&str]| {
@@ -112,13 +112,13 @@ async fn a_rotation_publishes_then_signs_then_retires() {
     assert_eq!(states(&keys(&["rotate", "--ahead", "1h"]).await), waiting);
     let files = contents(place.path());
     assert!(keys(&["rotate", "--ahead", "1h"]).await.contains("none was added"));
-    assert_eq!(contents(place.path()), files, "one round at a time");
+    assert_eq!(contents(place.path()), files, "a second rotation must wait for the first");
     for private in ["access.pem", "refresh.pem"] {
         let mode = fs::metadata(place.path().join(private)).expect(private).permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{private}");
     }
 
-    // Two days later: the new ones have signed since.
+    // Move the start times two days into the past, so that the new keys have signed since.
     for file in FILES {
         let path = place.path().join(file);
         let text = fs::read_to_string(&path).expect("a file");
@@ -135,7 +135,7 @@ async fn a_rotation_publishes_then_signs_then_retires() {
         "refresh tokens live for 30 days"
     );
     let private = fs::read_to_string(place.path().join("refresh.pem")).expect("a file");
-    assert_eq!(private.matches("-----BEGIN").count(), 1, "a replaced private key goes");
+    assert_eq!(private.matches("-----BEGIN").count(), 1, "the replaced private key is deleted");
     let retired = keys(&["retire", "--jwt-refresh-expires-in", "1h"]).await;
     assert_eq!(states(&retired), pairs(&[("access", "signing"), ("refresh", "signing")]));
 
@@ -146,7 +146,7 @@ async fn a_rotation_publishes_then_signs_then_retires() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_served_with_is_not_rotated() {
+async fn unusable_keys_are_not_rotated() {
     let place = tempdir().expect("a folder");
     let folder = place.path().to_str().expect("text");
     for arguments in [&["rotate"][..], &["rotate", "--compromised"], &["retire"]] {

@@ -1,4 +1,4 @@
-//! The binary's own commands, as people run them.
+//! The binary's commands, run as processes.
 
 mod completions;
 mod database;
@@ -11,7 +11,7 @@ use std::{process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-/// What a command left.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub ok: bool,
@@ -19,7 +19,7 @@ pub struct Ran {
     pub err: String,
 }
 
-/// The binary, with these settings and nothing else in its environment.
+/// The binary, with only these settings in its environment.
 pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command
@@ -31,7 +31,7 @@ pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits for its end.
 pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
     let limit = Duration::from_mins(1);
     let output = tokio::time::timeout(limit, tenantry(arguments, settings).output());

@@ -1,4 +1,4 @@
-//! `tenantry serve`: what it refuses to start with.
+//! `tenantry serve`: settings with which it refuses to start.
 
 use std::{fs, path::Path};
 
@@ -8,13 +8,13 @@ use tempfile::tempdir;
 use super::{Ran, run};
 use crate::harness::{Cluster, TestApp};
 
-/// RSA with 1024 bits: too short to sign anything.
+/// RSA key with 1024 bits, which is too short to sign.
 const SHORT_KEY: &str = include_str!("rsa1024.pem");
 
-/// Makes keys useless.
+/// Makes keys in a folder unusable.
 type Spoil = Box<dyn Fn(&Path)>;
 
-/// All settings that serving needs, the keys from a folder.
+/// All settings that serving needs, with the keys of a folder.
 fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
     let cluster = Cluster::get();
     let file = |name: &str| dir.join(name).display().to_string();
@@ -29,7 +29,7 @@ fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A copy of the tests' keys, to spoil.
+/// Copies the tests' keys into a folder, where a test can change them.
 fn keys(dir: &Path) {
     let keys = &Cluster::get().keys;
     for (from, to) in [
@@ -54,7 +54,7 @@ fn ec_key() -> String {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_in_one_message_and_nothing_starts() {
+async fn every_wrong_setting_is_in_one_message_and_the_server_does_not_start() {
     let mistakes = [
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("GRPC_ADDR", "localhost"),
@@ -84,7 +84,7 @@ async fn every_wrong_setting_is_in_one_message_and_nothing_starts() {
 
 /// J06
 #[tokio::test]
-async fn keys_that_can_not_be_used_are_named_and_their_bytes_are_not_shown() {
+async fn unusable_keys_are_named_and_their_content_is_not_shown() {
     let app = TestApp::spawn().await;
     let cases: [(&str, Spoil); 9] = [
         ("access.pem", Box::new(|dir| write(dir, "access.pem", SHORT_KEY))),
@@ -123,7 +123,7 @@ async fn keys_that_can_not_be_used_are_named_and_their_bytes_are_not_shown() {
 }
 
 #[tokio::test]
-async fn a_role_that_row_security_does_not_bind_is_refused() {
+async fn a_database_role_that_bypasses_row_security_is_refused() {
     let app = TestApp::spawn().await;
     let dir = tempdir().expect("a folder");
     keys(dir.path());
@@ -135,7 +135,7 @@ async fn a_role_that_row_security_does_not_bind_is_refused() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
+async fn an_address_in_use_is_named() {
     let app = TestApp::spawn().await;
     let dir = tempdir().expect("a folder");
     keys(dir.path());

@@ -1,10 +1,10 @@
-//! Where settings come from: a flag, the environment, a file, the default.
+//! Sources of settings: a flag, the environment, a file, the default.
 
 use tempfile::NamedTempFile;
 
 use super::{Ran, run};
 
-/// `healthcheck` says which address it used: nothing listens there.
+/// The address that `healthcheck` tried. Nothing listens there.
 fn address(ran: &Ran) -> &str {
     assert!(!ran.ok, "{ran:?}");
     let (_, rest) = ran.err.split_once("nothing answers on ").expect("the address");
@@ -18,7 +18,7 @@ fn file(text: &str) -> NamedTempFile {
 }
 
 #[tokio::test]
-async fn a_flag_wins_over_the_environment_that_over_the_file() {
+async fn a_flag_overrides_the_environment_and_the_environment_overrides_the_file() {
     let file = file("grpc_addr = \"127.0.0.1:3\"\nmax_requests = 7\n");
     let path = file.path().to_str().expect("text");
     let flag = ["healthcheck", "--grpc-addr", "127.0.0.1:1"];
@@ -37,8 +37,8 @@ async fn a_flag_wins_over_the_environment_that_over_the_file() {
 }
 
 #[tokio::test]
-async fn without_any_the_default_counts_and_empty_is_not_set() {
-    // The mistakes that `serve` lists tell which settings have no default.
+async fn without_a_value_the_default_applies_and_an_empty_value_counts_as_unset() {
+    // The mistakes that `serve` lists show which settings have no default.
     for settings in [&[][..], &[("GRPC_ADDR", ""), ("ARGON2_MEMORY_KIB", "")][..]] {
         let ran = run(&["serve"], settings).await;
         let listed: Vec<_> = ran.err.lines().skip(1).map(str::trim).collect();
@@ -50,7 +50,7 @@ async fn without_any_the_default_counts_and_empty_is_not_set() {
 }
 
 #[tokio::test]
-async fn a_file_that_makes_no_sense_is_refused_without_its_lines() {
+async fn an_invalid_file_is_refused_without_showing_its_lines() {
     for (text, wanted) in [
         ("grpc_adr = \"x\"", "grpc_adr is no setting"),
         ("GRPC_ADDR = \"x\"", "GRPC_ADDR is no setting"),
@@ -68,7 +68,7 @@ async fn a_file_that_makes_no_sense_is_refused_without_its_lines() {
 }
 
 #[tokio::test]
-async fn help_shows_every_setting_and_no_secret() {
+async fn help_shows_every_setting_but_no_secret() {
     let secret = "postgres://tenantry_app:canary@x/y";
     let ran = run(&["serve", "--help"], &[("DATABASE_URL", secret)]).await;
 

@@ -1,4 +1,4 @@
-//! `tenantry dev`: one command that serves, and leaves nothing behind.
+//! `tenantry dev`: one command that serves, and stops all that it started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::harness::{Client, Cluster};
 
-/// A `tenantry dev` that serves.
+/// A running `tenantry dev`.
 struct Dev {
     process: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -46,7 +46,7 @@ impl Dev {
             }
             self.said.push(line);
         }
-        panic!("it ended, having said {:?}", self.said);
+        panic!("it ended; its output: {:?}", self.said);
     }
 
     async fn sign_in(&self, dir: &Path, who: &str) -> Client {
@@ -58,7 +58,7 @@ impl Dev {
         Client::anonymous(channel).login(&text("tenant"), &text("email"), &text("password")).await
     }
 
-    /// Interrupts it as Ctrl-C does, and waits for its end.
+    /// Interrupts the process as Ctrl-C does, and waits for its end.
     async fn interrupt(mut self) {
         let pid = self.process.id().expect("it runs").to_string();
         let killed = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill");
@@ -68,7 +68,7 @@ impl Dev {
     }
 }
 
-/// Waits until the servers in a folder are gone.
+/// Waits until the servers in a folder have ended.
 async fn servers_gone(dir: &Path) {
     let traces = [dir.join("data/postmaster.pid"), dir.join("run/redis.sock")];
     let gone = async {
@@ -80,7 +80,7 @@ async fn servers_gone(dir: &Path) {
 }
 
 #[tokio::test]
-async fn a_newcomer_signs_in_with_the_credentials_that_it_writes() {
+async fn the_written_credentials_sign_in() {
     let dir = tempdir().expect("a folder");
     let dev = Dev::start(dir.path(), &[]).await;
 
@@ -97,7 +97,7 @@ async fn a_newcomer_signs_in_with_the_credentials_that_it_writes() {
 }
 
 #[tokio::test]
-async fn a_kill_leaves_no_server_and_the_next_start_has_the_data() {
+async fn after_a_kill_the_servers_end_and_the_next_start_has_the_data() {
     let dir = tempdir().expect("a folder");
     let mut dev = Dev::start(dir.path(), &[]).await;
     let demo = dev.sign_in(dir.path(), "demo_admin").await;
@@ -116,7 +116,7 @@ async fn a_kill_leaves_no_server_and_the_next_start_has_the_data() {
 }
 
 #[tokio::test]
-async fn lost_credentials_are_made_anew() {
+async fn lost_credentials_are_created_again() {
     let dir = tempdir().expect("a folder");
     Dev::start(dir.path(), &[]).await.interrupt().await;
     fs::remove_file(dir.path().join("credentials.json")).expect("removed");
@@ -128,7 +128,7 @@ async fn lost_credentials_are_made_anew() {
 }
 
 #[tokio::test]
-async fn stores_that_are_given_are_used_and_not_stopped() {
+async fn given_stores_are_used_and_not_stopped() {
     let dir = tempdir().expect("a folder");
     let cluster = Cluster::get();
     cluster.empty_database("given_to_dev").await;

@@ -1,4 +1,5 @@
-//! The private Postgres and Redis: kept apart, kept across starts, and never left running.
+//! The private Postgres and Redis: separate for each folder, kept across starts, and stopped in
+//! every case.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -45,7 +46,7 @@ async fn state_survives_a_stop_and_a_start() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_second_start_in_the_same_place_is_refused() -> anyhow::Result<()> {
+async fn a_second_start_in_the_same_folder_is_refused() -> anyhow::Result<()> {
     let dir = tempdir()?;
     let services = Services::start(dir.path(), FAST).await?;
     let Err(error) = Services::start(dir.path(), FAST).await else {
@@ -59,7 +60,7 @@ async fn a_second_start_in_the_same_place_is_refused() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn dropping_ends_the_servers_and_the_next_start_waits_for_that() -> anyhow::Result<()> {
+async fn dropping_ends_the_servers_and_the_next_start_waits_for_their_end() -> anyhow::Result<()> {
     let dir = tempdir()?;
     drop(Services::start(dir.path(), FAST).await?);
     drop(Services::start(dir.path(), FAST).await?);
@@ -70,14 +71,14 @@ async fn dropping_ends_the_servers_and_the_next_start_waits_for_that() -> anyhow
 }
 
 #[tokio::test]
-async fn traces_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> {
+async fn leftover_files_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> {
     let dir = tempdir()?;
     fs::create_dir(dir.path().join("data.new-1"))?;
     fs::write(dir.path().join("data.new-1/PG_VERSION"), "")?;
     Services::start(dir.path(), FAST).await?.stop().await?;
     assert!(!dir.path().join("data.new-1").exists());
 
-    // The process id in these files now belongs to somebody else.
+    // The process id in these files now belongs to another process.
     let mut other = Command::new("sleep").arg("60").spawn()?;
     let cluster = dir.path().join("data").display().to_string();
     let stale = format!("{}\n{cluster}\n1\n5432\n", other.id());
@@ -91,7 +92,7 @@ async fn traces_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn sockets_move_when_the_path_is_too_long_for_them() -> anyhow::Result<()> {
+async fn sockets_move_when_their_path_would_be_too_long() -> anyhow::Result<()> {
     let dir = tempdir()?;
     let long = dir.path().join("long-".repeat(30));
     let services = Services::start(&long, FAST).await?;

@@ -45,7 +45,8 @@ async fn send(app: &TestApp, question: CheckRequest) -> CheckResponse {
     Box::pin(envoy.check(question)).await.expect("an answer").into_inner()
 }
 
-/// What Envoy is told of a request with these headers, on a route with these extensions.
+/// The answer that Envoy gets for a request with these headers, on a route with these
+/// extensions.
 async fn ask(app: &TestApp, headers: Pairs<'_>, extensions: Pairs<'_>) -> CheckResponse {
     let http = HttpRequest { headers: map(headers), ..HttpRequest::default() };
     send(app, question(http, extensions)).await
@@ -55,7 +56,8 @@ fn bearer(client: &Client) -> String {
     format!("Bearer {}", client.tokens.access_token)
 }
 
-/// The headers that the service behind gets; each replaces what the client sent.
+/// The identity headers for the upstream service. Each one replaces the client's header of that
+/// name.
 fn identity(answer: CheckResponse) -> HashMap<String, String> {
     assert_eq!(answer.status.expect("a status").code, 0);
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("no answer") };
@@ -78,7 +80,7 @@ fn denied(answer: CheckResponse, code: Code, http: i32) -> DeniedHttpResponse {
 const READ: Pairs<'static> = &[("permission", "invoice:read")];
 
 #[tokio::test]
-async fn whoever_holds_the_routes_permission_is_let_through_by_name() {
+async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let reader = acme.member("reader", &["invoice:read"]).await;
@@ -93,14 +95,14 @@ async fn whoever_holds_the_routes_permission_is_let_through_by_name() {
     let answer = ask(&app, &headers, &[("permission", "invoice:write")]).await;
     let denied = denied(answer, Code::PermissionDenied, 403);
     assert!(denied.body.contains("PERMISSION_MISSING"), "{}", denied.body);
-    // Somebody who may do nothing is somebody all the same.
+    // A caller without permissions is still authenticated.
     let other = bearer(&acme.member("other", &[]).await);
     let any = [("access", "authenticated")];
     identity(ask(&app, &[("authorization", &other)], &any).await);
 }
 
 #[tokio::test]
-async fn a_service_account_is_told_from_a_user() {
+async fn a_service_account_is_distinguished_from_a_user() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:read"]).await;
@@ -114,7 +116,7 @@ async fn a_service_account_is_told_from_a_user() {
 }
 
 #[tokio::test]
-async fn without_a_token_in_force_nobody_is_let_through() {
+async fn without_an_active_token_no_request_is_allowed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
@@ -134,7 +136,7 @@ async fn without_a_token_in_force_nobody_is_let_through() {
 }
 
 #[tokio::test]
-async fn a_scope_is_the_routes() {
+async fn the_scope_comes_from_the_route() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("eu@acme.test").await;
@@ -149,7 +151,7 @@ async fn a_scope_is_the_routes() {
 }
 
 #[tokio::test]
-async fn a_route_that_does_not_say_what_it_requires_is_closed() {
+async fn a_route_without_valid_requirements_is_closed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let token = bearer(&acme);
@@ -167,7 +169,7 @@ async fn a_route_that_does_not_say_what_it_requires_is_closed() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_the_request_names_is_the_tokens() {
+async fn a_tenant_named_in_the_request_must_be_the_tokens() {
     let app = TestApp::spawn().await;
     let (acme, globex) = (app.tenant("acme").await, app.tenant("globex").await);
     let token = bearer(&acme);
@@ -190,9 +192,9 @@ async fn a_tenant_that_the_request_names_is_the_tokens() {
     .await;
 }
 
-/// As Envoy sends them with `encode_raw_headers`.
+/// Headers as Envoy sends them with `encode_raw_headers`.
 #[tokio::test]
-async fn raw_headers_count_as_often_as_they_were_sent() {
+async fn a_repeated_raw_header_counts_as_repeated() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let header = |value: String| HeaderValue {
@@ -208,9 +210,10 @@ async fn raw_headers_count_as_often_as_they_were_sent() {
     denied(send(&app, question(twice, READ)).await, Code::Unauthenticated, 401);
 }
 
-/// A proxy may be told to let through what it could not ask about: so this is an answer.
+/// Envoy may be configured to allow a request when the call fails, so the server answers with a
+/// denial instead of an error.
 #[tokio::test]
-async fn nothing_is_let_through_because_postgres_is_away() {
+async fn no_request_is_allowed_while_postgres_is_unavailable() {
     let proxy = Proxy::postgres().await;
     let direct = TestApp::spawn().await;
     let url = proxy.postgres_url(&direct.database);
@@ -228,19 +231,20 @@ async fn nothing_is_let_through_because_postgres_is_away() {
 }
 
 #[tokio::test]
-async fn it_is_not_there_where_it_is_off() {
+async fn with_the_setting_off_the_service_does_not_exist() {
     let app = TestApp::with(|values| values.set("ENVOY_AUTHORIZATION", "off")).await;
     let answer = AuthorizationClient::new(app.channel.clone()).check(CheckRequest::default()).await;
     refused(answer, Code::Unimplemented, "METHOD_UNKNOWN");
 }
 
-/// N19: secrets count for the client that sent them, where Envoy is trusted to say which.
+/// N19: secrets count for the client's address that a trusted Envoy reports.
 #[tokio::test]
-async fn secrets_behind_envoy_count_for_their_client() {
+async fn secrets_behind_envoy_count_for_the_clients_address() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
-    // Its tenant takes no secret in a token's place, so that each is looked up anew.
+    // The tenant does not accept secrets instead of tokens, so no answer is cached and each
+    // secret is looked up.
     let secret = format!("Bearer {}", acme.create_api_key(&account).await.secret);
     let tried_from = async |envoy: &str, client: &str| {
         let socket = SocketAddress { address: client.into(), ..SocketAddress::default() };
@@ -263,7 +267,7 @@ async fn secrets_behind_envoy_count_for_their_client() {
     }
     assert_eq!(tried_from("127.0.0.1", &one).await, limited);
     assert_eq!(tried_from("127.0.0.1", &other).await, unauthenticated);
-    // Whoever is not trusted speaks for itself alone.
+    // An untrusted caller counts with its own address.
     for _ in 0..3 {
         assert_eq!(tried_from(&stranger, &network()).await, unauthenticated);
     }

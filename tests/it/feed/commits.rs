@@ -1,4 +1,4 @@
-//! No commit slips past the feed's reader, in whatever order they come.
+//! The feed reader misses no commit, in any order of commits.
 
 use sqlx::{Connection, PgConnection, Row};
 use tenantry::proto::v1::RoleLevel;
@@ -24,7 +24,8 @@ async fn world(users: usize) -> World {
 }
 
 impl World {
-    /// Gives the role to a user, or takes it, by SQL: only the feed tells of it.
+    /// Assigns or unassigns the role by SQL, so that replicas learn of it only through the
+    /// feed.
     async fn set(&self, conn: &mut PgConnection, user: &str, has_role: bool) {
         let statement = if has_role {
             "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
@@ -49,18 +50,18 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_transaction_that_began_first_and_ends_last_is_seen() {
+async fn a_transaction_that_begins_first_and_commits_last_is_seen() {
     let world = world(2).await;
     let [early, late] = [&world.users[0], &world.users[1]];
     let (mut one, mut two) = (world.app.owner().await, world.app.owner().await);
-    // Both are in memory before anything changes.
+    // Both users are in memory before the changes.
     world.settles_as(early, false).await;
     world.settles_as(late, false).await;
 
     let mut first = one.begin().await.expect("begun");
     world.set(&mut first, early, true).await;
     world.set(&mut two, late, true).await;
-    // The older transaction does not keep the younger one's commit from being seen.
+    // The older open transaction does not hide the commit of the younger one.
     world.settles_as(late, true).await;
     assert!(!world.acme.may(early, "doc:read").await, "not committed");
     first.commit().await.expect("committed");
@@ -68,7 +69,7 @@ async fn a_transaction_that_began_first_and_ends_last_is_seen() {
 }
 
 #[tokio::test]
-async fn many_writers_and_a_slow_one_lose_nothing() {
+async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
     const WRITERS: usize = 6;
     const CHANGES: usize = 60;
     let world = world(WRITERS).await;
@@ -91,7 +92,7 @@ async fn many_writers_and_a_slow_one_lose_nothing() {
                 } else {
                     tx.commit().await.expect("committed");
                 }
-                // Whatever is read now may be kept while the next change commits.
+                // This read may be cached while the next change commits.
                 world.acme.may(user, "doc:read").await;
             }
         }

@@ -1,4 +1,4 @@
-//! The feed is followed whatever else goes on.
+//! The feed is followed under all conditions.
 
 use sqlx::{AssertSqlSafe, Connection};
 use tenantry::proto::v1::UpdateRoleRequest;
@@ -6,9 +6,9 @@ use tenantry::proto::v1::UpdateRoleRequest;
 use super::replicas::reader;
 use crate::harness::{TestApp, until};
 
-/// I02: calls that wait for a lock use up their connections, and not the feed's.
+/// I02: calls that wait for a lock use up the pool, but the feed has a connection of its own.
 #[tokio::test]
-async fn the_feed_is_not_late_when_calls_use_up_the_connections() {
+async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
     let acme = app.tenant("acme").await;
     let (user, role) = reader(&acme, "ada").await;
@@ -32,7 +32,8 @@ async fn the_feed_is_not_late_when_calls_use_up_the_connections() {
 
     let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
     let before = reads().await.expect("it reads");
-    // Two seconds at most: memory would not answer any more, and there is no connection.
+    // Eight reads take two seconds. If the feed were late, memory would stop answering, and the
+    // pool has no free connection.
     until(10, || async {
         assert!(acme.may(&user, "doc:read").await);
         reads().await > Some(before + 8.0)
@@ -43,10 +44,10 @@ async fn the_feed_is_not_late_when_calls_use_up_the_connections() {
     assert!(acme.may(&user, "doc:write").await);
 }
 
-/// Behind a pooler another server can take the place of one, and no connection is lost:
-/// what the first one forgot is in nobody's feed.
+/// Behind a pooler another Postgres server can take over without a lost connection. Changes
+/// that the first server lost are in no feed.
 #[tokio::test]
-async fn when_another_server_answers_memory_starts_anew() {
+async fn the_cache_is_cleared_when_another_server_answers() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (user, _) = reader(&acme, "ada").await;

@@ -1,4 +1,4 @@
-//! What operators see of the feed.
+//! Metrics of the feed.
 
 use crate::harness::{Proxy, TestApp, until};
 
@@ -11,7 +11,7 @@ async fn grows(app: &TestApp, metric: &str) {
 
 /// F12
 #[tokio::test]
-async fn a_change_that_redis_did_not_tell_of_is_counted() {
+async fn a_change_without_a_redis_message_is_counted() {
     let app = TestApp::spawn().await;
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
@@ -26,7 +26,7 @@ async fn a_change_that_redis_did_not_tell_of_is_counted() {
 }
 
 #[tokio::test]
-async fn the_lag_grows_while_postgres_does_not_answer_and_the_lapse_is_counted() {
+async fn the_lag_grows_while_postgres_is_unavailable_and_the_lapse_is_counted() {
     let app = TestApp::spawn().await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&app.database);
@@ -42,7 +42,7 @@ async fn the_lag_grows_while_postgres_does_not_answer_and_the_lapse_is_counted()
 
 /// N27
 #[tokio::test]
-async fn a_replica_that_starts_while_redis_is_away_is_told_of_changes_later() {
+async fn a_replica_started_while_redis_is_unavailable_subscribes_later() {
     let app = TestApp::spawn().await;
     let proxy = Proxy::redis().await;
     proxy.cut();

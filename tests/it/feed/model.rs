@@ -1,4 +1,4 @@
-//! The feed's reader against a model: many writers, in whatever order they end.
+//! The feed reader against a model: many writers that commit in any order.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::harness::TestApp;
 
-/// A reader that does as the follower does.
+/// A reader that works like the follower.
 struct Reader {
     pool: PgPool,
     seen: Option<String>,
-    /// How often each change came.
+    /// Number of times that each change was delivered.
     delivered: BTreeMap<Uuid, u32>,
 }
 
@@ -51,29 +51,29 @@ async fn change(conn: &mut PgConnection) -> Uuid {
     sqlx::query_scalar(statement).fetch_one(conn).await.expect("a change")
 }
 
-/// Lets others go on in between, a while that the dice say.
-async fn dawdle(conn: &mut PgConnection, dice: &mut Dice) {
+/// Waits a random short time, so that other transactions run in between.
+async fn pause(conn: &mut PgConnection, dice: &mut Dice) {
     let millis = f64::from(u32::try_from(dice.below(4)).expect("small"));
     sqlx::query("select pg_sleep($1 / 1000)").bind(millis).execute(conn).await.expect("slept");
 }
 
-/// Writes transactions of some changes, some undone in part or as a whole; what
-/// was committed.
+/// Writes transactions with some changes each. Some are rolled back, completely or in part.
+/// Returns the committed changes.
 async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
     let mut committed = Vec::new();
     for _ in 0..15 {
         let mut tx = conn.begin().await.expect("begun");
         let mut mine = Vec::new();
         for _ in 0..=dice.below(3) {
-            dawdle(&mut tx, &mut dice).await;
+            pause(&mut tx, &mut dice).await;
             if dice.below(3) > 0 {
                 mine.push(change(&mut tx).await);
                 continue;
             }
-            // A subtransaction has an id of its own, which no snapshot tells of.
+            // A subtransaction has an id of its own, which no snapshot contains.
             let mut inner = tx.begin().await.expect("begun");
             let within = change(&mut inner).await;
-            dawdle(&mut inner, &mut dice).await;
+            pause(&mut inner, &mut dice).await;
             if dice.below(2) == 0 {
                 inner.rollback().await.expect("undone");
             } else {
@@ -81,7 +81,7 @@ async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
                 mine.push(within);
             }
         }
-        dawdle(&mut tx, &mut dice).await;
+        pause(&mut tx, &mut dice).await;
         if dice.below(4) == 0 {
             tx.rollback().await.expect("undone");
         } else {
@@ -94,17 +94,17 @@ async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
 
 /// F11, F12
 #[tokio::test]
-async fn every_commit_is_delivered_once_and_nothing_else_whatever_the_order() {
+async fn every_commit_is_delivered_exactly_once_in_any_order() {
     const WRITERS: u64 = 6;
     let app = TestApp::spawn().await;
     let pool = app.app_role().await;
     let mut reader = Reader { pool, seen: None, delivered: BTreeMap::new() };
     reader.read().await;
-    assert!(reader.delivered.is_empty(), "the first read is only of the snapshot");
+    assert!(reader.delivered.is_empty(), "the first read returns only the snapshot");
     let mut expected = BTreeMap::new();
     let mut slow = app.owner().await;
     for round in 0..4 {
-        // One holds the horizon back for the whole round.
+        // One open transaction holds the horizon back during the whole round.
         let mut held = slow.begin().await.expect("begun");
         let late = change(&mut held).await;
         let mut writers = Vec::new();
@@ -125,7 +125,7 @@ async fn every_commit_is_delivered_once_and_nothing_else_whatever_the_order() {
         let (committed, ()) = tokio::join!(writing, reading);
         expected.extend(committed.into_iter().map(|change| (change, 1)));
         reader.read().await;
-        assert_eq!(reader.delivered, expected, "round {round}, the slow one under way");
+        assert_eq!(reader.delivered, expected, "round {round}, the slow transaction still open");
         if round % 2 == 0 {
             held.commit().await.expect("committed");
             expected.insert(late, 1);

@@ -1,4 +1,4 @@
-//! A change on one replica, and what the others decide.
+//! Decisions on other replicas after a change on one.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use tonic::Code;
 
 use crate::harness::{Client, Proxy, TestApp, refused, until};
 
-/// What `minimize_latency` promises.
+/// Staleness bound of `minimize_latency`.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// How the replica that must learn of a change is connected.
+/// State of Redis for the replica that must learn of a change.
 #[derive(Clone, Copy, Debug)]
 enum Redis {
     Up,
     Gone,
     Silent,
-    /// It answers, but what is published does not arrive.
+    /// Redis answers, but published messages do not arrive.
     Mute,
 }
 
-/// A reader whom one replica made and another has decided about.
+/// Creates a user that may read documents. Returns its id and the id of its role.
 pub(super) async fn reader(admin: &Client, name: &str) -> (String, String) {
     let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
     let role = admin.create_role(name, RoleLevel::Member, &["doc:read"]).await;
@@ -32,7 +32,7 @@ pub(super) async fn reader(admin: &Client, name: &str) -> (String, String) {
 
 /// F11, F12
 #[tokio::test]
-async fn a_change_is_decided_with_within_a_second_whatever_redis_does() {
+async fn a_change_applies_within_a_second_in_every_state_of_redis() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for redis in [Redis::Up, Redis::Gone, Redis::Silent, Redis::Mute] {
@@ -52,14 +52,17 @@ async fn a_change_is_decided_with_within_a_second_whatever_redis_does() {
             let request =
                 UnassignRoleRequest { user_id: user.clone(), role_id: role, ..Default::default() };
             acme.roles().unassign_role(request).await.expect("taken");
-            assert!(!acme.may(&user, "doc:read").await, "{redis:?}: at once here");
+            assert!(
+                !acme.may(&user, "doc:read").await,
+                "{redis:?}: allowed on the replica that unassigned the role"
+            );
             until(1, || async { !there.may(&user, "doc:read").await }).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_role_that_many_have_changes_for_all_of_them() {
+async fn a_changed_role_applies_to_all_its_holders() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -89,7 +92,7 @@ async fn a_role_that_many_have_changes_for_all_of_them() {
 
 /// I01, R31
 #[tokio::test]
-async fn a_replica_that_postgres_does_not_answer_decides_nothing() {
+async fn a_replica_without_postgres_decides_nothing() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -99,7 +102,7 @@ async fn a_replica_that_postgres_does_not_answer_decides_nothing() {
     let (user, role) = reader(&acme, "ada").await;
     until(1, || there.may(&user, "doc:read")).await;
 
-    // Postgres answers others, but not this replica: it can't know what changes.
+    // Postgres answers others but not this replica, so the replica cannot know of changes.
     proxy.hold();
     acme.unassign(&user, &role).await;
     let acknowledged = Instant::now();
@@ -122,7 +125,7 @@ async fn a_replica_that_postgres_does_not_answer_decides_nothing() {
 }
 
 #[tokio::test]
-async fn fully_consistent_sees_what_no_feed_has_brought() {
+async fn a_fully_consistent_decision_sees_changes_that_the_feed_has_not_delivered() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let twin = TestApp::on(&app.database, |_| {}).await;

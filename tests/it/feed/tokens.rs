@@ -1,4 +1,4 @@
-//! Consistency tokens: what was written or seen here is seen there.
+//! Consistency tokens: another replica sees what was written or seen on this one.
 
 use prost_reflect::{DynamicMessage, Value};
 use sqlx::Connection;
@@ -25,7 +25,7 @@ fn question(user: &str, token: &str) -> CheckRequest {
     }
 }
 
-/// Two replicas; the second hears nothing through Redis.
+/// Two replicas. The second gets no messages through Redis.
 async fn replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
     let app = TestApp::spawn().await;
     let proxy = Proxy::redis().await;
@@ -39,13 +39,13 @@ async fn replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
 
 /// F11, F12
 #[tokio::test]
-async fn what_was_written_here_is_decided_with_there_at_once() {
+async fn a_write_applies_at_once_on_another_replica_with_its_token() {
     let (_app, _twin, acme, there, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     for _ in 0..10 {
         acme.assign(&user, &role).await;
-        // In its memory, and it may answer from there.
+        // The subject is in the replica's memory, and memory may answer.
         until(2, || there.may(&user, "doc:read")).await;
         let request = UnassignRoleRequest {
             user_id: user.clone(),
@@ -78,10 +78,10 @@ async fn what_was_written_here_is_decided_with_there_at_once() {
     }
 }
 
-/// A decision's token makes another replica's no older, be it of memory or of
-/// Postgres.
+/// With the token of a decision, another replica's decision is at least as fresh. This holds
+/// for decisions from memory and from Postgres.
 #[tokio::test]
-async fn what_was_seen_here_is_seen_there() {
+async fn a_decisions_token_makes_another_replica_see_the_same() {
     let (app, _twin, acme, there, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -89,7 +89,7 @@ async fn what_was_seen_here_is_seen_there() {
     for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
         acme.assign(&user, &role).await;
         until(2, || there.may(&user, "doc:read")).await;
-        // By SQL: no replica is told.
+        // Deleted by SQL, so no replica gets a message.
         sqlx::query("delete from role_assignments where user_id = $1::uuid")
             .bind(&user)
             .execute(&mut owner)
@@ -106,9 +106,9 @@ async fn what_was_seen_here_is_seen_there() {
     }
 }
 
-/// A transaction that does not end keeps no one from being answered.
+/// An open transaction delays no decision.
 #[tokio::test]
-async fn a_long_transaction_does_not_hold_tokens_up() {
+async fn a_long_transaction_does_not_delay_tokens() {
     let (app, _twin, acme, there, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -120,7 +120,7 @@ async fn a_long_transaction_does_not_hold_tokens_up() {
     assert!(there.decide(question(&user, &token)).await.allowed);
 }
 
-/// Which writes there are: every method that is none of these.
+/// Methods that are no writes in these tests. All others are writes.
 const READS: &[&str] = &[
     "BatchCheck",
     "Check",
@@ -145,21 +145,21 @@ const READS: &[&str] = &[
     "WatchEvents",
     "WatchPermissions",
     "WhoAmI",
-    // They open sessions, and a session that is not known yet is looked up.
+    // These methods open sessions. A session that is not in the cache is looked up anyway.
     "ExchangeApiKey",
     "Login",
     "Refresh",
-    // It begins with something, and decides nothing.
+    // It starts work in the background and changes no decision.
     "RequestPasswordReset",
 ];
 
-/// The methods that change something.
+/// The methods that write.
 pub fn writes() -> Vec<Method> {
     methods().into_iter().filter(|method| !READS.contains(&method.0.name())).collect()
 }
 
 #[test]
-fn just_the_writes_return_a_token_for_their_change() {
+fn exactly_the_writes_return_a_token_for_their_change() {
     let policies = Policies::load().expect("the table");
     assert!(READS.iter().all(|name| policies.iter().any(|m| m.path.ends_with(name))));
     assert!(writes().len() >= 20);
@@ -169,8 +169,8 @@ fn just_the_writes_return_a_token_for_their_change() {
     }
 }
 
-/// A write's request that is not refused, on things of a tenant of its own, and
-/// who sends it.
+/// A request of a write that succeeds, on objects of a new tenant, and the client that sends
+/// it.
 pub async fn good(
     app: &TestApp,
     method: &Method,
@@ -204,7 +204,7 @@ pub async fn good(
 }
 
 #[tokio::test]
-async fn every_writes_token_counts_on_another_replica_at_once() {
+async fn the_token_of_every_write_applies_on_another_replica_at_once() {
     let (app, _twin, _acme, there, _proxy) = replicas().await;
     let root = app.platform_admin().await;
     for (n, method) in writes().iter().enumerate() {
@@ -223,9 +223,9 @@ async fn every_writes_token_counts_on_another_replica_at_once() {
     }
 }
 
-/// What a retry gets is the first reply, its token too.
+/// A retry gets the first reply, including its token.
 #[tokio::test]
-async fn a_retry_gets_the_firsts_token() {
+async fn a_retry_gets_the_token_of_the_first_reply() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = tenantry::proto::v1::CreateUserRequest {
@@ -238,7 +238,7 @@ async fn a_retry_gets_the_firsts_token() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_ended_here_has_ended_there() {
+async fn an_access_token_ended_on_one_replica_is_ended_on_the_other() {
     let (_app, _twin, acme, there, _proxy) = replicas().await;
     let member = acme.member("ada", &["doc:read"]).await;
     let token = &member.tokens.access_token;
@@ -254,7 +254,7 @@ async fn a_token_that_has_ended_here_has_ended_there() {
 }
 
 #[tokio::test]
-async fn tokens_and_consistencies_must_agree() {
+async fn the_consistency_and_the_token_must_match() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ask = |consistency: Consistency, token: &str| {
@@ -290,7 +290,7 @@ async fn tokens_and_consistencies_must_agree() {
 
 /// I01
 #[tokio::test]
-async fn without_the_feed_postgres_decides_and_without_postgres_nobody() {
+async fn without_the_feed_postgres_decides_and_without_postgres_nothing_is_decided() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -299,7 +299,7 @@ async fn without_the_feed_postgres_decides_and_without_postgres_nobody() {
     let there = acme.on(&twin.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     until(2, || async { !there.may(&user, "doc:read").await }).await;
-    // The feed hangs; the rest of Postgres answers.
+    // Only the reads of the feed hang; Postgres answers everything else.
     proxy.when_sent("read_changes", Then::HoldReplies);
     let statement = "select pg_terminate_backend(pid) from pg_stat_activity
                      where datname = current_database() and query like '%from read_changes(%'

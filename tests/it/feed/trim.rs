@@ -1,11 +1,11 @@
-//! The feed is trimmed, and nobody who is slow is left with old memories.
+//! Trimming of the feed. A replica that was too slow to read a trimmed change drops its memory.
 
 use sqlx::{Connection, PgConnection, PgPool};
 use tenantry::proto::v1::RoleLevel;
 
 use crate::harness::{Proxy, TestApp, until, within};
 
-/// Lets all marks be as old as if so many hours had passed.
+/// Makes all marks two hours older.
 async fn age(owner: &mut PgConnection) {
     let statement = "update change_marks set recorded_at = recorded_at - interval '2 hours'";
     sqlx::query(statement).execute(owner).await.expect("aged");
@@ -26,7 +26,8 @@ async fn change(conn: &mut PgConnection) {
     sqlx::query(statement).execute(conn).await.expect("a change");
 }
 
-/// The snapshot now; whether changes were missed since another; how many came.
+/// Current snapshot, whether changes were missed since `seen`, and the number of changes
+/// delivered.
 async fn read(pool: &PgPool, seen: Option<&str>) -> (String, bool, i64) {
     let query = "select min(snapshot::text), bool_or(missed), count(subject_id)
                  from read_changes($1::text::pg_snapshot)";
@@ -34,7 +35,7 @@ async fn read(pool: &PgPool, seen: Option<&str>) -> (String, bool, i64) {
 }
 
 #[tokio::test]
-async fn changes_go_once_everybody_had_the_time_to_read_them() {
+async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     let app = TestApp::spawn().await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
     let changes = "select count(*) from changes";
@@ -48,16 +49,16 @@ async fn changes_go_once_everybody_had_the_time_to_read_them() {
     change(&mut owner).await;
     app.changes_settled().await;
 
-    // Batch by batch, and what came after the old mark stays.
+    // Trimming works in batches, and changes after the old mark stay.
     assert_eq!(trim(&pool, 3).await, Some(3));
     assert_eq!(trim(&pool, 3).await, Some(2));
     assert_eq!(trim(&pool, 3).await, Some(0));
     assert_eq!(count(&mut owner, changes).await, 1);
-    // A reader that has read since the mark was made has lost nothing.
+    // A reader that has read since the mark was made has missed nothing.
     let (now, missed, came) = read(&pool, Some(&before)).await;
     assert_eq!((missed, came), (false, 1));
 
-    // Marks older than the floor are not kept.
+    // Marks below the floor are deleted.
     age(&mut owner).await;
     trim(&pool, 100).await;
     assert_eq!(count(&mut owner, changes).await, 0);
@@ -68,7 +69,7 @@ async fn changes_go_once_everybody_had_the_time_to_read_them() {
 }
 
 #[tokio::test]
-async fn what_a_long_transaction_wrote_is_not_trimmed() {
+async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
     let mut slow = app.owner().await;
@@ -84,13 +85,13 @@ async fn what_a_long_transaction_wrote_is_not_trimmed() {
 }
 
 #[tokio::test]
-async fn one_trims_at_a_time_and_nothing_above_the_floor_can_go() {
+async fn only_one_replica_trims_at_a_time_and_nothing_above_the_floor_is_deleted() {
     let app = TestApp::spawn().await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
     let mut tx = owner.begin().await.expect("begun");
     let trimming = "select trim_changes('1 hour', 100)";
     sqlx::query(trimming).execute(&mut *tx).await.expect("trimmed");
-    assert_eq!(trim(&pool, 100).await, None, "somebody else is at it");
+    assert_eq!(trim(&pool, 100).await, None, "another transaction is trimming");
     tx.rollback().await.expect("undone");
 
     change(&mut owner).await;
@@ -100,10 +101,10 @@ async fn one_trims_at_a_time_and_nothing_above_the_floor_can_go() {
     assert_eq!(deleted.rows_affected(), 0);
 }
 
-/// Ids that went back are of another server, or of one that lost its last
-/// moments.
+/// Transaction ids that went back belong to another server, or to one that lost its last
+/// commits.
 #[tokio::test]
-async fn a_snapshot_of_the_future_is_doubted() {
+async fn a_snapshot_from_the_future_counts_as_missed() {
     let app = TestApp::spawn().await;
     let pool = app.app_role().await;
     assert!(read(&pool, Some("900000000:900000000:")).await.1);
@@ -111,7 +112,7 @@ async fn a_snapshot_of_the_future_is_doubted() {
 
 /// I01, F12
 #[tokio::test]
-async fn a_replica_that_slept_through_a_trim_starts_anew() {
+async fn a_replica_that_missed_a_trimmed_change_clears_its_memory() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -123,11 +124,11 @@ async fn a_replica_that_slept_through_a_trim_starts_anew() {
     acme.assign(&user, &role).await;
     until(2, || there.may(&user, "doc:read")).await;
 
-    // It hears nothing, while the role is taken and the record of it goes.
+    // The replica receives nothing while the role is unassigned and that change is trimmed.
     proxy.hold();
     acme.unassign(&user, &role).await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
-    // Whatever it was in the middle of is open, and ends in its time.
+    // Transactions of the replica that are still open end by their timeout.
     within(30, async {
         while count(&mut owner, "select count(*) from changes").await > 0 {
             trim(&pool, 1000).await;
@@ -138,7 +139,7 @@ async fn a_replica_that_slept_through_a_trim_starts_anew() {
     .await;
     proxy.pass();
 
-    // The read that was held began before; nothing else told it of the change.
+    // The held read began before the change, and the replica has no other news of the change.
     let request = || tenantry::proto::v1::CheckRequest {
         user_id: user.clone(),
         permission: "doc:read".into(),

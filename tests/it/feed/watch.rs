@@ -1,4 +1,4 @@
-//! `WatchPermissions`: who is told what, and when a stream ends.
+//! `WatchPermissions`: contents of messages, and the end of a stream.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use tonic::{Code, Status, Streaming};
 
 use crate::harness::{Client, Proxy, TestApp, reason, refused, within};
 
-/// A stream that has begun, and its latest token.
+/// An open stream and its latest token.
 struct Watched {
     stream: Streaming<Message>,
     token: String,
 }
 
-/// Opens a stream, from a token or from now; its first message.
+/// Opens a stream, from a token or from now. Returns it with its first message.
 async fn open(client: &Client, token: &str) -> (Watched, Message) {
     let request = WatchPermissionsRequest { consistency_token: token.into() };
     let stream = client.permissions().watch_permissions(request).await.expect("it opens");
@@ -40,8 +40,8 @@ impl Watched {
         message
     }
 
-    /// The next message that names somebody.
-    async fn told(&mut self) -> Message {
+    /// The next message that names subjects.
+    async fn next_named(&mut self) -> Message {
         loop {
             let message = self.next().await;
             if message.all_subjects || !message.user_ids.is_empty() {
@@ -50,19 +50,19 @@ impl Watched {
         }
     }
 
-    /// Waits until all of these were named, and nobody else.
-    async fn tells_of(&mut self, users: &[&String]) {
+    /// Waits until all of these users were named. Asserts that no other was named.
+    async fn expect_names(&mut self, users: &[&String]) {
         let mut missing: BTreeSet<_> = users.iter().map(|user| (*user).clone()).collect();
         let known = missing.clone();
         while !missing.is_empty() {
-            let message = self.told().await;
+            let message = self.next_named().await;
             assert!(!message.all_subjects);
             assert!(message.user_ids.iter().all(|user| known.contains(user)), "{message:?}");
             missing.retain(|user| !message.user_ids.contains(user));
         }
     }
 
-    /// The status that ends it.
+    /// Status that ends the stream.
     async fn ends(&mut self) -> Status {
         within(10, async {
             loop {
@@ -95,7 +95,7 @@ async fn permit(admin: &Client, role: &str, permission: &str) {
 }
 
 #[tokio::test]
-async fn a_stream_tells_of_assignments_roles_users_and_tenants_on_any_replica() {
+async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -106,24 +106,24 @@ async fn a_stream_tells_of_assignments_roles_users_and_tenants_on_any_replica() 
 
     for stream in [&mut watched, &mut far] {
         acme.assign(&users[0], &role).await;
-        stream.tells_of(&[&users[0]]).await;
+        stream.expect_names(&[&users[0]]).await;
         acme.unassign(&users[0], &role).await;
-        stream.tells_of(&[&users[0]]).await;
+        stream.expect_names(&[&users[0]]).await;
     }
     acme.assign(&users[0], &role).await;
     acme.assign(&users[1], &role).await;
-    watched.tells_of(&[&users[0], &users[1]]).await;
+    watched.expect_names(&[&users[0], &users[1]]).await;
     permit(&acme, &role, "doc:write").await;
-    // By a role, those who have it.
-    watched.tells_of(&[&users[0], &users[1]]).await;
+    // A change of a role names its holders.
+    watched.expect_names(&[&users[0], &users[1]]).await;
     let request = DisableUserRequest { user_id: users[2].clone() };
     acme.users().disable_user(request).await.expect("disabled");
-    watched.tells_of(&[&users[2]]).await;
+    watched.expect_names(&[&users[2]]).await;
     let request = UpdateTenantRequest { slug: Some("acme-2".into()), ..Default::default() };
     acme.tenants().update_tenant(request).await.expect("changed");
-    assert!(watched.told().await.all_subjects);
+    assert!(watched.next_named().await.all_subjects);
 
-    // With the message's token any replica decides with the change.
+    // With the message's token, any replica decides with the change.
     let question = CheckRequest {
         user_id: users[1].clone(),
         permission: "doc:write".into(),
@@ -134,7 +134,7 @@ async fn a_stream_tells_of_assignments_roles_users_and_tenants_on_any_replica() 
 }
 
 #[tokio::test]
-async fn a_role_that_very_many_have_is_everybody() {
+async fn a_change_of_a_role_with_very_many_holders_names_all_subjects() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -154,17 +154,17 @@ async fn a_role_that_very_many_have_is_everybody() {
             .await
             .expect("rows");
     }
-    // Once this is acknowledged the replica has read of all that came before.
+    // When this is acknowledged, the replica has read all earlier changes.
     permit(&acme, &role, "doc:list").await;
     let before = watch(&acme).await.token;
     let mut watched = watch(&acme).await;
     permit(&acme, &role, "doc:write").await;
-    assert!(watched.told().await.all_subjects);
+    assert!(watched.next_named().await.all_subjects);
     assert!(open(&acme, &before).await.1.all_subjects);
 }
 
 #[tokio::test]
-async fn a_stream_that_comes_back_is_told_what_it_missed() {
+async fn a_resumed_stream_reports_what_it_missed() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -173,11 +173,11 @@ async fn a_stream_that_comes_back_is_told_what_it_missed() {
     let users = users(&acme, 4).await;
     let mut watched = watch(&acme).await;
     acme.assign(&users[0], &role).await;
-    watched.tells_of(&[&users[0]]).await;
+    watched.expect_names(&[&users[0]]).await;
     let token = watched.token.clone();
     drop(watched);
 
-    // One that was under way when the stream ended, and two on another replica.
+    // One change whose transaction was open when the stream ended, and two on another replica.
     let mut owner = app.owner().await;
     let mut slow = owner.begin().await.expect("begun");
     sqlx::query(
@@ -200,9 +200,10 @@ async fn a_stream_that_comes_back_is_told_what_it_missed() {
     }
 }
 
-/// A commit that was under way while the stream was last told is below no token.
+/// A transaction that was open at the last message lies above the horizon of that message's
+/// token.
 #[tokio::test]
-async fn a_heartbeat_carries_a_token_to_go_on_from() {
+async fn a_heartbeat_has_a_token_to_resume_from() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let users = users(&acme, 1).await;
@@ -226,7 +227,7 @@ async fn a_heartbeat_carries_a_token_to_go_on_from() {
 }
 
 #[tokio::test]
-async fn what_was_trimmed_since_is_everybody() {
+async fn a_resumed_stream_whose_changes_were_trimmed_names_all_subjects() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let token = watch(&acme).await.token;
@@ -253,10 +254,10 @@ async fn what_was_trimmed_since_is_everybody() {
 
 /// E04
 #[tokio::test]
-async fn nothing_is_told_of_other_tenants() {
+async fn a_stream_reports_nothing_of_other_tenants() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    // While the machine is busy a token is of before what was just done.
+    // On a busy machine a token may be older than the last change.
     let before = within(10, async {
         loop {
             let token = watch(&acme).await.token;
@@ -278,10 +279,10 @@ async fn nothing_is_told_of_other_tenants() {
     let own = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ours = users(&acme, 1).await;
     acme.assign(&ours[0], &own).await;
-    watched.tells_of(&[&ours[0]]).await;
+    watched.expect_names(&[&ours[0]]).await;
     let (_, first) = open(&acme, &before).await;
     assert_eq!((first.user_ids, first.all_subjects), (ours, false));
-    // Another tenant's token says nothing of it either.
+    // Another tenant's token reveals nothing either.
     let foreign = watch(&other).await.token;
     assert_eq!(open(&acme, &foreign).await.1.user_ids, [""; 0]);
 }
@@ -314,11 +315,11 @@ async fn a_stream_ends_with_its_callers_session_or_permission() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_callers_token() {
+async fn a_stream_ends_when_its_callers_token_expires() {
     let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1s")).await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
-    // A token counts for the leeway of 30 seconds more.
+    // A token is valid for the leeway of 30 seconds longer.
     let status = within(45, async {
         loop {
             if let Err(status) = watched.stream.message().await {
@@ -332,7 +333,7 @@ async fn a_stream_ends_with_its_callers_token() {
 
 /// J02
 #[tokio::test]
-async fn a_stop_ends_streams_so_that_clients_go_elsewhere() {
+async fn a_shutdown_ends_streams_with_unavailable() {
     let app = TestApp::with(|values| values.set("SHUTDOWN_GRACE", "20s")).await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
@@ -342,7 +343,7 @@ async fn a_stop_ends_streams_so_that_clients_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_the_feed_can_not_be_followed() {
+async fn a_stream_ends_when_the_feed_cannot_be_followed() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -354,9 +355,9 @@ async fn a_stream_ends_when_the_feed_can_not_be_followed() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
-/// The time for a request is for its answer to begin.
+/// The request timeout applies only until the answer begins.
 #[tokio::test]
-async fn the_time_for_a_request_does_not_cut_a_stream() {
+async fn the_request_timeout_does_not_end_a_stream() {
     let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "2s")).await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
@@ -364,17 +365,17 @@ async fn the_time_for_a_request_does_not_cut_a_stream() {
     let user = users(&acme, 1).await.remove(0);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
-    watched.tells_of(&[&user]).await;
+    watched.expect_names(&[&user]).await;
 }
 
-/// One that does not read is told in the end that it must begin anew.
+/// A stream that is not read finally gets one message that names all subjects.
 #[tokio::test]
-async fn a_slow_reader_is_told_that_everything_may_have_changed() {
+async fn a_slow_reader_gets_a_message_that_names_all_subjects() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
     let mut owner = app.owner().await;
-    // Far more than what the connection holds in between.
+    // Far more than the buffers of the connection can hold.
     for n in 0..250 {
         sqlx::query(
             "insert into changes (tenant_id, kind, subject_id)
@@ -390,5 +391,5 @@ async fn a_slow_reader_is_told_that_everything_may_have_changed() {
             acme.users().disable_user(request).await.expect("disabled");
         }
     }
-    while !watched.told().await.all_subjects {}
+    while !watched.next_named().await.all_subjects {}
 }

@@ -1,10 +1,10 @@
-//! N01 to N27: every RPC, called with valid and nearly valid messages from its
-//! descriptors, against one server that lives through all of it.
+//! N01 to N27: calls every RPC with valid and nearly valid messages, generated from the
+//! descriptors, on one server.
 //!
-//! Nothing answers INTERNAL, UNKNOWN or not at all; what was stored comes back equal;
-//! the tenant's lists and another tenant's decisions work all the while.
-//! `FUZZ_CALLS=200000 make test ARGS='--test it fuzz::calls'` tries more, and
-//! `FUZZ_SEED` repeats what an earlier run printed.
+//! Every call gets an answer, and never INTERNAL or UNKNOWN. Stored values come back equal. All
+//! the while, the tenant's lists and another tenant's decisions work.
+//! `FUZZ_CALLS=200000 make test ARGS='--test it fuzz::calls'` makes more calls. `FUZZ_SEED`
+//! repeats the messages of an earlier run, which printed its seed.
 
 use std::{
     collections::BTreeMap,
@@ -32,22 +32,22 @@ use super::{
 };
 use crate::harness::{Client, Method, RawReply, TestApp, methods, precise};
 
-/// The calls of a run, but for `FUZZ_CALLS`.
+/// Number of calls in a run, unless `FUZZ_CALLS` sets another.
 const CALLS: u64 = 1500;
 
-/// Calls at the same time.
+/// Number of concurrent callers.
 const WORKERS: u64 = 4;
 
-/// The calls between two looks at whether everything works still.
+/// Number of calls between two checks that everything still works.
 const BETWEEN_LOOKS: u64 = 100;
 
-/// The longest that a call may take.
+/// Timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What any client accepts, less some room.
+/// Maximum size of a reply, in bytes. Clients accept somewhat more.
 const LARGEST_REPLY: usize = 3 * 1024 * 1024;
 
-/// The RPCs that are called three times as often as the others.
+/// RPCs that are called three times as often as others.
 const OFTEN: &[&str] = &[
     "AssignRole",
     "BatchCheck",
@@ -59,7 +59,7 @@ const OFTEN: &[&str] = &[
     "UpdateUser",
 ];
 
-/// The RPCs that are called a sixth as often as the others.
+/// RPCs that are called a sixth as often as others.
 const SELDOM: &[&str] = &[
     "DeleteTenant",
     "SuspendTenant",
@@ -79,25 +79,25 @@ const SELDOM: &[&str] = &[
     "WatchPermissions",
 ];
 
-/// The RPCs that the platform's staff alone may call.
+/// RPCs that only platform staff may call.
 const PLATFORMS: &[&str] =
     &["CreateTenant", "DeleteTenant", "ListTenants", "ReactivateTenant", "SuspendTenant"];
 
-/// Where the platform's administrator is among the other callers.
+/// Index of the platform's administrator in [`World::others`].
 const ROOT: usize = 2;
 
-/// Streams stay open: what they do at first is looked at for so long.
+/// Streams stay open, so only this first part of a stream is observed.
 const LISTENING: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_rpc_takes_whatever_comes() {
+async fn random_calls_of_every_rpc_get_precise_answers() {
     let seed = env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     let calls = env::var("FUZZ_CALLS").ok().and_then(|calls| calls.parse().ok());
     let calls: u64 = calls.unwrap_or(CALLS);
     println!("FUZZ_SEED={seed} FUZZ_CALLS={calls}");
 
-    // Longer than any run: the bystander never signs in again.
+    // Longer than any run, so the bystander never has to sign in again.
     let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1d")).await;
     let world = Arc::new(World::make(&app, calls).await);
     let workers: Vec<_> = (0..WORKERS)
@@ -110,20 +110,20 @@ async fn every_rpc_takes_whatever_comes() {
     world.check_reached();
 }
 
-/// What the calls are made with.
+/// State that the callers share.
 struct World {
     left: AtomicU64,
     known: Mutex<Known>,
     methods: Vec<Method>,
-    /// Whose things are changed: its administrator, who is signed in anew when a call
-    /// has ended the session.
+    /// Administrator of the tenant whose objects are changed. When a call has ended the
+    /// session, the administrator signs in again.
     admin: tokio::sync::Mutex<Client>,
-    /// Callers of other kinds: the platform's, another tenant's, one with few rights,
-    /// nobody.
+    /// Other callers: a member with few permissions, another tenant's administrator, platform
+    /// staff, and a client without a token.
     others: Vec<Client>,
-    /// A tenant that nothing of this concerns.
+    /// A tenant that must not be affected.
     bystander: Client,
-    /// The answers of each RPC by their reason; `OK` for one that is no error.
+    /// Number of answers by RPC and reason. `OK` means no error.
     answers: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
 }
 
@@ -135,7 +135,7 @@ impl World {
         let other = app.tenant("other").await;
         let bystander = app.tenant("bystander").await;
         let mut known = Known::default();
-        // The platform's staff, who see all tenants, would suspend it.
+        // Platform staff see all tenants, so they could suspend the bystander.
         known.never(&bystander.tenant_id);
         known.never(&bystander.slug);
         for client in [&admin, &member, &other, &root] {
@@ -167,8 +167,8 @@ impl World {
         }
     }
 
-    /// Most of what makes things was answered with something else than refusals: a fuzzer
-    /// that is always refused finds nothing.
+    /// Asserts that most RPCs that store something succeeded at least once. If all calls were
+    /// refused, the fuzzer would find nothing.
     fn check_reached(&self) {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut makes, mut made) = (0, 0);
@@ -182,8 +182,8 @@ impl World {
         assert!(made * 2 > makes, "{made} of {makes} ever succeeded");
     }
 
-    /// One of the RPCs. Those that store something are called more often; those that end
-    /// what others need, hash a password, or stay open less often.
+    /// A random RPC. RPCs that store something are chosen more often. RPCs that delete objects
+    /// or end sessions, hash a password or stay open are chosen less often.
     fn method(&self, rng: &mut TestRng) -> Method {
         loop {
             let method = &self.methods[rng.random_range(0..self.methods.len())];
@@ -209,12 +209,12 @@ impl World {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The administrator.
+    /// A clone of the administrator's client.
     async fn admin(&self) -> Client {
         self.admin.lock().await.clone()
     }
 
-    /// The administrator, with a session that is in force.
+    /// The administrator, with an active session.
     async fn live_admin(&self) -> Client {
         let mut admin = self.admin.lock().await;
         if admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok() {
@@ -228,7 +228,7 @@ impl World {
                 return admin.clone();
             }
         }
-        // The tenant was deleted, suspended, or its administrator renamed.
+        // The tenant was deleted or suspended, or its administrator got another email.
         let slug = format!("fuzzed-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         *admin = anonymous.sign_up_tenant(&slug).await;
         self.known().learn("slug", &slug);
@@ -236,8 +236,8 @@ impl World {
         admin.clone()
     }
 
-    /// Everything works: every list of the tenant page by page, its administrator's view
-    /// of itself, and the bystander's decisions.
+    /// Asserts that everything works: each list of the tenant, page by page, and the
+    /// bystander's decisions.
     async fn look(&self) {
         assert!(self.bystander.may("", "anything:at-all").await, "the bystander's Check");
         let admin = self.live_admin().await;
@@ -256,7 +256,7 @@ impl World {
                 let reply = method.call(client, &request).await;
                 let what = format!("{} when everything should work", method.path());
                 let Ok(reply) = reply else {
-                    // Another worker may have ended the session or the tenant just now.
+                    // Another worker may have ended the session or the tenant.
                     precise(&what, &reply);
                     break;
                 };
@@ -320,13 +320,12 @@ async fn call(method: &Method, client: &Client, message: &DynamicMessage, what: 
         let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
         return answer.unwrap_or_else(|_| panic!("{what}: no answer"));
     }
-    // A stream that says nothing yet is fine.
+    // A stream without a message is also an answer.
     let quiet = || Ok(tonic::Response::new(Vec::new()));
     tokio::time::timeout(LISTENING, call).await.unwrap_or_else(|_| quiet())
 }
 
-/// The reason of an error that is the client's; `OK` for an answer of a size that any
-/// client takes.
+/// Reason of a client error, or `OK` for an answer that is not too large.
 fn judge(what: &str, reply: &RawReply) -> String {
     match reply {
         Ok(reply) => {
@@ -341,12 +340,12 @@ fn decode(method: &Method, bytes: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(method.0.output(), bytes).expect("a response of the method's type")
 }
 
-/// What a request stored is in the resource that it is answered with: fields of the same
-/// name have the same value.
+/// Asserts that the stored values of a request are in the resource that answers it: fields with
+/// the same name have the same value.
 fn came_back(what: &str, request: &DynamicMessage, answer: &DynamicMessage) {
     let stores = request.descriptor().name().starts_with("Create")
         || request.descriptor().name().starts_with("Assign");
-    // A repeated request is answered with the first one's result.
+    // A request with a known request id gets the result of the first one.
     let repeated = request.get_field_by_name("request_id").is_some_and(|id| !is_empty(&id));
     if !stores || repeated {
         return;
@@ -362,7 +361,7 @@ fn came_back(what: &str, request: &DynamicMessage, answer: &DynamicMessage) {
     }
 }
 
-/// The resource of an answer reads the same when it is asked for.
+/// Asserts that the resource in an answer reads the same with the Get RPC.
 async fn read_again(world: &World, method: &Method, client: &Client, answer: &DynamicMessage) {
     let name = method.0.name();
     if name == "AssignRole" {
@@ -388,18 +387,19 @@ async fn read_again(world: &World, method: &Method, client: &Client, answer: &Dy
     precise(&what, &reply);
     let Ok(reply) = reply else { return };
     let read = decode(get, reply.get_ref());
-    let mut read = read.fields().find_map(|(_, value)| value.as_message().cloned()).expect("it");
-    // A sign-in of another worker leaves the etag as it is.
+    let mut read =
+        read.fields().find_map(|(_, value)| value.as_message().cloned()).expect("a resource");
+    // A sign-in by another worker changes this time but not the etag.
     for user in [&mut made, &mut read] {
         user.clear_field_by_name("last_sign_in_time");
     }
-    // Another worker may have changed it since.
+    // Another worker may have changed the resource.
     if read.get_field_by_name("etag") == made.get_field_by_name("etag") {
         assert_eq!(text_of(&made), text_of(&read), "{what}");
     }
 }
 
-/// An assignment reads the same in the list of its user's.
+/// Asserts that an assignment reads the same in the list of its user's assignments.
 async fn assignment_again(client: &Client, answer: &DynamicMessage) {
     let answer: AssignRoleResponse = answer.transcode_to().expect("the type");
     let made = answer.role_assignment.expect("the assignment");
@@ -409,10 +409,11 @@ async fn assignment_again(client: &Client, answer: &DynamicMessage) {
         page_size: 1000,
         ..ListRoleAssignmentsRequest::default()
     };
-    // Refused where another worker has ended the session or the tenant.
+    // The call is refused when another worker has ended the session or the tenant.
     let Ok(listed) = client.roles().list_role_assignments(request).await else { return };
     let listed = listed.into_inner().role_assignments;
-    // Not there where another worker took the role already, or it has ended.
+    // The assignment is missing when another worker unassigned the role or the assignment
+    // expired.
     if let Some(read) = listed.into_iter().find(|one| one.id == made.id) {
         // Another worker may have renamed the role.
         let made = RoleAssignment { role_name: read.role_name.clone(), ..made };
@@ -433,8 +434,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A value as text that is the same for what counts as the same: maps and lists of a
-/// Struct in any order and without doubles, and a number by its value.
+/// A value as text. Equal values give the same text: maps and lists of a Struct are sorted and
+/// have no duplicates, and a list of one value becomes that value.
 fn canonical(value: &Value) -> String {
     match value {
         Value::List(items) => {
@@ -466,7 +467,7 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// The item of a Value that is a list of one: in a scope both are the same.
+/// The item of a Value whose list has only one distinct item. In a scope, both forms are equal.
 fn only_item(message: &DynamicMessage) -> Option<Value> {
     let list = message.get_field_by_name("list_value")?;
     let list = list.as_message().filter(|_| message.has_field_by_name("list_value"))?;

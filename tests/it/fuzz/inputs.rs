@@ -1,16 +1,15 @@
-//! Inputs that are nearly right: those that are kept, and what becomes of them by small
-//! changes.
+//! Nearly valid inputs: a stored corpus, and random changes of it.
 
 use std::path::Path;
 
 use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
 use tokio::{runtime::Handle, task::block_in_place};
 
-/// How many inputs each target is tried with, but for `FUZZ_CASES`.
+/// Number of inputs per target, unless `FUZZ_CASES` sets another.
 const CASES: u32 = 200;
 
-/// What is known to be worth trying, a JSON list of texts for each target. What once
-/// failed is added to it.
+/// Inputs of a target, stored as a JSON list of texts. An input that once failed is added to
+/// the list.
 pub struct Corpus(Vec<String>);
 
 impl Corpus {
@@ -20,14 +19,14 @@ impl Corpus {
         Self(serde_json::from_str(&text.expect("a corpus")).expect("a list of texts"))
     }
 
-    /// With what only a running server can give.
+    /// Adds an input that only a running server can produce.
     pub fn and(mut self, seed: &str) -> Self {
         self.0.push(seed.to_owned());
         self
     }
 
-    /// Tries all that is kept, and then what becomes of it. What fails is made as small
-    /// as it can be, and shown.
+    /// Tries all stored inputs, then changed ones. A failing input is reduced to the smallest
+    /// that fails, and shown.
     #[expect(clippy::needless_pass_by_value, reason = "it is called with a closure")]
     pub fn try_each(&self, try_one: impl AsyncFn(&str)) {
         block_in_place(|| {
@@ -44,7 +43,7 @@ impl Corpus {
                 try_one(&input);
                 Ok(())
             });
-            tried.expect("every input is taken well");
+            tried.expect("an input failed");
         });
     }
 
@@ -66,9 +65,9 @@ enum Change {
     Insert(char),
     Replace(char),
     Remove,
-    /// The rest once more.
+    /// Repeats the rest.
     Double,
-    /// The end of another input in place of this one's.
+    /// Replaces the rest with the rest of another input.
     Splice,
     Cut,
 }

@@ -1,5 +1,5 @@
-//! What the fuzzer has learnt: ids, tokens and names from earlier replies, of every kind
-//! and every tenant, so that its requests name things that exist, once existed, or are of
+//! Values that the fuzzer has learnt from earlier replies: ids, tokens and names of every kind
+//! and tenant. So its requests name objects that exist, that were deleted, or that are of
 //! another kind.
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
-/// The values that are kept of each name; older ones make room.
+/// Number of values kept per name. The oldest value is dropped.
 const KEPT: usize = 200;
 
-/// Fields whose values are worth sending again, and what they are kept as.
+/// Fields whose values are sent again, with the name under which they are kept.
 const LEARNT: &[(&str, &str)] = &[
     ("id", "id"),
     ("user_id", "id"),
@@ -30,22 +30,22 @@ const LEARNT: &[(&str, &str)] = &[
     ("position", "position"),
 ];
 
-/// What was learnt.
+/// Learnt values.
 #[derive(Default)]
 pub struct Known {
-    /// Values by name.
+    /// Values by name, oldest first.
     values: BTreeMap<String, Vec<String>>,
     /// Values that are never learnt.
     never: Vec<String>,
 }
 
 impl Known {
-    /// Knows nothing of a value from here on: what it names is not the fuzzer's.
+    /// Excludes a value from now on, because it names an object that the fuzzer must not touch.
     pub fn never(&mut self, value: &str) {
         self.never.push(value.to_owned());
     }
 
-    /// Keeps a value. Ids are also kept by the type of what they name.
+    /// Keeps a value under a name.
     pub fn learn(&mut self, name: &str, value: &str) {
         if value.is_empty() || self.never.iter().any(|never| never == value) {
             return;
@@ -57,7 +57,7 @@ impl Known {
         values.push(value.to_owned());
     }
 
-    /// Keeps what a reply tells.
+    /// Keeps the values of a reply. Ids are also kept under the type of their object.
     pub fn learn_from(&mut self, message: &DynamicMessage) {
         let kind = message.descriptor().name().to_owned();
         for (field, value) in message.fields() {
@@ -81,7 +81,7 @@ impl Known {
         }
     }
 
-    /// One of the values of a name, recent ones more often.
+    /// A random value of a name. Recent values are more likely.
     pub fn one(&self, name: &str, rng: &mut TestRng) -> Option<String> {
         let values = self.values.get(name).filter(|values| !values.is_empty())?;
         let from = if rng.random_bool(0.8) { values.len().saturating_sub(15) } else { 0 };

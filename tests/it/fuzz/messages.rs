@@ -1,4 +1,5 @@
-//! Messages of any type: valid in most fields, at the edge or beyond it in some.
+//! Generator of messages of any type: most fields are valid, and some are at a limit or beyond
+//! it.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
@@ -10,18 +11,19 @@ use uuid::Uuid;
 use super::known::Known;
 use crate::harness::PASSWORD;
 
-/// How often a field gets a value that means to do harm.
+/// Probability that a field gets a harmful value.
 const HARM: f64 = 0.06;
 
-/// How often a field that may be unset is left so, and one that only narrows a request:
-/// each of those alone makes most requests fail.
+/// Probability that an optional field stays unset. It is higher for fields that narrow a
+/// request, because each of those alone makes most requests fail.
 const UNSET: f64 = 0.4;
 const NARROWING_UNSET: f64 = 0.85;
 
-/// The passwords that requests try and set, so that later ones can be right.
+/// The passwords that requests use and set, so that later requests can use the right one.
 pub const PASSWORDS: [&str; 2] = [PASSWORD, "another horse battery staple"];
 
-/// Texts in many scripts and forms, and such as mean something to what lies behind.
+/// Texts in many scripts and Unicode forms, and texts with a meaning for SQL, JSON, paths or
+/// terminals.
 const TEXTS: &[&str] = &[
     "",
     " ",
@@ -58,7 +60,7 @@ const TEXTS: &[&str] = &[
     "1e400",
 ];
 
-/// Doubles at every edge.
+/// Doubles at the limits of their ranges.
 const NUMBERS: &[f64] = &[
     0.0,
     -0.0,
@@ -84,7 +86,7 @@ const NUMBERS: &[f64] = &[
     f64::NAN,
 ];
 
-/// Seconds: years 1 and 9999, and beyond; `nanos` beside them.
+/// Seconds of timestamps: at the limits of the years 1 and 9999, and beyond.
 const SECONDS: &[i64] = &[
     0,
     -1,
@@ -122,14 +124,14 @@ const FILTER_FIELDS: &[&str] = &[
     "nothing",
 ];
 
-/// Makes messages.
+/// Generator of messages.
 pub struct Maker<'a> {
     pub known: &'a Known,
     pub rng: &'a mut TestRng,
 }
 
 impl Maker<'_> {
-    /// A message of a type.
+    /// A random message of a type.
     pub fn message(&mut self, of: &MessageDescriptor, depth: usize) -> DynamicMessage {
         let mut message = DynamicMessage::new(of.clone());
         for field in of.fields() {
@@ -220,7 +222,7 @@ impl Maker<'_> {
         Some(inner)
     }
 
-    /// A Struct. A plain one has values that a scope may have.
+    /// A random Struct. A plain one has only values that are valid in a scope.
     fn structure(&mut self, kind: &MessageDescriptor, plain: bool, depth: usize) -> DynamicMessage {
         let mut made = DynamicMessage::new(kind.clone());
         let Some(fields) = kind.get_field_by_name("fields") else { return made };
@@ -275,7 +277,7 @@ impl Maker<'_> {
                 let inner = self.structure(object, plain, depth - 1);
                 made.set_field_by_name("struct_value", Value::Message(inner));
             }
-            // A Value without a kind, which JSON has no form for.
+            // A Value without a kind, which has no form in JSON.
             _ => {}
         }
         made
@@ -326,8 +328,8 @@ impl Maker<'_> {
         }
     }
 
-    /// An id of the right kind, mostly; else of another kind or another tenant, of
-    /// nothing, or none.
+    /// Usually an id of the right kind. Sometimes an id of any kind or tenant, a random one, or
+    /// the nil UUID.
     fn id(&mut self, name: &str) -> String {
         let kind = match name {
             "user_id" => "User",
@@ -345,7 +347,7 @@ impl Maker<'_> {
         }
     }
 
-    /// A known value, or one whose second half is another's, or that is cut or changed.
+    /// A known value, sometimes cut, reversed, or with the second half of another value.
     fn other_half(&mut self, name: &str) -> String {
         let one = self.known.one(name, self.rng).unwrap_or_default();
         let other = self.known.one(name, self.rng).unwrap_or_default();
@@ -378,7 +380,7 @@ impl Maker<'_> {
         conditions.join(self.pick(&[" AND ", " OR ", " "]))
     }
 
-    /// A text, now and then made as long as fields may be, or longer.
+    /// The text, sometimes repeated up to the maximum length of a field or beyond.
     fn sized(&mut self, text: &str) -> String {
         if !self.rng.random_bool(0.05) || text.is_empty() {
             return text.to_owned();
@@ -423,7 +425,7 @@ impl Maker<'_> {
     }
 }
 
-/// Fields that let a request succeed in a few cases only.
+/// Fields with which a request succeeds only in a few cases.
 const NARROWING: &[&str] = &[
     "page_token",
     "consistency_token",
@@ -436,7 +438,7 @@ const NARROWING: &[&str] = &[
     "order_by",
 ];
 
-/// Fields without which a request is refused for that alone.
+/// Whether a request without this field is always refused.
 fn is_needed(name: &str) -> bool {
     name.ends_with("_id") && name != "request_id"
         || ["email", "name", "level", "permission", "password", "items", "tenant", "token"]

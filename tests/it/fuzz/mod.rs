@@ -1,5 +1,5 @@
-//! What comes from outside is answered precisely and does no harm: text that the server
-//! reads, and whole messages of every RPC.
+//! Input from outside gets a precise answer and does no harm. The inputs are texts that the
+//! server parses, and whole messages of every RPC.
 
 mod calls;
 mod inputs;

@@ -1,4 +1,4 @@
-//! What is tried: all that the server reads from text itself.
+//! Targets of the fuzzer: all texts that the server itself parses.
 
 use regex::Regex;
 use tenantry::proto::v1::{
@@ -13,7 +13,7 @@ use tonic::{
 use super::inputs::Corpus;
 use crate::harness::{TestApp, precise, reason, unknown_id};
 
-/// The answer, or a refusal that says what is wrong with the input.
+/// The answer, or `None` for a precise refusal of the input.
 #[track_caller]
 fn answer<T>(input: &str, reply: Result<Response<T>, Status>) -> Option<T> {
     match reply {
@@ -33,7 +33,7 @@ async fn metadata() {
     let before = app.row_counts().await;
     let nobody = acme.with_token("");
     Corpus::kept("metadata").try_each(async |input| {
-        // Latin-1: a header may have any byte from 0x80 on.
+        // Latin-1, because a header value may have any byte from 0x80 on.
         let bytes: Vec<u8> = input.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
         let Ok(value) = MetadataValue::<Ascii>::try_from(bytes.as_slice()) else { return };
         for key in [
@@ -70,7 +70,7 @@ async fn tokens() {
             permission: "doc:read".into(),
             ..CheckRequest::default()
         };
-        // An empty one stands for the caller.
+        // An empty token means the caller itself.
         let decided = answer(input, acme.permissions().check(question).await);
         let allowed = decided.is_some_and(|decision| decision.allowed);
         assert_eq!(allowed, input == live || input.is_empty(), "{input}");
@@ -139,7 +139,7 @@ async fn permissions() {
             ..CreateRoleRequest::default()
         };
         let made = answer(input, acme.roles().create_role(role).await);
-        // Everything is for the system's own roles.
+        // Only system roles may have `*:*`.
         let may = fits && held.is_match(input) && input != "*:*";
         assert_eq!(made.is_some(), may, "{input:?}");
     });
@@ -169,7 +169,8 @@ async fn scopes() {
             ..CheckRequest::default()
         };
         let decided = answer(input, acme.permissions().check(question).await);
-        // A list in the assignment offers its values: no question has it as it is.
+        // A list in the assignment matches its values, so the question with the same list does
+        // not match.
         let plain = scope
             .fields
             .values()
@@ -177,7 +178,7 @@ async fn scopes() {
         if assigned && plain {
             assert!(decided.is_some_and(|decision| decision.allowed), "{input}");
         }
-        // What is given in some form is taken in the same (N03), and just that.
+        // An assignment is removed by the same scope (N03), and only that assignment.
         let request = tenantry::proto::v1::UnassignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),

@@ -1,4 +1,4 @@
-//! More than anybody needs, as fast as it goes.
+//! Floods: as many frames as possible, as fast as possible.
 
 use futures::future::join_all;
 use tokio::io::AsyncWriteExt;
@@ -12,27 +12,27 @@ use super::{
 };
 use crate::harness::{Serving, within};
 
-/// Sends the same again and again until the server has had enough, or `bytes` are
-/// sent; the code that it says goodbye with.
+/// Sends `count` units of frames until the server closes the connection or all are sent.
+/// Returns the error code of the server's GOAWAY.
 async fn flood(serving: &Serving, next: impl Fn(u32) -> Vec<u8>, count: u32) -> Option<u32> {
-    let (mut ear, mut mouth) = Peer::connect(serving.addr).await.split();
-    let talk = async move {
+    let (mut reader, mut writer) = Peer::connect(serving.addr).await.split();
+    let sending = async move {
         for first in (0..count).step_by(1000) {
             let batch: Vec<u8> = (first..first + 1000).flat_map(&next).collect();
-            if mouth.write_all(&batch).await.is_err() {
+            if writer.write_all(&batch).await.is_err() {
                 return;
             }
         }
-        mouth.shutdown().await.ok();
+        writer.shutdown().await.ok();
     };
-    // It reads what it is told, or the server would stop to read.
-    let (code, ()) = within(60, async { tokio::join!(ear.goodbye(), talk) }).await;
+    // The client also reads, because otherwise the server would stop reading.
+    let (code, ()) = within(60, async { tokio::join!(reader.goodbye(), sending) }).await;
     code
 }
 
 /// G09: CVE-2023-44487, CVE-2023-26964.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_reset_at_once_end_their_connection() {
+async fn streams_that_are_reset_immediately_end_their_connection() {
     let serving = Serving::start(&[]).await;
     answers(&serving).await;
     let before = serving.status("VmRSS");
@@ -49,7 +49,8 @@ async fn streams_that_are_reset_at_once_end_their_connection() {
             answers(&serving).await;
         }
     });
-    // A connection that is closed with much unread is reset, and its goodbye lost.
+    // When a connection with much unread data is closed, the kernel resets it, and its GOAWAY
+    // is lost.
     let said: Vec<_> = codes.into_iter().flatten().collect();
     assert!(!said.is_empty() && said.iter().all(|code| *code == ENHANCE_YOUR_CALM), "{said:?}");
     assert!(serving.status("VmRSS") < before + SLACK);
@@ -58,7 +59,7 @@ async fn streams_that_are_reset_at_once_end_their_connection() {
 
 /// G10: RUSTSEC-2024-0332.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_block_that_never_ends_ends_its_connection() {
+async fn an_endless_header_block_ends_its_connection() {
     let serving = Serving::start(&[]).await;
     answers(&serving).await;
     let before = serving.status("VmRSS");
@@ -75,7 +76,7 @@ async fn a_header_block_that_never_ends_ends_its_connection() {
 
 /// G11: RUSTSEC-2026-0258, RUSTSEC-2024-0003, CVE-2025-8671.
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_that_say_nothing_cost_nothing() {
+async fn empty_frames_cost_no_memory() {
     let serving = Serving::start(&[]).await;
     answers(&serving).await;
     let before = serving.status("VmRSS");
@@ -87,14 +88,14 @@ async fn frames_that_say_nothing_cost_nothing() {
         },
         &|_| frame(SETTINGS, 0, 0, &[]),
         &|_| frame(PING, 0, 0, &[7; 8]),
-        // A window that grows by nothing, which makes the server reset the stream.
+        // A window update by zero, which makes the server reset the stream.
         &|n| {
             let stream = 2 * n + 1;
             let mut frames = frame(HEADERS, END_HEADERS, stream, &block);
             frames.extend(frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes()));
             frames
         },
-        // What must not follow the end of a stream.
+        // A DATA frame after the end of its stream.
         &|n| {
             let stream = 2 * n + 1;
             let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);

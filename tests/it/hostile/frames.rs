@@ -1,4 +1,4 @@
-//! HTTP/2 by hand (RFC 9113, 4.1 and 6).
+//! HTTP/2 frames, encoded by hand (RFC 9113, sections 4.1 and 6).
 
 use std::net::SocketAddr;
 
@@ -24,10 +24,10 @@ pub const END_HEADERS: u8 = 4;
 
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// What begins a connection, and an empty SETTINGS.
+/// Connection preface with an empty SETTINGS frame.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A frame.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -37,13 +37,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header block of a call of a public method (RFC 7541, 6.2.2: literals that no
-/// table keeps).
+/// Header block of a call of a public method, as literals without indexing (RFC 7541, section
+/// 6.2.2).
 pub fn call() -> Vec<u8> {
     call_with(&[])
 }
 
-/// The same of another method.
+/// Header block of a call of another method.
 pub fn call_of(path: &str) -> Vec<u8> {
     block(&[
         (":method", "POST"),
@@ -55,13 +55,13 @@ pub fn call_of(path: &str) -> Vec<u8> {
     ])
 }
 
-/// The same with more metadata.
+/// Header block of a call with more metadata.
 pub fn call_with(metadata: &[(&str, &str)]) -> Vec<u8> {
     let head = [&[("content-type", "application/grpc"), ("te", "trailers")], metadata].concat();
     request("POST", &head)
 }
 
-/// The header block of any request.
+/// Header block of any request.
 pub fn request(method: &str, metadata: &[(&str, &str)]) -> Vec<u8> {
     let head = [
         (":method", method),
@@ -72,7 +72,7 @@ pub fn request(method: &str, metadata: &[(&str, &str)]) -> Vec<u8> {
     block(&[&head, metadata].concat())
 }
 
-/// A header block (RFC 7541), each field a literal.
+/// Encodes a header block (RFC 7541) with each field as a literal.
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -85,18 +85,19 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// One connection, or the half of it that reads.
+/// A connection, or its read half.
 pub struct Peer<S = TcpStream> {
     pub stream: S,
 }
 
 impl Peer {
-    /// With the preface sent.
+    /// Connects and sends the preface.
     pub async fn connect(addr: SocketAddr) -> Self {
         Self::greet(TcpStream::connect(addr).await.expect("connects")).await
     }
 
-    /// The same from another network than this machine's others.
+    /// Connects from another source network than all other clients of this machine, and sends
+    /// the preface.
     pub async fn connect_from_elsewhere(addr: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 9, 9, 9], 0).into()).expect("an address");
@@ -109,20 +110,20 @@ impl Peer {
         Self { stream }
     }
 
-    /// What reads, and what writes.
+    /// Splits the connection into its read half and its write half.
     pub fn split(self) -> (Peer<OwnedReadHalf>, OwnedWriteHalf) {
         let (stream, writer) = self.stream.into_split();
         (Peer { stream }, writer)
     }
 
-    /// Sends, until the server closes the connection; whether it still takes more.
+    /// Sends bytes. Returns false when the server has closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()
     }
 }
 
 impl<S: AsyncRead + Unpin> Peer<S> {
-    /// The code of the GOAWAY that ends the connection; `None` when it ends without.
+    /// Error code of the GOAWAY that ends the connection; `None` when it ends without one.
     pub async fn goodbye(&mut self) -> Option<u32> {
         let mut said = None;
         while let Some((kind, _, _, payload)) = self.frame().await {
@@ -133,8 +134,7 @@ impl<S: AsyncRead + Unpin> Peer<S> {
         said
     }
 
-    /// The next frame: its kind, its flags, its stream, and what is in it; `None` when
-    /// the connection has ended.
+    /// The next frame as kind, flags, stream and payload; `None` when the connection has ended.
     pub async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).await.ok()?;

@@ -1,20 +1,21 @@
-//! Calls whose message never comes.
+//! Calls whose message never arrives.
 
 use tenantry::proto::v1::{GetJwksRequest, auth_service_client::AuthServiceClient};
 
 use super::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, call, call_of, frame};
 use crate::harness::{Serving, within};
 
-/// N21: a network may leave so many calls without their message, and no more; calls that
-/// are whole are answered all the same.
+/// N21: the number of calls without their message is limited by network, and complete calls are
+/// still answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_without_their_message_keep_nobody_out() {
+async fn calls_without_their_message_do_not_block_others() {
     let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
     let mut peer = Peer::connect_from_elsewhere(serving.addr).await;
     for n in 0..100 {
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call())).await);
     }
-    // After a second the eighth of all that one network gets is waited for still.
+    // After one second only ten calls still wait for their message: an eighth of all, which is
+    // the limit of one network.
     let mut refused = 0;
     while refused < 90 {
         let (kind, flags, ..) = within(10, peer.frame()).await.expect("an answer");
@@ -27,9 +28,9 @@ async fn calls_without_their_message_keep_nobody_out() {
     serving.stop().await;
 }
 
-/// N21: a call whose message comes at last is answered.
+/// N21: a call whose message arrives late is answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_comes_late_is_answered() {
+async fn a_late_message_is_answered() {
     let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
     let mut peer = Peer::connect(serving.addr).await;
     for n in 0..10 {
@@ -47,7 +48,7 @@ async fn a_message_that_comes_late_is_answered() {
                 break;
             }
         }
-        // The end of the answer.
+        // The trailers of the answer.
         loop {
             let (kind, flags, of, _) = within(10, peer.frame()).await.expect("a frame");
             if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
@@ -58,9 +59,9 @@ async fn a_message_that_comes_late_is_answered() {
     serving.stop().await;
 }
 
-/// N21: health and reflection need no token, so little of a message is held.
+/// N21: health and reflection need no token, so their messages have a small size limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_messages_to_probes_are_not_taken_in() {
+async fn large_messages_to_health_and_reflection_are_refused_early() {
     let serving = Serving::start(&[]).await;
     for path in [
         "/grpc.health.v1.Health/Check",
@@ -70,7 +71,7 @@ async fn large_messages_to_probes_are_not_taken_in() {
         let mut peer = Peer::connect(serving.addr).await;
         let head = call_of(path);
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 1, &head)).await);
-        // The prefix of a message of 4 MB, of which no more comes.
+        // The prefix of a message of 4 MB, without the message.
         let prefix = [&[0][..], &4_000_000_u32.to_be_bytes()].concat();
         assert!(peer.send(&frame(DATA, 0, 1, &prefix)).await);
         loop {

@@ -1,4 +1,4 @@
-//! Sign-ins, more than there are threads to hash for.
+//! More concurrent sign-ins than hashing threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,19 +14,19 @@ use crate::{
     limits::address,
 };
 
-/// What the server is told to take for one hash, in KiB.
+/// Memory of one hash in the server's settings, in KiB.
 const ARGON2: u64 = 19_456;
 
-/// G06: memory is bounded by the threads that hash, what waits for one by the queue, and
-/// others are answered meanwhile.
+/// G06: memory is limited by the number of hashing threads, and the number of waiting sign-ins
+/// by the queue. Other calls are answered meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_sign_ins_is_refused_and_costs_no_memory() {
+async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
     let serving = Serving::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
     let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
     let before = serving.status("VmRSS");
     let sign_in = |n: usize| {
         let request = LoginRequest {
-            // Accounts differ: what is counted by account is no matter here.
+            // Each sign-in has another account, so that no limit per account applies.
             email: format!("user-{n}@acme.test"),
             password: PASSWORD.into(),
             organization_slug: "acme".into(),
@@ -56,18 +56,19 @@ async fn a_flood_of_sign_ins_is_refused_and_costs_no_memory() {
     assert!(serving.status("VmHWM") < before + 4 * ARGON2 + SLACK);
 }
 
-/// Of what a flood of sign-ins got.
+/// Number of wrong passwords and of refusals in a flood of sign-ins.
 #[derive(Default, Debug)]
 struct Answers {
     wrong: usize,
     refused: usize,
 }
 
-/// N12: one tenant's users have the most expensive hashes that may be imported, and somebody
-/// tries passwords of all of them. Another tenant's users sign in, each at once.
+/// N12: one tenant's users have the most expensive hashes that may be imported, and a client
+/// guesses passwords of all of them. Each sign-in in another tenant must succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
-    // The flood waits longer than a call usually may: what it does to others is looked at.
+async fn a_flood_of_sign_ins_in_one_tenant_refuses_none_in_another() {
+    // The flood waits longer than the usual timeout, because the test is about its effect on
+    // others.
     let settings = [("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16"), ("REQUEST_TIMEOUT", "120s")];
     let serving = Serving::start(&settings).await;
     let nobody = || Client::anonymous(serving.channel.clone());
@@ -91,7 +92,7 @@ async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
             let status = nobody().auth().login(request).await.expect_err("it is wrong");
             match reason(&status).as_str() {
                 "INVALID_CREDENTIALS" => answers.wrong += 1,
-                // The others are the flood: as many as there are places for.
+                // The others continue the flood. There are as many of them as queue slots.
                 "HASHING_QUEUE_FULL" => {
                     answers.refused += 1;
                     break;
@@ -114,7 +115,7 @@ async fn a_flood_in_one_tenant_refuses_nobody_of_another() {
     assert!(refused > 0 && wrong > 0, "no flood: {refused} refused, {wrong} wrong");
 }
 
-/// A user with the most expensive hash that may be imported.
+/// Creates a user with the most expensive hash that may be imported.
 async fn import(tenant: &Client, email: &str) {
     let hash = bcrypt::hash_with_salt(PASSWORD, 12, [7; 16]).expect("bcrypt").to_string();
     let request = CreateUserRequest {
@@ -125,8 +126,8 @@ async fn import(tenant: &Client, email: &str) {
     tenant.users().create_user(request).await.expect("imported");
 }
 
-/// Wrong passwords of these accounts, each again and again from a network of these, until it
-/// is over: how many were compared, and how many refused.
+/// Guesses passwords of these accounts until `over` is set, each account from one of the
+/// networks. Returns the number of compared and of refused passwords.
 async fn flood(
     server: &Serving,
     over: &AtomicBool,
@@ -159,9 +160,9 @@ async fn flood(
     Answers { wrong: sum(|answers| answers.wrong), refused: sum(|answers| answers.refused) }
 }
 
-/// N12: more tenants than there are places cost somebody nothing but a network's calls.
+/// N12: a flood in more tenants than queue slots is limited by its network.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_in_many_tenants_from_one_network_refuses_nobody_from_another() {
+async fn a_flood_in_many_tenants_from_one_network_refuses_none_from_another() {
     let settings = [
         ("HASHING_THREADS", "2"),
         ("HASHING_QUEUE", "16"),
@@ -191,10 +192,10 @@ async fn a_flood_in_many_tenants_from_one_network_refuses_nobody_from_another() 
     assert!(flood.refused > 0 && flood.wrong > 0, "no flood: {flood:?}");
 }
 
-/// N12: names of tenants that do not exist cost nothing at all. Those who name none sign in
-/// meanwhile, and tenants are founded.
+/// N12: sign-ins to unknown tenants take no share from others. Meanwhile, sign-ins without a
+/// tenant and registrations succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_at_names_that_do_not_exist_refuses_nobody_who_names_none() {
+async fn a_flood_of_sign_ins_to_unknown_tenants_refuses_no_others() {
     let settings = [
         ("HASHING_THREADS", "2"),
         ("HASHING_QUEUE", "40"),
@@ -216,14 +217,14 @@ async fn a_flood_at_names_that_do_not_exist_refuses_nobody_who_names_none() {
                 password: PASSWORD.into(),
                 ..LoginRequest::default()
             };
-            nobody().auth().login(request).await.expect("it names no tenant, and signs in");
+            nobody().auth().login(request).await.expect("signs in without a tenant");
             let request = RegisterRequest {
                 email: "boss@new.test".into(),
                 password: PASSWORD.into(),
                 organization_name: format!("New {number}"),
                 ..RegisterRequest::default()
             };
-            nobody().auth().register(request).await.expect("a tenant is founded");
+            nobody().auth().register(request).await.expect("a tenant is registered");
         }
         over.store(true, Ordering::Relaxed);
     };

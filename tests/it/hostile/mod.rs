@@ -1,5 +1,5 @@
-//! Peers that break HTTP/2's rules, or keep to them to do harm: raw frames against the
-//! binary. Whatever they do, others are answered and memory stays bounded.
+//! Clients that break HTTP/2's rules, or attack within the rules: raw frames against the
+//! binary. Meanwhile other clients are answered and memory stays bounded.
 
 mod floods;
 mod frames;
@@ -13,11 +13,11 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{Serving, within};
 
-/// Memory that the server may have more after an attack than before it, in KiB. It is
-/// what allocators keep, and far less than what an attack sends.
+/// Memory that the server may use more after an attack than before it, in KiB. Allocators keep
+/// about as much; an attack sends far more.
 const SLACK: u64 = 64 * 1024;
 
-/// The server answers somebody else.
+/// Asserts that the server answers another client.
 async fn answers(serving: &Serving) {
     let request = HealthClient::new(serving.channel.clone());
     let answered =

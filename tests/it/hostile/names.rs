@@ -1,4 +1,4 @@
-//! Names, as many as somebody likes to make up.
+//! Invented names in large numbers.
 
 use tenantry::proto::v1::{LoginRequest, WhoAmIRequest};
 
@@ -12,9 +12,9 @@ async fn series(app: &TestApp) -> usize {
     page.lines().filter(|line| !line.starts_with('#')).count()
 }
 
-/// K05: nothing that callers make up names a metric.
+/// K05: no invented name becomes a metric or a label value.
 #[tokio::test]
-async fn metrics_do_not_grow_with_what_callers_make_up() {
+async fn the_number_of_metrics_does_not_grow_with_invented_names() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -39,7 +39,7 @@ async fn metrics_do_not_grow_with_what_callers_make_up() {
     for n in 1..ATTACKS {
         attack(n).await;
     }
-    // What the server does by itself now and then adds a few that are of no caller.
+    // The server's own work adds a few series, independent of the callers.
     let more = series(&app).await - before;
     assert!(more < ATTACKS, "{more}");
 }

@@ -1,4 +1,4 @@
-//! As little as possible, for as long as possible.
+//! Slow attacks: as few bytes as possible, for as long as possible.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::harness::{Serving, within};
 
-/// G11: readers that never read. What is kept for them is bounded by what a connection
-/// may have open.
+/// G11: clients that never read. The memory kept for them is limited by the number of open
+/// streams per connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_without_a_window_are_kept_little_for() {
+async fn clients_with_a_zero_window_cost_little_memory() {
     let serving = Serving::start(&[]).await;
     answers(&serving).await;
     let before = serving.status("VmRSS");
@@ -38,9 +38,10 @@ async fn readers_without_a_window_are_kept_little_for() {
     serving.stop().await;
 }
 
-/// G13: who never finishes its greeting is let go, however slowly it speaks.
+/// G13: a connection whose preface does not complete in time is closed, even when bytes keep
+/// arriving.
 #[tokio::test(flavor = "multi_thread")]
-async fn greetings_that_never_end_are_cut_off() {
+async fn connections_with_an_incomplete_preface_are_closed() {
     let serving = Serving::start(&[]).await;
     let mut peers = Vec::new();
     for sent in [0, 1, 10, PREFACE.len() - 1].repeat(25) {
@@ -53,28 +54,29 @@ async fn greetings_that_never_end_are_cut_off() {
     for peer in &mut peers {
         within(20, peer.goodbye()).await;
     }
-    assert!(began.elapsed() > Duration::from_secs(5), "they had some time");
+    assert!(began.elapsed() > Duration::from_secs(5), "closed before the timeout of the preface");
     answers(&serving).await;
 }
 
-/// G13: a connection has an age at which it takes no more calls, and then an end.
+/// G13: a connection that reaches its maximum age takes no new calls, and is closed after a
+/// grace period.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_end_at_their_age() {
+async fn connections_are_closed_at_their_maximum_age() {
     let other = [("MAX_CONNECTION_AGE", "1s"), ("REQUEST_TIMEOUT", "1s")];
     let serving = Serving::start(&other).await;
     let mut polite = Peer::connect(serving.addr).await;
     assert_eq!(within(10, polite.goodbye()).await, Some(0));
-    // With a call that never ends.
+    // A connection with a call that never ends.
     let mut open = Peer::connect(serving.addr).await;
     open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
     within(10, open.goodbye()).await;
     answers(&serving).await;
 }
 
-/// Who is refused before the message is there may send it still: honest callers do, for
-/// the two cross on their way. However often, that ends no connection.
+/// A call may be refused before its message arrives, and the client may still send it, because
+/// both cross on the network. That must not end the connection, however often it happens.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_are_answered_early_are_not_cut_off() {
+async fn early_refusals_do_not_end_the_connection() {
     let both = call_with(&[("x-tenant-id", "a"), ("x-organization-slug", "b")]);
     let refused = [
         ("off", both),

@@ -1,4 +1,4 @@
-//! Connections, many of them.
+//! Large numbers of connections.
 
 use tokio::net::TcpStream;
 
@@ -7,11 +7,12 @@ use crate::harness::{Serving, TestApp, until, within};
 
 /// G12: CVE-2024-47609.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_files_left_serves_again_when_it_has_some() {
+async fn a_server_that_ran_out_of_file_descriptors_recovers() {
     let mut serving = Serving::with_files(&[], 64).await;
     let mut sockets = Vec::new();
     for n in 0..200 {
-        // Some are accepted, some wait for it, and some are refused by the kernel.
+        // Some connections are accepted, some wait to be accepted, and some are refused by the
+        // kernel.
         if let Ok(socket) = TcpStream::connect(serving.addr).await {
             if n % 3 == 0 {
                 socket.set_zero_linger().ok();
@@ -32,9 +33,9 @@ async fn a_server_without_files_left_serves_again_when_it_has_some() {
     answers(&serving).await;
 }
 
-/// G13: no more than so many from one address, and altogether.
+/// G13: connections are limited by address and in total.
 #[tokio::test]
-async fn connections_have_a_number() {
+async fn the_number_of_connections_is_limited() {
     for (setting, by) in [("MAX_CONNECTIONS_PER_ADDRESS", "address"), ("MAX_CONNECTIONS", "total")]
     {
         let app = TestApp::with(|values| values.set(setting, "3")).await;
@@ -55,6 +56,6 @@ async fn connections_have_a_number() {
             .auth()
             .get_jwks(tenantry::proto::v1::GetJwksRequest {})
             .await
-            .expect("there is room");
+            .expect("a connection is free again");
     }
 }

@@ -1,4 +1,4 @@
-//! Who gives wrong passwords waits, and nobody else does.
+//! Limits on wrong passwords: the guesser must wait, but the owner of the account must not.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tonic::Code;
 use super::{address, at, believing, guess, sign_in, wait, wrong};
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, unknown_id, until};
 
-/// The failures from one network that cost nothing.
+/// Number of failures of one network before its sign-ins must wait.
 const FREE: usize = 10;
 
 async fn acme() -> (TestApp, Client) {
     let app = TestApp::with(|values| {
         believing(values);
-        // All are of one tenant, which has a part of each.
+        // All calls are in one tenant, which may use only a part of each of these limits.
         values.set("HASHING_QUEUE", "2000");
         values.set("MAX_REQUESTS", "8000");
     })
@@ -24,8 +24,8 @@ async fn acme() -> (TestApp, Client) {
     (app, acme)
 }
 
-/// Lets all waits of a tenant's accounts be over.
-async fn let_time_pass(acme: &Client) {
+/// Ends the waits of all accounts of a tenant.
+async fn end_waits(acme: &Client) {
     let listed = redis(&format!("KEYS guess:{{{}}}*", acme.tenant_id)).await;
     for key in listed.lines().filter(|line| line.contains(":here:") || line.contains(":everywhere"))
     {
@@ -35,7 +35,7 @@ async fn let_time_pass(acme: &Client) {
 
 /// B10, R8
 #[tokio::test]
-async fn ten_failures_make_that_network_wait_and_not_the_owner() {
+async fn ten_failures_make_their_network_wait_but_not_the_owner() {
     let (app, acme) = acme().await;
     let (attacker, owner) = (at(&app, &address()), at(&app, &address()));
     let right = || sign_in(&acme.email, "acme", PASSWORD);
@@ -46,20 +46,20 @@ async fn ten_failures_make_that_network_wait_and_not_the_owner() {
     assert!(first > Duration::from_secs(25) && first <= Duration::from_secs(30), "{first:?}");
     wait(attacker.auth().login(right()).await.expect_err("it must wait"));
     owner.auth().login(right()).await.expect("signs in");
-    // The owner's success is no pardon for the attacker.
+    // The owner's success does not end the attacker's wait.
     wait(guess(&attacker, &acme.email, "acme").await);
 
     // Each further failure doubles the wait, up to an hour.
     for doubled in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        let_time_pass(&acme).await;
+        end_waits(&acme).await;
         wrong(guess(&attacker, &acme.email, "acme").await);
         let told = wait(guess(&attacker, &acme.email, "acme").await).as_secs();
-        assert!(told > doubled - 5 && told <= doubled, "{told} s, not {doubled}");
+        assert!(told > doubled - 5 && told <= doubled, "waits {told} s instead of {doubled} s");
     }
 }
 
 #[tokio::test]
-async fn a_success_forgets_the_failures() {
+async fn a_success_resets_the_failures() {
     let (app, acme) = acme().await;
     let client = at(&app, &address());
     for _ in 0..3 {
@@ -73,7 +73,7 @@ async fn a_success_forgets_the_failures() {
 
 /// R9
 #[tokio::test]
-async fn accounts_that_do_not_exist_are_limited_alike() {
+async fn unknown_accounts_are_limited_like_existing_ones() {
     let (app, _) = acme().await;
     for slug in ["acme", "nowhere"] {
         let client = at(&app, &address());
@@ -82,14 +82,15 @@ async fn accounts_that_do_not_exist_are_limited_alike() {
             wrong(guess(&client, &nobody, slug).await);
         }
         wait(guess(&client, &nobody, slug).await);
-        // Another account, as far as anybody can tell, has its own count.
+        // Another unknown account has a count of its own, so the caller cannot see that neither
+        // exists.
         wrong(guess(&client, &somebody, slug).await);
     }
 }
 
 /// B12
 #[tokio::test]
-async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let (app, acme) = acme().await;
     let attacker = at(&app, &address());
     let guesses = (0..500).map(|at| {
@@ -101,20 +102,20 @@ async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
     });
     let mut compared = 0;
     for reply in join_all(guesses).await {
-        let status = reply.expect_err("found by guessing");
+        let status = reply.expect_err("the right password was compared");
         match status.code() {
             Code::Unauthenticated => compared += 1,
             _ => _ = wait(status),
         }
     }
-    assert!((FREE..=60).contains(&compared), "{compared} were compared");
+    assert!((FREE..=60).contains(&compared), "{compared} passwords were compared");
     let right = sign_in(&acme.email, "acme", PASSWORD);
     wait(attacker.auth().login(right).await.expect_err("it must wait"));
 }
 
 /// R8
 #[tokio::test]
-async fn a_hundred_failures_from_many_networks_spare_those_that_the_owner_knows() {
+async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     let (app, acme) = acme().await;
     let home = at(&app, &address());
     let right = || sign_in(&acme.email, "acme", PASSWORD);
@@ -129,13 +130,13 @@ async fn a_hundred_failures_from_many_networks_spare_those_that_the_owner_knows(
     wait(at(&app, &address()).auth().login(right()).await.expect_err("a network not known"));
     wrong(guess(&home, &acme.email, "acme").await);
     home.auth().login(right()).await.expect("signs in at home");
-    // That was a success: nobody waits for what was before.
+    // That success resets the count of the account, so no other network has to wait.
     at(&app, &address()).auth().login(right()).await.expect("signs in elsewhere");
 }
 
 /// A wrong current password is a guess too.
 #[tokio::test]
-async fn who_has_a_session_can_not_guess_its_password() {
+async fn the_holder_of_a_session_cannot_guess_its_password() {
     let (app, acme) = acme().await;
     let thief = acme.with("x-forwarded-for", &address());
     let change = || async {
@@ -153,15 +154,15 @@ async fn who_has_a_session_can_not_guess_its_password() {
     elsewhere.auth().login(sign_in(&acme.email, "acme", PASSWORD)).await.expect("signs in");
 }
 
-/// The keys of a tenant's guesses.
+/// Redis keys of a tenant's guesses.
 async fn keys(acme: &Client) -> Vec<String> {
     let listed = redis(&format!("KEYS guess:{{{}}}*", acme.tenant_id)).await;
     listed.lines().filter(|line| line.starts_with("guess:")).map(|key| key.trim().into()).collect()
 }
 
-/// N26: a wait that began while Redis's clock was years ahead.
+/// N26: the wait was stored while Redis's clock was years ahead.
 #[tokio::test]
-async fn no_clock_makes_a_wait_longer_than_an_hour() {
+async fn a_wrong_clock_makes_no_wait_longer_than_an_hour() {
     let (app, acme) = acme().await;
     let client = at(&app, &address());
     wrong(guess(&client, &acme.email, "acme").await);
@@ -174,9 +175,9 @@ async fn no_clock_makes_a_wait_longer_than_an_hour() {
         assert!(told <= Duration::from_hours(1), "{until}: {told:?}");
         let life = redis(&format!("PTTL {here}")).await;
         let life: i64 = life.lines().next().and_then(|l| l[1..].parse().ok()).expect("a number");
-        assert!((0..=3_600_000).contains(&life), "it ends: {life}");
+        assert!((0..=3_600_000).contains(&life), "the key expires in time: {life}");
         let kept = redis(&format!("HGET {here} until")).await;
-        assert!(!kept.contains(until), "the wait goes down: {kept}");
+        assert!(!kept.contains(until), "the wait is shortened: {kept}");
     }
     for until in ["nan", "-inf", "-1", "x"] {
         redis(&format!("HSET {here} until {until}")).await;
@@ -192,9 +193,9 @@ async fn no_clock_makes_a_wait_longer_than_an_hour() {
     }
 }
 
-/// N23: keys that hold something else are removed, and guesses go on.
+/// N23: keys with a value of another Redis type are removed, and counting continues.
 #[tokio::test]
-async fn guesses_are_counted_without_keys_of_a_wrong_type() {
+async fn keys_of_a_wrong_type_do_not_stop_the_counting_of_guesses() {
     let (app, acme) = acme().await;
     let client = at(&app, &address());
     wrong(guess(&client, &acme.email, "acme").await);
@@ -209,7 +210,7 @@ async fn guesses_are_counted_without_keys_of_a_wrong_type() {
     }
 }
 
-/// The failures of a tenant's accounts, in all networks.
+/// Sum of the failures of a tenant's accounts, over all networks.
 async fn failures(acme: &Client) -> usize {
     let listed = redis(&format!("KEYS guess:{{{}}}*:here:*", acme.tenant_id)).await;
     let mut all = 0;
@@ -221,10 +222,10 @@ async fn failures(acme: &Client) -> usize {
     all
 }
 
-/// N18: a guess that is given up is compared, counted and recorded like a wrong one, also the
-/// right password.
+/// N18: a guess that the client cancels is compared, counted and recorded like a wrong one,
+/// even with the right password.
 #[tokio::test(flavor = "multi_thread")]
-async fn guesses_that_are_given_up_count_and_are_recorded() {
+async fn cancelled_guesses_count_and_are_recorded() {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
     let proxy = Proxy::postgres().await;
@@ -238,7 +239,7 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
     let attacker = at(&app, &network);
     let thief = acme.on(&app.channel).with("x-forwarded-for", &network);
     thief.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
-    // From here on this replica reaches Redis: what it counted alone would not be seen.
+    // Wait until this replica reaches Redis. Counts that it made alone would not show in Redis.
     let alone = async || app.metric("tenantry_rate_counted_alone_total").await;
     until(10, || async {
         let before = alone().await;
@@ -253,9 +254,10 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
             new_password: "another one altogether".into(),
         };
         let is_change = given_up == 1;
-        // Who learns nothing from a right one must not learn it unseen.
+        // The last guess has the right password. The client gets no answer, so the guess counts
+        // as a failure too.
         let password = if given_up == FREE { PASSWORD } else { "not this one" };
-        // A sign-in asks Postgres about its slug.
+        // A sign-in sends the slug to Postgres.
         proxy.when_sent(if is_change { "from credentials" } else { "acme" }, Then::Hold);
         tokio::select! {
             _ = changes.change_password(change), if is_change => panic!("it was held"),
@@ -264,7 +266,7 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
             }
             () = proxy.until_held() => {}
         }
-        // By the time that this is answered the server has heard of it.
+        // When this call is answered, the server has received the cancellation.
         for _ in 0..2 {
             attacker.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
         }
@@ -276,9 +278,9 @@ async fn guesses_that_are_given_up_count_and_are_recorded() {
     assert_eq!(direct.audited(&acme.tenant_id, "sign_in_failed").await, 9);
 }
 
-/// N15: a tenant that does not exist is counted like one that does: apart from others.
+/// N15: a tenant that does not exist has a count of its own, like one that exists.
 #[tokio::test]
-async fn tenants_that_do_not_exist_are_counted_apart() {
+async fn unknown_tenants_are_counted_separately() {
     let app = TestApp::with(|values| {
         believing(values);
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
@@ -293,9 +295,10 @@ async fn tenants_that_do_not_exist_are_counted_apart() {
     wrong(guess_at(&other).await);
 }
 
-/// N23: a value that can't be one of ours begins anew: there is no guess without a count.
+/// N23: a value that the server cannot have written restarts the count. No guess stays
+/// uncounted.
 #[tokio::test]
-async fn guesses_are_counted_whatever_their_keys_hold() {
+async fn guesses_are_counted_whatever_values_their_keys_hold() {
     let (app, acme) = acme().await;
     let long = "9".repeat(1000);
     for (field, value) in [

@@ -1,4 +1,4 @@
-//! How often somebody may try, and how long who tried too often waits.
+//! Rate limits, and waits after wrong passwords.
 
 mod guesses;
 mod rates;
@@ -13,18 +13,18 @@ pub use rates::limited;
 
 use crate::harness::{Client, TestApp, refused};
 
-/// Lets tests call from any address: the server believes what they say of themselves.
+/// Lets tests call from any address: the server trusts the `x-forwarded-for` of its caller.
 pub fn believing(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
 
-/// An address of a network that nobody else has.
+/// A random address in a network that no other test uses.
 pub fn address() -> String {
     let random = uuid::Uuid::new_v4().into_bytes();
     format!("2001:db8:{:02x}{:02x}:{:02x}{:02x}::1", random[0], random[1], random[2], random[3])
 }
 
-/// Somebody without a token at this address.
+/// A client without a token at this address.
 pub fn at(app: &TestApp, address: &str) -> Client {
     app.anonymous().with("x-forwarded-for", address)
 }
@@ -38,13 +38,13 @@ fn sign_in(email: &str, slug: &str, password: &str) -> LoginRequest {
     }
 }
 
-/// A sign-in with a wrong password: its status.
+/// Signs in with a wrong password. Returns the status.
 async fn guess(client: &Client, email: &str, slug: &str) -> Status {
     let request = sign_in(email, slug, "not this one");
     client.auth().login(request).await.expect_err("a wrong password")
 }
 
-/// The call was refused for its number; when it may come again.
+/// Asserts that the call was refused because of a limit. Returns the time to wait.
 #[track_caller]
 fn wait(status: Status) -> Duration {
     let status =

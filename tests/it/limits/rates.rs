@@ -1,4 +1,4 @@
-//! So many calls in a time, from one network and for one tenant.
+//! Rate limits by network and by tenant.
 
 use std::time::Duration;
 
@@ -16,34 +16,37 @@ pub async fn limited(name: &'static str, rate: &str) -> TestApp {
     .await
 }
 
-/// Guesses at another account each time.
+/// A guess at a new account each time.
 async fn guess_anew(client: &Client) -> tonic::Status {
     guess(client, &format!("{}@x.test", unknown_id()), "nowhere").await
 }
 
 /// G01
 #[tokio::test]
-async fn a_network_that_asks_too_often_waits_and_another_does_not() {
+async fn a_network_above_its_rate_waits_and_another_does_not() {
     let app = limited("RATE_LIMIT_SIGN_IN", "5/1m,off").await;
     let (one, other) = (at(&app, &address()), at(&app, &address()));
     for _ in 0..5 {
         wrong(guess_anew(&one).await);
     }
     let told = wait(guess_anew(&one).await);
-    assert!(told <= Duration::from_secs(12), "one of five makes room again: {told:?}");
+    assert!(
+        told <= Duration::from_secs(12),
+        "the next call is allowed after a fifth of the minute: {told:?}"
+    );
     wrong(guess_anew(&other).await);
     let refusals = r#"tenantry_rate_limited_total{class="sign_in",by="network"}"#;
     assert_eq!(app.metric(refusals).await, Some(1.0));
-    // What is not a sign-in is not counted with them.
+    // Calls that are no sign-ins are not counted.
     one.auth().get_jwks(GetJwksRequest {}).await.expect("the keys");
 }
 
 /// G02
 #[tokio::test]
-async fn a_tenant_that_many_ask_for_is_limited_and_another_is_not() {
+async fn a_tenant_above_its_rate_is_limited_and_another_is_not() {
     let app = limited("RATE_LIMIT_SIGN_IN", "off,5/1m").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    // Its administrator's sign-in was the first.
+    // The sign-in of the tenant's administrator was the first call.
     for _ in 0..4 {
         wrong(guess(&at(&app, &address()), "who@a.test", "a").await);
     }
@@ -55,7 +58,7 @@ async fn a_tenant_that_many_ask_for_is_limited_and_another_is_not() {
 
 /// G03
 #[tokio::test]
-async fn who_says_to_be_somebody_else_is_believed_by_nobody() {
+async fn forwarding_headers_of_an_untrusted_client_are_ignored() {
     let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "5/1m,off")).await;
     let liar = |header: &str| app.anonymous().with(header, &address());
     for header in ["x-forwarded-for", "x-real-ip", "x-forwarded-for", "forwarded", "x-client-ip"] {
@@ -73,12 +76,12 @@ async fn addresses_of_one_network_are_counted_together() {
     wrong(guess_anew(&at(&app, &network)).await);
     wrong(guess_anew(&at(&app, &network.replace("::1", ":1:2:3:4"))).await);
     wait(guess_anew(&at(&app, &network.replace("::1", "::2"))).await);
-    // What stands before the last hop is anybody's invention.
+    // Entries before the last hop are not trusted.
     wait(guess_anew(&at(&app, &format!("{}, {network}", address()))).await);
 }
 
 #[tokio::test]
-async fn replicas_count_together() {
+async fn replicas_share_their_counts() {
     let app = limited("RATE_LIMIT_SIGN_IN", "4/1h,off").await;
     let twin = TestApp::on(&app.database, |values| {
         believing(values);
@@ -107,7 +110,7 @@ async fn without_redis_each_replica_counts_alone() {
     .await;
     proxy.cut();
     let alone = || async { app.metric("tenantry_rate_counted_alone_total").await };
-    // Until it has noticed, some calls may still be counted in Redis.
+    // Until the replica notices, some calls may still be counted in Redis.
     until(10, || async {
         guess_anew(&at(&app, &address())).await;
         alone().await > Some(0.0)
@@ -123,7 +126,7 @@ async fn without_redis_each_replica_counts_alone() {
 
 /// R23
 #[tokio::test]
-async fn refreshes_and_introspections_are_limited_apart() {
+async fn refreshes_and_introspections_are_limited_separately() {
     let app = TestApp::with(|values| {
         believing(values);
         values.set("RATE_LIMIT_REFRESH", "3/1m,off");
@@ -152,7 +155,7 @@ async fn refreshes_and_introspections_are_limited_apart() {
 
 /// G05
 #[tokio::test]
-async fn whatever_is_sent_keys_are_short_and_end() {
+async fn redis_keys_are_short_and_expire_whatever_is_sent() {
     let app = limited("RATE_LIMIT_SIGN_IN", "100/1m,100/1m").await;
     let acme = at(&app, &address()).sign_up_tenant("acme").await;
     let tag = format!("{{{}}}", acme.tenant_id);
@@ -176,9 +179,10 @@ async fn whatever_is_sent_keys_are_short_and_end() {
     }
 }
 
-/// N23: a time that no calls lead to counts as the latest that there may be, and goes by.
+/// N23: a time that no sequence of calls can produce counts as the latest possible one, and
+/// passes.
 #[tokio::test]
-async fn no_value_of_a_key_blocks_a_tenant_for_good() {
+async fn no_value_of_a_key_blocks_a_tenant_forever() {
     let app = limited("RATE_LIMIT_SIGN_IN", "off,10/2s").await;
     let acme = at(&app, &address()).sign_up_tenant("acme").await;
     let key = format!("rate:{{{}}}:sign_in", acme.tenant_id);

@@ -1,4 +1,4 @@
-//! No list's reply is larger than clients accept.
+//! The size of a list's reply is limited, because clients have a limit.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::{lists, text, value};
 use crate::harness::{Client, Ids, Method, TestApp};
 
-/// What a reply has at most, in bytes.
+/// Maximum size of a reply, in bytes.
 const MOST: usize = 3 << 20;
 
-/// Reads a list to its end; how many items and pages it has.
+/// Reads a list to its end. Returns the number of items and of pages.
 async fn read(method: &Method, client: &Client, mut request: DynamicMessage) -> (usize, usize) {
     let (mut seen, mut items, mut pages) = (HashSet::new(), 0, 0);
     loop {
@@ -35,7 +35,7 @@ async fn read(method: &Method, client: &Client, mut request: DynamicMessage) -> 
     }
 }
 
-/// N08: straight into the tables, as much as was ever accepted.
+/// N08: writes rows of the largest sizes that were ever accepted, directly into the tables.
 async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
     let owner = &mut app.owner().await;
     for statement in [
@@ -84,7 +84,7 @@ async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
 
 /// N08
 #[tokio::test]
-async fn pages_are_cut_short_before_they_are_larger_than_clients_accept() {
+async fn pages_end_before_they_exceed_the_size_limit_of_clients() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -99,7 +99,7 @@ async fn pages_are_cut_short_before_they_are_larger_than_clients_accept() {
         request.set_field_by_name("page_size", Value::I32(1000));
         let client = if method.0.name() == "ListTenants" { &root } else { &acme };
         let (items, pages) = match method.0.name() {
-            // Their rows are sealed, and small.
+            // Their rows are encrypted and small.
             "ListUsers" | "ListSessions" => continue,
             "ListRoleAssignments" => {
                 request.clear_field_by_name("user_id");
@@ -122,7 +122,7 @@ async fn pages_are_cut_short_before_they_are_larger_than_clients_accept() {
         assert!(items >= 30 && pages > 1, "{}: {items} on {pages}", method.path());
     }
 
-    // What a caller does who thinks of nothing.
+    // A call without any paging fields is limited as well.
     let reply = acme.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
     let reply = reply.into_inner();
     assert!(reply.roles.len() > 10 && !reply.next_page_token.is_empty());

@@ -1,4 +1,5 @@
-//! Page tokens: whose they are, and that nobody can make or alter one.
+//! Page tokens: they are bound to their caller, tenant and method, and cannot be forged or
+//! altered.
 
 use prost_reflect::{DynamicMessage, Value};
 use tenantry::proto::v1::RoleLevel;
@@ -7,7 +8,7 @@ use tonic::Code;
 use super::{lists, text, value};
 use crate::harness::{Client, Ids, Method, PASSWORD, TestApp, refused};
 
-/// A tenant with two of everything that is listed.
+/// A tenant with at least two objects in each list.
 async fn two_of_each(app: &TestApp) -> (Client, Ids) {
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
@@ -25,7 +26,7 @@ async fn two_of_each(app: &TestApp) -> (Client, Ids) {
     (acme, ids)
 }
 
-/// A request for the first page, of one item.
+/// A request for the first page, with a page size of one.
 fn first(method: &Method, ids: &Ids) -> DynamicMessage {
     let mut request = method.sample(ids);
     request.set_field_by_name("page_size", Value::I32(1));
@@ -36,7 +37,7 @@ fn first(method: &Method, ids: &Ids) -> DynamicMessage {
     request
 }
 
-/// The next page's token.
+/// The token of the next page.
 async fn token(method: &Method, client: &Client, request: &DynamicMessage) -> String {
     let reply = method.call(client, request).await.expect("a page").into_inner();
     let reply = DynamicMessage::decode(method.0.output(), reply.as_slice()).expect("a reply");
@@ -52,12 +53,12 @@ async fn is_refused(method: &Method, client: &Client, request: &DynamicMessage, 
 
 /// N14
 #[tokio::test]
-async fn a_token_is_of_its_caller_its_tenant_and_its_method_and_can_not_be_altered() {
+async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_altered() {
     let app = TestApp::spawn().await;
     let (acme, ids) = two_of_each(&app).await;
     app.tenant("other").await;
     let root = app.platform_admin().await;
-    // Of the platform's staff each may call every method, in whatever tenant.
+    // Platform staff may call every method in any tenant.
     let staff = root.with("x-tenant-id", &acme.tenant_id);
 
     let mut tokens = Vec::new();
@@ -75,7 +76,7 @@ async fn a_token_is_of_its_caller_its_tenant_and_its_method_and_can_not_be_alter
                 is_refused(method, &staff, request, foreign).await;
             }
         }
-        // A colleague in the same tenant; the same caller in another tenant.
+        // First another caller in the same tenant, then the same caller in another tenant.
         let is_staffs = method.0.name() == "ListTenants";
         let colleague = if is_staffs { &root } else { &acme };
         is_refused(method, colleague, request, token).await;
@@ -102,9 +103,9 @@ async fn a_token_is_of_its_caller_its_tenant_and_its_method_and_can_not_be_alter
     }
 }
 
-/// N14: all replicas have the key.
+/// N14: all replicas have the same key.
 #[tokio::test]
-async fn a_token_is_good_on_every_replica() {
+async fn a_page_token_is_valid_on_every_replica() {
     let app = TestApp::spawn().await;
     let (acme, ids) = two_of_each(&app).await;
     let twin = TestApp::on(&app.database, |_| {}).await;

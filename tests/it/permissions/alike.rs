@@ -1,4 +1,4 @@
-//! Questions that differ in one thing never share an answer that is kept.
+//! Questions that differ in one part never share a cached answer.
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value};
@@ -8,10 +8,10 @@ use tokio::{runtime::Handle, task::block_in_place};
 use super::model::{Scope, fits};
 use crate::harness::{Client, TestApp, struct_of};
 
-/// How many pairs are tried.
+/// Number of pairs that are tried.
 const PAIRS: u32 = 64;
 
-/// A question, its parts full of what might part them.
+/// A question. Its parts contain characters that might be used as separators in a cache key.
 #[derive(Clone, Debug, PartialEq)]
 struct Question {
     tenant: usize,
@@ -19,12 +19,11 @@ struct Question {
     resource: String,
     action: String,
     scope: Scope,
-    /// Whether it is asked by the token of the user's live session, or by one for
-    /// a session that has ended.
+    /// Whether it is asked with the token of the user's live session or of an ended session.
     session_live: bool,
 }
 
-/// In what the second of a pair differs.
+/// The part in which the second question of a pair differs.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Tenant,
@@ -46,7 +45,7 @@ fn questions() -> impl Strategy<Value = Question> {
     )
 }
 
-/// Two questions that differ in one thing.
+/// Two questions that differ in one part.
 fn pairs() -> impl Strategy<Value = (Question, Question)> {
     let parts = [Part::Tenant, Part::User, Part::Permission, Part::Scope, Part::Session];
     let pair = (questions(), questions(), prop::sample::select(parts.to_vec()));
@@ -63,7 +62,7 @@ fn pairs() -> impl Strategy<Value = (Question, Question)> {
     })
 }
 
-/// Two tenants with two users each, who have a live and an ended session.
+/// Two tenants with two users each. Each user has a live and an ended session.
 struct World {
     admins: Vec<Client>,
     users: Vec<[User; 2]>,
@@ -86,7 +85,7 @@ impl World {
         Self { admins, users }
     }
 
-    /// Asks by the user's id, and by its token.
+    /// Asks by the user's id and by the user's token.
     async fn ask(&self, question: &Question) -> [bool; 2] {
         let user = &self.users[question.tenant][question.user];
         let by_id = CheckRequest {
@@ -102,7 +101,7 @@ impl World {
         [admin.decide(by_id).await.allowed, admin.decide(by_token).await.allowed]
     }
 
-    /// Grants just the first question, and asks both, again and again.
+    /// Grants exactly the first question, and asks both questions several times.
     async fn try_pair(&self, one: &Question, second: &Question) {
         let admin = &self.admins[one.tenant];
         let user = &self.users[one.tenant][one.user].id;
@@ -118,7 +117,7 @@ impl World {
             assert_eq!(self.ask(one).await, [true, true], "{one:?}");
             assert_eq!(self.ask(second).await, [same, same && second.session_live], "{second:?}");
         }
-        // The same question in another state of the world.
+        // The same questions after the grant was removed.
         admin.unassign(user, &role).await;
         assert_eq!(self.ask(one).await, [false, false], "{one:?}");
     }
@@ -139,7 +138,7 @@ fn token(client: &Client) -> String {
 
 /// F16
 #[tokio::test(flavor = "multi_thread")]
-async fn questions_that_differ_in_one_thing_are_answered_apart() {
+async fn questions_that_differ_in_one_part_get_their_own_answers() {
     let app = TestApp::spawn().await;
     let world = World::new(&app).await;
     let mut runner = TestRunner::new(ProptestConfig {
@@ -153,6 +152,6 @@ async fn questions_that_differ_in_one_thing_are_answered_apart() {
             Handle::current().block_on(world.try_pair(&one, &second));
             Ok(())
         });
-        tried.expect("told apart");
+        tried.expect("each question gets its own answer");
     });
 }

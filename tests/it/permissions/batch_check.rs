@@ -29,7 +29,7 @@ async fn ask(client: &Client, items: Vec<BatchCheckItem>) -> Vec<BatchCheckResul
 }
 
 #[tokio::test]
-async fn answers_come_in_the_questions_order_with_their_correlation_ids() {
+async fn results_keep_the_order_and_correlation_ids_of_the_items() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
@@ -49,7 +49,7 @@ async fn answers_come_in_the_questions_order_with_their_correlation_ids() {
 }
 
 #[tokio::test]
-async fn a_scope_is_asked_for_by_item() {
+async fn each_item_has_a_scope_of_its_own() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -95,7 +95,7 @@ async fn a_malformed_item_fails_alone() {
 }
 
 #[tokio::test]
-async fn without_the_permission_only_own_items_are_decided() {
+async fn without_the_permission_only_items_about_oneself_are_decided() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -114,7 +114,7 @@ async fn without_the_permission_only_own_items_are_decided() {
 }
 
 #[tokio::test]
-async fn a_thousand_questions_are_answered_and_one_more_is_refused() {
+async fn a_batch_has_at_most_a_thousand_items() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await.user_id;

@@ -1,4 +1,4 @@
-//! PermissionService.Check with an access token in place of a user.
+//! PermissionService.Check with an access token instead of a user id.
 
 use serde_json::json;
 use tenantry::proto::v1::{CheckRequest, DecisionReason, DisableUserRequest, LogoutRequest};
@@ -31,7 +31,7 @@ async fn one_call_validates_the_token_and_decides() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
+async fn an_inactive_token_is_denied_without_details() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -64,7 +64,7 @@ async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
 
 /// F09
 #[tokio::test]
-async fn claims_grant_nothing_and_take_nothing() {
+async fn claims_neither_grant_nor_remove_permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -89,7 +89,7 @@ async fn claims_grant_nothing_and_take_nothing() {
 }
 
 #[tokio::test]
-async fn without_the_permission_only_an_own_token_is_decided_on() {
+async fn without_the_permission_only_ones_own_token_may_be_checked() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -101,7 +101,7 @@ async fn without_the_permission_only_an_own_token_is_decided_on() {
 }
 
 #[tokio::test]
-async fn a_token_and_a_user_at_once_are_refused() {
+async fn a_token_together_with_a_user_id_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 

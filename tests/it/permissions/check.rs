@@ -16,7 +16,7 @@ fn ask(user_id: &str, permission: &str) -> CheckRequest {
 }
 
 #[tokio::test]
-async fn anybody_asks_for_itself_and_for_nobody_else() {
+async fn a_user_may_check_only_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -37,7 +37,7 @@ async fn anybody_asks_for_itself_and_for_nobody_else() {
 }
 
 #[tokio::test]
-async fn with_the_permission_one_asks_for_everybody() {
+async fn with_the_permission_a_caller_checks_any_user() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -45,7 +45,7 @@ async fn with_the_permission_one_asks_for_everybody() {
 
     assert!(service.may(&ada.user_id, "doc:read").await);
     assert!(!service.may(&ada.user_id, "doc:write").await);
-    assert!(!service.may("", "doc:read").await, "empty is the caller");
+    assert!(!service.may("", "doc:read").await, "an empty id means the caller");
     assert!(service.may("", "permission:check").await);
 }
 
@@ -73,7 +73,7 @@ async fn an_unknown_user_is_denied_like_one_of_another_tenant() {
 
 /// F19
 #[tokio::test]
-async fn in_an_unknown_tenant_nothing_is_decided() {
+async fn a_check_in_an_unknown_tenant_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -133,7 +133,7 @@ async fn only_a_concrete_permission_can_be_asked_for() {
 
 /// F03
 #[tokio::test]
-async fn a_wildcard_covers_a_whole_part_and_nothing_more() {
+async fn a_wildcard_covers_exactly_one_whole_part() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["users:*", "*:read", "a.b:c"]).await;
@@ -158,7 +158,7 @@ async fn a_wildcard_covers_a_whole_part_and_nothing_more() {
 
 /// F10
 #[tokio::test]
-async fn a_change_counts_from_its_acknowledgement_on() {
+async fn a_change_applies_as_soon_as_it_is_acknowledged() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -185,7 +185,7 @@ async fn a_change_counts_from_its_acknowledgement_on() {
 
 /// F16
 #[tokio::test]
-async fn questions_that_look_alike_are_told_apart() {
+async fn similar_questions_get_their_own_answers() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let role = a.create_role("r", RoleLevel::Member, &["a.b:c"]).await;

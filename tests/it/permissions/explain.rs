@@ -29,7 +29,7 @@ fn names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_grant_names_the_assignment_and_the_permission_that_gave_it() {
+async fn a_grant_names_its_assignment_and_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -60,7 +60,7 @@ async fn a_grant_names_the_assignment_and_the_permission_that_gave_it() {
 }
 
 #[tokio::test]
-async fn a_denial_names_what_came_nearest() {
+async fn a_denial_names_the_nearest_misses() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -78,9 +78,9 @@ async fn a_denial_names_what_came_nearest() {
     assert_eq!(why.subject_state(), SubjectState::Active);
     assert_eq!(why.granted_by, None);
 
-    // The nearest first; a key that matches is no mismatch.
+    // The nearest miss comes first. A key that matches is not listed as a mismatch.
     assert_eq!(names(&why.out_of_scope), ["clerk", "clerk"]);
-    let misses: Vec<_> = why.out_of_scope.iter().map(told).collect();
+    let misses: Vec<_> = why.out_of_scope.iter().map(mismatch_rows).collect();
     let first = json!([["p", "b", "c"]]);
     let second = json!([["p", [1, "a"], "c"], ["q", true, null]]);
     assert_eq!(misses, [first, second]);
@@ -96,8 +96,8 @@ async fn a_denial_names_what_came_nearest() {
     assert_eq!(why.missing_roles[0].level(), RoleLevel::Manager);
 }
 
-/// The mismatches of an assignment: key, assigned and requested value.
-fn told(miss: &ExplainedAssignment) -> Value {
+/// The mismatches of an assignment as rows of key, assigned value and requested value.
+fn mismatch_rows(miss: &ExplainedAssignment) -> Value {
     let plain = |value: Option<&prost_types::Value>| {
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
         let object =
@@ -111,7 +111,7 @@ fn told(miss: &ExplainedAssignment) -> Value {
 }
 
 #[tokio::test]
-async fn of_each_sort_the_ten_nearest_misses_are_told() {
+async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -128,7 +128,7 @@ async fn of_each_sort_the_ten_nearest_misses_are_told() {
 }
 
 #[tokio::test]
-async fn the_state_of_the_subject_is_told() {
+async fn an_explanation_has_the_state_of_the_subject() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
@@ -160,7 +160,7 @@ async fn the_state_of_the_subject_is_told() {
 }
 
 #[tokio::test]
-async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
+async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -174,7 +174,7 @@ async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
         [(&ada, "", 0), (&service, &*ada.user_id, 0), (&auditor, &*ada.user_id, 2)]
     {
         let (_, why) = explain(client, user, json!(null)).await;
-        assert_eq!(names(&why.out_of_scope), ["clerk"], "the subject's own");
+        assert_eq!(names(&why.out_of_scope), ["clerk"], "the subject's own assignment");
         assert_eq!(why.missing_roles.len(), roles);
     }
     let result = ada.permissions().check(ask(&acme.user_id, json!(null))).await;
@@ -182,7 +182,7 @@ async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
 }
 
 #[tokio::test]
-async fn a_token_stands_for_its_subject_and_one_that_is_over_is_not_explained() {
+async fn a_token_is_explained_for_its_subject_unless_it_is_inactive() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["invoice:pay"]).await;
@@ -191,17 +191,17 @@ async fn a_token_stands_for_its_subject_and_one_that_is_over_is_not_explained() 
 
     let yes = acme.decide(by_token.clone()).await;
     assert!(yes.allowed);
-    let granted_by = yes.explanation.expect("it").granted_by.expect("an assignment");
+    let granted_by = yes.explanation.expect("an explanation").granted_by.expect("an assignment");
     assert_eq!(granted_by.role_name, "ada");
     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
     let no = acme.decide(by_token).await;
     assert_eq!((no.reason(), no.explanation), (DecisionReason::TokenInvalid, None));
 }
 
-/// An explanation is as fresh as a decision can be, and never says otherwise than
-/// the decision that it comes with.
+/// An explanation is as fresh as a fully consistent decision, and never contradicts the
+/// decision that it comes with.
 #[tokio::test]
-async fn an_explanation_agrees_with_its_decision_and_with_a_consistent_one() {
+async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_one() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let twin = TestApp::on(&app.database, |_| {}).await;

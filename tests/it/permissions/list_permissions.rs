@@ -13,7 +13,7 @@ async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
 }
 
 #[tokio::test]
-async fn it_shows_what_a_subject_may_do_where_and_by_which_role() {
+async fn it_lists_the_permissions_of_a_subject_with_scope_and_role() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -36,7 +36,7 @@ async fn it_shows_what_a_subject_may_do_where_and_by_which_role() {
 }
 
 #[tokio::test]
-async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
+async fn a_caller_lists_its_own_permissions_and_needs_a_permission_for_others() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -48,7 +48,7 @@ async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
 }
 
 #[tokio::test]
-async fn an_unknown_or_disabled_user_and_one_of_another_tenant_may_do_nothing() {
+async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
@@ -61,7 +61,7 @@ async fn an_unknown_or_disabled_user_and_one_of_another_tenant_may_do_nothing() 
 }
 
 #[tokio::test]
-async fn what_has_ended_is_not_listed() {
+async fn expired_assignments_are_not_listed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;

@@ -21,7 +21,7 @@ async fn page(client: &Client, request: ListSubjectsRequest) -> ListSubjectsResp
     client.permissions().list_subjects(request).await.expect("a page").into_inner()
 }
 
-/// All subjects, page by page, and how many pages there were.
+/// All subjects, page by page, and the number of pages.
 async fn all(client: &Client, mut request: ListSubjectsRequest) -> (Vec<Subject>, usize) {
     let (mut subjects, mut pages) = (Vec::new(), 0);
     loop {
@@ -40,7 +40,7 @@ async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn those_who_may_are_listed_by_id_with_what_lets_them() {
+async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -54,7 +54,7 @@ async fn those_who_may_are_listed_by_id_with_what_lets_them() {
     acme.assign_within(&users[0], &clerk, json!({ "team": "x" })).await;
     acme.assign_within(&users[1], &boss, json!({ "team": "y" })).await;
     acme.assign_for_an_hour(&users[2], &payer).await;
-    // Twice, and once everywhere.
+    // This user has the permission twice, once without a scope.
     acme.assign_within(&users[3], &clerk, json!({ "team": "x" })).await;
     acme.assign(&users[3], &boss).await;
 
@@ -81,7 +81,7 @@ async fn those_who_may_are_listed_by_id_with_what_lets_them() {
 }
 
 #[tokio::test]
-async fn it_takes_both_permissions() {
+async fn it_requires_both_permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
@@ -98,7 +98,7 @@ async fn it_takes_both_permissions() {
 }
 
 #[tokio::test]
-async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_out() {
+async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
@@ -127,7 +127,7 @@ async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_o
 }
 
 #[tokio::test]
-async fn pages_join_without_gap_or_double_and_their_tokens_are_bound() {
+async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the_request() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut roles = Vec::new();
@@ -159,10 +159,10 @@ async fn pages_join_without_gap_or_double_and_their_tokens_are_bound() {
     }
 }
 
-/// A scope that few of many match: pages may be empty, and none is the last but
-/// the one without a token.
+/// Few of many assignments match the scope. A page may be empty; only a page without a token is
+/// the last.
 #[tokio::test]
-async fn a_page_does_a_bounded_part_of_the_work_and_loses_nobody() {
+async fn a_page_does_a_bounded_part_of_the_work_and_loses_no_subject() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -179,7 +179,7 @@ async fn a_page_does_a_bounded_part_of_the_work_and_loses_nobody() {
             select tenant_id, gen_random_uuid(), user_id, $2::uuid,
                 jsonb_build_object('p', case when nth = 650 then 'x' else 'y' end, 'k', k),
                 k::text::bytea
-            -- One of them has more assignments than a page looks at.
+            -- One user has more assignments than a page examines.
             from numbered, generate_series(1, case when nth = 10 then 600 else 1 end) k
         )
         select user_id::text from numbered where nth = 650";

@@ -1,4 +1,4 @@
-//! Check against an independent model, role by role.
+//! Check against an independent model, for each role.
 
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, RoleLevel};
 
@@ -16,7 +16,7 @@ const RESOURCES: [&str; 8] =
     ["doc", "docs", "doc_x", "doc-x", "bill", "team.a", "team", "permission"];
 const ACTIONS: [&str; 5] = ["read", "write", "list", "reads", "delete"];
 
-/// The model: what a role's words mean, said in another way than the server's.
+/// The model: the meaning of a role's permissions, written differently from the server's code.
 fn permits(words: &[&str], resource: &str, action: &str) -> bool {
     let names = [
         format!("{resource}:{action}"),
@@ -27,7 +27,7 @@ fn permits(words: &[&str], resource: &str, action: &str) -> bool {
     words.iter().any(|word| names.iter().any(|name| name == word))
 }
 
-/// A user for each role of the table.
+/// One user for each role of the table.
 async fn staff(admin: &Client) -> Vec<String> {
     let mut users = Vec::new();
     for (name, permissions) in ROLES {
@@ -56,7 +56,7 @@ async fn answers(asker: &Client, user: &str) -> Vec<bool> {
 
 /// F01
 #[tokio::test]
-async fn each_role_grants_just_what_the_model_says_in_its_own_tenant() {
+async fn each_role_grants_exactly_what_the_model_says_in_its_own_tenant_only() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let (staff_a, staff_b) = (staff(&a).await, staff(&b).await);

@@ -1,5 +1,4 @@
-//! The whole engine once more, as naively as it can be said: lists that are
-//! searched from end to end, and words that are compared.
+//! A naive model of the whole decision engine: linear searches and string comparisons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +6,12 @@ use serde_json::{Map, Value};
 
 pub type Scope = Map<String, Value>;
 
-/// A tenant.
 #[derive(Default)]
 pub struct Model {
     pub suspended: bool,
-    /// Whether each user is disabled, by id.
+    /// For each user id, whether the user is disabled.
     pub users: BTreeMap<String, bool>,
-    /// Each role's name and words, by id.
+    /// Name and permissions of each role, by id.
     pub roles: BTreeMap<String, (String, Vec<String>)>,
     pub assignments: Vec<Assignment>,
 }
@@ -23,20 +21,20 @@ pub struct Assignment {
     pub user: String,
     pub role: String,
     pub scope: Scope,
-    /// Whether it is for a time.
+    /// Whether the assignment has an expiry time.
     pub ends: bool,
-    /// Whether that time is over.
+    /// Whether the assignment has expired.
     pub over: bool,
 }
 
-/// Whether a role's word means what is asked for.
+/// Whether a role's permission covers the permission that is asked for.
 fn means(word: &str, asked: &str) -> bool {
     let parts = |text: &str| -> Vec<String> { text.split(':').map(str::to_owned).collect() };
     parts(word).iter().zip(parts(asked)).all(|(held, wanted)| held == "*" || *held == wanted)
 }
 
-/// The one form of a scope: lists sorted by type and value, without doubles, and one of
-/// a single value that value.
+/// Normal form of a scope: lists are sorted by type and value and have no duplicates, and a
+/// list of one value becomes that value.
 pub fn one_form(scope: Scope) -> Scope {
     let key = |value: &Value| match value {
         Value::Bool(_) => (0, 0.0, value.to_string()),
@@ -54,7 +52,8 @@ pub fn one_form(scope: Scope) -> Scope {
     scope.into_iter().map(|(name, value)| (name, folded(value))).collect()
 }
 
-/// Whether a scope fits: 1 and "1" differ, a list offers its values.
+/// Whether a scope matches. The number 1 and the text "1" differ; a list matches any of its
+/// values.
 pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
     assigned.iter().all(|(key, wanted)| {
         let offers = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
@@ -64,17 +63,17 @@ pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
 }
 
 impl Model {
-    /// What a user has now.
+    /// The assignments of a user that have not expired.
     pub fn held(&self, user: &str) -> impl Iterator<Item = &Assignment> {
         self.assignments.iter().filter(move |a| a.user == user && !a.over)
     }
 
-    /// Whether the user may act at all.
+    /// Whether the user and its tenant are active.
     pub fn acts(&self, user: &str) -> bool {
         !self.suspended && self.users.get(user) == Some(&false)
     }
 
-    /// What Check says.
+    /// Expected result of Check.
     pub fn allows(&self, user: &str, asked: &str, requested: &Scope) -> bool {
         self.acts(user)
             && self.held(user).any(|a| {
@@ -82,12 +81,12 @@ impl Model {
             })
     }
 
-    /// Whom the list of subjects names.
+    /// Expected result of `ListSubjects`.
     pub fn subjects(&self, asked: &str, requested: &Scope) -> Vec<String> {
         self.users.keys().filter(|user| self.allows(user, asked, requested)).cloned().collect()
     }
 
-    /// What the list of permissions shows: permission, role, scope.
+    /// Expected result of `ListPermissions`: permission, role and scope.
     pub fn permissions(&self, user: &str) -> Vec<(String, String, Scope)> {
         let mut shown = Vec::new();
         for a in self.held(user).filter(|_| self.acts(user)) {
@@ -98,7 +97,7 @@ impl Model {
         shown
     }
 
-    /// The names of a user's roles, and its permissions everywhere: WhoAmI.
+    /// Expected roles and unscoped permissions in WhoAmI.
     pub fn who(&self, user: &str) -> (Vec<String>, Vec<String>) {
         let roles: BTreeSet<_> = self.held(user).map(|a| self.roles[&a.role].0.clone()).collect();
         let words: BTreeSet<_> = self

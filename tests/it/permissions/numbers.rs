@@ -1,4 +1,4 @@
-//! Numbers in scopes: what is stored comes back bit for bit, or is refused.
+//! Numbers in scopes: a number either comes back bit for bit or is refused.
 
 use prost_types::{Struct, Value, value::Kind};
 use tenantry::proto::v1::{
@@ -32,7 +32,7 @@ fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
     }
 }
 
-/// A double of any exponent below 2^53.
+/// A random finite double, with any exponent, below 2^53.
 fn double(dice: &mut Dice) -> f64 {
     loop {
         let bits = (0..4).fold(0, |bits, _| bits << 16 | dice.below(1 << 16) as u64);
@@ -61,7 +61,7 @@ async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String
 
 /// N01
 #[tokio::test]
-async fn every_number_that_is_stored_comes_back_and_matches_itself() {
+async fn each_stored_number_comes_back_and_matches_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
@@ -87,12 +87,13 @@ async fn every_number_that_is_stored_comes_back_and_matches_itself() {
     numbers.sort_by(f64::total_cmp);
     numbers.dedup();
 
-    // As many to a user as are asked about at once.
+    // Each user gets as many numbers as one batch asks about.
     for (at, numbers) in numbers.chunks(50).enumerate() {
         let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
         for &number in numbers {
             let reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
-            let made = reply.expect("assigned").into_inner().role_assignment.expect("it");
+            let made =
+                reply.expect("assigned").into_inner().role_assignment.expect("an assignment");
             assert_eq!(bits(made.scope.as_ref()), Some(number.to_bits()), "{number:e}");
         }
         let (mut found, _) = listed(&acme, &user, String::new()).await;
@@ -120,13 +121,16 @@ async fn every_number_that_is_stored_comes_back_and_matches_itself() {
             ..CheckRequest::default()
         };
         let granted = acme.decide(question).await.explanation.and_then(|why| why.granted_by);
-        assert_eq!(bits(granted.expect("it").scope.as_ref()), Some(numbers[0].to_bits()));
+        assert_eq!(
+            bits(granted.expect("an assignment").scope.as_ref()),
+            Some(numbers[0].to_bits())
+        );
     }
 }
 
 /// N01
 #[tokio::test]
-async fn numbers_that_would_not_come_back_are_refused_wherever_a_scope_is_taken() {
+async fn numbers_that_would_not_come_back_exactly_are_refused_in_every_scope() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
@@ -192,5 +196,5 @@ async fn numbers_that_would_not_come_back_are_refused_wherever_a_scope_is_taken(
         scope: scope(-0.0),
         ..CheckRequest::default()
     };
-    assert!(acme.decide(zero).await.allowed, "zero is zero");
+    assert!(acme.decide(zero).await.allowed, "negative zero matches zero");
 }

@@ -1,12 +1,12 @@
-//! How often Postgres is asked to decide.
+//! Number of Postgres queries that decisions need.
 
 use futures::future::join_all;
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency};
 
 use crate::harness::{Client, Proxy, TestApp, until};
 
-/// A replica whose statements are counted, and an administrator who is known
-/// to it.
+/// A replica whose statements are counted, and an administrator whose token and permissions it
+/// has in memory.
 struct Counted {
     proxy: Proxy,
     app: TestApp,
@@ -22,7 +22,7 @@ async fn counted() -> Counted {
     let url = proxy.postgres_url(&app.database);
     let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let there = acme.on(&replica.channel);
-    // From here on its memory answers.
+    // Wait until the replica answers this caller from its memory.
     let is_warm = || async {
         there.may("", "doc:read").await;
         proxy.asked().is_empty()
@@ -32,7 +32,8 @@ async fn counted() -> Counted {
 }
 
 impl Counted {
-    /// How often subjects were read, which must be all that was asked.
+    /// Number of queries for subjects since the last call. Asserts that there were no other
+    /// queries.
     #[track_caller]
     fn reads(&self) -> usize {
         let asked = self.proxy.asked();
@@ -40,13 +41,15 @@ impl Counted {
         asked.len()
     }
 
-    /// How often the feed has been late, as the replica counts it; `None` while it is.
+    /// Number of times that the feed fell behind, as the replica counts it. `None` while it is
+    /// behind.
     async fn lapses(&self) -> Option<f64> {
         let lag = self.replica.metric("tenantry_feed_lag_seconds").await.expect("a lag");
         if lag < 1.0 { self.replica.metric("tenantry_feed_lapses_total").await } else { None }
     }
 
-    /// Makes readers of documents, all but every third one.
+    /// Creates users, two thirds of them with permission to read documents. Returns each id
+    /// with the expected decision.
     async fn readers(&self, count: i32) -> Vec<(String, bool)> {
         let role =
             self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
@@ -69,8 +72,8 @@ impl Counted {
             .fetch_all(&mut self.app.owner().await)
             .await
             .expect("readers");
-        // A write ends when its replica knows all changes before it: none comes while
-        // queries are counted.
+        // A write returns when its replica has read all changes before it. So no change arrives
+        // while queries are counted.
         self.there.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
         self.app.audit_settled().await;
         self.proxy.asked();
@@ -88,7 +91,7 @@ fn about(user: &str, consistency: Consistency) -> CheckRequest {
 }
 
 #[tokio::test]
-async fn a_cold_check_asks_once_a_warm_one_never_and_a_consistent_one_each_time() {
+async fn a_cold_check_queries_once_a_warm_one_never_and_a_fully_consistent_one_always() {
     let world = counted().await;
     for (user, may) in world.readers(6).await {
         let decide = async |consistency| {
@@ -96,7 +99,7 @@ async fn a_cold_check_asks_once_a_warm_one_never_and_a_consistent_one_each_time(
             world.reads()
         };
         assert_eq!(decide(Consistency::MinimizeLatency).await, 1);
-        // Memory does not answer while the machine is too busy for the feed.
+        // Memory does not answer while the feed is behind, which happens on a busy machine.
         until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
@@ -106,7 +109,7 @@ async fn a_cold_check_asks_once_a_warm_one_never_and_a_consistent_one_each_time(
 
 /// H08
 #[tokio::test]
-async fn a_hundred_cold_checks_of_one_subject_at_once_ask_once() {
+async fn concurrent_cold_checks_of_one_subject_share_one_query() {
     let world = counted().await;
     let mut judged = 0;
     for (user, may) in world.readers(20).await {
@@ -114,7 +117,8 @@ async fn a_hundred_cold_checks_of_one_subject_at_once_ask_once() {
         let checks = (0..100).map(|_| world.there.may(&user, "doc:read"));
         assert_eq!(join_all(checks).await, [may; 100]);
         let reads = world.reads();
-        // Where the machine is too busy for the feed, each asks for itself.
+        // While the feed is behind, each check queries for itself, so such a round is not
+        // judged.
         if before.is_some() && world.lapses().await == before {
             assert_eq!(reads, 1);
             judged += 1;
@@ -141,9 +145,9 @@ async fn answers(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
     reply.results.iter().map(|result| result.allowed).collect()
 }
 
-/// N21: each query reads sixteen subjects at most, whatever they hold.
+/// N21: one query reads at most sixteen subjects, however many assignments they have.
 #[tokio::test]
-async fn a_batch_asks_once_for_each_sixteen_cold_subjects() {
+async fn a_batch_sends_one_query_for_each_sixteen_cold_subjects() {
     let world = counted().await;
     let users = world.readers(1000).await;
     let wanted: Vec<_> = users.iter().map(|(_, may)| *may).collect();
@@ -158,10 +162,10 @@ async fn a_batch_asks_once_for_each_sixteen_cold_subjects() {
 }
 
 #[tokio::test]
-async fn batches_at_once_read_no_subject_twice() {
+async fn concurrent_batches_read_no_subject_twice() {
     let world = counted().await;
     let users = world.readers(32).await;
-    // Each has half of its subjects in common with each of its neighbours.
+    // Each batch has half of its subjects in common with the batch before it.
     let parts: Vec<_> = (0..3).map(|n| &users[n * 8..n * 8 + 16]).collect();
     let batches = parts.iter().map(|part| {
         let request = batch(part, Consistency::MinimizeLatency);

@@ -7,7 +7,7 @@ use crate::harness::{Client, TestApp, struct_of};
 
 const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
 
-/// A linear congruential generator (Knuth's MMIX): a seed tells the world.
+/// A linear congruential generator (Knuth's MMIX). The seed determines the world.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -20,7 +20,7 @@ impl Dice {
         from[self.below(from.len())].clone()
     }
 
-    /// A permission; with `parts` of three a concrete one.
+    /// A random permission. With `parts` of 3 it has no wildcard.
     pub fn permission(&mut self, parts: usize) -> String {
         loop {
             let text = format!("{}:{}", PARTS[self.below(parts)], PARTS[self.below(parts)]);
@@ -34,7 +34,7 @@ impl Dice {
         self.pick(&[json!("1"), json!(1), json!(2), json!(true), json!("x"), json!(1.5)])
     }
 
-    /// A scope of up to two keys, each sometimes a list.
+    /// A scope with up to two keys; some values are lists.
     pub fn scope(&mut self) -> Map<String, Value> {
         let mut scope = Map::new();
         for key in ["p", "q"] {
@@ -55,7 +55,8 @@ struct Held {
     over: bool,
 }
 
-/// The model: 1 and "1" differ, a list offers its values, no key may lack.
+/// The model: the number 1 and the text "1" differ, a list matches any of its values, and every
+/// assigned key must be in the request.
 fn allowed(world: &[Held], user: usize, asked: &str, scope: &Map<String, Value>) -> bool {
     let (resource, action) = asked.split_once(':').expect("a permission");
     let words = [asked.to_owned(), format!("{resource}:*"), format!("*:{action}")];
@@ -72,8 +73,8 @@ fn allowed(world: &[Held], user: usize, asked: &str, scope: &Map<String, Value>)
         .any(|held| held.permissions.iter().any(|word| words.contains(word)))
 }
 
-/// Builds a world of five users and twelve assignments, over gRPC but for the
-/// time that has passed.
+/// Creates a world of five users and twelve assignments over gRPC. Only expiry times are set in
+/// the database.
 async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, Vec<Held>) {
     let (mut users, mut world) = (Vec::new(), Vec::new());
     for at in 0..5 {
@@ -106,7 +107,7 @@ async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, 
 
 /// F01
 #[tokio::test]
-async fn random_worlds_are_decided_as_the_model_decides_them() {
+async fn random_worlds_are_decided_like_the_model() {
     let app = TestApp::spawn().await;
     for seed in 1..=6 {
         let mut dice = Dice(seed);
@@ -131,11 +132,14 @@ async fn random_worlds_are_decided_as_the_model_decides_them() {
             yes += usize::from(wanted);
             assert_eq!(result.allowed, wanted, "seed {seed}: {user} {permission} {scope:?}");
         }
-        assert!((20..480).contains(&yes), "seed {seed} asks something: {yes} of 500");
+        assert!(
+            (20..480).contains(&yes),
+            "seed {seed}: {yes} of 500 are allowed, too few or too many"
+        );
     }
 }
 
-/// What is asked for is scalars.
+/// The values of a requested scope are scalars.
 pub fn request_scope(dice: &mut Dice) -> Map<String, Value> {
     let mut scope = Map::new();
     for key in ["p", "q", "r"] {

@@ -1,4 +1,4 @@
-//! Where and until when an assignment applies.
+//! Scope and expiry of an assignment.
 
 use serde_json::{Value, json};
 use tenantry::proto::v1::{CheckRequest, DecisionReason, ListUsersRequest, RoleLevel};
@@ -17,7 +17,7 @@ async fn reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
 }
 
 #[tokio::test]
-async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
+async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -60,7 +60,7 @@ async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
 }
 
 #[tokio::test]
-async fn an_unscoped_assignment_applies_everywhere() {
+async fn an_assignment_without_a_scope_applies_everywhere() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -97,7 +97,7 @@ async fn one_of_several_assignments_is_enough() {
 }
 
 #[tokio::test]
-async fn an_assignment_for_a_time_ends_with_it() {
+async fn an_assignment_ends_at_its_expiry_time() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -111,7 +111,7 @@ async fn an_assignment_for_a_time_ends_with_it() {
 }
 
 #[tokio::test]
-async fn a_scoped_role_admits_to_no_method() {
+async fn a_scoped_role_does_not_allow_a_method_call() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;

@@ -1,6 +1,5 @@
-//! Random changes, one after another, and after each the whole service against
-//! the model: at once where the change was made, and elsewhere when asked to be
-//! consistent.
+//! Random changes. After each one, the whole service is compared with the model: immediately on
+//! the replica that made the change, and with full consistency on the other one.
 
 use serde_json::Value;
 use tenantry::{
@@ -24,12 +23,12 @@ use super::{
 };
 use crate::harness::{Client, TestApp, struct_of, until};
 
-/// How many tenants, replicas, and changes of each seed.
+/// Number of tenants, of replicas, and of changes for each seed.
 const TENANTS: usize = 2;
 const REPLICAS: usize = 2;
 const CHANGES: usize = 70;
 
-/// Two replicas, two tenants, and what should be true of them.
+/// Two replicas, two tenants, and the expected state of each tenant.
 struct World {
     app: TestApp,
     twin: TestApp,
@@ -37,7 +36,7 @@ struct World {
     dice: Dice,
     admins: Vec<Client>,
     models: Vec<Model>,
-    /// In each tenant, a user who is signed in.
+    /// One signed-in user of each tenant.
     members: Vec<Option<Client>>,
     named: usize,
 }
@@ -70,8 +69,8 @@ impl World {
         world
     }
 
-    /// Who asks and changes in a tenant, on a replica: its administrator, or the
-    /// platform's while it is suspended.
+    /// Client for questions and changes in a tenant, on a replica: the tenant's administrator,
+    /// or the platform's administrator while the tenant is suspended.
     fn asker(&self, tenant: usize, replica: usize) -> Client {
         let admin = &self.admins[tenant];
         let client = if self.models[tenant].suspended {
@@ -82,7 +81,7 @@ impl World {
         client.on(if replica == 0 { &self.app.channel } else { &self.twin.channel })
     }
 
-    /// A user other than the administrator, who asks for all of them.
+    /// A random user other than the administrator, which makes all calls.
     fn user(&mut self, tenant: usize) -> String {
         let admin = &self.admins[tenant].user_id;
         let users: Vec<_> =
@@ -125,7 +124,7 @@ impl World {
         self.models[tenant].roles.insert(role, (name, words));
     }
 
-    /// Makes one change on a replica, and the same in the model.
+    /// Makes one random change on a replica and in the model.
     async fn change(&mut self, tenant: usize, replica: usize) {
         let by = self.asker(tenant, replica);
         match self.dice.below(20) {
@@ -162,7 +161,7 @@ impl World {
         reply.expect("deleted");
         model.roles.remove(&role_id);
         model.assignments.retain(|a| a.role != role_id);
-        // There is always one to choose.
+        // Replaces the role, so that there is always one to choose.
         self.create_role(tenant, 0).await;
     }
 
@@ -182,7 +181,7 @@ impl World {
         let model = &mut self.models[tenant];
         let same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
         if model.assignments.iter().any(|a| same(a) && !a.over) {
-            assert_eq!(reply.expect_err("there").code(), Code::AlreadyExists);
+            assert_eq!(reply.expect_err("it exists").code(), Code::AlreadyExists);
             return;
         }
         reply.expect("given");
@@ -231,8 +230,8 @@ impl World {
         by.users().delete_user(request).await.expect("deleted");
     }
 
-    /// Lets what a user has for a time end, which no call can do; then changes
-    /// something on each replica, which therefore has read all that was before.
+    /// Expires a user's assignments in the database, because no call can do that. A change on
+    /// each replica then ensures that both have read the feed up to here.
     async fn end(&mut self, tenant: usize) {
         let user = self.user(tenant);
         self.app.let_expire(&user).await;
@@ -256,7 +255,8 @@ impl World {
         } else {
             let request = ReactivateTenantRequest { tenant: id };
             tenants.reactivate_tenant(request).await.expect("reactivated");
-            // Elsewhere who calls is judged by what was told, whatever is asked.
+            // The other replica judges callers by what it has read of the feed, even for a
+            // fully consistent question. So wait until it knows.
             let elsewhere = [&self.twin.channel, &self.app.channel][replica];
             let admin = self.admins[tenant].on(elsewhere);
             until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
@@ -275,12 +275,12 @@ impl World {
         self.members[tenant].take_if(|member| member.user_id == user);
     }
 
-    /// Asks everything about a tenant, of a replica that has seen its last change
-    /// or is told to.
+    /// Compares all answers about a tenant with the model, on a replica that has read the last
+    /// change or with a fully consistent question.
     async fn compare(&mut self, tenant: usize, replica: usize, consistency: Consistency) {
         let client = self.asker(tenant, replica);
         let mut users: Vec<_> = self.models[tenant].users.keys().cloned().collect();
-        // Nobody's, and another tenant's.
+        // Add an id that does not exist and a user of another tenant.
         users.push(crate::harness::unknown_id());
         users.push(self.admins[(tenant + 1) % TENANTS].user_id.clone());
 
@@ -370,7 +370,7 @@ async fn permissions(client: &Client, user: &str) -> Vec<(String, String, Scope)
     shown
 }
 
-/// The roles and permissions of somebody signed in; `None` in a suspended tenant.
+/// Roles and permissions of a signed-in user; `None` in a suspended tenant.
 async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     match client.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(reply) => {
@@ -386,7 +386,7 @@ async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
 
 /// F01, F10
 #[tokio::test]
-async fn after_every_change_all_answers_are_the_models() {
+async fn all_answers_match_the_model_after_each_change() {
     for seed in 1..=2 {
         println!("seed {seed}");
         let mut world = World::new(seed).await;

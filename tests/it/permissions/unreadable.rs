@@ -1,4 +1,4 @@
-//! Rows that hold what can't be read take nothing with them but themselves.
+//! An unreadable row makes only itself unusable.
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::harness::{Client, PASSWORD, TestApp, struct_of, until};
 
-/// Scopes that no request can make.
+/// Scopes that no request can store.
 fn scopes() -> [String; 4] {
     [
         r#"{"limit": 1e400}"#.into(),
@@ -50,7 +50,7 @@ async fn subjects(acme: &Client, permission: &str) -> Vec<String> {
 
 /// N01
 #[tokio::test]
-async fn an_assignment_that_can_not_be_read_does_not_apply_and_the_rest_answers() {
+async fn an_unreadable_assignment_does_not_apply_and_all_others_do() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -95,7 +95,7 @@ async fn an_assignment_that_can_not_be_read_does_not_apply_and_the_rest_answers(
         let held: Vec<_> =
             held.into_inner().permissions.into_iter().map(|grant| grant.permission).collect();
         assert_eq!(held, ["doc:read"]);
-        // Memory hears of the change within a second.
+        // The cache learns of the change within a second.
         until(5, || async {
             let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("herself");
             me.into_inner().roles == ["ada"]
@@ -132,7 +132,7 @@ fn decoded(part: &str) -> Vec<u8> {
 
 /// N01
 #[tokio::test]
-async fn the_schema_refuses_what_would_stop_a_whole_read() {
+async fn the_schema_refuses_values_that_would_fail_a_whole_read() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     acme.member("ada", &["doc:read"]).await;
@@ -152,7 +152,7 @@ async fn the_schema_refuses_what_would_stop_a_whole_read() {
 
 /// N01, N02
 #[tokio::test]
-async fn settings_that_can_not_be_read_or_sent_spoil_no_reply() {
+async fn unreadable_or_unsendable_settings_break_no_reply() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -169,14 +169,14 @@ async fn settings_that_can_not_be_read_or_sent_spoil_no_reply() {
         assert_eq!(spoilt.expect("spoilt").rows_affected(), 1);
 
         let request = GetTenantRequest { tenant: "acme".into() };
-        let tenant = acme.tenants().get_tenant(request).await.expect("it").into_inner().tenant;
+        let tenant = acme.tenants().get_tenant(request).await.expect("a reply").into_inner().tenant;
         assert_eq!(tenant.expect("it").settings.is_some(), is_shown);
         acme.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
         let request = ListTenantsRequest::default();
         let listed = staff.tenants().list_tenants(request).await.expect("a page").into_inner();
         assert_eq!(listed.tenants.len(), 2);
         assert!(app.metric(counted).await.expect("a count") > before);
-        // Another change leaves them as they are.
+        // Another change keeps the stored settings as they are.
         let request =
             UpdateTenantRequest { name: Some("Renamed".into()), ..UpdateTenantRequest::default() };
         acme.tenants().update_tenant(request).await.expect("renamed");

@@ -1,15 +1,15 @@
-//! What the catalog must say of every table, also of those to come.
+//! Rules that the catalog must fulfil for every table, including future ones.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::{run, tenant_tables};
 use crate::harness::{Cluster, until};
 
-/// Tables that hold no tenant's rows.
+/// Tables without rows of tenants.
 const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
 
-/// A policy that looks across tenants, for the role that owns the lookups, as the catalog
-/// has it.
+/// A policy for lookups across tenants, for the role that owns the lookup functions, as it is
+/// in the catalog.
 #[derive(serde::Serialize)]
 struct Across {
     table: &'static str,
@@ -120,7 +120,7 @@ where i.indisunique and i.indrelid in (select oid from tables)
   and (select attname from pg_attribute where attrelid = i.indrelid and attnum = i.indkey[0])
       is distinct from 'tenant_id'";
 
-/// All that is wrong with a database's tables and policies.
+/// All violations of the rules by a database's tables and policies.
 pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(FAULTS)
         .bind(WITHOUT_TENANT)
@@ -130,7 +130,7 @@ pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
         .expect("the catalog")
 }
 
-/// The functions that look across tenants: each finds one thing after [`add_acme`].
+/// Functions that look across tenants. Each finds exactly one row after [`add_acme`].
 const LOOKUPS: [&str; 9] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from find_tenant_by_email(sha256('ada'))",
@@ -145,7 +145,8 @@ const LOOKUPS: [&str; 9] = [
     "select trim_changes('0 s', 10)",
 ];
 
-/// Whether this lookup finds its one thing. A trim finds it only once: it deletes it.
+/// Whether the lookup finds exactly one row. A trim finds its row only once, because it deletes
+/// it.
 async fn finds(lookup: &'static str, app: &PgPool) -> bool {
     let found = sqlx::query_scalar::<_, Option<i64>>(lookup).fetch_one(app).await;
     found.ok() == Some(Some(1))
@@ -173,8 +174,8 @@ async fn add_acme(owner: &mut PgConnection) {
     }
 }
 
-/// F06: a role has permissions and no other roles, so there is no chain to follow and
-/// no cycle to make. Whatever held a role as its part would show here.
+/// F06: a role has permissions and no other roles, so there are no chains to follow and no
+/// cycles. A reference from one role to another would show here.
 #[tokio::test]
 async fn roles_contain_no_roles() {
     let database = Cluster::get().new_database().await;
@@ -202,14 +203,14 @@ async fn every_table_is_closed_to_other_tenants() {
     add_acme(&mut owner).await;
     let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
     for lookup in LOOKUPS {
-        // Nothing can be trimmed while a transaction of another test is older.
+        // A trim deletes nothing while an older transaction of another test is open.
         until(20, || finds(lookup, &app)).await;
     }
 }
 
 /// E01
 #[tokio::test]
-async fn no_policy_can_go_unnoticed() {
+async fn each_missing_policy_is_noticed() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
     let mut owner = cluster.connect_owner(&database).await;
@@ -238,9 +239,9 @@ async fn no_policy_can_go_unnoticed() {
     }
 }
 
-/// E01, E07, E09, E14, N27: what a policy is goes by its definition, not by its name.
+/// E01, E07, E09, E14, N27: policies are recognized by their definition, not by their name.
 #[tokio::test]
-async fn whatever_opens_a_table_is_noticed() {
+async fn every_change_that_opens_a_table_is_noticed() {
     let cluster = Cluster::get();
     for change in [
         "alter table users disable row level security",

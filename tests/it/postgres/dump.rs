@@ -1,4 +1,4 @@
-//! Backups: never silently of one tenant, and good for a restore.
+//! Backups: a dump contains all tenants or fails, and it can be restored.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,11 +15,11 @@ use crate::{
     harness::{Client, Cluster, PASSWORD, TestApp, refused},
 };
 
-/// A program that came with the running Postgres.
+/// Path of a program of the running Postgres version.
 async fn program(app: &TestApp, name: &str) -> PathBuf {
     let query = "select setting from pg_config where name = 'BINDIR'";
     let dir: String =
-        sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("it");
+        sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("a path");
     Path::new(&dir).join(name)
 }
 
@@ -29,7 +29,7 @@ async fn output(program: PathBuf, arguments: &[&str]) -> Output {
 
 /// E16
 #[tokio::test]
-async fn the_service_role_can_not_dump() {
+async fn the_services_role_cannot_dump() {
     let app = TestApp::spawn().await;
     app.tenant("a").await;
     let pg_dump = program(&app, "pg_dump").await;
@@ -41,7 +41,7 @@ async fn the_service_role_can_not_dump() {
     assert!(!String::from_utf8_lossy(&dumped.stdout).contains("admin@a.test"));
 }
 
-/// A copy of a server's database, by a dump; its name.
+/// Copies a server's database with a dump. Returns the name of the copy.
 async fn restore(app: &TestApp) -> String {
     let (pg_dump, psql) = (program(app, "pg_dump").await, program(app, "psql").await);
     let dir = tempfile::tempdir().expect("a directory");
@@ -59,7 +59,7 @@ async fn restore(app: &TestApp) -> String {
 
 /// E16
 #[tokio::test]
-async fn a_restored_database_is_closed_as_the_original_was() {
+async fn a_restored_database_is_isolated_like_the_original() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let restored = restore(&app).await;
@@ -69,10 +69,9 @@ async fn a_restored_database_is_closed_as_the_original_was() {
     again.anonymous().login("acme", &acme.email, PASSWORD).await;
 }
 
-/// I12: what was over stays over, what is in force stays in force, and the audit trail
-/// goes on where it was.
+/// I12: revoked sessions stay revoked, active ones stay active, and the audit trail continues.
 #[tokio::test]
-async fn a_restored_database_remembers_what_was_revoked() {
+async fn a_restored_database_keeps_revocations() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ended = app.anonymous().login("acme", &acme.email, PASSWORD).await;
@@ -81,7 +80,7 @@ async fn a_restored_database_remembers_what_was_revoked() {
     acme.unassign(&fired.user_id, &acme.role_named("fired").await).await;
     app.audit_settled().await;
     let restored = restore(&app).await;
-    // As docs/deployment.md says.
+    // The step that docs/deployment.md requires.
     let mut owner = Cluster::get().connect_owner(&restored).await;
     super::run(&mut owner, "truncate changes, change_marks".into()).await.expect("emptied");
 
@@ -98,7 +97,7 @@ async fn a_restored_database_remembers_what_was_revoked() {
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     assert!(!here(&acme).may(&fired.user_id, "user:read").await);
 
-    // Consistency tokens from before ask for no more than there is.
+    // Consistency tokens from before the restore refer to nothing newer than the restored data.
     let role = here(&acme).create_role("late", RoleLevel::Member, &["doc:read"]).await;
     here(&acme).assign(&fired.user_id, &role).await;
     assert!(here(&acme).may(&fired.user_id, "doc:read").await);

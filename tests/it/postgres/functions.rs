@@ -1,4 +1,4 @@
-//! The functions that look across tenants, and the others.
+//! SQL functions: those that look across tenants, and all others.
 
 use sqlx::AssertSqlSafe;
 
@@ -7,7 +7,7 @@ use crate::harness::TestApp;
 
 /// E10
 #[tokio::test]
-async fn only_the_lookups_have_more_rights_than_their_caller() {
+async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
     let mut owner = app.owner().await;
     let functions: Vec<(String, bool, Option<String>, String, bool)> = sqlx::query_as(
@@ -55,7 +55,7 @@ async fn only_the_lookups_have_more_rights_than_their_caller() {
 
 /// E02
 #[tokio::test]
-async fn the_roles_can_do_nothing_that_escapes_row_security() {
+async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
     let mut owner = app.owner().await;
     for role in ["tenantry_app", "tenantry_lookup"] {
@@ -84,7 +84,7 @@ async fn the_roles_can_do_nothing_that_escapes_row_security() {
 
 /// E10, E17
 #[tokio::test]
-async fn tenants_are_found_by_their_exact_name_and_never_listed() {
+async fn tenants_are_found_by_exact_name_and_never_listed() {
     let app = TestApp::spawn().await;
     let (a, _b) = (app.tenant("a").await, app.tenant("b").await);
     app.platform_admin().await;
@@ -107,7 +107,7 @@ async fn tenants_are_found_by_their_exact_name_and_never_listed() {
         assert_eq!(run(&mut conn, format!("set role {role}")).await, Err("42501".into()));
     }
     let platform = "select tenant_id::text from find_tenant('platform')";
-    let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("it");
+    let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("an id");
     work_in(&mut conn, &platform).await;
     let nil = "00000000-0000-0000-0000-000000000000";
     let list = format!("select count(*) from list_tenants('{nil}', 100, null, null, null)");
@@ -116,7 +116,7 @@ async fn tenants_are_found_by_their_exact_name_and_never_listed() {
 
 /// E10
 #[tokio::test]
-async fn planted_tables_are_not_used() {
+async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
     let app = TestApp::spawn().await;
     let a = app.tenant("a").await;
     let pool = app.app_role().await;
@@ -149,7 +149,7 @@ async fn planted_tables_are_not_used() {
 
 /// E10
 #[tokio::test]
-async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
+async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let pool = app.app_role().await;
@@ -165,10 +165,10 @@ async fn a_subject_is_looked_up_in_its_own_tenant_alone() {
     assert_eq!(count(&mut conn, asks).await, 0);
 }
 
-/// E10, N15: whoever has an email's keyed hash, and nobody else, learns which tenants
-/// have it: three at most.
+/// E10, N15: only a caller with the keyed hash of an email learns which tenants have it, and at
+/// most three of them.
 #[tokio::test]
-async fn tenants_are_found_by_a_whole_email_three_at_most() {
+async fn at_most_three_tenants_are_found_by_a_whole_email() {
     let app = TestApp::spawn().await;
     let mut users = Vec::new();
     for slug in ["a", "b", "c", "d", "e"] {
@@ -197,10 +197,10 @@ async fn tenants_are_found_by_a_whole_email_three_at_most() {
     assert_eq!(count(&mut owner, nobody.into()).await, 0);
 }
 
-/// E10: what rotates the master key sees data keys from no tenant's transaction, and
-/// changes none.
+/// E10: the rotation of the master key works only outside of any tenant. Inside a tenant's
+/// transaction its functions find and change nothing.
 #[tokio::test]
-async fn data_keys_of_others_are_seen_from_no_tenant() {
+async fn data_keys_of_all_tenants_are_visible_only_outside_of_a_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let pool = app.app_role().await;
@@ -225,7 +225,7 @@ async fn data_keys_of_others_are_seen_from_no_tenant() {
     assert_eq!(count(&mut conn, rewrap).await, 3);
 }
 
-/// What a user's email is found by: in its tenant, and across tenants.
+/// The two lookup keys of a user's email: in its tenant, and across tenants.
 async fn names_of(app: &TestApp, user: &str) -> (String, String) {
     let query = "select email_index::text, email_lookup::text from users where user_id = $1::uuid";
     let owner = &mut app.owner().await;

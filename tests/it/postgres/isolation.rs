@@ -1,4 +1,4 @@
-//! No statement of the service's role reaches another tenant, whatever it says.
+//! No statement of the service's role reaches another tenant's rows.
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -7,7 +7,7 @@ use tenantry::proto::v1::{CreateUserRequest, RoleLevel};
 use super::{count, run, state, tenant_tables, work_in};
 use crate::harness::{Client, Cluster, TestApp};
 
-/// A stopped server's database, and tenants with at least one row in every table.
+/// The database of a stopped server, and tenants with at least one row in every table.
 async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>) {
     let app = TestApp::spawn().await;
     let mut tenants = Vec::new();
@@ -16,8 +16,8 @@ async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>)
     }
     let database = app.database.clone();
     app.stop().await;
-    // What waited for a place in the trail, or to be sent, may not wait any more; and
-    // nobody has asked for a new password.
+    // Rows of queues may have been processed, and nobody requested a password reset, so insert
+    // some.
     let mut owner = Cluster::get().connect_owner(&database).await;
     for statement in [
         "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
@@ -52,7 +52,7 @@ async fn full_tenant(app: &TestApp, slug: &str) -> Client {
     admin
 }
 
-/// A table's rows of a tenant, to see whether they change.
+/// A table's rows of a tenant, to compare later.
 async fn rows_of(owner: &mut PgConnection, table: &str, tenant: &str) -> Vec<Value> {
     let query = format!(
         "select to_jsonb(t) from {table} t where tenant_id = '{tenant}' order by to_jsonb(t)::text"
@@ -60,7 +60,7 @@ async fn rows_of(owner: &mut PgConnection, table: &str, tenant: &str) -> Vec<Val
     sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(owner).await.expect("rows")
 }
 
-/// Tries to write the row as it is.
+/// Asserts that the row cannot be inserted. Returns the SQLSTATE.
 async fn insert(
     owner: &mut PgConnection,
     app: &mut PgConnection,
@@ -84,7 +84,7 @@ async fn insert(
     state(&done.expect_err("a row in another tenant"))
 }
 
-/// Asserts that nothing was changed: no row was seen, or the right is missing.
+/// Asserts that nothing changed: no row was visible, or the privilege is missing.
 #[track_caller]
 fn untouched(result: Result<u64, String>, what: &str) {
     match result {
@@ -95,7 +95,7 @@ fn untouched(result: Result<u64, String>, what: &str) {
 
 /// E04
 #[tokio::test]
-async fn another_tenants_rows_can_not_be_read_written_or_made() {
+async fn another_tenants_rows_cannot_be_read_changed_or_created() {
     let (database, tenants) = full_tenants(["a", "b"]).await;
     let (a, b) = (&tenants[0], &tenants[1]);
     let mut owner = Cluster::get().connect_owner(&database).await;
@@ -124,7 +124,7 @@ async fn another_tenants_rows_can_not_be_read_written_or_made() {
 
 /// E03
 #[tokio::test]
-async fn without_a_tenant_there_is_nothing() {
+async fn without_a_tenant_no_row_is_visible() {
     let (database, tenants) = full_tenants(["a"]).await;
     let a = &tenants[0];
     let mut owner = Cluster::get().connect_owner(&database).await;
@@ -161,7 +161,7 @@ async fn without_a_tenant_there_is_nothing() {
 
 /// E14
 #[tokio::test]
-async fn statistics_do_not_tell_of_rows() {
+async fn statistics_reveal_no_rows() {
     let (database, tenants) = full_tenants(["a"]).await;
     let mut owner = Cluster::get().connect_owner(&database).await;
     run(&mut owner, "analyze".into()).await.expect("analyzed");

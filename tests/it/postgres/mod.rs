@@ -1,4 +1,4 @@
-//! Row security, straight against the migrated database.
+//! Row-level security, tested directly against the migrated database.
 
 mod catalog;
 mod dump;
@@ -11,7 +11,7 @@ mod privileges;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// Every table with a tenant's rows.
+/// All tables with rows of tenants.
 async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
         "select relname::text from pg_class
@@ -23,7 +23,7 @@ async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
     .expect("tables")
 }
 
-/// Runs a statement; the rows that it changed, or the SQLSTATE of its error.
+/// Runs a statement. Returns the number of changed rows, or the SQLSTATE of the error.
 async fn run(conn: &mut PgConnection, statement: String) -> Result<u64, String> {
     let done = sqlx::query(AssertSqlSafe(statement)).execute(conn).await;
     done.map(|done| done.rows_affected()).map_err(|error| state(&error))
@@ -38,7 +38,7 @@ fn state(error: &sqlx::Error) -> String {
     code.expect("an answer of Postgres").into_owned()
 }
 
-/// Sets a tenant for the session, as the service never does.
+/// Sets the tenant for the whole session, which the service never does.
 async fn work_in(conn: &mut PgConnection, tenant: &str) {
     sqlx::query("select set_config('tenantry.tenant', $1, false)")
         .bind(tenant)

@@ -1,4 +1,4 @@
-//! I09: the schema of a next release arrives while this one serves.
+//! I09: the schema of a next release is applied while this release serves.
 
 use sqlx::{AssertSqlSafe, PgConnection, error::DatabaseError};
 use tenantry::proto::v1::{
@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 use super::tenant_tables;
 use crate::harness::{Client, PASSWORD, TestApp, mask};
 
-/// A day's work; nothing of it fails.
+/// Typical calls, all of which must succeed.
 async fn work(acme: &Client, name: &str) {
     let nobody = Client::anonymous(acme.channel.clone());
     let member = acme.member(name, &["doc:read"]).await;
@@ -43,8 +43,8 @@ async fn work(acme: &Client, name: &str) {
     nobody.login(&acme.slug, &acme.email, PASSWORD).await;
 }
 
-/// What an expand migration does (migrations/README.md): new columns and indexes, with
-/// little patience for locks. It may have to be tried again; the service never.
+/// Applies an expand migration (migrations/README.md): new columns and indexes, with a short
+/// lock timeout. The migration may have to be repeated, but no call may fail.
 async fn expand(owner: &mut PgConnection, table: &str) {
     let statement = format!(
         "set lock_timeout = '200ms';
@@ -60,13 +60,13 @@ async fn expand(owner: &mut PgConnection, table: &str) {
             }
         }
     }
-    panic!("{table} was never free");
+    panic!("no lock on {table} in 50 attempts");
 }
 
-/// Statements that were prepared before go on as well ("cached plan must not change
+/// Statements that were prepared before also continue to work ("cached plan must not change
 /// result type").
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_grows_fails_no_call() {
+async fn a_growing_schema_fails_no_call() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     work(&acme, "before").await;

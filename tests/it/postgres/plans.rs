@@ -1,4 +1,4 @@
-//! Row security must not cost an index.
+//! Queries use indexes despite row-level security.
 
 use sqlx::AssertSqlSafe;
 
@@ -25,7 +25,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
          select u.tenant_id, gen_random_uuid(), user_id, role_id from users u
          join roles r on r.tenant_id = u.tenant_id and r.name = 'r-1'",
-        // At once: the server seals what it finds unsealed.
+        // Written in one statement, because the server seals events that it finds unsealed.
         "with made as (
              insert into audit_events
                  (tenant_id, event_id, kind, actor_id, target_id, request_id, created_at)
@@ -40,7 +40,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
     ] {
         run(&mut owner, fill.into()).await.expect(fill);
     }
-    // The first, so that a page of those after it is a full one.
+    // The first user, so that the page after it is full.
     let query = "select tenant_id::text, user_id::text from users order by 1, 2 limit 1";
     let (tenant, user): (String, String) =
         sqlx::query_as(query).fetch_one(&mut owner).await.expect("a user");
@@ -52,7 +52,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "select * from tenants where tenant_id = '$t'",
         "select * from users where tenant_id = '$t' and email_index = sha256('7')",
         "select * from users where tenant_id = '$t' and user_id > '$u' order by user_id limit 50",
-        // Even a query that forgets the tenant.
+        // An index is used even when the query does not name the tenant.
         "select * from users where user_id = '$u'",
         "select * from sessions where tenant_id = '$t' and session_id = '$u' and user_id = '$u'",
         "select * from sessions where tenant_id = '$t' and user_id = '$u' and session_id > '$u'
@@ -80,7 +80,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{query}\n{plan}");
         // The setting is read once, not for each row.
         assert!(plan.contains("InitPlan"), "{query}\n{plan}");
-        // Nor must a page cost what all pages do.
+        // A page must not sort all rows of the tenant.
         assert!(!plan.contains("Sort"), "{query}\n{plan}");
     }
 }

@@ -1,5 +1,5 @@
-//! A tenant never outlives its transaction: the next one on the connection, or
-//! the next client of a transaction pooler, starts with none.
+//! The tenant setting ends with its transaction: the next transaction on the connection, or the
+//! next client of a transaction pooler, starts without a tenant.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tenantry::{db::Db, ids::TenantId, proto::v1::ListUsersRequest};
 
 use crate::harness::{Cluster, TestApp};
 
-/// A pool of one connection, as the service opens it.
+/// A pool with one connection, opened as the service does.
 fn one_connection(app: &TestApp) -> Db {
     Db::connect(&Cluster::get().app_url(&app.database).into(), 1).expect("a pool")
 }
@@ -20,7 +20,7 @@ async fn tenant_left(db: &Db) -> Option<String> {
 
 /// E05
 #[tokio::test]
-async fn a_tenant_ends_with_its_transaction_however_that_ends() {
+async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     let app = TestApp::spawn().await;
     let tenant = TenantId(app.tenant("a").await.tenant_id.parse().expect("an id"));
     let db = one_connection(&app);
@@ -50,7 +50,7 @@ async fn a_tenant_ends_with_its_transaction_however_that_ends() {
 
 /// E06
 #[tokio::test]
-async fn functions_that_set_their_tenant_leave_none_behind() {
+async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;
     let a = app.tenant("a").await;
     let db = one_connection(&app);
@@ -76,7 +76,7 @@ async fn functions_that_set_their_tenant_leave_none_behind() {
 
 /// E06
 #[tokio::test]
-async fn many_callers_on_few_connections_see_their_own_tenant() {
+async fn many_callers_on_few_connections_see_only_their_own_tenant() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let members = Arc::new([a, b]);

@@ -1,4 +1,4 @@
-//! The service does not start as a role that row security does not bind.
+//! The service does not start with a database role that bypasses row-level security.
 
 use sqlx::{AssertSqlSafe, raw_sql};
 use tenantry::{
@@ -9,7 +9,7 @@ use tenantry::{
 
 use crate::harness::{Cluster, TestApp, within};
 
-/// Why a server with this DATABASE_URL does not start.
+/// The error with which a server with this DATABASE_URL refuses to start.
 async fn refusal(database: &str, url: String) -> String {
     let mut values = TestApp::values(database);
     values.set("DATABASE_URL", url);
@@ -22,7 +22,7 @@ async fn refusal(database: &str, url: String) -> String {
 
 /// E02
 #[tokio::test]
-async fn the_service_does_not_start_as_a_role_that_sees_every_tenant() {
+async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
     let mut owner = cluster.connect_owner(&database).await;

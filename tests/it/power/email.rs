@@ -1,4 +1,5 @@
-//! One's own email takes more than an access token, and the old address hears of it.
+//! A change of one's own email requires more than an access token, and the old address is
+//! notified.
 
 use tenantry::proto::v1::{UpdateUserRequest, UpdateUserResponse};
 use tonic::{Code, Response, Status};
@@ -19,7 +20,7 @@ async fn change(
     client.users().update_user(request).await
 }
 
-/// Lets every session have been opened earlier.
+/// Makes all sessions this many minutes older.
 async fn minutes_pass(app: &TestApp, minutes: i32) {
     sqlx::query("update sessions set created_at = created_at - make_interval(mins => $1)")
         .bind(minutes)
@@ -28,9 +29,9 @@ async fn minutes_pass(app: &TestApp, minutes: i32) {
         .expect("moved");
 }
 
-/// N11: with user:update or without.
+/// N11: both with and without the permission user:update.
 #[tokio::test]
-async fn a_stolen_access_token_does_not_change_the_email() {
+async fn a_stolen_access_token_cannot_change_the_email() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -53,7 +54,7 @@ async fn a_stolen_access_token_does_not_change_the_email() {
 
 /// N11
 #[tokio::test]
-async fn a_fresh_sign_in_is_as_good_and_a_refresh_is_none() {
+async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -69,12 +70,13 @@ async fn a_fresh_sign_in_is_as_good_and_a_refresh_is_none() {
     refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
     let again = app.anonymous().login("acme", "fresh@acme.test", PASSWORD).await;
     change(&again, "again@acme.test", None).await.expect("signed in anew");
-    // Who has no password signs in otherwise, and can't be asked for one.
+    // Even after a recent sign-in, a password that is sent must be right. A user without a
+    // password can only use a recent sign-in.
     let refusal = change(&again, "more@acme.test", Some("wrong")).await;
     refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// N11: as many as Login takes, together with its own.
+/// N11: the limit is that of Login, and both are counted together.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
     let app = TestApp::spawn().await;
@@ -93,7 +95,7 @@ async fn wrong_passwords_count_as_failed_sign_ins() {
 
 /// N11
 #[tokio::test]
-async fn the_old_address_hears_of_every_change_and_nothing_that_a_tenant_wrote() {
+async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant() {
     let server = MailServer::start().await;
     let url = server.url.clone();
     let app = TestApp::with(|values| values.set("MAIL_URL", url)).await;
@@ -122,5 +124,5 @@ async fn the_old_address_hears_of_every_change_and_nothing_that_a_tenant_wrote()
     };
     acme.users().update_user(renamed).await.expect("renamed");
     change(&acme, "boss@acme.test", Some(PASSWORD)).await.expect("changed");
-    assert_eq!(server.nth(3).await.to, acme.email, "nothing came in between");
+    assert_eq!(server.nth(3).await.to, acme.email, "no other mail was sent");
 }

@@ -1,4 +1,4 @@
-//! What is given ends no later than the giver's own right to it.
+//! A grant ends no later than the giver's own right to it.
 
 use prost_types::Timestamp;
 use tenantry::{
@@ -28,8 +28,8 @@ async fn assign(
     by.roles().assign_role(request).await
 }
 
-/// A user that has a role until a time, signed in.
-async fn until(
+/// Creates a user that has a role until this time, and signs it in.
+async fn holder_until(
     app: &TestApp,
     admin: &Client,
     name: &str,
@@ -43,11 +43,11 @@ async fn until(
 
 /// N11
 #[tokio::test]
-async fn a_temporary_administrator_makes_others_until_its_own_end() {
+async fn a_temporary_administrator_assigns_only_until_its_own_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = until(&app, &acme, "temporary", &role, end).await;
+    let temporary = holder_until(&app, &acme, "temporary", &role, end).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
 
     for later in [None, Some(end + Duration::seconds(1)), Some(end + Duration::days(400))] {
@@ -60,46 +60,48 @@ async fn a_temporary_administrator_makes_others_until_its_own_end() {
         }
     }
     assign(&temporary, &bob, &role, Some(end)).await.expect("until its own end");
-    // And so on: the end is handed on with the right.
+    // The next holder has the same end.
     let bob = app.sign_in_as(&bob, &acme).await;
     let carol = acme.create_user_without_password("carol@acme.test").await;
     let refusal = assign(&bob, &carol, &role, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
 }
 
-/// N11: of each permission, and of the level, the grant that lasts longest counts.
+/// N11: for each permission, and for the level, the longest grant counts.
 #[tokio::test]
-async fn each_permission_and_the_level_have_an_end_of_their_own() {
+async fn each_permission_and_the_level_have_their_own_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
-    let ada = until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
+    let ada = holder_until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
     let docs = acme.create_role("docs", RoleLevel::Member, &["doc:*"]).await;
     acme.assign(&ada.user_id, &docs).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
 
     let reads = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
-    assign(&ada, &bob, &reads, None).await.expect("held for good by another role");
+    assign(&ada, &bob, &reads, None).await.expect("held without an end by another role");
     let gives = acme.create_role("gives", RoleLevel::Member, &["role:assign"]).await;
     let refusal = assign(&ada, &bob, &gives, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
     let leads = acme.create_role("leads", RoleLevel::Manager, &[]).await;
     let refusal = assign(&ada, &bob, &leads, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-    // What the caller holds is read in the act's transaction, whatever was remembered.
+    // The caller's grants are read again in the transaction of the act, so a cached decision
+    // does not count.
     app.let_expire(&ada.user_id).await;
     let refusal = assign(&ada, &bob, &leads, Some(clock::now() + Duration::minutes(1))).await;
-    let reason = reason(&refusal.expect_err("it has ended"));
+    let reason = reason(&refusal.expect_err("the grant has expired"));
     assert!(["LEVEL_TOO_HIGH", "PERMISSION_MISSING"].contains(&reason.as_str()), "{reason}");
 }
 
-/// N11: an edit reaches all who have the role, for good.
+/// N11: an edit of a role applies to all its holders, without an end.
 #[tokio::test]
-async fn a_role_gets_only_what_its_editor_holds_without_an_end() {
+async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let admin = acme.system_role("org_admin").await;
-    let temporary = until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
+    let temporary =
+        holder_until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:*", "log:read"]).await;
     let edit = |permissions: &[&str], level: Option<RoleLevel>| UpdateRoleRequest {
         role_id: role.clone(),
@@ -116,13 +118,13 @@ async fn a_role_gets_only_what_its_editor_holds_without_an_end() {
         refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
     }
     for less in [edit(&["doc:read"], None), edit(&[], Some(RoleLevel::Viewer))] {
-        temporary.roles().update_role(less).await.expect("what takes, or adds nothing");
+        temporary.roles().update_role(less).await.expect("an edit that adds nothing");
     }
 }
 
 /// N11
 #[tokio::test]
-async fn a_role_is_changed_by_who_covers_all_who_have_it() {
+async fn a_role_is_changed_only_by_a_caller_that_covers_all_its_holders() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:update", "role:delete", "doc:read", "doc:write"]).await;
@@ -139,7 +141,7 @@ async fn a_role_is_changed_by_who_covers_all_who_have_it() {
     acme.assign(&acme.user_id, &role).await;
     let refusal = ada.roles().update_role(edit(None, "doc:write")).await;
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
-    ada.roles().update_role(edit(Some("renamed"), "")).await.expect("a name is no power");
+    ada.roles().update_role(edit(Some("renamed"), "")).await.expect("renaming gives no power");
     acme.unassign(&acme.user_id, &role).await;
     ada.roles().update_role(edit(None, "doc:write")).await.expect("nobody has it");
 
@@ -153,13 +155,13 @@ async fn a_role_is_changed_by_who_covers_all_who_have_it() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
 }
 
-/// N11: enabling gives back all that the user holds.
+/// N11: enabling a user gives back all its grants.
 #[tokio::test]
-async fn a_temporary_administrator_enables_nobody_who_holds_more_for_longer() {
+async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = until(&app, &acme, "temp", &role, end).await;
+    let temporary = holder_until(&app, &acme, "temp", &role, end).await;
     let lasting = acme.create_user_without_password("lasting@acme.test").await;
     acme.assign(&lasting, &role).await;
     let brief = acme.create_user_without_password("brief@acme.test").await;
@@ -178,7 +180,7 @@ async fn a_temporary_administrator_enables_nobody_who_holds_more_for_longer() {
 
 /// N11
 #[tokio::test]
-async fn nobody_raises_itself_and_everybody_may_step_down() {
+async fn nobody_raises_its_own_power_but_anybody_may_reduce_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "role:update", "role:create"]).await;
@@ -188,7 +190,8 @@ async fn nobody_raises_itself_and_everybody_may_step_down() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let high = acme.create_role("high", RoleLevel::Manager, &["secret:read"]).await;
     acme.assign_within(&ada.user_id, &high, serde_json::json!({ "p": "x" })).await;
-    // What it has within a scope it holds nowhere else, and may give up all the same.
+    // A role assigned within a scope does not count elsewhere, but its holder may still give it
+    // up.
     let refusal = assign(&ada, &ada.user_id, &high, None).await;
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
     for role_id in [high, own] {

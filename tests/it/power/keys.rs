@@ -1,4 +1,4 @@
-//! A key lets its maker act as the account: it ends with its maker's rights.
+//! A key lets its creator act as the account, so it ends with its creator's rights.
 
 use tenantry::{
     clock,
@@ -26,9 +26,9 @@ fn ends(made: Response<CreateApiKeyResponse>) -> i64 {
     made.into_inner().api_key.expect("a key").expire_time.expect("an end").seconds
 }
 
-/// N11: with `api_key:create` or without.
+/// N11: both with and without the permission `api_key:create`.
 #[tokio::test]
-async fn a_service_account_makes_no_key_for_itself() {
+async fn a_service_account_cannot_create_a_key_for_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("maker", &["api_key:create"]).await;
@@ -37,9 +37,9 @@ async fn a_service_account_makes_no_key_for_itself() {
     refused(create(&itself, &account, None).await, Code::PermissionDenied, "OWN_API_KEY");
 }
 
-/// N11: nor by way of another one.
+/// N11: a service account cannot use a second account to extend its own end.
 #[tokio::test]
-async fn a_key_that_a_key_made_ends_with_it() {
+async fn a_key_created_with_a_key_ends_with_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let maker = acme.create_service_account("maker", &["api_key:create"]).await;
@@ -52,26 +52,29 @@ async fn a_key_that_a_key_made_ends_with_it() {
     let refusal = create(&itself, &other, Some(3)).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
     assert!(ends(create(&itself, &other, Some(1)).await.expect("sooner")) < end);
-    assert_eq!(ends(create(&itself, &other, None).await.expect("as late as may be")), end);
+    assert_eq!(
+        ends(create(&itself, &other, None).await.expect("with the latest possible end")),
+        end
+    );
 }
 
 /// N11
 #[tokio::test]
-async fn a_key_ends_no_later_than_its_makers_rights() {
+async fn a_key_ends_no_later_than_its_creators_rights() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&user, &acme.system_role("org_admin").await).await;
     let temporary = app.sign_in_as(&user, &acme).await;
     let in_an_hour = clock::now().unix_timestamp() + 3600;
-    // Also for one that holds nothing yet.
+    // The limit also holds for an account without roles.
     for (name, permissions) in [("empty", &[][..]), ("sends", &["invoice:send"][..])] {
         let account = acme.create_service_account(name, permissions).await;
         let refusal = create(&temporary, &account, Some(1)).await;
         refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
         assert!(ends(create(&temporary, &account, None).await.expect("a key")) <= in_an_hour);
     }
-    // What the account loses sooner than its maker does bounds nothing.
+    // A grant that the account loses before its creator does sets no limit.
     let may_make = acme.create_role("makes", RoleLevel::Member, &["api_key:create"]).await;
     let sends = acme.create_role("sends on", RoleLevel::Member, &["invoice:send"]).await;
     let user = acme.create_user_without_password("maker@acme.test").await;

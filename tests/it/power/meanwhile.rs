@@ -1,4 +1,5 @@
-//! What admitted an act is asked again where the rule is: acts wait for locks.
+//! The rights of a caller are checked again after the act has its locks, because it may have
+//! waited for them.
 
 use std::future::Future;
 
@@ -11,7 +12,8 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, TestApp, reason, refused, struct_of, until};
 
-/// An act's answer, where something happens while it waits for a row's lock.
+/// Runs an act that waits for the lock of a row. While it waits, `happens` runs. Returns the
+/// act's result.
 async fn meanwhile<T: Send + 'static>(
     app: &TestApp,
     lock: String,
@@ -50,7 +52,7 @@ async fn disable(by: &Client, user_id: &str) {
 
 /// N11
 #[tokio::test]
-async fn who_loses_the_permission_or_the_session_meanwhile_gives_nothing() {
+async fn an_assigner_that_loses_its_permission_or_session_meanwhile_assigns_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let viewer = acme.system_role("viewer").await;
@@ -77,15 +79,15 @@ async fn who_loses_the_permission_or_the_session_meanwhile_gives_nothing() {
             }
         };
         let refusal = Box::pin(meanwhile(&app, the_subject(&bob), act, happens)).await;
-        assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
+        assert_eq!(reason(&refusal.expect_err("the caller lost its right")), *expected, "{n}");
         let has = "select count(*) from role_assignments where user_id = $1";
         assert_eq!(app.count(has, &bob).await, 0);
     }
 }
 
-/// N11: a service account's session is its key.
+/// N11: the session of a service account is its key.
 #[tokio::test]
-async fn a_key_that_is_revoked_meanwhile_takes_nothing() {
+async fn a_key_revoked_meanwhile_has_no_effect() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("hr", &["user:disable"]).await;
@@ -102,9 +104,9 @@ async fn a_key_that_is_revoked_meanwhile_takes_nothing() {
     refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// N11: the platform's staff at work in another tenant.
+/// N11: platform staff that act in another tenant.
 #[tokio::test]
-async fn staff_who_lose_what_admitted_them_meanwhile_are_refused() {
+async fn staff_that_lose_their_rights_meanwhile_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -137,22 +139,22 @@ async fn staff_who_lose_what_admitted_them_meanwhile_are_refused() {
             }
         };
         let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
-        assert_eq!(reason(&refusal.expect_err("it lost that")), *expected, "{n}");
-        // Also where the request names the tenant.
+        assert_eq!(reason(&refusal.expect_err("the caller lost its right")), *expected, "{n}");
+        // The same when the request names the tenant.
         let request = UpdateTenantRequest {
             tenant: "acme".into(),
             name: Some("Taken".into()),
             ..UpdateTenantRequest::default()
         };
-        home.tenants().update_tenant(request).await.expect_err("it lost that");
+        home.tenants().update_tenant(request).await.expect_err("the caller lost its right");
     }
     let has = "select count(*) from role_assignments where user_id = $1";
     assert_eq!(app.count(has, &bob).await, 1);
 }
 
-/// N11: what is one's own takes no permission.
+/// N11: changing one's own data needs no permission.
 #[tokio::test]
-async fn who_loses_the_permission_meanwhile_still_changes_its_own() {
+async fn a_user_that_loses_its_permission_meanwhile_may_still_change_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
@@ -180,9 +182,9 @@ async fn who_loses_the_permission_meanwhile_still_changes_its_own() {
     }
 }
 
-/// N11: also an act that touches nothing that others hold.
+/// N11: this also holds for acts that do not affect the grants of others.
 #[tokio::test]
-async fn who_is_not_admitted_any_more_makes_and_deletes_nothing() {
+async fn a_caller_that_loses_its_session_meanwhile_creates_and_deletes_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -224,12 +226,13 @@ async fn who_is_not_admitted_any_more_makes_and_deletes_nothing() {
     let happens = disable(&root, &user);
     let refusal = Box::pin(meanwhile(&app, lock, act, happens)).await;
     refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
-    assert!(acme.may("", "doc:read").await, "the tenant is there");
+    assert!(acme.may("", "doc:read").await, "the tenant still exists");
 }
 
-/// N11: who makes a tenant that anybody may join gives its newcomers' role.
+/// N11: a tenant with self-registration gives its new members a role, so its creator must hold
+/// what that role grants.
 #[tokio::test]
-async fn who_does_not_hold_what_newcomers_get_makes_no_open_tenant() {
+async fn an_open_tenant_is_created_only_by_a_caller_that_holds_its_member_role() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let makes = root.create_role("makes", RoleLevel::OrgAdmin, &["tenant:create"]).await;

@@ -1,6 +1,6 @@
-//! Every method whose policy says that it has power over others, from the descriptors:
-//! a new one without an act here turns this red, and so does one that does not ask the
-//! rule.
+//! Every method whose policy has a `power` over others, from the descriptors. A new method
+//! without an act here fails this test, and so does a method that does not ask the rule for
+//! power over others.
 
 use prost::Message;
 use serde_json::json;
@@ -35,8 +35,8 @@ fn permissions(method: &MethodPolicy) -> Vec<String> {
     }
 }
 
-/// What an act is about: a user, a service account with a key, both with a role, and a
-/// role that nobody has.
+/// Objects of an act: a user, a service account with a key, a role that both have, and a role
+/// that nobody has.
 struct Target {
     user: String,
     session: String,
@@ -76,7 +76,7 @@ impl Target {
         self
     }
 
-    /// A request of a method that gives, takes or uses what the target holds, in full.
+    /// A request of a method that gives, takes or uses everything that the target holds.
     fn act(&self, method: &str) -> Vec<u8> {
         let (user_id, role_id) = (self.user.clone(), self.held.clone());
         let more = [self.permissions.clone(), vec!["more:added".to_owned()]].concat();
@@ -124,20 +124,20 @@ impl Target {
                 DeleteServiceAccountRequest { service_account_id, ..Default::default() }
                     .encode_to_vec()
             }
-            // The role `member` goes to whoever comes.
+            // With self-registration, every new member gets the role `member`.
             "UpdateTenant" => UpdateTenantRequest {
                 settings: struct_of(json!({ "self_registration": true })),
                 ..Default::default()
             }
             .encode_to_vec(),
-            other => panic!("{other} has power over others, and no act here"),
+            other => panic!("{other} has power over others, but no act in this file"),
         }
     }
 }
 
 /// N11
 #[tokio::test]
-async fn who_holds_less_has_no_power_and_who_holds_as_much_has() {
+async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let methods = with_power();
@@ -177,14 +177,14 @@ async fn who_holds_less_has_no_power_and_who_holds_as_much_has() {
             acme.users()
                 .delete_user(DeleteUserRequest { user_id: target.user, ..Default::default() })
                 .await
-                .expect("makes room for the email");
+                .expect("the email is free again");
         }
     }
 }
 
 /// N11
 #[tokio::test]
-async fn what_is_given_or_used_ends_with_the_right_to_it() {
+async fn acts_that_give_or_use_rights_must_end_with_the_callers_own() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let temporary = acme.create_user_without_password("temporary@acme.test").await;
@@ -195,7 +195,7 @@ async fn what_is_given_or_used_ends_with_the_right_to_it() {
     let lasting = [Some(Power::Gives), Some(Power::Uses)];
     for method in with_power().into_iter().filter(|method| lasting.contains(&method.power)) {
         let name = method.path.rsplit('/').next().expect("a name");
-        // A role that nobody has gives nobody anything.
+        // A role without holders gives nobody a right.
         if name == "CreateRole" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Power over others: who gives, takes or uses what another subject holds (N11).
+//! Power over others: giving, taking or using what another subject holds (N11).
 
 mod email;
 mod ends;

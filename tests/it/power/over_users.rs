@@ -1,4 +1,4 @@
-//! A user's email, state and sessions are out of reach of who holds less.
+//! A caller cannot change the email, state or sessions of a user that holds more.
 
 use tenantry::proto::v1::{
     DisableUserRequest, RevokeAllSessionsRequest, RevokeSessionRequest, RoleLevel,
@@ -8,9 +8,10 @@ use tonic::Code;
 
 use crate::harness::{PASSWORD, TestApp, refused, until};
 
-/// N11: the built-in role is enough for those who hold no more than it.
+/// N11: the built-in role `manager` allows a change of email only for users that hold no more
+/// than that role.
 #[tokio::test]
-async fn a_manager_changes_the_email_of_nobody_who_holds_more() {
+async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let manager = acme.member("manager", &[]).await;
@@ -31,13 +32,17 @@ async fn a_manager_changes_the_email_of_nobody_who_holds_more() {
         refused(refusal, Code::PermissionDenied, reason);
     }
     app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    manager.users().update_user(change(&member, "new@acme.test")).await.expect("who holds less");
+    manager
+        .users()
+        .update_user(change(&member, "new@acme.test"))
+        .await
+        .expect("of a user that holds less");
     app.anonymous().login("acme", "new@acme.test", PASSWORD).await;
 }
 
 /// N11
 #[tokio::test]
-async fn a_member_ends_no_session_of_an_administrator() {
+async fn a_member_cannot_end_an_administrators_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["session:revoke"]).await;
@@ -49,19 +54,22 @@ async fn a_member_ends_no_session_of_an_administrator() {
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
     let refusal = ada.sessions().revoke_all_sessions(all(&acme.user_id)).await;
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
-    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in still");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("still signed in");
 
-    ada.sessions().revoke_session(one(&bob.tokens.session_id)).await.expect("who holds less");
-    ada.sessions().revoke_all_sessions(all("")).await.expect("one's own");
+    ada.sessions()
+        .revoke_session(one(&bob.tokens.session_id))
+        .await
+        .expect("of a user that holds less");
+    ada.sessions().revoke_all_sessions(all("")).await.expect("one's own sessions");
     for ended in [&ada, &bob] {
         let me = ended.auth().who_am_i(WhoAmIRequest {}).await;
         refused(me, Code::Unauthenticated, "TOKEN_INVALID");
     }
 }
 
-/// N11: a promotion that commits while the act waits is seen.
+/// N11: the act sees a promotion that commits while it waits.
 #[tokio::test]
-async fn a_promotion_in_between_is_not_missed() {
+async fn a_promotion_that_commits_meanwhile_is_seen() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:disable"]).await;
@@ -94,9 +102,9 @@ async fn a_promotion_in_between_is_not_missed() {
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
 }
 
-/// The platform's staff keep what their level gives them over other tenants' users.
+/// Platform staff keep the power that their level gives over other tenants' users.
 #[tokio::test]
-async fn the_platforms_staff_takes_by_level_and_uses_by_what_it_holds() {
+async fn platform_staff_take_by_level_but_use_only_what_they_hold() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
@@ -117,12 +125,12 @@ async fn the_platforms_staff_takes_by_level_and_uses_by_what_it_holds() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     support.users().disable_user(DisableUserRequest { user_id: second }).await.expect("disabled");
     let root = root.with("x-tenant-id", &acme.tenant_id);
-    root.users().update_user(request).await.expect("who holds all");
+    root.users().update_user(request).await.expect("by a caller that holds everything");
 }
 
-/// A reset that was asked for before an email changed is over with it.
+/// A token for a password reset ends when the email changes.
 #[tokio::test]
-async fn a_changed_email_ends_the_tokens_of_the_old_address() {
+async fn a_changed_email_ends_the_reset_tokens_of_the_old_address() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let bob = acme.create_user("bob@acme.test").await;

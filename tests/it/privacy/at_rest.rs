@@ -1,4 +1,4 @@
-//! What seals and names personal data, in the tables.
+//! Sealed personal data and its lookup indexes in the tables.
 
 use sqlx::AssertSqlSafe;
 use tenantry::proto::v1::{
@@ -17,10 +17,10 @@ async fn one(app: &TestApp, query: String) -> String {
     found.unwrap_or_default()
 }
 
-/// K06: the same email has another index in each tenant, and is found in each by the
-/// tenant's own.
+/// K06: the same email has a different index in each tenant, and each tenant finds it with its
+/// own.
 #[tokio::test]
-async fn an_email_is_found_by_an_index_of_its_tenant() {
+async fn each_tenant_has_its_own_index_of_an_email() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let mut indexes = Vec::new();
@@ -39,10 +39,10 @@ async fn an_email_is_found_by_an_index_of_its_tenant() {
     assert_ne!(indexes[0], indexes[1]);
 }
 
-/// What is sealed for one row opens in no other: a writer of the database can't give
-/// one user another's email, nor one session another's address.
+/// A value sealed for one row does not open in another. So write access to the database cannot
+/// give one user another's email, or one session another's address.
 #[tokio::test]
-async fn a_value_that_was_moved_does_not_open() {
+async fn a_sealed_value_moved_to_another_row_does_not_open() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (ada, bob) = (
@@ -61,10 +61,10 @@ async fn a_value_that_was_moved_does_not_open() {
     assert_eq!(bob.into_inner().user.expect("a user").email, "bob@x.test");
 }
 
-/// Deleting a tenant destroys its data key: what is left of it, its audit trail, has no
-/// addresses any more. Other tenants keep theirs.
+/// Deleting a tenant destroys its data key, so the addresses in its remaining audit trail
+/// cannot be opened. Other tenants keep their keys.
 #[tokio::test]
-async fn a_deleted_tenant_leaves_nothing_that_opens() {
+async fn after_the_deletion_of_a_tenant_its_sealed_data_cannot_be_opened() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
@@ -76,9 +76,13 @@ async fn a_deleted_tenant_leaves_nothing_that_opens() {
     assert_eq!(one(&app, keys(&a.tenant_id)).await, "0");
     assert_eq!(one(&app, keys(&b.tenant_id)).await, "1");
     let left = "select count(*)::text from audit_events where tenant_id = '$' and ip is not null";
-    assert_ne!(one(&app, left.replace('$', &a.tenant_id)).await, "0", "sealed for ever");
+    assert_ne!(
+        one(&app, left.replace('$', &a.tenant_id)).await,
+        "0",
+        "sealed addresses remain in the trail"
+    );
 
-    // The one without a tenant is refused like anybody, and that is recorded.
+    // A sign-in to the deleted tenant is refused like any other failure, and recorded.
     let login = LoginRequest {
         email: a.email.clone(),
         password: PASSWORD.into(),
@@ -92,9 +96,9 @@ async fn a_deleted_tenant_leaves_nothing_that_opens() {
     assert_eq!(one(&app, keys(&taken_anew.tenant_id)).await, "1");
 }
 
-/// Two servers that start at once on an empty database agree on the keys.
+/// Two servers that start at the same time on an empty database use the same keys.
 #[tokio::test]
-async fn servers_that_start_together_name_emails_alike() {
+async fn servers_that_start_together_calculate_the_same_email_index() {
     let database = crate::harness::Cluster::get().new_database().await;
     let any = |values: &mut tenantry::config::Values| values.set("TENANTLESS_SIGN_IN", "any");
     let (here, there) = tokio::join!(TestApp::on(&database, any), TestApp::on(&database, any));
@@ -107,10 +111,10 @@ async fn servers_that_start_together_name_emails_alike() {
     there.anonymous().auth().login(login).await.expect("found by the email alone");
 }
 
-/// A filter that takes a look into each row: a page may be short, and the last is the
-/// one without a token.
+/// The filter opens row by row, so a page may have few items. Only a page without a token is
+/// the last.
 #[tokio::test]
-async fn a_filter_on_what_is_sealed_finds_all_and_each_once() {
+async fn a_filter_on_a_sealed_field_finds_each_match_once() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let early = acme.create_user_without_password("needle-1@x.test").await;
@@ -137,10 +141,10 @@ async fn a_filter_on_what_is_sealed_finds_all_and_each_once() {
     }
 }
 
-/// N25: what was sealed for a row's older version, or for a row that is found by another
-/// email, does not open; a list shows the rest.
+/// N25: a value sealed for an older version of its row, or for another lookup index, does not
+/// open. A list shows all other rows.
 #[tokio::test]
-async fn an_altered_row_is_noticed_and_takes_no_list_with_it() {
+async fn an_altered_row_is_detected_and_fails_no_list() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut users = Vec::new();
@@ -196,9 +200,9 @@ async fn an_altered_row_is_noticed_and_takes_no_list_with_it() {
     assert!(app.metric(counted).await > Some(5.0));
 }
 
-/// N25: who can write to the database can't have one user found by another's email.
+/// N25: write access to the database cannot make a user be found by another's email.
 #[tokio::test]
-async fn an_index_that_was_moved_signs_nobody_in() {
+async fn a_moved_email_index_signs_nobody_in() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (ada, eve) = (acme.member("ada", &[]).await, acme.member("eve", &[]).await);
@@ -232,7 +236,7 @@ async fn an_index_that_was_moved_signs_nobody_in() {
 
 /// N25
 #[tokio::test]
-async fn lists_show_sessions_and_events_whose_sealed_part_was_altered() {
+async fn lists_show_sessions_and_events_with_altered_sealed_values() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let other = app.anonymous().login("acme", &acme.email, PASSWORD).await;

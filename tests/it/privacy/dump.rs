@@ -1,4 +1,4 @@
-//! Who has the disks has no personal data.
+//! Access to the disks gives no personal data.
 
 use std::{fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::harness::{Client, Cluster, TestApp, mask, redis, refused};
 
-/// Found nowhere else.
+/// These texts appear nowhere else.
 const EMAIL: &str = "Zebedee.Quux@canary-7f3a.test";
 const OTHER_EMAIL: &str = "yolanda.quux@canary-7f3a.test";
 const NAME: &str = "Zebedee Quux-Canary";
@@ -20,8 +20,8 @@ const ADDRESS: &str = "2001:db8:7e57:ca4a::77";
 const PASSWORD: &str = "quux canary battery 7f3a";
 const NEW_PASSWORD: &str = "quux canary battery 9c1e";
 
-/// Somebody lives here for a while; what is to be found nowhere.
-async fn live(app: &TestApp) -> Vec<String> {
+/// Uses the service as a user does. Returns the texts that must not be found.
+async fn use_service(app: &TestApp) -> Vec<String> {
     let visitor = app.anonymous().with("x-forwarded-for", ADDRESS).with("user-agent", AGENT);
     let request = RegisterRequest {
         email: EMAIL.into(),
@@ -45,7 +45,7 @@ async fn live(app: &TestApp) -> Vec<String> {
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let tokens = visitor.auth().login(login).await.expect("signed in").into_inner();
     let user = visitor.with_token(&tokens.access_token);
-    look_back(&user).await;
+    read_back(&user).await;
 
     let request = CreateUserRequest {
         email: OTHER_EMAIL.into(),
@@ -87,8 +87,8 @@ async fn live(app: &TestApp) -> Vec<String> {
     canaries
 }
 
-/// What was written is shown to whom it concerns.
-async fn look_back(user: &Client) {
+/// The written values are returned to the user.
+async fn read_back(user: &Client) {
     let lookup = LookupUserRequest { email: EMAIL.to_lowercase() };
     let found = user.users().lookup_user(lookup).await.expect("found").into_inner();
     let found = found.user.expect("a user");
@@ -103,8 +103,8 @@ async fn look_back(user: &Client) {
     assert!(events.iter().all(|event| event.ip == ADDRESS), "{events:?}");
 }
 
-/// Every file that Postgres has of a database, of what it logged since `wal`, and of
-/// what it says.
+/// All files of Postgres with data of this database: its tables and indexes, the write-ahead
+/// log since `wal`, and the server log.
 async fn files(app: &TestApp, wal: &str) -> Vec<PathBuf> {
     let mut owner = Cluster::get().connect_owner(&app.database).await;
     sqlx::raw_sql("checkpoint").execute(&mut owner).await.expect("on disk");
@@ -138,15 +138,15 @@ fn has(content: &[u8], canary: &str) -> bool {
     content.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
-/// K06: neither the tables and their indexes, nor the write-ahead log, nor Postgres's
-/// own log, nor Redis.
+/// K06: personal data is not found in tables, indexes, the write-ahead log, Postgres's own log
+/// or Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_the_disks_finds_no_personal_data() {
+async fn the_disks_contain_no_readable_personal_data() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let wal = wal_now(&app).await;
-    let mut canaries = live(&app).await;
+    let mut canaries = use_service(&app).await;
     app.audit_settled().await;
-    // What proves that the search finds anything: a slug is no secret.
+    // A slug is no secret and must be found, which proves that the search works.
     canaries.push("canaries".into());
 
     let mut found = Vec::new();
@@ -165,13 +165,13 @@ async fn who_has_the_disks_finds_no_personal_data() {
     assert!(found.is_empty(), "{found:#?}");
 
     let all = everything_in_redis().await;
-    // The audit trail has names of tenants.
+    // The audit trail contains slugs of tenants.
     for canary in canaries.iter().filter(|canary| *canary != "canaries") {
         assert!(!has(&all, canary), "{canary} in Redis");
     }
 }
 
-/// Keys and values, as they would be written to its file.
+/// Redis's keys and values, as it writes them to its file.
 async fn everything_in_redis() -> Vec<u8> {
     redis("config set rdbcompression no").await;
     redis("save").await;

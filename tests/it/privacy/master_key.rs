@@ -1,4 +1,4 @@
-//! The master key in a file: what wraps data keys, and its rotation.
+//! The master key in a file: it wraps the data keys, and can be rotated.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ use crate::{
     harness::{Cluster, Proxy, TestApp, Then, until},
 };
 
-/// A server with a master key of its own, and its file.
+/// A server with a master key of its own, and the file of that key.
 async fn with_key() -> (TestApp, TempDir, String) {
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys").display().to_string();
@@ -32,7 +32,7 @@ fn ids(path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_key_that_is_there_is_left_alone_and_only_its_owner_reads_it() {
+async fn an_existing_key_is_kept_and_only_its_owner_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys");
@@ -49,9 +49,9 @@ async fn a_key_that_is_there_is_left_alone_and_only_its_owner_reads_it() {
     assert!(!none.ok && none.err.contains("MASTER_KEY_PATH must be set"), "{none:?}");
 }
 
-/// While servers serve: those that have the old file read the new one when they must.
+/// A rotation while servers run. Servers with the old file read the new one when they need it.
 #[tokio::test]
-async fn a_rotation_wraps_every_data_key_and_nobody_notices() {
+async fn a_rotation_wraps_every_data_key_again_without_interruption() {
     let (app, _dir, path) = with_key().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let old = wrapped_by(&app).await;
@@ -67,7 +67,7 @@ async fn a_rotation_wraps_every_data_key_and_nobody_notices() {
     let listed = master_key("list", &url, &path).await;
     assert_eq!(listed.out.split_whitespace().collect::<Vec<_>>(), [new.as_str(), "3"]);
 
-    // Once every server has read the new file, the old key is of no use any more.
+    // When every server has read the new file, the old key can be removed.
     let reloads = "tenantry_master_key_reloads_total{outcome=\"ok\"}";
     until(10, || async { app.metric(reloads).await == Some(1.0) }).await;
     let text = fs::read_to_string(&path).expect("a file");
@@ -79,14 +79,14 @@ async fn a_rotation_wraps_every_data_key_and_nobody_notices() {
             is_readable(server, tenant).await;
         }
     }
-    // Tenants that come later have the new key.
+    // Later tenants use the new key.
     is_readable(&fresh, &app.tenant("c").await).await;
 }
 
-/// Cut off at every statement: what it began is finished by the next run, which makes
-/// no further key.
+/// A rotation cut off at any statement is completed by the next run, which creates no further
+/// key.
 #[tokio::test]
-async fn a_rotation_that_is_cut_off_anywhere_is_finished_by_the_next() {
+async fn an_interrupted_rotation_is_completed_by_the_next_run() {
     let (app, _dir, path) = with_key().await;
     let tenants = [app.tenant("a").await, app.tenant("b").await, app.tenant("c").await];
     let url = Cluster::get().app_url(&app.database);
@@ -115,9 +115,9 @@ async fn a_rotation_that_is_cut_off_anywhere_is_finished_by_the_next() {
     }
 }
 
-/// Rotations that run at once lose no key that either has wrapped anything by.
+/// Concurrent rotations lose no key that wraps a data key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rotations_that_run_at_once_lose_no_key() {
+async fn concurrent_rotations_lose_no_key() {
     let (app, _dir, path) = with_key().await;
     let acme = app.tenant("acme").await;
     let url = Cluster::get().app_url(&app.database);
@@ -133,9 +133,9 @@ async fn rotations_that_run_at_once_lose_no_key() {
     assert_eq!(wrapped_by(&app).await, [format!("file:{}", ids(&path)[0])]);
 }
 
-/// Without the master key, or with another, nothing starts and nothing is written.
+/// Without the master key, or with a wrong one, nothing starts and nothing is written.
 #[tokio::test]
-async fn without_its_master_key_nothing_starts() {
+async fn without_the_right_master_key_nothing_starts() {
     let (app, dir, path) = with_key().await;
     app.tenant("acme").await;
     let before = wrapped_by(&app).await;
@@ -144,7 +144,7 @@ async fn without_its_master_key_nothing_starts() {
     let other = dir.path().join("other.keys");
     let other = other.display().to_string();
     assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other)]).await.ok);
-    // Another key of the same name.
+    // Another key with the same id.
     let forged = dir.path().join("forged.keys").display().to_string();
     let text = fs::read_to_string(&other).expect("a key");
     let (_, key) = text.split_once(' ').expect("a key");
@@ -180,9 +180,9 @@ async fn serve(app: &TestApp, path: &Path) -> String {
     ran.err
 }
 
-/// A database that was made without a master key gets one later.
+/// A database created without a master key can get one later.
 #[tokio::test]
-async fn data_keys_that_nothing_wraps_can_be_wrapped_later() {
+async fn unwrapped_data_keys_can_be_wrapped_later() {
     let app = TestApp::with(|values| values.set("MASTER_KEY_PATH", "off")).await;
     let acme = app.tenant("acme").await;
     assert_eq!(wrapped_by(&app).await, ["none"]);
@@ -199,9 +199,9 @@ async fn data_keys_that_nothing_wraps_can_be_wrapped_later() {
     is_readable(&with_key, &acme).await;
 }
 
-/// A data key is its tenant's: in another tenant's row it does not open.
+/// A data key is bound to its tenant: it does not open in another tenant's row.
 #[tokio::test]
-async fn a_data_key_that_was_moved_does_not_open() {
+async fn a_data_key_moved_to_another_tenant_does_not_open() {
     let (app, _dir, path) = with_key().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let swap = format!(

@@ -9,13 +9,13 @@ use tenantry::proto::v1::{GetUserRequest, ListEventsRequest};
 
 use crate::harness::{Client, PASSWORD, TestApp};
 
-/// What wraps each data key.
+/// The keys that wrap the data keys.
 async fn wrapped_by(app: &TestApp) -> Vec<String> {
     let query = "select distinct wrapped_by from data_keys order by 1";
     sqlx::query_scalar(query).fetch_all(&mut app.owner().await).await.expect("data keys")
 }
 
-/// All of what is sealed in a tenant can be read, through this server.
+/// Asserts that this server can read all sealed data of a tenant.
 async fn is_readable(app: &TestApp, client: &Client) {
     let client = client.on(&app.channel);
     let request = GetUserRequest { user_id: client.user_id.clone() };

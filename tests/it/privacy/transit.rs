@@ -1,4 +1,4 @@
-//! The master key in a key service, which it never leaves.
+//! The master key in a key service, which never hands the key out.
 
 use tempfile::tempdir;
 use tenantry::{
@@ -15,7 +15,7 @@ use crate::{
     harness::{Cluster, KeyService, MASTER, TestApp, refused},
 };
 
-/// The settings of a server that has all its keys there.
+/// Settings of a server with all keys in the key service.
 fn all_there(service: &KeyService) -> impl Fn(&mut Values) {
     move |values| {
         service.set(values);
@@ -33,7 +33,7 @@ async fn master_key(app: &TestApp, service: &KeyService, command: &str, file: &s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn data_keys_are_wrapped_and_rotated_there() {
+async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::with(all_there(&service)).await;
     let acme = app.tenant("acme").await;
@@ -58,9 +58,9 @@ async fn data_keys_are_wrapped_and_rotated_there() {
     is_readable(&fresh, &acme).await;
 }
 
-/// From a file to a key service, while servers serve.
+/// Moves from a file to a key service while servers run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn master_keys_can_move_from_a_file_to_there() {
+async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -78,10 +78,10 @@ async fn master_keys_can_move_from_a_file_to_there() {
     is_readable(&both, &acme).await;
 }
 
-/// R31: while it is away, tenants whose keys are in memory are served, others are told
-/// to try again, and nothing is written that could not be read.
+/// R31: while the key service is unavailable, tenants with cached keys are served, others get
+/// UNAVAILABLE, and no unreadable data is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_it_is_away_nothing_is_guessed() {
+async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(all_there(&service)).await;
     let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
@@ -107,9 +107,9 @@ async fn while_it_is_away_nothing_is_guessed() {
     is_readable(&fresh, &cold).await;
 }
 
-/// N26: a key service that hangs leaves no transaction open.
+/// N26: no transaction stays open while the key service hangs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_it_hangs_no_transaction_waits_for_it() {
+async fn no_transaction_waits_for_a_hanging_key_service() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(all_there(&service)).await;
     let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
@@ -141,7 +141,7 @@ async fn while_it_hangs_no_transaction_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_key_without_a_service_is_a_mistake() {
+async fn a_key_name_without_a_key_service_is_refused() {
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("x").display().to_string();
     let settings = [("MASTER_KEY_PATH", path.as_str()), ("MASTER_TRANSIT_KEY", "k")];

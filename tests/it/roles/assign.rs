@@ -23,7 +23,7 @@ async fn assign(client: &Client, user: &str, role: &str, scope: Value) -> Assign
 }
 
 #[tokio::test]
-async fn an_assignment_comes_back_as_it_was_asked_for() {
+async fn an_assignment_is_returned_as_requested() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -47,7 +47,7 @@ async fn an_assignment_comes_back_as_it_was_asked_for() {
 
 /// F04
 #[tokio::test]
-async fn nobody_gives_what_they_do_not_hold_or_stands_above_them() {
+async fn nobody_assigns_what_it_does_not_hold_or_to_a_user_above_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "doc:read"]).await;
@@ -72,11 +72,11 @@ async fn nobody_gives_what_they_do_not_hold_or_stands_above_them() {
         let scoped = assign(&ada, user, role, json!({ "p": "x" })).await;
         refused(scoped, Code::PermissionDenied, reason);
     }
-    assign(&ada, &bob, &own, json!(null)).await.expect("what one holds can be given");
+    assign(&ada, &bob, &own, json!(null)).await.expect("a held role can be assigned");
 }
 
 #[tokio::test]
-async fn the_same_role_with_the_same_scope_is_given_once() {
+async fn a_role_is_assigned_only_once_with_the_same_scope() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -95,7 +95,7 @@ async fn the_same_role_with_the_same_scope_is_given_once() {
 
 /// N03
 #[tokio::test]
-async fn a_scope_has_one_form() {
+async fn equal_scopes_have_one_normal_form() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -116,7 +116,7 @@ async fn a_scope_has_one_form() {
 }
 
 #[tokio::test]
-async fn an_assignment_takes_the_place_of_one_that_has_ended() {
+async fn an_assignment_replaces_an_expired_one() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -133,7 +133,7 @@ async fn an_assignment_takes_the_place_of_one_that_has_ended() {
 
 /// D08
 #[tokio::test]
-async fn users_and_roles_of_another_tenant_look_like_ones_that_do_not_exist() {
+async fn another_tenants_users_and_roles_look_like_unknown_ones() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let their_role = a.create_role("ops", RoleLevel::Viewer, &[]).await;

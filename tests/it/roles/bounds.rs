@@ -1,4 +1,4 @@
-//! How much a subject and a tenant may have.
+//! Limits on what a subject and a tenant may have.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ use tonic_types::StatusExt;
 
 use crate::harness::{Client, PASSWORD, TestApp, refused, struct_of};
 
-/// Asserts that a call was refused for a bound, which the error names for programs and for
-/// people; a retry is not asked for.
+/// Asserts that a call was refused because of a limit. The status names the limit in its
+/// details and its value in the message, and asks for no retry.
 #[track_caller]
 fn limited<T: std::fmt::Debug>(result: Result<Response<T>, Status>, limit: &str, value: i64) {
     let status = refused(result, Code::FailedPrecondition, "LIMIT_REACHED");
@@ -34,7 +34,7 @@ async fn assign(by: &Client, user: &str, role: &str, scope: Value) -> Result<Res
     by.roles().assign_role(request).await.map(|_| Response::new(()))
 }
 
-/// Gives a user assignments with these scopes, past all bounds: an array's, each element one.
+/// Inserts assignments directly, above all limits: one for each scope of the query `scopes`.
 async fn give(app: &TestApp, user: &str, role: &str, scopes: &str, ends: &str) {
     let sql = format!(
         "insert into role_assignments
@@ -55,7 +55,7 @@ fn small(count: usize) -> String {
     format!("select jsonb_build_object('n', n) from generate_series(1, {count}) n")
 }
 
-/// A create request with permissions of about so many bytes together.
+/// A request for a role whose permissions have about this many bytes together.
 fn role(name: &str, bytes: usize) -> CreateRoleRequest {
     CreateRoleRequest {
         name: name.into(),
@@ -71,7 +71,7 @@ fn permissions(bytes: usize) -> Vec<String> {
 
 /// N21
 #[tokio::test]
-async fn a_subject_has_at_most_1000_assignments_in_force() {
+async fn a_subject_has_at_most_1000_active_assignments() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
@@ -83,9 +83,9 @@ async fn a_subject_has_at_most_1000_assignments_in_force() {
     for scope in [json!({ "x": 2 }), json!({ "x": 3 })] {
         limited(assign(&acme, &ada, &ops, scope).await, "assignments_of_subject", 1000);
     }
-    assert!(acme.may(&ada, "doc:read").await, "what is there counts");
+    assert!(acme.may(&ada, "doc:read").await, "existing assignments still apply");
     let other = acme.create_user_without_password("bob@acme.test").await;
-    assign(&acme, &other, &ops, json!(null)).await.expect("others are not concerned");
+    assign(&acme, &other, &ops, json!(null)).await.expect("other subjects have their own limit");
 
     let request = UnassignRoleRequest {
         user_id: ada.clone(),
@@ -94,12 +94,12 @@ async fn a_subject_has_at_most_1000_assignments_in_force() {
         ..UnassignRoleRequest::default()
     };
     acme.roles().unassign_role(request).await.expect("taken");
-    assign(&acme, &ada, &ops, json!({ "x": 2 })).await.expect("there is room");
+    assign(&acme, &ada, &ops, json!({ "x": 2 })).await.expect("below the limit again");
 }
 
-/// N21: what has ended takes no room, and does not pile up.
+/// N21: expired assignments do not count, and only a limited number is kept.
 #[tokio::test]
-async fn assignments_that_have_ended_do_not_count_and_the_latest_100_are_kept() {
+async fn expired_assignments_do_not_count_and_only_the_latest_100_are_kept() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
@@ -129,12 +129,14 @@ async fn the_scopes_of_a_subject_have_at_most_256_kib() {
     assign(&acme, &ada, &ops, large(1)).await.expect("the 32nd fits");
     let more = assign(&acme, &ada, &ops, large(2)).await;
     limited(more, "scope_bytes_of_subject", 256 * 1024);
-    assign(&acme, &ada, &ops, json!(null)).await.expect("without a scope it takes no room");
+    assign(&acme, &ada, &ops, json!(null))
+        .await
+        .expect("an assignment without a scope has no scope bytes");
 }
 
 /// N21
 #[tokio::test]
-async fn a_scope_has_at_most_8_kib_and_a_larger_one_from_before_can_be_taken() {
+async fn a_scope_has_at_most_8_kib_and_a_larger_old_one_can_be_unassigned() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
@@ -144,14 +146,14 @@ async fn a_scope_has_at_most_8_kib_and_a_larger_one_from_before_can_be_taken() {
         listed.push("x".repeat(last));
         json!({ "p": listed })
     };
-    // {"p":[ + 8 times "…", + "…" + ]}
+    // The bytes are those of {"p":[, of eight times "…", and of "…"]}.
     let fits = 8192 - 6 - 8 * 1003 - 2 - 2;
     assert_eq!(scope(fits).to_string().len(), 8192);
     assign(&acme, &ada, &ops, scope(fits)).await.expect("8 KiB");
     let more = assign(&acme, &ada, &ops, scope(fits + 1)).await;
     refused(more, Code::InvalidArgument, "INVALID_FIELDS");
 
-    // One that was stored before there was the bound.
+    // A scope that was stored before the limit existed.
     let listed: Vec<_> = (10..30).map(|k| format!("{}{k}", "y".repeat(998))).collect();
     let larger = json!({ "p": listed });
     assign(&acme, &ada, &ops, json!({ "p": 1 })).await.expect("given");
@@ -174,15 +176,15 @@ async fn a_scope_has_at_most_8_kib_and_a_larger_one_from_before_can_be_taken() {
     acme.roles().unassign_role(request).await.expect("taken");
 }
 
-/// N21: counted under a lock, so that many at once gain nothing.
+/// N21: the count is made under a lock, so concurrent calls cannot exceed the limit.
 #[tokio::test]
-async fn many_at_once_do_not_pass_a_bound() {
+async fn concurrent_calls_cannot_exceed_a_limit() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
     give(&app, &ada, &ops, &small(990), "null").await;
-    // Roles of their own, for a role's row is locked too.
+    // Each call assigns another role, because the row of the role is locked too.
     let roles = join_all((0..16).map(|n| {
         let (acme, name) = (acme.clone(), format!("r{n}"));
         async move { acme.create_role(&name, RoleLevel::Member, &["doc:read"]).await }
@@ -211,7 +213,7 @@ async fn many_at_once_do_not_pass_a_bound() {
     made.into_iter().filter(Result::is_err).for_each(|e| limited(e, "roles_of_tenant", 1000));
 }
 
-/// Gives the tenant empty roles, until it has so many.
+/// Adds empty roles until the tenant has this many.
 async fn fill_with_roles(app: &TestApp, acme: &Client, count: i32) {
     let sql = "insert into roles (tenant_id, role_id, name, level)
                select $1::uuid, gen_random_uuid(), 'filler ' || n, 1
@@ -262,9 +264,9 @@ async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
         let request = UpdateRoleRequest { role_id, permissions, ..UpdateRoleRequest::default() };
         acme.roles().update_role(request).await
     };
-    update(&small, 60 * 1024).await.expect("there is room");
+    update(&small, 60 * 1024).await.expect("below the limit");
     limited(update(&small, 64 * 1024).await, "permission_bytes_of_roles", 1024 * 1024);
-    // A tenant that has more already can still make a role smaller, and change its name.
+    // A tenant that is already above the limit can still shrink and rename a role.
     let grow = "update roles set permissions = array_cat(permissions, array(
                     select 'old' || n || repeat('x', 40) || ':read' from generate_series(1, 5000) n))
                 where role_id = $1::uuid";
@@ -296,7 +298,7 @@ async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     };
     let over = acme.roles().create_role(named(room + 1)).await;
     limited(over, "permissions_of_roles", 50_000);
-    acme.roles().create_role(named(room)).await.expect("there is room");
+    acme.roles().create_role(named(room)).await.expect("exactly at the limit");
 }
 
 /// N21
@@ -314,13 +316,15 @@ async fn a_tenant_has_at_most_10000_service_accounts() {
     limited(over, "service_accounts_of_tenant", 10_000);
 }
 
-/// N21: however many roles its user has, and however short their names, a token can be sent.
+/// N21: a token stays small enough to be sent, whatever the number and lengths of the user's
+/// role names.
 #[tokio::test]
-async fn a_token_of_a_user_with_a_thousand_roles_works() {
+async fn a_token_of_a_user_with_very_many_roles_works() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let nobody = Client::anonymous(acme.channel.clone());
-    // Names of one to three letters, then names as long as they can be.
+    // The first user gets role names of one to three characters, the second user gets role
+    // names of the maximum length.
     let sql = "with made as (
                    insert into roles (tenant_id, role_id, name, level)
                    select $1::uuid, gen_random_uuid(), name, 1 from (

@@ -26,7 +26,7 @@ pub fn made(result: Made) -> Role {
 }
 
 #[tokio::test]
-async fn a_role_is_made_as_it_was_asked_for() {
+async fn a_role_is_created_as_requested() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
@@ -35,14 +35,14 @@ async fn a_role_is_made_as_it_was_asked_for() {
     assert_eq!(role.tenant_id, acme.tenant_id);
     assert_eq!(role.name, "Ops team");
     assert_eq!(role.level(), RoleLevel::Manager);
-    assert_eq!(role.permissions, ["*:read", "a:*", "doc:write"], "sorted, without doubles");
+    assert_eq!(role.permissions, ["*:read", "a:*", "doc:write"], "sorted, without duplicates");
     assert!(!role.system && !role.etag.is_empty());
     assert_eq!(role.create_time, role.update_time);
 }
 
 /// F04
 #[tokio::test]
-async fn nobody_makes_a_role_that_grants_what_they_do_not_hold() {
+async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create", "doc:*", "bill:read"]).await;
@@ -58,7 +58,7 @@ async fn nobody_makes_a_role_that_grants_what_they_do_not_hold() {
 
 /// F04
 #[tokio::test]
-async fn nobody_makes_a_role_above_their_own_level() {
+async fn nobody_creates_a_role_above_its_own_level() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create"]).await;
@@ -76,7 +76,7 @@ async fn nobody_makes_a_role_above_their_own_level() {
 
 /// F03
 #[tokio::test]
-async fn system_roles_are_made_by_the_platforms_staff_alone() {
+async fn only_platform_staff_create_system_roles() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -95,7 +95,7 @@ async fn system_roles_are_made_by_the_platforms_staff_alone() {
 }
 
 #[tokio::test]
-async fn the_platforms_level_exists_in_the_platform_tenant_alone() {
+async fn the_platform_level_exists_only_in_the_platform_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -107,7 +107,7 @@ async fn the_platforms_level_exists_in_the_platform_tenant_alone() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once_in_a_tenant() {
+async fn a_role_name_is_unique_in_its_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
@@ -121,7 +121,7 @@ async fn a_name_is_taken_once_in_a_tenant() {
 
 /// N16
 #[tokio::test]
-async fn names_that_read_alike_are_one_name() {
+async fn similar_names_count_as_the_same_name() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -159,7 +159,7 @@ async fn names_that_read_alike_are_one_name() {
 
 /// N16
 #[tokio::test]
-async fn roles_of_before_that_clash_stay_and_can_be_changed() {
+async fn older_roles_with_clashing_names_remain_and_can_be_changed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (first, second) = (

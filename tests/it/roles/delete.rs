@@ -13,7 +13,7 @@ async fn delete(client: &Client, id: &str) -> Result<Response<DeleteRoleResponse
 
 /// F21
 #[tokio::test]
-async fn a_role_that_somebody_has_is_not_deleted() {
+async fn a_role_in_use_is_not_deleted() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -29,7 +29,7 @@ async fn a_role_that_somebody_has_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn assignments_that_have_ended_do_not_keep_a_role() {
+async fn expired_assignments_do_not_keep_a_role_from_deletion() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -43,7 +43,7 @@ async fn assignments_that_have_ended_do_not_keep_a_role() {
 
 /// F21
 #[tokio::test]
-async fn a_role_made_anew_grants_nothing_to_those_who_had_its_namesake() {
+async fn a_recreated_role_grants_nothing_to_the_old_holders() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -59,7 +59,7 @@ async fn a_role_made_anew_grants_nothing_to_those_who_had_its_namesake() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_against_a_change_in_between() {
+async fn a_stale_etag_prevents_the_deletion() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -75,7 +75,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 
 /// F04, D08
 #[tokio::test]
-async fn roles_above_the_caller_system_roles_and_others_tenants_stay() {
+async fn roles_above_the_caller_system_roles_and_foreign_roles_cannot_be_deleted() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["role:delete"]).await;

@@ -1,4 +1,4 @@
-//! A tenant always keeps an administrator.
+//! A tenant always keeps at least one administrator.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ enum Removal {
 
 const REMOVALS: [Removal; 3] = [Removal::Unassign, Removal::Disable, Removal::Delete];
 
-/// Removes an administrator, one way or another.
+/// Removes an administrator in one of three ways.
 async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Response<()>, Status> {
     let user_id = user.to_owned();
     match how {
@@ -59,7 +59,7 @@ async fn the_last_administrator_stays() {
 
 /// F07
 #[tokio::test]
-async fn those_who_are_disabled_or_admin_for_a_time_or_somewhere_do_not_count() {
+async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
@@ -80,13 +80,13 @@ async fn those_who_are_disabled_or_admin_for_a_time_or_somewhere_do_not_count() 
         refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
     for user in &users[..3] {
-        remove(&acme, user, &role, Removal::Unassign).await.expect("the others may go");
+        remove(&acme, user, &role, Removal::Unassign).await.expect("the others can be removed");
     }
 }
 
 /// F07
 #[tokio::test]
-async fn an_administrator_with_a_successor_may_go() {
+async fn an_administrator_with_a_successor_can_be_removed() {
     let app = TestApp::spawn().await;
     for (at, how) in REMOVALS.into_iter().enumerate() {
         let acme = app.tenant(&format!("acme-{at}")).await;
@@ -95,7 +95,7 @@ async fn an_administrator_with_a_successor_may_go() {
         acme.assign(&heir, &role).await;
         let heir = app.sign_in_as(&heir, &acme).await;
 
-        remove(&acme, &acme.user_id, &role, how).await.expect("may go");
+        remove(&acme, &acme.user_id, &role, how).await.expect("can be removed");
         let result = remove(&heir, &heir.user_id, &role, how).await;
         refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
@@ -103,7 +103,7 @@ async fn an_administrator_with_a_successor_may_go() {
 
 /// F07
 #[tokio::test]
-async fn the_administrators_role_can_not_be_emptied_or_lowered() {
+async fn the_administrators_role_cannot_be_emptied_or_lowered() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
@@ -122,7 +122,7 @@ async fn the_administrators_role_can_not_be_emptied_or_lowered() {
 
 /// F08
 #[tokio::test(flavor = "multi_thread")]
-async fn two_administrators_who_remove_each_other_at_once_leave_one() {
+async fn two_administrators_that_remove_each_other_at_once_leave_one() {
     const TENANTS: usize = 4;
     const ROUNDS: usize = 250;
     let app = TestApp::spawn().await;
@@ -138,7 +138,7 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     futures::future::join_all(duels).await;
 }
 
-/// Rounds in one tenant, each on both replicas at once.
+/// Plays the rounds of one tenant. In each round both replicas get a call at the same time.
 async fn duel(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
     let role = founder.system_role("org_admin").await;
     let cipher = app.cipher(&founder.tenant_id).await;
@@ -165,8 +165,7 @@ const ADMINS: &str =
     join users u using (tenant_id, user_id)
     where tenant_id = $1::uuid and r.name = 'org_admin' and u.state = 'active'";
 
-/// Makes two administrators and takes all others away, behind the server's
-/// back.
+/// Creates two administrators and removes all others, directly in the database.
 async fn two_sole_administrators(
     owner: &mut PgConnection,
     cipher: &Cipher,
@@ -197,7 +196,7 @@ async fn two_sole_administrators(
     pair
 }
 
-/// A new user's email as it is kept; it is found by the user's id.
+/// Sealed profile of a new user. The user's id serves as the lookup index of its email.
 fn profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
     let user: uuid::Uuid = user.parse().expect("a UUID");
     let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();

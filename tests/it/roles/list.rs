@@ -28,7 +28,7 @@ async fn assignments(client: &Client, request: ListRoleAssignmentsRequest) -> Ve
 }
 
 #[tokio::test]
-async fn pages_hold_each_role_of_the_tenant_once_oldest_first() {
+async fn pages_contain_each_role_of_the_tenant_once_oldest_first() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     other.create_role("theirs", RoleLevel::Member, &[]).await;
@@ -73,7 +73,7 @@ async fn filters_choose_by_name_and_level() {
 }
 
 #[tokio::test]
-async fn a_page_token_is_good_for_its_own_list_alone() {
+async fn a_page_token_is_valid_only_for_its_own_list() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let first = ListRolesRequest { page_size: 1, ..ListRolesRequest::default() };
@@ -92,7 +92,7 @@ async fn a_page_token_is_good_for_its_own_list_alone() {
 }
 
 #[tokio::test]
-async fn assignments_are_listed_by_user_role_and_name_until_they_end() {
+async fn assignments_are_listed_by_user_role_and_name_until_they_expire() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (ada, bob) =
@@ -143,5 +143,5 @@ async fn a_caller_without_the_permission_lists_its_own_assignments() {
     }
     let result = ada.roles().list_role_assignments(of(&acme.user_id)).await;
     refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
-    assert!(assignments(&acme, of(&other.user_id)).await.is_empty(), "another tenant's");
+    assert!(assignments(&acme, of(&other.user_id)).await.is_empty(), "another tenant's user");
 }

@@ -25,7 +25,7 @@ async fn a_retry_gets_the_first_result() {
 }
 
 #[tokio::test]
-async fn an_id_is_good_for_one_request() {
+async fn a_request_id_is_valid_for_one_request() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     made(create(&acme, with_id("once")).await);
@@ -62,7 +62,7 @@ async fn an_id_belongs_to_its_caller_and_method() {
 }
 
 #[tokio::test]
-async fn twenty_equal_requests_at_once_make_one_role() {
+async fn twenty_concurrent_equal_requests_create_one_role() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 

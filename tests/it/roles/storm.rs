@@ -1,4 +1,4 @@
-//! Changes of the same few users and roles, all at the same moment.
+//! Concurrent changes of the same few users and roles.
 
 use tenantry::proto::v1::{
     AssignRoleRequest, CreateRoleRequest, DeleteRoleRequest, DeleteUserRequest, DisableUserRequest,
@@ -9,17 +9,17 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, PASSWORD, TestApp};
 
-/// What the workers quarrel about.
+/// The users and roles that all workers change.
 #[derive(Clone)]
-struct Prey {
+struct Targets {
     users: Vec<(String, String)>,
     roles: Vec<String>,
 }
 
-/// One change, chosen by a number.
-async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
-    let (user_id, email) = prey.users[number / 16 % prey.users.len()].clone();
-    let role_id = prey.roles[number / 64 % prey.roles.len()].clone();
+/// Makes the change that a number selects.
+async fn change(by: &Client, targets: &Targets, number: usize) -> Result<(), Status> {
+    let (user_id, email) = targets.users[number / 16 % targets.users.len()].clone();
+    let role_id = targets.roles[number / 64 % targets.roles.len()].clone();
     match number % 16 {
         0..=3 => {
             let request = AssignRoleRequest { user_id, role_id, ..AssignRoleRequest::default() };
@@ -73,26 +73,26 @@ async fn change(by: &Client, prey: &Prey, number: usize) -> Result<(), Status> {
 
 /// I07
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_the_same_things_wait_for_one_another_and_none_fails() {
+async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fails() {
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    let mut prey = Prey { users: Vec::new(), roles: Vec::new() };
+    let mut targets = Targets { users: Vec::new(), roles: Vec::new() };
     for at in 0..3 {
         let email = format!("u{at}@acme.test");
-        prey.users.push((acme.create_user(&email).await, email));
+        targets.users.push((acme.create_user(&email).await, email));
         let role = acme.create_role(&format!("r{at}"), RoleLevel::Member, &["doc:read"]).await;
-        prey.roles.push(role);
+        targets.roles.push(role);
     }
 
     let workers = (0..8).map(|worker: usize| {
         let by = if worker.is_multiple_of(2) { acme.clone() } else { acme.on(&replica.channel) };
-        let prey = prey.clone();
+        let targets = targets.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;
             for _ in 0..60 {
                 number = (number * 75 + 74) % 65_537;
-                let Err(status) = change(&by, &prey, number).await else { continue };
+                let Err(status) = change(&by, &targets, number).await else { continue };
                 let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
                 assert!(!ours.contains(&status.code()), "{number}: {status:?}");
             }

@@ -21,7 +21,7 @@ const ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id =
 
 /// N03
 #[tokio::test]
-async fn it_takes_the_one_with_just_this_scope_or_all() {
+async fn it_removes_the_assignment_with_exactly_this_scope_or_all() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -41,7 +41,7 @@ async fn it_takes_the_one_with_just_this_scope_or_all() {
         unassign(&acme, &ada, &role, unscoped.clone()).await.expect("taken");
         let again = unassign(&acme, &ada, &role, unscoped).await;
         refused(again, Code::NotFound, "NOT_FOUND");
-        assert_eq!(app.count(ASSIGNMENTS, &ada).await, 1, "the scoped one stays");
+        assert_eq!(app.count(ASSIGNMENTS, &ada).await, 1, "the scoped assignment stays");
         acme.assign(&ada, &role).await;
     }
     for scope in [json!({}), json!({"p": 1})] {
@@ -58,7 +58,7 @@ async fn it_takes_the_one_with_just_this_scope_or_all() {
 
 /// N03
 #[tokio::test]
-async fn a_scope_is_taken_in_whatever_form_it_is_named() {
+async fn a_scope_is_recognized_in_every_equal_form() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -77,7 +77,7 @@ async fn a_scope_is_taken_in_whatever_form_it_is_named() {
 
 /// F04
 #[tokio::test]
-async fn nothing_is_taken_from_above() {
+async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign"]).await;
@@ -98,7 +98,7 @@ async fn nothing_is_taken_from_above() {
 
 /// D08
 #[tokio::test]
-async fn another_tenants_assignment_looks_like_one_that_does_not_exist() {
+async fn another_tenants_assignment_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.system_role("org_admin").await;

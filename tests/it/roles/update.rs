@@ -26,7 +26,7 @@ async fn get(client: &Client, role_id: &str) -> Role {
 }
 
 #[tokio::test]
-async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
+async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_change() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &["a:b"]).await;
@@ -56,7 +56,7 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
 }
 
 #[tokio::test]
-async fn a_mask_names_known_fields_that_are_set() {
+async fn a_mask_may_name_only_known_fields_that_are_set() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -69,7 +69,7 @@ async fn a_mask_names_known_fields_that_are_set() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_against_a_change_in_between() {
+async fn a_stale_etag_prevents_the_update() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -91,7 +91,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 
 /// F04
 #[tokio::test]
-async fn nobody_raises_themselves_or_others_above_what_they_hold() {
+async fn nobody_raises_itself_or_others_above_what_it_holds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:read", "role:update", "doc:read"]).await;
@@ -113,7 +113,7 @@ async fn nobody_raises_themselves_or_others_above_what_they_hold() {
         (at(&strong, RoleLevel::Viewer), "GRANT_NOT_HELD"),
         (at(&high, RoleLevel::Member), "LEVEL_TOO_HIGH"),
         (with(&high, "doc:read"), "LEVEL_TOO_HIGH"),
-        // Nor does anybody take from a role what they don't hold.
+        // A caller cannot take a permission from a role that it does not hold either.
         (with(&strong, "doc:read"), "GRANT_NOT_HELD"),
     ] {
         refused(update(&ada, request).await, Code::PermissionDenied, reason);
@@ -125,7 +125,7 @@ async fn nobody_raises_themselves_or_others_above_what_they_hold() {
 }
 
 #[tokio::test]
-async fn system_roles_are_changed_by_the_platforms_staff_alone() {
+async fn only_platform_staff_change_system_roles() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -139,7 +139,7 @@ async fn system_roles_are_changed_by_the_platforms_staff_alone() {
 
 /// F03
 #[tokio::test]
-async fn what_can_not_be_made_can_not_be_changed_to() {
+async fn an_update_has_the_same_limits_as_a_creation() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -159,7 +159,7 @@ async fn what_can_not_be_made_can_not_be_changed_to() {
 
 /// D08
 #[tokio::test]
-async fn another_tenants_role_looks_like_one_that_does_not_exist() {
+async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.create_role("ops", RoleLevel::Member, &[]).await;

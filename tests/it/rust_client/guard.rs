@@ -1,4 +1,4 @@
-//! Routes that are for those with a permission.
+//! HTTP routes that require a permission.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn by_extractor(caller: Require<ReadInvoices>) -> String {
     caller.subject.to_string()
 }
 
-/// The service that asks: the guard's client has an account of its own.
+/// The guard of a service. Its client signs in as a service account of the tenant.
 async fn guard(app: &TestApp, admin: &Client) -> Guard {
     let account = admin.create_service_account("invoices", &["permission:check"]).await;
     let secret = admin.create_api_key(&account).await.secret;
@@ -57,7 +57,7 @@ async fn body(response: Response<Body>) -> String {
 }
 
 #[tokio::test]
-async fn only_those_with_the_permission_are_let_through() {
+async fn only_callers_with_the_permission_are_allowed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
@@ -78,7 +78,7 @@ async fn only_those_with_the_permission_are_let_through() {
 }
 
 #[tokio::test]
-async fn grpc_is_answered_in_its_words() {
+async fn grpc_requests_are_refused_with_a_grpc_status() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
@@ -92,9 +92,9 @@ async fn grpc_is_answered_in_its_words() {
     }
 }
 
-/// Decisions are remembered, and a change is known all the same.
+/// Decisions are cached, but a change is known soon.
 #[tokio::test]
-async fn a_remembered_decision_ends_with_the_role() {
+async fn a_cached_decision_ends_with_the_role() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
@@ -105,7 +105,7 @@ async fn a_remembered_decision_ends_with_the_role() {
     let signed_in = acme.login("acme", "reader@acme.test", crate::harness::PASSWORD).await;
     let token = Some(signed_in.tokens.access_token.as_str());
 
-    // From the stream's first message on.
+    // Decisions are cached after the first message of the watch stream.
     until(5, async || {
         assert_eq!(status(&routes, "/layer", token).await, StatusCode::OK);
         let before = answered(&app, "PermissionService/Check", "OK").await;
@@ -126,7 +126,7 @@ async fn a_remembered_decision_ends_with_the_role() {
 }
 
 #[tokio::test]
-async fn nothing_is_remembered_where_that_is_not_wanted() {
+async fn with_a_cache_time_of_zero_nothing_is_cached() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("invoices", &["permission:check"]).await;
@@ -144,9 +144,10 @@ async fn nothing_is_remembered_where_that_is_not_wanted() {
     assert_eq!(answered(&app, "PermissionService/WatchPermissions", "OK").await, Some(0.0));
 }
 
-/// The keys are known, and then the server is gone: nobody is let through because of it.
+/// The signing keys are cached, and the server is unavailable. No request is allowed because of
+/// that.
 #[tokio::test]
-async fn nobody_is_let_through_because_the_server_is_away() {
+async fn no_request_is_allowed_while_the_server_is_unavailable() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let reader = acme.member("reader", &["invoice:read"]).await;
@@ -162,9 +163,9 @@ async fn nobody_is_let_through_because_the_server_is_away() {
     assert_eq!(status(&routes, "/layer", token).await, StatusCode::SERVICE_UNAVAILABLE);
 }
 
-/// A service account asks in its own tenant alone.
+/// A service account may check only users of its own tenant.
 #[tokio::test]
-async fn users_of_a_tenant_that_may_not_be_asked_about_are_not_let_through() {
+async fn a_user_of_a_tenant_that_cannot_be_checked_is_not_allowed() {
     let app = TestApp::spawn().await;
     let (acme, globex) = (app.tenant("acme").await, app.tenant("globex").await);
     let routes = routes(&guard(&app, &acme).await);

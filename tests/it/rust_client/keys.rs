@@ -1,4 +1,4 @@
-//! Tokens that are verified by the published keys alone.
+//! Verification of tokens with the published keys.
 
 use jsonwebtoken::Algorithm;
 use serde_json::json;
@@ -11,12 +11,12 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_token_says_whose_it_is_and_the_keys_are_read_once() {
+async fn a_token_is_verified_and_the_keys_are_read_only_once() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let verifier = Verifier::new(client(&app).connect().expect("a client"), "tenantry", "tenantry");
     for _ in 0..10 {
-        let principal = verifier.verify(&acme.tokens.access_token).await.expect("in force");
+        let principal = verifier.verify(&acme.tokens.access_token).await.expect("valid");
         assert_eq!(principal.subject.to_string(), acme.user_id);
         assert_eq!(principal.tenant.to_string(), acme.tenant_id);
         assert_eq!(principal.session.to_string(), acme.tokens.session_id);
@@ -27,18 +27,18 @@ async fn a_token_says_whose_it_is_and_the_keys_are_read_once() {
     let secret = acme.create_api_key(&account).await.secret;
     let exchanged = acme.auth().exchange_api_key(by_secret(&secret)).await.expect("a token");
     let token = exchanged.into_inner().access_token;
-    let principal = verifier.verify(&token).await.expect("in force");
+    let principal = verifier.verify(&token).await.expect("valid");
     assert_eq!(principal.subject_type, SubjectType::ServiceAccount);
     assert_eq!(answered(&app, "AuthService/GetJwks", "OK").await, Some(1.0));
 }
 
 #[tokio::test]
-async fn what_the_keys_do_not_vouch_for_is_refused() {
+async fn tokens_that_the_keys_do_not_verify_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (forge, token) = (app.forge(), &acme.tokens.access_token);
     let verifier = Verifier::new(client(&app).connect().expect("a client"), "tenantry", "tenantry");
-    verifier.verify(token).await.expect("in force");
+    verifier.verify(token).await.expect("valid");
     let (header, claims) = Forge::read(token);
     let with_header = |change: &dyn Fn(&mut jsonwebtoken::Header)| {
         let mut header = header.clone();
@@ -73,7 +73,7 @@ async fn what_the_keys_do_not_vouch_for_is_refused() {
 }
 
 #[tokio::test]
-async fn without_keys_nobody_is_known() {
+async fn without_keys_no_token_is_valid() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let relay = super::relay::Relay::start().await;

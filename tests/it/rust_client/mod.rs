@@ -10,12 +10,12 @@ use tenantry_client::{Builder, Client};
 
 use crate::harness::TestApp;
 
-/// A client of the app's server.
+/// A builder for a client of the app's server.
 fn client(app: &TestApp) -> Builder {
     Client::builder(format!("http://{}", app.addr))
 }
 
-/// How often a method was answered with this code.
+/// Number of answers of a method with this code.
 async fn answered(app: &TestApp, method: &str, code: &str) -> Option<f64> {
     let name = format!(
         "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\

@@ -1,4 +1,4 @@
-//! A network between client and server that may be away.
+//! A TCP relay between client and server that can fail.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Passes connections on to a server, or ends each as it comes.
+/// Relays connections to a server, or closes each one.
 pub struct Relay {
     pub addr: SocketAddr,
     target: watch::Sender<Way>,
@@ -17,18 +17,18 @@ pub struct Relay {
     _task: JoinSet<()>,
 }
 
-/// Where connections go.
+/// Destination of connections.
 #[derive(Clone, Copy, Default)]
 enum Way {
     #[default]
     Nowhere,
     To(SocketAddr),
-    /// There, and nothing comes back.
+    /// Requests arrive at the server, but its answers are lost.
     OneWayTo(SocketAddr),
 }
 
 impl Relay {
-    /// A network that leads nowhere yet.
+    /// A relay that closes every connection, until it gets a destination.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -52,17 +52,17 @@ impl Relay {
         Self { addr, target, ended, _task: task }
     }
 
-    /// The connections that have ended.
+    /// Number of connections that have ended.
     pub fn ended(&self) -> usize {
         *self.ended.borrow()
     }
 
-    /// Leads to this server from now on; connections to another end.
+    /// From now on, relays to this server. Existing connections end.
     pub fn leads_to(&self, server: SocketAddr) {
         self.target.send_replace(Way::To(server));
     }
 
-    /// From now on what this server answers gets lost; connections that are there end.
+    /// From now on, loses the answers of this server. Existing connections end.
     pub fn loses_answers_of(&self, server: SocketAddr) {
         self.target.send_replace(Way::OneWayTo(server));
     }

@@ -1,4 +1,4 @@
-//! What is tried again.
+//! Retries of calls.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::relay::Relay;
 use crate::harness::{TestApp, until};
 
 #[tokio::test]
-async fn a_read_is_tried_until_the_server_is_there() {
+async fn a_read_is_retried_until_the_server_is_available() {
     let app = TestApp::spawn().await;
     let relay = Relay::start().await;
     let client = Client::builder(format!("http://{}", relay.addr)).connect().expect("a client");
@@ -25,7 +25,7 @@ async fn a_read_is_tried_until_the_server_is_there() {
 }
 
 #[tokio::test]
-async fn a_write_is_tried_once_and_says_that_the_server_is_away() {
+async fn a_write_is_tried_once_and_returns_unavailable() {
     let relay = Relay::start().await;
     let client = Client::builder(format!("http://{}", relay.addr)).connect().expect("a client");
     let request = LoginRequest {
@@ -33,19 +33,20 @@ async fn a_write_is_tried_once_and_says_that_the_server_is_away() {
         password: "correct horse battery".into(),
         ..LoginRequest::default()
     };
-    let refused = AuthServiceClient::new(client).login(request).await.expect_err("away");
+    let refused =
+        AuthServiceClient::new(client).login(request).await.expect_err("the server is unavailable");
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert_eq!(relay.ended(), 1);
 }
 
 #[tokio::test]
-async fn tries_end_with_the_deadline() {
+async fn retries_end_at_the_deadline() {
     let relay = Relay::start().await;
     let client = Client::builder(format!("http://{}", relay.addr))
         .deadline(Duration::from_millis(300))
         .connect()
         .expect("a client");
     let refused = AuthServiceClient::new(client).get_jwks(GetJwksRequest {}).await;
-    assert_eq!(refused.expect_err("away").code(), Code::DeadlineExceeded);
+    assert_eq!(refused.expect_err("the server is unavailable").code(), Code::DeadlineExceeded);
     assert!(relay.ended() > 1);
 }

@@ -1,4 +1,4 @@
-//! A client's access token.
+//! The access token of a client.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ async fn at_once(client: &Client) -> Vec<WhoAmIResponse> {
 }
 
 #[tokio::test]
-async fn many_calls_exchange_an_api_key_once() {
+async fn concurrent_calls_exchange_an_api_key_only_once() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -36,11 +36,14 @@ async fn many_calls_exchange_an_api_key_once() {
     }
     at_once(&client).await;
     assert_eq!(answered(&app, "AuthService/ExchangeApiKey", "OK").await, Some(1.0));
-    assert!(!format!("{client:?}").contains("tenantry_"), "it shows its secret");
+    assert!(
+        !format!("{client:?}").contains("tenantry_"),
+        "the client's debug output shows its secret"
+    );
 }
 
 #[tokio::test]
-async fn many_calls_go_on_with_a_session_that_one_of_them_refreshes() {
+async fn concurrent_calls_refresh_a_session_only_once() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let client = client(&app).session(&acme.tokens.refresh_token).connect().expect("a client");
@@ -50,9 +53,9 @@ async fn many_calls_go_on_with_a_session_that_one_of_them_refreshes() {
     assert_eq!(answered(&app, "AuthService/Refresh", "OK").await, Some(1.0));
 }
 
-/// The server starts again with another key: to its clients their tokens have ended.
+/// The server restarts with another signing key, so it refuses the tokens of its clients.
 #[tokio::test]
-async fn a_token_that_is_refused_is_replaced_and_the_call_made_again() {
+async fn a_refused_token_is_replaced_and_the_call_is_repeated() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -79,7 +82,7 @@ async fn a_token_that_is_refused_is_replaced_and_the_call_made_again() {
 }
 
 #[tokio::test]
-async fn a_service_whose_key_was_revoked_is_unauthenticated() {
+async fn a_client_whose_api_key_was_revoked_is_unauthenticated() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -87,15 +90,15 @@ async fn a_service_whose_key_was_revoked_is_unauthenticated() {
     let client = client(&app).api_key(key.secret).connect().expect("a client");
     who_am_i(&client).await.expect("an answer");
     acme.revoke_api_key(&key.api_key.expect("the key").id).await;
-    let refused = who_am_i(&client).await.expect_err("its key has ended");
+    let refused = who_am_i(&client).await.expect_err("its key is revoked");
     assert_eq!(refused.code(), Code::Unauthenticated);
-    // One call with the token, and one try to get the next.
+    // One call with the old token, and one attempt to exchange the key.
     assert_eq!(answered(&app, "AuthService/WhoAmI", "UNAUTHENTICATED").await, Some(1.0));
     assert_eq!(answered(&app, "AuthService/ExchangeApiKey", "UNAUTHENTICATED").await, Some(1.0));
 }
 
 #[tokio::test]
-async fn a_user_whose_session_ended_stays_signed_out() {
+async fn a_user_whose_session_has_ended_stays_signed_out() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let client = client(&app).session(&acme.tokens.refresh_token).connect().expect("a client");
@@ -104,9 +107,9 @@ async fn a_user_whose_session_ended_stays_signed_out() {
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
-/// A refresh token works once, but its answer may be asked for until it is there.
+/// A refresh token works only once, but a lost answer may be requested again.
 #[tokio::test]
-async fn a_session_outlives_answers_that_are_lost() {
+async fn a_session_survives_lost_answers_of_refreshes() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let relay = Relay::start().await;

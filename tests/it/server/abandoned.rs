@@ -1,4 +1,4 @@
-//! Work that its call does not wait for any more, and a tenant that has much of it.
+//! Work that continues after its call ended, and a tenant with many slow calls.
 
 use futures::future::join_all;
 use sqlx::Connection;
@@ -25,7 +25,7 @@ async fn rename(client: &Client, name: &str) -> Result<(), tonic::Status> {
     client.tenants().update_tenant(request).await.map(drop)
 }
 
-/// Holds the row of the tenant acme until it is rolled back.
+/// Locks the row of the tenant acme until the transaction is rolled back.
 async fn hold_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
     let mut held = holder.begin().await.expect("begun");
     let lock = "select from tenants where slug = 'acme' for update";
@@ -35,7 +35,7 @@ async fn hold_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sql
 
 /// N22
 #[tokio::test]
-async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_deadline() {
+async fn a_tenants_slow_calls_leave_connections_to_others_and_end_at_their_deadline() {
     let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
@@ -49,7 +49,7 @@ async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_dea
             other.tenants().get_tenant(GetTenantRequest::default()).await.expect("read");
             rename(&other, "Other").await.expect("written");
         }
-        assert!(!none_waits(&owner).await, "the slow ones wait still");
+        assert!(!none_waits(&owner).await, "the slow calls still wait");
     };
     let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
     let mut ended = 0;
@@ -60,16 +60,16 @@ async fn a_tenants_slow_calls_leave_connections_to_others_and_end_with_their_dea
             code => panic!("{code:?}"),
         }
     }
-    assert!(ended > 0, "those that waited for the row");
-    // Sooner than by any time-out of Postgres's own.
+    assert!(ended > 0, "no call that waited for the row ended");
+    // Sooner than any timeout of Postgres itself.
     until(3, || none_waits(&owner)).await;
     held.rollback().await.expect("let go");
     until(10, || async { rename(&acme, "Acme").await.is_ok() }).await;
 }
 
-/// N22: the calls in progress are shared as the connections are.
+/// N22: the places for calls in progress are shared among tenants, like connections.
 #[tokio::test]
-async fn a_tenants_slow_calls_leave_room_for_others() {
+async fn a_tenants_slow_calls_leave_places_for_other_tenants() {
     let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
@@ -86,7 +86,7 @@ async fn a_tenants_slow_calls_leave_room_for_others() {
     };
     let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
     let refusals: Vec<_> = slow.into_iter().filter_map(Result::err).collect();
-    assert!(refusals.len() >= 6, "half are its share: {refusals:?}");
+    assert!(refusals.len() >= 6, "more than half of all places are one tenant's: {refusals:?}");
     for status in refusals {
         refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
     }
@@ -100,7 +100,7 @@ async fn a_tenants_slow_calls_leave_room_for_others() {
 
 /// N22
 #[tokio::test]
-async fn a_tenant_whose_share_is_taken_is_told_when_to_try_again() {
+async fn a_tenant_above_its_share_of_connections_is_told_when_to_retry() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut holder = app.owner().await;
@@ -124,9 +124,9 @@ async fn a_tenant_whose_share_is_taken_is_told_when_to_try_again() {
     }
 }
 
-/// N22: a statement that is no transaction of its own.
+/// N22: a statement outside a transaction.
 #[tokio::test]
-async fn a_decision_that_nobody_waits_for_ends_in_postgres() {
+async fn the_statement_of_a_timed_out_decision_ends_in_postgres() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut holder = app.owner().await;
@@ -143,15 +143,15 @@ async fn a_decision_that_nobody_waits_for_ends_in_postgres() {
     };
     let reply = acme.on(&hasty.channel).permissions().check(check).await;
     refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-    // Sooner than by any time-out of Postgres's own.
+    // Sooner than any timeout of Postgres itself.
     until(3, || none_waits(&owner)).await;
     assert!(hasty.metric("tenantry_db_statements_abandoned_total").await > Some(0.0));
     held.rollback().await.expect("let go");
 }
 
-/// N21: what one subject waits for keeps its tenant's administrator from nothing.
+/// N21: one subject's slow calls do not stop the administrator of its tenant.
 #[tokio::test]
-async fn a_subjects_slow_calls_leave_its_tenants_others_room() {
+async fn a_subjects_slow_calls_leave_places_for_others_of_its_tenant() {
     let app = TestApp::with(|values| {
         values.set("MAX_REQUESTS", "160");
         values.set("DATABASE_MAX_CONNECTIONS", "40");
@@ -180,10 +180,10 @@ async fn a_subjects_slow_calls_leave_its_tenants_others_room() {
         let refused = "tenantry_requests_refused_total{by=\"subject\"}";
         until(10, || async { app.metric(refused).await >= Some(40.0) }).await;
         acme.create_role("made meanwhile", RoleLevel::Viewer, &[]).await;
-        assert!(!none_waits(&owner).await, "the slow ones wait still");
+        assert!(!none_waits(&owner).await, "the slow calls still wait");
         held.rollback().await.expect("released");
     };
     let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
     let done = slow.into_iter().flatten().count();
-    assert_eq!(done, 20, "an eighth of all calls");
+    assert_eq!(done, 20, "a subject may have an eighth of all calls");
 }

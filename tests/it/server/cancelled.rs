@@ -1,5 +1,5 @@
-//! A call that is cancelled while its transaction begins must not leave the
-//! connection inside it (launchbadge/sqlx#4393).
+//! A call that is cancelled while its transaction begins must not leave the connection inside
+//! that transaction (launchbadge/sqlx#4393).
 
 use tenantry::proto::v1::{CreateRoleRequest, GetJwksRequest, RoleLevel};
 use tonic::Code;
@@ -14,7 +14,7 @@ fn role(name: &str) -> CreateRoleRequest {
     }
 }
 
-/// A server with one connection, over a network that can be held up.
+/// A server with one connection to Postgres, through a proxy that can hold messages.
 async fn one_connection() -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
@@ -34,7 +34,7 @@ async fn names(app: &TestApp) -> Vec<String> {
     sqlx::query_scalar(query).fetch_all(&mut app.owner().await).await.expect("roles")
 }
 
-/// What Postgres logged of a database's connections, by the names in `wanted`.
+/// Whether Postgres's log contains this text.
 fn logged(wanted: &str) -> bool {
     let log = Cluster::get().postgres_log();
     std::fs::read_to_string(log).expect("the log").contains(wanted)
@@ -42,7 +42,7 @@ fn logged(wanted: &str) -> bool {
 
 /// D13
 #[tokio::test]
-async fn a_cancelled_begin_loses_no_later_write() {
+async fn a_cancelled_begin_does_not_lose_a_later_write() {
     let (app, proxy, acme) = one_connection().await;
     for (n, then) in [Then::Hold, Then::HoldReplies].into_iter().enumerate() {
         for (m, step) in ["begin;", "COMMIT"].into_iter().enumerate() {
@@ -56,17 +56,17 @@ async fn a_cancelled_begin_loses_no_later_write() {
                 reply = call => panic!("{step} was held: {reply:?}"),
                 () = proxy.until_held() => {}
             }
-            // By the time that this is answered the server has heard of it.
+            // When this call is answered, the server has received the cancellation.
             for _ in 0..2 {
                 acme.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
             }
             proxy.pass();
             let after = format!("{name}-after");
             within(10, acme.roles().create_role(role(&after))).await.expect("acknowledged");
-            assert!(names(&app).await.contains(&after), "{step}: acknowledged and not there");
+            assert!(names(&app).await.contains(&after), "{step}: acknowledged but not stored");
         }
     }
-    // The server is gone, and so is its connection: what was acknowledged stays.
+    // Cut the connection. Acknowledged writes must stay.
     let before = names(&app).await;
     proxy.cut();
     let lost = acme.roles().create_role(role("lost")).await;

@@ -1,5 +1,5 @@
-//! A process that is killed, as Postgres sees it: its connection ends, before or after
-//! any statement of any write.
+//! The server's connection to Postgres ends before or after any statement of any write, as when
+//! the server process is killed.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::{
     harness::{Client, Proxy, TestApp, Then},
 };
 
-/// Of the server whose network is cut.
+/// Connections of the server whose network is cut.
 const CONNECTIONS: u32 = 2;
 
-/// Writes whose sample changes nothing: what they are asked for is so already.
+/// Writes whose sample call changes nothing, because the requested state already exists.
 const IDLE: [&str; 3] = ["EnableUser", "ReactivateTenant", "RevokeAllSessions"];
 
-/// What there is, but for the audit trail; and how many events there are.
+/// All rows except those of the audit trail, and the number of audit events.
 #[derive(PartialEq, Debug)]
 struct There {
     rows: BTreeMap<String, String>,
@@ -29,10 +29,10 @@ async fn look(app: &TestApp, caller: &Client) -> There {
     There { rows, counts, events }
 }
 
-/// I08: whatever is cut off leaves all of it or nothing, and an event exactly where
-/// there is a change.
+/// I08: a write that is cut off is stored completely or not at all, and an audit event exists
+/// exactly when there is a change.
 #[tokio::test]
-async fn a_write_that_is_cut_off_anywhere_is_whole_or_not_there() {
+async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let proxy = Proxy::postgres().await;
@@ -51,7 +51,7 @@ async fn a_write_that_is_cut_off_anywhere_is_whole_or_not_there() {
                 app.audit_settled().await;
                 let before = look(&app, &caller).await;
                 proxy.at_statement(step, then);
-                // Connections that ended with the last cut fail once each.
+                // Each connection that ended with the last cut fails once.
                 let mut reply = method.call(&there, &message).await;
                 for _ in 0..CONNECTIONS {
                     if reply.is_err() && !proxy.has_fired() {
@@ -67,7 +67,7 @@ async fn a_write_that_is_cut_off_anywhere_is_whole_or_not_there() {
                 let idle = IDLE.contains(&method.0.name());
                 assert!(
                     changed || reply.is_err() || idle,
-                    "{name}, {step}: acknowledged and not there"
+                    "{name}, {step}: acknowledged but not stored"
                 );
                 lost += usize::from(reply.is_err());
                 if changed || reply.is_ok() {

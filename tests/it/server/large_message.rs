@@ -1,4 +1,4 @@
-//! Messages that take long to decode are served apart from others, and just like them.
+//! Messages that take long to decode are decoded on other threads and get the same answers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::harness::{Client, TestApp, refused, within};
 
-/// A scope of so many values: about four bytes each.
+/// A scope with this many values of about four bytes each.
 fn scope(values: usize) -> Struct {
     let yes = Value { kind: Some(Kind::BoolValue(true)) };
     let list = Value { kind: Some(Kind::ListValue(ListValue { values: vec![yes; values] })) };
@@ -49,13 +49,13 @@ async fn a_large_message_is_answered_like_a_small_one() {
     hasty.set_timeout(Duration::from_millis(1));
     let reply = ada.permissions().check(hasty).await;
     let code = reply.err().map(|status| status.code());
-    // Whichever notices first, the client or the server.
+    // Either the client or the server notices the timeout first.
     assert!(matches!(code, Some(Code::Cancelled | Code::DeadlineExceeded)), "{code:?}");
     let update = UpdateTenantRequest { settings: Some(scope(100_000)), ..Default::default() };
     refused(acme.tenants().update_tenant(update).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N21: a tenant's large batches wait for one another, and not for ever.
+/// N21: a tenant's large batches wait for one another, but all of them are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_messages_of_several_tenants_are_all_answered() {
     let app = TestApp::spawn().await;

@@ -1,4 +1,4 @@
-//! The server as a whole: stores that fail, callers that leave, stops.
+//! The server as a whole: failures of Postgres and Redis, cancelled calls, shutdown.
 
 mod abandoned;
 mod cancelled;

@@ -1,4 +1,5 @@
-//! Postgres away, or silent: an honest answer, and a recovery on its own.
+//! Postgres is unavailable or does not answer: calls get a correct status, and the server
+//! recovers by itself.
 
 use tenantry::proto::v1::{
     CheckRequest, CreateRoleRequest, ListUsersRequest, LoginRequest, RefreshRequest, RoleLevel,
@@ -10,7 +11,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until, within};
 
-/// A server that reaches Postgres over a network that can break.
+/// A server that reaches Postgres through a proxy that can fail.
 async fn behind_a_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
@@ -55,7 +56,7 @@ async fn is_serving(app: &TestApp) -> bool {
 
 /// I01
 #[tokio::test]
-async fn without_postgres_calls_are_unavailable_until_it_is_back() {
+async fn calls_are_unavailable_until_postgres_is_back() {
     let (app, proxy, acme) = behind_a_proxy("30s").await;
     until(10, || is_serving(&app)).await;
     proxy.cut();
@@ -72,7 +73,7 @@ async fn without_postgres_calls_are_unavailable_until_it_is_back() {
 
 /// I01, I03
 #[tokio::test]
-async fn when_postgres_hangs_calls_end_at_their_limit() {
+async fn calls_time_out_while_postgres_hangs() {
     let (app, proxy, acme) = behind_a_proxy("1s").await;
     until(10, || is_serving(&app)).await;
     proxy.hold();
@@ -99,9 +100,9 @@ async fn connections_that_postgres_ends_are_replaced() {
     }
 }
 
-/// I06: a disk that is full under Postgres (53100), as a trigger makes it.
+/// I06: Postgres's disk is full (53100), simulated by a trigger.
 #[tokio::test]
-async fn a_full_disk_is_unavailable_and_nothing_half_written() {
+async fn with_a_full_disk_writes_are_unavailable_and_leave_nothing_half_written() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut owner = app.owner().await;
@@ -136,7 +137,7 @@ async fn a_full_disk_is_unavailable_and_nothing_half_written() {
     assert!(!status.message().contains("space"), "{status:?}");
     refused(acme.auth().login(login()).await, Code::Unavailable, "STORE_UNAVAILABLE");
     refused(acme.auth().refresh(refresh()).await, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert!(acme.may("", "doc:read").await, "what is read is answered");
+    assert!(acme.may("", "doc:read").await, "reads are answered");
     assert_eq!(app.row_counts().await, before);
 
     sqlx::raw_sql("drop function disk_full() cascade")

@@ -1,4 +1,4 @@
-//! Redis absent, gone or silent: every answer is right, and soon.
+//! Redis is absent, unavailable or does not answer: every answer is still correct and fast.
 
 use tenantry::proto::v1::{
     CheckRequest, LogoutRequest, RefreshRequest, RevokeAllSessionsRequest, WhoAmIRequest,
@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, within};
 
-/// What must work, and what must not, whatever Redis does.
+/// Asserts what must work, and what must be refused, in every state of Redis.
 async fn all_is_right(app: &TestApp, acme: &Client) {
     let ada = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     ada.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
@@ -43,7 +43,7 @@ async fn the_service_starts_and_works_without_redis() {
 
 /// H02, H04
 #[tokio::test]
-async fn the_service_works_while_redis_is_gone_or_hangs_and_after() {
+async fn the_service_works_while_redis_is_unavailable_or_hangs_and_afterwards() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
@@ -59,9 +59,9 @@ async fn the_service_works_while_redis_is_gone_or_hangs_and_after() {
     }
 }
 
-/// H02: a call that would ask Redis several times waits for it once.
+/// H02: a call that needs Redis several times waits for its timeout only once.
 #[tokio::test]
-async fn a_sign_in_waits_once_for_a_redis_that_hangs() {
+async fn a_sign_in_waits_only_once_for_a_redis_that_hangs() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| {
@@ -83,14 +83,15 @@ async fn a_sign_in_waits_once_for_a_redis_that_hangs() {
     for _ in 0..3 {
         app.anonymous().login("acme", &acme.email, PASSWORD).await;
     }
-    // Of two rates, a guess, its end, and what is known of the session, three times over.
+    // Each of the three sign-ins would ask Redis for two rates, the begin and end of a guess,
+    // and the session.
     let (waited, skipped) = (failed("timeout").await - before, failed("skipped").await);
     assert!(waited >= 1.0 && skipped > waited, "{waited} {skipped}");
 }
 
 /// H05
 #[tokio::test]
-async fn what_was_revoked_while_redis_was_gone_stays_revoked() {
+async fn a_session_revoked_while_redis_was_unavailable_stays_revoked() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;

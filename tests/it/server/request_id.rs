@@ -1,4 +1,4 @@
-//! The request's name: in the answer wherever the log has a line about it.
+//! The request id: the answer has it whenever the log has a line about the call.
 
 use tenantry::proto::v1::{CheckRequest, WhoAmIRequest};
 use tonic::metadata::MetadataMap;
@@ -12,7 +12,7 @@ fn named(metadata: &MetadataMap) -> Vec<&str> {
     metadata.get_all(KEY).iter().map(|value| value.to_str().expect("text")).collect()
 }
 
-/// The metadata of a decision, and then of a refusal.
+/// The metadata of a decision and of a refusal.
 async fn answers(client: &Client) -> (MetadataMap, MetadataMap) {
     let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
     let answer = client.permissions().check(question).await.expect("a decision");
@@ -22,7 +22,7 @@ async fn answers(client: &Client) -> (MetadataMap, MetadataMap) {
 }
 
 #[tokio::test]
-async fn what_the_client_sent_comes_back() {
+async fn the_clients_request_id_is_returned() {
     let app = TestApp::spawn().await;
     let client = app.tenant("acme").await.with(KEY, "order-17_a.b");
     let (answer, refusal) = answers(&client).await;
@@ -31,13 +31,13 @@ async fn what_the_client_sent_comes_back() {
 }
 
 #[tokio::test]
-async fn without_one_whatever_is_logged_is_named() {
+async fn without_a_valid_request_id_every_logged_call_gets_a_new_one() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    // No plain word is not worth more than none.
+    // An invalid request id is treated like none.
     for client in [acme.clone(), acme.with(KEY, "a b"), acme.with(KEY, &"a".repeat(65))] {
         let (decision, refusal) = answers(&client).await;
-        assert_eq!(named(&decision), [""; 0], "it has an id of its own");
+        assert_eq!(named(&decision), [""; 0], "a decision has an id of its own");
         let answer = client.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
         for metadata in [&refusal, answer.metadata()] {
             let [name] = named(metadata)[..] else { panic!("named once") };

@@ -1,5 +1,5 @@
-//! A call is decided by what is true when its message is there, not by what was true
-//! when its metadata came.
+//! A call is decided by the state when its message has arrived, not by the state when its
+//! metadata arrived.
 
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
@@ -11,13 +11,13 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, TestApp};
 
-/// A Check whose metadata has been sent and whose message has not.
+/// A Check whose metadata has been sent but whose message has not.
 struct Begun {
     message: SendStream<Bytes>,
     answer: ResponseFuture,
 }
 
-/// Begins a Check; the server has its metadata.
+/// Begins a Check. When this returns, the server has received its metadata.
 async fn begin(app: &TestApp, client: &Client) -> Begun {
     let stream = TcpStream::connect(app.addr).await.expect("connected");
     let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
@@ -31,7 +31,8 @@ async fn begin(app: &TestApp, client: &Client) -> Begun {
     };
     let check = request("tenantry.v1.PermissionService/Check");
     let (answer, message) = requests.send_request(check, false).expect("sent");
-    // What comes after it on the same connection is answered, so it has come.
+    // A later call on the same connection was answered, so the metadata of the first has
+    // arrived.
     let after = request("grpc.health.v1.Health/Check");
     let (after, mut nothing) = requests.send_request(after, false).expect("sent");
     nothing.send_data(Bytes::from_static(&[0; 5]), true).expect("sent");
@@ -40,7 +41,7 @@ async fn begin(app: &TestApp, client: &Client) -> Begun {
 }
 
 impl Begun {
-    /// Sends the message, and waits for the decision.
+    /// Sends the message and waits for the decision.
     async fn end(mut self, permission: &str) -> Result<CheckResponse, Status> {
         let message = CheckRequest { permission: permission.into(), ..CheckRequest::default() };
         let message = message.encode_to_vec();
@@ -58,13 +59,13 @@ impl Begun {
 }
 
 #[tokio::test]
-async fn a_role_that_was_taken_meanwhile_does_not_count() {
+async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&ada.user_id, &reader).await;
-    assert!(ada.may("", "doc:read").await, "and memory has it");
+    assert!(ada.may("", "doc:read").await, "allowed, and now cached");
 
     let (kept, taken) = (begin(&app, &ada).await, begin(&app, &ada).await);
     assert!(kept.end("doc:read").await.expect("a decision").allowed);
@@ -73,15 +74,15 @@ async fn a_role_that_was_taken_meanwhile_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_revoked_meanwhile_is_over() {
+async fn a_session_revoked_before_the_message_arrives_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
-    assert!(ada.may("", "doc:read").await, "and memory has it");
+    assert!(ada.may("", "doc:read").await, "allowed, and now cached");
 
     let begun = begin(&app, &ada).await;
     let everywhere = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
     acme.sessions().revoke_all_sessions(everywhere).await.expect("revoked");
-    let refused = begun.end("doc:read").await.expect_err("it is over");
+    let refused = begun.end("doc:read").await.expect_err("the session is revoked");
     assert_eq!(refused.code(), Code::Unauthenticated);
 }

@@ -1,4 +1,4 @@
-//! J09: what comes and goes leaves nothing behind.
+//! J09: created and deleted objects leave no memory or file descriptors behind.
 
 use std::fs;
 
@@ -8,17 +8,18 @@ use tenantry::proto::v1::{
 
 use crate::harness::{Client, PASSWORD, Serving};
 
-/// Memory has room for few, so that churn is eviction from the first round on.
+/// The caches have space for few entries, so that they evict from the first round on.
 const SETTINGS: &[(&str, &str)] =
     &[("MEMORY_SUBJECT_BYTES", "20000"), ("MEMORY_TOKENS", "50"), ("TENANT_REGISTRATION", "open")];
 
 const ROUNDS: u64 = 30;
-/// In a round.
+/// Number of sign-ins in a round.
 const SIGN_INS: u64 = 3;
-/// In a sign-in.
+/// Number of users per sign-in.
 const USERS: u64 = 20;
 
-/// A tenant that signs up, whose people come, ask, and go.
+/// Registers a tenant. Its administrator signs in, creates, checks and deletes users, and signs
+/// out.
 async fn churn(nobody: &Client, name: &str) {
     let slug = format!("t-{name}");
     let email = format!("admin@{slug}.test");
@@ -54,10 +55,10 @@ fn open_files(serving: &Serving) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tenants_users_and_tokens_that_come_and_go_leave_nothing_behind() {
+async fn churn_of_tenants_users_and_tokens_leaves_nothing_behind() {
     let serving = Serving::start(SETTINGS).await;
     let nobody = Client::anonymous(serving.channel.clone());
-    // Whatever grows to its size does so here.
+    // Caches and buffers reach their full size in these rounds.
     for n in 0..10 {
         churn(&nobody, &format!("warm-{n}")).await;
     }
@@ -65,7 +66,7 @@ async fn tenants_users_and_tokens_that_come_and_go_leave_nothing_behind() {
     for n in 0..ROUNDS {
         churn(&nobody, &format!("cold-{n}")).await;
     }
-    // In KiB: one for each user that has gone by.
+    // In KiB: less than one for each user that was created.
     let grown = serving.status("VmRSS").saturating_sub(memory);
     assert!(grown < ROUNDS * SIGN_INS * USERS, "{grown} KiB");
     assert!(open_files(&serving) <= files + 2, "{} after {files}", open_files(&serving));

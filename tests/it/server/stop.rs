@@ -1,4 +1,4 @@
-//! A stop loses nothing that was accepted, and ends.
+//! A shutdown completes accepted calls and ends in time.
 
 use tenantry::proto::v1::{CreateRoleRequest, GetJwksRequest, ListRolesRequest, RoleLevel};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -49,7 +49,7 @@ async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
 
 /// J02
 #[tokio::test]
-async fn connections_that_stay_open_do_not_keep_the_server() {
+async fn open_connections_do_not_delay_a_shutdown() {
     let app = TestApp::spawn().await;
     app.tenant("acme").await;
     let silent = TcpStream::connect(app.addr).await.expect("connected");
@@ -62,9 +62,9 @@ async fn connections_that_stay_open_do_not_keep_the_server() {
     drop((silent, midway, ignoring));
 }
 
-/// J02: one that waits for Postgres for ever.
+/// J02: the call waits for Postgres forever.
 #[tokio::test]
-async fn a_call_that_hangs_does_not_keep_the_server() {
+async fn a_hanging_call_does_not_delay_a_shutdown() {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
     let proxy = Proxy::postgres().await;

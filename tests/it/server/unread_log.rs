@@ -1,4 +1,4 @@
-//! A log that nobody reads.
+//! A log that no process reads.
 
 use std::process::Stdio;
 
@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::harness::{Client, Cluster, TestApp, refused, within};
 
-/// What `/metrics` says of this counter.
+/// Value of a counter in `/metrics`.
 async fn counted(http: &str, name: &str) -> u64 {
     let mut stream = TcpStream::connect(http).await.expect("HTTP is served");
     let request = "GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
@@ -23,9 +23,9 @@ async fn counted(http: &str, name: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
-/// N24: standard error is a pipe that is full.
+/// N24: standard error is a full pipe.
 #[tokio::test]
-async fn calls_go_on_while_nobody_reads_the_log() {
+async fn calls_continue_while_nobody_reads_the_log() {
     let database = Cluster::get().new_database().await;
     let values = TestApp::values(&database);
     let settings =
@@ -38,7 +38,7 @@ async fn calls_go_on_while_nobody_reads_the_log() {
         .arg("serve")
         .env_clear()
         .envs(settings)
-        // Of each call, many lines.
+        // Many log lines for each call.
         .envs([("LOG_FORMAT", "json"), ("LOG_LEVEL", "debug"), ("HTTP_ADDR", http.as_str())])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -57,7 +57,7 @@ async fn calls_go_on_while_nobody_reads_the_log() {
     })
     .await;
 
-    // From here on nobody reads it, and it stays open.
+    // From here on nobody reads the pipe, and it stays open.
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let client = Client::anonymous(channel.expect("a URL").connect_lazy());
     let dropped = "tenantry_log_lines_dropped_total";
@@ -71,7 +71,7 @@ async fn calls_go_on_while_nobody_reads_the_log() {
     })
     .await;
 
-    // It stops, too.
+    // The server must also stop.
     let pid = process.id().expect("it runs").to_string();
     Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
     let ended = within(30, process.wait()).await.expect("a status");

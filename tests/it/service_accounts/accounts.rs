@@ -1,4 +1,4 @@
-//! The accounts themselves.
+//! Service accounts themselves: create, find, delete, and their roles.
 
 use tenantry::proto::v1::{
     CreateServiceAccountRequest, DeleteServiceAccountRequest, DeleteUserRequest,
@@ -16,7 +16,7 @@ async fn names(client: &Client, filter: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_account_is_made_once_found_and_deleted() {
+async fn an_account_is_created_once_found_and_deleted() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = CreateServiceAccountRequest {
@@ -63,7 +63,7 @@ async fn an_account_is_made_once_found_and_deleted() {
 
 /// N16
 #[tokio::test]
-async fn names_that_read_alike_are_one_name() {
+async fn similar_names_count_as_the_same_name() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let made = |name: &str| CreateServiceAccountRequest {
@@ -83,9 +83,9 @@ async fn names_that_read_alike_are_one_name() {
     create(&other, "Café bot 1").await.expect("another tenant's");
 }
 
-/// An account has roles as a user has, and is decided about alike.
+/// An account has roles like a user, and decisions about it follow the same rules.
 #[tokio::test]
-async fn an_account_holds_roles_as_a_user_does() {
+async fn an_account_holds_roles_like_a_user() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
@@ -110,7 +110,7 @@ async fn an_account_holds_roles_as_a_user_does() {
 }
 
 #[tokio::test]
-async fn what_manages_users_does_not_reach_an_account() {
+async fn the_user_service_does_not_reach_service_accounts() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user_id = acme.create_service_account("billing", &["invoice:send"]).await;
@@ -123,7 +123,7 @@ async fn what_manages_users_does_not_reach_an_account() {
     let users = acme.users().list_users(ListUsersRequest::default()).await.expect("users");
     assert!(users.into_inner().users.iter().all(|user| user.id != user_id));
     assert!(acme.may(&user_id, "invoice:send").await);
-    // Nor the other way round.
+    // The service for accounts does not reach users either.
     let request = DeleteServiceAccountRequest {
         service_account_id: acme.user_id.clone(),
         ..Default::default()
@@ -132,10 +132,10 @@ async fn what_manages_users_does_not_reach_an_account() {
     refused(other, Code::NotFound, "NOT_FOUND");
 }
 
-/// Who manages accounts must not take one from above its own level, nor is the last
-/// administrator one.
+/// An account does not count as the last administrator. A caller that manages accounts cannot
+/// delete one above its own level.
 #[tokio::test]
-async fn an_account_is_no_administrator_that_a_tenant_keeps() {
+async fn an_account_does_not_count_as_an_administrator() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("root", &[]).await;
@@ -156,7 +156,7 @@ async fn an_account_is_no_administrator_that_a_tenant_keeps() {
 }
 
 #[tokio::test]
-async fn an_account_sees_itself() {
+async fn an_account_can_read_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["invoice:send"]).await;

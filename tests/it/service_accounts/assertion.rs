@@ -1,4 +1,4 @@
-//! Assertions that an account signs itself (RFC 7523).
+//! Assertions that an account signs with its own key (RFC 7523).
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use tonic::Code;
 use super::by_assertion;
 use crate::harness::{Client, Cluster, TestApp, refused, unknown_id};
 
-/// A key pair of an account's own.
+/// A key pair of an account.
 struct Own {
     algorithm: Algorithm,
     public: String,
@@ -34,7 +34,7 @@ impl Own {
         Self { algorithm: Algorithm::EdDSA, public: public_pem(&pair), private }
     }
 
-    /// The cluster's own keys, which take long to make.
+    /// The keys of the test cluster, because generating RSA keys is slow.
     fn rsa() -> Self {
         let keys = &Cluster::get().keys;
         let private = std::fs::read(&keys.refresh_private).expect("a file");
@@ -50,12 +50,12 @@ fn public_pem(pair: &KeyPair) -> String {
     pem::encode(&pem::Pem::new("PUBLIC KEY", pair.subject_public_key_info()))
 }
 
-/// An account with a key of its own.
+/// A service account with a key pair.
 struct Account {
     id: String,
     key_id: String,
     own: Own,
-    /// Names the tenant.
+    /// A client without a token that names the tenant.
     nobody: Client,
 }
 
@@ -100,7 +100,7 @@ impl Account {
 }
 
 #[tokio::test]
-async fn an_assertion_by_any_kind_of_key_works_once() {
+async fn an_assertion_with_any_kind_of_key_works_once() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for (name, own) in [("ec", Own::ec()), ("ed", Own::ed()), ("rsa", Own::rsa())] {
@@ -117,9 +117,9 @@ async fn an_assertion_by_any_kind_of_key_works_once() {
     assert_eq!(app.audited(&acme.tenant_id, "sign_in_failed").await, 3);
 }
 
-/// Many that present one assertion at once get one token.
+/// Of many concurrent calls with the same assertion, one gets a token.
 #[tokio::test]
-async fn an_assertion_works_once_however_many_try_at_once() {
+async fn an_assertion_works_once_even_when_sent_concurrently() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
@@ -133,7 +133,7 @@ async fn an_assertion_works_once_however_many_try_at_once() {
 }
 
 #[tokio::test]
-async fn an_assertion_that_is_wrong_in_one_thing_is_refused() {
+async fn an_assertion_with_one_wrong_claim_is_refused() {
     static BAD: LazyLock<Vec<(&str, Value)>> = LazyLock::new(|| {
         let now = clock::now().unix_timestamp();
         vec![
@@ -145,7 +145,7 @@ async fn an_assertion_that_is_wrong_in_one_thing_is_refused() {
             ("no id", json!({ "jti": null })),
             ("an empty id", json!({ "jti": "" })),
             ("no end", json!({ "exp": null })),
-            ("over", json!({ "exp": now - 60 })),
+            ("expired", json!({ "exp": now - 60 })),
             ("too long", json!({ "exp": now + 600 })),
             ("not yet", json!({ "nbf": now + 120 })),
             ("a text for a time", json!({ "exp": "9999999999" })),
@@ -171,7 +171,7 @@ async fn an_assertion_that_is_wrong_in_one_thing_is_refused() {
 
 /// A01, A02, A08 and A09 for assertions.
 #[tokio::test]
-async fn an_assertion_by_another_key_is_refused() {
+async fn an_assertion_with_another_key_is_refused() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
@@ -207,7 +207,7 @@ async fn an_assertion_by_another_key_is_refused() {
 }
 
 #[tokio::test]
-async fn an_assertion_needs_a_tenant() {
+async fn an_assertion_requires_a_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;

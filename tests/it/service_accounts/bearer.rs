@@ -1,4 +1,4 @@
-//! A secret in the place of a token, where the tenant takes it.
+//! A secret used instead of an access token, in tenants that accept it.
 
 use tenantry::proto::v1::{
     CheckRequest, IntrospectTokenRequest, IntrospectTokenResponse, RevokeApiKeyRequest,
@@ -12,7 +12,7 @@ use crate::{
     limits::{address, at, limited},
 };
 
-/// Says whether a tenant takes API keys for tokens.
+/// Sets whether a tenant accepts API keys instead of tokens.
 async fn takes(admin: &Client, takes: bool) {
     let request = UpdateTenantRequest {
         tenant: admin.tenant_id.clone(),
@@ -33,7 +33,7 @@ async fn knows_itself(client: &Client) -> bool {
 }
 
 #[tokio::test]
-async fn a_secret_counts_as_a_token_where_the_tenant_says_so_and_as_long_as_it_does() {
+async fn a_secret_works_as_a_token_only_while_the_tenant_allows_it_and_the_key_is_active() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -61,9 +61,9 @@ async fn a_secret_counts_as_a_token_where_the_tenant_says_so_and_as_long_as_it_d
     until(1, || async { !knows_itself(&there).await }).await;
 }
 
-/// Once it is known, no store is asked for it.
+/// A cached secret needs no query.
 #[tokio::test]
-async fn a_secret_that_is_known_is_answered_from_memory() {
+async fn a_cached_secret_is_answered_from_memory() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
@@ -86,7 +86,7 @@ async fn a_secret_that_is_known_is_answered_from_memory() {
 }
 
 #[tokio::test]
-async fn a_secret_is_introspected_and_checked_as_a_token_is() {
+async fn a_secret_is_introspected_and_checked_like_a_token() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
@@ -120,10 +120,10 @@ async fn a_secret_is_introspected_and_checked_as_a_token_is() {
     }
 }
 
-/// Nothing but Postgres tells whether a secret is one: who tries many must wait, who
-/// uses a known one must not.
+/// Only Postgres knows whether a secret is valid, so lookups are limited. A cached secret needs
+/// no lookup and is not limited.
 #[tokio::test]
-async fn secrets_that_are_looked_up_are_limited_and_known_ones_are_not() {
+async fn lookups_of_secrets_are_limited_but_cached_secrets_are_not() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let nobody = at(&app, &address());
     let acme = app.tenant("acme").await;
@@ -148,9 +148,9 @@ async fn secrets_that_are_looked_up_are_limited_and_known_ones_are_not() {
     }
 }
 
-/// N19: what is malformed costs nothing, and counts for nothing.
+/// N19: a malformed secret costs no lookup, so it does not count.
 #[tokio::test]
-async fn malformed_secrets_lock_nobody_out() {
+async fn malformed_secrets_do_not_use_up_the_limit() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
     let nobody = at(&app, &address());
     let acme = app.tenant("acme").await;
@@ -171,7 +171,7 @@ async fn malformed_secrets_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn the_setting_is_checked() {
+async fn the_setting_must_be_a_boolean() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = UpdateTenantRequest {

@@ -1,4 +1,4 @@
-//! A secret for a token.
+//! Exchange of a secret for an access token.
 
 use tenantry::proto::v1::{
     CheckRequest, ExchangeApiKeyRequest, GetTenantRequest, IntrospectTokenRequest,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_secret_is_exchanged_for_a_token_that_says_what_it_is() {
+async fn a_secret_is_exchanged_for_a_token_with_the_accounts_claims() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["invoice:send"]).await;
@@ -47,7 +47,7 @@ async fn a_secret_is_exchanged_for_a_token_that_says_what_it_is() {
     let seen = acme.auth().introspect_token(request).await.expect("an answer").into_inner();
     assert!(seen.active);
     assert_eq!((seen.sub_type.as_str(), seen.sid), ("service_account", key_id));
-    // There is no session to end but the key itself.
+    // An account has no session, only its key, so there is nothing to log out.
     let logout = account.auth().logout(LogoutRequest::default()).await;
     refused(logout, Code::NotFound, "NOT_FOUND");
 }
@@ -56,9 +56,9 @@ fn question(permission: &str) -> CheckRequest {
     CheckRequest { permission: permission.into(), ..Default::default() }
 }
 
-/// What the account may do is what its roles permit, in its own tenant.
+/// An account may do what its roles permit, in its own tenant only.
 #[tokio::test]
-async fn an_account_does_what_its_roles_permit_and_no_more() {
+async fn an_account_does_only_what_its_roles_permit() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let id = acme.create_service_account("reader", &["user:read"]).await;
@@ -72,9 +72,9 @@ async fn an_account_does_what_its_roles_permit_and_no_more() {
     refused(elsewhere, Code::PermissionDenied, "TENANT_MISMATCH");
 }
 
-/// Every failure looks the same.
+/// Every failure gets the same answer.
 #[tokio::test]
-async fn whatever_is_wrong_with_a_secret_the_answer_is_one() {
+async fn every_wrong_secret_gets_the_same_answer() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
@@ -96,7 +96,7 @@ async fn whatever_is_wrong_with_a_secret_the_answer_is_one() {
     root.tenants().suspend_tenant(request).await.expect("suspended");
     let mut mistyped = live.secret.clone();
     mistyped.truncate(mistyped.len() - 1);
-    // Well-formed, and nobody's.
+    // A well-formed secret that matches no key.
     let unknown = {
         let account = acme.create_service_account("unknown", &[]).await;
         let key = acme.create_api_key(&account).await;
@@ -128,20 +128,20 @@ async fn whatever_is_wrong_with_a_secret_the_answer_is_one() {
     }
     let named = nobody.with("x-organization-slug", "acme");
     named.exchange(&live.secret).await;
-    // Of what no tenant can be told from there is nothing to record.
+    // A failure without a known tenant is not recorded.
     assert_eq!(app.audited(&acme.tenant_id, "sign_in_failed").await, 2);
     assert_eq!(app.audited(&suspended.tenant_id, "sign_in_failed").await, 1);
 }
 
 #[tokio::test]
-async fn with_nothing_to_exchange_the_request_is_refused() {
+async fn an_exchange_without_a_credential_is_refused() {
     let app = TestApp::spawn().await;
     let nothing = app.anonymous().auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
     refused(nothing, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
-async fn sign_ins_are_in_the_audit_trail() {
+async fn exchanges_are_recorded_as_sign_ins() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["tenant:read"]).await;
@@ -158,7 +158,7 @@ async fn sign_ins_are_in_the_audit_trail() {
 }
 
 #[tokio::test]
-async fn exchanges_are_limited() {
+async fn exchanges_are_rate_limited() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let nobody = at(&app, &address());
     let acme = app.tenant("acme").await;

@@ -1,4 +1,4 @@
-//! Keys: made, shown once, two of a kind, and ended.
+//! API keys: creation, the secret, the limit of two per kind, expiry and revocation.
 
 use tenantry::{
     clock,
@@ -36,7 +36,7 @@ async fn revoke(client: &Client, key: &ApiKey) {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_once_and_kept_as_a_hash() {
+async fn a_secret_is_returned_once_and_stored_as_a_hash() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -63,7 +63,7 @@ async fn a_secret_is_shown_once_and_kept_as_a_hash() {
 }
 
 #[tokio::test]
-async fn an_account_has_two_keys_of_a_kind_so_that_one_takes_over() {
+async fn an_account_may_have_two_keys_of_each_kind() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -83,9 +83,9 @@ async fn an_account_has_two_keys_of_a_kind_so_that_one_takes_over() {
     assert_eq!(states[1..], [ApiKeyState::Active; 3]);
 }
 
-/// Two requests at once don't get three keys past the limit.
+/// Concurrent requests cannot exceed the limit of two keys.
 #[tokio::test]
-async fn many_at_once_make_no_more_than_two() {
+async fn concurrent_requests_create_at_most_two_keys() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -96,7 +96,7 @@ async fn many_at_once_make_no_more_than_two() {
 }
 
 #[tokio::test]
-async fn a_retry_gets_the_same_key_and_a_secret_that_works() {
+async fn a_retry_returns_the_same_key_with_a_new_secret() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -109,7 +109,7 @@ async fn a_retry_gets_the_same_key_and_a_secret_that_works() {
     refused(lost, Code::Unauthenticated, "INVALID_CREDENTIALS");
     app.anonymous().exchange(&again.secret).await;
 
-    // Once it was used, a retry takes nothing from whoever uses it.
+    // Once the secret was used, a retry does not replace it.
     let late = create(&acme, request.clone()).await.expect("late").into_inner();
     assert_eq!(late.secret, "");
     app.anonymous().exchange(&again.secret).await;
@@ -117,21 +117,22 @@ async fn a_retry_gets_the_same_key_and_a_secret_that_works() {
     refused(create(&acme, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
-/// Whoever has the key acts with the account's roles.
+/// The holder of a key acts with the account's roles.
 #[tokio::test]
-async fn nobody_makes_a_key_for_more_than_they_hold() {
+async fn nobody_creates_a_key_for_an_account_that_holds_more() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create", "invoice:send"]).await;
     let within = acme.create_service_account("within", &["invoice:send"]).await;
-    create(&ada, wanted(&within)).await.expect("what she holds herself");
+    create(&ada, wanted(&within)).await.expect("an account that holds no more than the creator");
     let beyond = acme.create_service_account("beyond", &["invoice:delete"]).await;
     let refusal = create(&ada, wanted(&beyond)).await;
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let above = acme.create_service_account("above", &[]).await;
     acme.assign(&above, &acme.system_role("manager").await).await;
     refused(create(&ada, wanted(&above)).await, Code::PermissionDenied, "LEVEL_TOO_HIGH");
-    // Nor an account for itself: a stolen key would outlive its end.
+    // An account cannot create a key for itself, because then a stolen key could outlive its
+    // expiry.
     let key = acme.create_api_key(&beyond).await;
     let itself = app.anonymous().exchange(&key.secret).await;
     let more = create(&itself, wanted(&beyond)).await;
@@ -140,7 +141,7 @@ async fn nobody_makes_a_key_for_more_than_they_hold() {
 }
 
 #[tokio::test]
-async fn an_account_ends_its_own_keys_and_nobody_elses() {
+async fn an_account_may_revoke_only_its_own_keys() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let own = acme.create_service_account("own", &[]).await;
@@ -158,14 +159,14 @@ async fn an_account_ends_its_own_keys_and_nobody_elses() {
     app.anonymous().exchange(&other_key.secret).await;
 }
 
-/// What ends a key.
+/// The way in which a key ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Revoked,
     Deleted,
 }
 
-/// Whatever ends a key ends its tokens: here at once, elsewhere within a second.
+/// When a key ends, its tokens end: on this replica at once, on others within a second.
 #[tokio::test]
 async fn tokens_end_with_their_key() {
     let app = TestApp::spawn().await;
@@ -177,7 +178,7 @@ async fn tokens_end_with_their_key() {
         let here = app.anonymous().exchange(&key.secret).await;
         let there = here.on(&twin.channel);
         for client in [&here, &there] {
-            client.auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+            client.auth().who_am_i(WhoAmIRequest {}).await.expect("active");
         }
         match end {
             End::Revoked => revoke(&acme, &key.api_key.clone().expect("a key")).await,
@@ -197,7 +198,7 @@ async fn tokens_end_with_their_key() {
 }
 
 #[tokio::test]
-async fn a_key_ends_when_it_said_and_its_tokens_no_later() {
+async fn a_key_and_its_tokens_end_at_the_expiry_of_the_key() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -218,11 +219,11 @@ async fn a_key_ends_when_it_said_and_its_tokens_no_later() {
     let late = app.anonymous().auth().exchange_api_key(by_secret(&key.secret)).await;
     refused(late, Code::Unauthenticated, "INVALID_CREDENTIALS");
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
-    // N06: ending it changes nothing, and is no event.
+    // N06: revoking an expired key changes nothing and records no event.
     revoke(&acme, &key.api_key.clone().expect("the key")).await;
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
     assert_eq!(app.audited(&acme.tenant_id, "api_key_revoked").await, 0);
-    // It makes room, and after 90 days it is gone.
+    // An expired key does not count towards the limit, and is deleted after 90 days.
     acme.create_api_key(&account).await;
     acme.create_api_key(&account).await;
     let old = "update api_keys set expires_at = now() - interval '91 days'";
@@ -232,7 +233,7 @@ async fn a_key_ends_when_it_said_and_its_tokens_no_later() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_is_refused() {
+async fn invalid_public_keys_and_certificate_names_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;

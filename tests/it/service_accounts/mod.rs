@@ -1,4 +1,4 @@
-//! Service accounts: what signs in by itself.
+//! Service accounts, which sign in without a user.
 
 mod accounts;
 mod assertion;
@@ -8,7 +8,7 @@ mod keys;
 
 use tenantry::proto::v1::{ExchangeApiKeyRequest, exchange_api_key_request::Credential};
 
-/// A request with an API key's secret.
+/// A request with the secret of an API key.
 pub fn by_secret(secret: &str) -> ExchangeApiKeyRequest {
     let credential = Some(Credential::ApiKey(secret.into()));
     ExchangeApiKeyRequest { credential, ..Default::default() }

@@ -1,4 +1,4 @@
-//! The session cache is never believed when it is wrong.
+//! A wrong entry in the session cache never makes an ended session live.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,7 +40,7 @@ async fn a_session_is_cached_until_it_ends() {
         let again = app.anonymous().login("acme", &acme.email, PASSWORD).await;
         let entry = redis(&format!("GET {}", session_key(&again))).await;
         let life = redis(&format!("PTTL {}", session_key(&again))).await;
-        assert!(!life.contains("-1"), "it expires: {life}");
+        assert!(!life.contains("-1"), "the entry does not expire: {life}");
         entry.contains(&acme.user_id)
     };
     until(10, is_cached).await;
@@ -50,7 +50,7 @@ async fn a_session_is_cached_until_it_ends() {
 
 /// H05
 #[tokio::test]
-async fn an_emptied_redis_revives_nothing_and_ends_nothing() {
+async fn an_emptied_redis_neither_revives_nor_ends_sessions() {
     let redis = OwnRedis::start().await;
     let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
     let acme = app.tenant("acme").await;
@@ -66,7 +66,7 @@ async fn an_emptied_redis_revives_nothing_and_ends_nothing() {
 
 /// F16
 #[tokio::test]
-async fn an_entry_counts_for_its_own_user_session_and_tenant() {
+async fn an_entry_is_valid_only_for_its_own_user_session_and_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let ada = a.member("ada", &[]).await;
@@ -79,7 +79,7 @@ async fn an_entry_counts_for_its_own_user_session_and_tenant() {
     }
 }
 
-/// A read of Postgres from before the end of the session fills nothing after it.
+/// A read of Postgres that began before the session ended writes no entry after the end.
 #[tokio::test]
 async fn a_slow_read_does_not_revive_a_session() {
     let app = TestApp::spawn().await;
@@ -99,18 +99,17 @@ async fn a_slow_read_does_not_revive_a_session() {
         acme.sessions().revoke_session(request).await.expect("ended");
         postgres.pass();
     };
-    // It was asked before the end: either answer is right.
+    // The call began before the session ended, so either answer is correct.
     let (_, ()) = tokio::join!(is_signed_in(&there), revoked);
-    // That replica may not have heard of it yet, but it does within the second.
+    // The replica learns of the end within a second.
     until(1, || async { !is_signed_in(&there).await }).await;
     is_signed_out(&there).await;
     is_signed_out(&victim).await;
 }
 
-/// H05: an entry that counts may be older than what a replica that has just started
-/// was told of.
+/// H05: a valid entry may be older than the changes that a new replica has read from the feed.
 #[tokio::test]
-async fn a_replica_that_just_started_revives_no_session() {
+async fn a_replica_that_has_just_started_revives_no_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -126,13 +125,13 @@ async fn a_replica_that_just_started_revives_no_session() {
         let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
         admin.sessions().revoke_session(request).await.expect("ended");
         let young = TestApp::on(&app.database, |_| {}).await;
-        // Where the subject is in memory, Redis may be asked about the session.
+        // Put the subject into memory, because only then Redis may be asked about the session.
         acme.on(&young.channel).may(&ada.user_id, "doc:read").await;
         is_signed_out(&victim.on(&young.channel)).await;
     }
 }
 
-/// A sign-in keeps its session in the cache only if it has not ended meanwhile.
+/// A sign-in writes its session into the cache only if the session has not ended meanwhile.
 #[tokio::test]
 async fn a_slow_sign_in_does_not_revive_a_session() {
     let app = TestApp::spawn().await;
@@ -142,14 +141,15 @@ async fn a_slow_sign_in_does_not_revive_a_session() {
     let url = postgres.postgres_url(&app.database);
     let slow = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
 
-    // What the password was compared with goes along where the session is opened.
+    // The statement that opens the session contains the hash that the password was compared
+    // with.
     postgres.when_sent("$argon2id$", Then::HoldReplies);
     let nobody = slow.anonymous();
     let revoked = async {
         postgres.until_held().await;
         let request = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
         let reply = acme.sessions().revoke_all_sessions(request).await.expect("ended");
-        assert_eq!(reply.into_inner().revoked_count, 2, "the new one too");
+        assert_eq!(reply.into_inner().revoked_count, 2, "the new session ends too");
         postgres.pass();
     };
     let mut auth = nobody.auth();
@@ -158,9 +158,9 @@ async fn a_slow_sign_in_does_not_revive_a_session() {
     is_signed_out(&nobody.with_token(&tokens.access_token)).await;
 }
 
-/// H04: what a hanging Redis does late must not outweigh what happened since.
+/// H04: a write that a hanging Redis executes late must not hide later changes.
 #[tokio::test]
-async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
+async fn a_late_cache_entry_is_as_old_as_the_read_behind_it() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let victim = acme.member("victim", &[]).await;
@@ -171,7 +171,7 @@ async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
     let mut owner = app.owner().await;
     redis(&format!("DEL {}", session_key(&victim))).await;
 
-    // Its connection works, and it has followed the feed for long enough to ask.
+    // Wait until this replica has followed the feed for long enough to use the session cache.
     let fills = || async {
         let mut probe = acme.on(&hanging.channel);
         let reply = probe.auth().login(sign_in(&acme, "")).await.expect("signed in");
@@ -181,9 +181,9 @@ async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
         redis(&format!("EXISTS {}", session_key(&probe))).await.contains(":1")
     };
     until(10, fills).await;
-    // Redis is asked about sessions of subjects that are in memory.
+    // Redis is asked only about sessions whose subject is in memory.
     acme.on(&hanging.channel).may(&victim.user_id, "doc:read").await;
-    // Only a fill names the user.
+    // Only the write of an entry contains the user's id.
     nearby.when_sent(&victim.user_id, Then::Hold);
     let victim = victim.on(&hanging.channel);
     until(10, || is_signed_in(&victim)).await;
@@ -207,7 +207,7 @@ async fn a_fill_that_redis_gets_late_is_as_old_as_what_it_says() {
 }
 
 #[tokio::test]
-async fn callers_who_never_stop_see_the_end() {
+async fn callers_that_never_stop_see_the_end_of_their_session() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
@@ -228,7 +228,8 @@ async fn callers_who_never_stop_see_the_end() {
             let request = RevokeAllSessionsRequest { user_id: victim.user_id.clone() };
             acme.sessions().revoke_all_sessions(request).await.expect("ended");
             is_signed_out(&victim).await;
-            // The other replica has a second to hear of it, and the call takes its time.
+            // The other replica learns of the end within a second, and the call takes time as
+            // well.
             let there = victim.on(&twin.channel);
             until(2, || async { !is_signed_in(&there).await }).await;
             for channel in [&app.channel, &twin.channel].repeat(10) {
@@ -240,8 +241,8 @@ async fn callers_who_never_stop_see_the_end() {
     }
 }
 
-/// The entry of a session that a sign-in has just opened, the epoch that it was written
-/// in, and who signed in.
+/// Signs in. Returns the cache entry of the new session, the epoch of that entry, and the
+/// client.
 async fn cached(app: &TestApp, of: &Client) -> (String, String, Client) {
     let found = tokio::sync::Mutex::new(None);
     let is_cached = || async {
@@ -256,7 +257,7 @@ async fn cached(app: &TestApp, of: &Client) -> (String, String, Client) {
     found.into_inner().expect("cached")
 }
 
-/// What a key of Redis holds.
+/// Value of a Redis key.
 async fn value(key: &str) -> String {
     let reply = redis(&format!("GET {key}")).await;
     reply.lines().nth(1).unwrap_or_default().to_owned()
@@ -266,9 +267,9 @@ fn epoch_key(client: &Client) -> String {
     format!("session-epoch:{{{}}}", client.tenant_id)
 }
 
-/// N23: who can write to Redis can neither make an entry nor show an old one again.
+/// N23: write access to Redis can neither forge an entry nor restore an old one.
 #[tokio::test]
-async fn no_entry_revives_a_session_that_has_ended() {
+async fn no_cache_entry_revives_an_ended_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let victim = acme.member("victim", &[]).await;
@@ -276,7 +277,7 @@ async fn no_entry_revives_a_session_that_has_ended() {
     let (other, _, another) = cached(&app, &victim).await;
     let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
     acme.sessions().revoke_session(request).await.expect("ended");
-    // A replica that starts later never heard of the end, and goes by Redis.
+    // A replica that starts later never reads the end from the feed, so it uses Redis.
     let twin = TestApp::on(&app.database, |_| {}).await;
     let (acme, victim) = (acme.on(&twin.channel), victim.on(&twin.channel));
     acme.may(&victim.user_id, "doc:read").await;
@@ -299,16 +300,16 @@ async fn no_entry_revives_a_session_that_has_ended() {
         redis(&format!("DEL {key}")).await;
         redis(&format!("SET {} {epoch}", epoch_key(&victim))).await;
         redis(&command).await;
-        // The subject is in memory, so that Redis is asked about the session.
+        // Put the subject into memory, so that Redis is asked about the session.
         acme.may(&victim.user_id, "doc:read").await;
         is_signed_out(&victim).await;
     }
     assert!(is_signed_in(&another).await);
 }
 
-/// N23: a key that holds something else is as if it were not there.
+/// N23: a key with a value of another type counts as missing.
 #[tokio::test]
-async fn keys_of_a_wrong_type_end_and_revive_nothing() {
+async fn keys_of_a_wrong_type_neither_end_nor_revive_sessions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -329,15 +330,15 @@ async fn keys_of_a_wrong_type_end_and_revive_nothing() {
     }
 }
 
-/// N23: what is too large to be ours is removed, and not read.
+/// N23: a value larger than any that the server writes is deleted without being read.
 #[tokio::test]
-async fn values_of_any_size_are_replaced() {
+async fn oversized_values_are_replaced() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let gone = acme.member("gone", &[]).await;
     gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    // A replica forgets soon which sessions have just ended.
+    // A replica remembers only for a short time which sessions have ended.
     let a_second_later = "select pg_sleep(1.1)";
     sqlx::query(a_second_later).execute(&mut app.owner().await).await.expect("waited");
     let (epoch, session) = (epoch_key(&acme), session_key(&gone));

@@ -1,5 +1,5 @@
-//! Whatever ends a session ends it at once where it was done, and on every
-//! other replica within a second.
+//! Every way to end a session takes effect at once on the same replica, and within a second on
+//! all others.
 
 use tenantry::proto::v1::{
     ChangePasswordRequest, DeleteTenantRequest, DeleteUserRequest, DisableUserRequest,
@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until};
 
-/// What ends sessions.
+/// The ways to end sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Logout,
@@ -36,16 +36,16 @@ const ALL: [End; 9] = [
     End::DeleteTenant,
 ];
 
-struct Cast {
+struct Setup {
     staff: Client,
     admin: Client,
     victim: Client,
 }
 
 impl End {
-    /// Does it, on the replica that `channel` leads to.
-    async fn happen(self, cast: &Cast, channel: &tonic::transport::Channel) {
-        let Cast { staff, admin, victim } = cast;
+    /// Ends the session, on the replica behind `channel`.
+    async fn perform(self, setup: &Setup, channel: &tonic::transport::Channel) {
+        let Setup { staff, admin, victim } = setup;
         let (staff, admin, victim) = (staff.on(channel), admin.on(channel), victim.on(channel));
         let user_id = victim.user_id.clone();
         let session_id = victim.tokens.session_id.clone();
@@ -107,7 +107,7 @@ impl End {
         refused(reply, code, reason);
     }
 
-    /// Waits until it is seen, for a second at most.
+    /// Waits at most one second until the replica refuses the session.
     async fn is_seen_by(self, client: &Client) {
         let wanted = self.refusal().0;
         until(1, || async { who_am_i(client).await.is_err_and(|s| s.code() == wanted) }).await;
@@ -115,14 +115,14 @@ impl End {
     }
 }
 
-/// Two replicas with a signed-in victim that both know.
-async fn cast(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Cast {
+/// Creates a victim and its administrator. Both replicas have the victim's session in memory.
+async fn setup(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Setup {
     let admin = app.tenant(slug).await;
     let victim = admin.member("victim", &["user:read"]).await;
     for channel in [&app.channel, &twin.channel] {
         who_am_i(&victim.on(channel)).await.expect("signed in");
     }
-    Cast { staff: staff.clone(), admin, victim }
+    Setup { staff: staff.clone(), admin, victim }
 }
 
 async fn who_am_i(
@@ -132,15 +132,15 @@ async fn who_am_i(
 }
 
 #[tokio::test]
-async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
+async fn the_end_of_a_session_is_seen_at_once_here_and_within_a_second_elsewhere() {
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
-        end.happen(&cast, &app.channel).await;
+        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
+        end.perform(&setup, &app.channel).await;
 
-        let victim = &cast.victim;
+        let victim = &setup.victim;
         end.refuses(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.refuses(who_am_i(victim).await);
         let there = victim.on(&twin.channel);
@@ -149,23 +149,23 @@ async fn what_ends_a_session_is_seen_at_once_here_and_within_a_second_there() {
     }
 }
 
-/// H04, H05: the word that a session ended is lost.
+/// H04, H05: the message that a session ended is lost.
 #[tokio::test]
-async fn without_redis_here_a_session_still_ends_within_a_second_there() {
+async fn without_redis_a_session_still_ends_within_a_second_elsewhere() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let cast = cast(&app, &twin, &staff, &format!("t{n}")).await;
+        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
         match n % 2 {
             0 => proxy.cut(),
             _ => proxy.hold(),
         }
-        end.happen(&cast, &app.channel).await;
-        let there = cast.victim.on(&twin.channel);
-        end.refuses(who_am_i(&cast.victim).await);
+        end.perform(&setup, &app.channel).await;
+        let there = setup.victim.on(&twin.channel);
+        end.refuses(who_am_i(&setup.victim).await);
         end.is_seen_by(&there).await;
         end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
         proxy.pass();
@@ -173,7 +173,7 @@ async fn without_redis_here_a_session_still_ends_within_a_second_there() {
 }
 
 #[tokio::test]
-async fn a_password_change_keeps_the_session_that_made_it() {
+async fn a_password_change_keeps_its_own_session() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let request = ChangePasswordRequest {
@@ -192,7 +192,9 @@ async fn introspection_sees_the_end_of_a_session_at_once() {
     let active = |token: &str| {
         let request = IntrospectTokenRequest { token: token.into() };
         let acme = acme.clone();
-        async move { acme.auth().introspect_token(request).await.expect("it").into_inner().active }
+        async move {
+            acme.auth().introspect_token(request).await.expect("an answer").into_inner().active
+        }
     };
     assert!(active(&victim.tokens.access_token).await);
     assert!(active(&victim.tokens.refresh_token).await);

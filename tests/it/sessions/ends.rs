@@ -1,4 +1,4 @@
-//! N06: a session's state and times say what its tokens would get.
+//! N06: the state and times of a session agree with the validity of its tokens.
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -10,14 +10,14 @@ use tonic::Code;
 
 use crate::harness::{Client, Forge, PASSWORD, TestApp, refused};
 
-/// Moves times of a client's session, as SQL.
+/// Changes times of a client's session with SQL.
 async fn shift(app: &TestApp, of: &Client, set: &str) {
     let sql = format!("update sessions set {set} where session_id = '{}'", of.tokens.session_id);
     sqlx::query(AssertSqlSafe(sql)).execute(&mut app.owner().await).await.expect("shifted");
 }
 
-/// Neither token of it is in force any more, as if it had not been refreshed for long.
-async fn let_idle(app: &TestApp, of: &Client) {
+/// Expires both tokens, as if the session had not been refreshed for a long time.
+async fn expire_tokens(app: &TestApp, of: &Client) {
     let over = "refresh_expires_at = now() - interval '1 second',
                 access_expires_at = now() - interval '1 hour'";
     shift(app, of, over).await;
@@ -25,7 +25,7 @@ async fn let_idle(app: &TestApp, of: &Client) {
 
 async fn session(by: &Client, of: &Client) -> Session {
     let request = GetSessionRequest { session_id: of.tokens.session_id.clone() };
-    let reply = by.sessions().get_session(request).await.expect("it");
+    let reply = by.sessions().get_session(request).await.expect("a reply");
     reply.into_inner().session.expect("the session")
 }
 
@@ -42,7 +42,7 @@ async fn revoke_all(by: &Client, user_id: &str) -> i32 {
 
 /// N06
 #[tokio::test]
-async fn a_session_that_was_not_refreshed_is_expired_as_its_tokens_are() {
+async fn a_session_without_refreshes_expires_with_its_tokens() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
@@ -54,22 +54,27 @@ async fn a_session_that_was_not_refreshed_is_expired_as_its_tokens_are() {
     let latest = shown.max_expire_time.expect("a time").seconds;
     assert!(latest > shown.expire_time.expect("a time").seconds);
 
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     assert_eq!(session(&acme, &idle).await.state(), SessionState::Expired);
     assert_eq!(listed(&acme, &idle.user_id).await, std::slice::from_ref(&live.tokens.session_id));
     let refresh_token = idle.tokens.refresh_token.clone();
     let token = IntrospectTokenRequest { token: refresh_token.clone() };
-    let told = acme.auth().introspect_token(token).await.expect("it").into_inner();
+    let told = acme.auth().introspect_token(token).await.expect("an answer").into_inner();
     assert!(!told.active);
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
     let reply = app.anonymous().auth().refresh(request).await;
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    assert_eq!(session(&acme, &idle).await.state(), SessionState::Expired, "and no reuse");
+    assert_eq!(
+        session(&acme, &idle).await.state(),
+        SessionState::Expired,
+        "the refused refresh did not count as a reuse"
+    );
 }
 
-/// N06: where the access token outlives the refresh token, so does the session.
+/// N06: a session whose access token outlives its refresh token lives as long as the access
+/// token.
 #[tokio::test]
-async fn a_session_lives_as_long_as_one_of_its_tokens() {
+async fn a_session_lives_as_long_as_its_longest_token() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -83,14 +88,14 @@ async fn a_session_lives_as_long_as_one_of_its_tokens() {
 
 /// N06
 #[tokio::test]
-async fn ending_all_counts_the_live_ones_and_leaves_the_others() {
+async fn revoking_all_sessions_counts_only_live_ones() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
     let nobody = app.anonymous();
     let again = || nobody.login("acme", &idle.email, PASSWORD);
     let (over, out, live) = (again().await, again().await, again().await);
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     shift(&app, &over, "expires_at = now() - interval '1 second'").await;
     out.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
@@ -107,15 +112,15 @@ async fn ending_all_counts_the_live_ones_and_leaves_the_others() {
 
 /// N06
 #[tokio::test]
-async fn ending_an_ended_session_changes_and_records_nothing() {
+async fn revoking_an_ended_session_changes_and_records_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
     let live = app.anonymous().login("acme", &idle.email, PASSWORD).await;
-    let_idle(&app, &idle).await;
+    expire_tokens(&app, &idle).await;
     for client in [&idle, &live, &live] {
         let request = RevokeSessionRequest { session_id: client.tokens.session_id.clone() };
-        acme.sessions().revoke_session(request).await.expect("it has ended");
+        acme.sessions().revoke_session(request).await.expect("revoking an ended session succeeds");
     }
     assert_eq!(session(&acme, &idle).await.state(), SessionState::Expired);
     assert_eq!(session(&acme, &live).await.state(), SessionState::Revoked);

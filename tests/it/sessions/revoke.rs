@@ -1,4 +1,4 @@
-//! SessionService: whose sessions a caller sees and ends.
+//! SessionService: the sessions that a caller may see and end.
 
 use tenantry::proto::v1::{
     GetSessionRequest, ListSessionsRequest, LogoutRequest, RevokeSessionRequest, SessionState,
@@ -21,7 +21,7 @@ fn revoke(session_id: &str) -> RevokeSessionRequest {
 
 /// C21
 #[tokio::test]
-async fn a_user_ends_its_own_sessions() {
+async fn a_user_may_end_its_own_sessions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let here = acme.member("ada", &[]).await;
@@ -35,13 +35,13 @@ async fn a_user_ends_its_own_sessions() {
     let who = there.auth().who_am_i(WhoAmIRequest {}).await;
     refused(who, Code::Unauthenticated, "TOKEN_INVALID");
     let request = GetSessionRequest { session_id: ended.clone() };
-    let session = here.sessions().get_session(request).await.expect("it").into_inner().session;
+    let session = here.sessions().get_session(request).await.expect("a reply").into_inner().session;
     assert_eq!(session.expect("the session").state(), SessionState::Revoked);
 }
 
 /// C21
 #[tokio::test]
-async fn anothers_session_looks_as_if_it_did_not_exist() {
+async fn another_users_session_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let (ada, eve) = (a.member("ada", &[]).await, a.member("eve", &[]).await);

@@ -1,4 +1,4 @@
-//! How long a call may take.
+//! Time limits of calls.
 
 use tenantry::proto::v1::GetUserRequest;
 use tonic::Code;
@@ -6,13 +6,13 @@ use tonic::Code;
 use crate::harness::{TestApp, refused};
 
 #[tokio::test]
-async fn a_call_that_takes_too_long_is_told_so() {
+async fn a_call_above_the_time_limit_gets_deadline_exceeded() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let hasty = TestApp::on(&app.database, |values| values.set("REQUEST_TIMEOUT", "300ms")).await;
     let mut owner = app.owner().await;
     let lock = sqlx::raw_sql("begin; lock table users in access exclusive mode");
-    lock.execute(&mut owner).await.expect("nobody reads a user now");
+    lock.execute(&mut owner).await.expect("the table is locked");
 
     for (what, client) in [
         ("the server's limit", acme.clone()),

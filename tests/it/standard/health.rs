@@ -13,20 +13,20 @@ fn ask(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
 }
 
-/// The API's services, from its descriptors.
+/// The API's services, from the descriptors.
 fn services() -> BTreeSet<String> {
     methods().iter().map(|method| method.0.parent_service().full_name().to_owned()).collect()
 }
 
 #[tokio::test]
-async fn health_knows_the_server_and_each_service_and_asks_for_no_token() {
+async fn health_reports_the_server_and_each_service_without_a_token() {
     let app = TestApp::spawn().await;
     let mut health = HealthClient::new(app.channel.clone());
     let services = services();
     assert_eq!(services.len(), 8);
     for service in services.iter().map(String::as_str).chain([""]) {
         let mut watch = health.watch(ask(service)).await.expect("a stream").into_inner();
-        // Postgres has been asked once the first answer says so.
+        // The first SERVING status comes after Postgres has answered.
         while watch.message().await.expect("an answer").expect("open").status()
             != ServingStatus::Serving
         {}
@@ -36,21 +36,21 @@ async fn health_knows_the_server_and_each_service_and_asks_for_no_token() {
 }
 
 #[tokio::test]
-async fn health_knows_nothing_else() {
+async fn health_reports_no_other_service() {
     let app = TestApp::spawn().await;
     app.tenant("acme").await;
     let mut health = HealthClient::new(app.channel.clone());
     for service in ["acme", "tenantry.v1.NothingService", "tenantry.v1", "version"] {
         refused(health.check(ask(service)).await, Code::NotFound, "NOT_FOUND");
     }
-    // A token that is not in force does not matter to a probe.
+    // A health check ignores an invalid token.
     let mut request = Request::new(ask(""));
     request.metadata_mut().insert("authorization", "Bearer x".parse().expect("a value"));
     health.check(request).await.expect("an answer");
 }
 
 #[tokio::test]
-async fn health_is_told_before_the_server_stops() {
+async fn health_reports_not_serving_before_the_server_stops() {
     let app = TestApp::spawn().await;
     let mut health = HealthClient::new(app.channel.clone());
     let mut watch = health.watch(ask("tenantry.v1.AuthService")).await.expect("a stream");

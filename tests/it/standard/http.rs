@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::harness::{Proxy, TestApp, until};
 
 #[tokio::test]
-async fn probes_tell_a_live_process_from_a_ready_one() {
+async fn probes_distinguish_a_live_process_from_a_ready_one() {
     let proxy = Proxy::postgres().await;
     let direct = TestApp::spawn().await;
     let url = proxy.postgres_url(&direct.database);
@@ -27,7 +27,7 @@ async fn probes_tell_a_live_process_from_a_ready_one() {
 }
 
 #[tokio::test]
-async fn metrics_are_in_the_format_that_scrapers_read() {
+async fn metrics_have_the_format_of_scrapers() {
     let app = TestApp::spawn().await;
     let (status, page) = app.get("/metrics").await;
     assert_eq!(status, 200);
@@ -36,7 +36,7 @@ async fn metrics_are_in_the_format_that_scrapers_read() {
 }
 
 #[tokio::test]
-async fn keys_are_where_verifiers_look_for_them() {
+async fn keys_are_published_where_verifiers_expect_them() {
     let app = TestApp::with(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
     let (status, head, body) = app.get_whole("/.well-known/jwks.json").await;
     assert_eq!(status, 200);
@@ -63,13 +63,13 @@ async fn keys_are_where_verifiers_look_for_them() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_no_url_has_no_configuration_to_find() {
+async fn an_issuer_that_is_no_url_has_no_discovery_document() {
     let app = TestApp::spawn().await;
     assert_eq!(app.get("/.well-known/openid-configuration").await.0, 404);
 }
 
 #[tokio::test]
-async fn http_is_off_where_the_settings_say_so() {
+async fn http_can_be_turned_off() {
     let direct = TestApp::spawn().await;
     let mut values = TestApp::values(&direct.database);
     values.set("HTTP_ADDR", "off");
@@ -78,7 +78,7 @@ async fn http_is_off_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn only_an_address_that_was_asked_for_must_be_free() {
+async fn a_missing_port_is_an_error_only_for_a_configured_address() {
     let direct = TestApp::spawn().await;
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut values = TestApp::values(&direct.database);
@@ -87,7 +87,7 @@ async fn only_an_address_that_was_asked_for_must_be_free() {
     let error = Listeners::bind(&config.server).await.err().expect("it is taken");
     assert!(error.to_string().contains("can't listen on"), "{error}");
 
-    // Taken by us, or by somebody else already.
+    // Either this test holds the port, or another process does.
     let _held = TcpListener::bind(DEFAULT_HTTP_ADDR).await;
     values.set("HTTP_ADDR", DEFAULT_HTTP_ADDR.to_string());
     let config = Config::check(&values).expect("settings");

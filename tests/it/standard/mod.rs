@@ -1,4 +1,4 @@
-//! The standard services.
+//! The standard gRPC services and the HTTP endpoints.
 
 mod deadline;
 mod health;

@@ -23,7 +23,7 @@ async fn ask(channel: &Channel, question: MessageRequest) -> Result<MessageRespo
     Ok(reply.message_response.expect("an answer"))
 }
 
-/// The names of the messages in the files that hold a symbol.
+/// The files that define a symbol.
 async fn files_of(channel: &Channel, symbol: &str) -> Vec<FileDescriptorProto> {
     let question = MessageRequest::FileContainingSymbol(symbol.into());
     match ask(channel, question).await.expect("a reply") {
@@ -51,7 +51,7 @@ async fn reflection_lists_every_service() {
 }
 
 #[tokio::test]
-async fn reflection_knows_every_method_and_the_errors_details() {
+async fn reflection_knows_every_method_and_the_error_details() {
     let app = TestApp::spawn().await;
     for method in methods() {
         let files = files_of(&app.channel, method.0.full_name()).await;
@@ -71,7 +71,7 @@ async fn reflection_knows_every_method_and_the_errors_details() {
     }
 }
 
-/// What older clients speak.
+/// The version of reflection that older clients use.
 async fn ask_alpha(channel: &Channel) -> Result<Vec<String>, Status> {
     let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
@@ -91,7 +91,7 @@ async fn ask_alpha(channel: &Channel) -> Result<Vec<String>, Status> {
 }
 
 #[tokio::test]
-async fn reflection_speaks_its_old_version_too() {
+async fn reflection_supports_the_alpha_version_too() {
     let app = TestApp::spawn().await;
     let listed = ask_alpha(&app.channel).await.expect("a list");
     for method in methods() {
@@ -101,7 +101,7 @@ async fn reflection_speaks_its_old_version_too() {
 }
 
 #[tokio::test]
-async fn reflection_can_be_off() {
+async fn reflection_can_be_turned_off() {
     let app = TestApp::with(|values| values.set("REFLECTION", "off")).await;
     let question = MessageRequest::ListServices(String::new());
     let v1 = ask(&app.channel, question).await.expect_err("hidden");

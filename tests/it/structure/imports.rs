@@ -1,7 +1,8 @@
-//! Which file of `src/` imports from which, read from their `use` declarations and paths.
+//! Import graph of `src/`: which file imports from which. It is read from `use` declarations
+//! and paths in the code.
 //!
-//! A name is followed to the file that defines it, through `pub use` and modules: who
-//! imports `crate::db::Db` imports from `src/db/database.rs`.
+//! Each name is followed to the file that defines it, through `pub use` and modules. A file
+//! that imports `crate::db::Db` imports from `src/db/database.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,29 +12,29 @@ use std::{
 
 use regex::Regex;
 
-/// A module by its path from the crate's root.
+/// A module as its path from the crate's root.
 type Module = Vec<String>;
 
-/// What a file says.
+/// One file of `src/`.
 struct File {
     path: PathBuf,
-    /// The names that it defines.
+    /// Names of the items that the file defines.
     defines: BTreeSet<String>,
     uses: Vec<Use>,
-    /// Paths in its code.
+    /// Paths in the code, outside `use` declarations.
     paths: Vec<Vec<String>>,
 }
 
-/// A name that a file brings in.
+/// A name that a file imports.
 struct Use {
     path: Vec<String>,
-    /// `*` for all of a module.
+    /// `*` for a glob import.
     name: String,
-    /// Whether the file only hands it on to others.
+    /// Whether the file only re-exports the name.
     handed_on: bool,
 }
 
-/// All files of `src/`, by their modules.
+/// All files of `src/`, by module.
 pub struct Imports {
     files: BTreeMap<Module, File>,
 }
@@ -45,7 +46,7 @@ impl Imports {
         super::files(src, "rs", &mut found);
         for path in found.iter().map(PathBuf::from) {
             let module = module(path.strip_prefix(src).expect("below src"));
-            // The binary is a crate of its own.
+            // The binary is a separate crate.
             if module != ["main"] {
                 files.insert(module, File::read(path));
             }
@@ -53,7 +54,7 @@ impl Imports {
         Self { files }
     }
 
-    /// Which files each file imports from, by their paths.
+    /// For each file, the files that it imports from.
     pub fn edges(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
         let mut edges = BTreeMap::new();
         for (module, file) in &self.files {
@@ -62,7 +63,8 @@ impl Imports {
                 let all = name == "*";
                 let path = if all { &path[..path.len() - 1] } else { path };
                 imports.extend(self.absolute(module, path).and_then(|(module, rest)| {
-                    // A module that is brought in is no import yet: its names are.
+                    // Importing a module alone does not count; only the use of its names
+                    // counts.
                     let is_module = !all && self.files.contains_key(&joined(&module, &rest));
                     (!is_module).then(|| self.defining(&module, &rest, 0)).flatten()
                 }));
@@ -78,7 +80,8 @@ impl Imports {
         edges
     }
 
-    /// A path as a module and the rest, where it leads into this crate.
+    /// Splits a path into a module of this crate and the rest. `None` when the path leads to
+    /// another crate.
     fn absolute(&self, from: &Module, path: &[String]) -> Option<(Module, Vec<String>)> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -106,9 +109,10 @@ impl Imports {
         }
     }
 
-    /// The module whose file defines what a path names.
+    /// The module whose file defines the item that a path names.
     fn defining(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
-        // Generated code brings in names that no file defines.
+        // Stops following re-exports at depth 20: generated code imports names that no file
+        // defines.
         if depth > 20 {
             return Some(module.clone());
         }
@@ -142,7 +146,7 @@ impl Imports {
 impl File {
     fn read(path: PathBuf) -> Self {
         let text = fs::read_to_string(&path).expect("a file");
-        // Tests may look at whatever they like.
+        // Unit tests may import from any file.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let comments = Regex::new(r"//[^\n]*").expect("a pattern");
         let code = comments.replace_all(code, "");
@@ -168,7 +172,7 @@ impl File {
     }
 }
 
-/// The module that a file below `src/` is.
+/// The module of a file below `src/`.
 fn module(path: &Path) -> Module {
     let path = path.with_extension("");
     let mut module: Module = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -186,7 +190,7 @@ fn words(path: &str) -> Vec<String> {
     path.split("::").map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
-/// The paths of a `use` declaration, each with the name that it brings in.
+/// The paths of a `use` declaration, each with the name that it imports.
 fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     let tree = tree.trim();
     let Some((before, inner)) = tree.split_once('{') else {

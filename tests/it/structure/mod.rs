@@ -1,4 +1,4 @@
-//! What the project says of itself, held against its files.
+//! Statements of the project about itself, checked against its files.
 
 mod imports;
 
@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).expect("a file")
 }
 
-/// The files below a folder whose names end so.
+/// The files below a folder with this extension.
 fn files(dir: &Path, ending: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -33,8 +33,8 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files that import each other in a circle, or are imported by such; each with what it
-/// imports of them.
+/// The files that are in an import circle or import only from such files, each with its imports
+/// among them.
 fn circles(src: &Path) -> Vec<String> {
     let imports = Imports::read(src);
     let mut left = imports.edges();
@@ -62,7 +62,7 @@ fn imports_form_no_circle() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
-/// A circle through a name that a module hands on, and one through a path in the code.
+/// One circle goes through a re-exported name, and one through a path in the code.
 #[test]
 fn circles_are_found() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -79,12 +79,12 @@ fn circles_are_found() {
     );
     write("b.rs", "use crate::a::Inner;\npub struct B(Inner);\n");
     write("c.rs", "pub struct C;\n");
-    assert_eq!(circles(dir.path()), Vec::<String>::new(), "a module is brought in, not used");
+    assert_eq!(circles(dir.path()), Vec::<String>::new(), "importing a module is no use of it");
     write("c.rs", "pub struct C;\nfn c() -> crate::b::B { todo!() }\n");
     assert_eq!(circles(dir.path()), ["a/inner.rs -> c.rs", "b.rs -> a/inner.rs", "c.rs -> b.rs"]);
 }
 
-/// What a store does is the same whoever calls: the gate's proofs end at the operations.
+/// Stores work the same for all callers, so they need no proof from the gate.
 #[test]
 fn no_store_reaches_the_gate() {
     let imports = Imports::read(&source());
@@ -103,9 +103,10 @@ fn no_store_reaches_the_gate() {
     assert!(stores > 8, "{stores}");
 }
 
-/// N23: a value in Redis may be of any size, and is read by what asks for its size first.
+/// N23: values in Redis may be of any size, so scripts read them only through `values.lua`,
+/// which checks the size first.
 #[test]
-fn no_script_reads_a_value_of_redis_itself() {
+fn only_values_lua_reads_values_from_redis() {
     let mut found = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "lua", &mut found);
     assert!(found.len() > 5, "{found:?}");
@@ -119,7 +120,7 @@ fn no_script_reads_a_value_of_redis_itself() {
 }
 
 #[test]
-fn every_rpc_is_named_in_the_documentation_of_its_service() {
+fn every_rpc_has_a_comment_in_its_proto_file() {
     for method in crate::harness::methods() {
         let service = method.0.parent_service();
         let proto = read(&format!("proto/{}", service.parent_file().name()));
@@ -130,9 +131,9 @@ fn every_rpc_is_named_in_the_documentation_of_its_service() {
     }
 }
 
-/// N09: functions in SQL write events by name.
+/// N09: SQL functions write audit events by the name of their kind.
 #[test]
-fn the_kinds_in_migrations_are_those_of_the_code() {
+fn event_kinds_in_migrations_exist_in_the_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -149,9 +150,9 @@ fn the_kinds_in_migrations_are_those_of_the_code() {
     }
 }
 
-/// N21: each bound of docs/limits.md that is a constant or a setting exists by that name.
+/// N21: each bound in docs/limits.md that is a constant or a setting exists under that name.
 #[test]
-fn every_bound_that_the_limits_page_names_exists() {
+fn every_bound_on_the_limits_page_exists() {
     let page = read("docs/limits.md");
     let settings = read("docs/reference/settings.md");
     let mut seen = 0;
@@ -178,9 +179,9 @@ fn every_bound_that_the_limits_page_names_exists() {
     assert!(seen > 40, "{seen}");
 }
 
-/// N21: docs/limits.md has every bound on what is stored, by its name and with its value.
+/// N21: docs/limits.md lists every bound on stored data by its name.
 #[test]
-fn every_bound_on_what_is_stored_is_on_the_limits_page() {
+fn every_bound_on_stored_data_is_on_the_limits_page() {
     let (source, page) = (read("src/api/bounds.rs"), read("docs/limits.md"));
     let bounds = source.split(": Bound =").skip(1);
     let mut seen = 0;

@@ -1,4 +1,4 @@
-//! A collector on loopback: takes spans by OTLP over gRPC.
+//! An OpenTelemetry collector on the loopback interface. It receives spans by OTLP over gRPC.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::{
 use tokio::{net::TcpListener, time};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-/// A collector, and what it has.
+/// The collector with the spans that it has received.
 #[derive(Clone, Default)]
 pub struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
@@ -39,7 +39,7 @@ impl Collector {
         format!("http://{}", self.addr.expect("it listens"))
     }
 
-    /// The spans of a trace, once that of the call itself is there: it is sent last.
+    /// The spans of a trace. Waits for the span of the call itself, which is sent last.
     pub async fn trace(&self, id: &str) -> Vec<Span> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -53,7 +53,7 @@ impl Collector {
         }
     }
 
-    /// All spans that came so far.
+    /// All spans received so far.
     pub fn all(&self) -> Vec<Span> {
         self.spans.lock().expect("no panic").clone()
     }
@@ -78,7 +78,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// A span's attribute, as text.
+/// Value of a span's attribute, as text.
 pub fn attribute(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
     match found.value.as_ref()?.value.as_ref()? {

@@ -1,4 +1,4 @@
-//! What is counted of calls and of the stores that they wait for.
+//! Metrics of calls and of the stores.
 
 use tenantry::proto::v1::{CheckRequest, GetUserRequest, WhoAmIRequest};
 use tonic::Code;
@@ -18,7 +18,7 @@ async fn calls_are_counted_by_method_and_code() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let check = calls("PermissionService/Check", "OK");
-    assert_eq!(app.metric(&check).await, Some(0.0), "there from the start");
+    assert_eq!(app.metric(&check).await, Some(0.0), "present from the start");
     let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
     for _ in 0..3 {
         acme.decide(question.clone()).await;
@@ -29,9 +29,9 @@ async fn calls_are_counted_by_method_and_code() {
     assert_eq!(app.metric(&calls("UserService/GetUser", "NOT_FOUND")).await, Some(1.0));
 }
 
-/// K05: whatever anybody sends, there are only so many series.
+/// K05: the number of series is bounded, whatever names callers send.
 #[tokio::test]
-async fn names_that_callers_make_up_make_no_series() {
+async fn names_invented_by_callers_create_no_series() {
     let app = TestApp::spawn().await;
     let series = || async { app.get("/metrics").await.1.lines().count() };
     let call = |path: String| {
@@ -53,12 +53,12 @@ async fn names_that_callers_make_up_make_no_series() {
         named.auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
     }
     let more = series().await - before;
-    // The first refusal of WhoAmI: its buckets, sum and count.
+    // The first refusal of WhoAmI adds its buckets, sum and count.
     assert!(more < 20, "{more}");
 }
 
 #[tokio::test]
-async fn calls_of_stores_are_counted_by_what_they_are_and_how_they_ended() {
+async fn store_calls_are_counted_by_operation_and_outcome() {
     let app = TestApp::spawn().await;
     app.tenant("acme").await;
     let (_, page) = app.get("/metrics").await;
@@ -87,9 +87,9 @@ async fn calls_of_stores_are_counted_by_what_they_are_and_how_they_ended() {
     assert!(app.metric("tenantry_hashing_queue_max").await.is_some_and(|most| most > 1.0));
 }
 
-/// From a bucket that something slow is in, one finds a trace of it.
+/// An exemplar in a bucket of slow calls leads to the trace of one of them.
 #[tokio::test]
-async fn buckets_name_a_trace_that_is_in_them() {
+async fn histogram_buckets_have_exemplars_with_a_trace_id() {
     let collector = Collector::start().await;
     let app =
         TestApp::with(|values| values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())).await;

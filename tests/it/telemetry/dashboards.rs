@@ -1,4 +1,4 @@
-//! What watches the service asks for what is there.
+//! Dashboards and alerts query only metrics that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -9,10 +9,10 @@ use crate::{
     tls::{Authority, Files},
 };
 
-/// Says what each metric counts.
+/// The page that describes each metric.
 const DOCS: &str = "docs/telemetry.md";
 
-/// The names of labels, which look like metrics' names.
+/// Label names, which look like metric names.
 const LABELS: &[&str] = &[
     "db_client_connection_state",
     "db_operation_name",
@@ -22,7 +22,7 @@ const LABELS: &[&str] = &[
     "rpc_system_name",
 ];
 
-/// The metrics that a file's queries name, without what their samples add.
+/// The metrics that a file names, without the suffixes of their samples.
 fn named_in(file: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = fs::read_to_string(path).expect("a file");
@@ -34,7 +34,7 @@ fn named_in(file: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_metric_that_a_dashboard_or_an_alert_asks_for_is_there() {
+async fn every_metric_in_dashboards_alerts_and_docs_exists() {
     let files = Files::of(&Authority::new());
     let app = TestApp::with(|values| {
         files.set(values);
@@ -51,16 +51,16 @@ async fn every_metric_that_a_dashboard_or_an_alert_asks_for_is_there() {
         let named = named_in(file);
         assert!(named.len() >= 8, "{file}: {named:?}");
         let missing: Vec<_> = named.difference(&there).collect();
-        assert!(missing.is_empty(), "{file} asks for {missing:?}; there are {there:?}");
+        assert!(missing.is_empty(), "{file} names {missing:?}; existing metrics are {there:?}");
     }
     let named = named_in(DOCS);
     let untold: Vec<_> = there.difference(&named).collect();
-    assert!(untold.is_empty(), "{DOCS} does not have {untold:?}");
+    assert!(untold.is_empty(), "{DOCS} does not describe {untold:?}");
 }
 
-/// Each alert has what whoever is woken needs.
+/// Each alert has the fields that an operator on call needs.
 #[test]
-fn every_alert_says_what_it_means() {
+fn every_alert_has_a_severity_and_a_description() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
     let text = fs::read_to_string(path).expect("a file");
     let count = |word: &str| text.lines().filter(|line| line.trim().starts_with(word)).count();

@@ -1,4 +1,4 @@
-//! What operators see: traces, what is counted, and what watches it.
+//! What operators observe: traces, metrics, dashboards and alerts.
 
 mod collector;
 mod counts;

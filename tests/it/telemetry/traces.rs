@@ -1,4 +1,4 @@
-//! K03, K04: what is traced, of whom, and what that costs when nobody takes it.
+//! K03, K04: contents of traces, sampling, and the cost when the collector does not answer.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{Client, PASSWORD, Proxy, Serving, TestApp, refused, unknown
 
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// A server whose calls without a trace of their own are traced in this share.
+/// A server that samples this share of the calls without a trace context of their own.
 async fn traced(share: &str) -> (TestApp, Collector) {
     let collector = Collector::start().await;
     let app = TestApp::with(|values| {
@@ -23,7 +23,7 @@ async fn traced(share: &str) -> (TestApp, Collector) {
     (app, collector)
 }
 
-/// A new trace's id, and a client that is in it.
+/// The id of a new trace, and a client that sends its context.
 fn in_trace(client: &Client, sampled: bool) -> (String, Client) {
     let id = unknown_id().replace('-', "");
     let flags = u8::from(sampled);
@@ -37,7 +37,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
 
 /// K03
 #[tokio::test]
-async fn a_callers_trace_goes_on_through_every_store() {
+async fn a_callers_trace_continues_through_every_store() {
     let (app, collector) = traced("0").await;
     let acme = app.tenant("acme").await;
     let (id, client) = in_trace(&app.anonymous(), true);
@@ -81,9 +81,9 @@ async fn a_callers_trace_goes_on_through_every_store() {
     }
 }
 
-/// Transactions are traced too, and an answer from memory is a span without others.
+/// Transactions are traced too. A decision from memory is a span without child spans.
 #[tokio::test]
-async fn what_is_answered_from_memory_waits_for_no_store() {
+async fn a_decision_from_memory_has_no_store_spans() {
     let (app, collector) = traced("0").await;
     let acme = app.tenant("acme").await;
     let (id, client) = in_trace(&acme, true);
@@ -102,7 +102,7 @@ async fn what_is_answered_from_memory_waits_for_no_store() {
 }
 
 #[tokio::test]
-async fn who_is_not_recorded_by_its_caller_is_not_recorded_here() {
+async fn a_call_that_its_caller_does_not_sample_is_not_recorded() {
     let (app, collector) = traced("1").await;
     let (unsampled, client) = in_trace(&app.anonymous(), false);
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
@@ -112,10 +112,9 @@ async fn who_is_not_recorded_by_its_caller_is_not_recorded_here() {
     assert!(collector.all().iter().all(|span| hex(&span.trace_id) != unsampled));
 }
 
-/// K03: whatever outsiders send for a trace's headers, the call is answered, and what
-/// makes no sense is no trace.
+/// K03: the call is answered whatever trace headers it has, and an invalid header is ignored.
 #[tokio::test]
-async fn headers_that_are_no_trace_begin_a_new_one() {
+async fn invalid_trace_headers_begin_a_new_trace() {
     let (app, collector) = traced("1").await;
     let id = unknown_id().replace('-', "");
     let good = format!("00-{id}-{CALLER}-01");
@@ -138,7 +137,7 @@ async fn headers_that_are_no_trace_begin_a_new_one() {
     until(20, || async { count() == 8 }).await;
     assert!(collector.all().iter().all(|span| hex(&span.trace_id) != id));
 
-    // What goes along with a good one does no harm either, and goes nowhere.
+    // Further headers beside a valid one do no harm, and are not exported.
     let (id, client) = in_trace(&app.anonymous(), true);
     let client = client.with("tracestate", &"a=b,".repeat(500)).with("baggage", "canary=1");
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
@@ -148,7 +147,7 @@ async fn headers_that_are_no_trace_begin_a_new_one() {
 }
 
 #[tokio::test]
-async fn what_failed_is_marked_and_says_in_a_word_why() {
+async fn a_failed_call_is_marked_as_error_with_its_type() {
     let collector = Collector::start().await;
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
@@ -179,7 +178,7 @@ async fn what_failed_is_marked_and_says_in_a_word_why() {
         "{why:?}"
     );
 
-    // A caller's own mistake is none of the server's.
+    // An error of the caller is no error of the server.
     proxy.pass();
     let (id, nobody) = in_trace(&app.anonymous().on(&twin.channel), true);
     let reply = nobody.auth().who_am_i(WhoAmIRequest {}).await;
@@ -188,9 +187,9 @@ async fn what_failed_is_marked_and_says_in_a_word_why() {
     assert!(spans.iter().all(|span| !is_error(span)), "{spans:?}");
 }
 
-/// K04: a collector that takes nothing costs a bounded queue, and a moment at the stop.
+/// K04: a hanging collector costs only a bounded queue, and a short wait at shutdown.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_hangs_is_not_waited_for() {
+async fn a_hanging_collector_delays_no_call() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", hanging.local_addr().expect("an address"));
     let serving = Serving::start(&[
@@ -207,7 +206,7 @@ async fn a_collector_that_hangs_is_not_waited_for() {
     ask().await;
     let before = serving.status("VmRSS");
     ask().await;
-    // In KiB: a queue that were not bounded would take a kilobyte of each.
+    // In KiB: an unbounded queue would need one KiB per span.
     let grown = serving.status("VmRSS").saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB");
     let began = Instant::now();

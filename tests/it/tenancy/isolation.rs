@@ -1,5 +1,5 @@
-//! Another tenant's things look as if they did not exist: the answers are equal
-//! to those for ids that nobody has, to the byte.
+//! Another tenant's objects look as if they did not exist: the answers are equal, byte for
+//! byte, to the answers for unknown ids.
 
 use prost_reflect::Value;
 use tenantry::proto::v1::{
@@ -22,7 +22,7 @@ async fn two_tenants(app: &TestApp) -> (Client, Ids, Client, Ids) {
 
 /// D02
 #[tokio::test]
-async fn another_tenants_ids_are_answered_like_ids_that_nobody_has() {
+async fn another_tenants_ids_are_answered_like_unknown_ids() {
     let app = TestApp::spawn().await;
     let (a, theirs, b, own) = two_tenants(&app).await;
     let before = app.rows_of(&a.tenant_id).await;
@@ -30,7 +30,7 @@ async fn another_tenants_ids_are_answered_like_ids_that_nobody_has() {
     let mut seen = 0;
     for method in methods() {
         for field in method.id_fields() {
-            // Alone, beside the caller's own; and with all else of theirs.
+            // First only this id is the other tenant's, then all other ids are too.
             let pairs = [
                 (own.with(field, &theirs), own.with(field, &Ids::random())),
                 (theirs.clone(), theirs.with(field, &Ids::random())),
@@ -47,9 +47,9 @@ async fn another_tenants_ids_are_answered_like_ids_that_nobody_has() {
     assert_eq!(app.rows_of(&a.tenant_id).await, before);
 }
 
-/// D02: a tenant by its slug, and tokens, are names of things too.
+/// D02: slugs of tenants and tokens identify objects too.
 #[tokio::test]
-async fn another_tenants_slug_and_tokens_are_answered_like_nobodys() {
+async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
     let app = TestApp::spawn().await;
     let (a, _, b, own) = two_tenants(&app).await;
     let nobody = b.member("nobody", &[]).await;
@@ -94,7 +94,7 @@ async fn another_tenants_emails_are_not_found() {
     let nobodys = b.users().lookup_user(lookup("nobody@a.test")).await;
     let nobodys = refused(nobodys, Code::NotFound, "NOT_FOUND");
     assert_eq!(theirs.details(), nobodys.details());
-    // The same address is somebody else in each tenant.
+    // The same address belongs to a different user in each tenant.
     let id = b.create_user(&a.email).await;
     let found = b.users().lookup_user(lookup(&a.email)).await.expect("found").into_inner();
     assert_eq!(found.user.expect("a user").id, id);
@@ -126,7 +126,7 @@ async fn nothing_refers_across_tenants() {
 
 /// D09
 #[tokio::test]
-async fn a_batch_decides_for_ones_own_and_denies_the_rest() {
+async fn a_batch_decides_for_own_users_and_denies_all_others() {
     let app = TestApp::spawn().await;
     let (a, theirs, b, own) = two_tenants(&app).await;
     let nobodys = Ids::random();

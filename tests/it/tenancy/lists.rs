@@ -1,4 +1,4 @@
-//! Lists hold one tenant's things.
+//! A list contains only objects of one tenant.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, fill, refused};
 
-/// Every user that a client's tenant shows, page by page.
+/// All users in the lists of a client's tenant, page by page.
 async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, String)> {
     let mut users = Vec::new();
     let mut page_token = String::new();
@@ -33,7 +33,7 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
 
 /// D06
 #[tokio::test]
-async fn a_thousand_users_of_each_tenant_interleaved_are_listed_apart() {
+async fn interleaved_users_of_two_tenants_are_listed_separately() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 1000).await;
@@ -55,7 +55,7 @@ async fn a_thousand_users_of_each_tenant_interleaved_are_listed_apart() {
 }
 
 #[tokio::test]
-async fn a_page_token_is_of_no_use_in_another_tenant() {
+async fn a_page_token_is_refused_in_another_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     a.create_user("one@a.test").await;
@@ -69,7 +69,7 @@ async fn a_page_token_is_of_no_use_in_another_tenant() {
 }
 
 #[tokio::test]
-async fn roles_assignments_and_sessions_are_listed_apart() {
+async fn roles_assignments_and_sessions_are_listed_separately() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     for client in [&a, &b] {

@@ -1,4 +1,4 @@
-//! The tenant that the metadata names: once, exactly, and never in doubt.
+//! The tenant in the metadata: it must be named once and without ambiguity.
 
 use tenantry::proto::v1::{
     GetJwksRequest, LoginRequest, RefreshRequest, RegisterRequest, WhoAmIRequest,
@@ -10,7 +10,7 @@ use tonic::{
 
 use crate::harness::{Client, Ids, PASSWORD, TestApp, methods, refused};
 
-/// Asserts that every method refuses the metadata, whoever calls.
+/// Asserts that every method refuses the metadata, with and without a token.
 async fn all_refuse(client: &Client, what: &str) {
     for method in methods() {
         for caller in [client.clone(), client.with_token("")] {
@@ -23,7 +23,7 @@ async fn all_refuse(client: &Client, what: &str) {
 
 /// D03, D04, D05
 #[tokio::test]
-async fn metadata_that_names_no_one_tenant_is_refused_by_every_method() {
+async fn metadata_that_names_not_exactly_one_tenant_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let before = app.row_counts().await;
@@ -32,17 +32,17 @@ async fn metadata_that_names_no_one_tenant_is_refused_by_every_method() {
     let longer = "a".repeat(10 * 1024);
     let both = format!("{a_id},{b_id}");
     for entries in [
-        // D03: both headers, even where they agree.
+        // D03: both headers, even when they agree.
         vec![("x-tenant-id", a_id), ("x-organization-slug", "b")],
         vec![("x-tenant-id", a_id), ("x-organization-slug", "a")],
-        // D05: one header twice, even with one value.
+        // D05: one header twice, even with the same value.
         vec![("x-tenant-id", a_id), ("x-tenant-id", b_id)],
         vec![("x-tenant-id", b_id), ("x-tenant-id", a_id)],
         vec![("x-tenant-id", a_id), ("x-tenant-id", a_id)],
         vec![("x-organization-slug", "a"), ("x-organization-slug", "a")],
         vec![("x-tenant-id", &both)],
         vec![("x-tenant-id", "a, b")],
-        // D04: what can be neither an id nor a slug.
+        // D04: values that are neither an id nor a slug.
         vec![("x-tenant-id", "")],
         vec![("x-organization-slug", "")],
         vec![("x-tenant-id", "a b")],
@@ -60,7 +60,7 @@ async fn metadata_that_names_no_one_tenant_is_refused_by_every_method() {
 
 /// D04
 #[tokio::test]
-async fn metadata_that_is_no_ascii_text_is_refused_by_every_method() {
+async fn metadata_that_is_not_ascii_text_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let a = app.tenant("a").await;
     for key in ["x-tenant-id", "x-organization-slug"] {
@@ -77,7 +77,7 @@ async fn metadata_that_is_no_ascii_text_is_refused_by_every_method() {
 }
 
 #[tokio::test]
-async fn the_tokens_own_tenant_may_be_named_in_any_way() {
+async fn the_tokens_own_tenant_may_be_named_by_id_or_slug_in_any_case() {
     let app = TestApp::spawn().await;
     let a = app.tenant("acme-1").await;
     let upper = a.tenant_id.to_uppercase();
@@ -90,7 +90,7 @@ async fn the_tokens_own_tenant_may_be_named_in_any_way() {
     }
 }
 
-/// An unknown tenant is an error on every public method, never ignored.
+/// Every public method answers an unknown tenant with an error.
 #[tokio::test]
 async fn an_unknown_tenant_is_never_ignored() {
     let app = TestApp::spawn().await;
@@ -132,20 +132,20 @@ async fn an_unknown_tenant_is_never_ignored() {
             assert!(reply.is_err(), "{} ignores an unknown tenant", method.path());
         }
     }
-    // The sign-ins that failed, in the name of the tenant that nobody has.
+    // The failed sign-ins are recorded with the nil tenant id.
     let failures = app.recorded("sign_in_failed").await;
     assert!(failures.iter().all(|event| event.tenant_id.is_nil()));
     let mut after = app.row_counts().await;
     *after.get_mut("audit_events").expect("the trail") -=
         i64::try_from(failures.len()).expect("few");
     assert_eq!(after, before);
-    // A sample's email may have failed so often that it must wait.
+    // The sample's email may have had so many failures that a sign-in must wait.
     assert!((2..=4).contains(&failures.len()), "{}", failures.len());
 }
 
-/// C17: whoever holds another's token can't end its session by it.
+/// C17: a refresh token sent with another tenant's name does not end its session.
 #[tokio::test]
-async fn a_refresh_token_in_another_tenants_name_is_refused_and_stays_unspent() {
+async fn a_refresh_token_sent_for_another_tenant_is_refused_and_stays_unspent() {
     let app = TestApp::spawn().await;
     let (a, _) = (app.tenant("a").await, app.tenant("b").await);
     let refresh = RefreshRequest {
@@ -155,5 +155,5 @@ async fn a_refresh_token_in_another_tenants_name_is_refused_and_stays_unspent() 
     let reply = app.anonymous().with("x-tenant-id", "b").auth().refresh(refresh.clone()).await;
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let named = app.anonymous().with("x-tenant-id", "a");
-    named.auth().refresh(refresh).await.expect("unspent, and right with its own name");
+    named.auth().refresh(refresh).await.expect("unspent, and accepted with its own tenant's name");
 }

@@ -1,4 +1,4 @@
-//! Tenants are kept apart, over gRPC.
+//! Isolation of tenants over gRPC.
 
 mod isolation;
 mod lists;

@@ -1,4 +1,4 @@
-//! The platform's staff at work in other tenants: never without a trace.
+//! Platform staff act in other tenants, and each such call is recorded.
 
 use tenantry::{
     gate::{Access, Policies},
@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::harness::{Ids, TestApp, methods, refused};
 
 #[tokio::test]
-async fn staff_in_another_tenant_see_its_things_and_leave_a_trace() {
+async fn staff_in_another_tenant_see_its_users_and_are_recorded() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
@@ -56,7 +56,7 @@ async fn a_tenant_named_in_the_request_is_audited_in_that_tenant() {
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
     let get = GetTenantRequest { tenant: "a".into() };
-    root.tenants().get_tenant(get).await.expect("it");
+    root.tenants().get_tenant(get).await.expect("the tenant");
     assert_eq!(app.audited(&a.tenant_id, "acted_across_tenants").await, 1);
     let update = UpdateTenantRequest {
         tenant: a.tenant_id.clone(),
@@ -74,7 +74,7 @@ async fn a_tenant_named_in_the_request_is_audited_in_that_tenant() {
 }
 
 #[tokio::test]
-async fn staff_without_the_permission_to_act_across_tenants_stay_at_home() {
+async fn staff_without_tenant_act_cannot_act_in_other_tenants() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
@@ -93,7 +93,7 @@ async fn staff_without_the_permission_to_act_across_tenants_stay_at_home() {
 }
 
 #[tokio::test]
-async fn to_act_across_tenants_is_the_platforms_alone() {
+async fn only_the_platform_may_act_across_tenants() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let named = b.member("named", &["tenant:act", "user:read", "tenant:read"]).await;
@@ -109,7 +109,7 @@ async fn to_act_across_tenants_is_the_platforms_alone() {
 }
 
 #[tokio::test]
-async fn nobody_makes_themselves_the_platform() {
+async fn no_tenant_can_become_the_platform() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
@@ -119,7 +119,7 @@ async fn nobody_makes_themselves_the_platform() {
     };
     let reply = a.tenants().update_tenant(rename("platform")).await;
     refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
-    // A slug that is another tenant's id would stand in for it.
+    // A slug equal to another tenant's id would be taken for that tenant.
     let reply = a.tenants().update_tenant(rename(&root.tenant_id)).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
     let create = CreateTenantRequest {

@@ -1,5 +1,5 @@
-//! A suspended tenant: nobody signs in, everything is denied, at once; and it
-//! comes back as it was.
+//! A suspended tenant: nobody signs in and everything is denied at once. Reactivation restores
+//! the state before.
 
 use tenantry::{
     gate::{Access, Policies},
@@ -39,7 +39,7 @@ async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
     let other_replica = TestApp::on(&app.database, |_| {}).await;
     let root = app.platform_admin().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    // In the session cache, on both.
+    // Puts the session into the cache of both replicas.
     a.auth().who_am_i(WhoAmIRequest {}).await.expect("works");
     a.on(&other_replica.channel).auth().who_am_i(WhoAmIRequest {}).await.expect("works");
     suspend(&root, &a.tenant_id).await;
@@ -65,7 +65,7 @@ async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
 
 /// D14
 #[tokio::test]
-async fn a_suspension_looks_like_a_wrong_password() {
+async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
@@ -141,7 +141,7 @@ async fn nobody_joins_a_suspended_tenant() {
 
 /// D14
 #[tokio::test]
-async fn a_reactivated_tenant_goes_on_where_it_stopped() {
+async fn a_reactivated_tenant_continues_as_before() {
     let app = TestApp::spawn().await;
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;

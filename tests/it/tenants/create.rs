@@ -26,7 +26,7 @@ async fn created(client: &Client, request: CreateTenantRequest) -> Tenant {
 }
 
 #[tokio::test]
-async fn a_tenant_is_made_with_its_system_roles_and_recorded() {
+async fn a_tenant_is_created_with_its_system_roles_and_recorded() {
     let app = TestApp::spawn().await;
     let staff = app.platform_admin().await;
     let settings = struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }));
@@ -52,7 +52,7 @@ async fn a_tenant_is_made_with_its_system_roles_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_tenants_administrator_makes_none() {
+async fn a_tenants_administrator_cannot_create_tenants() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     app.platform_admin().await;
@@ -64,7 +64,7 @@ async fn a_tenants_administrator_makes_none() {
 }
 
 #[tokio::test]
-async fn slugs_are_unique_and_none_looks_like_an_id() {
+async fn slugs_are_unique_and_must_not_look_like_an_id() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -89,7 +89,7 @@ async fn slugs_are_unique_and_none_looks_like_an_id() {
 }
 
 #[tokio::test]
-async fn settings_with_a_meaning_must_make_sense() {
+async fn known_settings_must_be_valid() {
     let app = TestApp::spawn().await;
     let staff = app.platform_admin().await;
 
@@ -117,7 +117,7 @@ async fn settings_with_a_meaning_must_make_sense() {
 
 /// N01, N02
 #[tokio::test]
-async fn settings_come_back_as_they_are_or_are_refused() {
+async fn settings_are_returned_exactly_or_refused() {
     let app = TestApp::spawn().await;
     let staff = app.platform_admin().await;
     let object = |value| prost_types::Struct { fields: [("x".to_owned(), value)].into() };

@@ -11,7 +11,7 @@ async fn delete(client: &Client, tenant: &str, etag: &str) -> Result<(), Status>
 }
 
 #[tokio::test]
-async fn it_takes_everything_but_the_audit_trail() {
+async fn it_deletes_everything_except_the_audit_trail() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     acme.member("ada", &["doc:read"]).await;
@@ -39,13 +39,13 @@ async fn it_takes_everything_but_the_audit_trail() {
 
     let me = acme.auth().who_am_i(WhoAmIRequest {}).await;
     refused(me, Code::Unauthenticated, "TOKEN_INVALID");
-    let again = delete(&staff, "acme", "").await.expect_err("gone");
+    let again = delete(&staff, "acme", "").await.expect_err("deleted already");
     assert_eq!((again.code(), reason(&again).as_str()), (Code::NotFound, "NOT_FOUND"));
     assert!(other.may("", "doc:read").await);
 }
 
 #[tokio::test]
-async fn a_namesake_has_nothing_of_it() {
+async fn a_new_tenant_with_the_same_slug_inherits_nothing() {
     let app = TestApp::spawn().await;
     let first = app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -59,7 +59,7 @@ async fn a_namesake_has_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_against_a_change_in_between() {
+async fn a_stale_etag_prevents_the_deletion() {
     let app = TestApp::spawn().await;
     app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -72,7 +72,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 }
 
 #[tokio::test]
-async fn the_platform_stays_and_nobody_else_deletes() {
+async fn the_platform_is_not_deleted_and_only_platform_staff_delete() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;

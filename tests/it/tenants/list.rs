@@ -21,7 +21,7 @@ async fn pages(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<String>
 }
 
 #[tokio::test]
-async fn pages_hold_each_tenant_once_oldest_first() {
+async fn pages_contain_each_tenant_once_oldest_first() {
     let app = TestApp::spawn().await;
     let staff = app.platform_admin().await;
     for slug in ["a", "b", "c"] {
@@ -68,7 +68,7 @@ async fn filters_choose_by_state_slug_and_name() {
 }
 
 #[tokio::test]
-async fn a_tenants_administrator_lists_none() {
+async fn a_tenants_administrator_cannot_list_tenants() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 

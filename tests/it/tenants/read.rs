@@ -14,7 +14,7 @@ async fn id_of(client: &Client, tenant: &str) -> String {
 }
 
 #[tokio::test]
-async fn ones_own_tenant_is_found_by_id_slug_or_nothing() {
+async fn a_callers_own_tenant_is_found_by_id_slug_or_empty_name() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let reader = acme.member("reader", &["tenant:read"]).await;
@@ -29,7 +29,7 @@ async fn ones_own_tenant_is_found_by_id_slug_or_nothing() {
 }
 
 #[tokio::test]
-async fn another_tenant_looks_like_one_that_does_not_exist() {
+async fn another_tenant_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     app.platform_admin().await;
@@ -44,7 +44,7 @@ async fn another_tenant_looks_like_one_that_does_not_exist() {
 }
 
 #[tokio::test]
-async fn the_platforms_staff_reads_any_and_leaves_a_trace() {
+async fn platform_staff_may_read_any_tenant_and_are_recorded() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;

@@ -22,11 +22,11 @@ async fn reactivate(client: &Client, tenant: &str) -> Result<Tenant, Status> {
 
 /// D14
 #[tokio::test]
-async fn in_a_suspended_tenant_nothing_works_and_elsewhere_everything() {
+async fn in_a_suspended_tenant_nothing_works_and_other_tenants_are_unaffected() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let staff = app.platform_admin().await;
-    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("cached from now on");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer; the session is now cached");
 
     assert_eq!(suspend(&staff, "acme").await.expect("suspended").state(), TenantState::Suspended);
     let me = acme.auth().who_am_i(WhoAmIRequest {}).await;
@@ -54,7 +54,7 @@ async fn in_a_suspended_tenant_nothing_works_and_elsewhere_everything() {
 
 /// D14
 #[tokio::test]
-async fn reactivated_its_sessions_work_again() {
+async fn after_reactivation_a_tenants_sessions_work_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -69,7 +69,7 @@ async fn reactivated_its_sessions_work_again() {
 }
 
 #[tokio::test]
-async fn doing_it_again_changes_nothing() {
+async fn suspending_and_reactivating_again_change_nothing() {
     let app = TestApp::spawn().await;
     app.tenant("acme").await;
     let staff = app.platform_admin().await;
@@ -87,7 +87,7 @@ async fn doing_it_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_platform_can_not_be_suspended_and_nobody_else_suspends() {
+async fn the_platform_cannot_be_suspended_and_only_platform_staff_suspend() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;

@@ -26,7 +26,7 @@ async fn updated(client: &Client, request: UpdateTenantRequest) -> Tenant {
 }
 
 #[tokio::test]
-async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
+async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_change() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let all = UpdateTenantRequest {
@@ -42,7 +42,7 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
     assert_eq!((tenant.slug.as_str(), tenant.settings), ("new", struct_of(json!({ "a": 1 }))));
     let settings = struct_of(json!({ "b": 2 }));
     let tenant = updated(&acme, UpdateTenantRequest { settings, ..change("") }).await;
-    assert_eq!(tenant.settings, struct_of(json!({ "b": 2 })), "replaced whole");
+    assert_eq!(tenant.settings, struct_of(json!({ "b": 2 })), "settings are replaced as a whole");
     app.anonymous().login("new", &acme.email, PASSWORD).await;
 
     for paths in [["*"], ["state"], ["id"], ["is_platform"], ["slug"], ["settings.a"]] {
@@ -52,7 +52,7 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_against_a_change_in_between() {
+async fn a_stale_etag_prevents_the_update() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let etag = updated(&acme, renamed("", "first")).await.etag;
@@ -67,7 +67,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_made_can_not_be_changed_to() {
+async fn an_update_has_the_same_limits_as_a_creation() {
     let app = TestApp::spawn().await;
     let (acme, _) = (app.tenant("acme").await, app.tenant("other").await);
     let slug = |slug: &str| UpdateTenantRequest { slug: Some(slug.into()), ..change("") };
@@ -91,7 +91,7 @@ async fn what_can_not_be_made_can_not_be_changed_to() {
 }
 
 #[tokio::test]
-async fn only_the_platforms_staff_changes_another_tenant() {
+async fn only_platform_staff_change_another_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let staff = app.platform_admin().await;

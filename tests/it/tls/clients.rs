@@ -1,4 +1,4 @@
-//! Who connects.
+//! TLS connections of clients.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn calls_are_encrypted_and_nothing_else_is_served() {
+async fn calls_are_encrypted_and_plaintext_is_refused() {
     let authority = Authority::new();
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
@@ -34,9 +34,9 @@ async fn calls_are_encrypted_and_nothing_else_is_served() {
     assert!(ran.ok, "{ran:?}");
 }
 
-/// A client that does not ask for HTTP/2 gets no connection that would speak it.
+/// A client that does not negotiate HTTP/2 gets no usable connection.
 #[tokio::test]
-async fn a_client_that_does_not_ask_for_http2_is_cut_off() {
+async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
     let authority = Authority::new();
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
@@ -63,7 +63,7 @@ async fn a_client_that_does_not_ask_for_http2_is_cut_off() {
 }
 
 #[tokio::test]
-async fn clients_need_a_certificate_where_authorities_are_named() {
+async fn with_client_authorities_clients_need_a_certificate() {
     let (authority, of_clients) = (Authority::new(), Authority::new());
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
@@ -71,19 +71,22 @@ async fn clients_need_a_certificate_where_authorities_are_named() {
     ask(channel(&app, &authority, Some(&own))).await.expect("an answer");
     ask(channel(&app, &authority, None)).await.expect_err("no certificate");
     let foreign = authority.sign("billing.internal");
-    ask(channel(&app, &authority, Some(&foreign))).await.expect_err("another's certificate");
+    ask(channel(&app, &authority, Some(&foreign)))
+        .await
+        .expect_err("a certificate of another authority");
 }
 
-/// G13, J02: who begins a handshake and goes no further is let go, and holds nobody up.
+/// G13, J02: a connection with an incomplete handshake is closed after a timeout, and delays
+/// neither other clients nor a shutdown.
 #[tokio::test]
-async fn handshakes_that_get_nowhere_end() {
+async fn incomplete_handshakes_are_closed() {
     let authority = Authority::new();
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
     let mut stuck = Vec::new();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(app.addr).await.expect("connects");
-        // The head of a record that promises 512 bytes (RFC 8446, 5.1).
+        // The header of a record that announces 512 bytes (RFC 8446, section 5.1).
         stream.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("sent");
         stuck.push(stream);
     }
@@ -93,7 +96,7 @@ async fn handshakes_that_get_nowhere_end() {
         let mut rest = Vec::new();
         within(20, stream.read_to_end(&mut rest)).await.ok();
     }
-    assert!(began.elapsed() > Duration::from_secs(5), "they had some time");
+    assert!(began.elapsed() > Duration::from_secs(5), "closed before the timeout of the handshake");
     let _one_more = TcpStream::connect(app.addr).await.expect("connects");
     within(5, app.stop()).await;
 }

@@ -1,4 +1,4 @@
-//! What the server does not start with.
+//! TLS settings and files with which the server does not start.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn mistake(values: &Values) -> String {
 }
 
 #[tokio::test]
-async fn plaintext_that_others_reach_must_be_asked_for() {
+async fn plaintext_on_a_public_address_must_be_enabled() {
     for (setting, enough) in [("GRPC_ADDR", "all"), ("HTTP_ADDR", "http")] {
         for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
             let mut values = values().await;
@@ -45,7 +45,7 @@ async fn plaintext_that_others_reach_must_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_part_of_the_settings_is_none() {
+async fn incomplete_tls_settings_are_refused() {
     for (set, wanted) in [
         (&["TLS_CERT_PATH"][..], "TLS_KEY_PATH must be set"),
         (&["TLS_KEY_PATH"], "TLS_CERT_PATH is not"),
@@ -61,7 +61,7 @@ async fn a_part_of_the_settings_is_none() {
 }
 
 #[tokio::test]
-async fn files_that_do_not_go_together_stop_the_start() {
+async fn mismatched_tls_files_stop_the_start() {
     let authority = Authority::new();
     let other = authority.sign("localhost");
     for (name, content, wanted) in [

@@ -1,4 +1,4 @@
-//! TLS: who connects, who does not, and certificates that change.
+//! TLS: connections, client certificates, and certificates that change.
 
 mod clients;
 mod files;
@@ -20,7 +20,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::TestApp;
 
-/// Signs certificates.
+/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -54,7 +54,7 @@ impl Authority {
     }
 }
 
-/// The files of a server's TLS.
+/// The TLS files of a server.
 pub struct Files {
     dir: tempfile::TempDir,
 }
@@ -80,7 +80,7 @@ impl Files {
         values.set("TLS_KEY_PATH", text(&self.path("key.pem")));
     }
 
-    /// Clients must have a certificate of this authority's.
+    /// Requires client certificates signed by this authority.
     fn set_with_clients(&self, values: &mut Values, authority: &Authority) {
         self.set(values);
         fs::write(self.path("clients.pem"), authority.pem()).expect("written");
@@ -92,8 +92,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A new connection by a client that trusts this authority, with a certificate or
-/// without.
+/// A new connection of a client that trusts `trusted`, with or without a client certificate.
 fn channel(app: &TestApp, trusted: &Authority, own: Option<&Signed>) -> Channel {
     let mut tls = ClientTlsConfig::new()
         .domain_name("localhost")

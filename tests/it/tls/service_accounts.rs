@@ -1,4 +1,4 @@
-//! Client certificates that sign service accounts in (RFC 8705, 2).
+//! Client certificates with which service accounts sign in (RFC 8705, section 2).
 
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tenantry::proto::v1::{
@@ -31,7 +31,7 @@ async fn map(admin: &Client, account: &str, name: &str) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn a_clients_certificate_signs_its_service_account_in() {
+async fn a_client_certificate_signs_in_its_service_account() {
     let (authority, of_clients) = (Authority::new(), Authority::new());
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
@@ -65,15 +65,17 @@ async fn a_clients_certificate_signs_its_service_account_in() {
     }
     let reply = on(&host).auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
     refused(reply, Code::InvalidArgument, "TENANT_REQUIRED");
-    // By itself a certificate is no caller: what it carries may be anybody's call.
+    // A certificate alone does not authenticate a call, because one connection may carry calls
+    // of several callers.
     let bare = on(&host).with("x-tenant-id", "acme").auth().who_am_i(WhoAmIRequest {}).await;
     refused(bare, Code::Unauthenticated, "TOKEN_MISSING");
 }
 
-/// N11: whoever may make keys can add another account to a certificate's names. The account
-/// that names itself signs in all the same, and never as the other one.
+/// N11: a caller that may create keys can assign another name of the same certificate to
+/// another account. An account that is named in the request still signs in, and never as the
+/// other account.
 #[tokio::test]
-async fn a_certificate_with_several_names_signs_in_the_account_that_is_named() {
+async fn a_certificate_with_several_names_signs_in_the_named_account() {
     let (authority, of_clients) = (Authority::new(), Authority::new());
     let files = Files::of(&authority);
     let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
@@ -88,7 +90,7 @@ async fn a_certificate_with_several_names_signs_in_the_account_that_is_named() {
     };
     let billing = acme.create_service_account("billing", &[]).await;
     map(&acme, &billing, "billing.svc").await.expect("a key");
-    exchange("").await.expect("one is meant");
+    exchange("").await.expect("only one account matches");
 
     let other = acme.create_service_account("other", &[]).await;
     map(&acme, &other, "billing.internal").await.expect("a key");

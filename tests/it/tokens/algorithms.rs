@@ -1,4 +1,4 @@
-//! A token counts with our key and RS256 alone.
+//! A token is valid only with the server's own key and RS256.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
@@ -18,7 +18,7 @@ fn parts(token: &str) -> (Value, Value) {
 
 /// A01
 #[tokio::test]
-async fn no_algorithm_is_no_signature() {
+async fn a_token_without_an_algorithm_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
@@ -37,7 +37,7 @@ async fn no_algorithm_is_no_signature() {
 
 /// A02
 #[tokio::test]
-async fn the_public_key_is_no_shared_secret() {
+async fn the_public_key_is_not_accepted_as_a_shared_secret() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -64,13 +64,13 @@ async fn the_public_key_is_no_shared_secret() {
 }
 
 #[tokio::test]
-async fn our_key_counts_with_rs256_alone() {
+async fn the_servers_key_is_valid_only_with_rs256() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (mut header, claims) = parts(&acme.tokens.access_token);
     let real = forge.sign_raw(&header.to_string(), &claims.to_string());
-    token_accepted(&acme, "the real thing", &real).await;
+    token_accepted(&acme, "a valid token", &real).await;
 
     for alg in [RS384, RS512, PS256, PS384, PS512] {
         header["alg"] = json!(alg);
@@ -84,7 +84,7 @@ async fn our_key_counts_with_rs256_alone() {
 
 /// A10
 #[tokio::test]
-async fn a_changed_token_is_a_forged_one() {
+async fn a_changed_token_is_refused() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let token = &acme.tokens.access_token;
@@ -127,7 +127,7 @@ async fn a_changed_token_is_a_forged_one() {
 
 /// A20
 #[tokio::test]
-async fn the_first_call_of_a_server_may_be_a_login() {
+async fn the_first_call_of_a_server_may_be_a_sign_in() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let fresh = TestApp::on(&app.database, |_| {}).await;

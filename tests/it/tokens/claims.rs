@@ -1,4 +1,4 @@
-//! Every claim must be there, and of its type.
+//! Every claim must be present and have the right type.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Forge, TestApp};
 
 /// A07
 #[tokio::test]
-async fn each_required_claim_is_required() {
+async fn each_required_claim_must_be_present() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -20,14 +20,14 @@ async fn each_required_claim_is_required() {
         let without = forge.with_claims(token, &json!({ name: null }));
         token_refused(&acme, &format!("without {name}"), &without).await;
     }
-    // For readers' convenience only.
+    // The claim `roles` is only informative.
     let without = forge.with_claims(token, &json!({ "roles": null }));
     token_accepted(&acme, "without roles", &without).await;
 }
 
 /// A11
 #[tokio::test]
-async fn claims_of_the_wrong_type_count_as_missing() {
+async fn claims_of_a_wrong_type_count_as_missing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -81,7 +81,7 @@ async fn claims_of_the_wrong_type_count_as_missing() {
 }
 
 #[tokio::test]
-async fn what_is_no_object_of_claims_is_no_token() {
+async fn claims_or_headers_that_are_no_object_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -101,9 +101,9 @@ async fn what_is_no_object_of_claims_is_no_token() {
     }
 }
 
-/// Ids of a tenant, a user and a session that don't belong together.
+/// Combines ids of a tenant, a user and a session that do not belong together.
 #[tokio::test]
-async fn a_token_of_things_that_do_not_belong_together_is_not_in_force() {
+async fn a_token_with_ids_that_do_not_belong_together_is_refused() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let other = a.member("other", &[]).await;
@@ -126,7 +126,7 @@ async fn a_token_of_things_that_do_not_belong_together_is_not_in_force() {
     }
 }
 
-/// The claims as JSON, with one whose value is written as it stands.
+/// The claims as JSON, where the value of one claim is inserted as raw text.
 fn with_raw(claims: &Value, name: &str, value: &str) -> String {
     let mut claims = claims.clone();
     claims[name] = json!("@here@");

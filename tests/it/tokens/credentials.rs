@@ -1,4 +1,4 @@
-//! One credential, of one scheme, of a bounded size.
+//! A call must have exactly one credential, with the right scheme and a bounded size.
 
 use serde_json::json;
 use tenantry::proto::v1::{CheckRequest, IntrospectTokenRequest, RefreshRequest, WhoAmIRequest};
@@ -10,7 +10,7 @@ use tonic::{
 use super::token_refused;
 use crate::harness::{Client, TestApp, reason, refused};
 
-/// The caller with these `authorization` entries and no other.
+/// The client with exactly these `authorization` entries.
 fn with_all(client: &Client, values: &[String]) -> Client {
     values.iter().fold(client.with_token(""), |client, value| client.with("authorization", value))
 }
@@ -21,7 +21,7 @@ async fn who_am_i(client: &Client) -> Result<(), Status> {
 
 /// A16
 #[tokio::test]
-async fn several_credentials_are_none() {
+async fn a_call_with_several_credentials_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let other = app.tenant("other").await;
@@ -55,7 +55,7 @@ async fn several_credentials_are_none() {
         assert_eq!(status.code(), Code::Unauthenticated, "{values:?}");
         assert_eq!(reason(&status), "TOKEN_INVALID", "{values:?}");
     }
-    // The scheme's case does not matter (RFC 9110, 11.1).
+    // The scheme is case-insensitive (RFC 9110, section 11.1).
     for scheme in ["bearer", "BEARER", "Bearer"] {
         let value = good.replace("Bearer", scheme);
         who_am_i(&with_all(&acme, &[value])).await.expect("accepted");
@@ -64,7 +64,7 @@ async fn several_credentials_are_none() {
 
 /// A16
 #[tokio::test]
-async fn a_binary_credential_is_none() {
+async fn a_binary_credential_is_ignored() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut binary = acme.with_token("");
@@ -78,7 +78,7 @@ async fn a_binary_credential_is_none() {
 
 /// A19
 #[tokio::test]
-async fn a_token_of_more_than_8_kib_is_not_looked_at() {
+async fn a_token_of_more_than_8_kib_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -87,7 +87,7 @@ async fn a_token_of_more_than_8_kib_is_not_looked_at() {
         let pad = json!({ "pad": "x".repeat(length) });
         forge.with_claims(token, &pad)
     };
-    // Valid in all but its length; base64 makes 4 bytes of 3.
+    // Valid in all but its length. Base64 encodes 3 bytes as 4.
     let room = (8192 - padded(0).len()) * 3 / 4;
     let near: Vec<_> = (room - 4..room + 8).map(padded).collect();
     let fits = near.iter().rfind(|token| token.len() <= 8192).expect("one that fits");
@@ -98,7 +98,7 @@ async fn a_token_of_more_than_8_kib_is_not_looked_at() {
     token_refused(&acme, "more than 8 KiB", exceeds).await;
     token_refused(&acme, "8 KiB + 1 of nothing", &"x".repeat(8193)).await;
 
-    // In a message the field rules say so.
+    // In a message, the field rules refuse it.
     let ask = IntrospectTokenRequest { token: exceeds.clone() };
     refused(acme.auth().introspect_token(ask).await, Code::InvalidArgument, "INVALID_FIELDS");
     let ask = RefreshRequest { refresh_token: exceeds.clone(), ..Default::default() };

@@ -1,4 +1,4 @@
-//! Keys come from our own ring, whatever a token's header says.
+//! Keys come only from the server's own keyring, whatever the header of a token says.
 
 use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::{Forge, TestApp};
 
 /// A08
 #[tokio::test]
-async fn a_key_that_the_token_brings_is_never_used_nor_fetched() {
+async fn a_key_in_the_token_is_neither_used_nor_fetched() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -47,13 +47,13 @@ async fn a_key_that_the_token_brings_is_never_used_nor_fetched() {
         let ours = app.forge().sign_raw(&header, &claims);
         token_refused(&acme, &format!("{what}, our signature"), &ours).await;
     }
-    let waiting = listener.accept().expect_err("nobody connects");
+    let waiting = listener.accept().expect_err("no connection was made");
     assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// A09
 #[tokio::test]
-async fn a_kid_is_ours_to_the_letter() {
+async fn a_kid_must_equal_the_servers_kid_exactly() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -90,12 +90,12 @@ async fn a_kid_is_ours_to_the_letter() {
 
 /// A09
 #[tokio::test]
-async fn unknown_kids_reach_no_store() {
+async fn unknown_kids_cause_no_query() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");
-    // Whoever asks Postgres now waits until the deadline.
+    // From now on, every query for a tenant, user or session waits until its deadline.
     let mut owner = app.owner().await;
     let lock = "begin; lock table tenants, users, sessions in access exclusive mode";
     sqlx::raw_sql(lock).execute(&mut owner).await.expect("locked");
@@ -105,11 +105,11 @@ async fn unknown_kids_reach_no_store() {
         token_refused(&acme, "an unknown kid", &token).await;
     }
     sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
-    token_accepted(&acme, "the real thing", &acme.tokens.access_token).await;
+    token_accepted(&acme, "a valid token", &acme.tokens.access_token).await;
 }
 
 #[tokio::test]
-async fn a_critical_extension_that_is_not_known_is_refused() {
+async fn an_unknown_critical_extension_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);

@@ -1,4 +1,4 @@
-//! Neither token passes for the other.
+//! An access token is not accepted as a refresh token, nor the reverse.
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
 
 /// A03
 #[tokio::test]
-async fn a_refresh_token_is_no_access_token_and_stays_unspent() {
+async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
@@ -41,12 +41,12 @@ async fn a_refresh_token_is_no_access_token_and_stays_unspent() {
     assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::TokenInvalid));
 
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
-    refresh(&app.anonymous(), token).await.expect("it is unspent");
+    refresh(&app.anonymous(), token).await.expect("the token is unspent");
 }
 
 /// A04
 #[tokio::test]
-async fn an_access_token_does_not_refresh_and_is_no_reuse() {
+async fn an_access_token_cannot_refresh_and_counts_as_no_reuse() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
@@ -60,30 +60,31 @@ async fn an_access_token_does_not_refresh_and_is_no_reuse() {
 
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the session lives");
-    refresh(&nobody, &acme.tokens.refresh_token).await.expect("it is unspent");
+    refresh(&nobody, &acme.tokens.refresh_token).await.expect("the token is unspent");
 }
 
-/// The three that keep the kinds apart: key, `typ` and `aud`. Any one suffices.
+/// Key, `typ` and `aud` each distinguish the kinds of tokens. Each one alone is sufficient.
 #[tokio::test]
-async fn each_of_key_type_and_audience_keeps_the_kinds_apart() {
+async fn key_type_and_audience_each_distinguish_the_kinds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
     let (refresh_header, refresh_claims) = Forge::read(&acme.tokens.refresh_token);
 
-    // Signed by the other key, whichever kid it names.
+    // Signed by the other key, with either kid.
     token_refused(&acme, "key", &sign(&forge.refresh, &access_header, &access_claims)).await;
     let mut header = access_header.clone();
     header.kid.clone_from(&refresh_header.kid);
     token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims)).await;
-    // Right key, other type; right key and type, other audience.
+    // First the right key with the other type, then the right key and type with the other
+    // audience.
     header.clone_from(&access_header);
     header.typ.clone_from(&refresh_header.typ);
     token_refused(&acme, "typ", &sign(&forge.access, &header, &access_claims)).await;
     token_refused(&acme, "aud", &sign(&forge.access, &access_header, &refresh_claims)).await;
 
-    // The other way round.
+    // The same for refresh tokens.
     let nobody = app.anonymous();
     header.clone_from(&refresh_header);
     header.typ.clone_from(&access_header.typ);
@@ -100,12 +101,12 @@ async fn each_of_key_type_and_audience_keeps_the_kinds_apart() {
         let status = refresh(&nobody, &token).await.expect_err("refused");
         assert_eq!(status.code(), Code::Unauthenticated);
     }
-    refresh(&nobody, &acme.tokens.refresh_token).await.expect("it is unspent");
+    refresh(&nobody, &acme.tokens.refresh_token).await.expect("the token is unspent");
 }
 
 /// A05
 #[tokio::test]
-async fn issuer_audience_and_type_are_exact() {
+async fn issuer_audience_and_type_must_match_exactly() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let forge = app.forge();
@@ -139,7 +140,7 @@ async fn issuer_audience_and_type_are_exact() {
     for typ in [None, Some("JWT"), Some("rt+jwt"), Some(""), Some("at+jwt "), Some("xat+jwt")] {
         token_refused(&acme, &format!("typ {typ:?}"), &typed(typ)).await;
     }
-    // A media type (RFC 9068, 4), so in any case.
+    // A media type (RFC 9068, section 4), so it is case-insensitive.
     for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {
         token_accepted(&acme, typ, &typed(Some(typ))).await;
     }

@@ -1,4 +1,4 @@
-//! What passes for an access token, and what does not.
+//! Valid and invalid access tokens.
 
 mod algorithms;
 mod claims;
@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::harness::{Client, refused};
 
-/// Asserts that a token is refused as every bad token is, and leaves no trace.
+/// Asserts that a token is refused with the same answer as every invalid token.
 async fn token_refused(client: &Client, what: &str, token: &str) {
     let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
     assert!(reply.is_err(), "{what} is accepted");

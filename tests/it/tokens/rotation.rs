@@ -1,4 +1,4 @@
-//! Keys that change while the server runs.
+//! Signing keys that change while the server runs.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -65,7 +65,7 @@ async fn refresh(client: &Client) -> Client {
 
 /// J03 J04
 #[tokio::test]
-async fn a_rotation_fails_no_token_on_any_replica() {
+async fn a_rotation_makes_no_token_fail_on_any_replica() {
     let dir = keys(KeyAlgorithm::Es256);
     let one = TestApp::with(|values| use_keys(values, dir.path())).await;
     let other = TestApp::on(&one.database, |values| use_keys(values, dir.path())).await;
@@ -73,7 +73,7 @@ async fn a_rotation_fails_no_token_on_any_replica() {
     let elsewhere = before.on(&other.channel);
     let old = kid(&before.tokens.access_token);
 
-    // Published by both before anybody signs with it.
+    // Both replicas publish the new key before any replica signs with it.
     rotate(dir.path(), Duration::from_secs(6));
     for client in [&before, &elsewhere] {
         until(5, || async { published(client).await == 2 }).await;
@@ -111,7 +111,7 @@ async fn after_a_compromise_old_tokens_are_refused_at_once() {
         keys.into_inner().keys.iter().all(|key| key.kid != old)
     })
     .await;
-    token_refused(&acme, "a token of a key that is gone", &acme.tokens.access_token).await;
+    token_refused(&acme, "a token of a removed key", &acme.tokens.access_token).await;
     let refresh_token = acme.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, request_id: String::new() };
     let reply = app.anonymous().auth().refresh(request).await;
@@ -119,7 +119,7 @@ async fn after_a_compromise_old_tokens_are_refused_at_once() {
     let anew = sign_in(&app).await;
     token_accepted(&anew, "a new token", &anew.tokens.access_token).await;
 
-    // What is sealed with secrets of the keys follows them.
+    // Secrets derived from the keys change with them.
     let question = CheckRequest { permission: "a:b".into(), ..CheckRequest::default() };
     let token = anew.decide(question.clone()).await.consistency_token;
     let fresh = CheckRequest {
@@ -131,7 +131,7 @@ async fn after_a_compromise_old_tokens_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn files_that_can_not_be_used_leave_the_keys_as_they_are() {
+async fn unusable_files_leave_the_keys_unchanged() {
     let dir = keys(KeyAlgorithm::Es256);
     let app = TestApp::with(|values| use_keys(values, dir.path())).await;
     let acme = app.tenant("acme").await;
@@ -150,9 +150,9 @@ async fn files_that_can_not_be_used_leave_the_keys_as_they_are() {
     until(10, || async { published(&acme).await == 2 }).await;
 }
 
-/// What somebody does who has nothing but the page with the keys.
+/// Verifies tokens with only the published keys, as a third party does.
 #[tokio::test]
-async fn every_algorithm_verifies_with_the_published_keys() {
+async fn tokens_of_every_algorithm_verify_with_the_published_keys() {
     for (algorithm, name) in [
         (KeyAlgorithm::Rs256, "RS256"),
         (KeyAlgorithm::Es256, "ES256"),

@@ -1,4 +1,4 @@
-//! When a token counts: clocks may be 30 seconds apart, and no more.
+//! Validity times of tokens: the leeway for clocks is exactly 30 seconds.
 
 use serde_json::{Value, json};
 use tenantry::{clock, proto::v1::WhoAmIRequest};
@@ -6,8 +6,8 @@ use tonic::Code;
 
 use crate::harness::{Client, TestApp, reason};
 
-/// What a token is answered whose claims are made from the time: asked again
-/// when the second changed meanwhile, so that the bounds are exact.
+/// Status for a token whose claims are calculated from the current second. The call is repeated
+/// when the second changed meanwhile, so that the limits are exact.
 async fn answer(app: &TestApp, client: &Client, claims: impl Fn(i64) -> Value) -> Code {
     loop {
         let now = clock::now().unix_timestamp();
@@ -28,7 +28,7 @@ async fn answer(app: &TestApp, client: &Client, claims: impl Fn(i64) -> Value) -
 
 /// A06
 #[tokio::test]
-async fn thirty_seconds_of_leeway_and_not_one_more() {
+async fn the_leeway_is_exactly_thirty_seconds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (yes, no) = (Code::Ok, Code::Unauthenticated);
@@ -44,7 +44,7 @@ async fn thirty_seconds_of_leeway_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn a_token_from_the_future_counts_for_nothing() {
+async fn a_token_issued_in_the_future_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let iat = |offset: i64| move |now: i64| json!({ "iat": now + offset });
@@ -56,9 +56,9 @@ async fn a_token_from_the_future_counts_for_nothing() {
     }
 }
 
-/// Every use of a token has the same clock.
+/// All uses of a token apply the same time.
 #[tokio::test]
-async fn an_expired_token_is_expired_wherever_it_is_shown() {
+async fn an_expired_token_is_refused_everywhere() {
     use tenantry::proto::v1::{CheckRequest, DecisionReason, IntrospectTokenRequest};
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;

@@ -1,5 +1,4 @@
-//! Keys in a key service: tokens that it signs, and what becomes of them when it turns
-//! to other keys, or is away.
+//! Keys in a key service: tokens that it signs, rotation of its keys, and its unavailability.
 
 use jsonwebtoken::decode_header;
 use tenantry::{
@@ -39,7 +38,7 @@ fn sign_in(client: &Client) -> LoginRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_of_every_algorithm_are_signed_there() {
+async fn the_key_service_signs_tokens_of_every_algorithm() {
     for (kind, alg) in [("rsa-2048", "RS256"), ("ecdsa-p256", "ES256"), ("ed25519", "EdDSA")] {
         let service = KeyService::start(kind).await;
         let app = TestApp::with(|values| service.set(values)).await;
@@ -58,7 +57,7 @@ async fn tokens_of_every_algorithm_are_signed_there() {
 
 /// J03
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_version_is_published_and_signs_later_and_no_token_fails() {
+async fn a_new_key_version_is_published_first_signs_later_and_no_token_fails() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::with(|values| service.set(values)).await;
     let acme = app.tenant("acme").await;
@@ -67,9 +66,9 @@ async fn a_new_version_is_published_and_signs_later_and_no_token_fails() {
     service.rotate("tenantry-access", OffsetDateTime::now_utc());
     until(10, || async { kids(&app).await.len() == 2 }).await;
     let second = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    assert_eq!(kid(&second), first, "everybody may know the new one first");
+    assert_eq!(kid(&second), first, "the new key is published before it signs");
 
-    // One that was made a quarter of an hour ago signs.
+    // A version that was created fifteen minutes ago signs.
     service.rotate(
         "tenantry-access",
         OffsetDateTime::now_utc() - time::Duration::minutes(15) - time::Duration::SECOND,
@@ -78,19 +77,19 @@ async fn a_new_version_is_published_and_signs_later_and_no_token_fails() {
     let third = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     assert_ne!(kid(&third), first);
     for client in [&acme, &second, &third] {
-        client.auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+        client.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
     }
 
     service.retire_before("tenantry-access", 2);
     until(10, || async { kids(&app).await.len() == 2 }).await;
     let reply = acme.auth().who_am_i(WhoAmIRequest {}).await;
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    third.auth().who_am_i(WhoAmIRequest {}).await.expect("in force");
+    third.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
 }
 
 /// J04, R31
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_service_is_away_tokens_count_and_none_is_spent() {
+async fn without_the_key_service_tokens_stay_valid_and_none_is_spent() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(|values| service.set(values)).await;
     let acme = app.tenant("acme").await;
@@ -98,7 +97,7 @@ async fn while_the_service_is_away_tokens_count_and_none_is_spent() {
     let failed = "tenantry_key_reloads_total{outcome=\"failed\"}";
     until(10, || async { app.metric(failed).await > Some(0.0) }).await;
 
-    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("its public keys are known");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the public keys are cached");
     let reply = app.anonymous().auth().login(sign_in(&acme)).await;
     refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     let reply = app.anonymous().auth().refresh(again(&acme)).await;
@@ -107,11 +106,11 @@ async fn while_the_service_is_away_tokens_count_and_none_is_spent() {
     service.restart().await;
     let back = || async { app.anonymous().auth().login(sign_in(&acme)).await.is_ok() };
     until(10, back).await;
-    app.anonymous().auth().refresh(again(&acme)).await.expect("it was not spent");
+    app.anonymous().auth().refresh(again(&acme)).await.expect("the token was not spent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_renewed_token_is_used_and_a_revoked_one_is_told_of() {
+async fn a_revoked_service_token_is_counted_and_a_new_one_is_used() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::with(|values| service.set(values)).await;
     let acme = app.tenant("acme").await;
@@ -125,7 +124,7 @@ async fn a_renewed_token_is_used_and_a_revoked_one_is_told_of() {
 
 /// J06
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_can_not_be_used_stops_the_start() {
+async fn an_unusable_key_service_stops_the_start() {
     let service = KeyService::start("ed25519").await;
     let database = Cluster::get().new_database().await;
     for (setting, value, wanted) in [

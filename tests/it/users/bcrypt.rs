@@ -1,4 +1,4 @@
-//! Users who come with a bcrypt hash from elsewhere.
+//! Users with an imported bcrypt hash.
 
 use tenantry::proto::v1::{
     ChangePasswordRequest, CreateUserRequest, LoginRequest, LoginResponse,
@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, PASSWORD, TestApp, refused};
 
-/// bcrypt with the least cost, as the version writes it.
+/// A bcrypt hash with the lowest cost, in the format of this version.
 fn hash_of(password: &str, version: bcrypt::Version) -> String {
     let parts = bcrypt::hash_with_salt(password, 4, [7; 16]).expect("a hash");
     parts.format_for_version(version)
@@ -46,7 +46,7 @@ async fn kept(app: &TestApp, user: &str) -> String {
         .expect("a hash")
 }
 
-/// Has a hash kept for a user, whatever it had.
+/// Stores a hash for a user directly.
 async fn keep(app: &TestApp, user: &str, hash: &str) {
     sqlx::query("update credentials set password_hash = $2 where user_id = $1::uuid")
         .bind(user)
@@ -58,7 +58,7 @@ async fn keep(app: &TestApp, user: &str, hash: &str) {
 
 /// B06
 #[tokio::test]
-async fn the_first_sign_in_turns_the_hash_into_argon2id() {
+async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
@@ -75,13 +75,13 @@ async fn the_first_sign_in_turns_the_hash_into_argon2id() {
         let now = kept(&app, &user).await;
         assert!(now.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{now}");
         login(&app, &email, PASSWORD).await.expect("signs in again");
-        assert_eq!(kept(&app, &user).await, now, "rehashed once");
+        assert_eq!(kept(&app, &user).await, now, "rehashed only once");
     }
 }
 
 /// B06
 #[tokio::test]
-async fn a_failed_sign_in_leaves_the_hash_alone() {
+async fn a_failed_sign_in_keeps_the_hash() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let hash = hash_of(PASSWORD, bcrypt::Version::TwoB);
@@ -97,7 +97,7 @@ async fn a_failed_sign_in_leaves_the_hash_alone() {
 
 /// B06
 #[tokio::test]
-async fn first_sign_ins_at_once_all_succeed() {
+async fn concurrent_first_sign_ins_all_succeed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for round in 0..5 {
@@ -116,7 +116,7 @@ async fn first_sign_ins_at_once_all_succeed() {
 
 /// B06
 #[tokio::test]
-async fn weaker_argon2id_is_replaced_too() {
+async fn weaker_argon2id_parameters_are_replaced_too() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
@@ -140,7 +140,7 @@ fn weak_argon2id(password: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_bcrypt_hash_is_refused() {
+async fn malformed_bcrypt_hashes_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
@@ -153,7 +153,7 @@ async fn what_is_no_bcrypt_hash_is_refused() {
         &good.replace("$2b$", "$2x$"),
         &good.replace("$2b$", "$2$"),
         &good.replace("$04$", "$03$"),
-        // N12: a cost that one tenant's users could stop all others' sign-ins with.
+        // N12: with such a cost, one tenant's users could block all other sign-ins.
         &good.replace("$04$", "$13$"),
         &good.replace("$04$", "$15$"),
         &good.replace("$04$", "$31$"),
@@ -164,13 +164,13 @@ async fn what_is_no_bcrypt_hash_is_refused() {
     }
 }
 
-/// N05: these fit the pattern, and no password could ever be compared with them.
+/// N05: these hashes fit the pattern, but no password can ever be compared with them.
 #[tokio::test]
-async fn a_hash_that_can_not_be_parsed_is_refused_at_the_door() {
+async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
-    // The last characters of salt and hash have bits that stand for nothing.
+    // The last characters of salt and hash have unused bits, which must be zero.
     for bad in [format!("{}/{}", &good[..28], &good[29..]), format!("{}/", &good[..59])] {
         let reply = import(&acme, "ada@acme.test", &bad).await;
         let status = refused(reply.map(Response::new), Code::InvalidArgument, "INVALID_FIELDS");
@@ -178,10 +178,10 @@ async fn a_hash_that_can_not_be_parsed_is_refused_at_the_door() {
     }
 }
 
-/// N05: bcrypt reads 72 bytes. What its old system took signs in, and does not become the
-/// password.
+/// N05: bcrypt reads only 72 bytes. A longer password with another end signs in, as in the old
+/// system, but must not become the password.
 #[tokio::test]
-async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
+async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let long = "correct horse battery staple, ".repeat(3);
@@ -191,13 +191,13 @@ async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
 
     let tail = format!("{}something else", &long[..72]);
     for right in [&tail, &long, &long[..72]] {
-        login(&app, "ada@acme.test", right).await.expect("signs in, as it did there");
+        login(&app, "ada@acme.test", right).await.expect("signs in, as in the old system");
         assert_eq!(kept(&app, &user).await, hash);
     }
     let result = login(&app, "ada@acme.test", &long[..71]).await;
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 
-    // A new password ends it.
+    // A new password is hashed with argon2id, which reads all bytes.
     let ada = app.anonymous().login("acme", "ada@acme.test", &long).await;
     let request = ChangePasswordRequest {
         current_password: long.clone(),
@@ -209,7 +209,7 @@ async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// N05: the old system hashed what was typed; ours hashes the form NFKC.
+/// N05: the old system hashed the text as typed, but the server hashes its NFKC form.
 #[tokio::test]
 async fn passwords_that_nfkc_changes_sign_in_as_typed() {
     let app = TestApp::spawn().await;
@@ -243,9 +243,9 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
     ada.auth().change_password(request).await.expect("changed");
 }
 
-/// N05: a stored hash that is none is a wrong password, and not an error of the server's.
+/// N05: an unreadable stored hash counts as a wrong password, not as an error of the server.
 #[tokio::test]
-async fn a_stored_hash_that_can_not_be_read_is_a_wrong_password() {
+async fn an_unreadable_stored_hash_counts_as_a_wrong_password() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;

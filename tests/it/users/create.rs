@@ -1,4 +1,4 @@
-//! UserService: making and finding users
+//! UserService: creating and finding users
 
 use tenantry::proto::v1::{
     CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest, User,
@@ -29,7 +29,7 @@ async fn created(client: &Client, request: CreateUserRequest) -> User {
 }
 
 #[tokio::test]
-async fn a_user_is_made_as_it_was_asked_for_and_found_again() {
+async fn a_user_is_created_as_requested_and_found_again() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
 
@@ -49,7 +49,7 @@ async fn a_user_is_made_as_it_was_asked_for_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_new_user_may_do_nothing() {
+async fn a_new_user_has_no_permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -60,7 +60,7 @@ async fn a_new_user_may_do_nothing() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_can_not_sign_in() {
+async fn a_user_without_a_password_cannot_sign_in() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     acme.create_user_without_password("ada@acme.test").await;
@@ -78,7 +78,7 @@ async fn a_user_without_a_password_can_not_sign_in() {
 }
 
 #[tokio::test]
-async fn an_email_is_taken_once_in_a_tenant_whatever_its_case() {
+async fn an_email_is_unique_in_its_tenant_in_any_case() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     created(&a, user("ada@both.test")).await;
@@ -91,7 +91,7 @@ async fn an_email_is_taken_once_in_a_tenant_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn twenty_of_one_email_at_once_make_one_user() {
+async fn twenty_concurrent_creations_with_one_email_create_one_user() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let without = |email: &str| CreateUserRequest { credential: None, ..user(email) };
@@ -122,7 +122,7 @@ async fn a_request_id_makes_a_retry_safe() {
 }
 
 #[tokio::test]
-async fn malformed_users_are_refused_with_every_mistake() {
+async fn each_malformed_user_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let long = format!("{}@acme.test", "a".repeat(250));
@@ -161,7 +161,7 @@ async fn malformed_users_are_refused_with_every_mistake() {
 
 /// D08
 #[tokio::test]
-async fn another_tenants_user_looks_like_one_that_does_not_exist() {
+async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
@@ -181,7 +181,7 @@ async fn another_tenants_user_looks_like_one_that_does_not_exist() {
 }
 
 #[tokio::test]
-async fn a_caller_sees_itself_and_needs_the_permission_for_others() {
+async fn a_caller_may_read_itself_and_needs_a_permission_for_others() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;

@@ -32,7 +32,7 @@ async fn emails(client: &Client, filter: &str) -> Vec<String> {
 
 /// D06
 #[tokio::test]
-async fn pages_hold_each_user_of_the_tenant_once() {
+async fn pages_contain_each_user_of_the_tenant_once() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 1000).await;
@@ -43,7 +43,10 @@ async fn pages_hold_each_user_of_the_tenant_once() {
         let users = found.concat();
         assert_eq!(users.len(), 1001);
         assert!(users.iter().all(|user| user.tenant_id == b.tenant_id));
-        assert!(users.windows(2).all(|pair| pair[0].id < pair[1].id), "oldest first, none twice");
+        assert!(
+            users.windows(2).all(|pair| pair[0].id < pair[1].id),
+            "oldest first, without duplicates"
+        );
     }
 }
 
@@ -88,7 +91,7 @@ async fn filters_choose_by_state_email_and_name() {
 
 /// G17
 #[tokio::test]
-async fn a_page_token_is_good_for_its_own_list_alone() {
+async fn a_page_token_is_valid_only_for_its_own_list() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 3).await;
@@ -108,7 +111,7 @@ async fn a_page_token_is_good_for_its_own_list_alone() {
 
 /// N10
 #[tokio::test]
-async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
+async fn names_are_found_by_a_part_regardless_of_case_and_accents() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     for (email, name) in [
@@ -150,7 +153,7 @@ async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
 
 /// N10
 #[tokio::test]
-async fn the_last_sign_in_is_shown_and_orders_and_filters() {
+async fn the_last_sign_in_can_be_read_sorted_and_filtered() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let never = acme.create_user_without_password("never@x.test").await;
@@ -210,7 +213,7 @@ async fn the_last_sign_in_is_shown_and_orders_and_filters() {
         assert_eq!(ordered("last_sign_in_time", &filter).await, found, "{filter}");
     }
 
-    // The order is part of the request that a token belongs to.
+    // A page token is bound to the order as well.
     let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
     let page_token = acme.users().list_users(first.clone()).await.expect("a page");
     let page_token = page_token.into_inner().next_page_token;
@@ -222,9 +225,9 @@ async fn the_last_sign_in_is_shown_and_orders_and_filters() {
     refused(acme.users().list_users(bad).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N10: a wrong password, and a password that changed meanwhile, are no sign-in.
+/// N10: a wrong password, or a password that changed meanwhile, is no sign-in.
 #[tokio::test]
-async fn a_failed_sign_in_leaves_no_time() {
+async fn a_failed_sign_in_does_not_change_the_time_of_the_last_sign_in() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@x.test").await;

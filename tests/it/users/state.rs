@@ -29,7 +29,7 @@ fn denied(status: &Status, code: Code, reason: &str) {
     assert_eq!((status.code(), crate::harness::reason(status).as_str()), (code, reason));
 }
 
-/// Nothing of what the client had works any more.
+/// Asserts that the client's tokens and password no longer work.
 async fn locked_out(app: &TestApp, client: &Client) {
     let me = client.auth().who_am_i(WhoAmIRequest {}).await;
     refused(me, Code::Unauthenticated, "TOKEN_INVALID");
@@ -52,7 +52,7 @@ async fn locked_out(app: &TestApp, client: &Client) {
 
 /// B08
 #[tokio::test]
-async fn disabling_a_user_ends_all_it_had() {
+async fn disabling_a_user_ends_its_sessions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -67,7 +67,7 @@ async fn disabling_a_user_ends_all_it_had() {
 
 /// B08
 #[tokio::test]
-async fn an_enabled_user_signs_in_anew_and_old_sessions_stay_ended() {
+async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -83,7 +83,7 @@ async fn an_enabled_user_signs_in_anew_and_old_sessions_stay_ended() {
 }
 
 #[tokio::test]
-async fn deleting_a_user_deletes_all_it_had() {
+async fn deleting_a_user_deletes_all_its_data() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -100,7 +100,7 @@ async fn deleting_a_user_deletes_all_it_had() {
     }
     let get = GetUserRequest { user_id: ada.user_id.clone() };
     refused(acme.users().get_user(get).await, Code::NotFound, "NOT_FOUND");
-    let again = delete(&acme, &ada.user_id, "").await.expect_err("gone");
+    let again = delete(&acme, &ada.user_id, "").await.expect_err("deleted already");
     denied(&again, Code::NotFound, "NOT_FOUND");
     let event = &app.recorded("user_deleted").await[0];
     assert_eq!(event.target_id.map(|id| id.to_string()), Some(ada.user_id.clone()));
@@ -110,7 +110,7 @@ async fn deleting_a_user_deletes_all_it_had() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_a_deletion() {
+async fn a_stale_etag_prevents_the_deletion() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -123,7 +123,7 @@ async fn an_etag_guards_a_deletion() {
 
 /// F04, D08
 #[tokio::test]
-async fn nobody_touches_a_user_above_them_or_of_another_tenant() {
+async fn nobody_changes_a_user_above_its_level_or_of_another_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["user:disable", "user:delete"]).await;
@@ -142,5 +142,5 @@ async fn nobody_touches_a_user_above_them_or_of_another_tenant() {
         denied(&delete(by, user, "").await.expect_err("refused"), code, reason);
     }
     let peer = acme.member("peer", &["user:delete"]).await;
-    disable(&ada, &peer.user_id).await.expect("a peer can be");
+    disable(&ada, &peer.user_id).await.expect("a user of the same level can be disabled");
 }

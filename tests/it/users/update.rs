@@ -29,7 +29,7 @@ async fn updated(client: &Client, request: UpdateUserRequest) -> User {
 }
 
 #[tokio::test]
-async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
+async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_change() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -51,7 +51,7 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
 }
 
 #[tokio::test]
-async fn an_etag_guards_against_a_change_in_between() {
+async fn of_concurrent_updates_with_one_etag_exactly_one_succeeds() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -69,7 +69,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 
 /// N20
 #[tokio::test]
-async fn a_mask_names_fields_and_empties_nothing_that_it_does_not_name() {
+async fn a_mask_must_name_known_fields_and_other_fields_stay_unchanged() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -84,9 +84,9 @@ async fn a_mask_names_fields_and_empties_nothing_that_it_does_not_name() {
     assert_eq!((user.display_name.as_str(), user.email.as_str()), ("Ada", "a@acme.test"));
 }
 
-/// With a proof it changes its email too: see `power/email.rs`.
+/// With a password or a recent sign-in, a caller may change its email: see `power/email.rs`.
 #[tokio::test]
-async fn a_caller_changes_its_own_name_but_its_email_not_with_a_token_alone() {
+async fn a_caller_changes_its_own_name_but_not_its_email_with_only_a_token() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
@@ -110,7 +110,7 @@ async fn a_caller_changes_its_own_name_but_its_email_not_with_a_token_alone() {
 
 /// F04
 #[tokio::test]
-async fn nobody_changes_a_user_above_them() {
+async fn nobody_changes_a_user_above_its_level() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:update"]).await;
@@ -149,7 +149,7 @@ async fn a_new_email_is_unique_and_not_verified() {
 
 /// D08
 #[tokio::test]
-async fn another_tenants_user_looks_like_one_that_does_not_exist() {
+async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 

@@ -1,4 +1,4 @@
-//! Calls, and what they are answered.
+//! gRPC-Web calls and their answers.
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -18,7 +18,7 @@ use super::{
 use crate::harness::{PASSWORD, within};
 
 #[tokio::test]
-async fn a_page_signs_in_and_asks() {
+async fn a_page_signs_in_and_checks_a_permission() {
     let app = serving().await;
     let acme = app.tenant("acme").await;
     let login = LoginRequest {
@@ -40,10 +40,10 @@ async fn a_page_signs_in_and_asks() {
     }
 }
 
-/// Media types have parameters and no case (RFC 9110, 8.3.1); an answer is as it was asked,
-/// unless the other was.
+/// Media types have parameters and are case-insensitive (RFC 9110, section 8.3.1). An answer
+/// has the form of the request, unless `accept` asks for the other form.
 #[tokio::test]
-async fn each_gets_the_kind_of_answer_that_it_can_read() {
+async fn the_answer_has_the_form_that_the_client_accepts() {
     let app = serving().await;
     for (kind, accept, answered) in [
         (BINARY, None, BINARY),
@@ -71,7 +71,7 @@ async fn each_gets_the_kind_of_answer_that_it_can_read() {
 }
 
 #[tokio::test]
-async fn it_is_spoken_over_http2_beside_grpc() {
+async fn grpc_web_works_over_http2_on_the_port_of_grpc() {
     let app = serving().await;
     let acme = app.tenant("acme").await;
     let request = Request::post(url(&app, "AuthService/WhoAmI").as_str())
@@ -87,9 +87,9 @@ async fn it_is_spoken_over_http2_beside_grpc() {
     assert_eq!(answer.tenant.map(|tenant| tenant.slug).as_deref(), Some("acme"));
 }
 
-/// The gate is the same: who calls, what about, and how much.
+/// The gate's checks are the same as for gRPC: token, tenant, field rules and sizes.
 #[tokio::test]
-async fn refusals_are_those_of_grpc() {
+async fn refusals_are_the_same_as_for_grpc() {
     let app = serving().await;
     let acme = app.tenant("acme").await;
     let who = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {});
@@ -127,7 +127,7 @@ async fn refusals_are_those_of_grpc() {
 }
 
 #[tokio::test]
-async fn a_request_is_found_by_its_id() {
+async fn the_clients_request_id_is_returned() {
     let app = serving().await;
     let who = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("x-request-id", "page-7");
     let response = who.send().await.expect("an answer");
@@ -135,7 +135,7 @@ async fn a_request_is_found_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_while_it_is_open() {
+async fn a_stream_delivers_messages_while_it_is_open() {
     let app = serving().await;
     let acme = app.tenant("acme").await;
     let watch =

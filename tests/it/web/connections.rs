@@ -1,4 +1,4 @@
-//! HTTP/1's connections: encrypted ones, large ones, slow ones, and their end.
+//! HTTP/1 connections: encryption, large headers, slow clients, and their end.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn it_is_encrypted_as_grpc_is() {
+async fn http1_is_encrypted_like_grpc() {
     let authority = Authority::new();
     let files = Files::of(&authority);
     let app = TestApp::with(|values| {
@@ -39,11 +39,11 @@ async fn it_is_encrypted_as_grpc_is() {
     let sent = post.header("content-type", BINARY).body(framed(&WhoAmIRequest {}));
     assert_eq!(Answer::to(sent).await.status.code(), Code::Unauthenticated);
     let plain = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).send().await;
-    plain.expect_err("nothing is spoken in the clear");
+    plain.expect_err("plaintext is refused");
 }
 
 #[tokio::test]
-async fn headers_have_a_size_at_which_they_are_refused() {
+async fn headers_above_a_size_are_refused() {
     let app = serving().await;
     let of = |size: usize| {
         call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("x-large", "x".repeat(size))
@@ -54,9 +54,9 @@ async fn headers_have_a_size_at_which_they_are_refused() {
     assert_eq!(beyond.status(), 431);
 }
 
-/// G13, of HTTP/1: a head or a body that never ends, and a connection without calls.
+/// G13 for HTTP/1: a head or a body that never ends, and a connection without calls.
 #[tokio::test]
-async fn who_says_nothing_or_too_little_is_let_go() {
+async fn silent_or_incomplete_connections_are_closed() {
     let app = serving().await;
     let head = "POST /tenantry.v1.AuthService/GetJwks HTTP/1.1\r\nhost: localhost\r\n";
     let whole = format!("{head}content-type: {BINARY}\r\ncontent-length: 5\r\n\r\n");
@@ -80,24 +80,24 @@ async fn who_says_nothing_or_too_little_is_let_go() {
 }
 
 #[tokio::test]
-async fn calls_end_at_a_stop_and_connections_with_them() {
+async fn a_shutdown_ends_calls_and_their_connections() {
     let app = serving().await;
     let acme = app.tenant("acme").await;
     let watch =
         call(&app, "PermissionService/WatchPermissions", &WatchPermissionsRequest::default());
     let open = watch.bearer_auth(&acme.tokens.access_token).send().await.expect("it opens");
-    // One that is kept for the next call, as browsers do.
+    // A connection that the client keeps for its next call, as browsers do.
     let kept = Client::new();
     let idle = call(&app, "AuthService/GetJwks", &GetJwksRequest::default());
     kept.execute(idle.build().expect("a request")).await.expect("an answer");
     let whole = tokio::spawn(open.bytes());
     within(5, app.stop()).await;
-    let ended = whole.await.expect("no panic").expect("its end is orderly");
+    let ended = whole.await.expect("no panic").expect("the stream ends in order");
     assert!(!ended.is_empty());
 }
 
 #[tokio::test]
-async fn connections_end_at_their_age() {
+async fn connections_are_closed_at_their_maximum_age() {
     let app = TestApp::with(|values| {
         values.set("GRPC_WEB_ORIGINS", ORIGIN);
         values.set("MAX_CONNECTION_AGE", "1s");
@@ -109,7 +109,7 @@ async fn connections_end_at_their_age() {
         call(&app, "PermissionService/WatchPermissions", &WatchPermissionsRequest::default());
     let mut open = watch.bearer_auth(&acme.tokens.access_token).send().await.expect("it opens");
     let began = tokio::time::Instant::now();
-    // A connection has an age, also with a stream that never ends.
+    // The maximum age applies even to a connection with a stream that never ends.
     within(10, async { while let Ok(Some(_)) = open.chunk().await {} }).await;
     assert!(began.elapsed() > Duration::from_millis(500));
 }

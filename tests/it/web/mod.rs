@@ -1,4 +1,4 @@
-//! gRPC-Web: what browsers speak, and which pages may.
+//! gRPC-Web for browsers, and the origins that may use it.
 
 mod calls;
 mod connections;
@@ -8,7 +8,7 @@ mod spoken;
 
 use crate::harness::TestApp;
 
-/// Where the pages are that may call.
+/// An origin whose pages may call.
 const ORIGIN: &str = "https://app.example.com";
 
 async fn serving() -> TestApp {

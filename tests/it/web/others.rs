@@ -1,4 +1,4 @@
-//! What is neither gRPC nor gRPC-Web.
+//! Requests that are neither gRPC nor gRPC-Web.
 
 use http::Request;
 use http_body_util::Full;
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::harness::TestApp;
 
-/// What any page may have a browser send without asking (Fetch, 2.2.2: CORS-safelisted
-/// request headers), and what is no gRPC.
+/// Content types that are not gRPC. The first three are those that any page can send without a
+/// preflight (Fetch, section 2.2.2: CORS-safelisted request headers).
 const KINDS: [&str; 9] = [
     "text/plain",
     "application/x-www-form-urlencoded",
@@ -36,7 +36,7 @@ async fn over_http2(app: &TestApp, kind: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn other_requests_reach_no_method() {
+async fn other_content_types_and_methods_are_refused() {
     for app in [serving().await, TestApp::spawn().await] {
         for kind in KINDS {
             assert_eq!(over_http2(&app, kind).await, 415, "{kind}");
@@ -60,9 +60,9 @@ async fn other_requests_reach_no_method() {
 }
 
 #[tokio::test]
-async fn it_is_not_spoken_where_no_origin_is_named() {
+async fn without_configured_origins_grpc_web_is_off() {
     let app = TestApp::spawn().await;
     let sent = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).send().await;
-    sent.expect_err("HTTP/1 is not spoken");
+    sent.expect_err("HTTP/1 is off");
     assert_eq!(over_http2(&app, BINARY).await, 415);
 }

@@ -1,4 +1,4 @@
-//! Which pages may call: what browsers ask beforehand (Fetch, 3.2: CORS protocol).
+//! CORS: the pages that may call, and the preflight of browsers (Fetch, section 3.2).
 
 use reqwest::{Client, Method, Response};
 use tenantry::{
@@ -27,7 +27,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn pages_of_the_origins_named_may_call_with_a_token_and_read_the_status() {
+async fn pages_of_allowed_origins_may_call_with_a_token_and_read_the_status() {
     let app = serving().await;
     for origin in [ORIGIN, "http://localhost:3000"] {
         let asked = preflight(&app, origin).await;
@@ -40,7 +40,7 @@ async fn pages_of_the_origins_named_may_call_with_a_token_and_read_the_status() 
         }
         assert!(header(&asked, "access-control-max-age").is_some());
 
-        // Refusals too: a page must be able to read why.
+        // Refusals have the headers too, so that a page can read the reason.
         let sent = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("origin", origin);
         let answer = sent.send().await.expect("an answer");
         assert_eq!(header(&answer, "access-control-allow-origin"), Some(origin));
@@ -52,7 +52,7 @@ async fn pages_of_the_origins_named_may_call_with_a_token_and_read_the_status() 
 }
 
 #[tokio::test]
-async fn no_other_page_may() {
+async fn pages_of_other_origins_may_not_call() {
     let app = serving().await;
     for origin in [
         "https://evil.example",
@@ -66,24 +66,25 @@ async fn no_other_page_may() {
     ] {
         let asked = preflight(&app, origin).await;
         assert_eq!(header(&asked, "access-control-allow-origin"), None, "{origin}");
-        // What is cached for one must not be given to another.
+        // A cached answer for one origin must not be given to another.
         assert!(header(&asked, "vary").is_some_and(|vary| vary.contains("origin")));
-        // A page need not have asked, where its own name leads here by now.
+        // CORS preflight does not protect against DNS rebinding, so the Origin header of the
+        // call is checked too.
         let sent = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("origin", origin);
         assert_eq!(sent.send().await.expect("an answer").status(), 403, "{origin}");
     }
 }
 
-/// A browser sends cookies and client certificates by itself, whoever's page it is.
+/// A browser sends cookies and client certificates by itself, for any page.
 #[tokio::test]
-async fn nothing_is_taken_that_a_browser_adds_by_itself() {
+async fn credentials_that_a_browser_adds_by_itself_are_not_allowed() {
     let app = serving().await;
     let asked = preflight(&app, ORIGIN).await;
     assert_eq!(header(&asked, "access-control-allow-credentials"), None);
 }
 
 #[test]
-fn origins_are_spelled_as_browsers_send_them() {
+fn origins_must_be_written_as_browsers_send_them() {
     let mistake = |origins: &str| {
         let mut values = Values::default();
         values.set("GRPC_WEB_ORIGINS", origins);

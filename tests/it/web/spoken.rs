@@ -1,4 +1,5 @@
-//! gRPC-Web by hand (gRPC's PROTOCOL-WEB): what a browser would send, and what it would read.
+//! gRPC-Web encoded by hand (gRPC's PROTOCOL-WEB): the requests of a browser, and the answers
+//! that it reads.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName};
@@ -11,14 +12,14 @@ use crate::harness::{TestApp, reason};
 pub const BINARY: &str = "application/grpc-web+proto";
 pub const TEXT: &str = "application/grpc-web-text+proto";
 
-/// The bit of a frame that has trailers.
+/// Flag of a frame that contains trailers.
 const TRAILERS: u8 = 0x80;
 
 pub fn url(app: &TestApp, method: &str) -> Url {
     format!("http://{}/tenantry.v1.{method}", app.addr).parse().expect("a URL")
 }
 
-/// A message in its frame.
+/// A message in a gRPC frame.
 pub fn framed(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).expect("short");
@@ -31,14 +32,14 @@ pub fn call(app: &TestApp, method: &str, message: &impl Message) -> RequestBuild
     post.header("content-type", BINARY).header("x-grpc-web", "1").body(framed(message))
 }
 
-/// The same as base64.
+/// The same call with a base64 body.
 pub fn call_in_text(app: &TestApp, method: &str, message: &impl Message) -> RequestBuilder {
     let post = reqwest::Client::new().post(url(app, method));
     let body = BASE64_STANDARD.encode(framed(message));
     post.header("content-type", TEXT).header("accept", TEXT).body(body)
 }
 
-/// An answer: its messages, and what it ended with.
+/// An answer: its messages and its status.
 #[derive(Debug)]
 pub struct Answer {
     pub messages: Vec<Vec<u8>>,
@@ -60,7 +61,7 @@ impl Answer {
         }
     }
 
-    /// What stands in a body; trailers alone come as headers.
+    /// Parses a body. When an answer has only trailers, they arrive as headers.
     pub fn read(mut ended: HeaderMap, mut body: &[u8]) -> Self {
         let mut messages = Vec::new();
         while let Some((head, rest)) = body.split_first_chunk::<5>() {
@@ -88,14 +89,14 @@ impl Answer {
         M::decode(&*self.messages[0]).expect("a message")
     }
 
-    /// What it was refused for.
+    /// Code and reason of a refusal.
     pub fn refusal(&self) -> (Code, String) {
         assert!(self.messages.is_empty());
         (self.status.code(), reason(&self.status))
     }
 }
 
-/// Each frame may have been encoded by itself.
+/// Each frame may be encoded separately, so the padding may be anywhere.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let pieces = text.chunks(4).map(|piece| BASE64_STANDARD.decode(piece).expect("base64"));
     pieces.flatten().collect()
