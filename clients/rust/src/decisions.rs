@@ -1,5 +1,4 @@
-//! Decisions of one tenant that are remembered, for as long as the server tells of every
-//! change.
+//! Cache of the decisions of one tenant. It is used only while the server announces every change.
 
 use std::{
     collections::HashMap,
@@ -11,21 +10,21 @@ use quick_cache::unsync::Cache;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Subjects that decisions are remembered about, at most, and questions about each.
+/// Maximum number of subjects with cached decisions, and of decisions for each subject.
 const MAX_SUBJECTS: usize = 10_000;
 const MAX_QUESTIONS: usize = 256;
 
-/// The server says something at least every ten seconds: what has been silent for longer
-/// tells of nothing any more.
+/// Maximum time between two messages of the stream. The server sends a message at least every ten
+/// seconds; a stream that is silent for longer than this is dead.
 pub(crate) const SILENCE: Duration = Duration::from_secs(12);
 
-/// What a decision is about, beside its subject.
+/// The question that a decision answers, without the subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
-    /// A token of another session may not be in force.
+    /// Part of the question, because a token of another session may be invalid.
     pub session: Uuid,
     pub permission: String,
-    /// The scope, as JSON with its keys in order.
+    /// The scope, as JSON with sorted keys.
     pub scope: String,
 }
 
@@ -34,24 +33,24 @@ struct Decision {
     made: Instant,
 }
 
-/// What is known of a tenant.
+/// The cached state of a tenant.
 struct Known {
     subjects: Cache<Uuid, HashMap<Question, Decision>>,
-    /// When the stream of changes spoke last; `None` while there is none.
+    /// Time of the last message of the stream; `None` while there is no stream.
     heard: Option<Instant>,
-    /// The stream's latest token.
+    /// The latest consistency token of the stream.
     token: String,
-    /// Counts what was forgotten, so that an answer from before is not remembered after.
+    /// Counts invalidations, so that an answer to an earlier question is not cached after one.
     forgotten: u64,
     asked: Instant,
 }
 
-/// A tenant's decisions.
+/// The cache of a tenant's decisions.
 pub(crate) struct Decisions(Mutex<Known>);
 
-/// What to ask the server with, and to remember its answer by.
+/// A cache miss: the data to ask the server with, and to cache its answer.
 pub(crate) struct Asking {
-    /// The answer must have seen what the stream told.
+    /// The consistency token for the request: the answer must include the announced changes.
     pub token: String,
     forgotten: u64,
 }
@@ -67,7 +66,7 @@ impl Decisions {
         }))
     }
 
-    /// The decision, where it is remembered and no older than `age`; else how to ask.
+    /// Returns the cached decision if it is younger than `age`, else the data to ask the server.
     pub(crate) fn find(
         &self,
         subject: Uuid,
@@ -86,7 +85,7 @@ impl Decisions {
         Err(Asking { token: known.token.clone(), forgotten: known.forgotten })
     }
 
-    /// Remembers an answer, unless something changed since it was asked for.
+    /// Caches an answer, unless a change was announced since the question was asked.
     pub(crate) fn remember(
         &self,
         subject: Uuid,
@@ -106,10 +105,10 @@ impl Decisions {
         known.subjects.insert(subject, all);
     }
 
-    /// The stream told something: of these subjects, or of all.
+    /// Handles a message of the stream: removes the decisions about these subjects, or about all.
     pub(crate) fn heard(&self, subjects: &[Uuid], all: bool, token: String) {
         let mut known = self.lock();
-        // Before there was a stream nobody told of anything.
+        // At the first message of a stream: changes before it were not announced.
         if all || known.heard.is_none() {
             known.subjects.clear();
             known.forgotten += 1;
@@ -122,7 +121,7 @@ impl Decisions {
         known.token = token;
     }
 
-    /// The stream has ended: nothing is known any more.
+    /// Clears the cache because the stream has ended.
     pub(crate) fn lost(&self) {
         let mut known = self.lock();
         known.subjects.clear();
@@ -131,7 +130,7 @@ impl Decisions {
         known.forgotten += 1;
     }
 
-    /// How long nobody has asked.
+    /// Time since the last lookup.
     pub(crate) fn idle(&self) -> Duration {
         self.lock().asked.elapsed()
     }

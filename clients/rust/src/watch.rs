@@ -1,4 +1,4 @@
-//! Follows what changes in a tenant.
+//! Follows the permission changes of a tenant.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// After which a tenant that nobody asks about is not followed any more.
+/// Time without a lookup after which a tenant is no longer followed.
 const IDLE: Duration = Duration::from_mins(10);
-/// Before a refusal is asked about again.
+/// Wait before the stream is opened again after PERMISSION_DENIED or UNAUTHENTICATED.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Keeps a tenant's decisions true until nobody asks for them.
+/// Invalidates a tenant's cached decisions until nobody uses them any more.
 pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decisions>) {
     let mut waits = retry::waits();
     while is_wanted(&decisions) {
@@ -30,7 +30,7 @@ pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decision
         let code = ended.code();
         let wait = match code {
             Code::PermissionDenied | Code::Unauthenticated => {
-                tracing::warn!(%tenant, ?code, "decisions are not remembered");
+                tracing::warn!(%tenant, ?code, "decisions are not cached");
                 REFUSED
             }
             _ => waits.next().unwrap_or(REFUSED),
@@ -39,12 +39,12 @@ pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decision
     }
 }
 
-/// Whether anybody asks, or could.
+/// Whether the cache is in use: it had a lookup recently, and a guard still holds it.
 fn is_wanted(decisions: &Arc<Decisions>) -> bool {
     decisions.idle() < IDLE && Arc::strong_count(decisions) > 1
 }
 
-/// One stream, to its end.
+/// Reads one stream until it ends, and returns the reason.
 async fn watch(
     client: &Client,
     tenant: Uuid,
@@ -72,19 +72,19 @@ async fn watch(
             Err(_) => return silent(),
         }
     }
-    Status::cancelled("nobody asks")
+    Status::cancelled("the cache is not in use")
 }
 
 fn hear(decisions: &Decisions, told: WatchPermissionsResponse) {
     let subjects: Result<Vec<_>, _> = told.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
-    // An id that can't be read may be anybody's.
+    // An id that cannot be parsed may belong to any subject, so all decisions are removed.
     let all = told.all_subjects || subjects.is_err();
     decisions.heard(&subjects.unwrap_or_default(), all, told.consistency_token);
 }
 
-/// Names the tenant that a call works in.
+/// Sets the tenant of a call.
 pub(crate) fn in_tenant<T>(request: &mut Request<T>, tenant: Uuid) {
-    // An id is always metadata.
+    // Parsing cannot fail: an id is always valid metadata.
     if let Ok(id) = tenant.to_string().parse() {
         request.metadata_mut().insert("x-tenant-id", id);
     }
