@@ -1,7 +1,7 @@
 # `make` without a target lists the targets.
 
-# The directory where rustup installs cargo. A shell that was opened before the installation of Rust
-# does not have it in its PATH.
+# The directory where rustup installs cargo. A shell that was opened before Rust was installed does
+# not have it in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Additional arguments for the program that a target runs: make test ARGS='login -- --nocapture'
