@@ -34,35 +34,36 @@ struct Decision {
 }
 
 /// The cached state of a tenant.
-struct Known {
+struct State {
     subjects: Cache<Uuid, HashMap<Question, Decision>>,
     /// Time of the last message of the stream; `None` while there is no stream.
-    heard: Option<Instant>,
+    last_message: Option<Instant>,
     /// The latest consistency token of the stream.
     token: String,
     /// Counts invalidations, so that an answer to an earlier question is not cached after one.
-    forgotten: u64,
-    asked: Instant,
+    invalidations: u64,
+    /// Time of the last lookup.
+    last_lookup: Instant,
 }
 
 /// The cache of a tenant's decisions.
-pub(crate) struct Decisions(Mutex<Known>);
+pub(crate) struct Decisions(Mutex<State>);
 
 /// A cache miss: the data to ask the server with, and to cache its answer.
 pub(crate) struct Asking {
     /// The consistency token for the request: the answer must include the announced changes.
     pub token: String,
-    forgotten: u64,
+    invalidations: u64,
 }
 
 impl Decisions {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Known {
+        Self(Mutex::new(State {
             subjects: Cache::new(MAX_SUBJECTS),
-            heard: None,
+            last_message: None,
             token: String::new(),
-            forgotten: 0,
-            asked: Instant::now(),
+            invalidations: 0,
+            last_lookup: Instant::now(),
         }))
     }
 
@@ -73,16 +74,16 @@ impl Decisions {
         question: &Question,
         age: Duration,
     ) -> Result<bool, Asking> {
-        let mut known = self.lock();
-        known.asked = Instant::now();
-        let is_live = known.heard.is_some_and(|heard| heard.elapsed() < SILENCE);
+        let mut state = self.lock();
+        state.last_lookup = Instant::now();
+        let is_live = state.last_message.is_some_and(|heard| heard.elapsed() < SILENCE);
         if is_live
-            && let Some(decision) = known.subjects.get(&subject).and_then(|all| all.get(question))
+            && let Some(decision) = state.subjects.get(&subject).and_then(|all| all.get(question))
             && decision.made.elapsed() < age
         {
             return Ok(decision.allowed);
         }
-        Err(Asking { token: known.token.clone(), forgotten: known.forgotten })
+        Err(Asking { token: state.token.clone(), invalidations: state.invalidations })
     }
 
     /// Caches an answer, unless a change was announced since the question was asked.
@@ -93,49 +94,49 @@ impl Decisions {
         allowed: bool,
         asked: &Asking,
     ) {
-        let mut known = self.lock();
-        if known.heard.is_none() || known.forgotten != asked.forgotten {
+        let mut state = self.lock();
+        if state.last_message.is_none() || state.invalidations != asked.invalidations {
             return;
         }
-        let mut all = known.subjects.remove(&subject).map(|(_, all)| all).unwrap_or_default();
+        let mut all = state.subjects.remove(&subject).map(|(_, all)| all).unwrap_or_default();
         if all.len() >= MAX_QUESTIONS {
             all.clear();
         }
         all.insert(question, Decision { allowed, made: Instant::now() });
-        known.subjects.insert(subject, all);
+        state.subjects.insert(subject, all);
     }
 
     /// Handles a message of the stream: removes the decisions about these subjects, or about all.
     pub(crate) fn heard(&self, subjects: &[Uuid], all: bool, token: String) {
-        let mut known = self.lock();
+        let mut state = self.lock();
         // At the first message of a stream: changes before it were not announced.
-        if all || known.heard.is_none() {
-            known.subjects.clear();
-            known.forgotten += 1;
+        if all || state.last_message.is_none() {
+            state.subjects.clear();
+            state.invalidations += 1;
         }
         for subject in subjects {
-            known.subjects.remove(subject);
-            known.forgotten += 1;
+            state.subjects.remove(subject);
+            state.invalidations += 1;
         }
-        known.heard = Some(Instant::now());
-        known.token = token;
+        state.last_message = Some(Instant::now());
+        state.token = token;
     }
 
     /// Clears the cache because the stream has ended.
     pub(crate) fn lost(&self) {
-        let mut known = self.lock();
-        known.subjects.clear();
-        known.heard = None;
-        known.token.clear();
-        known.forgotten += 1;
+        let mut state = self.lock();
+        state.subjects.clear();
+        state.last_message = None;
+        state.token.clear();
+        state.invalidations += 1;
     }
 
     /// Time since the last lookup.
     pub(crate) fn idle(&self) -> Duration {
-        self.lock().asked.elapsed()
+        self.lock().last_lookup.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{sync::Mutex as Turn, time::Instant};
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tonic::{Code, Status};
 
 use crate::{
@@ -77,7 +77,7 @@ pub(crate) struct TokenSource {
     client: Client,
     current: Mutex<Option<Arc<AccessToken>>>,
     /// The lock admits one call at a time to get the next token with these credentials.
-    credentials: Turn<Credentials>,
+    credentials: AsyncMutex<Credentials>,
 }
 
 impl fmt::Debug for TokenSource {
@@ -88,7 +88,7 @@ impl fmt::Debug for TokenSource {
 
 impl TokenSource {
     pub(crate) fn new(client: Client, credentials: Credentials) -> Self {
-        Self { client, current: Mutex::default(), credentials: Turn::new(credentials) }
+        Self { client, current: Mutex::default(), credentials: AsyncMutex::new(credentials) }
     }
 
     /// Returns the token to call with. If many calls need the next token, only one of them gets it.

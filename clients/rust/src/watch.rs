@@ -18,14 +18,14 @@ use crate::{
 
 /// Time without a lookup after which a tenant is no longer followed.
 const IDLE: Duration = Duration::from_mins(10);
-/// Wait before the stream is opened again after PERMISSION_DENIED or UNAUTHENTICATED.
+/// Wait before the stream is opened again after `PERMISSION_DENIED` or `UNAUTHENTICATED`.
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// Invalidates a tenant's cached decisions until nobody uses them any more.
 pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decisions>) {
-    let mut waits = retry::waits();
-    while is_wanted(&decisions) {
-        let ended = watch(&client, tenant, &decisions, &mut waits).await;
+    let mut backoff = retry::waits();
+    while is_in_use(&decisions) {
+        let ended = watch(&client, tenant, &decisions, &mut backoff).await;
         decisions.lost();
         let code = ended.code();
         let wait = match code {
@@ -33,14 +33,14 @@ pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decision
                 tracing::warn!(%tenant, ?code, "decisions are not cached");
                 REFUSED
             }
-            _ => waits.next().unwrap_or(REFUSED),
+            _ => backoff.next().unwrap_or(REFUSED),
         };
         time::sleep(wait).await;
     }
 }
 
 /// Whether the cache is in use: it had a lookup recently, and a guard still holds it.
-fn is_wanted(decisions: &Arc<Decisions>) -> bool {
+fn is_in_use(decisions: &Arc<Decisions>) -> bool {
     decisions.idle() < IDLE && Arc::strong_count(decisions) > 1
 }
 
@@ -49,7 +49,7 @@ async fn watch(
     client: &Client,
     tenant: Uuid,
     decisions: &Arc<Decisions>,
-    waits: &mut backon::ExponentialBackoff,
+    backoff: &mut backon::ExponentialBackoff,
 ) -> Status {
     let mut permissions = PermissionServiceClient::new(client.clone());
     let mut request = Request::new(WatchPermissionsRequest::default());
@@ -61,11 +61,11 @@ async fn watch(
         Ok(Err(status)) => return status,
         Err(_) => return silent(),
     };
-    while is_wanted(decisions) {
+    while is_in_use(decisions) {
         match time::timeout(SILENCE, stream.message()).await {
-            Ok(Ok(Some(told))) => {
-                hear(decisions, told);
-                *waits = retry::waits();
+            Ok(Ok(Some(message))) => {
+                apply(decisions, message);
+                *backoff = retry::waits();
             }
             Ok(Ok(None)) => return Status::unavailable("the stream ended"),
             Ok(Err(status)) => return status,
@@ -75,11 +75,13 @@ async fn watch(
     Status::cancelled("the cache is not in use")
 }
 
-fn hear(decisions: &Decisions, told: WatchPermissionsResponse) {
-    let subjects: Result<Vec<_>, _> = told.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
+/// Applies a message of the stream to the cache.
+fn apply(decisions: &Decisions, message: WatchPermissionsResponse) {
+    let subjects: Result<Vec<_>, _> =
+        message.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
     // An id that cannot be parsed may belong to any subject, so all decisions are removed.
-    let all = told.all_subjects || subjects.is_err();
-    decisions.heard(&subjects.unwrap_or_default(), all, told.consistency_token);
+    let all = message.all_subjects || subjects.is_err();
+    decisions.heard(&subjects.unwrap_or_default(), all, message.consistency_token);
 }
 
 /// Sets the tenant of a call.
