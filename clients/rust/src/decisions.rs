@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_while_nobody_tells_of_changes() {
+    fn nothing_is_cached_without_a_stream_of_changes() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
         answer(&decisions, subject);
         assert!(!knows(&decisions, subject));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_forgotten_for_its_subjects_alone() {
+    fn a_change_removes_only_decisions_about_its_subjects() {
         let (decisions, changed, other) = (Decisions::new(), Uuid::now_v7(), Uuid::now_v7());
         decisions.heard(&[], false, "1".into());
         answer(&decisions, changed);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_before_a_change_is_not_remembered_after_it() {
+    fn an_answer_to_a_question_before_a_change_is_not_cached() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
         decisions.heard(&[], false, "1".into());
         let asked = decisions.find(subject, &question("a:b"), AGE).unwrap_err();

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_are_not_tried_again() {
+    fn writes_are_not_retried() {
         for read in ["/tenantry.v1.PermissionService/Check", "/tenantry.v1.AuthService/GetJwks"] {
             assert!(is_read(read), "{read}");
         }

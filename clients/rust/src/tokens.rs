@@ -185,7 +185,7 @@ mod tests {
 
     /// N20
     #[test]
-    fn whoever_has_a_refresh_token_refreshes_it_by_the_same_id() {
+    fn the_request_id_is_the_hash_of_the_refresh_token() {
         let id = request_id(&"abc".into());
         assert_eq!(id, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
         assert_ne!(id, request_id(&"abd".into()));
