@@ -1,12 +1,12 @@
-# The service's image: the one binary on a base without a shell, run by an unprivileged user.
+# The image of the service: the binary on a base without a shell, run by an unprivileged user.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
-# Queries are checked against the descriptions in .sqlx, as there is no database here.
+# The build has no database, so queries are checked against the descriptions in .sqlx.
 ENV SQLX_OFFLINE=true
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .sqlx .sqlx
-# These are not built, but their manifests are part of the workspace.
+# These crates are not built, but their manifests are part of the workspace.
 COPY bench bench
 COPY clients/rust clients/rust
 COPY reference reference
@@ -15,8 +15,8 @@ COPY migrations migrations
 COPY proto proto
 COPY third_party third_party
 COPY src src
-# Both caches survive between builds on one machine. As target is one of them, and not part of the
-# image, the binary is copied out.
+# Both caches persist between builds on one machine. `target` is a cache and not part of the image,
+# so the binary is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin tenantry \
@@ -25,10 +25,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/tenantry /usr/local/bin/tenantry
-# A volume mounted here for the first time takes over the owner, and can be written to.
+# A new volume that is mounted here gets this owner, so the service can write to it.
 COPY --from=build --chown=65532:65532 /keys /keys
 USER 65532:65532
-# Without a certificate it asks for PLAINTEXT=all before it serves there.
+# Without a certificate the server requires PLAINTEXT=all to listen on this address.
 ENV GRPC_ADDR=[::]:50051
 EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

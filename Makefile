@@ -1,9 +1,10 @@
-# `make` alone lists what there is.
+# `make` without a target lists the targets.
 
-# Where rustup puts cargo; a shell opened before Rust was installed doesn't know it yet.
+# The directory where rustup installs cargo. A shell that was opened before Rust was installed does
+# not have it in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Further arguments for the program that a target runs: make test ARGS='login -- --nocapture'
+# Additional arguments for the program that a target runs: make test ARGS='login -- --nocapture'
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -12,25 +13,25 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C stops all three
+run: services ## start Tenantry with a private Postgres and Redis; Ctrl-C stops all three
 	cargo build
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
 test: test-programs ## run all tests; ARGS goes to cargo test
 	cargo test --workspace $(ARGS)
 
-test-clients: services ## test the clients of other languages; ARGS='go java' for some
+test-clients: services ## test the clients of all languages; ARGS='go java' selects some
 	scripts/test-clients $(ARGS)
 
-test-docs: services ## run every command of the documentation
+test-docs: services ## run the commands of the documentation
 	scripts/test-docs
 
-bench: services ## measure what decisions cost; ARGS='--quick', --help lists more
+bench: services ## measure the cost of decisions; ARGS='--quick'; --help lists more
 	cargo build --release --bin tenantry
 	cargo build --release --package tenantry-bench
 	@exec "$${CARGO_TARGET_DIR:-target}/release/tenantry-bench" $(ARGS)
 
-lint: ## check the formatting, and lint with every warning an error
+lint: ## check the formatting, and lint; every warning is an error
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -43,10 +44,10 @@ ci: services ## run what continuous integration runs
 policies: ## print every RPC and who may call it
 	@cargo run --quiet -- policies
 
-sbom: ## write what the program is made of: target/sbom/ (CycloneDX)
+sbom: ## write the software bill of materials to target/sbom/ (CycloneDX)
 	scripts/sbom
 
-reference: ## write the reference pages of the documentation anew
+reference: ## generate the reference pages of the documentation
 	@cargo run --quiet --package tenantry-reference
 
 sqlx-prepare: services ## check the queries against a database and record them in .sqlx
@@ -58,6 +59,6 @@ clean-dev: ## delete the development databases
 services:
 	@scripts/install-services
 
-# Tests run the server with a wrong clock.
+# The tests run servers with a wrong clock, which needs faketime.
 test-programs:
 	@scripts/install-services --for-tests

@@ -1,19 +1,20 @@
-# What the pages have of their reader, and of each other: test-docs puts it before them.
+# The setup that the documentation pages expect: variables and helpers. test-docs puts this script
+# in front of the blocks of the pages.
 set -e
 mkdir -p "$work"
 
 begin() { at=$1; echo "test-docs: $at"; }
-wrong() { echo "test-docs: $at succeeds, and its page shows an error"; exit 1; }
+wrong() { echo "test-docs: $at succeeds, but its page shows an error"; exit 1; }
 trap 'code=$?; [ $code = 0 ] || echo "test-docs: $at failed"' EXIT
 
-# The administrator of the README, and what she knows of.
+# Signs in the administrator of the README, and sets the variables of her session.
 sign_in() {
     LOGIN=$(call AuthService/Login '{"email": "ada@acme.test", "password": "correct horse battery", "organization_slug": "acme"}')
     TOKEN=$(echo "$LOGIN" | field accessToken)
     SESSION_ID=$(echo "$LOGIN" | field sessionId)
 }
 
-# A page's own database, as this role.
+# The URL of the page's own database, with this role.
 database() { echo "$TENANTRY_POSTGRES" | sed "s#//postgres@#//$1@#; s#/tenantry?#/$database?#"; }
 
 operate() {
@@ -52,7 +53,7 @@ page() {
     esac
 }
 
-# The token in the mail that is on its way, whose lines are folded (RFC 2045, 6.7).
+# Waits for the mail and prints its token. The lines of the mail are folded (RFC 2045, 6.7).
 mailed() {
     for _ in $(seq 100); do
         sed -n -e ':a' -e '/=\r$/{N;s/=\r\n//;ba' -e '}' -e 's/^\([A-Za-z0-9_-]\{80,\}\)\r$/\1/p' \
@@ -62,7 +63,7 @@ mailed() {
     return 1
 }
 
-# A server that is started is stopped once it serves.
+# `tenantry serve` is stopped as soon as it serves, so that the page continues.
 tenantry() {
     if [ "$1" != serve ]; then
         command tenantry "$@"

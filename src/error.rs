@@ -4,6 +4,7 @@
 //! `INVALID_ARGUMENT` lists all field violations in a `BadRequest`. `RetryInfo` says when to
 //! retry, if a retry helps. The causes of internal errors are logged here, and the client gets a
 //! general message.
+#![warn(missing_docs)]
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 

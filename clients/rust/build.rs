@@ -1,4 +1,4 @@
-//! Makes the gRPC code from `proto/`, which needs no protoc.
+//! Generates the gRPC code from `proto/`, without protoc.
 
 #[path = "../../build/names.rs"]
 mod names;
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let compiler = sources::compile(&root)?;
     let mut files = compiler.file_descriptor_set();
     let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?;
-    // Its types are options only.
+    // The types of buf.validate are used only in options, so no code is needed for them.
     files.file.retain(|file| file.package() != "buf.validate");
     let redacted = redact::messages(&pool);
     tonic_prost_build::configure()

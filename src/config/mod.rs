@@ -1,4 +1,5 @@
 //! The settings. Every value in a [`Config`] has been checked.
+#![warn(missing_docs)]
 
 mod mail;
 mod privacy;

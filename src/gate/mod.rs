@@ -4,6 +4,7 @@
 //! [`Visitor`], a [`Caller`], a [`Reaching`] or an [`Acting`] into the extensions of an
 //! admitted request. Only the gate can make these values, so a handler that holds one has proof
 //! of admission.
+#![warn(missing_docs)]
 
 mod acting;
 mod admission;

@@ -2,6 +2,7 @@
 //!
 //! [`Engine`] loads what a subject holds, [`decide`] makes the decision without any I/O, `rpc` is
 //! the gRPC service.
+#![warn(missing_docs)]
 
 mod assigned;
 mod basis;

@@ -5,8 +5,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason is why a call was refused, by its name in error_reason.proto; empty where
-// the error is not the service's. Rely on this, and not on the message.
+// Reason returns the reason of a refused call, by its name in error_reason.proto. It is empty if
+// the error does not come from Tenantry. Rely on the reason, not on the message.
 func Reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "tenantry" {
@@ -16,7 +16,7 @@ func Reason(err error) string {
 	return ""
 }
 
-// Violations is what is wrong with a request's fields, by the field's name.
+// Violations returns the violations of a request's field rules, by the name of the field.
 func Violations(err error) map[string]string {
 	violations := map[string]string{}
 	for _, detail := range status.Convert(err).Details() {

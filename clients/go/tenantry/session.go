@@ -1,5 +1,5 @@
-// Package tenantry signs in to Tenantry and calls it: the access token and the tenant go
-// with each call, and the next pair of tokens is taken when the first has ended.
+// Package tenantry signs in to Tenantry and calls it. It adds the access token and the tenant to
+// each call, and gets the next token when the server refuses the current one.
 package tenantry
 
 import (
@@ -17,31 +17,31 @@ import (
 	pb "tenantry/clients/go/gen/tenantry/v1"
 )
 
-// What taking the next token may take, whatever the call that needs it has.
-const patience = 10 * time.Second
+// Timeout of getting the next token. It applies in addition to the deadline of the waiting call.
+const tokenTimeout = 10 * time.Second
 
-// Session is the sign-in of a user, or of a service account. It is a connection for the
-// generated clients, whose calls are made as who signed in:
-// pb.NewPermissionServiceClient(session). It may be used by many goroutines at once.
+// Session is the sign-in of a user or of a service account. It is a connection for the generated
+// clients, and adds its access token to their calls: pb.NewPermissionServiceClient(session). It is
+// safe for concurrent use.
 type Session struct {
 	conn *grpc.ClientConn
 	auth pb.AuthServiceClient
-	// A user's tenant; a service account's is in its key.
+	// The slug of a user's tenant; empty for a service account, whose key contains the tenant.
 	tenant string
-	// A service account's.
+	// The secret of a service account's API key; empty for a user.
 	apiKey string
 
 	mu     sync.Mutex
 	access string
-	// What takes a user's next pair of tokens.
+	// The request that gets a user's next pair of tokens.
 	refresh *pb.RefreshRequest
-	// The access token that a stream was refused with.
+	// The access token that the server has refused for a stream.
 	refused string
 }
 
 var _ grpc.ClientConnInterface = (*Session)(nil)
 
-// SignIn signs a user in to the tenant with this slug.
+// SignIn signs in a user to the tenant with this slug.
 func SignIn(ctx context.Context, conn *grpc.ClientConn, tenant, email, password string) (*Session, error) {
 	auth := pb.NewAuthServiceClient(conn)
 	login, err := auth.Login(inTenant(ctx, tenant), &pb.LoginRequest{Email: email, Password: password})
@@ -53,7 +53,7 @@ func SignIn(ctx context.Context, conn *grpc.ClientConn, tenant, email, password 
 	return session, nil
 }
 
-// WithAPIKey signs a service account in, by the secret of one of its keys.
+// WithAPIKey signs in a service account with the secret of one of its API keys.
 func WithAPIKey(ctx context.Context, conn *grpc.ClientConn, secret string) (*Session, error) {
 	session := &Session{conn: conn, auth: pb.NewAuthServiceClient(conn), apiKey: secret}
 	if err := session.take(ctx); err != nil {
@@ -62,8 +62,8 @@ func WithAPIKey(ctx context.Context, conn *grpc.ClientConn, secret string) (*Ses
 	return session, nil
 }
 
-// Invoke makes a call as who signed in. One that the server finds unauthenticated is made once
-// more, with the next access token.
+// Invoke makes a call with the session's access token. If the call is refused with Unauthenticated,
+// Invoke gets the next token and repeats the call once.
 func (s *Session) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	token := s.token()
 	err := s.conn.Invoke(s.as(ctx, token), method, args, reply, opts...)
@@ -76,8 +76,8 @@ func (s *Session) Invoke(ctx context.Context, method string, args, reply any, op
 	return s.conn.Invoke(s.as(ctx, token), method, args, reply, opts...)
 }
 
-// NewStream opens a stream as who signed in. One that ends with Unauthenticated is the caller's
-// to open again, from where it was: it is with the next access token.
+// NewStream opens a stream with the session's access token. If a stream ends with Unauthenticated,
+// the caller must open it again from its last position; NewStream then uses the next token.
 func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	token, err := s.unrefused(ctx)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 	return &stream{ClientStream: opened, session: s, token: token}, nil
 }
 
-// A stream tells its session when its token is refused.
+// A stream that records in its session when its token is refused.
 type stream struct {
 	grpc.ClientStream
 	session *Session
@@ -119,7 +119,7 @@ func (s *Session) token() string {
 	return s.access
 }
 
-// unrefused is a token that no stream was refused with.
+// unrefused returns a token that the server has not refused for a stream.
 func (s *Session) unrefused(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	token, refused := s.access, s.refused
@@ -130,8 +130,8 @@ func (s *Session) unrefused(ctx context.Context) (string, error) {
 	return s.successor(ctx, token)
 }
 
-// successor takes the next token, unless another call did so since it used this one: a
-// refresh token works once, and using it twice would end the session.
+// successor returns the token after the used one. It gets the next token unless another call has
+// done so: a refresh token works once, and a second use ends the session.
 func (s *Session) successor(ctx context.Context, used string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *Session) successor(ctx context.Context, used string) (string, error) {
 }
 
 func (s *Session) take(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
 	if s.apiKey != "" {
 		key := &pb.ExchangeApiKeyRequest_ApiKey{ApiKey: s.apiKey}
@@ -168,8 +168,8 @@ func (s *Session) keep(access, refresh string) {
 	s.refresh = &pb.RefreshRequest{RefreshToken: refresh, RequestId: requestID(refresh)}
 }
 
-// requestID is the token's hash: a refresh may be made again when its reply got lost, also by
-// another process that has the same token, and gets the same pair.
+// requestID is the hash of the refresh token. With it, a refresh whose response was lost can be
+// repeated and returns the same pair of tokens, also for another process that has the same token.
 func requestID(refresh string) string {
 	sum := sha256.Sum256([]byte(refresh))
 	return base64.RawURLEncoding.EncodeToString(sum[:])

@@ -18,8 +18,7 @@ import (
 
 const password = "correct horse battery"
 
-// signUp makes a tenant on the server that TENANTRY_ADDR names, and signs its
-// administrator in.
+// signUp registers a tenant on the server at TENANTRY_ADDR, and signs in its administrator.
 func signUp(t *testing.T, interceptors ...grpc.UnaryClientInterceptor) *Session {
 	t.Helper()
 	address := os.Getenv("TENANTRY_ADDR")
@@ -82,7 +81,7 @@ func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
 	if session.refresh == refresh {
 		t.Fatal("the tokens are the old ones")
 	}
-	// A second use of a refresh token would have ended the session.
+	// If a refresh token had been used twice, the session would have ended.
 	if _, err := whoAmI(t.Context(), session); err != nil {
 		t.Fatal(err)
 	}

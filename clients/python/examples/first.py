@@ -1,4 +1,4 @@
-"""Makes a tenant, a user and a role, and asks what that user may do."""
+"""Creates a tenant, a user and a role, and checks what the user may do."""
 
 import os
 import uuid
@@ -19,7 +19,7 @@ from tenantry_client import Session, reason, violations
 
 def main() -> None:
     address = os.environ.get("TENANTRY_ADDR", "127.0.0.1:50051")
-    # Beyond this machine: grpc.secure_channel with grpc.ssl_channel_credentials().
+    # For a server on another machine use grpc.secure_channel with grpc.ssl_channel_credentials().
     with grpc.insecure_channel(address) as channel:
         run(channel)
 
@@ -58,7 +58,7 @@ def run(channel: grpc.Channel) -> None:
 
 
 def invite(session: Session) -> str:
-    """Makes a user who may do all with invoices, in Europe and America."""
+    """Creates a user with all invoice permissions in the regions eu and us."""
     users = user_service_pb2_grpc.UserServiceStub(session.channel)
     user = users.CreateUser(user_service_pb2.CreateUserRequest(email="grace@acme.test")).user
     roles = role_service_pb2_grpc.RoleServiceStub(session.channel)

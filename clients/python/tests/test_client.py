@@ -1,4 +1,4 @@
-"""Against the server that TENANTRY_ADDR names."""
+"""Tests against the server at TENANTRY_ADDR."""
 
 import os
 import subprocess
@@ -68,7 +68,7 @@ def test_many_calls_with_an_ended_token_refresh_once(session):
         answers = list(threads.map(lambda _: who_am_i(session), range(16)))
     assert len(answers) == 16
     assert session._refresh != refresh
-    # A second use of a refresh token would have ended the session.
+    # If a refresh token had been used twice, the session would have ended.
     assert who_am_i(session).user.email == "ada@acme.test"
 
 

@@ -1,8 +1,8 @@
-//! A web service for agents. A caller with the permission `agent:manage` may create one.
+//! An example service: a caller with the permission `agent:manage` may create an agent.
 //!
-//! `TENANTRY_API_KEY` is the secret of a service account with `permission:check`.
+//! `TENANTRY_API_KEY` is the secret of an API key. Its service account needs `permission:check`.
 
-#![expect(clippy::print_stdout, reason = "that is what it is for")]
+#![expect(clippy::print_stdout, reason = "the example prints its address")]
 
 use std::env;
 

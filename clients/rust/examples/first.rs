@@ -1,6 +1,6 @@
-//! Creates a tenant, a user and a role, and checks the user's permissions.
+//! Creates a tenant, a user and a role, and checks what the user may do.
 
-#![expect(clippy::print_stdout, reason = "that is what it is for")]
+#![expect(clippy::print_stdout, reason = "the example prints its results")]
 
 use std::{env, process};
 
@@ -19,7 +19,7 @@ use tonic_types::StatusExt;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let address = env::var("TENANTRY_ADDR").unwrap_or_else(|_| "127.0.0.1:50051".into());
-    // Use https for a server on another machine.
+    // For a server on another machine use https.
     let url = format!("http://{address}");
     let tenant = format!("acme-{}", process::id());
     let mut auth = AuthServiceClient::new(Client::builder(&url).connect()?);
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         .await?
         .into_inner();
 
-    // This client acts as that user. A service uses `api_key` instead of `session`.
+    // From here on, calls are made as this user. A service uses `api_key` instead.
     let client = Client::builder(&url).session(login.refresh_token).connect()?;
     let user = invite(&client).await?;
     for region in ["eu", "asia"] {
@@ -71,7 +71,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates a user with every permission on invoices, in the regions `eu` and `us`.
+/// Creates a user with all invoice permissions in the regions `eu` and `us`.
 async fn invite(client: &Client) -> anyhow::Result<String> {
     let request =
         CreateUserRequest { email: "grace@acme.test".into(), ..CreateUserRequest::default() };

@@ -1,4 +1,4 @@
-//! The channel: deadlines, tries, and whose calls they are.
+//! The gRPC channel of a client: adds the access token, a deadline and retries to each call.
 
 use std::{
     convert::Infallible,
@@ -26,20 +26,21 @@ use crate::{
     tokens::{AccessToken, Credentials, TokenSource},
 };
 
-/// How long a call has, with all its tries, unless it is said.
+/// Default deadline of a call, including all retries.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Timeout of establishing a connection.
 const CONNECTING: Duration = Duration::from_secs(2);
-/// How long a call has, as the server is told (gRPC over HTTP/2).
+/// The header that tells the server the deadline of a call (gRPC over HTTP/2).
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// How long a connection may be silent before it is pinged, and then before it is given up.
+/// Time without data until a connection is pinged, and then until it is closed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// The server's address can't be one.
+/// The server's URL is invalid, or its TLS configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's address can't be used")]
 pub struct ConnectError(#[from] tonic::transport::Error);
 
-/// Says how the server is reached, and as whom.
+/// Configures the server's URL, TLS, credentials and the default deadline of a [`Client`].
 #[derive(Debug)]
 #[must_use = "it does nothing before `connect`"]
 pub struct Builder {
@@ -50,37 +51,37 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Signs in as a service account, by the secret of an API key.
+    /// Signs in as a service account with the secret of an API key.
     pub fn api_key(mut self, secret: impl Into<String>) -> Self {
         self.credentials = Some(Credentials::ApiKey(SecretString::from(secret.into())));
         self
     }
 
-    /// Goes on with a user's sign-in, from the newest refresh token of its session. The
-    /// session is this client's from then on: a refresh token works once.
+    /// Continues a user's session from its newest refresh token. From then on only this client may
+    /// refresh the session, because a refresh token works once.
     pub fn session(mut self, refresh_token: impl Into<String>) -> Self {
         self.credentials = Some(Credentials::session(SecretString::from(refresh_token.into())));
         self
     }
 
-    /// How long a call has, with all its tries, where it brings no deadline of its own; 5
-    /// seconds unless it is said.
+    /// Sets the deadline, including all retries, of calls that have no deadline. The default is 5
+    /// seconds.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Whom to trust, and who this is, over `https`; the system's authorities unless it
-    /// is said.
+    /// Sets the trusted certificate authorities and the client certificate for `https`. The default
+    /// is the system's authorities and no client certificate.
     pub fn tls(mut self, tls: ClientTlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// The client. It connects with its first call, and again whenever it must.
+    /// Builds the client. It connects at its first call, and reconnects when needed.
     ///
     /// # Errors
-    /// When the address is none, or its TLS can't be set up.
+    /// Returns [`ConnectError`] when the URL is invalid or TLS cannot be set up.
     pub fn connect(self) -> Result<Client, ConnectError> {
         let mut endpoint = Endpoint::from_shared(self.url)?
             .connect_timeout(CONNECTING)
@@ -100,8 +101,8 @@ impl Builder {
     }
 }
 
-/// A channel for the generated clients: `PermissionServiceClient::new(client.clone())`. To
-/// clone it is cheap, and all its clones share the connection and the token.
+/// A channel for the generated clients: `PermissionServiceClient::new(client.clone())`. Cloning
+/// is cheap. All clones share the connection and the token.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
@@ -110,22 +111,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at this `http` or `https` URL. Without credentials only
-    /// public methods can be called.
+    /// Starts building a client for the server at this `http` or `https` URL. Without credentials
+    /// the client can call only public methods.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder { url: url.into(), tls: None, credentials: None, deadline: DEADLINE }
     }
 
-    /// The same without a token, for what is public.
+    /// Returns the same client without a token, for public methods.
     pub(crate) fn anonymous(&self) -> Self {
         Self { tokens: None, ..self.clone() }
     }
 
-    /// A call with all its tries.
+    /// Makes a call, with retries until the deadline. A stream has no deadline.
     async fn send(self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let (mut head, body) = request.into_parts();
-        // Every method takes one message.
+        // Every method takes exactly one message, so the whole body can be kept for retries.
         let message = match body.collect().await {
             Ok(message) => message.to_bytes(),
             Err(status) => return status.into_http(),
@@ -156,7 +157,7 @@ impl Client {
             };
             let answer = self.once(head, message, token.as_deref()).await;
             let wait = match retry::refusal(&answer) {
-                // Refused before it began: any method may be called again.
+                // The server refuses such a call before it starts, so repeating any method is safe.
                 Some(Code::Unauthenticated) if !renewed && token.is_some() => {
                     renewed = true;
                     self.tokens.iter().zip(&token).for_each(|(all, token)| all.is_refused(token));
@@ -188,7 +189,7 @@ impl Client {
         if let Some(token) = token {
             request.headers_mut().insert(AUTHORIZATION, token.bearer().clone());
         }
-        // However a connection fails, to the caller the server is away.
+        // Every connection error becomes UNAVAILABLE.
         self.channel.clone().oneshot(request).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a call was not answered");
             Status::unavailable("the server can't be reached").into_http()
@@ -202,7 +203,7 @@ impl Service<Request<Body>> for Client {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Each try waits for its connection.
+        // Always ready: each attempt waits for its own connection.
         Poll::Ready(Ok(()))
     }
 

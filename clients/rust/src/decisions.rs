@@ -1,5 +1,4 @@
-//! Decisions of one tenant that are remembered, for as long as the server tells of every
-//! change.
+//! Cache of the decisions of one tenant. It is used only while the server announces every change.
 
 use std::{
     collections::HashMap,
@@ -11,21 +10,21 @@ use quick_cache::unsync::Cache;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Subjects that decisions are remembered about, at most, and questions about each.
+/// Maximum number of subjects with cached decisions, and of decisions for each subject.
 const MAX_SUBJECTS: usize = 10_000;
 const MAX_QUESTIONS: usize = 256;
 
-/// The server says something at least every ten seconds: what has been silent for longer
-/// tells of nothing any more.
+/// Maximum time between two messages of the stream. The server sends a message at least every ten
+/// seconds; a stream that is silent for longer than this is dead.
 pub(crate) const SILENCE: Duration = Duration::from_secs(12);
 
-/// What a decision is about, beside its subject.
+/// The question that a decision answers, without the subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
-    /// A token of another session may not be in force.
+    /// Part of the question, because a token of another session may be invalid.
     pub session: Uuid,
     pub permission: String,
-    /// The scope, as JSON with its keys in order.
+    /// The scope, as JSON with sorted keys.
     pub scope: String,
 }
 
@@ -34,59 +33,60 @@ struct Decision {
     made: Instant,
 }
 
-/// What is known of a tenant.
-struct Known {
+/// The cached state of a tenant.
+struct State {
     subjects: Cache<Uuid, HashMap<Question, Decision>>,
-    /// When the stream of changes spoke last; `None` while there is none.
-    heard: Option<Instant>,
-    /// The stream's latest token.
+    /// Time of the last message of the stream; `None` while there is no stream.
+    last_message: Option<Instant>,
+    /// The latest consistency token of the stream.
     token: String,
-    /// Counts what was forgotten, so that an answer from before is not remembered after.
-    forgotten: u64,
-    asked: Instant,
+    /// Counts invalidations, so that an answer to an earlier question is not cached after one.
+    invalidations: u64,
+    /// Time of the last lookup.
+    last_lookup: Instant,
 }
 
-/// A tenant's decisions.
-pub(crate) struct Decisions(Mutex<Known>);
+/// The cache of a tenant's decisions.
+pub(crate) struct Decisions(Mutex<State>);
 
-/// What to ask the server with, and to remember its answer by.
+/// A cache miss: the data to ask the server with, and to cache its answer.
 pub(crate) struct Asking {
-    /// The answer must have seen what the stream told.
+    /// The consistency token for the request: the answer must include the announced changes.
     pub token: String,
-    forgotten: u64,
+    invalidations: u64,
 }
 
 impl Decisions {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Known {
+        Self(Mutex::new(State {
             subjects: Cache::new(MAX_SUBJECTS),
-            heard: None,
+            last_message: None,
             token: String::new(),
-            forgotten: 0,
-            asked: Instant::now(),
+            invalidations: 0,
+            last_lookup: Instant::now(),
         }))
     }
 
-    /// The decision, where it is remembered and no older than `age`; else how to ask.
+    /// Returns the cached decision if it is younger than `age`, else the data to ask the server.
     pub(crate) fn find(
         &self,
         subject: Uuid,
         question: &Question,
         age: Duration,
     ) -> Result<bool, Asking> {
-        let mut known = self.lock();
-        known.asked = Instant::now();
-        let is_live = known.heard.is_some_and(|heard| heard.elapsed() < SILENCE);
+        let mut state = self.lock();
+        state.last_lookup = Instant::now();
+        let is_live = state.last_message.is_some_and(|heard| heard.elapsed() < SILENCE);
         if is_live
-            && let Some(decision) = known.subjects.get(&subject).and_then(|all| all.get(question))
+            && let Some(decision) = state.subjects.get(&subject).and_then(|all| all.get(question))
             && decision.made.elapsed() < age
         {
             return Ok(decision.allowed);
         }
-        Err(Asking { token: known.token.clone(), forgotten: known.forgotten })
+        Err(Asking { token: state.token.clone(), invalidations: state.invalidations })
     }
 
-    /// Remembers an answer, unless something changed since it was asked for.
+    /// Caches an answer, unless a change was announced since the question was asked.
     pub(crate) fn remember(
         &self,
         subject: Uuid,
@@ -94,49 +94,49 @@ impl Decisions {
         allowed: bool,
         asked: &Asking,
     ) {
-        let mut known = self.lock();
-        if known.heard.is_none() || known.forgotten != asked.forgotten {
+        let mut state = self.lock();
+        if state.last_message.is_none() || state.invalidations != asked.invalidations {
             return;
         }
-        let mut all = known.subjects.remove(&subject).map(|(_, all)| all).unwrap_or_default();
+        let mut all = state.subjects.remove(&subject).map(|(_, all)| all).unwrap_or_default();
         if all.len() >= MAX_QUESTIONS {
             all.clear();
         }
         all.insert(question, Decision { allowed, made: Instant::now() });
-        known.subjects.insert(subject, all);
+        state.subjects.insert(subject, all);
     }
 
-    /// The stream told something: of these subjects, or of all.
+    /// Handles a message of the stream: removes the decisions about these subjects, or about all.
     pub(crate) fn heard(&self, subjects: &[Uuid], all: bool, token: String) {
-        let mut known = self.lock();
-        // Before there was a stream nobody told of anything.
-        if all || known.heard.is_none() {
-            known.subjects.clear();
-            known.forgotten += 1;
+        let mut state = self.lock();
+        // At the first message of a stream: changes before it were not announced.
+        if all || state.last_message.is_none() {
+            state.subjects.clear();
+            state.invalidations += 1;
         }
         for subject in subjects {
-            known.subjects.remove(subject);
-            known.forgotten += 1;
+            state.subjects.remove(subject);
+            state.invalidations += 1;
         }
-        known.heard = Some(Instant::now());
-        known.token = token;
+        state.last_message = Some(Instant::now());
+        state.token = token;
     }
 
-    /// The stream has ended: nothing is known any more.
+    /// Clears the cache because the stream has ended.
     pub(crate) fn lost(&self) {
-        let mut known = self.lock();
-        known.subjects.clear();
-        known.heard = None;
-        known.token.clear();
-        known.forgotten += 1;
+        let mut state = self.lock();
+        state.subjects.clear();
+        state.last_message = None;
+        state.token.clear();
+        state.invalidations += 1;
     }
 
-    /// How long nobody has asked.
+    /// Time since the last lookup.
     pub(crate) fn idle(&self) -> Duration {
-        self.lock().asked.elapsed()
+        self.lock().last_lookup.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_while_nobody_tells_of_changes() {
+    fn nothing_is_cached_without_a_stream_of_changes() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
         answer(&decisions, subject);
         assert!(!knows(&decisions, subject));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_forgotten_for_its_subjects_alone() {
+    fn a_change_removes_only_decisions_about_its_subjects() {
         let (decisions, changed, other) = (Decisions::new(), Uuid::now_v7(), Uuid::now_v7());
         decisions.heard(&[], false, "1".into());
         answer(&decisions, changed);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_before_a_change_is_not_remembered_after_it() {
+    fn an_answer_to_a_question_before_a_change_is_not_cached() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
         decisions.heard(&[], false, "1".into());
         let asked = decisions.find(subject, &question("a:b"), AGE).unwrap_err();

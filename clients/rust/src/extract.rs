@@ -1,4 +1,4 @@
-//! Who calls, as axum's handlers ask for it.
+//! Extractors for axum's handlers: the principal of a request.
 
 use std::{marker::PhantomData, ops::Deref};
 
@@ -19,7 +19,8 @@ impl IntoResponse for Denied {
     }
 }
 
-/// Whoever has an access token in force; behind a layer, whom it let through.
+/// Extracts the principal of a valid access token. Behind a layer
+/// ([`RequirePermission`](crate::RequirePermission)) it is the principal that the layer accepted.
 impl<S> FromRequestParts<S> for Principal
 where
     Guard: FromRef<S>,
@@ -35,13 +36,14 @@ where
     }
 }
 
-/// A permission that a handler's type can ask for.
+/// A permission that the type of a handler's argument can require.
 pub trait Permission {
-    /// `resource:action`
+    /// The permission, as `resource:action`.
     const NAME: &'static str;
 }
 
-/// Whoever holds a permission: the handler of a route asks for it among its arguments.
+/// Extracts the principal of a request and requires a permission. Use it as the type of a handler's
+/// argument.
 ///
 /// ```
 /// use axum::{Router, routing::post};

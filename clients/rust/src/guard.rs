@@ -1,4 +1,4 @@
-//! Decides about requests.
+//! Decides whether a request is allowed.
 
 use std::{
     collections::HashMap,
@@ -20,32 +20,31 @@ use crate::{
     watch,
 };
 
-/// How old a remembered decision may be: of a session or an assignment that ends nobody
-/// tells.
+/// Default maximum age of a cached decision. The server does not announce the end of a session or
+/// of an assignment, so the age must be bounded.
 const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Tenants that decisions are remembered of, at most.
+/// Maximum number of tenants with cached decisions.
 const MAX_TENANTS: usize = 1000;
 
-/// Why a request is not let through.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// There is no access token, or it is not in force.
-    #[error("an access token in force is missing")]
+    /// There is no access token, or it is invalid.
+    #[error("a valid access token is missing")]
     Unauthenticated,
-    /// The subject may not do this.
+    /// The subject does not hold the permission.
     #[error("the permission is missing")]
     Forbidden,
-    /// Nobody can tell right now. It is not allowed because of that.
-    #[error("no decision can be had right now")]
+    /// No decision is possible right now, so the request is refused.
+    #[error("no decision is possible right now")]
     Unavailable,
 }
 
-/// Decides whether requests may be let through, by the access token that they bring. To
-/// clone it is cheap.
+/// Decides whether requests are allowed, by their access tokens. Cloning is cheap.
 ///
-/// Its client's service account needs `permission:check`, in each tenant whose users call:
-/// of several tenants, as one of the platform's with `tenant:act`.
+/// The client's service account needs `permission:check` in each tenant whose users call. For
+/// several tenants use a service account of the platform tenant that also has `tenant:act`.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -63,49 +62,49 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// A guard of tokens from and for `tenantry`, the server's defaults.
+    /// A guard for tokens with issuer and audience `tenantry`, the defaults of the server.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let verifier = Verifier::new(client.clone(), "tenantry", "tenantry");
         Self::with(client, verifier, MAX_AGE)
     }
 
-    /// A guard of the tokens that the verifier knows, which remembers decisions for as
-    /// long as `max_age`; zero: not at all.
+    /// A guard for the tokens that the verifier accepts. `max_age` is the maximum age of a cached
+    /// decision; zero turns the cache off.
     ///
-    /// Changes of roles, users and tenants are told of within a second, whatever it is. That a
-    /// session ended, or that an assignment's time came, counts within `max_age`.
+    /// Changes of roles, users and tenants take effect within a second, whatever `max_age` is. The
+    /// end of a session or of an assignment takes effect within `max_age`.
     #[must_use]
     pub fn with(client: Client, verifier: Verifier, max_age: Duration) -> Self {
         Self(Arc::new(Inner { client, verifier, max_age, tenants: Mutex::default() }))
     }
 
-    /// A layer for routes, and for gRPC services, that are for those with a permission.
+    /// A layer for routes and gRPC services that requires a permission.
     #[must_use]
     pub fn require(&self, permission: impl Into<String>) -> RequirePermission {
         RequirePermission::new(self.clone(), permission.into())
     }
 
-    /// Who makes a request with these headers.
+    /// Returns the principal of a request with these headers.
     ///
     /// # Errors
-    /// [`Denied::Unauthenticated`] without an access token in force.
+    /// Returns [`Denied::Unauthenticated`] without a valid access token.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Denied> {
         self.identify(headers).await.map(|(_, principal)| principal)
     }
 
-    /// The token that the headers bring, and whose it is.
+    /// Returns the token in the headers, and its principal.
     async fn identify<'a>(&self, headers: &'a HeaderMap) -> Result<(&'a str, Principal), Denied> {
         let token = bearer(headers).ok_or(Denied::Unauthenticated)?;
         let principal = self.0.verifier.verify(token).await;
         Ok((token, principal.map_err(|_| Denied::Unauthenticated)?))
     }
 
-    /// Who makes a request with these headers, if its subject holds the permission
-    /// within the scope, whose keys the service sets.
+    /// Returns the principal of a request with these headers, if its subject holds the permission
+    /// within the scope. The service sets the keys of the scope.
     ///
     /// # Errors
-    /// Why it is not to be let through.
+    /// Returns the reason why the request is refused.
     pub async fn permit(
         &self,
         headers: &HeaderMap,
@@ -154,7 +153,8 @@ impl Guard {
         Ok(allowed)
     }
 
-    /// What is remembered of a tenant; its changes are followed from then on.
+    /// Returns the cache of a tenant, and starts to follow the tenant's changes at the first call.
+    /// `None` when nothing is cached: the maximum age is zero, or there are too many tenants.
     fn decisions(&self, tenant: Uuid) -> Option<Arc<Decisions>> {
         if self.0.max_age.is_zero() {
             return None;
@@ -180,19 +180,20 @@ impl Guard {
     }
 }
 
-/// Why the server did not decide. That this service itself may not ask is no fault of the
-/// request's.
+/// Converts an error of Check. It is always `Unavailable`: that this service lacks a permission to
+/// ask, for example, is not an error of the request.
 fn undecided(status: &tonic::Status) -> Denied {
     match status.code() {
         Code::InvalidArgument => {
-            tracing::error!(message = status.message(), "a permission that can't be asked for");
+            tracing::error!(message = status.message(), "the permission or the scope is invalid");
         }
         code => tracing::warn!(?code, message = status.message(), "no decision"),
     }
     Denied::Unavailable
 }
 
-/// The token of `authorization: Bearer …` (RFC 6750, 2.1), where it is there once.
+/// The token of `authorization: Bearer …` (RFC 6750, 2.1). `None` if the header is absent or sent
+/// more than once.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (all.next()?.to_str().ok()?, all.next()) else { return None };
@@ -200,7 +201,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// A scope as the same text, however its keys are ordered.
+/// The canonical text of a scope, independent of the order of its keys.
 fn canonical(scope: &[(&str, &str)]) -> String {
     let mut sorted = scope.to_vec();
     sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! Whose a token is, by the server's published keys alone.
+//! Verifies access tokens with only the server's published keys.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -13,50 +13,52 @@ use crate::{
     v1::{GetJwksRequest, JsonWebKey, auth_service_client::AuthServiceClient},
 };
 
-/// How far the clocks of server and reader may be apart, in seconds.
+/// Maximum difference between the clocks of the server and of this client, in seconds.
 const LEEWAY_SECONDS: u64 = 30;
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 8192;
-/// After which the keys are read again: a retired one stops to count.
+/// Age after which the keys are read again, so that a retired key is no longer accepted.
 const MAX_AGE: Duration = Duration::from_mins(5);
-/// Between two readings, whatever unknown keys callers name.
+/// Minimum time between two reads of the keys. It bounds the reads that tokens with unknown key ids
+/// can cause.
 const MIN_AGE: Duration = Duration::from_secs(5);
 
-/// The token is not one that the server's keys vouch for now.
+/// The token cannot be verified with the server's published keys, or has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the access token is not in force")]
 pub struct TokenInvalid;
 
-/// What kind of subject it is.
+/// The kind of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectType {
-    /// A person.
+    /// A user.
     #[default]
     User,
-    /// What signs in by itself.
+    /// A service account: a program that signs in without a user.
     ServiceAccount,
 }
 
-/// Whose a token is.
+/// The subject of an access token, with its tenant and session.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Principal {
     /// The user's or service account's id.
     #[serde(rename = "sub")]
     pub subject: Uuid,
-    /// What kind of subject it is.
+    /// The kind of the subject.
     #[serde(rename = "sub_type", default)]
     pub subject_type: SubjectType,
-    /// Its tenant's id.
+    /// The id of the subject's tenant.
     #[serde(rename = "org")]
     pub tenant: Uuid,
-    /// The session's id; of a service account, its API key's.
+    /// The session's id; for a service account, the id of its API key.
     #[serde(rename = "sid")]
     pub session: Uuid,
-    /// The names of its roles when the token was made: to show, never to decide by.
+    /// The names of the subject's roles when the token was issued. Use them only for display, never
+    /// for decisions.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// When the token ends, in seconds since 1970.
+    /// Expiry time of the token, in seconds since 1970.
     #[serde(rename = "exp")]
     pub expires: u64,
 }
@@ -68,7 +70,7 @@ struct Key {
     validation: Validation,
 }
 
-/// The published keys by their ids, and when they were read.
+/// The published keys by their ids, and the time when they were read.
 #[derive(Default)]
 struct Keys {
     known: HashMap<String, Key>,
@@ -76,21 +78,21 @@ struct Keys {
 }
 
 impl Keys {
-    /// Whether a key is among them that need not be looked for again.
+    /// Whether the key is known and the keys are not too old.
     fn has(&self, kid: &str) -> bool {
         self.known.contains_key(kid) && self.read.is_some_and(|read| read.elapsed() < MAX_AGE)
     }
 }
 
-/// Verifies access tokens (RFC 9068) without asking about each: by their signature, their
-/// times, and whom they are of and for. That a session was ended it does not see; a
-/// [`Guard`](crate::Guard) does.
+/// Verifies access tokens (RFC 9068) without a call for each token: the signature, the times, the
+/// issuer and the audience. It does not see that a session has ended; a [`Guard`](crate::Guard)
+/// does.
 pub struct Verifier {
     client: Client,
     issuer: String,
     audience: String,
     keys: ArcSwap<Keys>,
-    /// When they were asked for last.
+    /// Time of the last attempt to read the keys.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -101,8 +103,8 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// A verifier of tokens that this issuer made for this audience: the server's
-    /// `JWT_ISSUER` and `JWT_AUDIENCE`.
+    /// A verifier for tokens with this issuer and audience: the server's `JWT_ISSUER` and
+    /// `JWT_AUDIENCE`.
     #[must_use]
     pub fn new(client: Client, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         Self {
@@ -114,16 +116,17 @@ impl Verifier {
         }
     }
 
-    /// Whose the token is.
+    /// Verifies a token and returns its principal.
     ///
     /// # Errors
-    /// When it is not in force, as far as keys can tell, or they could never be read.
+    /// Returns [`TokenInvalid`] when the token cannot be verified or has expired, or when the keys
+    /// could never be read.
     pub async fn verify(&self, token: &str) -> Result<Principal, TokenInvalid> {
         if token.len() > MAX_TOKEN {
             return Err(TokenInvalid);
         }
         let header = decode_header(token).map_err(|_| TokenInvalid)?;
-        // Keys never come from the token, and no critical extension is known.
+        // A key in the token's header is never used, and no critical extension is supported.
         let is_plain = header.jwk.is_none()
             && header.jku.is_none()
             && header.x5u.is_none()
@@ -142,7 +145,7 @@ impl Verifier {
         Ok(decoded.claims)
     }
 
-    /// Reads the keys where they are old, or don't have this one: once for all who wait.
+    /// Reads the keys if they are too old or lack this key. One call reads for all calls that wait.
     async fn refresh(&self, kid: &str) {
         if self.keys.load().has(kid) {
             return;
@@ -159,7 +162,7 @@ impl Verifier {
                 let read = Some(Instant::now());
                 self.keys.store(Arc::new(Keys { known: keys.collect(), read }));
             }
-            // Those that are known stay so.
+            // The known keys stay in use.
             Err(status) => tracing::warn!(code = ?status.code(), "the keys can't be read"),
         }
         *asked = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! Guards a service: of HTTP or gRPC, whatever is behind it.
+//! The tower layer that guards an HTTP or gRPC service.
 
 use std::{
     convert::Infallible,
@@ -15,8 +15,8 @@ use tower::{Layer, Service};
 
 use crate::guard::{Denied, Guard};
 
-/// A layer that lets those through who hold a permission, without a scope. What it guards
-/// finds the [`Principal`](crate::Principal) among the request's extensions.
+/// A layer that requires a permission without a scope. The guarded service finds the
+/// [`Principal`](crate::Principal) among the request's extensions.
 #[derive(Clone, Debug)]
 pub struct RequirePermission {
     guard: Guard,
@@ -60,7 +60,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The one that said it was ready.
+        // Calls the instance that `poll_ready` has reported as ready, and keeps a clone for later.
         let next = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, next);
         let RequirePermission { guard, permission } = self.required.clone();
@@ -83,7 +83,7 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 impl Denied {
-    /// As gRPC says it.
+    /// Converts the reason to a gRPC status.
     #[must_use]
     pub fn status(self) -> Status {
         let text = self.to_string();
@@ -94,7 +94,7 @@ impl Denied {
         }
     }
 
-    /// As HTTP says it (RFC 6750, 3).
+    /// Converts the reason to an HTTP response (RFC 6750, 3).
     #[must_use]
     pub fn response<B: Default>(self) -> Response<B> {
         let (code, challenge) = match self {

@@ -1,4 +1,4 @@
-//! Client of Tenantry, for the services that ask it: may this subject do this, in this
+//! Client of Tenantry for services that check permissions: may this subject do this, in this
 //! tenant, now?
 //!
 //! A service guards its routes in three lines:
@@ -17,13 +17,13 @@
 //! # }
 //! ```
 //!
-//! - [`Client`] is a channel for the generated clients in [`v1`]: it brings the access token,
-//!   gives each call a deadline, and tries again what may be tried again.
-//! - [`Verifier`] tells by the published keys alone whose a token is.
-//! - [`Guard`] decides about requests and remembers decisions for as long as the server
-//!   tells it of every change.
+//! - [`Client`] is a channel for the generated clients in [`v1`]. It adds the access token and a
+//!   deadline to each call, and retries calls that are safe to retry.
+//! - [`Verifier`] verifies an access token with the published keys and returns its principal.
+//! - [`Guard`] decides about requests. It caches decisions while the server announces every change.
 //!
-//! Whatever is down, nothing is allowed because of it.
+//! Nothing is ever allowed because something is down.
+#![warn(missing_docs)]
 
 mod client;
 mod decisions;

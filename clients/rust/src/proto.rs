@@ -1,4 +1,4 @@
-//! The gRPC types and clients, as `build.rs` makes them from `proto/`.
+//! The gRPC types and clients that `build.rs` generates from `proto/`.
 
 /// The messages and clients of the API.
 #[expect(clippy::all, clippy::pedantic, reason = "generated")]
@@ -6,7 +6,7 @@ pub mod v1 {
     tonic::include_proto!("tenantry.v1");
 }
 
-/// `Debug` of messages with fields that the proto marks with `debug_redact`.
+/// `Debug` for messages with fields that the proto marks with `debug_redact`.
 mod redacted {
     use crate::proto::v1;
 

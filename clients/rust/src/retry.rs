@@ -1,4 +1,4 @@
-//! What may be tried again, and when.
+//! Which calls may be retried, and the backoff between retries.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// The waits between the tries of a call; its deadline ends them.
+/// The backoff between the retries of a call. The number of retries is bounded only by the call's
+/// deadline.
 pub fn waits() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_WAIT)
@@ -19,22 +20,21 @@ pub fn waits() -> ExponentialBackoff {
         .build()
 }
 
-/// Whether a method changes nothing, so that trying again is always safe. A write may
-/// have been done although its answer got lost: whoever gives it a `request_id` may try
-/// it again.
+/// Whether a method changes nothing, so that a retry is always safe. A write may have been carried
+/// out even though its response was lost. A caller that sets a `request_id` can retry the write.
 pub fn is_read(path: &str) -> bool {
     let method = path.rsplit('/').next().unwrap_or_default();
     let reads = ["Get", "List", "Lookup", "Introspect", "WhoAmI", "Check", "BatchCheck"];
     reads.iter().any(|read| method.starts_with(read))
 }
 
-/// Whether a method answers for as long as it stays open.
+/// Whether a method returns a stream of responses.
 pub fn is_stream(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|method| method.starts_with("Watch"))
 }
 
-/// What an answer's head says, where it is a refusal: gRPC's servers send it there when
-/// nothing else came before.
+/// The status code in the headers of a response, if there is one. A gRPC server sends the status of
+/// an error in the headers if it has sent no message before.
 pub fn refusal<B>(response: &Response<B>) -> Option<Code> {
     Status::from_header_map(response.headers()).map(|status| status.code())
 }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_are_not_tried_again() {
+    fn writes_are_not_retried() {
         for read in ["/tenantry.v1.PermissionService/Check", "/tenantry.v1.AuthService/GetJwks"] {
             assert!(is_read(read), "{read}");
         }

@@ -1,5 +1,5 @@
-//! The access token of a client's calls: taken once for all who wait, before the one in
-//! use ends.
+//! The access token of a client's calls. One call gets the next token for all calls that wait,
+//! before the current token expires.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{sync::Mutex as Turn, time::Instant};
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tonic::{Code, Status};
 
 use crate::{
@@ -22,10 +22,10 @@ use crate::{
     },
 };
 
-/// Which part of a token's life it is used for, in tenths, before the next is taken.
+/// The part of a token's lifetime, in tenths, after which the client gets the next token.
 const USED_TENTHS: u32 = 8;
 
-/// What a client proves itself with.
+/// The credentials of a client.
 pub(crate) enum Credentials {
     /// The secret of a service account's API key.
     ApiKey(SecretString),
@@ -48,7 +48,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A token and how long it is good.
+/// An access token, with the times when it is renewed and when it expires.
 pub(crate) struct AccessToken {
     bearer: HeaderValue,
     renew: Instant,
@@ -66,18 +66,18 @@ impl AccessToken {
         Ok(Self { bearer, renew: begun + life / 10 * USED_TENTHS, ends: begun + life })
     }
 
-    /// The `authorization` metadata.
+    /// Returns the value of the `authorization` metadata.
     pub(crate) fn bearer(&self) -> &HeaderValue {
         &self.bearer
     }
 }
 
-/// Gives a client its tokens.
+/// Gets and stores the tokens of a client.
 pub(crate) struct TokenSource {
     client: Client,
     current: Mutex<Option<Arc<AccessToken>>>,
-    /// Whose turn it is to take the next one, with what.
-    credentials: Turn<Credentials>,
+    /// The lock admits one call at a time to get the next token with these credentials.
+    credentials: AsyncMutex<Credentials>,
 }
 
 impl fmt::Debug for TokenSource {
@@ -88,16 +88,16 @@ impl fmt::Debug for TokenSource {
 
 impl TokenSource {
     pub(crate) fn new(client: Client, credentials: Credentials) -> Self {
-        Self { client, current: Mutex::default(), credentials: Turn::new(credentials) }
+        Self { client, current: Mutex::default(), credentials: AsyncMutex::new(credentials) }
     }
 
-    /// The token to call with. Of many that need the next one, one takes it.
+    /// Returns the token to call with. If many calls need the next token, only one of them gets it.
     pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<AccessToken>, Status> {
         if let Some(token) = self.known().filter(|token| Instant::now() < token.renew) {
             return Ok(token);
         }
-        // To its end, also where the call that asked is given up: a refresh token that was
-        // spent for an answer that nobody took would end the session.
+        // A separate task, which ends even if the waiting call is cancelled. Otherwise the refresh
+        // token could be used up while its response is lost, and the next use ends the session.
         let source = self.clone();
         let taken = tokio::spawn(async move { source.next().await }).await;
         taken.unwrap_or_else(|_| Err(Status::internal("no token was taken")))
@@ -115,12 +115,12 @@ impl TokenSource {
                 *self.lock() = Some(token.clone());
                 Ok(token)
             }
-            // There is time left to get it.
+            // The current token is still valid, so a later call can try again.
             Err(status) => known.filter(|token| Instant::now() < token.ends).ok_or(status),
         }
     }
 
-    /// The server does not accept this token: it is not to be used again.
+    /// Discards a token that the server refused.
     pub(crate) fn is_refused(&self, token: &Arc<AccessToken>) {
         let mut current = self.lock();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token)) {
@@ -163,14 +163,15 @@ impl TokenSource {
     }
 }
 
-/// The token's hash: a refresh may be made again when its answer got lost, also by another
-/// process that has the same token, and gets the same pair.
+/// The `request_id` of a refresh: the hash of the refresh token. With it, a refresh whose response
+/// was lost can be repeated and returns the same pair of tokens, also for another process that has
+/// the same refresh token.
 fn request_id(refresh_token: &SecretString) -> String {
     let sum = digest::digest(&digest::SHA256, refresh_token.expose_secret().as_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(sum)
 }
 
-/// Tokens say when they end by the world's clock.
+/// The system time: tokens have an absolute expiry time.
 #[expect(clippy::disallowed_methods, reason = "this crate's clock")]
 fn now() -> SystemTime {
     SystemTime::now()
@@ -184,7 +185,7 @@ mod tests {
 
     /// N20
     #[test]
-    fn whoever_has_a_refresh_token_refreshes_it_by_the_same_id() {
+    fn the_request_id_is_the_hash_of_the_refresh_token() {
         let id = request_id(&"abc".into());
         assert_eq!(id, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
         assert_ne!(id, request_id(&"abd".into()));
@@ -196,7 +197,7 @@ mod tests {
         let token = AccessToken::new("t", Some(ends)).unwrap();
         assert!(token.renew > Instant::now() && token.renew < token.ends);
         assert!(token.bearer().is_sensitive());
-        // One that has ended, or does not say when, is used for the call that asked.
+        // A token that has expired, or has no expiry time, is used only for the waiting call.
         let ended = AccessToken::new("t", None).unwrap();
         assert!(ended.renew <= Instant::now());
     }

@@ -1,4 +1,4 @@
-//! Follows what changes in a tenant.
+//! Follows the permission changes of a tenant.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,40 +16,40 @@ use crate::{
     },
 };
 
-/// After which a tenant that nobody asks about is not followed any more.
+/// Time without a lookup after which a tenant is no longer followed.
 const IDLE: Duration = Duration::from_mins(10);
-/// Before a refusal is asked about again.
+/// Wait before the stream is opened again after `PERMISSION_DENIED` or `UNAUTHENTICATED`.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Keeps a tenant's decisions true until nobody asks for them.
+/// Invalidates a tenant's cached decisions until nobody uses them any more.
 pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decisions>) {
-    let mut waits = retry::waits();
-    while is_wanted(&decisions) {
-        let ended = watch(&client, tenant, &decisions, &mut waits).await;
+    let mut backoff = retry::waits();
+    while is_in_use(&decisions) {
+        let ended = watch(&client, tenant, &decisions, &mut backoff).await;
         decisions.lost();
         let code = ended.code();
         let wait = match code {
             Code::PermissionDenied | Code::Unauthenticated => {
-                tracing::warn!(%tenant, ?code, "decisions are not remembered");
+                tracing::warn!(%tenant, ?code, "decisions are not cached");
                 REFUSED
             }
-            _ => waits.next().unwrap_or(REFUSED),
+            _ => backoff.next().unwrap_or(REFUSED),
         };
         time::sleep(wait).await;
     }
 }
 
-/// Whether anybody asks, or could.
-fn is_wanted(decisions: &Arc<Decisions>) -> bool {
+/// Whether the cache is in use: it had a lookup recently, and a guard still holds it.
+fn is_in_use(decisions: &Arc<Decisions>) -> bool {
     decisions.idle() < IDLE && Arc::strong_count(decisions) > 1
 }
 
-/// One stream, to its end.
+/// Reads one stream until it ends, and returns the reason.
 async fn watch(
     client: &Client,
     tenant: Uuid,
     decisions: &Arc<Decisions>,
-    waits: &mut backon::ExponentialBackoff,
+    backoff: &mut backon::ExponentialBackoff,
 ) -> Status {
     let mut permissions = PermissionServiceClient::new(client.clone());
     let mut request = Request::new(WatchPermissionsRequest::default());
@@ -61,30 +61,32 @@ async fn watch(
         Ok(Err(status)) => return status,
         Err(_) => return silent(),
     };
-    while is_wanted(decisions) {
+    while is_in_use(decisions) {
         match time::timeout(SILENCE, stream.message()).await {
-            Ok(Ok(Some(told))) => {
-                hear(decisions, told);
-                *waits = retry::waits();
+            Ok(Ok(Some(message))) => {
+                apply(decisions, message);
+                *backoff = retry::waits();
             }
             Ok(Ok(None)) => return Status::unavailable("the stream ended"),
             Ok(Err(status)) => return status,
             Err(_) => return silent(),
         }
     }
-    Status::cancelled("nobody asks")
+    Status::cancelled("the cache is not in use")
 }
 
-fn hear(decisions: &Decisions, told: WatchPermissionsResponse) {
-    let subjects: Result<Vec<_>, _> = told.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
-    // An id that can't be read may be anybody's.
-    let all = told.all_subjects || subjects.is_err();
-    decisions.heard(&subjects.unwrap_or_default(), all, told.consistency_token);
+/// Applies a message of the stream to the cache.
+fn apply(decisions: &Decisions, message: WatchPermissionsResponse) {
+    let subjects: Result<Vec<_>, _> =
+        message.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
+    // An id that cannot be parsed may belong to any subject, so all decisions are removed.
+    let all = message.all_subjects || subjects.is_err();
+    decisions.heard(&subjects.unwrap_or_default(), all, message.consistency_token);
 }
 
-/// Names the tenant that a call works in.
+/// Sets the tenant of a call.
 pub(crate) fn in_tenant<T>(request: &mut Request<T>, tenant: Uuid) {
-    // An id is always metadata.
+    // Parsing cannot fail: an id is always valid metadata.
     if let Ok(id) = tenant.to_string().parse() {
         request.metadata_mut().insert("x-tenant-id", id);
     }

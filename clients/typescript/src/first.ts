@@ -1,7 +1,7 @@
-// The tour of the server that TENANTRY_ADDR names.
+// Runs the tour against the server at TENANTRY_ADDR.
 import { overGrpc } from "./index.js";
 import { tour } from "./tour.js";
 
-// Beyond this machine: https.
+// For a server on another machine use https.
 const baseUrl = `http://${process.env.TENANTRY_ADDR ?? "127.0.0.1:50051"}`;
 await tour(overGrpc({ baseUrl }), console.log);

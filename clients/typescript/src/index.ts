@@ -5,7 +5,9 @@ import { before, type Connect } from "./session.js";
 export { reason, violations } from "./details.js";
 export { type Connect, Session } from "./session.js";
 
-/** Reaches a server by gRPC. The options' own interceptors see each try, with its token. */
+/**
+ * Connects to a server over gRPC. The interceptors in the options see each attempt, with its token.
+ */
 export function overGrpc(options: GrpcTransportOptions): Connect {
   return (interceptors) => createGrpcTransport(before(interceptors, options));
 }

@@ -10,10 +10,10 @@ import {
 import { reason } from "./details.js";
 import { AuthService } from "./gen/tenantry/v1/auth_service_pb.js";
 
-/** Makes the way to a server, on which each call passes these first. */
+/** Creates a transport to a server. Each call passes the given interceptors first. */
 export type Connect = (interceptors: Interceptor[]) => Transport;
 
-/** A transport's options, with what each call passes before what they name themselves. */
+/** Returns the options of a transport with these interceptors before the ones in the options. */
 export function before<O extends { interceptors?: Interceptor[] }>(
   interceptors: Interceptor[],
   options: O,
@@ -24,23 +24,23 @@ export function before<O extends { interceptors?: Interceptor[] }>(
 type Auth = Client<typeof AuthService>;
 type Tokens = { accessToken: string; refreshToken?: string };
 
-/** What taking tokens may take. */
-const patience = { timeoutMs: 10_000 };
+/** Timeout of a call that gets tokens, in milliseconds. */
+const tokenTimeout = { timeoutMs: 10_000 };
 
 /**
- * The sign-in of a user, or of a service account. Give its `transport` to `createClient`: the
- * access token and the tenant go with each call, and the next token is taken when the first has
- * ended.
+ * The sign-in of a user or of a service account. Pass its `transport` to `createClient`. The
+ * transport adds the access token and the tenant to each call, and gets the next token when the
+ * server refuses the current one.
  */
 export class Session {
   readonly transport: Transport;
   readonly #auth: Auth;
   #access = "";
-  /** Takes the next tokens. */
+  /** Gets the next tokens. */
   #next: () => Promise<Tokens>;
-  /** The token that was refused last. */
+  /** The last token that the server refused. */
   #refused: string | undefined;
-  /** What takes the next token: all calls wait for the same. */
+  /** The refresh in progress: all calls wait for the same one. */
   #refreshing: Promise<void> | undefined;
 
   private constructor(
@@ -53,7 +53,7 @@ export class Session {
     this.transport = connect([...inTenant, this.#asWhoSignedIn]);
   }
 
-  /** Signs a user in to the tenant with this slug. */
+  /** Signs in a user to the tenant with this slug. */
   static async signIn(
     connect: Connect,
     tenant: string,
@@ -64,17 +64,17 @@ export class Session {
       request.header.append("x-organization-slug", tenant);
       return next(request);
     };
-    const login = (auth: Auth) => auth.login({ email, password }, patience);
+    const login = (auth: Auth) => auth.login({ email, password }, tokenTimeout);
     const session = new Session(connect, [inTenant], login);
     session.#keep(await session.#next());
     return session;
   }
 
-  /** Signs a service account in, by the secret of one of its keys, which says whose it is. */
+  /** Signs in a service account with the secret of one of its API keys. */
   static async withApiKey(connect: Connect, secret: string): Promise<Session> {
     const credential = { case: "apiKey" as const, value: secret };
     const session = new Session(connect, [], (auth) =>
-      auth.exchangeApiKey({ credential }, patience),
+      auth.exchangeApiKey({ credential }, tokenTimeout),
     );
     session.#keep(await session.#next());
     return session;
@@ -86,8 +86,8 @@ export class Session {
   }
 
   /**
-   * Makes a call as who signed in; one that is unauthenticated once more, with the next token. A
-   * stream is the caller's to open again, from where it was: it then has the next token.
+   * Adds the access token to a call. A call that is Unauthenticated is repeated once with the next
+   * token. A stream that ends must be opened again by the caller, and then uses the next token.
    */
   readonly #asWhoSignedIn: Interceptor = (next) => async (request) => {
     const as = (token: string) => {
@@ -125,7 +125,10 @@ export class Session {
     }
   }
 
-  /** A refresh token works once, and using it twice would end the session. */
+  /**
+   * Returns the token after the used one. Only one refresh runs at a time: a refresh token works
+   * once, and a second use ends the session.
+   */
   async #successor(used: string): Promise<string> {
     if (this.#access === used) {
       this.#refreshing ??= this.#takeNext().finally(() => (this.#refreshing = undefined));
@@ -138,7 +141,7 @@ export class Session {
     try {
       this.#keep(await this.#next());
     } catch (error) {
-      // Unless it is the server that says no, its answer got lost.
+      // An error without a reason does not come from Tenantry, so the response may be lost.
       if (reason(error) !== "" && ConnectError.from(error).code !== Code.Unavailable) {
         throw error;
       }
@@ -152,15 +155,15 @@ export class Session {
       const refreshToken = tokens.refreshToken;
       this.#next = async () => {
         const request = { refreshToken, requestId: await requestId(refreshToken) };
-        return this.#auth.refresh(request, patience);
+        return this.#auth.refresh(request, tokenTimeout);
       };
     }
   }
 }
 
 /**
- * The token's hash: a refresh may be made again when its reply got lost, also by another tab or
- * process that has the same token, and gets the same pair.
+ * Returns the hash of the refresh token. With it, a refresh whose response was lost can be repeated
+ * and returns the same pair of tokens, also for another tab or process that has the same token.
  */
 async function requestId(refreshToken: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(refreshToken));

@@ -7,7 +7,7 @@ import { RoleLevel, RoleService } from "./gen/tenantry/v1/role_service_pb.js";
 import { UserService } from "./gen/tenantry/v1/user_service_pb.js";
 import { type Connect, Session } from "./session.js";
 
-/** Makes a tenant, a user and a role, and asks what that user may do. */
+/** Creates a tenant, a user and a role, and checks what the user may do. */
 export async function tour(connect: Connect, print: (line: string) => void): Promise<void> {
   const tenant = `acme-${crypto.randomUUID().slice(0, 8)}`;
   const email = "ada@acme.test";
@@ -43,7 +43,7 @@ export async function tour(connect: Connect, print: (line: string) => void): Pro
   await session.signOut();
 }
 
-/** Makes a user who may do all with invoices, in Europe and America. */
+/** Creates a user with all invoice permissions in the regions eu and us. */
 async function invite({ transport }: Session): Promise<string> {
   const users = createClient(UserService, transport);
   const { user } = await users.createUser({ email: "grace@acme.test" });

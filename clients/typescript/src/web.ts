@@ -6,8 +6,8 @@ export { reason, violations } from "./details.js";
 export { type Connect, Session } from "./session.js";
 
 /**
- * Reaches a server from a browser, which speaks no gRPC, by gRPC-Web. The options' own
- * interceptors see each try, with its token.
+ * Connects to a server over gRPC-Web, because browsers do not speak gRPC. The interceptors in the
+ * options see each attempt, with its token.
  */
 export function overGrpcWeb(options: GrpcWebTransportOptions): Connect {
   return (interceptors) => createGrpcWebTransport(before(interceptors, options));

@@ -1,4 +1,4 @@
-// Against the server that TENANTRY_ADDR names.
+// Tests against the server at TENANTRY_ADDR.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
@@ -19,7 +19,7 @@ const server = { baseUrl: `http://${process.env.TENANTRY_ADDR}` };
 const email = "ada@acme.test";
 const password = "correct horse battery";
 
-/** Makes a tenant, and signs its administrator in. */
+/** Registers a tenant, and signs in its administrator. */
 async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session; slug: string }> {
   const slug = `acme-${randomUUID().slice(0, 8)}`;
   await createClient(AuthService, createGrpcTransport(server)).register({
@@ -32,7 +32,7 @@ async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session;
   return { session, slug };
 }
 
-/** Has the first token end on its way. */
+/** Replaces the first token that it sees in each call, so that the server refuses these calls. */
 function firstTokenEnds(): Interceptor {
   let first: string | null = null;
   return (next) => (request) => {
@@ -75,7 +75,7 @@ test("many calls with an ended token refresh once", async () => {
   const answers = await Promise.all(Array.from({ length: 16 }, () => whoAmI(session)));
   assert.ok(answers.every((me) => me.user?.email === email));
   assert.equal(refreshes, 1);
-  // A second use of the refresh token would have ended the session.
+  // If the refresh token had been used twice, the session would have ended.
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 
@@ -93,7 +93,7 @@ test("two processes that have one refresh token get the same pair", async () => 
   const [first] = sent;
   assert.ok(first);
   assert.equal(first.requestId, createHash("sha256").update(first.refreshToken).digest("base64url"));
-  // What another process sends, which has that token too.
+  // The request of another process that has the same refresh token.
   const auth = createClient(AuthService, createGrpcTransport(server));
   const { refreshToken, requestId } = first;
   assert.notEqual((await auth.refresh({ refreshToken, requestId })).accessToken, "");

@@ -1,5 +1,5 @@
-// In Chromium, against the server that TENANTRY_ADDR names. Its GRPC_WEB_ORIGINS is where
-// the page is served.
+// Tests in Chromium, against the server at TENANTRY_ADDR. The page is served at the origin in
+// GRPC_WEB_ORIGINS.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,7 +13,7 @@ let pages: ChildProcess;
 let browser: Browser;
 
 before(async () => {
-  // It ends with its standard input.
+  // esbuild ends when its standard input is closed.
   const serve = ["run", "--silent", "web", "--", `--serve=${origin.host}`];
   pages = spawn("npm", serve, { stdio: ["pipe", "ignore", "inherit"] });
   while (!(await fetch(origin).then(({ ok }) => ok, () => false))) {
@@ -34,7 +34,7 @@ after(async () => {
   }
 });
 
-/** The lines of the page once it has come to its end. */
+/** Returns the text of the page once the tour has ended. */
 async function shown(at: URL): Promise<string> {
   at.searchParams.set("server", `http://${process.env.TENANTRY_ADDR}`);
   const page = await browser.newPage();

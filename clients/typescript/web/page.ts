@@ -1,10 +1,10 @@
-// The tour from a browser, of the server that ?server= names. What it prints stands on the page.
+// Runs the tour in a browser, against the server in ?server=. The output appears on the page.
 import { ConnectError } from "@connectrpc/connect";
 
 import { tour } from "../src/tour.js";
 import { overGrpcWeb } from "../src/web.js";
 
-// Beyond this machine: https.
+// For a server on another machine use https.
 const baseUrl = new URLSearchParams(location.search).get("server") ?? "http://127.0.0.1:50051";
 const print = (line: string) => document.querySelector("pre")?.append(`${line}\n`);
 try {

@@ -1,4 +1,4 @@
-// First makes a tenant, a user and a role, and asks what that user may do.
+// First creates a tenant, a user and a role, and checks what the user may do.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 	if address == "" {
 		address = "127.0.0.1:50051"
 	}
-	// Beyond this machine: credentials.NewTLS(nil).
+	// For a server on another machine use credentials.NewTLS(nil).
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		log.Fatal(err)
@@ -79,7 +79,7 @@ func run(ctx context.Context, conn *grpc.ClientConn) error {
 	return session.SignOut(ctx)
 }
 
-// invite makes a user who may do all with invoices, in Europe.
+// invite creates a user with all invoice permissions in the regions eu and us.
 func invite(ctx context.Context, session *tenantry.Session) (string, error) {
 	user, err := pb.NewUserServiceClient(session).CreateUser(ctx, &pb.CreateUserRequest{Email: "grace@acme.test"})
 	if err != nil {

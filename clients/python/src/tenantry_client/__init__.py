@@ -1,4 +1,4 @@
-"""Signs in to Tenantry and calls it, as a user."""
+"""Signs in to Tenantry, as a user or a service account, and calls it."""
 
 from .details import reason, violations
 from .session import Session

@@ -1,4 +1,4 @@
-"""What an error says beside its code."""
+"""Reads the details of an error."""
 
 import grpc
 from google.rpc import error_details_pb2
@@ -6,9 +6,9 @@ from grpc_status import rpc_status
 
 
 def reason(error: grpc.RpcError) -> str:
-    """Why a call was refused, by its name in error_reason.proto.
+    """Returns the reason of a refused call, by its name in error_reason.proto.
 
-    Empty where the error is not the service's. Rely on this, and not on the message.
+    It is empty if the error does not come from Tenantry. Rely on the reason, not on the message.
     """
     for info in _details(error, error_details_pb2.ErrorInfo):
         if info.domain == "tenantry":
@@ -17,7 +17,7 @@ def reason(error: grpc.RpcError) -> str:
 
 
 def violations(error: grpc.RpcError) -> dict[str, str]:
-    """What is wrong with a request's fields, by the field's name."""
+    """Returns the violations of a request's field rules, by the name of the field."""
     return {
         violation.field: violation.description
         for bad in _details(error, error_details_pb2.BadRequest)

@@ -1,4 +1,4 @@
-"""A sign-in, and a channel whose calls are made as who signed in."""
+"""A sign-in, and a channel that adds its access token to each call."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import grpc
 from tenantry.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 
-# What taking tokens may take, in seconds.
-_PATIENCE = 10
+# Timeout of a call that gets tokens, in seconds.
+_TOKEN_TIMEOUT = 10
 
 
 class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """The sign-in of a user, in the tenant with this slug.
 
-    Give ``session.channel`` to the generated stubs: the access token and the tenant go
-    with each call, and the next token is taken when the first has ended. Many threads
-    may use it at once.
+    Pass ``session.channel`` to the generated stubs. The channel adds the access token and
+    the tenant to each call, and gets the next token when the server refuses the current
+    one. It is safe for use by many threads.
     """
 
     def __init__(self, channel: grpc.Channel, tenant: str, email: str, password: str):
         self._begin(channel, [("x-organization-slug", tenant)])
         login = auth_service_pb2.LoginRequest(email=email, password=password)
-        self._keep(self._auth.Login(login, metadata=self._tenant, timeout=_PATIENCE))
+        self._keep(self._auth.Login(login, metadata=self._tenant, timeout=_TOKEN_TIMEOUT))
 
     @classmethod
     def with_api_key(cls, channel: grpc.Channel, secret: str) -> Session:
-        """Signs a service account in, by the secret of one of its keys."""
+        """Signs in a service account with the secret of one of its API keys."""
         session = cls.__new__(cls)
-        # The key says which tenant it is.
+        # The key contains the tenant, so no metadata names it.
         session._begin(channel, [])
         session._api_key = secret
         session._take()
@@ -43,7 +43,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         self._tenant = tenant
         self._api_key: str | None = None
         self._lock = threading.Lock()
-        # The latest stream, and its token.
+        # The latest stream, and the token that it was opened with.
         self._stream: tuple[grpc.Call | None, str] = (None, "")
         self.channel = grpc.intercept_channel(channel, self)
 
@@ -53,7 +53,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         stub.Logout(auth_service_pb2.LogoutRequest())
 
     def intercept_unary_unary(self, continuation, client_call_details, request):
-        """Makes a call; one that is unauthenticated once more, with the next token."""
+        """Makes a call. If it is UNAUTHENTICATED, repeats it once with the next token."""
         used = self._access
         call = continuation(self._as(client_call_details, used), request)
         if call.code() is not grpc.StatusCode.UNAUTHENTICATED:
@@ -61,9 +61,9 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return continuation(self._as(client_call_details, self._successor(used)), request)
 
     def intercept_unary_stream(self, continuation, client_call_details, request):
-        """Opens a stream. One that ends is the caller's to open again, where it was.
+        """Opens a stream. If a stream ends, the caller must open it again.
 
-        After one that was unauthenticated it is opened with the next token.
+        After a stream that ended with UNAUTHENTICATED, the next token is used.
         """
         latest, token = self._stream
         if latest is None or latest.is_active() or token != self._access:
@@ -75,8 +75,8 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return call
 
     def _successor(self, used: str) -> str:
-        # A refresh token works once, and using it twice would end the session: whoever
-        # waited here finds that another call took the next pair.
+        # A refresh token works once, and a second use ends the session. A call that has
+        # waited for the lock finds the tokens that another call got.
         with self._lock:
             if self._access == used:
                 try:
@@ -89,10 +89,10 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     def _take(self) -> None:
         if self._api_key is None:
-            self._keep(self._auth.Refresh(self._refresh, timeout=_PATIENCE))
+            self._keep(self._auth.Refresh(self._refresh, timeout=_TOKEN_TIMEOUT))
         else:
             request = auth_service_pb2.ExchangeApiKeyRequest(api_key=self._api_key)
-            self._access = self._auth.ExchangeApiKey(request, timeout=_PATIENCE).access_token
+            self._access = self._auth.ExchangeApiKey(request, timeout=_TOKEN_TIMEOUT).access_token
 
     def _keep(self, tokens) -> None:
         self._access = tokens.access_token
@@ -114,10 +114,10 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
 
 def _request_id(refresh_token: str) -> str:
-    """The token's hash.
+    """Returns the hash of the refresh token.
 
-    A refresh may be made again when its reply got lost, also by another process that
-    has the same token, and gets the same pair.
+    With it, a refresh whose response was lost can be repeated and returns the same pair
+    of tokens, also for another process that has the same token.
     """
     digest = hashlib.sha256(refresh_token.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

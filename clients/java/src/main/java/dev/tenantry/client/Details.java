@@ -12,13 +12,13 @@ import java.util.Map;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/** What an error says beside its code. */
+/** Reads the details of an error. */
 public final class Details {
   private Details() {}
 
   /**
-   * Why a call was refused, by its name in error_reason.proto; empty where the error is not the
-   * service's. Rely on this, and not on the message.
+   * Returns the reason of a refused call, by its name in error_reason.proto. It is empty if the
+   * error does not come from Tenantry. Rely on the reason, not on the message.
    */
   public static String reason(StatusRuntimeException error) {
     return all(error, ErrorInfo.class)
@@ -28,7 +28,7 @@ public final class Details {
         .orElse("");
   }
 
-  /** What is wrong with a request's fields, by the field's name. */
+  /** Returns the violations of a request's field rules, by the name of the field. */
   public static Map<String, String> violations(StatusRuntimeException error) {
     return all(error, BadRequest.class)
         .flatMap(bad -> bad.getFieldViolationsList().stream())

@@ -22,13 +22,13 @@ import java.util.List;
 import java.util.Optional;
 import java.util.UUID;
 
-/** Makes a tenant, a user and a role, and asks what that user may do. */
+/** Creates a tenant, a user and a role, and checks what the user may do. */
 public final class First {
   private First() {}
 
   public static void main(String[] arguments) {
     var address = Optional.ofNullable(System.getenv("TENANTRY_ADDR")).orElse("127.0.0.1:50051");
-    // Beyond this machine: TlsChannelCredentials.create().
+    // For a server on another machine use TlsChannelCredentials.create().
     var channel = Grpc.newChannelBuilder(address, InsecureChannelCredentials.create()).build();
     try {
       run(channel, System.out);
@@ -78,7 +78,7 @@ public final class First {
     session.signOut();
   }
 
-  /** Makes a user who may do all with invoices, in Europe and America. */
+  /** Creates a user with all invoice permissions in the regions eu and us. */
   private static String invite(Channel channel, Session session) {
     var users = session.as(UserServiceGrpc.newBlockingStub(channel));
     var newUser = CreateUserRequest.newBuilder().setEmail("grace@acme.test").build();

@@ -24,29 +24,29 @@ import java.util.concurrent.Executor;
 import java.util.function.Supplier;
 
 /**
- * The sign-in of a user, or of a service account. {@link #as} has a stub's calls made as who
- * signed in, in its tenant; {@link #call} makes one once more with the next access token when the first has ended. Many
- * threads may use it at once.
+ * The sign-in of a user or of a service account. {@link #as} returns a stub that adds the access
+ * token and the tenant to its calls. {@link #call} makes a call, and repeats it once with the next
+ * token if the server refuses the current one. A session is safe for use by many threads.
  */
 public final class Session extends CallCredentials {
   private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
   private static final Metadata.Key<String> TENANT = key("x-organization-slug");
 
-  /** What taking tokens may take. */
-  private static final Duration PATIENCE = Duration.ofSeconds(10);
+  /** Timeout of a call that gets tokens. */
+  private static final Duration TOKEN_TIMEOUT = Duration.ofSeconds(10);
 
   private final Channel channel;
   private final ClientInterceptor inTenant;
   private final AuthServiceBlockingStub auth;
 
-  /** A service account's; a user has none. */
+  /** The secret of a service account's API key; null for a user. */
   private final String apiKey;
 
   private volatile String access;
 
   /**
-   * Takes a user's next pair of tokens. With its id it may be made again for as long as its reply has
-   * not come.
+   * The request that gets a user's next pair of tokens. Because of its id it can be repeated until
+   * a response arrives.
    */
   private RefreshRequest refresh;
 
@@ -57,30 +57,30 @@ public final class Session extends CallCredentials {
     this.auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
   }
 
-  /** Signs a user in to the tenant with this slug. */
+  /** Signs in a user to the tenant with this slug. */
   public static Session signIn(Channel channel, String tenant, String email, String password) {
     var metadata = new Metadata();
     metadata.put(TENANT, tenant);
     var session = new Session(channel, metadata, null);
     var request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
-    var login = session.auth.withDeadlineAfter(PATIENCE).login(request);
+    var login = session.auth.withDeadlineAfter(TOKEN_TIMEOUT).login(request);
     session.keep(login.getAccessToken(), login.getRefreshToken());
     return session;
   }
 
-  /** Signs a service account in, by the secret of one of its keys, which says whose it is. */
+  /** Signs in a service account with the secret of one of its API keys. */
   public static Session withApiKey(Channel channel, String secret) {
     var session = new Session(channel, new Metadata(), secret);
     session.takeNext();
     return session;
   }
 
-  /** The stub, its calls made as who signed in. */
+  /** Returns the stub with the session's access token and tenant in each call. */
   public <S extends AbstractStub<S>> S as(S stub) {
     return stub.withInterceptors(inTenant).withCallCredentials(this);
   }
 
-  /** Makes a call; one that is unauthenticated once more, with the next token. */
+  /** Makes a call. If it is UNAUTHENTICATED, repeats it once with the next token. */
   public <T> T call(Supplier<T> call) {
     var used = access;
     try {
@@ -108,8 +108,8 @@ public final class Session extends CallCredentials {
   }
 
   /**
-   * Takes the next token, unless another call did so since this one was used: a refresh
-   * token works once, and using it twice would end the session.
+   * Gets the token after the used one, unless another call has done so: a refresh token works once,
+   * and a second use ends the session.
    */
   private synchronized void takeNext(String used) {
     if (!access.equals(used)) {
@@ -126,17 +126,17 @@ public final class Session extends CallCredentials {
   }
 
   private synchronized void takeNext() {
-    var patient = auth.withDeadlineAfter(PATIENCE);
+    var stub = auth.withDeadlineAfter(TOKEN_TIMEOUT);
     if (apiKey != null) {
       var request = ExchangeApiKeyRequest.newBuilder().setApiKey(apiKey).build();
-      access = patient.exchangeApiKey(request).getAccessToken();
+      access = stub.exchangeApiKey(request).getAccessToken();
       return;
     }
-    var next = patient.refresh(refresh);
+    var next = stub.refresh(refresh);
     keep(next.getAccessToken(), next.getRefreshToken());
   }
 
-  /** What the session goes on with. */
+  /** Stores the tokens for the next calls. */
   synchronized void keep(String access, String refresh) {
     this.access = access;
     var id = requestId(refresh);
@@ -144,20 +144,20 @@ public final class Session extends CallCredentials {
   }
 
   /**
-   * The token's hash: a refresh may be made again when its reply got lost, also by another process
-   * that has the same token, and gets the same pair.
+   * Returns the hash of the refresh token. With it, a refresh whose response was lost can be
+   * repeated and returns the same pair of tokens, also for another process that has the same token.
    */
   static String requestId(String refresh) {
     try {
       var digest = MessageDigest.getInstance("SHA-256").digest(refresh.getBytes(UTF_8));
       return Base64.getUrlEncoder().withoutPadding().encodeToString(digest);
     } catch (NoSuchAlgorithmException impossible) {
-      // Every Java platform must have it.
+      // Every Java platform must support SHA-256.
       throw new IllegalStateException(impossible);
     }
   }
 
-  /** The refresh token that comes next. */
+  /** Returns the refresh token for the next refresh. */
   synchronized String refreshToken() {
     return refresh.getRefreshToken();
   }

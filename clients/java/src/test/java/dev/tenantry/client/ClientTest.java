@@ -34,7 +34,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/** Against the server that TENANTRY_ADDR names. */
+/** Tests against the server at TENANTRY_ADDR. */
 class ClientTest {
   private static final String EMAIL = "ada@acme.test";
   private static final String PASSWORD = "correct horse battery";
@@ -93,7 +93,7 @@ class ClientTest {
     }
     threads.shutdown();
     assertNotEquals(refresh, session.refreshToken());
-    // A second use of a refresh token would have ended the session.
+    // If a refresh token had been used twice, the session would have ended.
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
   }
 
