@@ -12,12 +12,12 @@ use crate::{
     api::{idempotency, paging::Pages},
     audit::{self, Events, Refusals},
     auth::Auth,
-    concurrency::bounded::Bounded,
+    concurrency::bounded::BoundedPermits,
     config::{self, Config, Mail, Passwords, Server, TenantlessSignIn},
     db::Db,
-    feed::{self, Feed, Follow, Sealer, Sources},
+    feed::{self, ChangeListener, Feed, Sealer, Sources},
     gate::{Gatekeeper, Policies},
-    limits::{Limits, Names, Rates, TrustedProxies},
+    limits::{CounterNames, Limits, Rates, TrustedProxies},
     mail::Mailer,
     mail::Mails,
     passwords::Hasher,
@@ -30,9 +30,9 @@ use crate::{
     service_accounts::ServiceAccounts,
     sessions::{Authenticator, EntryKeys, SessionCache, Sessions, VerifiedTokens},
     sign_in::{Failures, SignIns},
-    telemetry::{Calls, DroppedLines, Operations, Pools, Traces},
+    telemetry::{Calls, DroppedLines, Operations, ResourceGauges, Traces},
     tenants::Tenants,
-    tokens::{Keyring, OpaqueTokens, Renew, Renewed},
+    tokens::{Keyring, KeyringReload, OpaqueTokens, Renew},
     users::Users,
 };
 
@@ -72,7 +72,7 @@ pub struct App {
     tls: Option<Arc<Tls>>,
     audit_stream_length: u32,
     sealer: Arc<Sealer>,
-    names: Arc<Names>,
+    names: Arc<CounterNames>,
     page_tokens: Arc<OpaqueTokens>,
     entry_keys: Arc<EntryKeys>,
     data_keys: Arc<DataKeys>,
@@ -100,7 +100,7 @@ impl App {
                 .with_operations(operations.clone()),
             traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
             sealer: Arc::new(Sealer::new(&keyring)?),
-            names: Arc::new(Names::new(&keyring)?),
+            names: Arc::new(CounterNames::new(&keyring)?),
             page_tokens: Arc::new(OpaqueTokens::new(&keyring, Pages::LABEL)?),
             entry_keys: Arc::new(EntryKeys::new(&keyring)?),
             redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
@@ -135,7 +135,7 @@ impl App {
         let memory = Arc::new(Memory::new(self.memory.subject_bytes));
         let verified = Arc::new(VerifiedTokens::new(self.memory.tokens));
         let watchers = Arc::new(Watchers::default());
-        let followers: Vec<Arc<dyn Follow>> =
+        let followers: Vec<Arc<dyn ChangeListener>> =
             vec![memory.clone(), verified.clone(), watchers.clone(), self.data_keys.clone()];
         let sources = Sources {
             postgres: feed_db.clone(),
@@ -146,7 +146,7 @@ impl App {
         self.operations.register(&mut registry);
         unreadable::register(&mut registry);
         let calls = Calls::register(&self.policies.names(), &mut registry);
-        let pools = Pools {
+        let pools = ResourceGauges {
             connections: db.connections().clone(),
             hasher: hasher.clone(),
             memory: memory.clone(),
@@ -162,7 +162,7 @@ impl App {
             self.page_tokens.clone(),
             self.entry_keys.clone(),
         ];
-        let keys = Renewed::new(keyring.clone(), derived);
+        let keys = KeyringReload::new(keyring.clone(), derived);
         reload::keep_current(&keys, &mut registry);
         reload::keep_current(&self.data_keys, &mut registry);
         if let Some(tls) = &self.tls {
@@ -170,7 +170,7 @@ impl App {
         }
         let feed = Feed::follow(sources, followers, self.sealer, &mut registry);
         db.follow(feed.clone());
-        idempotency::keep_short(&db, &mut registry);
+        idempotency::spawn_trimming(&db, &mut registry);
         let refusals = Refusals::new(db.clone());
         let length = self.audit_stream_length;
         let seals = audit::start_workers(&db, &redis, length, refusals.clone(), &mut registry);
@@ -194,7 +194,7 @@ impl App {
         let pages = Pages::new(self.page_tokens);
         let failures = Failures::new(
             self.sign_in_failure_time,
-            hasher.costliest(),
+            hasher.worst_case(),
             server.max_requests,
             &mut registry,
         );
@@ -266,7 +266,10 @@ impl App {
                         db: db.clone(),
                         feed,
                         watchers,
-                        streams: Bounded::new(PERMISSION_STREAMS, PERMISSION_STREAMS_OF_TENANT),
+                        streams: BoundedPermits::new(
+                            PERMISSION_STREAMS,
+                            PERMISSION_STREAMS_OF_TENANT,
+                        ),
                     },
                     refusals: refusals.clone(),
                 },
@@ -274,7 +277,7 @@ impl App {
                     db: db.clone(),
                     pages,
                     seals,
-                    streams: Bounded::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
+                    streams: BoundedPermits::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
                 },
             },
             refusals,
@@ -316,7 +319,7 @@ pub struct Parts {
     /// Traces calls, where a collector takes it.
     pub traces: Option<Arc<Traces>>,
     /// The keys, current for as long as this is held.
-    pub keys: Arc<Renewed>,
+    pub keys: Arc<KeyringReload>,
     /// What connections are encrypted with, where they are.
     pub tls: Option<Arc<Tls>>,
     /// What was refused and is yet to be recorded.

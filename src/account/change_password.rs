@@ -16,7 +16,7 @@ use crate::{
     passwords::{self, Presented},
     proto::v1::{ChangePasswordRequest, ErrorReason},
     sessions,
-    sign_in::{SignIn, attempt::to_the_end},
+    sign_in::{SignIn, attempt::run_to_end},
     tenants, users,
 };
 
@@ -34,7 +34,7 @@ impl Accounts {
         let (auth, sign_in, caller) = (self.clone(), sign_in.clone(), caller.clone());
         let change =
             |_| async move { Box::pin(auth.try_to_change(&sign_in, &caller, message)).await };
-        to_the_end(change).await
+        run_to_end(change).await
     }
 
     async fn try_to_change(

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result, reason_text},
     gate::NamedTenant,
     ids::{RoleId, TenantId, UserId},
-    limits::{Class, Owner},
+    limits::{Owner, RateClass},
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
@@ -72,11 +72,11 @@ impl Accounts {
         };
         passwords::check("password", &password, &context)?;
         // There is no tenant yet: those who found some from one network have a share together.
-        let share = self.limits.stand_in_of_network(origin.ip);
+        let share = self.limits.placeholder_tenant_of_network(origin.ip);
         let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
 
         let id = TenantId::new();
-        let data_key = self.db.make_data_key(id).await?;
+        let data_key = self.db.generate_data_key(id).await?;
         let mut tx = self.db.begin_unsealed(id).await?;
         let new = NewTenant {
             id,
@@ -128,10 +128,10 @@ impl Accounts {
         message: &RegisterRequest,
         password: SecretString,
     ) -> Result<RegisterResponse> {
-        self.limits.tenant(Class::Registration, tenant.id).await?;
+        self.limits.tenant(RateClass::Registration, tenant.id).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = tenants::store::get(&mut tx, tenant.id).await?;
-        let role = newcomers_role(&mut tx, &row).await?;
+        let role = self_registration_role(&mut tx, &row).await?;
         // No connection is held while the password is hashed.
         drop(tx);
         if role.is_none() {
@@ -148,7 +148,7 @@ impl Accounts {
         }
         // It may have been closed meanwhile.
         let row = tenants::store::get(&mut tx, tenant.id).await?;
-        let Some(role) = newcomers_role(&mut tx, &row).await? else {
+        let Some(role) = self_registration_role(&mut tx, &row).await? else {
             drop(tx);
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         };
@@ -209,11 +209,12 @@ fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
 }
 
 /// The role of who joins a tenant; `None` where nobody may now.
-async fn newcomers_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
+async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
     if !tenant.is_active() || !Known::read(tenant).self_registration {
         return Ok(None);
     }
-    roles::store::of_newcomers(tx, TenantId(tenant.tenant_id), roles::system::MEMBER).await
+    roles::store::self_registration_role(tx, TenantId(tenant.tenant_id), roles::system::MEMBER)
+        .await
 }
 
 fn registration_closed() -> Error {

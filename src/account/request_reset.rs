@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
-    limits::Class,
+    limits::RateClass,
     mail::{Meant, Request},
     proto::v1::{ErrorReason, RequestPasswordResetRequest},
     sign_in::named_tenant,
@@ -32,7 +32,7 @@ impl Accounts {
         let meant = if matches!(named, NamedTenant::Absent) {
             Meant::ByEmail { only_verified: named_tenant::only_verified(self.tenantless)? }
         } else {
-            self.limits.tenant(Class::PasswordReset, share).await?;
+            self.limits.tenant(RateClass::PasswordReset, share).await?;
             Meant::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
         mails.begin(Request { meant, share, email: message.email, origin: origin.clone() })

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
-    limits::{Class, Owner},
+    limits::{Owner, RateClass},
     mail::{ResetToken, links},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
@@ -32,8 +32,8 @@ impl Accounts {
             return Err(token_invalid());
         }
         let (_, share) = self.tenant_and_share(&token, origin).await?;
-        self.limits.tenant(Class::PasswordReset, share).await?;
-        let mut tx = self.db.begin_within(share, token.tenant).await?;
+        self.limits.tenant(RateClass::PasswordReset, share).await?;
+        let mut tx = self.db.begin_in_share(share, token.tenant).await?;
         if !links::is_good(&mut tx, &token).await? {
             drop(tx);
             return Err(self.reset_failed(&token, origin).await?);
@@ -99,7 +99,7 @@ impl Accounts {
     ) -> Result<(TenantId, TenantId)> {
         Ok(match self.db.cipher(token.tenant).await? {
             Some(_) => (token.tenant, token.tenant),
-            None => (TenantId::UNKNOWN, self.limits.stand_in_of_network(origin.ip)),
+            None => (TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)),
         })
     }
 
@@ -108,7 +108,7 @@ impl Accounts {
         let (tenant, share) = self.tenant_and_share(token, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(token.user.0);
         let actor = Actor::anonymous(origin);
-        audit::record_within(&self.db, share, tenant, &actor, event).await?;
+        audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
         Ok(token_invalid())
     }
 }

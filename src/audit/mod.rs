@@ -14,9 +14,9 @@ mod refusals;
 mod rpc;
 mod sealer;
 mod service;
-mod shown;
 pub mod store;
 mod stream;
+mod to_proto;
 pub mod verify;
 mod watch;
 mod worker;
@@ -31,7 +31,7 @@ pub use kind::EventKind;
 pub use origin::{Origin, RequestId};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
-pub use worker::{Listener, SealSignal, start_workers};
+pub use worker::{SealReceiver, SealSignal, start_workers};
 
 use crate::{
     db::{Db, TenantTx},
@@ -84,15 +84,15 @@ pub async fn record(
 /// # Errors
 /// When Postgres is unavailable.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
-    record_within(db, tenant, tenant, actor, event).await
+    record_in_share(db, tenant, tenant, actor, event).await
 }
 
 /// Like [`record_alone`], but the connection counts against `share`, as in
-/// [`Db::begin_within`].
+/// [`Db::begin_in_share`].
 ///
 /// # Errors
 /// When Postgres is unavailable.
-pub async fn record_within(
+pub async fn record_in_share(
     db: &Db,
     share: TenantId,
     tenant: TenantId,
@@ -101,7 +101,7 @@ pub async fn record_within(
 ) -> Result<()> {
     let (db, actor) = (db.clone(), actor.clone());
     let work = async move {
-        let mut tx = db.begin_within(share, tenant).await?;
+        let mut tx = db.begin_in_share(share, tenant).await?;
         record(&mut tx, tenant, &actor, event).await?;
         tx.commit_record().await
     };

@@ -16,7 +16,7 @@ use crate::{
 
 /// Maximum number of refusals per subject, tenant and minute that are recorded as single
 /// events.
-const SINGLY: u64 = 20;
+const RECORDED_SINGLY: u64 = 20;
 
 /// Maximum number of limits that are counted between two flushes; the metrics count the rest.
 /// The bound is needed because callers can name any number of tenants, even unknown ones.
@@ -152,7 +152,7 @@ impl Refusals {
     fn is_single(&self, refusal: &Refusal) -> bool {
         let mut seen = lock(&self.seen);
         let of_subject = seen.entry((refusal.tenant, refusal.subject)).or_default();
-        if of_subject.single < SINGLY {
+        if of_subject.single < RECORDED_SINGLY {
             of_subject.single += 1;
             return true;
         }

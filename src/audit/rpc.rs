@@ -6,14 +6,14 @@ use tonic::{Request, Response, Status};
 
 use super::{
     service::Events,
-    shown::shown,
-    store::{self, EventRow, Wanted},
+    store::{self, EventFilter, EventRow},
+    to_proto::shown,
     watch::{self, Messages},
 };
 use crate::{
     api::{
         filter::{Field, Filter, Kind},
-        paging::{LARGE_ROWS, Position},
+        paging::{LARGE_ROWS_PER_READ, Position},
     },
     clock,
     error::{Error, Result},
@@ -44,7 +44,7 @@ impl AuditService for Events {
         let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         let cipher = tx.cipher(caller.tenant())?;
-        while let Some(read) = page.next_read(LARGE_ROWS) {
+        while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
             let rows = store::list(&mut tx, caller.tenant(), &wanted, &read).await?;
             let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
             page.take(read.found(rows), position, |row| shown(row, &cipher).map(Some)).await?;
@@ -66,14 +66,14 @@ impl AuditService for Events {
     }
 }
 
-fn wanted(message: &ListEventsRequest) -> Result<Wanted> {
+fn wanted(message: &ListEventsRequest) -> Result<EventFilter> {
     let filter = Filter::parse(&message.filter, FIELDS)?;
     let (start, end) =
         (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
         return Err(Error::field("end_time", "must be later than start_time"));
     }
-    Ok(Wanted {
+    Ok(EventFilter {
         kind: filter.like("kind"),
         actor: filter.id("actor_id"),
         target: filter.id("target_id"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::SealSignal;
-use crate::{api::paging::Pages, concurrency::bounded::Bounded, db::Db, ids::TenantId};
+use crate::{api::paging::Pages, concurrency::bounded::BoundedPermits, db::Db, ids::TenantId};
 
 /// The implementation of `AuditService`.
 pub struct Events {
@@ -12,5 +12,5 @@ pub struct Events {
     /// Signals that events were sealed.
     pub seals: Arc<SealSignal>,
     /// The open streams, which are limited because each polls Postgres.
-    pub streams: Arc<Bounded<TenantId>>,
+    pub streams: Arc<BoundedPermits<TenantId>>,
 }

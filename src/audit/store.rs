@@ -47,7 +47,7 @@ impl EventRow {
 
 /// Filters of a list of events. `None` means no filter.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct EventFilter {
     /// The kind, as a LIKE pattern.
     pub kind: Option<String>,
     /// The id of the actor.
@@ -70,7 +70,7 @@ pub struct Wanted {
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
-    wanted: &Wanted,
+    wanted: &EventFilter,
     read: &Read,
 ) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(

@@ -55,7 +55,7 @@ pub struct Progress {
     /// Whether Redis failed to accept an event.
     pub failed: bool,
     /// Whether the next pass should start at once, with the tenants after blocked ones.
-    pub goes_on: bool,
+    pub should_continue: bool,
 }
 
 /// Why an event was not sent.
@@ -158,7 +158,7 @@ impl Outbox {
         progress.blocked = blocked.len();
         if !progress.failed {
             let more = events.last().filter(|_| events.len() >= BATCH.into());
-            progress.goes_on = more.is_some() && !are_remembered;
+            progress.should_continue = more.is_some() && !are_remembered;
             match more {
                 // The streams before may be blocked without being remembered, so the next pass
                 // starts after this tenant.

@@ -26,7 +26,7 @@ pub struct Head {
 
 /// The result for one tenant.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finding {
+pub struct VerifiedTrail {
     /// The end of the valid part of the chain.
     #[serde(flatten)]
     pub head: Head,
@@ -50,7 +50,7 @@ pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
 ///
 /// # Errors
 /// When Postgres is unavailable.
-pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Finding> {
+pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<VerifiedTrail> {
     let mut walk = Walk { position: 0, hash: Vec::new(), kept, passed_kept: false };
     let mut faults = Vec::new();
     while faults.is_empty() {
@@ -70,7 +70,7 @@ pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Fi
         faults.push(format!("the chain does not lead to the kept hash at {}", kept.position));
     }
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
-    Ok(Finding { head, faults })
+    Ok(VerifiedTrail { head, faults })
 }
 
 /// The state of walking a chain from its start.

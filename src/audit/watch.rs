@@ -6,9 +6,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Listener, service::Events, shown::shown, store};
+use super::{SealReceiver, service::Events, store, to_proto::shown};
 use crate::{
-    concurrency::bounded::Open,
+    concurrency::bounded::BoundedPermit,
     db::Db,
     error::{Error, Result},
     gate::{Admission, Caller},
@@ -32,14 +32,14 @@ pub type Messages = BoxStream<'static, Result<Message, Status>>;
 /// One caller's stream.
 struct Stream {
     db: Db,
-    listener: Listener,
+    listener: SealReceiver,
     admission: Admission,
     tenant: TenantId,
     /// The position up to which the stream has read.
     position: i64,
     ready: VecDeque<Message>,
     sent_at: Instant,
-    _open: Open<TenantId>,
+    _open: BoundedPermit<TenantId>,
 }
 
 /// Opens a stream for a caller, with the events after a position or from now on.
@@ -55,7 +55,7 @@ pub async fn open(
 ) -> Result<Messages> {
     let tenant = caller.tenant();
     let open = events.streams.open(tenant)?;
-    let (db, listener) = (&events.db, events.seals.listen());
+    let (db, listener) = (&events.db, events.seals.subscribe());
     let position = match after {
         Some(position) => position,
         None => store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?,

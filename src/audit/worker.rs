@@ -23,13 +23,13 @@ const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 pub struct SealSignal(watch::Sender<bool>);
 
 /// Receives the signals.
-pub struct Listener(watch::Receiver<bool>);
+pub struct SealReceiver(watch::Receiver<bool>);
 
 impl SealSignal {
     /// Subscribes to all signals from now on.
     #[must_use]
-    pub fn listen(&self) -> Listener {
-        Listener(self.0.subscribe())
+    pub fn subscribe(&self) -> SealReceiver {
+        SealReceiver(self.0.subscribe())
     }
 
     /// Signals that the server stops.
@@ -42,7 +42,7 @@ impl SealSignal {
     }
 }
 
-impl Listener {
+impl SealReceiver {
     /// Waits until events are sealed, at most for `timeout`; false when the server stops.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
         let changed = time::timeout(timeout, self.0.changed()).await;
@@ -88,7 +88,7 @@ pub fn start_workers(
     let metrics = Metrics::register(registry);
     let outbox = Outbox::new(db.clone(), redis.clone(), stream_length);
     tokio::spawn(seal(db.clone(), seals.clone(), metrics.sealed.clone()));
-    tokio::spawn(send(db.clone(), outbox, stream_length > 0, seals.listen(), metrics));
+    tokio::spawn(send(db.clone(), outbox, stream_length > 0, seals.subscribe(), metrics));
     tokio::spawn(record_counts(db.clone(), refusals));
     seals
 }
@@ -106,7 +106,7 @@ async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
     }
 }
 
-async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: Listener, metrics: Metrics) {
+async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: SealReceiver, metrics: Metrics) {
     while !db.is_closed() {
         let progress = outbox.publish().await.unwrap_or_else(|error| late(&error));
         if is_on {
@@ -116,7 +116,10 @@ async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: Listener, metr
         metrics.blocked.inc_by(u64::try_from(progress.blocked).unwrap_or_default());
         if progress.failed {
             time::sleep(SEND_INTERVAL).await;
-        } else if progress.done == 0 && !progress.goes_on && !woken.wait(SEND_INTERVAL).await {
+        } else if progress.done == 0
+            && !progress.should_continue
+            && !woken.wait(SEND_INTERVAL).await
+        {
             return;
         }
     }

@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{connect::url, progress, provision};
 use crate::{
-    audit::verify::{self, Finding, Head},
+    audit::verify::{self, Head, VerifiedTrail},
     config::Values,
     db::Db,
     ids::TenantId,
@@ -92,7 +92,7 @@ fn read_kept(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
     let text = fs::read_to_string(path).with_context(|| format!("can't read {shown}"))?;
     let mut kept = HashMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let finding: Finding =
+        let finding: VerifiedTrail =
             serde_json::from_str(line).with_context(|| format!("{shown} has an unknown line"))?;
         // Of several lines for a tenant, the last one is the newest.
         kept.insert(finding.head.tenant_id, finding.head);

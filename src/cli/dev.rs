@@ -36,7 +36,7 @@ const PLATFORM_EMAIL: &str = "admin@platform.local";
 /// Starts the missing servers, serves until a signal, and stops the servers that it started.
 pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
     let _writing = telemetry::init(&values)?;
-    let (mut out, _saying) = telemetry::never_waits(io::stdout());
+    let (mut out, _saying) = telemetry::non_blocking_writer(io::stdout());
     let stop = serve::stop_signal()?;
     let dir = PathBuf::from(values.get("DEV_DIR").context("DEV_DIR must be set")?);
     let services = start_services(&values, &dir, &mut out).await?;

@@ -17,7 +17,7 @@ use crate::{
     config::SETTINGS,
     tokens::{
         Keyring, TokenKind,
-        pem::{self, KeyAlgorithm, Lives},
+        pem::{self, KeyAlgorithm, Lifetimes},
     },
 };
 
@@ -153,9 +153,9 @@ fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_lives(matches: &ArgMatches) -> anyhow::Result<Lives> {
+fn read_lives(matches: &ArgMatches) -> anyhow::Result<Lifetimes> {
     let life = |name| matches.get_one::<Duration>(name).copied().context("no lifetime");
-    Ok(Lives { access: life(ACCESS_LIFE)?, refresh: life(REFRESH_LIFE)? })
+    Ok(Lifetimes { access: life(ACCESS_LIFE)?, refresh: life(REFRESH_LIFE)? })
 }
 
 fn list(dir: &Path) -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::last_words(format!("error: {error:#}"));
+            telemetry::write_last_line(format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -54,7 +54,7 @@ pub async fn platform(
     }
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
-    let data_key = owner.make_data_key(id).await?;
+    let data_key = owner.generate_data_key(id).await?;
     let mut tx = owner.begin_unsealed(id).await?;
     sqlx::query!(
         r#"
@@ -82,7 +82,7 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     }
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
-    let data_key = db.make_data_key(id).await?;
+    let data_key = db.generate_data_key(id).await?;
     let mut tx = db.begin_unsealed(id).await?;
     let new = NewTenant {
         id,

@@ -14,7 +14,7 @@ use std::{
 use crate::{error::Error, proto::v1::ErrorReason};
 
 /// Counts the open objects of each owner.
-pub struct Bounded<K: Eq + Hash + Copy> {
+pub struct BoundedPermits<K: Eq + Hash + Copy> {
     total: usize,
     per_owner: usize,
     open: Mutex<Counts<K>>,
@@ -26,8 +26,8 @@ struct Counts<K> {
 }
 
 /// An open object. Dropping it frees its place.
-pub struct Open<K: Eq + Hash + Copy> {
-    all: Arc<Bounded<K>>,
+pub struct BoundedPermit<K: Eq + Hash + Copy> {
+    all: Arc<BoundedPermits<K>>,
     owner: K,
 }
 
@@ -46,7 +46,7 @@ impl From<TooMany> for Error {
     }
 }
 
-impl<K: Eq + Hash + Copy> Bounded<K> {
+impl<K: Eq + Hash + Copy> BoundedPermits<K> {
     /// Creates the counter with no open objects.
     #[must_use]
     pub fn new(total: usize, per_owner: usize) -> Arc<Self> {
@@ -58,7 +58,7 @@ impl<K: Eq + Hash + Copy> Bounded<K> {
     ///
     /// # Errors
     /// Returns the limit that is reached.
-    pub fn open(self: &Arc<Self>, owner: K) -> Result<Open<K>, TooMany> {
+    pub fn open(self: &Arc<Self>, owner: K) -> Result<BoundedPermit<K>, TooMany> {
         let mut open = self.lock();
         if open.all >= self.total {
             return Err(TooMany::Total);
@@ -71,7 +71,7 @@ impl<K: Eq + Hash + Copy> Bounded<K> {
         }
         open.by_owner.insert(owner, of_owner + 1);
         open.all += 1;
-        Ok(Open { all: self.clone(), owner })
+        Ok(BoundedPermit { all: self.clone(), owner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts<K>> {
@@ -79,7 +79,7 @@ impl<K: Eq + Hash + Copy> Bounded<K> {
     }
 }
 
-impl<K: Eq + Hash + Copy> Drop for Open<K> {
+impl<K: Eq + Hash + Copy> Drop for BoundedPermit<K> {
     fn drop(&mut self) {
         let mut open = self.all.lock();
         open.all -= 1;
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_makes_room() {
-        let all = Bounded::new(4, 2);
+        let all = BoundedPermits::new(4, 2);
         let first = all.open('a').ok();
         let second = all.open('a').ok();
         assert!(first.is_some() && second.is_some());
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn some_owners_never_have_all_between_them() {
-        let all = Bounded::new(20, 10);
+        let all = BoundedPermits::new(20, 10);
         let mut open = Vec::new();
         loop {
             let more: Vec<_> =
@@ -127,7 +127,7 @@ mod tests {
         }
         assert_eq!(open.len(), 15);
         assert!(all.open('d').is_ok());
-        let alone = Bounded::new(3, 3);
+        let alone = BoundedPermits::new(3, 3);
         let open: Vec<_> = (0..3).filter_map(|_| alone.open('a').ok()).collect();
         assert_eq!(open.len(), 3, "where there are no shares");
     }

@@ -3,6 +3,6 @@
 
 pub mod bounded;
 pub mod deadline;
+pub mod fair_permits;
 pub mod pace;
 pub mod priority;
-pub mod shares;

@@ -9,23 +9,23 @@ use url::Url;
 use super::values::Reader;
 
 /// The placeholder for the token in [`Mail::reset_page`].
-pub const TOKEN: &str = "{token}";
+pub const TOKEN_PLACEHOLDER: &str = "{token}";
 
 /// How mails are sent.
 #[derive(Clone, Debug)]
 pub struct Mail {
     /// Where mails are delivered.
-    pub post: Post,
+    pub post: MailDestination,
     /// The sender's address.
     pub from: Mailbox,
-    /// The URL of the page that resets a password, with [`TOKEN`] in it; `None` when mails
+    /// The URL of the page that resets a password, with [`TOKEN_PLACEHOLDER`] in it; `None` when mails
     /// contain the token alone.
     pub reset_page: Option<String>,
 }
 
 /// A destination of mails.
 #[derive(Clone, Debug)]
-pub enum Post {
+pub enum MailDestination {
     /// An SMTP server, by its URL. The URL may contain a password.
     Smtp(SecretString),
     /// A folder into which mails are written as files.
@@ -50,22 +50,27 @@ impl Mail {
 }
 
 /// Parses a mail URL. The error never repeats the URL, which may contain a password.
-fn post(text: &str) -> Result<Post, String> {
+fn post(text: &str) -> Result<MailDestination, String> {
     let wanted = "must be a URL like smtps://user:password@host, smtp://host or file:///folder";
     let url = Url::parse(text).map_err(|_| wanted)?;
     match url.scheme() {
-        "file" => url.to_file_path().map(Post::Folder).map_err(|()| wanted.to_owned()),
+        "file" => url.to_file_path().map(MailDestination::Folder).map_err(|()| wanted.to_owned()),
         "smtp" | "smtps" => {
             let url = SecretString::from(text);
             AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
                 .map_err(|_| wanted)?;
-            Ok(Post::Smtp(url))
+            Ok(MailDestination::Smtp(url))
         }
         _ => Err(wanted.to_owned()),
     }
 }
 
 fn page(text: &str) -> Result<String, String> {
-    let is_page = Url::parse(&text.replace(TOKEN, "token")).is_ok() && text.contains(TOKEN);
-    if is_page { Ok(text.to_owned()) } else { Err(format!("must be a URL with {TOKEN} in it")) }
+    let is_page = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
+        && text.contains(TOKEN_PLACEHOLDER);
+    if is_page {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be a URL with {TOKEN_PLACEHOLDER} in it"))
+    }
 }

@@ -20,7 +20,7 @@ use std::{
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-pub use mail::{Mail, Post, TOKEN};
+pub use mail::{Mail, MailDestination, TOKEN_PLACEHOLDER};
 pub use privacy::master_keys;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};

@@ -47,7 +47,7 @@ pub async fn candidate(
         tenant.0,
         index.as_slice(),
     )
-    .fetch_optional(db.single(share).await?)
+    .fetch_optional(db.statement_in_share(share).await?)
     .await?;
     // An index that was moved to another user leads to nobody.
     let whole = row.filter(|row| {

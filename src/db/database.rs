@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use sqlx::PgPool;
 
-use super::tx::{Sealing, TenantTx, no_data_keys};
+use super::tx::{CipherState, TenantTx, no_data_keys};
 use crate::{
     error::{Error, Result},
     feed::Feed,
@@ -111,8 +111,8 @@ impl Db {
     ///
     /// # Errors
     /// UNAVAILABLE when the key cannot be wrapped by the master key.
-    pub async fn make_data_key(&self, tenant: TenantId) -> Result<NewDataKey> {
-        self.data_keys()?.make_for(tenant).await
+    pub async fn generate_data_key(&self, tenant: TenantId) -> Result<NewDataKey> {
+        self.data_keys()?.generate(tenant).await
     }
 
     /// An executor for a single statement that concerns no tenant or all tenants.
@@ -126,8 +126,8 @@ impl Db {
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn single(&self, tenant: TenantId) -> Result<Observed<'static>> {
-        self.postgres.single(tenant).await
+    pub async fn statement_in_share(&self, tenant: TenantId) -> Result<Observed<'static>> {
+        self.postgres.statement_in_share(tenant).await
     }
 
     /// The pool itself, without metrics and shares.
@@ -144,7 +144,7 @@ impl Db {
     /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
     /// no connection of the tenant's share becomes free.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx> {
-        self.begin_within(tenant, tenant).await
+        self.begin_in_share(tenant, tenant).await
     }
 
     /// Like [`Db::begin`], but the connection counts against `share` instead of the share of
@@ -152,14 +152,14 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::begin`].
-    pub async fn begin_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
+    pub async fn begin_in_share(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
         if self.data_keys.is_none() {
             return self.begin_unsealed_within(share, tenant).await;
         }
         let sealing = match self.cipher(tenant).await {
-            Ok(Some(cipher)) => Sealing::Ready(cipher),
-            Ok(None) => Sealing::Absent,
-            Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => Sealing::Away,
+            Ok(Some(cipher)) => CipherState::Ready(cipher),
+            Ok(None) => CipherState::Absent,
+            Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => CipherState::Away,
             Err(error) => return Err(error),
         };
         Ok(self.begin_unsealed_within(share, tenant).await?.with(sealing))
@@ -174,7 +174,7 @@ impl Db {
     }
 
     async fn begin_unsealed_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
-        let tx = self.postgres.begin_within(share, tenant).await?;
+        let tx = self.postgres.begin_in_share(share, tenant).await?;
         Ok(TenantTx::new(tx, tenant, self.data_keys.clone(), self.feed.get().cloned()))
     }
 
@@ -184,9 +184,9 @@ impl Db {
     }
 
     /// Waits until this process's caches have applied a commit that can alter a decision.
-    pub async fn committed(&self) {
+    pub async fn wait_for_caches(&self) {
         if let Some(feed) = self.feed.get() {
-            feed.catch_up().await;
+            feed.wait_for_commit().await;
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 pub struct TenantTx {
     tx: Tx,
     tenant: TenantId,
-    sealing: Sealing,
+    sealing: CipherState,
     data_keys: Option<Arc<DataKeys>>,
     feed: Option<Feed>,
     /// The cipher of a tenant that this transaction creates. It is kept here because the cache
@@ -25,7 +25,7 @@ pub struct TenantTx {
 }
 
 /// The state of the cipher of the transaction's tenant.
-pub(super) enum Sealing {
+pub(super) enum CipherState {
     /// It was loaded before the transaction began.
     Ready(Arc<Cipher>),
     /// The tenant does not exist.
@@ -42,11 +42,11 @@ impl TenantTx {
         data_keys: Option<Arc<DataKeys>>,
         feed: Option<Feed>,
     ) -> Self {
-        Self { tx, tenant, sealing: Sealing::Absent, data_keys, feed, made: None }
+        Self { tx, tenant, sealing: CipherState::Absent, data_keys, feed, made: None }
     }
 
     /// Sets the cipher of the transaction's tenant.
-    pub(super) fn with(self, sealing: Sealing) -> Self {
+    pub(super) fn with(self, sealing: CipherState) -> Self {
         Self { sealing, ..self }
     }
 
@@ -60,8 +60,8 @@ impl TenantTx {
     ///
     /// # Errors
     /// When Postgres is unavailable.
-    pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
-        self.tx.enter(tenant).await
+    pub async fn switch_tenant(&mut self, tenant: TenantId) -> Result<()> {
+        self.tx.switch_tenant(tenant).await
     }
 
     /// The cipher for the personal data of `tenant`: the tenant of this transaction, or one
@@ -85,8 +85,8 @@ impl TenantTx {
             return Ok(Some(cipher.clone()));
         }
         match &self.sealing {
-            Sealing::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
-            Sealing::Away if tenant == self.tenant => {
+            CipherState::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
+            CipherState::Away if tenant == self.tenant => {
                 let text = "an encryption key is not available; try again";
                 Err(Error::refused(ErrorReason::StoreUnavailable, text))
             }
@@ -126,7 +126,7 @@ impl TenantTx {
             .fetch_one(self.conn())
             .await?;
         let feed = self.feed.as_ref().ok_or_else(|| Error::defect("no feed is followed"))?;
-        feed.token_of(id.cast_unsigned())
+        feed.token_for_transaction(id.cast_unsigned())
     }
 
     /// Commits, and waits until this process's caches have applied the changes, so every later
@@ -137,7 +137,7 @@ impl TenantTx {
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await?;
         if let Some(feed) = self.feed {
-            feed.catch_up().await;
+            feed.wait_for_commit().await;
         }
         Ok(())
     }

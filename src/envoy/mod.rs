@@ -5,7 +5,7 @@
 //! failed.
 
 mod answer;
-mod asked;
+mod request;
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     permissions::{Permission, decide::decide},
     proto::v1::{DecisionReason, ErrorReason},
 };
-use asked::{Asked, Required};
+use request::{CheckedRequest, Required};
 
 /// The authorization service that Envoy calls.
 pub struct Authorizer {
@@ -35,10 +35,12 @@ impl Authorizer {
 
     /// Decides a request. Returns its caller when the request is allowed.
     async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
-        let Asked { headers, source, required } = Asked::read(request)?;
-        let client_of = |envoy| self.keeper.proxies.client_of(envoy, source, &headers);
-        origin.ip = origin.ip.map(client_of);
-        let caller = Box::pin(self.keeper.vouch(&headers, ENVOY_CHECK, origin)).await?;
+        let CheckedRequest { headers, source, required } = CheckedRequest::read(request)?;
+        let client_behind_gateway =
+            |envoy| self.keeper.proxies.client_behind_gateway(envoy, source, &headers);
+        origin.ip = origin.ip.map(client_behind_gateway);
+        let caller =
+            Box::pin(self.keeper.identify_for_proxy(&headers, ENVOY_CHECK, origin)).await?;
         let Required::Permission { name, scope } = required else { return Ok(caller) };
         let permission = Permission::concrete("permission", &name).map_err(|_| {
             Error::defect("a route's permission is not of the form resource:action")

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::ids::TenantId;
 
 /// A listener for changes. In-memory caches implement it to drop outdated entries.
-pub trait Follow: Send + Sync + 'static {
+pub trait ChangeListener: Send + Sync + 'static {
     /// Called for each change.
     fn apply(&self, change: &Change);
     /// Called when changes may have been missed. The listener must drop all its entries.

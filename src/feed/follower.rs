@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use ::time::OffsetDateTime;
 use tokio::time;
 
-use super::{Change, Follow, Kind, metrics::Metrics, state::State};
+use super::{Change, ChangeListener, Kind, metrics::Metrics, state::State};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Follower {
     postgres: Postgres,
-    followers: Vec<Arc<dyn Follow>>,
+    followers: Vec<Arc<dyn ChangeListener>>,
     metrics: Metrics,
     /// The snapshot of the last successful read; `None` before the first.
     seen: Option<Seen>,
@@ -43,7 +43,7 @@ struct Seen {
 impl Follower {
     pub(super) fn new(
         postgres: Postgres,
-        followers: Vec<Arc<dyn Follow>>,
+        followers: Vec<Arc<dyn ChangeListener>>,
         metrics: Metrics,
     ) -> Self {
         Self { postgres, followers, metrics, seen: None, in_doubt: false }
@@ -69,7 +69,7 @@ impl Follower {
                     self.metrics.failed();
                 }
             }
-            woken = state.rest(POLL).await;
+            woken = state.wait_for_wake_up(POLL).await;
         }
     }
 
@@ -90,7 +90,7 @@ impl Follower {
         };
         let (xmin, xmax) = bounds(&first.snapshot)?;
         // Before anything depends on what this read returned.
-        state.progress.saw(xmax);
+        state.progress.record_snapshot(xmax);
         match &self.seen {
             // The first read. Entries that were cached before it may have changed in between.
             None => self.clear(state),
@@ -115,7 +115,7 @@ impl Follower {
                 None => self.clear(state),
             }
         }
-        state.progress.passed_on(xmin);
+        state.progress.set_horizon(xmin);
         self.in_doubt = false;
         self.seen = Some(Seen { snapshot: first.snapshot.clone(), server: first.server });
         Ok(changes)
@@ -128,7 +128,7 @@ impl Follower {
     }
 
     fn clear(&self, state: &State) {
-        state.start_anew();
+        state.record_reset();
         for follower in &self.followers {
             follower.clear();
         }

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
 use super::{
-    Follow,
+    ChangeListener,
     follower::Follower,
     metrics::{Lag, Metrics},
     progress::Progress,
@@ -45,14 +45,14 @@ pub struct Feed {
 
 /// Proof that the caches are fresh enough to answer. Only [`Feed::fresh`] creates it.
 #[derive(Clone, Copy, Debug)]
-pub struct Fresh(());
+pub struct FreshnessProof(());
 
 impl Feed {
     /// Starts to follow the feed, and passes each change to `followers` until the pool is
     /// closed.
     pub fn follow(
         sources: Sources<'_>,
-        followers: Vec<Arc<dyn Follow>>,
+        followers: Vec<Arc<dyn ChangeListener>>,
         sealer: Arc<Sealer>,
         registry: &mut Registry,
     ) -> Self {
@@ -61,7 +61,7 @@ impl Feed {
         let state = Arc::new(State::new(woken.clone(), Progress::new(sealer)));
         let metrics = Metrics::register(registry, Lag(state.clone()));
         wake::listen(subscriber, postgres.clone(), woken, metrics.subscribed.clone());
-        tokio::spawn(trim::keep_short(postgres.clone()));
+        tokio::spawn(trim::spawn_trimming(postgres.clone()));
         tokio::spawn(Follower::new(postgres, followers, metrics).run(state.clone()));
         Self { state, redis }
     }
@@ -69,8 +69,8 @@ impl Feed {
     /// A proof that the caches are fresh enough to answer now; `None` when they are not. Ask
     /// for it before reading a cache, and do not hold it across an await.
     #[must_use]
-    pub fn fresh(&self) -> Option<Fresh> {
-        self.state.is_fresh().then_some(Fresh(()))
+    pub fn fresh(&self) -> Option<FreshnessProof> {
+        self.state.is_fresh().then_some(FreshnessProof(()))
     }
 
     /// Whether the caches are fresh enough to answer now.
@@ -82,7 +82,7 @@ impl Feed {
     /// Whether the caches have applied every change of the last `time` (up to the last read),
     /// with no reset in between.
     #[must_use]
-    pub fn was_followed_for(&self, time: Duration) -> bool {
+    pub fn has_followed_for(&self, time: Duration) -> bool {
         self.state.followed_for() > time
     }
 
@@ -95,22 +95,22 @@ impl Feed {
     /// Call after a commit. Wakes the other replicas, and returns when this replica's caches
     /// have applied the commit. If that takes longer than a second, the caches must not answer
     /// until the next successful read.
-    pub async fn catch_up(&self) {
+    pub async fn wait_for_commit(&self) {
         wake::others(&self.redis);
-        if !self.state.read_anew().await {
+        if !self.state.wait_for_new_read().await {
             self.state.expire();
         }
     }
 
     /// Waits until the caches have applied every committed transaction below the revision's
     /// position; false when that takes longer than a second. Concurrent callers share one read.
-    pub async fn reach(&self, revision: Revision) -> bool {
-        self.horizon() >= revision.position || self.state.read_anew().await
+    pub async fn wait_for_revision(&self, revision: Revision) -> bool {
+        self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
 
     /// Reads the feed if the caches are not fresh; returns whether they are fresh now.
     pub async fn refresh(&self) -> bool {
-        self.is_fresh() || self.state.read_anew().await
+        self.is_fresh() || self.state.wait_for_new_read().await
     }
 
     /// A transaction id: every transaction below it has ended, and the caches have applied its
@@ -122,8 +122,8 @@ impl Feed {
 
     /// Records the xmax of a snapshot of Postgres, before data read in it is used for a
     /// decision or cached. Tokens made later cover this snapshot.
-    pub fn saw(&self, xmax: u64) {
-        self.state.progress.saw(xmax);
+    pub fn record_snapshot(&self, xmax: u64) {
+        self.state.progress.record_snapshot(xmax);
     }
 
     /// The consistency token for a decision. `horizon` is [`Feed::horizon`] from before the
@@ -139,8 +139,8 @@ impl Feed {
     ///
     /// # Errors
     /// INTERNAL when the token can't be sealed. No key causes this.
-    pub fn token_of(&self, transaction: u64) -> Result<String> {
-        self.state.progress.token_of(transaction)
+    pub fn token_for_transaction(&self, transaction: u64) -> Result<String> {
+        self.state.progress.token_for_transaction(transaction)
     }
 
     /// Opens a consistency token.

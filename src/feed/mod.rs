@@ -20,6 +20,6 @@ mod token;
 mod trim;
 mod wake;
 
-pub use change::{Change, Follow, Kind};
-pub use handle::{CONNECTIONS, Feed, Fresh, Sources};
+pub use change::{Change, ChangeListener, Kind};
+pub use handle::{CONNECTIONS, Feed, FreshnessProof, Sources};
 pub use token::Sealer;

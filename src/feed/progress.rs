@@ -42,12 +42,12 @@ impl Progress {
     }
 
     /// Records that the listeners have all changes below `horizon`.
-    pub(super) fn passed_on(&self, horizon: u64) {
+    pub(super) fn set_horizon(&self, horizon: u64) {
         self.horizon.store(horizon, Ordering::Release);
     }
 
     /// Records the xmax of a snapshot, before data read in it is used.
-    pub(super) fn saw(&self, xmax: u64) {
+    pub(super) fn record_snapshot(&self, xmax: u64) {
         self.position.fetch_max(xmax, Ordering::AcqRel);
     }
 
@@ -70,7 +70,7 @@ impl Progress {
     }
 
     /// The token for a transaction that is about to commit.
-    pub(super) fn token_of(&self, transaction: u64) -> Result<String> {
+    pub(super) fn token_for_transaction(&self, transaction: u64) -> Result<String> {
         self.sealer.seal(Revision { horizon: transaction, position: transaction + 1 })
     }
 

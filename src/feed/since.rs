@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Changes since a horizon, without duplicates.
-pub struct Since {
+pub struct ChangesSince {
     /// Whether changes may be missing: older ones were trimmed, or the horizon is not in the
     /// past of this server.
     pub missed: bool,
@@ -29,7 +29,7 @@ impl Feed {
         tenant: TenantId,
         horizon: u64,
         limit: i64,
-    ) -> Result<Since> {
+    ) -> Result<ChangesSince> {
         let rows = sqlx::query!(
             r#"
             select pg_snapshot_xmax(snapshot)::text::bigint as "xmax!", missed as "missed!",
@@ -43,12 +43,12 @@ impl Feed {
         .fetch_all(db.pool())
         .await?;
         let first = rows.first().ok_or_else(|| Error::defect("no row of changes"))?;
-        self.saw(first.xmax.cast_unsigned());
+        self.record_snapshot(first.xmax.cast_unsigned());
         let missed = first.missed;
         let change = |kind: Option<String>, subject: Option<Uuid>| {
             Some((kind.as_deref().and_then(Kind::parse), subject?))
         };
         let changes = rows.into_iter().filter_map(|row| change(row.kind, row.subject_id));
-        Ok(Since { missed, changes: changes.collect() })
+        Ok(ChangesSince { missed, changes: changes.collect() })
     }
 }

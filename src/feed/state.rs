@@ -69,7 +69,7 @@ impl State {
 
     /// Requests a read that begins after this call, so it sees every commit so far. Returns
     /// whether such a read succeeded within [`FRESH_FOR`].
-    pub(super) async fn read_anew(&self) -> bool {
+    pub(super) async fn wait_for_new_read(&self) -> bool {
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.woken.notify_one();
         let mut ended = self.ended.subscribe();
@@ -93,12 +93,12 @@ impl State {
     }
 
     /// Waits for a wake-up, at most for `limit`; returns whether one came.
-    pub(super) async fn rest(&self, limit: Duration) -> bool {
+    pub(super) async fn wait_for_wake_up(&self, limit: Duration) -> bool {
         time::timeout(limit, self.woken.notified()).await.is_ok()
     }
 
     /// Records that the caches are reset now: changes committed before are not applied to them.
-    pub(super) fn start_anew(&self) {
+    pub(super) fn record_reset(&self) {
         self.reset_at.store(self.now(), Ordering::Release);
     }
 

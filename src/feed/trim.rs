@@ -18,7 +18,7 @@ const KEEP: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 
 const BATCH: i64 = 10_000;
 
 /// Trims the feed until the pool is closed.
-pub(super) async fn keep_short(postgres: Postgres) {
+pub(super) async fn spawn_trimming(postgres: Postgres) {
     while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
         match trim(&postgres).await {

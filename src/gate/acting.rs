@@ -30,7 +30,7 @@ use crate::{
 /// A caller *covers* a subject when its level is no lower than that of each role of the
 /// subject, and when it holds each permission of these roles.
 #[derive(Clone, Debug)]
-pub struct Acting {
+pub struct WriteCaller {
     caller: Caller,
     reach: Reach,
     /// The access policy that admitted the caller. The transaction checks it again.
@@ -39,7 +39,7 @@ pub struct Acting {
 
 /// The level and the permissions that a role gives.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Bundle<'a> {
+pub struct RoleGrant<'a> {
     /// The role's level. A higher number has more power.
     pub level: i16,
     /// The role's permissions, sorted.
@@ -48,20 +48,20 @@ pub struct Bundle<'a> {
     pub is_system: bool,
 }
 
-impl<'a> From<&'a RoleRow> for Bundle<'a> {
+impl<'a> From<&'a RoleRow> for RoleGrant<'a> {
     fn from(role: &'a RoleRow) -> Self {
         Self { level: role.level, permissions: &role.permissions, is_system: role.is_system }
     }
 }
 
-impl Bundle<'_> {
+impl RoleGrant<'_> {
     /// The end of an actor's right to the level and all permissions.
     async fn right_of(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
 }
 
-impl Acting {
+impl WriteCaller {
     pub(super) fn new(caller: Caller, reach: Reach, access: Access) -> Self {
         Self { caller, reach, access }
     }
@@ -132,7 +132,7 @@ impl Acting {
     ///
     /// # Errors
     /// `UNAUTHENTICATED` or `PERMISSION_DENIED` when the caller would not be admitted now.
-    pub async fn acts(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<&Caller> {
+    pub async fn authorize_write(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<&Caller> {
         self.readmitted(tx, tenant, None).await?;
         Ok(&self.caller)
     }
@@ -143,7 +143,7 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
-    pub async fn takes(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
+    pub async fn authorize_take(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         match other {
             Some(other) if self.is_at_home() => {
@@ -160,11 +160,11 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
-    pub async fn gives(
+    pub async fn authorize_give(
         &self,
         tx: &mut TenantTx,
         target: UserId,
-        role: Bundle<'_>,
+        role: RoleGrant<'_>,
         end: End,
     ) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
@@ -173,7 +173,7 @@ impl Acting {
         if let Some(other) = other {
             rule::covers(&actor, &other).await?;
         }
-        rule::within(end, right)?;
+        rule::check_end(end, right)?;
         Ok(&self.caller)
     }
 
@@ -182,16 +182,16 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
-    pub async fn gives_newcomers(
+    pub async fn authorize_default_role(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
-        role: Option<Bundle<'_>>,
+        role: Option<RoleGrant<'_>>,
     ) -> Result<&Caller> {
         let actor = self.actor(tx, tenant, None).await?;
         if let Some(role) = role {
             let right = role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
-            rule::within(End::Never, right)?;
+            rule::check_end(End::Never, right)?;
         }
         Ok(&self.caller)
     }
@@ -201,10 +201,10 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
-    pub async fn uses(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
+    pub async fn authorize_use(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
         let Between { actor, other } = self.between(tx, target).await?;
         if let Some(other) = other {
-            rule::covers_to_the_end(&Rights::of(&actor).await, &other).await?;
+            rule::covers_while_target_holds(&Rights::of(&actor).await, &other).await?;
         }
         Ok(&self.caller)
     }
@@ -216,7 +216,7 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, or `NOT_FOUND` when the account does not exist.
-    pub async fn uses_by_key(
+    pub async fn authorize_api_key(
         &self,
         tx: &mut TenantTx,
         account: UserId,
@@ -228,7 +228,7 @@ impl Acting {
             return Err(Error::refused(ErrorReason::OwnApiKey, text));
         };
         let actor = Rights::of(&actor).await;
-        let covered = rule::ends_before(&actor, &other).await?;
+        let covered = rule::covered_until(&actor, &other).await?;
         let mut until = covered.min(actor.permission(permission)?);
         if self.caller.subject_type == SubjectType::ServiceAccount {
             until = until.min(self.own_key_ends(tx).await?);
@@ -242,7 +242,7 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
-    pub async fn holds(&self, tx: &mut TenantTx, role: Bundle<'_>) -> Result<&Caller> {
+    pub async fn authorize_role(&self, tx: &mut TenantTx, role: RoleGrant<'_>) -> Result<&Caller> {
         let actor = self.actor(tx, self.caller.tenant, None).await?;
         guard::may_change(role.is_system, actor.is_platform_admin())?;
         role.right_of(&Rights::of(&actor).await, &mut Pace::new()).await?;
@@ -256,12 +256,12 @@ impl Acting {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the caller may not change the role.
-    pub async fn changes(
+    pub async fn authorize_role_change(
         &self,
         tx: &mut TenantTx,
         role: RoleId,
-        before: Bundle<'_>,
-        after: Bundle<'_>,
+        before: RoleGrant<'_>,
+        after: RoleGrant<'_>,
     ) -> Result<&Caller> {
         let tenant = self.caller.tenant;
         let actor = self.actor(tx, tenant, None).await?;
@@ -274,16 +274,16 @@ impl Acting {
         }
         for held in store::roles_of_holders(tx, tenant, role).await? {
             let permissions = &held.permissions;
-            let held = Bundle { level: held.level, permissions, is_system: false };
+            let held = RoleGrant { level: held.level, permissions, is_system: false };
             held.right_of(&actor, &mut pace).await?;
         }
         if after.level > before.level {
-            rule::within(End::Never, actor.level(after.level.into())?)?;
+            rule::check_end(End::Never, actor.level(after.level.into())?)?;
         }
         let kept = PermissionSet::compile(before.permissions.to_vec());
         for text in after.permissions {
             if !Permission::parse(text).is_some_and(|permission| kept.covers(&permission)) {
-                rule::within(End::Never, actor.permission(text)?)?;
+                rule::check_end(End::Never, actor.permission(text)?)?;
             }
         }
         Ok(&self.caller)
@@ -331,11 +331,11 @@ impl Acting {
     ) -> Result<Standing> {
         let Caller { home, user, session, .. } = self.caller;
         if tenant != home {
-            tx.enter(home).await?;
+            tx.switch_tenant(home).await?;
         }
         let (standing, is_live) = store::caller(tx, home, user, session).await?;
         if tenant != home {
-            tx.enter(tenant).await?;
+            tx.switch_tenant(tenant).await?;
         }
         if !is_live || !standing.is_active() {
             let text = "the access token is not in force";
@@ -354,9 +354,9 @@ impl Acting {
 
     async fn own_key_ends(&self, tx: &mut TenantTx) -> Result<End> {
         let (tenant, home) = (self.caller.tenant, self.caller.home);
-        tx.enter(home).await?;
+        tx.switch_tenant(home).await?;
         let ends = store::key_ends(tx, home, ApiKeyId(self.caller.session.0)).await?;
-        tx.enter(tenant).await?;
+        tx.switch_tenant(tenant).await?;
         Ok(ends)
     }
 }

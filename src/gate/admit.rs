@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{
-    Acting,
-    caller::{Caller, NamedTenant, Reaching, Visitor},
+    WriteCaller,
+    caller::{Caller, NamedTenant, SelfOrPermitted, Visitor},
     metadata,
     policy::{self, Access, MethodPolicy, Policies},
     refusals::{method_unknown, permission_missing, tenant_mismatch},
@@ -19,7 +19,7 @@ use crate::{
     credentials::api_keys::Secret,
     db::Db,
     error::{Error, Result},
-    limits::{Class, Limits, TrustedProxies},
+    limits::{Limits, RateClass, TrustedProxies},
     permissions::UserStanding,
     proto::v1::ErrorReason,
     sessions::{Authenticated, Authenticator},
@@ -84,7 +84,7 @@ impl Gatekeeper {
             Box::pin(self.limit(class, caller)).await?;
         }
         if let Some(named) = named {
-            Box::pin(self.enter(caller, named, &method.path)).await?;
+            Box::pin(self.switch_tenant(caller, named, &method.path)).await?;
         }
         let proven = caller.clone();
         match &method.access {
@@ -95,9 +95,13 @@ impl Gatekeeper {
                 let reach = access.reach(caller.user, &caller.standing);
                 let reach = reach.ok_or_else(|| permission_missing(permissions))?;
                 if method.power.is_some() {
-                    request.extensions_mut().insert(Acting::new(proven, reach, access.clone()));
+                    request.extensions_mut().insert(WriteCaller::new(
+                        proven,
+                        reach,
+                        access.clone(),
+                    ));
                 } else if *self_allowed {
-                    request.extensions_mut().insert(Reaching::new(proven, reach));
+                    request.extensions_mut().insert(SelfOrPermitted::new(proven, reach));
                 } else {
                     request.extensions_mut().insert(proven);
                 }
@@ -128,12 +132,17 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The same refusals as for a call of this service's own methods.
-    pub async fn vouch(&self, headers: &HeaderMap, path: &str, origin: Origin) -> Result<Caller> {
+    pub async fn identify_for_proxy(
+        &self,
+        headers: &HeaderMap,
+        path: &str,
+        origin: Origin,
+    ) -> Result<Caller> {
         metadata::bounded(headers)?;
         let named = metadata::tenant(headers)?;
         let mut caller = self.identify(headers, origin).await?;
         if let Some(named) = named {
-            self.enter(&mut caller, named, path).await?;
+            self.switch_tenant(&mut caller, named, path).await?;
         }
         Ok(caller)
     }
@@ -186,12 +195,12 @@ impl Gatekeeper {
         let bearer = metadata::bearer(headers)?;
         // Only Postgres can verify the secret of an API key that is not cached, so the attempt
         // counts against the rate limit.
-        if Secret::is_meant_by(bearer) && !self.authenticator.remembers(bearer) {
+        if Secret::has_prefix(bearer) && !self.authenticator.remembers(bearer) {
             // A malformed secret costs no query, so it does not count.
             if Secret::read(bearer).is_none() {
                 return Err(metadata::token_invalid());
             }
-            Box::pin(self.limits.network(Class::ApiKey, origin.ip)).await?;
+            Box::pin(self.limits.network(RateClass::ApiKey, origin.ip)).await?;
         }
         let found = self.authenticator.authenticate(bearer).await?;
         let Authenticated { token, standing } = found.ok_or_else(metadata::token_invalid)?;
@@ -212,7 +221,7 @@ impl Gatekeeper {
         })
     }
 
-    async fn limit(&self, class: Class, caller: &Caller) -> Result<()> {
+    async fn limit(&self, class: RateClass, caller: &Caller) -> Result<()> {
         let counted = self.limits.network(class, caller.origin.ip).await;
         counted.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
         self.limits.tenant(class, caller.home).await
@@ -220,7 +229,7 @@ impl Gatekeeper {
 
     /// Moves the call into the tenant that the metadata names, when that is not the token's
     /// tenant. Only platform staff may do this, and each such call is recorded.
-    async fn enter(&self, caller: &mut Caller, named: String, path: &str) -> Result<()> {
+    async fn switch_tenant(&self, caller: &mut Caller, named: String, path: &str) -> Result<()> {
         if named == caller.home.to_string() {
             return Ok(());
         }

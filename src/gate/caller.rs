@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    api::paging::Asker,
+    api::paging::PageCaller,
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
@@ -100,8 +100,8 @@ impl Caller {
 
     /// The identity that page tokens are bound to.
     #[must_use]
-    pub fn asker(&self) -> Asker {
-        Asker { home: self.home, user: self.user, tenant: self.tenant }
+    pub fn asker(&self) -> PageCaller {
+        PageCaller { home: self.home, user: self.user, tenant: self.tenant }
     }
 
     /// The id of the subject.
@@ -203,12 +203,12 @@ impl Reach {
 /// A caller of a method that admits callers for their own things. The caller is available only
 /// together with its reach.
 #[derive(Clone, Debug)]
-pub struct Reaching {
+pub struct SelfOrPermitted {
     caller: Caller,
     reach: Reach,
 }
 
-impl Reaching {
+impl SelfOrPermitted {
     pub(super) fn new(caller: Caller, reach: Reach) -> Self {
         Self { caller, reach }
     }

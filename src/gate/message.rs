@@ -51,7 +51,7 @@ pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<
 /// Reads and discards the rest of a refused call's body. The message is usually on its way
 /// already. If the stream were reset, the message would arrive at a closed stream, which is a
 /// protocol error, and a connection is closed after a limited number of such errors.
-pub fn drain(body: impl RequestBody) {
+pub fn discard_body(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
     }

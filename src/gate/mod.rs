@@ -1,7 +1,7 @@
 //! The layer that every call passes before its handler.
 //!
 //! [`admit`] has the order of the checks; the other files are its steps. The gate puts a
-//! [`Visitor`], a [`Caller`], a [`Reaching`] or an [`Acting`] into the extensions of an
+//! [`Visitor`], a [`Caller`], a [`SelfOrPermitted`] or a [`WriteCaller`] into the extensions of an
 //! admitted request. Only the gate can make these values, so a handler that holds one has proof
 //! of admission.
 #![warn(missing_docs)]
@@ -9,9 +9,9 @@
 mod acting;
 mod admission;
 mod admit;
-mod apart;
 mod caller;
 mod deadline;
+mod long_calls;
 mod message;
 mod metadata;
 mod policy;
@@ -40,16 +40,16 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
 
-pub use acting::{Acting, Bundle};
+pub use acting::{RoleGrant, WriteCaller};
 pub use admission::Admission;
 pub use admit::Gatekeeper;
-pub use caller::{Caller, NamedTenant, Reach, Reaching, Visitor};
-pub use message::{RequestBody, drain};
+pub use caller::{Caller, NamedTenant, Reach, SelfOrPermitted, Visitor};
+pub use message::{RequestBody, discard_body};
 pub use metadata::REQUEST_ID;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 pub use proof::{acting, admission, caller, reaching, visitor};
 
-use apart::LongCalls;
+use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
 
 use crate::{
@@ -145,7 +145,7 @@ impl Gate {
                 answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)))
             }
             Err(refusal) => {
-                message::drain(request.into_body());
+                message::discard_body(request.into_body());
                 refuse(&Status::from(refusal))
             }
         }
@@ -179,7 +179,7 @@ impl Gate {
                 Err(refusal) => refuse(&refusal),
             }
         }));
-        let is_constant = method.is_some_and(|method| method.is_constant);
+        let is_frequent = method.is_some_and(|method| method.is_frequent);
         // An unknown path is logged as `unknown`, because any client can send any text.
         let path = method.map_or("unknown", |method| &method.path);
         // A call that is answered from memory is ready at the first poll. Only a call that has
@@ -200,7 +200,7 @@ impl Gate {
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
         let known = method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
         self.calls.ended(known, code, took, trace.as_ref());
-        let logged = !is_constant || code != Code::Ok;
+        let logged = !is_frequent || code != Code::Ok;
         if logged {
             let (micros, trace_id) = (took.as_micros(), trace.as_ref().map(telemetry::trace_id));
             tracing::info!(method = path, %request_id, trace_id, ?code, micros, "done");
@@ -243,17 +243,18 @@ impl Gate {
         let message = match self.message(&head.headers, &mut body, method, &origin).await {
             Ok(message) => message,
             Err(refusal) => {
-                message::drain(body);
+                message::discard_body(body);
                 return Err(refusal);
             }
         };
         let counted = self.progress.begin()?;
-        let is_long = method.is_some_and(|method| method.is_long) || message.len() > apart::LARGE;
+        let is_long =
+            method.is_some_and(|method| method.is_long) || message.len() > long_calls::LARGE;
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
         let caller = self.keeper.admit(&mut request, method, origin).await?;
         if let (Some(method), Some(caller)) = (method, &caller)
-            && method.stays_open
+            && method.is_stream
         {
             let keeper = self.keeper.clone();
             let admission = Admission::new(keeper, &method.path, request.headers(), caller);
@@ -282,7 +283,7 @@ impl Gate {
                 }
                 let _counted = self.progress.late(origin.ip)?;
                 let text = "the message did not arrive in time";
-                let arrived = time::timeout(progress::ARRIVAL, message).await;
+                let arrived = time::timeout(progress::MESSAGE_TIMEOUT, message).await;
                 arrived.unwrap_or_else(|_| Err(deadline_exceeded(text)))
             }
         }
@@ -303,7 +304,8 @@ impl Gate {
         let Admitted { request, owner, is_long, _counted } = admitted;
         if let (true, CallOwner::Subject(tenant, subject)) = (is_long, owner) {
             let caller = (tenant, subject);
-            let answered = Box::pin(self.answer_apart(caller, deadline, services, request));
+            let answered =
+                Box::pin(self.answer_on_long_thread(caller, deadline, services, request));
             return self.wait_for(answered, owner).await;
         }
         let mut answered = pin!(forward(services, request));
@@ -325,7 +327,7 @@ impl Gate {
         }
     }
 
-    async fn answer_apart<S>(
+    async fn answer_on_long_thread<S>(
         &self,
         (tenant, subject): (TenantId, UserId),
         deadline: tokio::time::Instant,

@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 use super::Reach;
 use crate::{
     ids::UserId,
-    limits::Class,
+    limits::RateClass,
     permissions::Standing,
     proto::{self, v1},
 };
@@ -125,14 +125,14 @@ pub struct MethodPolicy {
     /// Who may call the method.
     pub access: Access,
     /// The rate limit class that counts the calls; `None` when the calls are not limited.
-    pub limit: Option<Class>,
+    pub limit: Option<RateClass>,
     /// How the method affects what other subjects hold; `None` for a method that only reads.
     pub power: Option<Power>,
     /// Whether the method is a stream, whose caller must be admitted again while it stays open.
-    pub stays_open: bool,
+    pub is_stream: bool,
     /// Whether other services call the method on each of their own requests. Its successful
     /// calls are not logged.
-    pub is_constant: bool,
+    pub is_frequent: bool,
     /// Whether a call may take long, because the method lists or changes things. Long calls run
     /// on other threads than decisions and sign-ins.
     pub is_long: bool,
@@ -198,17 +198,17 @@ impl Policies {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let policy = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
             let Policy { access, limit, power } = policy;
-            let stays_open = method.is_server_streaming();
-            let is_constant = CONSTANT.contains(&path.as_str());
-            let is_long = !stays_open && is_long(method.parent_service().name(), method.name());
+            let is_stream = method.is_server_streaming();
+            let is_frequent = CONSTANT.contains(&path.as_str());
+            let is_long = !is_stream && is_long(method.parent_service().name(), method.name());
             let method = MethodPolicy {
                 path,
                 number: methods.len(),
                 access,
                 limit,
                 power,
-                stays_open,
-                is_constant,
+                is_stream,
+                is_frequent,
                 is_long,
             };
             methods.insert(method.path.clone(), method);
@@ -220,8 +220,8 @@ impl Policies {
             access: Access::Public,
             limit: None,
             power: None,
-            stays_open: false,
-            is_constant: true,
+            is_stream: false,
+            is_frequent: true,
             is_long: false,
         };
         methods.insert(envoy.path.clone(), envoy);
@@ -267,7 +267,7 @@ pub(super) fn is_public_service(path: &str) -> bool {
 #[derive(PartialEq, Eq, Debug)]
 struct Policy {
     access: Access,
-    limit: Option<Class>,
+    limit: Option<RateClass>,
     power: Option<Power>,
 }
 
@@ -301,7 +301,7 @@ fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
     let named = matches!(access, Access::Permission { .. });
     let has_power = power.is_some_and(|power| power != Power::Nothing);
     ensure!(named || !has_power, "only ACCESS_PERMISSION may have power over others");
-    Ok(Policy { access, limit: Class::of(said), power })
+    Ok(Policy { access, limit: RateClass::of(said), power })
 }
 
 fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
@@ -347,7 +347,7 @@ mod tests {
         let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
         assert!(check(unlimited.clone()).is_err(), "public, and nothing about limits");
         let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
-        let read = Policy { access: Access::Public, limit: Some(Class::SignIn), power: None };
+        let read = Policy { access: Access::Public, limit: Some(RateClass::SignIn), power: None };
         assert_eq!(check(public.clone()).ok(), Some(read));
         assert!(check(v1::Policy { limit: 99, ..public.clone() }).is_err(), "an unknown limit");
         let odd = v1::Policy { permissions: vec!["user:read".into()], ..public };

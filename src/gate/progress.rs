@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::Caller;
 use crate::{
-    concurrency::bounded::{Bounded, Open},
+    concurrency::bounded::{BoundedPermit, BoundedPermits},
     error,
     ids::{TenantId, UserId},
     limits,
@@ -38,14 +38,14 @@ const SHARE_OF_NETWORK: usize = 8;
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// Maximum time that a late message may take to arrive.
-pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counts calls in progress.
 pub(super) struct Progress {
     all: Semaphore,
-    waiting: Arc<Bounded<Share>>,
-    of_subjects: Arc<Bounded<UserId>>,
-    late: Arc<Bounded<Option<IpAddr>>>,
+    waiting: Arc<BoundedPermits<Share>>,
+    of_subjects: Arc<BoundedPermits<UserId>>,
+    late: Arc<BoundedPermits<Option<IpAddr>>>,
     refused: Family<Refused, Counter>,
 }
 
@@ -68,8 +68,8 @@ enum Share {
 
 /// A waiting call, counted until dropped.
 pub(super) struct WaitingCall {
-    _of_owner: Open<Share>,
-    _of_subject: Option<Open<UserId>>,
+    _of_owner: BoundedPermit<Share>,
+    _of_subject: Option<BoundedPermit<UserId>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -93,9 +93,9 @@ impl Progress {
         let part = |share: usize| (max / share).max(1);
         let progress = Self {
             all: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
-            waiting: Bounded::new(max, part(SHARE_OF_OWNER)),
-            of_subjects: Bounded::new(max, part(SHARE_OF_SUBJECT)),
-            late: Bounded::new(max, part(SHARE_OF_NETWORK)),
+            waiting: BoundedPermits::new(max, part(SHARE_OF_OWNER)),
+            of_subjects: BoundedPermits::new(max, part(SHARE_OF_SUBJECT)),
+            late: BoundedPermits::new(max, part(SHARE_OF_NETWORK)),
             refused: Family::default(),
         };
         let help = "Calls refused because too many were in progress";
@@ -133,7 +133,7 @@ impl Progress {
     ///
     /// # Errors
     /// `OVERLOADED` when the network has used its share, or when too many messages are late.
-    pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<Open<Option<IpAddr>>, Status> {
+    pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<BoundedPermit<Option<IpAddr>>, Status> {
         self.late.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }
 

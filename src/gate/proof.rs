@@ -2,7 +2,7 @@
 
 use tonic::Request;
 
-use super::{Acting, Admission, Caller, Reaching, Visitor};
+use super::{Admission, Caller, SelfOrPermitted, Visitor, WriteCaller};
 use crate::error::{Error, Result};
 
 /// The visitor of a public method's call.
@@ -26,7 +26,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
 ///
 /// # Errors
 /// INTERNAL when the method is of another kind.
-pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
+pub fn reaching<T>(request: &Request<T>) -> Result<SelfOrPermitted> {
     passed(request)
 }
 
@@ -34,7 +34,7 @@ pub fn reaching<T>(request: &Request<T>) -> Result<Reaching> {
 ///
 /// # Errors
 /// INTERNAL when the method is of another kind.
-pub fn acting<T>(request: &Request<T>) -> Result<Acting> {
+pub fn acting<T>(request: &Request<T>) -> Result<WriteCaller> {
     passed(request)
 }
 

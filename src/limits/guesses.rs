@@ -14,7 +14,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Limits, names::Names};
+use super::{Limits, names::CounterNames};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -64,7 +64,7 @@ impl Limits {
         email_key: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
-        let name = Names::tenant(tenant);
+        let name = CounterNames::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
         self.begin_guess(tenant, Counted::of(&name, account, &self.network_name(ip)), None).await
     }
@@ -73,13 +73,13 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`, also when a guess that names the tenant would have to wait.
-    pub async fn guess_unnamed(
+    pub async fn guess_without_tenant(
         &self,
         tenant: TenantId,
         email_key: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
-        let name = Names::tenant(tenant);
+        let name = CounterNames::tenant(tenant);
         let counted = |account| Counted::of(&name, account, &self.network_name(ip));
         let named = counted(self.0.names.account(&name, email_key));
         let unnamed = counted(self.0.names.account(&format!("{name} unnamed"), email_key));

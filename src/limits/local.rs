@@ -9,7 +9,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::rates::{Class, Rate, Rates, Rule};
+use super::rates::{Rate, RateClass, Rates, Rule};
 
 /// Maximum number of names that each rule counts separately. All further names share one count.
 const NAMES: usize = 100_000;
@@ -26,13 +26,13 @@ type Counter = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
 pub(super) struct LocalLimiter {
     clock: DefaultClock,
-    rates: HashMap<(Class, &'static str), Counter>,
+    rates: HashMap<(RateClass, &'static str), Counter>,
     guesses: Option<Counter>,
 }
 
 impl LocalLimiter {
     pub(super) fn new(rates: &Rates) -> Self {
-        let rules = Class::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
+        let rules = RateClass::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
         let rules = rules.chain([Rates::account(), Rates::mailbox()]);
         let counters = rules.filter_map(|rule| Some(((rule.class, rule.by), counter(rule.rate?)?)));
         let calls = NonZeroU32::new(GUESSES);

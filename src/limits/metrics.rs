@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Class;
+use super::RateClass;
 
 #[derive(Default)]
 pub(super) struct Metrics {
@@ -25,7 +25,7 @@ impl Metrics {
         let metrics = Self::default();
         let refused = "Calls refused by a rate limit";
         registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
-        for class in Class::ALL.map(Class::name) {
+        for class in RateClass::ALL.map(RateClass::name) {
             for by in ["network", "tenant"] {
                 drop(metrics.refused.get_or_create(&Refused { class, by }));
             }

@@ -28,10 +28,10 @@ use opentelemetry::context::FutureExt;
 use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
-pub use names::{Names, network};
+pub use names::{CounterNames, network};
 pub use owner::Owner;
 pub use proxies::TrustedProxies;
-pub use rates::{Class, Rate, Rates};
+pub use rates::{Rate, RateClass, Rates};
 
 use local::LocalLimiter;
 use metrics::Metrics;
@@ -51,7 +51,7 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     rates: Rates,
-    names: Arc<Names>,
+    names: Arc<CounterNames>,
     redis: RedisLimiter,
     local: LocalLimiter,
     metrics: Metrics,
@@ -63,7 +63,7 @@ impl Limits {
     #[must_use]
     pub fn new(
         rates: &Rates,
-        names: Arc<Names>,
+        names: Arc<CounterNames>,
         redis: Redis,
         trail: Arc<Refusals>,
         registry: &mut Registry,
@@ -82,7 +82,7 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed.
-    pub async fn network(&self, class: Class, ip: Option<IpAddr>) -> Result<()> {
+    pub async fn network(&self, class: RateClass, ip: Option<IpAddr>) -> Result<()> {
         let Some(ip) = ip else { return Ok(()) };
         let name = self.0.names.network(ip);
         self.take(self.0.rates.network(class), &name).await
@@ -92,8 +92,8 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed.
-    pub async fn tenant(&self, class: Class, tenant: TenantId) -> Result<()> {
-        self.take_of(tenant, self.0.rates.tenant(class), &Names::tenant(tenant)).await
+    pub async fn tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
+        self.take_of(tenant, self.0.rates.tenant(class), &CounterNames::tenant(tenant)).await
     }
 
     /// Counts a call that did not name this tenant. Such calls are counted separately.
@@ -102,22 +102,22 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`. The caller must not learn of it.
-    pub async fn tenant_unnamed(&self, class: Class, tenant: TenantId) -> Result<()> {
-        let name = format!("{}/unnamed", Names::tenant(tenant));
+    pub async fn tenant_without_name(&self, class: RateClass, tenant: TenantId) -> Result<()> {
+        let name = format!("{}/unnamed", CounterNames::tenant(tenant));
         self.take_of(tenant, self.0.rates.tenant(class), &name).await
     }
 
     /// An id that stands for a tenant that does not exist, derived from the id or slug that the
     /// call named. Calls that name it are counted like those of an existing tenant.
     #[must_use]
-    pub fn stand_in(&self, named: &str) -> TenantId {
-        self.0.names.stand_in(named)
+    pub fn placeholder_tenant(&self, named: &str) -> TenantId {
+        self.0.names.placeholder_tenant(named)
     }
 
     /// An id that stands for the tenant of a call from this address that names no tenant.
     #[must_use]
-    pub fn stand_in_of_network(&self, ip: Option<IpAddr>) -> TenantId {
-        self.0.names.stand_in_of_network(ip)
+    pub fn placeholder_tenant_of_network(&self, ip: Option<IpAddr>) -> TenantId {
+        self.0.names.placeholder_tenant_of_network(ip)
     }
 
     /// Counts a mail to this account, whether the account exists or not, and to this address in
@@ -138,7 +138,7 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED` when enough mails were sent. The caller must not learn of it.
     pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
-        let name = Names::tenant(tenant);
+        let name = CounterNames::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
         self.take_of(tenant, Rates::account(), &format!("{name}/{account}")).await
     }

@@ -27,9 +27,9 @@ const LENGTH: usize = 16;
 const NETWORK_BITS: u32 = 64;
 
 /// Derives the names of counters with a secret key.
-pub struct Names(ArcSwap<hmac::Key>);
+pub struct CounterNames(ArcSwap<hmac::Key>);
 
-impl Names {
+impl CounterNames {
     /// Creates names with a key that is derived from the keyring's secret.
     ///
     /// # Errors
@@ -43,12 +43,12 @@ impl Names {
         tenant.to_string()
     }
 
-    pub(super) fn stand_in(&self, named: &str) -> TenantId {
+    pub(super) fn placeholder_tenant(&self, named: &str) -> TenantId {
         let id = self.sum(&[b"tenant", named.as_bytes()]);
         TenantId(Builder::from_custom_bytes(id).into_uuid())
     }
 
-    pub(super) fn stand_in_of_network(&self, ip: Option<IpAddr>) -> TenantId {
+    pub(super) fn placeholder_tenant_of_network(&self, ip: Option<IpAddr>) -> TenantId {
         let octets = ip.map(|ip| octets(network(ip))).unwrap_or_default();
         let id = self.sum(&[b"tenant of network", &octets]);
         TenantId(Builder::from_custom_bytes(id).into_uuid())
@@ -84,7 +84,7 @@ impl Names {
     }
 }
 
-impl Renew for Names {
+impl Renew for CounterNames {
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
         self.0.store(Arc::new(key(keyring)?));
         Ok(())

@@ -8,7 +8,7 @@ use crate::ids::TenantId;
 /// A tenant, and the network of its call. Each of the two has a share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Owner {
-    /// The tenant, or an id that stands for one ([`super::Limits::stand_in`]).
+    /// The tenant, or an id that stands for one ([`super::Limits::placeholder_tenant`]).
     pub tenant: TenantId,
     /// The network; `None` for work without an address, such as a command's.
     pub network: Option<IpAddr>,

@@ -41,7 +41,7 @@ impl TrustedProxies {
     /// gateway's report counts; otherwise it is the gateway's own address. `source` is the
     /// gateway's peer, and the headers are the request's.
     #[must_use]
-    pub fn client_of(
+    pub fn client_behind_gateway(
         &self,
         gateway: IpAddr,
         source: Option<IpAddr>,
@@ -134,7 +134,7 @@ mod tests {
             let ip = |text: &str| text.parse().expect("an address");
             let mut headers = HeaderMap::new();
             headers.insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("a value"));
-            trusted.client_of(ip(gateway), source.map(ip), &headers).to_string()
+            trusted.client_behind_gateway(ip(gateway), source.map(ip), &headers).to_string()
         };
         assert_eq!(of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
         assert_eq!(of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");

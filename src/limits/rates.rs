@@ -6,7 +6,7 @@ use crate::proto::v1::Limit;
 
 /// A class of methods that share a rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Class {
+pub enum RateClass {
     /// Methods that compare a password.
     SignIn,
     /// Methods that create a user without a permission.
@@ -54,14 +54,14 @@ pub struct Pair {
 /// One rate, and what it counts.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
-    pub(super) class: Class,
+    pub(super) class: RateClass,
     /// What the calls have in common that are counted together: `network`, `tenant`, `account`
     /// or `mailbox`.
     pub(super) by: &'static str,
     pub(super) rate: Option<Rate>,
 }
 
-impl Class {
+impl RateClass {
     pub(super) const ALL: [Self; 6] = [
         Self::SignIn,
         Self::Registration,
@@ -115,22 +115,22 @@ impl Class {
 }
 
 impl Rates {
-    fn pair(&self, class: Class) -> Pair {
+    fn pair(&self, class: RateClass) -> Pair {
         match class {
-            Class::SignIn => self.sign_in,
-            Class::Registration => self.registration,
-            Class::Refresh => self.refresh,
-            Class::Introspection => self.introspection,
-            Class::PasswordReset => self.password_reset,
-            Class::ApiKey => self.api_key,
+            RateClass::SignIn => self.sign_in,
+            RateClass::Registration => self.registration,
+            RateClass::Refresh => self.refresh,
+            RateClass::Introspection => self.introspection,
+            RateClass::PasswordReset => self.password_reset,
+            RateClass::ApiKey => self.api_key,
         }
     }
 
-    pub(super) fn network(&self, class: Class) -> Rule {
+    pub(super) fn network(&self, class: RateClass) -> Rule {
         Rule { class, by: "network", rate: self.pair(class).network }
     }
 
-    pub(super) fn tenant(&self, class: Class) -> Rule {
+    pub(super) fn tenant(&self, class: RateClass) -> Rule {
         Rule { class, by: "tenant", rate: self.pair(class).tenant }
     }
 
@@ -138,14 +138,14 @@ impl Rates {
     /// user's mailbox.
     pub(super) fn account() -> Rule {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
-        Rule { class: Class::PasswordReset, by: "account", rate }
+        Rule { class: RateClass::PasswordReset, by: "account", rate }
     }
 
     /// The rate of mails to one address in all tenants together. Everybody may register tenants
     /// with the same address.
     pub(super) fn mailbox() -> Rule {
         let rate = NonZeroU32::new(10).map(|calls| Rate { calls, per: Duration::from_mins(15) });
-        Rule { class: Class::PasswordReset, by: "mailbox", rate }
+        Rule { class: RateClass::PasswordReset, by: "mailbox", rate }
     }
 }
 

@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use secrecy::ExposeSecret;
 
-use crate::config::{Mail, Post};
+use crate::config::{Mail, MailDestination};
 
 /// How long a server may take, and how often it is asked again: a mail that comes later
 /// is of no use.
@@ -46,12 +46,12 @@ impl Mailer {
     /// When the folder can't be made.
     pub fn new(mail: &Mail, registry: &mut Registry) -> anyhow::Result<Self> {
         let transport = match &mail.post {
-            Post::Smtp(url) => {
+            MailDestination::Smtp(url) => {
                 let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret());
                 let smtp = smtp.ok().context("MAIL_URL can't be used")?;
                 Transport::Smtp(smtp.timeout(Some(TIMEOUT)).build())
             }
-            Post::Folder(dir) => {
+            MailDestination::Folder(dir) => {
                 std::fs::create_dir_all(dir)
                     .with_context(|| format!("can't create {}", dir.display()))?;
                 Transport::Folder(AsyncFileTransport::new(dir))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender};
 
 use crate::{
-    concurrency::bounded::{Bounded, Open},
+    concurrency::bounded::{BoundedPermit, BoundedPermits},
     error::{Error, Result},
     ids::TenantId,
     proto::v1::ErrorReason,
@@ -19,12 +19,12 @@ const WAITING_OF_TENANT: usize = WAITING / 8;
 /// Mails that wait.
 pub(super) struct Queue<T> {
     sender: Sender<Waiting<T>>,
-    slots: Arc<Bounded<TenantId>>,
+    slots: Arc<BoundedPermits<TenantId>>,
 }
 
 /// A slot for a mail.
 pub struct MailSlot {
-    _open: Open<TenantId>,
+    _open: BoundedPermit<TenantId>,
 }
 
 /// A mail that waits, in its slot until it is worked on.
@@ -37,7 +37,7 @@ impl<T> Queue<T> {
     pub(super) fn new() -> (Self, Receiver<Waiting<T>>) {
         // Slots bound it.
         let (sender, receiver) = async_channel::unbounded();
-        (Self { sender, slots: Bounded::new(WAITING, WAITING_OF_TENANT) }, receiver)
+        (Self { sender, slots: BoundedPermits::new(WAITING, WAITING_OF_TENANT) }, receiver)
     }
 
     /// A slot for a mail of a tenant's.

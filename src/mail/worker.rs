@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
-    config::{Mail, TOKEN},
+    config::{Mail, TOKEN_PLACEHOLDER},
     credentials::password,
     db::Db,
     email,
@@ -172,7 +172,7 @@ impl Worker {
             event = event.target(user.0);
         }
         let actor = Actor::anonymous(origin);
-        audit::record_within(&self.db, share, tenant, &actor, event).await?;
+        audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
         let Some(user) = candidate.filter(|found| found.active).map(|found| found.user) else {
             return Ok(());
         };
@@ -201,7 +201,7 @@ impl Worker {
     fn text(&self, organisation: &str, token: &SecretString) -> String {
         let token = token.expose_secret();
         let way = match &self.page {
-            Some(page) => page.replace(TOKEN, token),
+            Some(page) => page.replace(TOKEN_PLACEHOLDER, token),
             None => token.to_owned(),
         };
         let minutes = links::LIFE.as_secs() / 60;

@@ -13,12 +13,12 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use super::{
-    kept::{self, Kept, Unreadable},
     metrics::Metrics,
     pepper::Peppers,
     presented::Presented,
     queue::{self, Bounds, Full, Kind, Ticket, Turn},
     scheme::{Argon2id, Outcome},
+    stored_hash::{self, StoredHash, UnreadableHash},
 };
 use crate::{
     concurrency::priority,
@@ -71,7 +71,7 @@ pub struct Usage {
 
 /// The worst case of a comparison, with the most expensive hash that is allowed.
 #[derive(Clone, Copy, Debug)]
-pub struct Costliest {
+pub struct WorstCase {
     /// Estimated CPU time of one such comparison.
     pub time: Duration,
     /// Maximum number of such comparisons that run concurrently.
@@ -93,12 +93,12 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        let today = kept::work(Argon2id::new(config, peppers.clone())?.params());
+        let today = stored_hash::work(Argon2id::new(config, peppers.clone())?.params());
         let bounds = Bounds {
             // A slot is held both by waiting and by running jobs. A tenant gets at most half of
             // the slots, and that half is enough to use all threads.
             slots: config.queue.max(config.threads) + config.threads,
-            expensive_at_once: (config.threads / 2).max(1),
+            max_expensive_running: (config.threads / 2).max(1),
             cheap: today,
         };
         let shared = Arc::new(Shared {
@@ -138,10 +138,10 @@ impl Hasher {
 
     /// The worst case of a comparison.
     #[must_use]
-    pub fn costliest(&self) -> Costliest {
+    pub fn worst_case(&self) -> WorstCase {
         let Shared { bounds, today, .. } = self.shared();
-        let time = Duration::from_micros(kept::COSTLIEST.max(*today));
-        Costliest { time, at_once: bounds.expensive_at_once }
+        let time = Duration::from_micros(stored_hash::MAX_IMPORT_WORK.max(*today));
+        WorstCase { time, at_once: bounds.max_expensive_running }
     }
 
     /// Takes a slot in the queue. A refused call costs no hash.
@@ -214,7 +214,7 @@ impl QueueSlot {
         kept: Option<&str>,
     ) -> Result<Outcome> {
         let Some(kept) = kept.and_then(|kept| self.read(tenant, kept)) else {
-            return self.work_for_nothing(password.normalised()).await;
+            return self.dummy_hash(password.normalised()).await;
         };
         let forms = password.forms(&kept);
         let work = kept.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
@@ -232,30 +232,29 @@ impl QueueSlot {
         self.run(work, compare).await
     }
 
-    async fn work_for_nothing(&mut self, password: SecretString) -> Result<Outcome> {
+    async fn dummy_hash(&mut self, password: SecretString) -> Result<Outcome> {
         let today = self.hasher.shared().today;
-        let work = move |scheme: &mut Argon2id| {
-            scheme.work_for_nothing(password.expose_secret().as_bytes())
-        };
+        let work =
+            move |scheme: &mut Argon2id| scheme.dummy_hash(password.expose_secret().as_bytes());
         self.run(today, work).await.map(|()| Outcome::Wrong)
     }
 
     /// Parses a stored hash. If it can't be parsed, logs and counts that and returns `None`.
-    fn read(&self, tenant: TenantId, kept: &str) -> Option<Kept> {
+    fn read(&self, tenant: TenantId, kept: &str) -> Option<StoredHash> {
         let shared = self.hasher.shared();
         let unreadable = |why| {
             match why {
-                Unreadable::Form => {
+                UnreadableHash::Form => {
                     tracing::error!(%tenant, "a stored password hash can't be read");
                 }
-                Unreadable::Pepper => tracing::error!(
+                UnreadableHash::Pepper => tracing::error!(
                     %tenant,
                     "a password's hash names a pepper that is not configured"
                 ),
             }
             shared.metrics.unreadable(why);
         };
-        Kept::read(kept, &shared.peppers).map_err(unreadable).ok()
+        StoredHash::read(kept, &shared.peppers).map_err(unreadable).ok()
     }
 
     /// Runs a job on a thread and returns its result. If this future is dropped, a waiting job
@@ -308,7 +307,7 @@ impl Shared {
     fn work(&self, mut scheme: Argon2id) {
         priority::set(priority::HASHING);
         while let Some(Turn { job, kind }) = self.next() {
-            let _running = Running { shared: self, kind };
+            let _running = RunningJob { shared: self, kind };
             self.metrics.waited(kind.expensive, job.since.elapsed().as_secs_f64());
             (job.run)(&mut scheme);
         }
@@ -330,12 +329,12 @@ impl Shared {
 }
 
 /// A running job; marked as ended on drop.
-struct Running<'a> {
+struct RunningJob<'a> {
     shared: &'a Shared,
     kind: Kind,
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningJob<'_> {
     fn drop(&mut self) {
         self.shared.lock().queue.ended(self.kind);
         if self.kind.expensive {

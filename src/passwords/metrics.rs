@@ -6,17 +6,17 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{kept::Unreadable, queue::Full};
+use super::{queue::Full, stored_hash::UnreadableHash};
 use crate::telemetry::BUCKETS;
 
 pub(super) struct Metrics {
-    waited: Family<Class, Histogram, fn() -> Histogram>,
+    waited: Family<RateClass, Histogram, fn() -> Histogram>,
     refused: Family<By, Counter>,
     unreadable: Family<Cause, Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Class {
+struct RateClass {
     class: &'static str,
 }
 
@@ -38,12 +38,12 @@ impl Default for Metrics {
             unreadable: Family::default(),
         };
         for class in ["cheap", "expensive"] {
-            drop(metrics.waited.get_or_create(&Class { class }));
+            drop(metrics.waited.get_or_create(&RateClass { class }));
         }
         for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(by) {
             drop(metrics.refused.get_or_create(&By { by }));
         }
-        for cause in [Unreadable::Form, Unreadable::Pepper].map(cause) {
+        for cause in [UnreadableHash::Form, UnreadableHash::Pepper].map(cause) {
             drop(metrics.unreadable.get_or_create(&Cause { cause }));
         }
         metrics
@@ -63,14 +63,14 @@ impl Metrics {
 
     pub(super) fn waited(&self, expensive: bool, seconds: f64) {
         let class = if expensive { "expensive" } else { "cheap" };
-        self.waited.get_or_create(&Class { class }).observe(seconds);
+        self.waited.get_or_create(&RateClass { class }).observe(seconds);
     }
 
     pub(super) fn refused(&self, full: Full) {
         self.refused.get_or_create(&By { by: by(full) }).inc();
     }
 
-    pub(super) fn unreadable(&self, why: Unreadable) {
+    pub(super) fn unreadable(&self, why: UnreadableHash) {
         self.unreadable.get_or_create(&Cause { cause: cause(why) }).inc();
     }
 }
@@ -83,9 +83,9 @@ fn by(full: Full) -> &'static str {
     }
 }
 
-fn cause(why: Unreadable) -> &'static str {
+fn cause(why: UnreadableHash) -> &'static str {
     match why {
-        Unreadable::Form => "form",
-        Unreadable::Pepper => "pepper",
+        UnreadableHash::Form => "form",
+        UnreadableHash::Pepper => "pepper",
     }
 }

@@ -2,19 +2,19 @@
 
 mod common;
 mod hasher;
-mod kept;
 mod metrics;
 mod pepper;
 mod presented;
 mod queue;
 mod rules;
 mod scheme;
+mod stored_hash;
 
-pub use hasher::{Costliest, Hasher, QueueSlot};
-pub use kept::check_import;
+pub use hasher::{Hasher, QueueSlot, WorstCase};
 pub use presented::Presented;
 pub use rules::{Context, check};
 pub use scheme::Outcome;
+pub use stored_hash::check_import;
 
 use secrecy::SecretString;
 use unicode_normalization::UnicodeNormalization;

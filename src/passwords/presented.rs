@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{kept::Kept, normalise};
+use super::{normalise, stored_hash::StoredHash};
 
 /// A password as typed, and in NFKC form. This service hashes the NFKC form. A hash from
 /// another system was made of whatever form that system used.
@@ -26,7 +26,7 @@ impl Presented {
 
     /// Maximum number of forms that are compared with a stored hash, for any kind of hash.
     #[must_use]
-    pub fn forms_at_most(&self) -> u32 {
+    pub fn max_forms(&self) -> u32 {
         if self.is_normalised() { 1 } else { 2 }
     }
 
@@ -35,9 +35,9 @@ impl Presented {
     }
 
     /// The forms to compare with this stored hash, in order.
-    pub(super) fn forms(&self, kept: &Kept) -> Vec<SecretString> {
+    pub(super) fn forms(&self, kept: &StoredHash) -> Vec<SecretString> {
         match kept {
-            Kept::Bcrypt { .. } if !self.is_normalised() => {
+            StoredHash::Bcrypt { .. } if !self.is_normalised() => {
                 vec![self.typed.clone(), self.normalised.clone()]
             }
             _ => vec![self.normalised.clone()],

@@ -9,8 +9,8 @@ use argon2::{
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
 use super::{
-    kept::{HASH, Kept},
     pepper::Peppers,
+    stored_hash::{HASH, StoredHash},
 };
 use crate::{
     config::Passwords,
@@ -74,20 +74,20 @@ impl Argon2id {
     }
 
     /// Does the work of a comparison, for a user without a usable hash.
-    pub(super) fn work_for_nothing(&mut self, password: &[u8]) -> Result<()> {
+    pub(super) fn dummy_hash(&mut self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
         self.derive(password, &[0; SALT], &params).map(drop)
     }
 
     /// Compares a password with a stored hash.
-    pub(super) fn verify(&mut self, password: &[u8], kept: &Kept) -> Result<Outcome> {
+    pub(super) fn verify(&mut self, password: &[u8], kept: &StoredHash) -> Result<Outcome> {
         match kept {
-            Kept::Argon2id { params, salt, hash } => {
+            StoredHash::Argon2id { params, salt, hash } => {
                 let found = self.derive(password, salt, params)?;
                 let is_right = verify_slices_are_equal(&found, hash.as_bytes()).is_ok();
                 Ok(Outcome::of(is_right, self.is_outdated(params)))
             }
-            Kept::Bcrypt { text, .. } => {
+            StoredHash::Bcrypt { text, .. } => {
                 let is_right = bcrypt::verify(password, text)
                     .map_err(|e| Error::defect(format!("bcrypt: {e}")))?;
                 Ok(Outcome::of(is_right, proves_all(password)))
@@ -148,7 +148,7 @@ fn proves_all(password: &[u8]) -> bool {
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
-    use super::{super::kept::Unreadable, *};
+    use super::{super::stored_hash::UnreadableHash, *};
 
     fn argon2id() -> Argon2id {
         with(19_456, 2, Peppers::default())
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn verdict(scheme: &mut Argon2id, password: &[u8], kept: &str) -> Outcome {
-        let kept = Kept::read(kept, &scheme.peppers).expect("readable");
+        let kept = StoredHash::read(kept, &scheme.peppers).expect("readable");
         scheme.verify(password, &kept).expect("verify")
     }
 
@@ -208,8 +208,8 @@ mod tests {
         assert_eq!(found(peppered(&["new", "old"])), Outcome::Right);
         assert_eq!(found(peppered(&["old", "new"])), Outcome::RightButOutdated);
         for without in [peppered(&["old"]), argon2id()] {
-            let read = Kept::read(&kept, &without.peppers);
-            assert_eq!(read.err(), Some(Unreadable::Pepper));
+            let read = StoredHash::read(&kept, &without.peppers);
+            assert_eq!(read.err(), Some(UnreadableHash::Pepper));
         }
         let without = argon2id().hash(b"pw").expect("hash");
         let found = verdict(&mut peppered(&["new"]), b"pw", &without);

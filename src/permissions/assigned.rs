@@ -147,9 +147,9 @@ mod tests {
     use super::{super::scope, *};
 
     /// A linear congruential generator (Knuth's MMIX).
-    struct Dice(u64);
+    struct Rng(u64);
 
-    impl Dice {
+    impl Rng {
         fn below(&mut self, limit: usize) -> usize {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             usize::try_from(self.0 >> 33).expect("fits") % limit
@@ -188,15 +188,15 @@ mod tests {
     /// N21: the compiled scope and the plain scope agree for every kind of value.
     #[test]
     fn a_compiled_scope_applies_where_the_scope_does() {
-        let mut dice = Dice(21);
+        let mut rng = Rng(21);
         let (mut yes, mut no) = (0, 0);
         for _ in 0..20_000 {
             let keys = ["a", "b"];
             let assigned: Map<_, _> =
-                keys.iter().take(dice.below(3)).map(|k| ((*k).into(), dice.wanted())).collect();
+                keys.iter().take(rng.below(3)).map(|k| ((*k).into(), rng.wanted())).collect();
             let compiled = AssignedScope::compile(assigned.clone());
             assert_eq!(compiled.to_struct(), json::to_struct(&assigned));
-            let requested: Map<_, _> = keys.iter().map(|k| ((*k).into(), dice.value())).collect();
+            let requested: Map<_, _> = keys.iter().map(|k| ((*k).into(), rng.value())).collect();
             let applies = scope::applies(Some(&assigned), &requested);
             assert_eq!(compiled.applies(&requested), applies, "{assigned:?} {requested:?}");
             if applies { yes += 1 } else { no += 1 }

@@ -31,7 +31,7 @@ impl Engine {
             (C::Unspecified | C::MinimizeLatency, None) => true,
             (C::FullyConsistent, _) => false,
             (C::Unspecified | C::AtLeastAsFresh, Some(seen)) => {
-                Box::pin(self.feed.reach(seen)).await
+                Box::pin(self.feed.wait_for_revision(seen)).await
             }
             (C::AtLeastAsFresh, None) => {
                 return Err(Error::field(FIELD, "must be given with AT_LEAST_AS_FRESH"));

@@ -5,11 +5,11 @@ use std::mem;
 
 use tonic::{Code, Status};
 
-use super::{Permission, Permissions, Standing, decide::decide, engine::READ_AT_ONCE, scope};
+use super::{Permission, Permissions, Standing, decide::decide, engine::SUBJECTS_PER_READ, scope};
 use crate::{
     concurrency::pace::Pace,
     error::{Result, reason_text},
-    gate::Reaching,
+    gate::SelfOrPermitted,
     ids::UserId,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason, ErrorReason,
@@ -24,7 +24,7 @@ impl Permissions {
     /// error of its own. A failure of the server fails the whole call.
     pub(super) async fn decide_batch(
         &self,
-        reaching: &Reaching,
+        reaching: &SelfOrPermitted,
         mut items: Vec<BatchCheckItem>,
         consistency: Consistency,
     ) -> Result<Vec<BatchCheckResult>> {
@@ -42,7 +42,7 @@ impl Permissions {
             }
         }
         let mut pace = Pace::new();
-        for users in users.chunks(READ_AT_ONCE) {
+        for users in users.chunks(SUBJECTS_PER_READ) {
             let standings = self.engine.standings(caller.tenant(), users, consistency).await?;
             let asked = users[0]..=users[users.len() - 1];
             for &(subject, number) in questions.iter().filter(|(user, _)| asked.contains(user)) {
@@ -56,7 +56,11 @@ impl Permissions {
 
     /// Records in the audit trail that questions of a batch were refused. The call itself
     /// succeeds, so the gate does not record them.
-    pub(super) async fn record_refused(&self, reaching: &Reaching, results: &[BatchCheckResult]) {
+    pub(super) async fn record_refused(
+        &self,
+        reaching: &SelfOrPermitted,
+        results: &[BatchCheckResult],
+    ) {
         let refused = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
         if results.iter().filter_map(|result| result.error.as_ref()).any(refused) {
             let (caller, _) = reaching.within();
@@ -66,7 +70,7 @@ impl Permissions {
     }
 }
 
-fn subject(reaching: &Reaching, item: &BatchCheckItem) -> Result<UserId> {
+fn subject(reaching: &SelfOrPermitted, item: &BatchCheckItem) -> Result<UserId> {
     let named = UserId::parse_optional("user_id", &item.user_id)?;
     reaching.acting_for(named).map(|(_, user)| user)
 }

@@ -67,12 +67,12 @@ impl Changed {
     /// Whether nothing changed at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.sessions && self.is_quiet()
+        !self.sessions && self.has_nothing_to_report()
     }
 
     /// Whether there is nothing to report to clients. Ended sessions are not reported to them.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn has_nothing_to_report(&self) -> bool {
         self.users.is_empty() && self.roles.is_empty() && !self.all
     }
 

@@ -11,7 +11,7 @@ use super::Permission;
 
 /// Each set has a hash seed of its own. Only an administrator of the tenant can provoke
 /// collisions, and they slow down only the lookups in that administrator's own role.
-type Names = HashSet<Box<str>, RandomState>;
+type CounterNames = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
@@ -23,11 +23,11 @@ pub struct PermissionSet {
     /// All permissions, sorted.
     listed: Box<[Box<str>]>,
     /// Permissions without a wildcard, as `resource:action`.
-    exact: Names,
+    exact: CounterNames,
     /// The resources of `resource:*`.
-    any_action: Names,
+    any_action: CounterNames,
     /// The actions of `*:action`.
-    any_resource: Names,
+    any_resource: CounterNames,
     /// Whether the role has `*:*`.
     everything: bool,
     /// Approximate memory use, in bytes.

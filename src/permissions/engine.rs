@@ -14,10 +14,10 @@ use super::{
     store::{self, Subjects},
 };
 use crate::{
-    concurrency::shares::Shares,
+    concurrency::fair_permits::FairPermits,
     db::Db,
     error::Result,
-    feed::{Feed, Fresh},
+    feed::{Feed, FreshnessProof},
     ids::{SessionId, TenantId, UserId},
     proto::v1::Consistency,
 };
@@ -32,12 +32,12 @@ pub struct Engine {
 
 /// Maximum number of subjects that one query reads. Each may have 256 KiB of scopes, which take
 /// about 4 MiB once they are decoded.
-pub const READ_AT_ONCE: usize = 16;
+pub const SUBJECTS_PER_READ: usize = 16;
 
 /// Permits for concurrent reads of several subjects. One tenant gets at most half of them. Further
 /// reads wait before they query Postgres: this bounds the memory for rows that were read and wait
 /// to be decoded.
-static READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(8));
+static READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(8));
 
 /// What subjects of one tenant hold, by subject.
 pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
@@ -58,10 +58,15 @@ impl Engine {
         Self { db, memory, feed }
     }
 
-    /// The cached standing of a subject, if there is one. The [`Fresh`] argument proves that the
+    /// The cached standing of a subject, if there is one. The [`FreshnessProof`] argument proves that the
     /// cache may answer.
     #[must_use]
-    pub fn remembered(&self, tenant: TenantId, user: UserId, _: Fresh) -> Option<Arc<Standing>> {
+    pub fn remembered(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        _: FreshnessProof,
+    ) -> Option<Arc<Standing>> {
         self.memory.get(tenant, user)
     }
 
@@ -117,7 +122,7 @@ impl Engine {
         Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
     }
 
-    /// What several subjects hold, as fresh as `consistency` asks. Takes at most [`READ_AT_ONCE`]
+    /// What several subjects hold, as fresh as `consistency` asks. Takes at most [`SUBJECTS_PER_READ`]
     /// subjects, each once. The result is empty when the tenant does not exist. One query reads
     /// all subjects that are neither cached nor being read by another call.
     ///
@@ -207,7 +212,7 @@ impl Engine {
     ) -> Result<Option<Subjects>> {
         let read = store::standings(&self.db, tenant, users, session).await?;
         if let Some(read) = &read {
-            self.feed.saw(read.xmax);
+            self.feed.record_snapshot(read.xmax);
         }
         Ok(read)
     }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Maximum number of near misses of each kind in an explanation.
-const MISSES: usize = 10;
+const MAX_NEAR_MISSES: usize = 10;
 
 /// The permission a caller needs to be shown roles that the subject does not have.
 const SEES_ROLES: &str = "role:read";
@@ -45,12 +45,12 @@ impl Permissions {
     ) -> Result<(DecisionReason, Option<Explanation>)> {
         // The tenant's roles are not the subject's own data. Whether they are shown depends on
         // this request, so the method's policy can't express the check.
-        let roles = if caller.standing().holds(SEES_ROLES) { MISSES } else { 0 };
+        let roles = if caller.standing().holds(SEES_ROLES) { MAX_NEAR_MISSES } else { 0 };
         let roles = i64::try_from(roles).unwrap_or_default();
         let (tenant, forms) = (caller.tenant(), permission.forms());
         let read = store::explained(&self.db, tenant, user, session, &forms, roles).await?;
         let Some(read) = read else { return Ok((DecisionReason::NotGranted, None)) };
-        self.engine.feed.saw(read.xmax);
+        self.engine.feed.record_snapshot(read.xmax);
         if session.is_some() && !read.session_live {
             return Ok((DecisionReason::TokenInvalid, None));
         }
@@ -119,10 +119,10 @@ impl Held {
     }
 }
 
-/// The first [`MISSES`] rows, ordered by a key.
+/// The first [`MAX_NEAR_MISSES`] rows, ordered by a key.
 fn first<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
     rows.sort_by_key(key);
-    rows.into_iter().take(MISSES)
+    rows.into_iter().take(MAX_NEAR_MISSES)
 }
 
 fn state(read: &Explained) -> SubjectState {

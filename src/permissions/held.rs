@@ -12,7 +12,7 @@ use super::{
     standing::Role,
 };
 use crate::{
-    api::paging::{Asker, ENVELOPE_BYTES, MAX_REPLY_BYTES, MAX_SIZE, encoded_bytes},
+    api::paging::{ENVELOPE_BYTES, MAX_REPLY_BYTES, MAX_SIZE, PageCaller, encoded_bytes},
     concurrency::pace::Pace,
     error::Result,
     proto::v1::{ListPermissionsRequest, PermissionGrant},
@@ -25,7 +25,7 @@ impl Permissions {
     /// A page of what a subject holds, and the token of the next page.
     pub(super) async fn held(
         &self,
-        asker: Asker,
+        asker: PageCaller,
         request: &ListPermissionsRequest,
         standing: Option<&Standing>,
     ) -> Result<(Vec<PermissionGrant>, String)> {

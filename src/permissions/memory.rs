@@ -35,7 +35,7 @@ use super::{
     standing::{Role, Standing, Tenant},
 };
 use crate::{
-    feed::{Change, Follow, Kind},
+    feed::{Change, ChangeListener, Kind},
     ids::{TenantId, UserId},
 };
 
@@ -213,7 +213,7 @@ impl Memory {
     }
 }
 
-impl Follow for Memory {
+impl ChangeListener for Memory {
     fn apply(&self, change: &Change) {
         let tenant = change.tenant;
         match change.kind {

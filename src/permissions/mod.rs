@@ -34,7 +34,7 @@ pub use memory::Memory;
 pub use permission::Permission;
 pub use scope::Scope;
 pub use standing::{Grant, Role, Standing, UserStanding};
-pub use store::standing_in;
+pub use store::standing_in_transaction;
 pub use watch::Watch;
 pub use watchers::Watchers;
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Permission, Permissions, Scope, decide::decide, scope, watch::Messages};
 use crate::{
     error::{Error, Result},
-    gate::{self, Caller, Reaching},
+    gate::{self, Caller, SelfOrPermitted},
     ids::UserId,
     proto::v1::{
         BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest, CheckResponse,
@@ -106,7 +106,7 @@ struct Asked<'a> {
 impl Permissions {
     async fn decide(
         &self,
-        reaching: &Reaching,
+        reaching: &SelfOrPermitted,
         request: &CheckRequest,
         consistency: Consistency,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
@@ -129,7 +129,7 @@ impl Permissions {
     /// is not valid in the caller's tenant; a token of another tenant is not.
     async fn subject<'a>(
         &self,
-        reaching: &'a Reaching,
+        reaching: &'a SelfOrPermitted,
         request: &CheckRequest,
     ) -> Result<Option<Asked<'a>>> {
         let named = UserId::parse_optional("user_id", &request.user_id)?;
@@ -175,7 +175,11 @@ impl Permissions {
 
 /// Creates a decision's id and logs it. A replica makes thousands of decisions per second and
 /// people look into denials, so a granted decision is logged at level `debug` only.
-fn log_decision(reaching: &Reaching, asked: &CheckRequest, reason: DecisionReason) -> String {
+fn log_decision(
+    reaching: &SelfOrPermitted,
+    asked: &CheckRequest,
+    reason: DecisionReason,
+) -> String {
     let decision_id = Uuid::now_v7().to_string();
     if reason == DecisionReason::Granted {
         tracing::debug!(%decision_id, "granted");

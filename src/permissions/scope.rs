@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     error::{Error, Result},
     ids::TenantId,
-    pg::unreadable::{self, Of},
+    pg::unreadable::{self, Table},
     proto::json,
 };
 
@@ -154,7 +154,7 @@ pub fn kept(
         !scope.is_empty() && scope.values().all(|value| alternatives(value).all(is_fine))
     });
     if scope.is_none() {
-        unreadable::note(Of::role_assignment, tenant, assignment);
+        unreadable::report(Table::role_assignment, tenant, assignment);
     }
     scope.map(Some).ok_or(Unreadable)
 }

@@ -20,7 +20,7 @@ use super::{
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
 use crate::{
-    concurrency::shares::Shares,
+    concurrency::fair_permits::FairPermits,
     db::{Db, TenantTx},
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
@@ -37,7 +37,7 @@ const MAX_INLINE_BYTES: usize = 64 * 1024;
 
 /// Permits to decode large results concurrently, at most one for each tenant. Further calls wait
 /// for a permit until their deadline.
-static LONG_READS: LazyLock<Arc<Shares>> = LazyLock::new(|| Shares::new(2));
+static LONG_READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(2));
 
 /// What several subjects of one tenant hold, read in one snapshot.
 pub struct Subjects {
@@ -85,7 +85,7 @@ pub async fn standings(
     users: &[UserId],
     session: Option<SessionId>,
 ) -> Result<Option<Subjects>> {
-    read(db.single(tenant_id).await?, tenant_id, users, session).await
+    read(db.statement_in_share(tenant_id).await?, tenant_id, users, session).await
 }
 
 /// What a subject holds as the transaction `tx` sees it, and whether the given session belongs to
@@ -93,7 +93,7 @@ pub async fn standings(
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn standing_in(
+pub async fn standing_in_transaction(
     tx: &mut TenantTx,
     tenant: TenantId,
     subject: UserId,
@@ -316,7 +316,7 @@ pub async fn explained(
         forms,
         roles,
     )
-    .fetch_optional(db.single(tenant).await?);
+    .fetch_optional(db.statement_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(Explained {
         tenant_active: row.tenant_state == "active",

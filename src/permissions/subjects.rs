@@ -6,7 +6,7 @@ use super::{
     scope,
 };
 use crate::{
-    api::paging::{Position, SMALL_ROWS},
+    api::paging::{Position, ROWS_PER_READ},
     clock,
     error::Result,
     gate::Caller,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Minimum number of assignments that a page looks at. When few assignments match the scope, a
 /// small page would otherwise need many calls.
-const LOOK_AT: i64 = 250;
+const ASSIGNMENTS_PER_PAGE: i64 = 250;
 
 impl Permissions {
     /// A page of the subjects that a Check of the same question would allow.
@@ -32,8 +32,8 @@ impl Permissions {
         let requested = scope::requested(request.scope.as_ref())?;
         let tenant = caller.tenant();
         let mut page = self.pages.begin(caller.asker(), &request)?;
-        if let Some(read) = page.next_read(SMALL_ROWS) {
-            let look_at = read.limit.max(LOOK_AT);
+        if let Some(read) = page.next_read(ROWS_PER_READ) {
+            let look_at = read.limit.max(ASSIGNMENTS_PER_PAGE);
             let mut tx = self.db.begin_unsealed(tenant).await?;
             let forms = permission.forms();
             let found = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;

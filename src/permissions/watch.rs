@@ -12,10 +12,10 @@ use tonic::Status;
 
 use super::{
     changed::{Changed, MAX_SUBJECTS},
-    watchers::{News, Watchers},
+    watchers::{ChangeMessage, Watchers},
 };
 use crate::{
-    concurrency::bounded::{Bounded, Open},
+    concurrency::bounded::{BoundedPermit, BoundedPermits},
     db::Db,
     error::{Error, Result},
     feed::Feed,
@@ -37,7 +37,7 @@ pub struct Watch {
     /// Distributes the changes to the streams.
     pub watchers: Arc<Watchers>,
     /// Limits the number of open streams, since each stream receives every change in its tenant.
-    pub streams: Arc<Bounded<TenantId>>,
+    pub streams: Arc<BoundedPermits<TenantId>>,
 }
 
 /// The messages of one stream.
@@ -99,12 +99,12 @@ impl Watch {
 
 /// The stream of one caller.
 struct Stream {
-    news: Receiver<Arc<News>>,
+    news: Receiver<Arc<ChangeMessage>>,
     admission: Admission,
     feed: Feed,
     /// Whether news was lost since the last message.
     lost: bool,
-    _open: Open<TenantId>,
+    _open: BoundedPermit<TenantId>,
 }
 
 impl Stream {
@@ -127,7 +127,7 @@ impl Stream {
         }
     }
 
-    fn message(&mut self, news: &News) -> Message {
+    fn message(&mut self, news: &ChangeMessage) -> Message {
         let consistency_token = news.token.clone();
         let (user_ids, all_subjects) = news.subjects.spelled();
         if std::mem::take(&mut self.lost) {

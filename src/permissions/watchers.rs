@@ -21,7 +21,7 @@ use super::changed::{Changed, Subjects};
 use crate::{
     db::Db,
     error::Result,
-    feed::{Change, Feed, Follow},
+    feed::{Change, ChangeListener, Feed},
     ids::TenantId,
 };
 
@@ -43,7 +43,7 @@ const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKLOG: usize = 16;
 
 /// One message to all streams of a tenant.
-pub struct News {
+pub struct ChangeMessage {
     /// The subjects whose permissions may have changed.
     pub subjects: Subjects,
     /// The consistency token that covers the changes.
@@ -65,7 +65,7 @@ struct Hub {
     changed: Mutex<Changed>,
     woken: Notify,
     closed: AtomicBool,
-    news: broadcast::Sender<Arc<News>>,
+    news: broadcast::Sender<Arc<ChangeMessage>>,
 }
 
 impl Watchers {
@@ -76,7 +76,7 @@ impl Watchers {
         tenant: TenantId,
         db: &Db,
         feed: &Feed,
-    ) -> broadcast::Receiver<Arc<News>> {
+    ) -> broadcast::Receiver<Arc<ChangeMessage>> {
         let mut hubs = self.hubs();
         if let Some(hub) = hubs.get(&tenant) {
             return hub.news.subscribe();
@@ -122,7 +122,7 @@ impl Watchers {
     }
 }
 
-impl Follow for Watchers {
+impl ChangeListener for Watchers {
     fn apply(&self, change: &Change) {
         if let Some(hub) = self.hubs().get(&change.tenant) {
             hub.changed().add(Some(change.kind), change.subject);
@@ -181,7 +181,7 @@ impl Hub {
         db: &Db,
         feed: &Feed,
         is_late: bool,
-    ) -> Result<Option<News>> {
+    ) -> Result<Option<ChangeMessage>> {
         // Take the horizon before the changes. Every change below the horizon is then among these
         // changes or was sent before.
         let horizon = feed.horizon();
@@ -189,9 +189,9 @@ impl Hub {
         if changed.is_empty() && !is_late {
             return Ok(None);
         }
-        let for_clients = is_late || !changed.is_quiet();
+        let for_clients = is_late || !changed.has_nothing_to_report();
         let subjects = changed.subjects(db, tenant).await;
-        Ok(Some(News { subjects, token: feed.token(horizon)?, for_clients }))
+        Ok(Some(ChangeMessage { subjects, token: feed.token(horizon)?, for_clients }))
     }
 
     fn changed(&self) -> MutexGuard<'_, Changed> {

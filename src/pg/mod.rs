@@ -6,9 +6,9 @@
 
 mod connecting;
 mod constraint;
-mod held;
 mod interval;
 mod observed;
+mod pooled;
 mod postgres;
 mod schema;
 mod share;

@@ -17,10 +17,10 @@ use sqlx::{
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use super::held::{Held, Pool, Work};
+use super::pooled::{InProgress, Pool, PooledConnection};
 use crate::{
-    concurrency::shares::Permit,
-    telemetry::{Operations, Running},
+    concurrency::fair_permits::Permit,
+    telemetry::{Operations, RunningOperation},
 };
 
 const SYSTEM: &str = "postgresql";
@@ -35,13 +35,13 @@ pub struct Observed<'c> {
 #[derive(Debug)]
 enum Target<'c> {
     /// The connection of a transaction.
-    Transaction(&'c mut Held),
+    Transaction(&'c mut PooledConnection),
     /// A pool connection for one statement, not yet taken from the pool.
     Pool(Pool, Option<Permit>),
 }
 
 impl<'c> Observed<'c> {
-    pub(super) fn transaction(held: &'c mut Held, operations: &Operations) -> Self {
+    pub(super) fn transaction(held: &'c mut PooledConnection, operations: &Operations) -> Self {
         Self { target: Target::Transaction(held), operations: operations.clone() }
     }
 
@@ -49,7 +49,7 @@ impl<'c> Observed<'c> {
         Self { operations: pool.operations().clone(), target: Target::Pool(pool, permit) }
     }
 
-    fn begin<E>(&self, query: E) -> (Running, SqlText, Captured<E>) {
+    fn begin<E>(&self, query: E) -> (RunningOperation, SqlText, Captured<E>) {
         let text = SqlText::default();
         (self.operations.begin(SYSTEM), text.clone(), Captured { query, text })
     }
@@ -144,10 +144,10 @@ async fn first_row<'q>(
     permit: Option<Permit>,
     query: impl Execute<'q, Postgres> + 'q,
 ) -> sqlx::Result<Option<PgRow>> {
-    let mut held = Held::acquire(&pool, permit).await?;
-    held.work = Work::Statement;
+    let mut held = PooledConnection::acquire(&pool, permit).await?;
+    held.work = InProgress::Statement;
     let row = held.connection()?.fetch_optional(query).await;
-    held.work = Work::Nothing;
+    held.work = InProgress::Nothing;
     row
 }
 
@@ -159,10 +159,10 @@ async fn all_rows<'q>(
     query: impl Execute<'q, Postgres> + 'q,
 ) -> stream::Iter<std::vec::IntoIter<Step>> {
     let read = async {
-        let mut held = Held::acquire(&pool, permit).await?;
-        held.work = Work::Statement;
+        let mut held = PooledConnection::acquire(&pool, permit).await?;
+        held.work = InProgress::Statement;
         let rows = held.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
-        held.work = Work::Nothing;
+        held.work = InProgress::Nothing;
         sqlx::Result::Ok(rows)
     };
     stream::iter(read.await.unwrap_or_else(|error| vec![Err(error)]))
@@ -202,7 +202,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Captured<E> {
 struct Rows<'e> {
     steps: BoxStream<'e, Step>,
     text: SqlText,
-    running: Option<Running>,
+    running: Option<RunningOperation>,
 }
 
 impl Stream for Rows<'_> {
@@ -220,7 +220,7 @@ impl Stream for Rows<'_> {
     }
 }
 
-fn end(running: Running, text: &SqlText, error: Option<&sqlx::Error>) {
+fn end(running: RunningOperation, text: &SqlText, error: Option<&sqlx::Error>) {
     let sql = text.0.get().map_or("", |sql| sql.as_str());
     let (operation, of) = summary(sql, running.is_traced());
     running.end(operation, of, error.map(error_type));

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
 
-use super::{Observed, Tx, held::Pool, share::ConnectionShares, url::parse};
+use super::{Observed, Tx, pooled::Pool, share::ConnectionShares, url::parse};
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
 /// The database role that the service connects as. The migrations grant it its privileges.
@@ -131,7 +131,7 @@ impl Postgres {
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn single(&self, tenant: TenantId) -> Result<Observed<'static>> {
+    pub async fn statement_in_share(&self, tenant: TenantId) -> Result<Observed<'static>> {
         let permit = self.shares.acquire(tenant).await?;
         Ok(Observed::pool(self.pool.clone(), Some(permit)))
     }
@@ -148,7 +148,7 @@ impl Postgres {
     /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
     /// no connection of the tenant's share becomes free.
     pub async fn begin(&self, tenant: TenantId) -> Result<Tx> {
-        self.begin_within(tenant, tenant).await
+        self.begin_in_share(tenant, tenant).await
     }
 
     /// Like [`Postgres::begin`], but the connection counts against `share` instead of the share
@@ -156,7 +156,7 @@ impl Postgres {
     ///
     /// # Errors
     /// As [`Postgres::begin`].
-    pub async fn begin_within(&self, share: TenantId, tenant: TenantId) -> Result<Tx> {
+    pub async fn begin_in_share(&self, share: TenantId, tenant: TenantId) -> Result<Tx> {
         let permit = self.shares.acquire(share).await?;
         Tx::begin(&self.pool, permit, tenant).await
     }

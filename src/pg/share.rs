@@ -1,4 +1,4 @@
-//! Each tenant's share of the pool's connections: see [`Shares`]. When one tenant's statements
+//! Each tenant's share of the pool's connections: see [`FairPermits`]. When one tenant's statements
 //! wait for locks, calls of other tenants still get connections.
 
 use std::{sync::Arc, time::Duration};
@@ -7,7 +7,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::time;
 
 use crate::{
-    concurrency::shares::{Permit, Shares},
+    concurrency::fair_permits::{FairPermits, Permit},
     error::{Error, Result},
     ids::TenantId,
     proto::v1::ErrorReason,
@@ -19,14 +19,14 @@ const WAIT: Duration = Duration::from_secs(2);
 /// The connections, shared fairly by tenants.
 #[derive(Debug)]
 pub(super) struct ConnectionShares {
-    shares: Arc<Shares>,
+    shares: Arc<FairPermits>,
     refused: Counter,
 }
 
 impl ConnectionShares {
     pub(super) fn of(max_connections: u32) -> Self {
         let permits = usize::try_from(max_connections).unwrap_or(usize::MAX);
-        Self { shares: Shares::new(permits), refused: Counter::default() }
+        Self { shares: FairPermits::new(permits), refused: Counter::default() }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::{
-    held::{Held, Pool, Work},
     observed::{Observed, observe},
+    pooled::{InProgress, Pool, PooledConnection},
 };
 use crate::{
-    concurrency::{deadline, shares::Permit},
+    concurrency::{deadline, fair_permits::Permit},
     error::Result,
     ids::TenantId,
     telemetry::Operations,
@@ -26,7 +26,7 @@ const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 /// drop without [`Tx::commit`] it rolls back, and a running statement is ended.
 #[derive(Debug)]
 pub struct Tx {
-    held: Held,
+    held: PooledConnection,
     operations: Operations,
 }
 
@@ -42,9 +42,9 @@ impl Tx {
              set_config('statement_timeout', '{limit}ms', true)"
         );
         let begun = async {
-            let mut held = Held::acquire(pool, Some(permit)).await?;
+            let mut held = PooledConnection::acquire(pool, Some(permit)).await?;
             // From here on Postgres may be in a transaction, even if its answer never arrives.
-            held.work = Work::Transaction;
+            held.work = InProgress::Transaction;
             held.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
             Ok(held)
         };
@@ -62,7 +62,7 @@ impl Tx {
     ///
     /// # Errors
     /// When Postgres is unavailable.
-    pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
+    pub async fn switch_tenant(&mut self, tenant: TenantId) -> Result<()> {
         sqlx::query!("select set_config('tenantry.tenant', $1, true)", tenant.to_string())
             .fetch_one(self.conn())
             .await?;
@@ -76,7 +76,7 @@ impl Tx {
     pub async fn commit(mut self) -> Result<()> {
         let commit = self.held.connection()?.execute("COMMIT");
         observe(&self.operations, "COMMIT", commit).await?;
-        self.held.work = Work::Nothing;
+        self.held.work = InProgress::Nothing;
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::ids::TenantId;
 /// The kind of row, used as a label of the metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "labels are spelled as these are")]
-pub enum Of {
+pub enum Table {
     /// The scope of a role assignment.
     role_assignment,
     /// The settings of a tenant.
@@ -25,7 +25,7 @@ pub enum Of {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct Label {
-    table: Of,
+    table: Table,
 }
 
 /// One counter for the whole process, because the code that reads rows has no access to the
@@ -36,13 +36,13 @@ static ROWS: LazyLock<Family<Label, Counter>> = LazyLock::new(Family::default);
 pub fn register(registry: &mut Registry) {
     let help = "Rows with stored data that can't be read";
     registry.register("tenantry_unreadable_rows", help, ROWS.clone());
-    for table in [Of::role_assignment, Of::tenant] {
+    for table in [Table::role_assignment, Table::tenant] {
         drop(ROWS.get_or_create(&Label { table }));
     }
 }
 
 /// Counts and logs a row that can't be read.
-pub fn note(table: Of, tenant: TenantId, row: Uuid) {
+pub fn report(table: Table, tenant: TenantId, row: Uuid) {
     ROWS.get_or_create(&Label { table }).inc();
     tracing::error!(%tenant, ?table, %row, "a row can't be read and counts as absent");
 }

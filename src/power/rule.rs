@@ -111,7 +111,7 @@ impl<'a> Rights<'a> {
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not.
 pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
-    ends_before(actor, target).await.map(drop)
+    covered_until(actor, target).await.map(drop)
 }
 
 /// Checks that the actor's level is no lower than the target's highest level.
@@ -130,8 +130,8 @@ pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not.
-pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<()> {
-    match ends_before(actor, target).await? {
+pub async fn covers_while_target_holds(actor: &Rights<'_>, target: &Standing) -> Result<()> {
+    match covered_until(actor, target).await? {
         End::Never => Ok(()),
         until @ End::At(_) => Err(outlasts(until)),
     }
@@ -142,7 +142,7 @@ pub async fn covers_to_the_end(actor: &Rights<'_>, target: &Standing) -> Result<
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target now.
-pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
+pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<End> {
     let (mut until, mut pace) = (End::Never, Pace::new());
     for (role, needed_until) in latest(target.grants()) {
         let held_until = actor.all(role.level, role.permissions.iter(), &mut pace).await?;
@@ -158,7 +158,7 @@ pub async fn ends_before(actor: &Rights<'_>, target: &Standing) -> Result<End> {
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` with the latest allowed end when it ends later.
-pub fn within(given: End, right: End) -> Result<()> {
+pub fn check_end(given: End, right: End) -> Result<()> {
     if given > right { Err(outlasts(right)) } else { Ok(()) }
 }
 

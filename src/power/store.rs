@@ -35,7 +35,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Resul
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant does not exist.
 pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<Standing> {
-    let read = permissions::standing_in(tx, tenant, subject, None).await?;
+    let read = permissions::standing_in_transaction(tx, tenant, subject, None).await?;
     read.map(|(standing, _)| standing).ok_or_else(Error::not_found)
 }
 
@@ -49,7 +49,7 @@ pub async fn caller(
     caller: UserId,
     session: SessionId,
 ) -> Result<(Standing, bool)> {
-    let read = permissions::standing_in(tx, home, caller, Some(session)).await?;
+    let read = permissions::standing_in_transaction(tx, home, caller, Some(session)).await?;
     read.ok_or_else(Error::not_found)
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    feed::{Change, Follow, Kind},
+    feed::{Change, ChangeListener, Kind},
     ids::TenantId,
     pg::{Postgres, Tx},
     proto::v1::ErrorReason,
@@ -75,7 +75,7 @@ impl DataKeys {
     /// When Postgres or the key service is unavailable, or when the key is wrapped by a master
     /// key that is not configured.
     pub async fn prepare(&self, postgres: &Postgres) -> anyhow::Result<()> {
-        if !self.masters.is_there() {
+        if !self.masters.is_configured() {
             tracing::warn!(
                 "there is no master key: a reader of the database can decrypt personal data"
             );
@@ -134,7 +134,7 @@ impl DataKeys {
     ///
     /// # Errors
     /// UNAVAILABLE when the key cannot be wrapped by the master key.
-    pub async fn make_for(&self, tenant: TenantId) -> Result<NewDataKey> {
+    pub async fn generate(&self, tenant: TenantId) -> Result<NewDataKey> {
         self.make(tenant).await.map_err(|error| away(tenant, &error))
     }
 
@@ -175,7 +175,7 @@ impl DataKeys {
     }
 }
 
-impl Follow for DataKeys {
+impl ChangeListener for DataKeys {
     fn apply(&self, change: &Change) {
         if change.kind == Kind::Tenant {
             self.tenants.remove(&change.tenant);

@@ -89,7 +89,7 @@ impl MasterKeys {
 
     /// Whether there is any master key, so that data keys are wrapped.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub fn is_configured(&self) -> bool {
         self.file.is_some() || self.service.is_some()
     }
 

@@ -56,7 +56,7 @@ pub async fn all(
     tell: impl Fn(&Progress),
 ) -> anyhow::Result<Progress> {
     ensure!(
-        masters.is_there(),
+        masters.is_configured(),
         "there is no master key: set MASTER_KEY_PATH or MASTER_TRANSIT_KEY"
     );
     let mut progress = Progress { by: current(masters).await?, ..Progress::default() };

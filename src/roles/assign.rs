@@ -17,7 +17,7 @@ use crate::{
     clock,
     db::TenantTx,
     error::{Error, Result},
-    gate::{Acting, Bundle, Caller},
+    gate::{Caller, RoleGrant, WriteCaller},
     ids::{AssignmentId, RoleId, TenantId, UserId},
     permissions::{Scope, scope},
     proto::v1::{AssignRoleRequest, AssignRoleResponse},
@@ -26,7 +26,7 @@ use crate::{
 impl Roles {
     pub(super) async fn assign(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: AssignRoleRequest,
     ) -> Result<AssignRoleResponse> {
         let tenant = acting.tenant();
@@ -82,13 +82,13 @@ pub(super) struct Assignment {
 /// scopes.
 async fn assign<'a>(
     tx: &mut TenantTx,
-    acting: &'a Acting,
+    acting: &'a WriteCaller,
     wanted: Assignment,
 ) -> Result<(&'a Caller, AssignmentRow)> {
     let tenant = acting.tenant();
     let role = store::lock(tx, tenant, wanted.role).await?;
     let end = wanted.expires_at.into();
-    let caller = acting.gives(tx, wanted.user, Bundle::from(&role), end).await?;
+    let caller = acting.authorize_give(tx, wanted.user, RoleGrant::from(&role), end).await?;
     let new = NewAssignment {
         id: AssignmentId::new(),
         user: wanted.user,
@@ -109,7 +109,7 @@ async fn assign<'a>(
 /// administrator.
 pub(super) async fn unassign<'a>(
     tx: &mut TenantTx,
-    acting: &'a Acting,
+    acting: &'a WriteCaller,
     user: UserId,
     role: RoleId,
     which: &Which,
@@ -117,7 +117,7 @@ pub(super) async fn unassign<'a>(
     let tenant = acting.tenant();
     let admins = AdminGuard::watch(tx, tenant).await?;
     let row = store::get(tx, tenant, role).await?;
-    let caller = acting.takes(tx, user).await?;
+    let caller = acting.authorize_take(tx, user).await?;
     let taken = assignments::delete(tx, tenant, user, role, which).await?;
     if taken.is_empty() {
         return Err(Error::not_found());

@@ -8,7 +8,7 @@ use crate::{
     api::{
         bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
         filter::Filter,
-        paging::{LARGE_ROWS, Page, Position},
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
     db::TenantTx,
     error::Result,
@@ -211,7 +211,7 @@ pub async fn list(
     filter: &AssignmentFilter,
     page: &mut Page<RoleAssignment>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             AssignmentRow,
             r#"

@@ -14,7 +14,7 @@ use crate::{
     },
     audit::{Event, EventKind},
     error::{Error, Result},
-    gate::{Acting, Bundle, Caller},
+    gate::{Caller, RoleGrant, WriteCaller},
     ids::RoleId,
     proto::v1::{
         CreateRoleRequest, CreateRoleResponse, ErrorReason, RoleLevel, UpdateRoleRequest,
@@ -29,7 +29,7 @@ const MAX_BYTES: i64 = 64 * 1024;
 impl Roles {
     pub(super) async fn create(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: CreateRoleRequest,
     ) -> Result<CreateRoleResponse> {
         let tenant = acting.tenant();
@@ -48,8 +48,8 @@ impl Roles {
         }
         // Lock first: waiting for the lock after the permission check would make its result stale.
         tenants::store::lock(&mut tx, tenant).await?;
-        let made = Bundle { level, permissions: &permissions, is_system: message.system };
-        let caller = acting.holds(&mut tx, made).await?;
+        let made = RoleGrant { level, permissions: &permissions, is_system: message.system };
+        let caller = acting.authorize_role(&mut tx, made).await?;
         if !message.system {
             refuse_built_in(&message.name)?;
         }
@@ -76,7 +76,7 @@ impl Roles {
 
     pub(super) async fn update(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: UpdateRoleRequest,
     ) -> Result<UpdateRoleResponse> {
         let tenant = acting.tenant();
@@ -100,8 +100,9 @@ impl Roles {
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
             row.permissions = checked(permissions)?;
         }
-        let caller =
-            acting.changes(&mut tx, role, Bundle::from(&before), Bundle::from(&row)).await?;
+        let caller = acting
+            .authorize_role_change(&mut tx, role, RoleGrant::from(&before), RoleGrant::from(&row))
+            .await?;
         refuse_platform_level(caller, row.level)?;
         let after = size(&row.permissions);
         let size_before = size(&before.permissions);

@@ -17,7 +17,7 @@ use crate::{
     audit::{Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    gate::{self, Bundle, Reach},
+    gate::{self, Reach, RoleGrant},
     ids::{RoleId, TenantId, UserId},
     permissions::scope,
     proto::{
@@ -98,7 +98,7 @@ impl RoleService for Roles {
         let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, role).await?;
-        let caller = acting.holds(&mut tx, Bundle::from(&row)).await?;
+        let caller = acting.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
         check_etag(&message.etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
         let event = Event::new(EventKind::RoleDeleted).target(role.0);

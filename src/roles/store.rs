@@ -7,7 +7,7 @@ use crate::{
     api::{
         filter::Filter,
         names,
-        paging::{LARGE_ROWS, Page, Position},
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
     db::TenantTx,
     error::{Error, Result},
@@ -141,7 +141,7 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
 
 /// The system role with this name, for users who register in the tenant. `None` in the platform
 /// tenant, where nobody may register, and in a tenant without this role.
-pub async fn of_newcomers(
+pub async fn self_registration_role(
     tx: &mut TenantTx,
     tenant: TenantId,
     name: &str,
@@ -169,7 +169,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Role>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             RoleRow,
             r#"

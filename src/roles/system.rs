@@ -19,10 +19,10 @@ const VIEWER: SystemRole =
     SystemRole { name: "viewer", level: RoleLevel::Viewer, permissions: &["tenant:read"] };
 
 /// The name of the role of users who register in a tenant themselves.
-pub const MEMBER: &str = NEWCOMERS.name;
+pub const MEMBER: &str = SELF_REGISTRATION_ROLE.name;
 
 /// The role of users who register in a tenant themselves.
-pub const NEWCOMERS: SystemRole =
+pub const SELF_REGISTRATION_ROLE: SystemRole =
     SystemRole { name: "member", level: RoleLevel::Member, permissions: &["tenant:read"] };
 
 /// The roles of a customer tenant. The administrator's role comes first.
@@ -41,7 +41,7 @@ pub const ORGANIZATION: &[SystemRole] = &[
             "user:update",
         ],
     },
-    NEWCOMERS,
+    SELF_REGISTRATION_ROLE,
     VIEWER,
 ];
 

@@ -53,7 +53,7 @@ const MAX_PENDING_RESETS: usize = 20;
 const MAX_RESETS_FOR_ERRORS: usize = 128;
 
 /// Timeout of a connection's TLS handshake, and of its first HTTP bytes.
-const GREETING: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Length of the HTTP/2 connection preface and the header of the frame that must follow, in
 /// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter.
@@ -88,7 +88,7 @@ pub(super) async fn serve(
         return speak(stream, Peer { address: peer, names: None }, entry, stopping).await;
     };
     let greeted = tokio::select! {
-        greeted = time::timeout(GREETING, tls.accept(stream)) => greeted,
+        greeted = time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => greeted,
         () = stopped(stopping.clone()) => return,
     };
     match greeted {
@@ -139,7 +139,7 @@ async fn speak(
 /// Completes when the peer has not sent the HTTP preface in time. A connection that is silent
 /// later is pinged.
 async fn silent(read: &AtomicUsize) {
-    time::sleep(GREETING).await;
+    time::sleep(HANDSHAKE_TIMEOUT).await;
     if read.load(Ordering::Relaxed) >= PREFACE {
         future::pending::<()>().await;
     }

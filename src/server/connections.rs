@@ -9,13 +9,13 @@ use prometheus_client::{
 };
 
 use crate::{
-    concurrency::bounded::{self, Bounded, TooMany},
+    concurrency::bounded::{self, BoundedPermits, TooMany},
     config, limits,
 };
 
 /// Counts the open connections.
 pub(super) struct Connections {
-    open: Arc<Bounded<IpAddr>>,
+    open: Arc<BoundedPermits<IpAddr>>,
     gauge: Gauge,
     refused: Family<Refused, Counter>,
 }
@@ -28,7 +28,7 @@ struct Refused {
 /// An open connection, counted until dropped.
 pub(super) struct Open {
     gauge: Gauge,
-    _counted: bounded::Open<IpAddr>,
+    _counted: bounded::BoundedPermit<IpAddr>,
 }
 
 impl Connections {
@@ -40,7 +40,7 @@ impl Connections {
         for by in ["total", "address"] {
             drop(refused.get_or_create(&Refused { by }));
         }
-        Self { open: Bounded::new(limits.total, limits.per_address), gauge, refused }
+        Self { open: BoundedPermits::new(limits.total, limits.per_address), gauge, refused }
     }
 
     /// Counts one more connection; `None` when a limit is reached.

@@ -39,7 +39,7 @@ const EXPOSED_HEADERS: [HeaderName; 4] = [
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 /// Maximum time between two frames of a request's body.
-const STANDSTILL: Duration = Duration::from_secs(30);
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The encoding of gRPC-Web messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Web {
         let accepted = content.accepted(request.headers());
         request.headers_mut().insert(header::CONTENT_TYPE, content.name());
         request.headers_mut().insert(header::ACCEPT, accepted.name());
-        let request = request.map(|body| TimeoutBody::new(STANDSTILL, body));
+        let request = request.map(|body| TimeoutBody::new(BODY_IDLE_TIMEOUT, body));
         let mut translated = self.cors.layer(GrpcWebLayer::new().layer(service));
         let Ok(response) = translated.call(request).await;
         response
@@ -128,7 +128,7 @@ impl Web {
     /// Answers a CORS preflight.
     pub(super) async fn preflight(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        gate::drain(body);
+        gate::discard_body(body);
         let nothing = |_| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
         let mut asked = self.cors.layer(service_fn(nothing));
         let Ok(response) = asked.call(Request::from_parts(head, Body::empty())).await;
@@ -138,7 +138,7 @@ impl Web {
 
 /// Answers a request that is not a call with an HTTP status.
 pub(super) fn refuse(request: Request<Incoming>, status: StatusCode) -> Response<Body> {
-    gate::drain(request.into_body());
+    gate::discard_body(request.into_body());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response

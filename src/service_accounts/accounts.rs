@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event, EventKind},
     credentials::api_keys,
     error::Result,
-    gate::Acting,
+    gate::WriteCaller,
     ids::UserId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
     roles, tenants,
@@ -19,7 +19,7 @@ use crate::{
 impl ServiceAccounts {
     pub(super) async fn create(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: CreateServiceAccountRequest,
     ) -> Result<CreateServiceAccountResponse> {
         let tenant = acting.tenant();
@@ -35,7 +35,7 @@ impl ServiceAccounts {
             return Ok(first);
         }
         tenants::store::lock(&mut tx, tenant).await?;
-        let caller = acting.acts(&mut tx, tenant).await?;
+        let caller = acting.authorize_write(&mut tx, tenant).await?;
         SERVICE_ACCOUNTS_OF_TENANT.check(store::count(&mut tx, tenant).await? + 1)?;
         let account = UserId::new();
         let row =
@@ -54,7 +54,7 @@ impl ServiceAccounts {
     /// Deletes an account; returns the consistency token of the deletion.
     pub(super) async fn delete(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         account: UserId,
         etag: &str,
     ) -> Result<String> {
@@ -62,9 +62,9 @@ impl ServiceAccounts {
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, account).await?;
         check_etag(etag, row.version)?;
-        let caller = acting.takes(&mut tx, account).await?;
+        let caller = acting.authorize_take(&mut tx, account).await?;
         let held = roles::held(&mut tx, tenant, account).await?;
-        let keys = api_keys::store::in_force(&mut tx, tenant, account).await?;
+        let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
         store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event

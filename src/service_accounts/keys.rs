@@ -15,7 +15,7 @@ use crate::{
     },
     db::TenantTx,
     error::{Error, Result},
-    gate::Acting,
+    gate::WriteCaller,
     ids::{ApiKeyId, TenantId, UserId},
     power::rule::{self, End},
     proto::v1::{
@@ -33,12 +33,12 @@ const CREATE_PERMISSION: &str = "api_key:create";
 
 /// Maximum number of valid keys of one kind per account. Two allow a rotation: the old key and
 /// its successor.
-const OF_A_KIND: i64 = 2;
+const MAX_KEYS_OF_KIND: i64 = 2;
 
 impl ServiceAccounts {
     pub(super) async fn create_key(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: CreateApiKeyRequest,
     ) -> Result<CreateApiKeyResponse> {
         let tenant = acting.tenant();
@@ -56,7 +56,7 @@ impl ServiceAccounts {
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
-        let (caller, until) = acting.uses_by_key(&mut tx, account, CREATE_PERMISSION).await?;
+        let (caller, until) = acting.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = within(asked_for, until)?;
         let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
@@ -93,12 +93,12 @@ impl ServiceAccounts {
     }
 
     /// Revokes a key; returns the consistency token of the revocation.
-    pub(super) async fn revoke_key(&self, acting: &Acting, key: ApiKeyId) -> Result<String> {
+    pub(super) async fn revoke_key(&self, acting: &WriteCaller, key: ApiKeyId) -> Result<String> {
         let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let account = api_keys::store::owner(&mut tx, tenant, key, acting.owner()).await?;
         let account = account.ok_or_else(Error::not_found)?;
-        let caller = acting.takes(&mut tx, account).await?;
+        let caller = acting.authorize_take(&mut tx, account).await?;
         if !api_keys::store::revoke(&mut tx, tenant, key).await? {
             return tx.consistency_token().await;
         }
@@ -164,7 +164,7 @@ fn end(asked_for: &Timestamp) -> Result<OffsetDateTime> {
 /// one, it is a year from now, or `until` if that is earlier.
 fn within(asked_for: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
     if let Some(asked_for) = asked_for {
-        rule::within(Some(asked_for).into(), until)?;
+        rule::check_end(Some(asked_for).into(), until)?;
         return Ok(asked_for);
     }
     let after_a_year = clock::now() + DEFAULT_LIFETIME;
@@ -182,8 +182,8 @@ async fn insert(
     new: &NewKey<'_>,
     expires_at: OffsetDateTime,
 ) -> Result<KeyRow> {
-    api_keys::store::tidy(tx, tenant, account).await?;
-    if api_keys::store::count_like(tx, tenant, account, new).await? >= OF_A_KIND {
+    api_keys::store::delete_ended(tx, tenant, account).await?;
+    if api_keys::store::count_valid_of_kind(tx, tenant, account, new).await? >= MAX_KEYS_OF_KIND {
         return Err(Error::refused(
             ErrorReason::TooManyApiKeys,
             "the service account has two keys of this kind: revoke one first",
@@ -207,7 +207,7 @@ async fn again(
     let unused = first.last_used_at.is_none() && first.revoked_at.is_none() && !first.expired;
     match &new.secret_hash {
         Some(hash) if unused => {
-            rule::within(Some(first.expires_at).into(), until)?;
+            rule::check_end(Some(first.expires_at).into(), until)?;
             api_keys::store::replace_secret(tx, tenant, first.key_id, hash).await?;
             Ok((first, true))
         }

@@ -7,7 +7,7 @@ use crate::{
     api::{
         filter::Filter,
         names,
-        paging::{LARGE_ROWS, Page, Position},
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
     db::TenantTx,
     error::{Error, Result},
@@ -118,7 +118,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<ServiceAccount>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             AccountRow,
             r#"

@@ -105,7 +105,7 @@ impl Authenticator {
         let Some(key) = store::by_secret(&mut tx, tenant, &secret.hash).await? else {
             return Ok(None);
         };
-        store::touch(&mut tx, tenant, key.key_id).await?;
+        store::record_use(&mut tx, tenant, key.key_id).await?;
         tx.commit().await?;
         let token = Arc::new(self.tokens.follow_key(tenant, &key));
         let read = self.engine.read(tenant, token.user, Some(token.session)).await?;
@@ -129,7 +129,7 @@ impl Authenticator {
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
         // An entry in Redis may be older than what memory was told: it would keep a
         // session that ended between the two.
-        if self.feed.was_followed_for(MAX_STALENESS) && remembered().is_some() {
+        if self.feed.has_followed_for(MAX_STALENESS) && remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
                 // Asked for again: Redis may have taken its time.
                 Lookup::Live(until) => {

@@ -87,7 +87,7 @@ pub async fn open(
         opening.origin.request_id.to_string(),
         opening.origin.sealed_ip(&cipher, event)?,
     )
-    .fetch_optional(db.single(opening.tenant).await?)
+    .fetch_optional(db.statement_in_share(opening.tenant).await?)
     .await;
     let opened = match opened {
         Err(error) if is_suspended(&error) => None,

@@ -65,7 +65,7 @@ impl SessionService for Sessions {
         let mut tx = self.db.begin(tenant).await?;
         let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
         let user = user.ok_or_else(Error::not_found)?;
-        let caller = acting.takes(&mut tx, user).await?;
+        let caller = acting.authorize_take(&mut tx, user).await?;
         let ended = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
         let ended = ended.ok_or_else(Error::not_found)?;
         if ended.was_live {
@@ -91,7 +91,7 @@ impl SessionService for Sessions {
         if !crate::users::store::exists(&mut tx, tenant, user).await? {
             return Err(Error::not_found().into());
         }
-        let caller = acting.takes(&mut tx, user).await?;
+        let caller = acting.authorize_take(&mut tx, user).await?;
         let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         if count > 0 {
             let event =

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     api::{
         filter::Filter,
-        paging::{Page, Position, SMALL_ROWS},
+        paging::{Page, Position, ROWS_PER_READ},
     },
     db::TenantTx,
     error::{Error, Result},
@@ -183,7 +183,7 @@ pub async fn list_live(
     page: &mut Page<Session>,
 ) -> Result<()> {
     let cipher = tx.cipher(tenant)?;
-    while let Some(read) = page.next_read(SMALL_ROWS) {
+    while let Some(read) = page.next_read(ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             SessionRow,
             r#"
@@ -211,7 +211,7 @@ pub async fn list_live(
             }
             // Nobody knows whether a filter means it.
             Err(Error::Unreadable) => {
-                Ok((!filter.asks_texts()).then(|| Session::from((row, None))))
+                Ok((!filter.has_text_condition()).then(|| Session::from((row, None))))
             }
             Err(error) => Err(error),
         };

@@ -23,7 +23,7 @@ use super::cache::MAX_STALENESS;
 use crate::{
     clock,
     credentials::api_keys::store::LiveKey,
-    feed::{Change, Follow, Kind},
+    feed::{Change, ChangeListener, Kind},
     ids::{SessionId, TenantId, UserId},
     tokens::{Claims, LEEWAY_SECONDS, SubjectType, VerifiedBy},
 };
@@ -85,13 +85,13 @@ impl Digest {
 /// The tokens in use, within bounds.
 pub struct VerifiedTokens {
     tokens: Cache<Digest, Arc<Verified>>,
-    lives: Mutex<Lives>,
+    lives: Mutex<TokenLives>,
 }
 
 type SessionKey = (TenantId, Uuid);
 
 #[derive(Default)]
-struct Lives {
+struct TokenLives {
     by_session: HashMap<SessionKey, Weak<Life>>,
     /// At this size those that no token has are swept out.
     sweep_at: usize,
@@ -188,12 +188,12 @@ impl VerifiedTokens {
         live
     }
 
-    fn lives(&self) -> MutexGuard<'_, Lives> {
+    fn lives(&self) -> MutexGuard<'_, TokenLives> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lives {
+impl TokenLives {
     fn life(&mut self, session: SessionKey) -> Arc<Life> {
         if let Some(life) = self.by_session.get(&session).and_then(Weak::upgrade) {
             return life;
@@ -218,7 +218,7 @@ impl Lives {
     }
 }
 
-impl Follow for VerifiedTokens {
+impl ChangeListener for VerifiedTokens {
     fn apply(&self, change: &Change) {
         if change.kind == Kind::Session {
             self.lives().end((change.tenant, change.subject));

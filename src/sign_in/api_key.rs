@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
-    limits::Class,
+    limits::RateClass,
     proto::v1::{ErrorReason, ExchangeApiKeyRequest, exchange_api_key_request::Credential},
     sessions::open,
     tenants,
@@ -48,18 +48,18 @@ impl SignIns {
         certificate: Option<ClientNames>,
     ) -> Result<Token> {
         let meant = UserId::parse_optional("service_account_id", &request.service_account_id)?;
-        self.keyring.check_signs()?;
+        self.keyring.check_available()?;
         let Presented { tenant, counted, proof } =
             self.presented(named, request.credential, certificate)?;
-        self.limits.network(Class::ApiKey, origin.ip).await?;
-        self.limits.tenant(Class::ApiKey, counted).await?;
-        let mut tx = self.db.begin_within(counted, tenant).await?;
+        self.limits.network(RateClass::ApiKey, origin.ip).await?;
+        self.limits.tenant(RateClass::ApiKey, counted).await?;
+        let mut tx = self.db.begin_in_share(counted, tenant).await?;
         let Some(key) = self.prove(&mut tx, tenant, &proof, meant).await? else {
             // What was tried is undone; that it was, is not.
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             let actor = Actor::anonymous(origin);
-            audit::record_within(&self.db, counted, tenant, &actor, event).await?;
+            audit::record_in_share(&self.db, counted, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (UserId(key.account_id), SessionId(key.key_id));
@@ -110,7 +110,7 @@ impl SignIns {
             }
             // As if it had no such account.
             NamedTenant::Unknown(name) => {
-                let counted = self.limits.stand_in(name);
+                let counted = self.limits.placeholder_tenant(name);
                 Ok(Presented { tenant: TenantId::UNKNOWN, counted, proof })
             }
             NamedTenant::Absent => Err(Error::refused(
@@ -139,7 +139,7 @@ impl SignIns {
         };
         let is_meant = |key: &LiveKey| meant.is_none_or(|meant| meant.0 == key.account_id);
         let Some(key) = key.filter(is_meant) else { return Ok(None) };
-        store::touch(tx, tenant, key.key_id).await?;
+        store::record_use(tx, tenant, key.key_id).await?;
         // Last, for what is before it may have waited for others.
         let state = tenants::store::get(tx, tenant).await?.state;
         Ok(Some(key).filter(|_| state == "active"))
@@ -157,7 +157,7 @@ impl SignIns {
         let verifies = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())
             .map_err(|_| Error::defect("a kept public key can't be read"))?;
         let Some(assertion) = verifies.verify(jwt) else { return Ok(None) };
-        let first = store::spend(tx, tenant, id, &assertion.jti, assertion.ends_at).await?;
+        let first = store::mark_used(tx, tenant, id, &assertion.jti, assertion.ends_at).await?;
         Ok(Some(key).filter(|_| first))
     }
 

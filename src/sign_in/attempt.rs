@@ -23,7 +23,7 @@ impl Waiting {
 ///
 /// # Errors
 /// As the attempt, and INTERNAL when its task died.
-pub async fn to_the_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
+pub async fn run_to_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::{TenantId, UserId},
-    limits::{Class, Guess},
+    limits::{Guess, RateClass},
     tenants,
 };
 
@@ -48,7 +48,7 @@ impl SignIns {
         if matches!(tenant, NamedTenant::Absent) {
             return self.accounts_by_email(email_key, origin).await;
         }
-        self.limits.tenant(Class::SignIn, share).await?;
+        self.limits.tenant(RateClass::SignIn, share).await?;
         let guess = self.limits.guess(share, email_key, origin.ip).await?;
         let tenant = tenant.known().map(|tenant| tenant.id);
         Ok(Accounts { all: vec![Account { tenant, ..Account::default() }], guess })
@@ -59,7 +59,7 @@ impl SignIns {
         let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
         let mut all = Vec::new();
         for tenant in tenants::find_by_email(&self.db, email_key, only_verified).await? {
-            all.push(self.account_unnamed(tenant, email_key, origin).await);
+            all.push(self.candidate_without_tenant(tenant, email_key, origin).await);
         }
         for _ in all.len()..CANDIDATES as usize {
             all.push(Account::default());
@@ -70,11 +70,16 @@ impl SignIns {
     /// An account that was not named. One that nobody may try directly now is not tried
     /// so either, and that must not show, nor may the guess show to those who name the
     /// tenant: it would tell whoever asks where the email is known.
-    async fn account_unnamed(&self, tenant: TenantId, email_key: &str, origin: &Origin) -> Account {
-        if self.limits.tenant_unnamed(Class::SignIn, tenant).await.is_err() {
+    async fn candidate_without_tenant(
+        &self,
+        tenant: TenantId,
+        email_key: &str,
+        origin: &Origin,
+    ) -> Account {
+        if self.limits.tenant_without_name(RateClass::SignIn, tenant).await.is_err() {
             return Account::default();
         }
-        match self.limits.guess_unnamed(tenant, email_key, origin.ip).await {
+        match self.limits.guess_without_tenant(tenant, email_key, origin.ip).await {
             Ok(guess) => Account { tenant: Some(tenant), guess: Some(guess), user: None },
             Err(_) => Account::default(),
         }

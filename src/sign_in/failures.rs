@@ -23,11 +23,11 @@ use tokio::time::sleep_until;
 
 use super::turns::{Turn, Turns};
 use crate::{
-    concurrency::bounded::{Bounded, Open, TooMany},
+    concurrency::bounded::{BoundedPermit, BoundedPermits, TooMany},
     error::Result,
     ids::TenantId,
     limits::Owner,
-    passwords::{Costliest, Presented},
+    passwords::{Presented, WorstCase},
     proto::v1::ErrorReason,
 };
 
@@ -40,8 +40,8 @@ const SHARE_OF_TENANT: usize = 8;
 /// What all sign-ins have in common.
 pub struct Failures {
     turns: Turns,
-    of_tenants: Arc<Bounded<TenantId>>,
-    of_networks: Arc<Bounded<Option<IpAddr>>>,
+    of_tenants: Arc<BoundedPermits<TenantId>>,
+    of_networks: Arc<BoundedPermits<Option<IpAddr>>>,
     late: Counter,
     refused: Family<By, Counter>,
 }
@@ -61,8 +61,8 @@ pub struct SignIn {
 /// Counts a sign-in for its owner, until dropped.
 struct Counted {
     turn: Turn,
-    _of_network: Open<Option<IpAddr>>,
-    _of_tenant: Open<TenantId>,
+    _of_network: BoundedPermit<Option<IpAddr>>,
+    _of_tenant: BoundedPermit<TenantId>,
 }
 
 impl Failures {
@@ -70,15 +70,15 @@ impl Failures {
     #[must_use]
     pub fn new(
         time: Duration,
-        costliest: Costliest,
+        worst_case: WorstCase,
         max_requests: usize,
         registry: &mut Registry,
     ) -> Arc<Self> {
         let part = |share: usize| (max_requests / share).max(1);
         let failures = Self {
-            turns: Turns::new(time, costliest),
-            of_tenants: Bounded::new(part(SHARE), part(SHARE_OF_TENANT)),
-            of_networks: Bounded::new(part(SHARE), part(SHARE_OF_NETWORK)),
+            turns: Turns::new(time, worst_case),
+            of_tenants: BoundedPermits::new(part(SHARE), part(SHARE_OF_TENANT)),
+            of_networks: BoundedPermits::new(part(SHARE), part(SHARE_OF_NETWORK)),
             late: Counter::default(),
             refused: Family::default(),
         };
@@ -114,7 +114,7 @@ impl SignIn {
         let of_network = of_network.map_err(|why| refused(why, "network"))?;
         let of_tenant = self.failures.of_tenants.open(owner.tenant);
         let of_tenant = of_tenant.map_err(|why| refused(why, "tenant"))?;
-        let comparisons = accounts * password.forms_at_most();
+        let comparisons = accounts * password.max_forms();
         let turn = self.failures.turns.take(owner, self.began, comparisons);
         self.counted.set(Counted { turn, _of_network: of_network, _of_tenant: of_tenant }).ok();
         Ok(())
@@ -156,8 +156,8 @@ mod tests {
     fn the_sign_ins_of_one_tenant_or_network_are_a_part_of_all() {
         let mut registry = Registry::default();
         let (time, password) = (Duration::from_secs(1), Presented::new("password"));
-        let costliest = Costliest { time, at_once: 1 };
-        let failures = Failures::new(time, costliest, 16, &mut registry);
+        let worst_case = WorstCase { time, at_once: 1 };
+        let failures = Failures::new(time, worst_case, 16, &mut registry);
         let begin = |tenant, network: u8| {
             let sign_in = failures.begin(Instant::now());
             let owner = Owner::new(tenant, Some([192, 0, 2, network].into()));

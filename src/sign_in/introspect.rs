@@ -4,7 +4,7 @@ use super::SignIns;
 use crate::{
     credentials::api_keys::{Secret, store},
     error::Result,
-    gate::{Caller, Reach, Reaching},
+    gate::{Caller, Reach, SelfOrPermitted},
     ids::{TenantId, UserId},
     proto::v1::IntrospectTokenResponse,
     tokens::{Claims, SubjectType, TokenKind},
@@ -15,7 +15,7 @@ impl SignIns {
     /// not in force here: whoever asks learns nothing of it (RFC 7662, 2.2).
     pub async fn introspect(
         &self,
-        reaching: &Reaching,
+        reaching: &SelfOrPermitted,
         token: &str,
     ) -> Result<IntrospectTokenResponse> {
         let (caller, reach) = reaching.within();

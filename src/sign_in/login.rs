@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{
     SignIns,
-    attempt::{Waiting, to_the_end},
+    attempt::{Waiting, run_to_end},
     candidates::{self, Accounts},
     failures::SignIn,
     named_tenant,
@@ -46,10 +46,10 @@ impl SignIns {
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
-        self.keyring.check_signs()?;
+        self.keyring.check_available()?;
         let (auth, metadata, origin) = (self.clone(), metadata.clone(), origin.clone());
         let sign_in = sign_in.clone();
-        let opened = to_the_end(|waiting| async move {
+        let opened = run_to_end(|waiting| async move {
             Box::pin(auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting)).await
         });
         opened.await?.sign(self.keyring.clone()).await
@@ -207,7 +207,7 @@ impl SignIns {
                 event = event.target(user.0);
             }
             let actor = Actor::anonymous(trial.origin);
-            audit::record_within(&self.db, trial.share, tenant, &actor, event).await?;
+            audit::record_in_share(&self.db, trial.share, tenant, &actor, event).await?;
         }
         Ok(())
     }

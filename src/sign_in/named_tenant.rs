@@ -33,8 +33,8 @@ pub fn only_verified(setting: TenantlessSignIn) -> Result<bool> {
 pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
     match named {
         NamedTenant::Known(tenant) => tenant.id,
-        NamedTenant::Unknown(name) => limits.stand_in(name),
-        NamedTenant::Absent => limits.stand_in_of_network(ip),
+        NamedTenant::Unknown(name) => limits.placeholder_tenant(name),
+        NamedTenant::Absent => limits.placeholder_tenant_of_network(ip),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::{SessionId, TenantId, UserId},
-    limits::Class,
+    limits::RateClass,
     pg::interval,
     proto::v1::{ErrorReason, RefreshRequest},
     sessions::open::Unsigned,
@@ -43,9 +43,9 @@ impl SignIns {
             // Not a reuse: else an outsider could end sessions with it.
             return Err(token_invalid());
         }
-        self.limits.tenant(Class::Refresh, TenantId(claims.org)).await?;
+        self.limits.tenant(RateClass::Refresh, TenantId(claims.org)).await?;
         // A token that is spent, and no successor to give, would cost the session.
-        self.keyring.check_signs()?;
+        self.keyring.check_available()?;
         let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
         let rotated = self.rotate(&claims, request_id, origin).await?;
         rotated.sign(self.keyring.clone()).await
@@ -85,11 +85,11 @@ impl SignIns {
             origin.request_id.to_string(),
             origin.sealed_ip(&cipher, event)?,
         )
-        .fetch_one(self.db.single(tenant).await?)
+        .fetch_one(self.db.statement_in_share(tenant).await?)
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");
-            self.db.committed().await;
+            self.db.wait_for_caches().await;
             self.cache.forget(tenant).await;
         }
         if row.outcome == "ended" {

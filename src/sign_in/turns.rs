@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ids::TenantId, limits::Owner, passwords::Costliest};
+use crate::{ids::TenantId, limits::Owner, passwords::WorstCase};
 
 /// The latest turn, in failure times: a flood of failures must not make a tenant's users,
 /// who mistype now and then, wait for all of it.
@@ -47,12 +47,12 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    pub(super) fn new(time: Duration, costliest: Costliest) -> Self {
+    pub(super) fn new(time: Duration, worst_case: WorstCase) -> Self {
         let fit = |at_once: u128| {
-            let fit = time.as_nanos() * at_once / costliest.time.as_nanos().max(1);
+            let fit = time.as_nanos() * at_once / worst_case.time.as_nanos().max(1);
             u32::try_from(fit).unwrap_or(u32::MAX).max(1)
         };
-        let at_once = u128::try_from(costliest.at_once).unwrap_or(1);
+        let at_once = u128::try_from(worst_case.at_once).unwrap_or(1);
         Self { time, length: time / fit(at_once), in_a_row: fit(1), ends: Mutex::default() }
     }
 
@@ -103,7 +103,7 @@ mod tests {
 
     /// Where a comparison takes 0.37 s at most.
     fn turns(at_once: usize) -> Turns {
-        Turns::new(TIME, Costliest { time: Duration::from_millis(370), at_once })
+        Turns::new(TIME, WorstCase { time: Duration::from_millis(370), at_once })
     }
 
     /// A tenant's users, at this network.
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn a_time_in_which_nothing_fits_hides_nothing_and_delays_nobody() {
-        let costliest = Costliest { time: Duration::from_millis(370), at_once: 1 };
-        let turns = Turns::new(Duration::from_millis(1), costliest);
+        let worst_case = WorstCase { time: Duration::from_millis(370), at_once: 1 };
+        let turns = Turns::new(Duration::from_millis(1), worst_case);
         let turn = turns.take(owner(TenantId::new(), 1), Instant::now(), 3);
         assert_eq!(turn.due, Duration::from_millis(3));
     }

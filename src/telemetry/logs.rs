@@ -58,7 +58,7 @@ pub fn init(values: &Values) -> anyhow::Result<Writing> {
         .parse(level)
         .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
     let colours = io::stderr().is_terminal();
-    let (writer, writing) = never_waits(io::stderr());
+    let (writer, writing) = non_blocking_writer(io::stderr());
     let dropped = writer.error_counter();
     let lines = lines::layer().with_writer(writer).with_ansi(colours);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match values.get("LOG_FORMAT") {
@@ -80,7 +80,7 @@ pub fn init(values: &Values) -> anyhow::Result<Writing> {
 
 /// Creates a writer that never blocks, in front of one that may block. Each write must be one
 /// line.
-pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing) {
+pub fn non_blocking_writer(writer: impl Write + Send + 'static) -> (NonBlocking, Writing) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true);
     let (lines, guard) = builder.thread_name("log").finish(writer);
     (lines, Writing { _guard: guard })
@@ -88,7 +88,7 @@ pub fn never_waits(writer: impl Write + Send + 'static) -> (NonBlocking, Writing
 
 /// Writes a line to standard error. Gives up after a second if nobody reads it, so that the
 /// process can end.
-pub fn last_words(line: String) {
+pub fn write_last_line(line: String) {
     let (sender, receiver) = mpsc::channel();
     let write = move || {
         writeln!(io::stderr(), "{line}").ok();
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn lines_that_nobody_takes_are_dropped_and_counted() {
         let (go_on, stuck) = channel();
-        let (mut writer, writing) = never_waits(Stuck(stuck));
+        let (mut writer, writing) = non_blocking_writer(Stuck(stuck));
         let dropped = writer.error_counter();
         for _ in 0..QUEUE + 100 {
             writer.write_all(b"a line").expect("it never fails");

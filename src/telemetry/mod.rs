@@ -11,9 +11,9 @@ mod pools;
 mod traces;
 
 pub use calls::Calls;
-pub use logs::{DroppedLines, init, last_words, never_waits};
-pub use operations::{Operations, Running};
-pub use pools::Pools;
+pub use logs::{DroppedLines, init, non_blocking_writer, write_last_line};
+pub use operations::{Operations, RunningOperation};
+pub use pools::ResourceGauges;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};
 

@@ -43,19 +43,25 @@ impl Operations {
 
     /// Begins an operation. It gets a span when the current call is traced.
     #[must_use]
-    pub fn begin(&self, system: &'static str) -> Running {
+    pub fn begin(&self, system: &'static str) -> RunningOperation {
         let span = Context::map_current(|call| {
             let tracer = call.get::<CallTracer>()?;
             let builder = tracer.0.span_builder(system).with_kind(SpanKind::Client);
             Some(builder.start_with_context(&tracer.0, call))
         });
-        Running { operations: self.clone(), system, started: Instant::now(), span, ended: false }
+        RunningOperation {
+            operations: self.clone(),
+            system,
+            started: Instant::now(),
+            span,
+            ended: false,
+        }
     }
 }
 
-/// An operation in progress. If it is dropped before [`Running::end`], it counts as cancelled.
+/// An operation in progress. If it is dropped before [`RunningOperation::end`], it counts as cancelled.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningOperation {
     operations: Operations,
     system: &'static str,
     started: Instant,
@@ -63,7 +69,7 @@ pub struct Running {
     ended: bool,
 }
 
-impl Running {
+impl RunningOperation {
     /// Whether the operation has a span.
     #[must_use]
     pub fn is_traced(&self) -> bool {
@@ -99,7 +105,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningOperation {
     fn drop(&mut self) {
         if !self.ended {
             self.finish("", "", Some("cancelled".to_owned()));

@@ -13,7 +13,7 @@ use crate::{passwords::Hasher, permissions::Memory};
 
 /// The connections to Postgres, the slots of the hashing queue, and the size of the subject
 /// cache. They are read when the metrics are scraped.
-pub struct Pools {
+pub struct ResourceGauges {
     /// The Postgres connections for calls.
     pub connections: PgPool,
     /// The hashing queue.
@@ -22,13 +22,13 @@ pub struct Pools {
     pub memory: Arc<Memory>,
 }
 
-impl fmt::Debug for Pools {
+impl fmt::Debug for ResourceGauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pools").finish_non_exhaustive()
+        f.debug_struct("ResourceGauges").finish_non_exhaustive()
     }
 }
 
-impl Collector for Pools {
+impl Collector for ResourceGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let size = u64::from(self.connections.size());
         let idle = u64::try_from(self.connections.num_idle()).unwrap_or(size).min(size);

@@ -8,7 +8,7 @@ use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
-    gate::{Acting, Bundle, Caller},
+    gate::{Caller, RoleGrant, WriteCaller},
     ids::{RoleId, TenantId},
     privacy::NewDataKey,
     proto::{
@@ -21,7 +21,7 @@ use crate::{
 impl Tenants {
     pub(super) async fn create(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: CreateTenantRequest,
     ) -> Result<CreateTenantResponse> {
         let key = Key {
@@ -34,14 +34,14 @@ impl Tenants {
         let settings =
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
-        let data_key = self.db.make_data_key(id).await?;
+        let data_key = self.db.generate_data_key(id).await?;
         let mut tx = self.db.begin(acting.home()).await?;
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
         let opens = settings.as_ref().is_some_and(settings::opens_registration);
         let caller = admit(&mut tx, acting, opens).await?;
-        tx.enter(id).await?;
+        tx.switch_tenant(id).await?;
         let new = NewTenant {
             id,
             name: &message.name,
@@ -56,7 +56,7 @@ impl Tenants {
         audit::record(&mut tx, id, &caller.actor(), audited::made(event, &row)).await?;
         let consistency_token = tx.consistency_token().await?;
         let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
-        tx.enter(acting.home()).await?;
+        tx.switch_tenant(acting.home()).await?;
         idempotency::remember(&mut tx, &key, id.0, &response).await?;
         tx.commit().await?;
         Ok(response)
@@ -64,14 +64,14 @@ impl Tenants {
 }
 
 /// Who opens a tenant's registration gives its newcomers' role to whoever comes.
-async fn admit<'a>(tx: &mut TenantTx, acting: &'a Acting, opens: bool) -> Result<&'a Caller> {
+async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> Result<&'a Caller> {
     if !opens {
-        return acting.acts(tx, acting.home()).await;
+        return acting.authorize_write(tx, acting.home()).await;
     }
-    let system::SystemRole { level, permissions, .. } = system::NEWCOMERS;
+    let system::SystemRole { level, permissions, .. } = system::SELF_REGISTRATION_ROLE;
     let permissions: Vec<_> = permissions.iter().map(|p| (*p).to_owned()).collect();
-    let role = Bundle { level: level as i16, permissions: &permissions, is_system: true };
-    acting.gives_newcomers(tx, acting.home(), Some(role)).await
+    let role = RoleGrant { level: level as i16, permissions: &permissions, is_system: true };
+    acting.authorize_default_role(tx, acting.home(), Some(role)).await
 }
 
 /// The slug that a request asks for: the one it gives, else its name's.

@@ -8,7 +8,7 @@ use crate::{
     api::update_mask::check_etag,
     audit::{self, Event, EventKind},
     error::{Error, Result},
-    gate::Acting,
+    gate::WriteCaller,
     proto::v1::{ErrorReason, TenantState},
 };
 
@@ -16,14 +16,14 @@ impl Tenants {
     /// The tenant as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         tenant: TenantRef,
         state: TenantState,
     ) -> Result<(TenantRow, String)> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let mut row = store::lock(&mut tx, tenant.id).await?;
-        let caller = acting.acts(&mut tx, tenant.id).await?;
+        let caller = acting.authorize_write(&mut tx, tenant.id).await?;
         if row.state == store::state_text(state) {
             return Ok((row, tx.consistency_token().await?));
         }
@@ -43,14 +43,14 @@ impl Tenants {
 
     pub(super) async fn delete(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         tenant: TenantRef,
         etag: &str,
     ) -> Result<String> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
-        let caller = acting.acts(&mut tx, tenant.id).await?;
+        let caller = acting.authorize_write(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         let event = audited::named(event, &row);

@@ -7,12 +7,12 @@ use uuid::Uuid;
 use crate::{
     api::{
         filter::Filter,
-        paging::{LARGE_ROWS, Page, Position},
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
     db::TenantTx,
     error::{Error, Result},
     ids::TenantId,
-    pg::unreadable::{self, Of},
+    pg::unreadable::{self, Table},
     privacy::NewDataKey,
     proto::{
         json::{self, Stored},
@@ -53,7 +53,7 @@ impl TenantRow {
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
         if settings.as_ref().is_none_or(json::is_too_deep) {
-            unreadable::note(Of::tenant, TenantId(self.tenant_id), self.tenant_id);
+            unreadable::report(Table::tenant, TenantId(self.tenant_id), self.tenant_id);
         }
         settings
     }
@@ -161,7 +161,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Tenant>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             TenantRow,
             r#"

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::{Error, Result},
-    gate::{Acting, Bundle, Caller},
+    gate::{Caller, RoleGrant, WriteCaller},
     ids::TenantId,
     proto::{
         json,
@@ -22,7 +22,7 @@ use crate::{
 impl Tenants {
     pub(super) async fn update(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         tenant: TenantId,
         message: UpdateTenantRequest,
     ) -> Result<UpdateTenantResponse> {
@@ -61,18 +61,20 @@ impl Tenants {
 /// `PERMISSION_DENIED`; `INVALID_ARGUMENT` where there is no such role.
 async fn admit<'a>(
     tx: &mut TenantTx,
-    acting: &'a Acting,
+    acting: &'a WriteCaller,
     tenant: TenantId,
     opens: bool,
 ) -> Result<&'a Caller> {
     if !opens {
-        return acting.gives_newcomers(tx, tenant, None).await;
+        return acting.authorize_default_role(tx, tenant, None).await;
     }
-    let Some(role) = roles::store::of_newcomers(tx, tenant, roles::system::MEMBER).await? else {
-        acting.gives_newcomers(tx, tenant, None).await?;
+    let Some(role) =
+        roles::store::self_registration_role(tx, tenant, roles::system::MEMBER).await?
+    else {
+        acting.authorize_default_role(tx, tenant, None).await?;
         let text = "must not be true in the platform tenant, or without the system role member";
         return Err(Error::field("settings.self_registration", text));
     };
     let role = roles::store::lock(tx, tenant, role).await?;
-    acting.gives_newcomers(tx, tenant, Some(Bundle::from(&role))).await
+    acting.authorize_default_role(tx, tenant, Some(RoleGrant::from(&role))).await
 }

@@ -20,13 +20,13 @@ const BEGIN: &str = "-----BEGIN ";
 const STARTS: &str = "signs from ";
 
 /// One key in a file.
-pub(super) struct Block {
+pub(super) struct KeyBlock {
     /// From when the key signs; `None` for a key without a start time.
     pub starts: Option<OffsetDateTime>,
     pem: Pem,
 }
 
-impl Block {
+impl KeyBlock {
     pub fn new(starts: Option<OffsetDateTime>, pem: Pem) -> Self {
         Self { starts, pem }
     }
@@ -51,14 +51,14 @@ impl Block {
 ///
 /// # Errors
 /// When the file can't be read or parsed, or has no key. No error contains content of the file.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Block>> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<KeyBlock>> {
     let text = std::fs::read_to_string(path)
         .map(SecretString::from)
         .with_context(|| format!("can't read {}", path.display()))?;
     parse(text.expose_secret()).with_context(|| format!("{} can't be used", path.display()))
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Block>> {
+fn parse(text: &str) -> anyhow::Result<Vec<KeyBlock>> {
     let keys = pem::parse_many(text).ok().context("it is not PEM")?;
     let before: Vec<_> = text.split(BEGIN).collect();
     ensure!(!keys.is_empty(), "it has no key in PEM");
@@ -66,13 +66,13 @@ fn parse(text: &str) -> anyhow::Result<Vec<Block>> {
     let with_starts = keys.into_iter().zip(before).map(|(pem, before)| {
         let line = before.lines().rev().find_map(|line| line.trim().strip_prefix(STARTS));
         let starts = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
-        Ok(Block { starts: starts.ok().context("a time in it is not RFC 3339")?, pem })
+        Ok(KeyBlock { starts: starts.ok().context("a time in it is not RFC 3339")?, pem })
     });
     with_starts.collect()
 }
 
 /// Renders the text of a file with these keys.
-pub(super) fn render(blocks: &[Block]) -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn render(blocks: &[KeyBlock]) -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     for block in blocks {
         block.render(&mut text)?;
@@ -88,7 +88,7 @@ mod tests {
     fn a_file_says_from_when_each_of_its_keys_signs() {
         let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time");
         let blocks =
-            [Block::new(None, Pem::new("A", [1])), Block::new(Some(at), Pem::new("B", [2]))];
+            [KeyBlock::new(None, Pem::new("A", [1])), KeyBlock::new(Some(at), Pem::new("B", [2]))];
         let read = parse(&render(&blocks).expect("text")).expect("keys");
         assert_eq!(read.iter().map(|block| block.starts).collect::<Vec<_>>(), [None, Some(at)]);
         assert_eq!(*read[1].text(), *blocks[1].text());

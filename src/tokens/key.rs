@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     LEEWAY_SECONDS,
-    files::Block,
+    files::KeyBlock,
     signer::Signer,
     transit::{KeyService, Version},
 };
@@ -50,7 +50,7 @@ enum Private {
 
 impl SigningKey {
     /// Reads a private key of a supported algorithm.
-    pub fn read(block: &Block) -> anyhow::Result<Self> {
+    pub fn read(block: &KeyBlock) -> anyhow::Result<Self> {
         let text = block.text();
         let (encoding, alg) = if let Ok(key) = EncodingKey::from_rsa_pem(text.as_bytes()) {
             (key, Algorithm::RS256)
@@ -102,7 +102,7 @@ impl SigningKey {
             Private::Transit { service, name, version } => {
                 service.sign(name, *version, message.as_bytes()).map_err(|error| {
                     tracing::error!(error = format!("{error:#}"), "a token was not signed");
-                    signer_away()
+                    signer_unavailable()
                 })
             }
         }
@@ -110,7 +110,7 @@ impl SigningKey {
 }
 
 /// The error for a key service that is unavailable or does not sign.
-pub(super) fn signer_away() -> Error {
+pub(super) fn signer_unavailable() -> Error {
     Error::refused(ErrorReason::StoreUnavailable, "no token can be signed right now")
 }
 
@@ -129,7 +129,7 @@ pub(super) struct VerifyingKey {
 
 impl VerifyingKey {
     /// Reads a public key of a supported algorithm.
-    pub fn read(block: &Block, purpose: Purpose<'_>) -> anyhow::Result<Self> {
+    pub fn read(block: &KeyBlock, purpose: Purpose<'_>) -> anyhow::Result<Self> {
         Self::of(&block.text(), purpose)
     }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Claims, LEEWAY_SECONDS, SubjectType, Token, TokenKind,
-    key::{self, Purpose, SigningKey, VerifyingKey, name, signer_away},
+    key::{self, Purpose, SigningKey, VerifyingKey, name, signer_unavailable},
     source::{KeySource, Keys, Source},
 };
 use crate::{
@@ -35,7 +35,7 @@ const MAX_TOKEN: usize = 8192;
 
 /// Maximum length of the role names in a token, in bytes as JSON. With more, the token could be
 /// too long to be sent. Decisions never depend on the names.
-const MAX_ROLES: usize = 2048;
+const MAX_ROLES_BYTES: usize = 2048;
 
 /// The content of a token to be signed. Times have whole seconds.
 pub struct TokenContent {
@@ -46,7 +46,7 @@ pub struct TokenContent {
     /// The session; for a service account, the API key.
     pub session: SessionId,
     /// The names of the subject's roles; empty in a refresh token. Names that do not fit into
-    /// [`MAX_ROLES`] are left out.
+    /// [`MAX_ROLES_BYTES`] are left out.
     pub roles: Vec<String>,
     /// The id of the token.
     pub jti: String,
@@ -143,8 +143,8 @@ impl Keyring {
     ///
     /// # Errors
     /// UNAVAILABLE when the key service did not answer at the last reload.
-    pub fn check_signs(&self) -> Result<()> {
-        if self.reached.load(Ordering::Relaxed) { Ok(()) } else { Err(signer_away()) }
+    pub fn check_available(&self) -> Result<()> {
+        if self.reached.load(Ordering::Relaxed) { Ok(()) } else { Err(signer_unavailable()) }
     }
 
     /// The id of the key that now signs tokens of this kind (RFC 7638).
@@ -383,7 +383,7 @@ fn fitting(mut roles: Vec<String>) -> Vec<String> {
     roles.retain(|role| {
         // Two quotes and a comma for each name in the JSON list.
         length += role.len() + 3;
-        length <= MAX_ROLES
+        length <= MAX_ROLES_BYTES
     });
     roles
 }

@@ -17,7 +17,7 @@ pub use assertion::AssertionKey;
 pub use claims::{Claims, LEEWAY_SECONDS, SubjectType, TokenKind};
 pub use keyring::{Keyring, TokenContent, VerifiedBy};
 pub use opaque::OpaqueTokens;
-pub use reload::{Renew, Renewed};
+pub use reload::{KeyringReload, Renew};
 pub use source::{KeyPaths, KeySource};
 pub use transit::TransitKeys;
 

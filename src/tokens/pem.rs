@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::{
     KeyPaths, KeySource, TokenKind,
-    files::{self, Block},
+    files::{self, KeyBlock},
     key::SigningKey,
 };
 use crate::clock;
@@ -103,7 +103,7 @@ pub fn rotate(
     dir: &Path,
     algorithm: Option<KeyAlgorithm>,
     starts: OffsetDateTime,
-    lives: Lives,
+    lives: Lifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
     let mut added = false;
@@ -147,7 +147,7 @@ pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()
 ///
 /// # Errors
 /// When a file can't be read, is invalid, or can't be written.
-pub fn retire(dir: &Path, lives: Lives) -> anyhow::Result<()> {
+pub fn retire(dir: &Path, lives: Lifetimes) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
         pair.retire(life)?;
@@ -157,12 +157,12 @@ pub fn retire(dir: &Path, lives: Lives) -> anyhow::Result<()> {
 
 /// Lifetimes of tokens.
 #[derive(Clone, Copy)]
-pub struct Lives {
+pub struct Lifetimes {
     pub access: Duration,
     pub refresh: Duration,
 }
 
-impl Lives {
+impl Lifetimes {
     fn both(self) -> [Duration; 2] {
         [self.access, self.refresh]
     }
@@ -182,7 +182,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    fn read(&self) -> anyhow::Result<(Vec<Block>, Vec<Block>)> {
+    fn read(&self) -> anyhow::Result<(Vec<KeyBlock>, Vec<KeyBlock>)> {
         Ok((files::read(self.private)?, files::read(self.public)?))
     }
 
@@ -198,20 +198,20 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn write_private(&self, keys: &[Block]) -> anyhow::Result<()> {
+    fn write_private(&self, keys: &[KeyBlock]) -> anyhow::Result<()> {
         write(self.private, 0o600, keys)
     }
 
-    fn write_public(&self, keys: &[Block]) -> anyhow::Result<()> {
+    fn write_public(&self, keys: &[KeyBlock]) -> anyhow::Result<()> {
         write(self.public, 0o644, keys)
     }
 }
 
 /// The keys, oldest first, without those whose successor started to sign at least `kept` ago;
 /// `None` when nothing is removed.
-fn lasting(keys: Vec<Block>, kept: Duration) -> anyhow::Result<Option<Vec<Block>>> {
+fn lasting(keys: Vec<KeyBlock>, kept: Duration) -> anyhow::Result<Option<Vec<KeyBlock>>> {
     let limit = clock::now() - kept;
-    let over = |key: &Block| key.starts.is_some_and(|starts| starts <= limit);
+    let over = |key: &KeyBlock| key.starts.is_some_and(|starts| starts <= limit);
     let first = keys.iter().rposition(over).unwrap_or(0);
     anyhow::ensure!(keys.is_sorted_by_key(|key| key.starts), "keys must be in the files by age");
     Ok((first > 0).then(|| keys.into_iter().skip(first).collect()))
@@ -220,7 +220,7 @@ fn lasting(keys: Vec<Block>, kept: Duration) -> anyhow::Result<Option<Vec<Block>
 fn generate(
     algorithm: KeyAlgorithm,
     starts: Option<OffsetDateTime>,
-) -> anyhow::Result<(Block, Block)> {
+) -> anyhow::Result<(KeyBlock, KeyBlock)> {
     let made = || -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
         Ok(match algorithm {
             KeyAlgorithm::Rs256 => {
@@ -242,12 +242,12 @@ fn generate(
         })
     };
     let (private, public) = made().ok().context("can't make a key")?;
-    let block = |tag: &str, der| Block::new(starts, pem::Pem::new(tag, der));
+    let block = |tag: &str, der| KeyBlock::new(starts, pem::Pem::new(tag, der));
     Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
 }
 
 /// The algorithm of the newest private key in a file.
-fn newest_algorithm(private: &[Block]) -> anyhow::Result<KeyAlgorithm> {
+fn newest_algorithm(private: &[KeyBlock]) -> anyhow::Result<KeyAlgorithm> {
     let newest = private.last().context("there is no key")?;
     Ok(match SigningKey::read(newest)?.alg {
         Algorithm::ES256 => KeyAlgorithm::Es256,
@@ -261,7 +261,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     crate::secrets::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }
 
-fn write(path: &Path, mode: u32, keys: &[Block]) -> anyhow::Result<()> {
+fn write(path: &Path, mode: u32, keys: &[KeyBlock]) -> anyhow::Result<()> {
     let text = files::render(keys)?;
     crate::secrets::files::replace(path, mode, text.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))

@@ -16,19 +16,19 @@ pub trait Renew: Send + Sync {
 }
 
 /// The keyring and the holders of secrets derived from it.
-pub struct Renewed {
+pub struct KeyringReload {
     keyring: Arc<Keyring>,
     derived: Vec<Arc<dyn Renew>>,
 }
 
-impl Renewed {
+impl KeyringReload {
     #[must_use]
     pub fn new(keyring: Arc<Keyring>, derived: Vec<Arc<dyn Renew>>) -> Arc<Self> {
         Arc::new(Self { keyring, derived })
     }
 }
 
-impl Reload for Renewed {
+impl Reload for KeyringReload {
     const NAME: &str = "keys";
     const METRIC: &str = "tenantry_key_reloads";
 

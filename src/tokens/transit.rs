@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{TokenKind, files::Block};
+use super::{TokenKind, files::KeyBlock};
 use crate::secrets::transit::{Transit, TransitAddress};
 
 /// Time between the creation of a version and its first signature: longer than anybody may
@@ -59,7 +59,7 @@ pub(super) struct KeyService {
 pub(super) struct Version {
     pub number: u32,
     /// The public key, and the time from which the private key signs.
-    pub public: Block,
+    pub public: KeyBlock,
     /// Whether the service still signs with this version.
     pub signs: bool,
 }
@@ -104,7 +104,7 @@ impl KeyService {
             let starts = (Some(*number) != oldest).then(|| made + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
-                public: Block::new(starts, public.pem(&key.kind)?),
+                public: KeyBlock::new(starts, public.pem(&key.kind)?),
                 signs: *number >= key.min_encryption_version,
             })
         });

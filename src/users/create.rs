@@ -6,7 +6,7 @@ use crate::{
     audit::{self, Event, EventKind},
     credentials::password,
     error::Result,
-    gate::Acting,
+    gate::WriteCaller,
     ids::UserId,
     limits::Owner,
     passwords,
@@ -17,7 +17,7 @@ use crate::{
 impl Users {
     pub(super) async fn create(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         mut message: CreateUserRequest,
     ) -> Result<CreateUserResponse> {
         let tenant = acting.tenant();
@@ -36,7 +36,7 @@ impl Users {
         if let Some(first) = idempotency::recall(&mut tx, &key).await? {
             return Ok(first);
         }
-        let caller = acting.acts(&mut tx, tenant).await?;
+        let caller = acting.authorize_write(&mut tx, tenant).await?;
         let user = UserId::new();
         let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
         let row = row.await?;
@@ -55,7 +55,7 @@ impl Users {
 
     async fn hash_of(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         message: &CreateUserRequest,
         credential: Option<Credential>,
     ) -> Result<Option<String>> {

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Event, EventKind},
     db::TenantTx,
     error::Result,
-    gate::{Acting, Caller},
+    gate::{Caller, WriteCaller},
     ids::UserId,
     proto::v1::UserState,
     roles::{self, guard::AdminGuard},
@@ -21,7 +21,7 @@ impl Users {
     /// The user as it is now, and the consistency token of that.
     pub(super) async fn set_state(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         user: UserId,
         state: UserState,
     ) -> Result<(UserRow, String)> {
@@ -30,8 +30,8 @@ impl Users {
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         let caller = match state {
-            UserState::Disabled => acting.takes(&mut tx, user).await?,
-            _ => acting.uses(&mut tx, user).await?,
+            UserState::Disabled => acting.authorize_take(&mut tx, user).await?,
+            _ => acting.authorize_use(&mut tx, user).await?,
         };
         if row.state == store::state_text(state) {
             return Ok((row, tx.consistency_token().await?));
@@ -50,13 +50,18 @@ impl Users {
         Ok((row, self.finish(tx, caller, admins, event).await?))
     }
 
-    pub(super) async fn delete(&self, acting: &Acting, user: UserId, etag: &str) -> Result<String> {
+    pub(super) async fn delete(
+        &self,
+        acting: &WriteCaller,
+        user: UserId,
+        etag: &str,
+    ) -> Result<String> {
         let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let version = store::lock_version(&mut tx, tenant, user).await?;
         check_etag(etag, version)?;
-        let caller = acting.takes(&mut tx, user).await?;
+        let caller = acting.authorize_take(&mut tx, user).await?;
         let held = roles::held(&mut tx, tenant, user).await?;
         let ended = sessions::store::count_live(&mut tx, tenant, user).await?;
         store::delete(&mut tx, tenant, user).await?;

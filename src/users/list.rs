@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{
         filter::{Field, Filter, Kind, Times},
-        paging::{Page, Position, Read, SMALL_ROWS},
+        paging::{Page, Position, ROWS_PER_READ, Read},
     },
     db::TenantTx,
     email,
@@ -31,7 +31,7 @@ const FIELDS: &[Field] = &[
 ];
 
 /// Which users to list, in which order.
-pub struct Wanted {
+pub struct EventFilter {
     state: Option<&'static str>,
     id: Option<uuid::Uuid>,
     verified: Option<bool>,
@@ -43,7 +43,7 @@ pub struct Wanted {
     order: Order,
 }
 
-impl Wanted {
+impl EventFilter {
     /// Reads a request's filter and order.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Wanted {
             id: filter.id("id"),
             verified: filter.flag("email_verified"),
             signed_in: filter.times("last_sign_in_time"),
-            email: filter.take_whole("email"),
+            email: filter.take_exact("email"),
             texts: filter,
             order: Order::parse(&request.order_by)?,
         })
@@ -69,12 +69,12 @@ impl Wanted {
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
-    wanted: &Wanted,
+    wanted: &EventFilter,
     page: &mut Page<User>,
 ) -> Result<()> {
     let cipher = tx.cipher(tenant)?;
     let is_by_time = matches!(wanted.order, Order::SignedIn(_));
-    while let Some(read) = page.next_read(SMALL_ROWS) {
+    while let Some(read) = page.next_read(ROWS_PER_READ) {
         let rows = next(tx, tenant, &cipher, wanted, &read).await?;
         let position = |row: &Kept| Position {
             id: row.user_id,
@@ -86,7 +86,7 @@ pub async fn list(
                 Ok(row) => row,
                 // Nobody knows whether a filter means it.
                 Err(Error::Unreadable) => {
-                    return Ok((!wanted.texts.asks_texts()).then(|| unreadable.into()));
+                    return Ok((!wanted.texts.has_text_condition()).then(|| unreadable.into()));
                 }
                 Err(error) => return Err(error),
             };
@@ -144,7 +144,7 @@ async fn next(
     tx: &mut TenantTx,
     tenant: TenantId,
     cipher: &Cipher,
-    wanted: &Wanted,
+    wanted: &EventFilter,
     read: &Read,
 ) -> Result<Vec<Kept>> {
     let key = wanted.email.as_deref().map(email::key);

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Users,
-    list::{self, Wanted},
+    list::{self, EventFilter},
     store::{self, UserRow},
 };
 use crate::{
@@ -65,7 +65,7 @@ impl UserService for Users {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let caller = gate::caller(&request)?;
         let message = request.into_inner();
-        let wanted = Wanted::read(&message)?;
+        let wanted = EventFilter::read(&message)?;
         let mut page = self.pages.begin(caller.asker(), &message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         list::list(&mut tx, caller.tenant(), &wanted, &mut page).await?;

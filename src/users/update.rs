@@ -17,15 +17,15 @@ use crate::{
     db::TenantTx,
     email,
     error::{Error, Result},
-    gate::{Acting, Caller},
+    gate::{Caller, WriteCaller},
     ids::UserId,
-    limits::{Class, Owner},
+    limits::{Owner, RateClass},
     mail::{EmailChanged, MailSlot},
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
     sign_in::SignIn,
-    sign_in::attempt::to_the_end,
+    sign_in::attempt::run_to_end,
 };
 
 /// How long after a sign-in its session may change its user's own email without the
@@ -38,7 +38,7 @@ const FAILED: EventKind = EventKind::EmailChangeFailed;
 impl Users {
     pub(super) async fn update(
         &self,
-        acting: &Acting,
+        acting: &WriteCaller,
         user: UserId,
         message: UpdateUserRequest,
         sign_in: &Arc<SignIn>,
@@ -64,7 +64,7 @@ impl Users {
             mail = self.mails.as_ref().map(|mails| mails.slot(tenant)).transpose()?;
             self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
         } else {
-            acting.takes(&mut tx, user).await?
+            acting.authorize_take(&mut tx, user).await?
         };
         if let Some(display_name) = display_name {
             row.display_name = display_name;
@@ -92,15 +92,15 @@ impl Users {
         password: &str,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        self.limits.network(Class::SignIn, caller.origin().ip).await?;
-        self.limits.tenant(Class::SignIn, tenant).await?;
+        self.limits.network(RateClass::SignIn, caller.origin().ip).await?;
+        self.limits.tenant(RateClass::SignIn, tenant).await?;
         let owner = Owner::new(tenant, caller.origin().ip);
         let password = Presented::new(password);
         sign_in.count(owner, &password, 1)?;
         let mut slot = self.hasher.slot(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
         let sign_in = sign_in.clone();
-        to_the_end(|_| async move {
+        run_to_end(|_| async move {
             // It is in progress for as long as this runs.
             let _in_progress = sign_in;
             let mut tx = db.begin(tenant).await?;
@@ -122,11 +122,11 @@ impl Users {
     async fn may_change_email<'a>(
         &self,
         tx: &mut TenantTx,
-        acting: &'a Acting,
+        acting: &'a WriteCaller,
         user: UserId,
         verified: Option<&str>,
     ) -> Result<&'a Caller> {
-        let caller = acting.uses(tx, user).await?;
+        let caller = acting.authorize_use(tx, user).await?;
         if acting.itself(user).is_some() {
             match verified {
                 Some(hash) => is_still(tx, caller, hash).await?,

@@ -51,7 +51,7 @@ pub struct Calls {
     /// Values of `x-forwarded-for`, used in turn. Empty: the calls do not send that header.
     addresses: Arc<[MetadataValue<Ascii>]>,
     /// Timeout after which the client cancels a call.
-    given_up_after: Option<Duration>,
+    cancelled_after: Option<Duration>,
 }
 
 impl Calls {
@@ -64,7 +64,15 @@ impl Calls {
     ) -> Self {
         let (path, next) = (PathAndQuery::from_static(path), Arc::default());
         let addresses = Arc::from([]);
-        Self { name, path, requests: requests.into(), next, judge, addresses, given_up_after: None }
+        Self {
+            name,
+            path,
+            requests: requests.into(),
+            next,
+            judge,
+            addresses,
+            cancelled_after: None,
+        }
     }
 
     /// Sends these addresses as `x-forwarded-for`, in turn, as a trusted proxy does.
@@ -73,8 +81,8 @@ impl Calls {
     }
 
     /// Cancels each call after this timeout. A cancelled call counts as refused.
-    pub fn given_up_after(self, time: Duration) -> Self {
-        Self { given_up_after: Some(time), ..self }
+    pub fn cancelled_after(self, time: Duration) -> Self {
+        Self { cancelled_after: Some(time), ..self }
     }
 
     /// Changes the name.
@@ -120,7 +128,7 @@ impl Calls {
                 Err(error) => Err(Status::unavailable(error.to_string())),
             }
         };
-        let answer = match self.given_up_after {
+        let answer = match self.cancelled_after {
             None => call.await,
             Some(time) => match tokio::time::timeout(time, call).await {
                 Ok(answer) => answer,

@@ -155,7 +155,7 @@ fn worst(noisy: &NoisyTenant) -> Vec<(Calls, Pace)> {
     let costly = calls("Login, imported hashes", LOGIN, each(&noisy.imported_password));
     let wrong = calls("Login, wrong passwords", LOGIN, each("a wrong password"));
     let given_up =
-        calls("Login, given up", LOGIN, each("another wrong password")).given_up_after(GIVEN_UP);
+        calls("Login, given up", LOGIN, each("another wrong password")).cancelled_after(GIVEN_UP);
     let batches = vec![with_token(noisy, &batch(noisy))];
     let batches =
         calls("BatchCheck, largest", "/tenantry.v1.PermissionService/BatchCheck", batches);

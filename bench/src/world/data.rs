@@ -116,7 +116,7 @@ async fn make_tenant(
     let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
     db.prepare().await?;
     let tenant = shape::tenant();
-    let data_key = db.make_data_key(tenant).await?;
+    let data_key = db.generate_data_key(tenant).await?;
     let mut tx = db.begin(tenant).await?;
     let insert = format!(
         "insert into tenants (tenant_id, name, slug) values ('{tenant}', 'Bench', 'bench')"

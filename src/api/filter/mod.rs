@@ -36,13 +36,13 @@ impl Filter {
     }
 
     /// Whether the filter has a text condition.
-    pub fn asks_texts(&self) -> bool {
+    pub fn has_text_condition(&self) -> bool {
         self.0.iter().any(|condition| matches!(condition.test, Test::Text { .. }))
     }
 
     /// Removes and returns a condition that a text field equals a whole value. Returns the value
     /// as the client wrote it. The caller looks it up with an index.
-    pub fn take_whole(&mut self, field: &str) -> Option<String> {
+    pub fn take_exact(&mut self, field: &str) -> Option<String> {
         let is_whole = |condition: &Condition| {
             condition.field == field
                 && matches!(&condition.test, Test::Text { pattern: Pattern::Whole(_), .. })
@@ -193,8 +193,8 @@ mod tests {
         assert_eq!(parse("state = USER_STATE_DISABLED").choice("state"), Some(UserState::Disabled));
         assert_eq!((filter.id("x"), parse("").like("slug")), (None, None));
         let mut whole = parse("name = Ada AND name = ada*");
-        assert_eq!(whole.take_whole("name").as_deref(), Some("Ada"));
-        assert_eq!(whole.take_whole("name"), None);
+        assert_eq!(whole.take_exact("name").as_deref(), Some("Ada"));
+        assert_eq!(whole.take_exact("name"), None);
     }
 
     #[test]

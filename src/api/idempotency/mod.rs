@@ -12,7 +12,7 @@ use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use trim::keep_short;
+pub use trim::spawn_trimming;
 
 use crate::{
     db::TenantTx,

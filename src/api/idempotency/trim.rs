@@ -16,7 +16,7 @@ const BATCH: i64 = 1000;
 
 /// Starts a background task that deletes expired records until the database's connections are
 /// closed. Only one replica works at a time.
-pub fn keep_short(db: &Db, registry: &mut Registry) {
+pub fn spawn_trimming(db: &Db, registry: &mut Registry) {
     let trimmed = Counter::default();
     let help = "Ended records of requests with a request_id that this replica deleted";
     registry.register("tenantry_requests_trimmed", help, trimmed.clone());

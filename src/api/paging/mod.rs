@@ -39,13 +39,13 @@ const MAX_ROWS: usize = 10_000;
 const MAX_TIME: Duration = Duration::from_millis(100);
 
 /// The number of rows that one statement reads, for rows that are small.
-pub const SMALL_ROWS: usize = 1000;
+pub const ROWS_PER_READ: usize = 1000;
 /// The number of rows that one statement reads, for rows that may take many KiB.
-pub const LARGE_ROWS: usize = 100;
+pub const LARGE_ROWS_PER_READ: usize = 100;
 
 /// The caller that asks for a list. A page token is valid only for the same caller and tenant.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub struct PageCaller {
     /// The caller's own tenant.
     pub home: TenantId,
     /// The caller's user id.
@@ -73,7 +73,7 @@ impl Pages {
     ///
     /// # Errors
     /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
-    pub fn begin<R: ListRequest>(&self, asker: Asker, request: &R) -> Result<Page<R::Item>> {
+    pub fn begin<R: ListRequest>(&self, asker: PageCaller, request: &R) -> Result<Page<R::Item>> {
         let (page_size, page_token) = request.page();
         let size = match usize::try_from(page_size).unwrap_or_default() {
             0 => DEFAULT_SIZE,
@@ -101,7 +101,7 @@ impl Pages {
     /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
     pub fn after<R: ListRequest, P>(
         &self,
-        asker: Asker,
+        asker: PageCaller,
         request: &R,
         read: impl Fn(&[u8]) -> Option<P>,
     ) -> Result<Option<P>> {
@@ -114,7 +114,7 @@ impl Pages {
     /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
     pub fn token<R: ListRequest>(
         &self,
-        asker: Asker,
+        asker: PageCaller,
         request: &R,
         position: Vec<u8>,
     ) -> Result<String> {
@@ -135,7 +135,7 @@ impl Pages {
     }
 }
 
-fn binding<R: ListRequest>(asker: Asker, request: &R) -> Vec<u8> {
+fn binding<R: ListRequest>(asker: PageCaller, request: &R) -> Vec<u8> {
     let mut binding = [R::METHOD.as_bytes(), &[0]].concat();
     for id in [asker.home.0, asker.user.0, asker.tenant.0] {
         binding.extend_from_slice(id.as_bytes());
@@ -289,9 +289,13 @@ mod tests {
         Pages::new(Arc::new(OpaqueTokens::with(Pages::LABEL, &[[1; 32]]).expect("a key")))
     }
 
-    fn asker(home: u128, user: u128, tenant: u128) -> Asker {
+    fn asker(home: u128, user: u128, tenant: u128) -> PageCaller {
         let id = Uuid::from_u128;
-        Asker { home: TenantId(id(home)), user: UserId(id(user)), tenant: TenantId(id(tenant)) }
+        PageCaller {
+            home: TenantId(id(home)),
+            user: UserId(id(user)),
+            tenant: TenantId(id(tenant)),
+        }
     }
 
     fn request(page_size: i32, page_token: &str) -> ListRolesRequest {

@@ -40,7 +40,7 @@ impl Secret {
 
     /// Whether a text has the prefix of a secret. No token starts with that prefix.
     #[must_use]
-    pub fn is_meant_by(text: &str) -> bool {
+    pub fn has_prefix(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
@@ -75,7 +75,7 @@ mod tests {
         let tenant = TenantId::new();
         let (made, text) = Secret::new(tenant).expect("a secret");
         let text = text.expose_secret();
-        assert!(scanner.is_match(text) && Secret::is_meant_by(text));
+        assert!(scanner.is_match(text) && Secret::has_prefix(text));
         let read = Secret::read(text).expect("a secret");
         assert_eq!((read.tenant, &read.hash), (tenant, &made.hash));
         let (_, other) = Secret::new(tenant).expect("a secret");

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     api::{
         filter::Filter,
-        paging::{LARGE_ROWS, Page, Position},
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
     db::TenantTx,
     error::{Error, Result},
@@ -132,7 +132,7 @@ pub async fn replace_secret(
 
 /// The number of an account's valid keys that are of the same kind as `new`. The account must
 /// be locked.
-pub async fn count_like(
+pub async fn count_valid_of_kind(
     tx: &mut TenantTx,
     tenant: TenantId,
     account: UserId,
@@ -157,7 +157,7 @@ pub async fn count_like(
 
 /// Makes room for a new key. Deletes the account's keys that ended more than 90 days ago. Marks
 /// the tenant's expired certificate keys as revoked, which frees their certificate names.
-pub async fn tidy(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
+pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
     sqlx::query!(
         r#"
         delete from api_keys
@@ -190,7 +190,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<ApiKey>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             KeyRow,
             r#"
@@ -215,7 +215,7 @@ pub async fn list(
 }
 
 /// The ids of the account's valid keys.
-pub async fn in_force(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<Uuid>> {
+pub async fn valid_ids(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<Uuid>> {
     let keys = sqlx::query_scalar!(
         r#"
         select key_id from api_keys
@@ -345,7 +345,7 @@ pub async fn by_certificate(
 
 /// Records the use of a key, at most once a minute, so frequent use does not cause frequent
 /// writes.
-pub async fn touch(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()> {
+pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()> {
     sqlx::query!(
         r#"
         update api_keys set last_used_at = now()
@@ -362,7 +362,7 @@ pub async fn touch(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()>
 
 /// Marks an assertion as used; false when it was used before. `ends_at` is in seconds since
 /// 1970. After it the assertion is invalid, so the mark can be deleted.
-pub async fn spend(
+pub async fn mark_used(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: Uuid,

@@ -29,7 +29,7 @@ pub(super) use share::Full;
 
 use crate::{ids::TenantId, limits::Owner};
 use jobs::{Jobs, Waiting};
-use share::{Share, Shares, Usage};
+use share::{FairPermits, Share, Usage};
 
 /// Limits of the queue, and the threshold of an expensive job.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Bounds {
     /// Number of slots, for waiting and running jobs.
     pub slots: usize,
     /// Maximum number of expensive jobs that run concurrently.
-    pub expensive_at_once: usize,
+    pub max_expensive_running: usize,
     /// The maximum cost of a cheap job. A job above it is expensive.
     pub cheap: u64,
 }
@@ -51,10 +51,10 @@ pub(super) struct Queue<J> {
     /// was handed out. It never decreases.
     clock: u64,
     tickets: u64,
-    tenants: Shares<TenantId>,
-    networks: Shares<Option<IpAddr>>,
+    tenants: FairPermits<TenantId>,
+    networks: FairPermits<Option<IpAddr>>,
     /// The shares of each tenant within each network.
-    both: Shares<Owner>,
+    both: FairPermits<Owner>,
     /// The waiting jobs, by owner. Owners without jobs have no entry.
     waiting: HashMap<Owner, Jobs<J>>,
 }
@@ -81,9 +81,9 @@ impl<J> Queue<J> {
             expensive_running: 0,
             clock: 0,
             tickets: 0,
-            tenants: Shares::default(),
-            networks: Shares::default(),
-            both: Shares::default(),
+            tenants: FairPermits::default(),
+            networks: FairPermits::default(),
+            both: FairPermits::default(),
             waiting: HashMap::new(),
         }
     }
@@ -169,7 +169,7 @@ impl<J> Queue<J> {
     /// The order and the kind of an owner's next job.
     fn turn(&self, owner: Owner, jobs: &Jobs<J>) -> Option<(Order, Kind)> {
         let (tenant, network) = self.shares(owner);
-        let may_be_expensive = self.expensive_running < self.bounds.expensive_at_once;
+        let may_be_expensive = self.expensive_running < self.bounds.max_expensive_running;
         let (expensive, ticket) = jobs.head(may_be_expensive, tenant.last_expensive)?;
         // Idle time gives no credit.
         let [tenant_start, network_start] =

@@ -64,15 +64,15 @@ pub(super) struct Share {
 }
 
 /// The shares of all tenants, networks or owners.
-pub(super) struct Shares<K>(HashMap<K, Share>);
+pub(super) struct FairPermits<K>(HashMap<K, Share>);
 
-impl<K> Default for Shares<K> {
+impl<K> Default for FairPermits<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Shares<K> {
+impl<K: Eq + Hash> FairPermits<K> {
     pub(super) fn get(&self, of: &K) -> Share {
         self.0.get(of).copied().unwrap_or_default()
     }

@@ -11,8 +11,8 @@ const EXPENSIVE: u64 = 370;
 /// The number of slots with the default settings and two threads.
 const SLOTS: usize = 130;
 
-fn queue<J>(slots: usize, expensive_at_once: usize) -> Queue<J> {
-    Queue::new(Bounds { slots, expensive_at_once, cheap: CHEAP })
+fn queue<J>(slots: usize, max_expensive_running: usize) -> Queue<J> {
+    Queue::new(Bounds { slots, max_expensive_running, cheap: CHEAP })
 }
 
 /// Owner number `tenant` in the network number `network`.
@@ -286,9 +286,9 @@ proptest! {
     fn bounds_hold_and_nobody_starves(
         steps in proptest::collection::vec(step(), 1..400),
         slots in 1..20_usize,
-        expensive_at_once in 1..4_usize,
+        max_expensive_running in 1..4_usize,
     ) {
-        let mut queue = queue(slots, expensive_at_once);
+        let mut queue = queue(slots, max_expensive_running);
         let (mut free, mut running) = (BTreeMap::<(u8, u8), usize>::new(), Vec::new());
         // For each waiting cheap job, the work of others that overtook it.
         let mut passed = HashMap::<(Owner, usize), Passed>::new();
@@ -331,7 +331,7 @@ proptest! {
                     } else {
                         let waits = queue.waiting.values().any(Jobs::has_cheap);
                         prop_assert!(!waits, "a cheap job waits beside an idle thread");
-                        let full = queue.expensive_running == expensive_at_once;
+                        let full = queue.expensive_running == max_expensive_running;
                         prop_assert!(full || queue.waiting() == 0);
                     }
                 }
@@ -344,7 +344,7 @@ proptest! {
             }
             prop_assert!(queue.taken() <= slots);
             prop_assert!(queue.waiting() <= queue.taken());
-            prop_assert!(queue.expensive_running <= expensive_at_once);
+            prop_assert!(queue.expensive_running <= max_expensive_running);
             prop_assert!(queue.tenants.len() <= 3 * slots + 6);
             prop_assert!(queue.networks.len() <= 3 * slots + 6);
             let own = u64::try_from(slots).expect("few") * 2 * EXPENSIVE;

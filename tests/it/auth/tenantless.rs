@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     harness::{Client, PASSWORD, TestApp, mask, refused},
-    limits::{address, at, believing},
+    limits::{address, at, trusting_local_proxy},
 };
 
 const EMAIL: &str = "ada@both.test";
@@ -20,7 +20,7 @@ fn attempt(email: &str, password: &str) -> LoginRequest {
 
 async fn served(mode: &'static str) -> TestApp {
     TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("TENANTLESS_SIGN_IN", mode);
     })
     .await
@@ -177,7 +177,7 @@ async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
 #[tokio::test]
 async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tenant() {
     let app = TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("TENANTLESS_SIGN_IN", "any");
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
     })

@@ -36,9 +36,9 @@ impl Reader {
 }
 
 /// A linear congruential generator (Knuth's MMIX).
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.0 >> 33) % limit
@@ -52,37 +52,37 @@ async fn change(conn: &mut PgConnection) -> Uuid {
 }
 
 /// Waits a random short time, so that other transactions run in between.
-async fn pause(conn: &mut PgConnection, dice: &mut Dice) {
-    let millis = f64::from(u32::try_from(dice.below(4)).expect("small"));
+async fn pause(conn: &mut PgConnection, rng: &mut Rng) {
+    let millis = f64::from(u32::try_from(rng.below(4)).expect("small"));
     sqlx::query("select pg_sleep($1 / 1000)").bind(millis).execute(conn).await.expect("slept");
 }
 
 /// Writes transactions with some changes each. Some are rolled back, completely or in part.
 /// Returns the committed changes.
-async fn write(mut conn: PgConnection, mut dice: Dice) -> Vec<Uuid> {
+async fn write(mut conn: PgConnection, mut rng: Rng) -> Vec<Uuid> {
     let mut committed = Vec::new();
     for _ in 0..15 {
         let mut tx = conn.begin().await.expect("begun");
         let mut mine = Vec::new();
-        for _ in 0..=dice.below(3) {
-            pause(&mut tx, &mut dice).await;
-            if dice.below(3) > 0 {
+        for _ in 0..=rng.below(3) {
+            pause(&mut tx, &mut rng).await;
+            if rng.below(3) > 0 {
                 mine.push(change(&mut tx).await);
                 continue;
             }
             // A subtransaction has an id of its own, which no snapshot contains.
             let mut inner = tx.begin().await.expect("begun");
             let within = change(&mut inner).await;
-            pause(&mut inner, &mut dice).await;
-            if dice.below(2) == 0 {
+            pause(&mut inner, &mut rng).await;
+            if rng.below(2) == 0 {
                 inner.rollback().await.expect("undone");
             } else {
                 inner.commit().await.expect("kept");
                 mine.push(within);
             }
         }
-        pause(&mut tx, &mut dice).await;
-        if dice.below(4) == 0 {
+        pause(&mut tx, &mut rng).await;
+        if rng.below(4) == 0 {
             tx.rollback().await.expect("undone");
         } else {
             tx.commit().await.expect("committed");
@@ -109,7 +109,7 @@ async fn every_commit_is_delivered_exactly_once_in_any_order() {
         let late = change(&mut held).await;
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
-            writers.push(write(app.owner().await, Dice(round * WRITERS + writer)));
+            writers.push(write(app.owner().await, Rng(round * WRITERS + writer)));
         }
         let over = watch::Sender::new(false);
         let writing = async {

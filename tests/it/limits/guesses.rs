@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tenantry::proto::v1::{ChangePasswordRequest, GetJwksRequest, WhoAmIRequest};
 use tonic::Code;
 
-use super::{address, at, believing, guess, sign_in, wait, wrong};
+use super::{address, at, guess, sign_in, trusting_local_proxy, wait, wrong};
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, unknown_id, until};
 
 /// Number of failures of one network before its sign-ins must wait.
@@ -14,7 +14,7 @@ const FREE: usize = 10;
 
 async fn acme() -> (TestApp, Client) {
     let app = TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         // All calls are in one tenant, which may use only a part of each of these limits.
         values.set("HASHING_QUEUE", "2000");
         values.set("MAX_REQUESTS", "8000");
@@ -231,7 +231,7 @@ async fn cancelled_guesses_count_and_are_recorded() {
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("DATABASE_URL", url);
     })
     .await;
@@ -282,7 +282,7 @@ async fn cancelled_guesses_count_and_are_recorded() {
 #[tokio::test]
 async fn unknown_tenants_are_counted_separately() {
     let app = TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
     })
     .await;

@@ -14,7 +14,7 @@ pub use rates::limited;
 use crate::harness::{Client, TestApp, refused};
 
 /// Lets tests call from any address: the server trusts the `x-forwarded-for` of its caller.
-pub fn believing(values: &mut Values) {
+pub fn trusting_local_proxy(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
 

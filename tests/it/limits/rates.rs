@@ -5,12 +5,12 @@ use std::time::Duration;
 use tenantry::proto::v1::{GetJwksRequest, IntrospectTokenRequest, RefreshRequest};
 use tonic::Code;
 
-use super::{address, at, believing, guess, sign_in, wait, wrong};
+use super::{address, at, guess, sign_in, trusting_local_proxy, wait, wrong};
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, redis, refused, unknown_id, until};
 
 pub async fn limited(name: &'static str, rate: &str) -> TestApp {
     TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set(name, rate);
     })
     .await
@@ -84,7 +84,7 @@ async fn addresses_of_one_network_are_counted_together() {
 async fn replicas_share_their_counts() {
     let app = limited("RATE_LIMIT_SIGN_IN", "4/1h,off").await;
     let twin = TestApp::on(&app.database, |values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "4/1h,off");
     })
     .await;
@@ -103,7 +103,7 @@ async fn without_redis_each_replica_counts_alone() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "5/1m,off");
         values.set("REDIS_URL", url);
     })
@@ -128,7 +128,7 @@ async fn without_redis_each_replica_counts_alone() {
 #[tokio::test]
 async fn refreshes_and_introspections_are_limited_separately() {
     let app = TestApp::with(|values| {
-        believing(values);
+        trusting_local_proxy(values);
         values.set("RATE_LIMIT_REFRESH", "3/1m,off");
         values.set("RATE_LIMIT_INTROSPECTION", "2/1m,off");
     })

@@ -35,7 +35,7 @@ fn means(word: &str, asked: &str) -> bool {
 
 /// Normal form of a scope: lists are sorted by type and value and have no duplicates, and a
 /// list of one value becomes that value.
-pub fn one_form(scope: Scope) -> Scope {
+pub fn normal_form(scope: Scope) -> Scope {
     let key = |value: &Value| match value {
         Value::Bool(_) => (0, 0.0, value.to_string()),
         Value::Number(number) => (1, number.as_f64().expect("a number"), String::new()),

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::random::Dice;
+use super::random::Rng;
 use crate::harness::{Client, TestApp, refused};
 
 #[expect(clippy::unnecessary_wraps, reason = "requests take an option")]
@@ -33,9 +33,9 @@ fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
 }
 
 /// A random finite double, with any exponent, below 2^53.
-fn double(dice: &mut Dice) -> f64 {
+fn double(rng: &mut Rng) -> f64 {
     loop {
-        let bits = (0..4).fold(0, |bits, _| bits << 16 | dice.below(1 << 16) as u64);
+        let bits = (0..4).fold(0, |bits, _| bits << 16 | rng.below(1 << 16) as u64);
         let number = f64::from_bits(bits);
         if number.abs() < 9_007_199_254_740_992.0 && number != 0.0 {
             return number;
@@ -65,7 +65,7 @@ async fn each_stored_number_comes_back_and_matches_itself() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
-    let mut dice = Dice(11);
+    let mut rng = Rng(11);
     let edges = [
         0.0,
         0.1,
@@ -83,7 +83,7 @@ async fn each_stored_number_comes_back_and_matches_itself() {
         1e15,
     ];
     let mut numbers: Vec<f64> =
-        edges.into_iter().chain((0..400).map(|_| double(&mut dice))).collect();
+        edges.into_iter().chain((0..400).map(|_| double(&mut rng))).collect();
     numbers.sort_by(f64::total_cmp);
     numbers.dedup();
 

@@ -8,9 +8,9 @@ use crate::harness::{Client, TestApp, struct_of};
 const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
 
 /// A linear congruential generator (Knuth's MMIX). The seed determines the world.
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(self.0 >> 33).expect("fits") % limit
@@ -75,22 +75,22 @@ fn allowed(world: &[Held], user: usize, asked: &str, scope: &Map<String, Value>)
 
 /// Creates a world of five users and twelve assignments over gRPC. Only expiry times are set in
 /// the database.
-async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, Vec<Held>) {
+async fn build(app: &TestApp, admin: &Client, rng: &mut Rng) -> (Vec<String>, Vec<Held>) {
     let (mut users, mut world) = (Vec::new(), Vec::new());
     for at in 0..5 {
         users.push(admin.create_user_without_password(&format!("u{at}@x.test")).await);
     }
     for at in 0..12 {
-        let permissions: Vec<_> = (0..=dice.below(3)).map(|_| dice.permission(4)).collect();
+        let permissions: Vec<_> = (0..=rng.below(3)).map(|_| rng.permission(4)).collect();
         let words: Vec<_> = permissions.iter().map(String::as_str).collect();
         let role = admin.create_role(&format!("r{at}"), RoleLevel::Member, &words).await;
-        let user = dice.below(users.len());
-        let scope = dice.scope();
+        let user = rng.below(users.len());
+        let scope = rng.scope();
         let assignment =
             admin.assign_within(&users[user], &role, Value::Object(scope.clone())).await;
-        let over = dice.below(4) == 0;
+        let over = rng.below(4) == 0;
         let ends = if over { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
-        if over || dice.below(2) == 0 {
+        if over || rng.below(2) == 0 {
             let shift = format!(
                 "update role_assignments set expires_at = {ends} where assignment_id = $1::uuid"
             );
@@ -110,12 +110,12 @@ async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, 
 async fn random_worlds_are_decided_like_the_model() {
     let app = TestApp::spawn().await;
     for seed in 1..=6 {
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let admin = app.tenant(&format!("world-{seed}")).await;
-        let (users, world) = build(&app, &admin, &mut dice).await;
+        let (users, world) = build(&app, &admin, &mut rng).await;
 
         let questions: Vec<_> = (0..500)
-            .map(|_| (dice.below(users.len()), dice.permission(3), request_scope(&mut dice)))
+            .map(|_| (rng.below(users.len()), rng.permission(3), request_scope(&mut rng)))
             .collect();
         let items = questions.iter().map(|(user, permission, scope)| BatchCheckItem {
             user_id: users[*user].clone(),
@@ -140,11 +140,11 @@ async fn random_worlds_are_decided_like_the_model() {
 }
 
 /// The values of a requested scope are scalars.
-pub fn request_scope(dice: &mut Dice) -> Map<String, Value> {
+pub fn request_scope(rng: &mut Rng) -> Map<String, Value> {
     let mut scope = Map::new();
     for key in ["p", "q", "r"] {
-        if dice.below(3) > 0 {
-            scope.insert(key.into(), dice.scalar());
+        if rng.below(3) > 0 {
+            scope.insert(key.into(), rng.scalar());
         }
     }
     scope

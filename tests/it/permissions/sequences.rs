@@ -18,8 +18,8 @@ use tenantry::{
 use tonic::Code;
 
 use super::{
-    model::{Assignment, Model, Scope, one_form},
-    random::{Dice, request_scope},
+    model::{Assignment, Model, Scope, normal_form},
+    random::{Rng, request_scope},
 };
 use crate::harness::{Client, TestApp, struct_of, until};
 
@@ -33,7 +33,7 @@ struct World {
     app: TestApp,
     twin: TestApp,
     root: Client,
-    dice: Dice,
+    rng: Rng,
     admins: Vec<Client>,
     models: Vec<Model>,
     /// One signed-in user of each tenant.
@@ -46,9 +46,9 @@ impl World {
         let app = TestApp::spawn().await;
         let twin = TestApp::on(&app.database, |_| {}).await;
         let root = app.platform_admin().await;
-        let dice = Dice(seed);
+        let rng = Rng(seed);
         let (admins, models, members) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world = Self { app, twin, root, dice, admins, models, members, named: 0 };
+        let mut world = Self { app, twin, root, rng, admins, models, members, named: 0 };
         for tenant in 0..TENANTS {
             let admin = world.app.tenant(&format!("tenant-{tenant}")).await;
             let mut model = Model::default();
@@ -86,18 +86,18 @@ impl World {
         let admin = &self.admins[tenant].user_id;
         let users: Vec<_> =
             self.models[tenant].users.keys().filter(|user| *user != admin).cloned().collect();
-        self.dice.pick(&users)
+        self.rng.pick(&users)
     }
 
     fn role(&mut self, tenant: usize) -> String {
         let all = &self.models[tenant].roles;
         let own = all.iter().filter(|(_, role)| role.0 != "org_admin");
         let roles: Vec<_> = own.map(|(id, _)| id.clone()).collect();
-        self.dice.pick(&roles)
+        self.rng.pick(&roles)
     }
 
     fn words(&mut self) -> Vec<String> {
-        let mut words: Vec<_> = (0..=self.dice.below(3)).map(|_| self.dice.permission(4)).collect();
+        let mut words: Vec<_> = (0..=self.rng.below(3)).map(|_| self.rng.permission(4)).collect();
         words.sort_unstable();
         words.dedup();
         words
@@ -127,7 +127,7 @@ impl World {
     /// Makes one random change on a replica and in the model.
     async fn change(&mut self, tenant: usize, replica: usize) {
         let by = self.asker(tenant, replica);
-        match self.dice.below(20) {
+        match self.rng.below(20) {
             0 => self.create_user(tenant, replica).await,
             1 => self.create_role(tenant, replica).await,
             2 | 3 => {
@@ -166,8 +166,8 @@ impl World {
     }
 
     async fn assign(&mut self, tenant: usize, by: &Client) {
-        let (user, role, scope) = (self.user(tenant), self.role(tenant), self.dice.scope());
-        let ends = self.dice.below(3) == 0;
+        let (user, role, scope) = (self.user(tenant), self.role(tenant), self.rng.scope());
+        let ends = self.rng.below(3) == 0;
         let hour = clock::now() + time::Duration::hours(1);
         let request = AssignRoleRequest {
             user_id: user.clone(),
@@ -177,7 +177,7 @@ impl World {
             ..AssignRoleRequest::default()
         };
         let reply = by.roles().assign_role(request).await;
-        let scope = one_form(scope);
+        let scope = normal_form(scope);
         let model = &mut self.models[tenant];
         let same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
         if model.assignments.iter().any(|a| same(a) && !a.over) {
@@ -191,7 +191,7 @@ impl World {
 
     async fn unassign(&mut self, tenant: usize, by: &Client) {
         let held = self.models[tenant].assignments.clone();
-        let Assignment { user, role, .. } = self.dice.pick(&held);
+        let Assignment { user, role, .. } = self.rng.pick(&held);
         if user == self.admins[tenant].user_id {
             return;
         }
@@ -285,9 +285,7 @@ impl World {
         users.push(self.admins[(tenant + 1) % TENANTS].user_id.clone());
 
         let questions: Vec<_> = (0..12)
-            .map(|_| {
-                (self.dice.pick(&users), self.dice.permission(3), request_scope(&mut self.dice))
-            })
+            .map(|_| (self.rng.pick(&users), self.rng.permission(3), request_scope(&mut self.rng)))
             .collect();
         let model = &self.models[tenant];
         let wanted: Vec<_> = questions.iter().map(|(u, p, s)| model.allows(u, p, s)).collect();
@@ -391,8 +389,8 @@ async fn all_answers_match_the_model_after_each_change() {
         println!("seed {seed}");
         let mut world = World::new(seed).await;
         for _ in 0..CHANGES {
-            let tenant = world.dice.below(TENANTS);
-            let replica = world.dice.below(REPLICAS);
+            let tenant = world.rng.below(TENANTS);
+            let replica = world.rng.below(REPLICAS);
             world.change(tenant, replica).await;
             world.compare(tenant, replica, Consistency::MinimizeLatency).await;
             let elsewhere = (replica + 1) % REPLICAS;

@@ -39,7 +39,7 @@ async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
 
     let mut tx = db.begin(tenant).await.expect("begun");
     sqlx::query("savepoint before").execute(tx.conn()).await.expect("a savepoint");
-    tx.enter(TenantId::new()).await.expect("entered");
+    tx.switch_tenant(TenantId::new()).await.expect("entered");
     sqlx::query("rollback to savepoint before").execute(tx.conn()).await.expect("rolled back");
     let query = "select current_tenant()";
     let now: uuid::Uuid = sqlx::query_scalar(query).fetch_one(tx.conn()).await.expect("a tenant");

@@ -100,13 +100,14 @@ async fn equal_scopes_have_one_normal_form() {
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    let one_form = json!({"p": [false, -1, 1.5, 10, "Z", "a", "é"], "q": "x"});
+    let normal_form = json!({"p": [false, -1, 1.5, 10, "Z", "a", "é"], "q": "x"});
 
     let first = json!({"q": ["x"], "p": ["é", 10, "a", 1.5, "Z", 10, -1, false, "a"]});
     let reply = assign(&acme, &ada, &role, first.clone()).await.expect("assigned");
     let made = reply.into_inner().role_assignment.expect("the assignment");
-    assert_eq!(made.scope, struct_of(one_form.clone()));
-    for same in [first, one_form, json!({"p": ["Z", "a", "é", 10.0, 1.5, -1, false], "q": "x"})] {
+    assert_eq!(made.scope, struct_of(normal_form.clone()));
+    for same in [first, normal_form, json!({"p": ["Z", "a", "é", 10.0, 1.5, -1, false], "q": "x"})]
+    {
         let again = assign(&acme, &ada, &role, same).await;
         refused(again, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
     }

@@ -58,7 +58,7 @@ impl Relay {
     }
 
     /// From now on, relays to this server. Existing connections end.
-    pub fn leads_to(&self, server: SocketAddr) {
+    pub fn relay_to(&self, server: SocketAddr) {
         self.target.send_replace(Way::To(server));
     }
 

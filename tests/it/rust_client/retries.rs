@@ -19,7 +19,7 @@ async fn a_read_is_retried_until_the_server_is_available() {
     let mut auth = AuthServiceClient::new(client);
     let call = tokio::spawn(async move { auth.get_jwks(GetJwksRequest {}).await });
     until(5, async || relay.ended() >= 3).await;
-    relay.leads_to(app.addr);
+    relay.relay_to(app.addr);
     let keys = call.await.expect("no panic").expect("an answer").into_inner().keys;
     assert!(!keys.is_empty());
 }

@@ -61,7 +61,7 @@ async fn a_refused_token_is_replaced_and_the_call_is_repeated() {
     let account = acme.create_service_account("billing", &[]).await;
     let secret = acme.create_api_key(&account).await.secret;
     let relay = Relay::start().await;
-    relay.leads_to(app.addr);
+    relay.relay_to(app.addr);
     let url = format!("http://{}", relay.addr);
     let client = Client::builder(url).api_key(secret).connect().expect("a client");
     who_am_i(&client).await.expect("an answer");
@@ -75,7 +75,7 @@ async fn a_refused_token_is_replaced_and_the_call_is_repeated() {
         values.set("JWT_ACCESS_PUBLIC_KEY_PATH", path(&keys.access_public));
     })
     .await;
-    relay.leads_to(other.addr);
+    relay.relay_to(other.addr);
     at_once(&client).await;
     assert!(answered(&other, "AuthService/WhoAmI", "UNAUTHENTICATED").await >= Some(1.0));
     assert_eq!(answered(&other, "AuthService/ExchangeApiKey", "OK").await, Some(1.0));
@@ -122,7 +122,7 @@ async fn a_session_survives_lost_answers_of_refreshes() {
         relay.loses_answers_of(app.addr);
         until(10, async || answered(&app, "AuthService/Refresh", "OK").await == Some(tries)).await;
     }
-    relay.leads_to(app.addr);
+    relay.relay_to(app.addr);
     let lost = call.await.expect("no panic").expect_err("both answers were lost");
     assert_eq!(lost.code(), Code::Unavailable);
     let me = who_am_i(&client).await.expect("an answer");

@@ -8,7 +8,7 @@ use tempfile::{TempDir, tempdir};
 use tenantry::{
     config::Values,
     proto::v1::{CheckRequest, Consistency, GetJwksRequest, RefreshRequest},
-    tokens::pem::{self, KeyAlgorithm, Lives},
+    tokens::pem::{self, KeyAlgorithm, Lifetimes},
 };
 use time::OffsetDateTime;
 use tonic::Code;
@@ -16,7 +16,8 @@ use tonic::Code;
 use super::{token_accepted, token_refused};
 use crate::harness::{Client, Forge, PASSWORD, TestApp, refused, until};
 
-const LIVES: Lives = Lives { access: Duration::from_mins(15), refresh: Duration::from_hours(1) };
+const LIVES: Lifetimes =
+    Lifetimes { access: Duration::from_mins(15), refresh: Duration::from_hours(1) };
 
 fn keys(algorithm: KeyAlgorithm) -> TempDir {
     let dir = tempdir().expect("a folder");

@@ -35,7 +35,7 @@ const READ: [&str; 6] = [
 ];
 
 /// A request that Envoy asks about, and what its route requires.
-pub(super) struct Asked {
+pub(super) struct CheckedRequest {
     pub(super) headers: HeaderMap,
     /// The address of Envoy's peer.
     pub(super) source: Option<IpAddr>,
@@ -51,7 +51,7 @@ pub(super) enum Required {
     Permission { name: String, scope: Scope },
 }
 
-impl Asked {
+impl CheckedRequest {
     /// Parses a check request.
     ///
     /// # Errors

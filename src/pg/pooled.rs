@@ -7,7 +7,7 @@ use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConne
 use tokio::time;
 
 use super::connecting;
-use crate::{concurrency::shares::Permit, telemetry::Operations};
+use crate::{concurrency::fair_permits::Permit, telemetry::Operations};
 
 /// Grace period for a statement whose call was cancelled. Then its connection is closed, which
 /// ends the statement; see [`super::postgres`].
@@ -49,7 +49,7 @@ impl Pool {
 
 /// What is in progress on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Work {
+pub(super) enum InProgress {
     /// Nothing: the connection can return to the pool.
     Nothing,
     /// A single statement outside of a transaction.
@@ -61,20 +61,25 @@ pub(super) enum Work {
 /// A pool connection in use. On drop, unfinished work is ended first; then the connection
 /// returns to the pool.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PooledConnection {
     /// `Some` until drop.
     connection: Option<PoolConnection<Postgres>>,
-    pub(super) work: Work,
+    pub(super) work: InProgress,
     permit: Option<Permit>,
     abandoned: Counter,
 }
 
-impl Held {
+impl PooledConnection {
     /// Takes a connection from the pool. `permit` is a permit of a tenant's share; it is
     /// released when the connection is.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         let connection = Some(connecting::acquire(&pool.connections).await?);
-        Ok(Self { connection, work: Work::Nothing, permit, abandoned: pool.abandoned.clone() })
+        Ok(Self {
+            connection,
+            work: InProgress::Nothing,
+            permit,
+            abandoned: pool.abandoned.clone(),
+        })
     }
 
     pub(super) fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
@@ -82,11 +87,11 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         let (permit, work) = (self.permit.take(), self.work);
-        if work != Work::Nothing {
+        if work != InProgress::Nothing {
             let abandoned = self.abandoned.clone();
             tokio::spawn(async move {
                 end(connection, work, &abandoned).await;
@@ -98,11 +103,11 @@ impl Drop for Held {
 
 /// Ends unfinished work on a connection before the connection returns to the pool
 /// (launchbadge/sqlx#4393).
-async fn end(mut connection: PoolConnection<Postgres>, work: Work, abandoned: &Counter) {
+async fn end(mut connection: PoolConnection<Postgres>, work: InProgress, abandoned: &Counter) {
     let ended = async {
         match work {
-            Work::Transaction => (&mut *connection).execute("rollback").await.map(drop),
-            Work::Statement | Work::Nothing => connection.ping().await,
+            InProgress::Transaction => (&mut *connection).execute("rollback").await.map(drop),
+            InProgress::Statement | InProgress::Nothing => connection.ping().await,
         }
     };
     match time::timeout(GRACE, ended).await {

@@ -32,7 +32,7 @@ const ITERATIONS: u32 = 100;
 const MIN_SALT: usize = 8;
 
 /// A stored hash that passwords can be compared with.
-pub(super) enum Kept {
+pub(super) enum StoredHash {
     /// Made by this service.
     Argon2id { params: Params, salt: Salt, hash: Output },
     /// Imported from another system.
@@ -41,20 +41,20 @@ pub(super) enum Kept {
 
 /// Why a stored hash can't be used for a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Unreadable {
+pub(super) enum UnreadableHash {
     /// Its format is unknown.
     Form,
     /// It names a pepper that is not configured.
     Pepper,
 }
 
-impl Kept {
+impl StoredHash {
     /// Parses a stored hash.
-    pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, Unreadable> {
+    pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, UnreadableHash> {
         let kept = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
-        match kept.ok_or(Unreadable::Form)? {
+        match kept.ok_or(UnreadableHash::Form)? {
             Self::Argon2id { params, .. } if peppers.secret(params.keyid()).is_none() => {
-                Err(Unreadable::Pepper)
+                Err(UnreadableHash::Pepper)
             }
             kept => Ok(kept),
         }
@@ -70,7 +70,7 @@ impl Kept {
 }
 
 /// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
-pub(super) const COSTLIEST: u64 = bcrypt_work(BCRYPT_IMPORT);
+pub(super) const MAX_IMPORT_WORK: u64 = bcrypt_work(BCRYPT_IMPORT);
 
 /// Estimated cost of bcrypt, measured on a machine where argon2id takes one microsecond for
 /// each KiB and iteration.
@@ -83,7 +83,7 @@ pub(super) fn work(params: &Params) -> u64 {
     u64::from(params.m_cost()) * u64::from(params.t_cost())
 }
 
-fn argon2id(text: &str) -> Option<Kept> {
+fn argon2id(text: &str) -> Option<StoredHash> {
     let read = PasswordHash::new(text).ok()?;
     let params = Params::try_from(&read).ok()?;
     let (salt, hash) = (read.salt?, read.hash?);
@@ -93,10 +93,10 @@ fn argon2id(text: &str) -> Option<Kept> {
         && hash.len() == HASH
         && params.m_cost() <= MEMORY_KIB
         && params.t_cost() <= ITERATIONS;
-    is_ours.then_some(Kept::Argon2id { params, salt, hash })
+    is_ours.then_some(StoredHash::Argon2id { params, salt, hash })
 }
 
-fn bcrypt(text: &str) -> Option<Kept> {
+fn bcrypt(text: &str) -> Option<StoredHash> {
     let version = match text.get(..4)? {
         "$2a$" => BcryptVersion::TwoA,
         "$2b$" => BcryptVersion::TwoB,
@@ -107,7 +107,7 @@ fn bcrypt(text: &str) -> Option<Kept> {
     let cost = parts.get_cost();
     let is_known =
         parts.format_for_version(version) == text && (BCRYPT_LEAST..=BCRYPT_READ).contains(&cost);
-    is_known.then(|| Kept::Bcrypt { cost, text: text.to_owned() })
+    is_known.then(|| StoredHash::Bcrypt { cost, text: text.to_owned() })
 }
 
 /// Checks a password hash that is imported for a user: it must be a valid bcrypt hash of an
@@ -117,7 +117,7 @@ fn bcrypt(text: &str) -> Option<Kept> {
 /// `INVALID_ARGUMENT` naming `field`.
 pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
     match bcrypt(hash) {
-        Some(Kept::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
+        Some(StoredHash::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
         Some(_) => Err(Error::field(field, format!("must have a cost of {BCRYPT_IMPORT} at most"))),
         None => {
             let text = "must be a bcrypt hash whose salt and hash are valid base64, \
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn is_read(text: &str) -> bool {
-        Kept::read(text, &Peppers::default()).is_ok()
+        StoredHash::read(text, &Peppers::default()).is_ok()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::ids::TenantId;
 
 /// A pool of permits for the work of tenants.
 #[derive(Debug)]
-pub struct Shares(Mutex<State>);
+pub struct FairPermits(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -36,11 +36,11 @@ struct Tenant {
 /// A permit. Dropping it returns it to the pool.
 #[derive(Debug)]
 pub struct Permit {
-    shares: Arc<Shares>,
+    shares: Arc<FairPermits>,
     tenant: TenantId,
 }
 
-impl Shares {
+impl FairPermits {
     /// Creates a pool of `permits` permits, at least two: with a single permit, one tenant could
     /// block all others.
     #[must_use]
@@ -135,14 +135,14 @@ mod tests {
 
     use super::*;
 
-    fn is_idle(shares: &Shares) -> bool {
+    fn is_idle(shares: &FairPermits) -> bool {
         let state = shares.lock();
         state.tenants.is_empty() && state.turns.is_empty()
     }
 
     #[tokio::test]
     async fn a_tenant_holds_half_and_others_find_some() {
-        let shares = Shares::new(4);
+        let shares = FairPermits::new(4);
         let (one, other) = (TenantId::new(), TenantId::new());
         let held = [shares.acquire(one).await, shares.acquire(one).await];
         assert!(shares.acquire(one).now_or_never().is_none(), "it waits");
@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn some_tenants_never_hold_all_between_them() {
         for tenants in 1..10_usize {
-            let shares = Shares::new(20);
+            let shares = FairPermits::new(20);
             let all: Vec<_> = (0..tenants).map(|_| TenantId::new()).collect();
             let mut held = Vec::new();
             loop {
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_are_served_in_turns() {
-        let shares = Shares::new(2);
+        let shares = FairPermits::new(2);
         let (one, other) = (TenantId::new(), TenantId::new());
         let held = shares.acquire(one).await;
         let waiting: Vec<_> = [one, one, one]
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_given_back() {
-        let shares = Shares::new(2);
+        let shares = FairPermits::new(2);
         let tenant = TenantId::new();
         let held = shares.acquire(tenant).await;
         let mut given_up = Box::pin(shares.acquire(tenant));

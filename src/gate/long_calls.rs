@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    concurrency::{priority, shares::Shares},
+    concurrency::{fair_permits::FairPermits, priority},
     ids::{TenantId, UserId},
     pg,
 };
@@ -38,7 +38,7 @@ const CALLS_OF_SUBJECT: usize = 8;
 pub(super) struct LongCalls {
     /// `None` only while `self` is dropped.
     runtime: Option<Runtime>,
-    shares: Arc<Shares>,
+    shares: Arc<FairPermits>,
     subjects: Subjects,
     /// The runtime that opens connections to Postgres. The thread that opens a connection polls
     /// its input, and later users of the connection must not wait for the threads of long
@@ -60,7 +60,7 @@ impl LongCalls {
             .enable_all()
             .build()
             .context("can't start the threads for long calls")?;
-        let shares = Shares::new(threads * CALLS_OF_THREAD);
+        let shares = FairPermits::new(threads * CALLS_OF_THREAD);
         let (subjects, connecting) = (Subjects::default(), Handle::current());
         Ok(Self { runtime: Some(runtime), shares, subjects, connecting })
     }
