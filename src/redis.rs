@@ -1,5 +1,8 @@
 //! Redis: a cache that may be away, be empty or hang at any time. Nothing is
 //! true because Redis says so alone, and nothing waits for it for long.
+//!
+//! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis cannot be ours,
+//! and removes them.
 
 use std::{
     sync::{

@@ -4,6 +4,9 @@
 //! which changes nothing, by itself (`refusals`). From then on the trail keeps itself
 //! (`worker`): a moment later `sealer` gives the event its place in its tenant's chain
 //! of hashes (`chain`), and `stream` sends it on to Redis.
+//!
+//! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
+//! queue of the sealer.
 
 mod blocked;
 pub mod chain;

@@ -1,5 +1,12 @@
 //! Gives events their places in the chain: one replica at a time, whichever comes
 //! first. What is not sealed when a process ends, the next one seals.
+//!
+//! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether events wait
+//!   to be sealed or sent.
+//! - Rule: `read_unsealed` (`migrations/0022_seal_audit_events.sql`) decides the order of the
+//!   chain, and lets one replica at a time seal.
+//! - Rule: `seal_events` (`migrations/0022_seal_audit_events.sql`) writes positions once, and
+//!   puts the events into the outbox.
 
 use std::collections::HashMap;
 

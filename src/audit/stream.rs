@@ -5,6 +5,12 @@
 //! an event that is sent again, after a process or a connection ended in between, is
 //! in the stream once and in its place. A stream that refuses an event and does not have it
 //! was written to by somebody else: it gets none until somebody has looked at it.
+//!
+//! - Rule: `read_outbox` (`migrations/0023_publish_audit_events.sql`) decides the order of
+//!   sending, and lets one replica at a time send.
+//! - Rule: `mark_published` (`migrations/0023_publish_audit_events.sql`) removes the events that
+//!   Redis accepted from the outbox.
+//! - Rule: `has.lua` (`src/audit/has.lua`) decides whether the stream has an event already.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,7 @@
 //! Whether the trail is what was recorded: each tenant's chain, computed anew.
+//!
+//! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) shows all tenants with a trail
+//! to the platform tenant only.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -4,6 +4,9 @@
 //! whatever commits late. This one remembers the snapshot that it read in, and
 //! reads what has become visible since: every commit exactly once, by the first
 //! read after it, whatever older transactions are still under way.
+//!
+//! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
+//! has not seen, and whether it may have missed some.
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,7 +2,12 @@
 //! `request_id` gets the first one's response.
 //!
 //! A record ends after [`LIFE`], and goes before that with what the request made and with
-//! the caller: triggers see to it (`migrations/0016_requests.sql`).
+//! the caller.
+//!
+//! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record with the object
+//!   that its request created, and with its caller (triggers).
+//! - Rule: `forget_request_of_key` (`migrations/0006_idempotency.sql`) deletes the record of a
+//!   revoked API key (trigger).
 
 mod trim;
 
