@@ -15,6 +15,8 @@ COPY migrations migrations
 COPY proto proto
 COPY third_party third_party
 COPY src src
+# `tenantry --version` shows this commit. The image's build has no git.
+ARG TENANTRY_COMMIT=
 # Both caches survive between builds on one machine. As target is one of them, and not part of the
 # image, the binary is copied out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

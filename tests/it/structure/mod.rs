@@ -1,6 +1,8 @@
 //! What the project says of itself, held against its files.
 
 mod imports;
+mod release;
+mod rules;
 
 use std::{
     collections::BTreeSet,
