@@ -51,10 +51,9 @@ fn from_git() -> Option<String> {
 fn watch() {
     let of_git = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).and_then(|name| {
-        // Git may keep the branch in `packed-refs` alone. The next commit makes its file, which
-        // changes the folder.
-        let file = of_git(&name)?;
-        if file.exists() { Some(file) } else { file.parent().map(Path::to_path_buf) }
+        // Git may keep the branch in `packed-refs` alone. The next commit creates its file, and
+        // this changes the folder.
+        of_git(&name)?.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
     });
     for path in [of_git("HEAD"), of_git("packed-refs"), branch].into_iter().flatten() {
         // A path that does not exist would make every build run again.

@@ -71,7 +71,7 @@ grant select, insert, delete on change_marks to tenantry_lookup;
 --     all replicas.
 -- Called by: the triggers tenants_change, users_change, service_accounts_change,
 --     api_keys_change, roles_change, role_assignments_change and sessions_change.
--- In SQL because: with a trigger, no statement can change a row without telling the feed.
+-- In SQL because: with a trigger, no statement can change a row without a row in the feed.
 create function record_change() returns trigger
     language plpgsql
     set search_path = pg_catalog, public, pg_temp

@@ -1,6 +1,6 @@
 -- Service accounts, their API keys, and the assertions that were used.
 
--- Subjects that are no people: another service, a job, a pipeline.
+-- Subjects that are not people: another service, a job, a pipeline.
 create table service_accounts (
     tenant_id   uuid        not null,
     account_id  uuid        not null,

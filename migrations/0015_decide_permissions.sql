@@ -1,7 +1,7 @@
 -- The data that decisions about permissions are made from.
 
 -- Returns all that decisions about some subjects depend on. No row for an unknown tenant. A
--- subject that does not exist is not among `subjects`. Each role comes once, also when
+-- subject that does not exist is not among `subjects`. Each role is listed once, also when
 -- several of the subjects have it. session_live is null when p_session is null; for a
 -- service account, the session is the API key that it signed in with. All is read in one
 -- snapshot. Every change that the snapshot saw is of a transaction below snapshot_xmax.

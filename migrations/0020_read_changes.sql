@@ -35,9 +35,9 @@ end;
 -- Returns what changed in a tenant by the transaction p_from and later ones, each object
 -- once, p_limit of them at most. There is always at least one row, as in read_changes.
 --
--- Decides: what a watcher that comes back has missed.
+-- Decides: what a watcher that reconnects has missed.
 -- Called by: src/feed/since.rs.
--- In SQL because: security definer, the floor is not readable otherwise. One round trip.
+-- In SQL because: security definer, the service itself cannot read the floor. One round trip.
 create function read_changes_since(p_tenant uuid, p_from xid8, p_limit bigint)
     returns table (snapshot pg_snapshot, missed boolean, kind text, subject_id uuid)
     language sql stable security definer

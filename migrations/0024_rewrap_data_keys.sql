@@ -5,7 +5,7 @@
 --
 -- Decides: a transaction that works in a real tenant sees no data keys of others.
 -- Called by: the functions below.
--- In SQL because: the functions below are.
+-- In SQL because: the functions below call it.
 create function works_in_no_tenant() returns boolean
     language sql stable
     set search_path = pg_catalog, public, pg_temp

@@ -1,7 +1,7 @@
 //! What changed in one tenant since a horizon, for a watcher that comes back.
 //!
 //! Rule: `read_changes_since` (`migrations/0020_read_changes.sql`) decides what a watcher that
-//! comes back has missed.
+//! reconnects has missed.
 
 use uuid::Uuid;
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
@@ -17,8 +18,11 @@ fn folder() -> PathBuf {
 
 fn sha256(path: &Path) -> String {
     let bytes = fs::read(path).expect("a file");
-    let digest = digest::digest(&digest::SHA256, &bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in digest::digest(&digest::SHA256, &bytes).as_ref() {
+        write!(text, "{byte:02x}").expect("written");
+    }
+    text
 }
 
 /// The number that a migration's name begins with.
