@@ -15,6 +15,8 @@ COPY migrations migrations
 COPY proto proto
 COPY third_party third_party
 COPY src src
+# `tenantry --version` shows this commit. The image's build has no git.
+ARG TENANTRY_COMMIT=
 # Both caches persist between builds on one machine. `target` is a cache and not part of the image,
 # so the binary is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -1,8 +1,10 @@
 //! Generates the gRPC code, the descriptors and the validators of field rules from `proto/`,
-//! without protoc, and the list of common passwords.
+//! without protoc, the list of common passwords, and the version with its commit.
 
 #[path = "build/checks.rs"]
 mod checks;
+#[path = "build/commit.rs"]
+mod commit;
 #[path = "build/emit.rs"]
 mod emit;
 #[path = "build/names.rs"]
@@ -61,5 +63,7 @@ fn generate() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("debug.rs"), redact::debugs(&pool))?;
     fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
     fs::write(out.join("common-passwords.fst"), passwords::common()?)?;
+
+    println!("cargo::rustc-env=TENANTRY_VERSION={}", commit::version()?);
     Ok(())
 }

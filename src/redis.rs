@@ -1,5 +1,8 @@
 //! Redis: a cache that may be unavailable, empty or slow at any time. No decision relies on
 //! Redis alone, and no call waits for it for long.
+//!
+//! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis cannot be ours,
+//! and removes them.
 
 use std::{
     sync::{

@@ -4,6 +4,9 @@
 //! refusal changes nothing, so its event has a transaction of its own (`refusals`). Background
 //! workers do the rest (`worker`): `sealer` gives each event its position in its tenant's hash
 //! chain (`chain`), and `stream` sends it to Redis.
+//!
+//! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
+//! queue of the sealer.
 
 mod blocked;
 pub mod chain;

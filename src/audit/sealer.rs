@@ -1,5 +1,12 @@
 //! Gives events their positions in the chain. One replica at a time does this, whichever takes
 //! the lock first. Events that a stopped process left unsealed are sealed by another.
+//!
+//! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether events wait
+//!   to be sealed or sent.
+//! - Rule: `read_unsealed` (`migrations/0022_seal_audit_events.sql`) decides the order of the
+//!   chain, and lets one replica at a time seal.
+//! - Rule: `seal_events` (`migrations/0022_seal_audit_events.sql`) writes positions once, and
+//!   puts the events into the outbox.
 
 use std::collections::HashMap;
 

@@ -5,6 +5,12 @@
 //! event that is sent again, after a crash or a lost connection, is in the stream only once and
 //! in order. A stream that rejects an event and does not contain it was written to by someone
 //! else. It gets no events until an operator repairs it.
+//!
+//! - Rule: `read_outbox` (`migrations/0023_publish_audit_events.sql`) decides the order of
+//!   sending, and lets one replica at a time send.
+//! - Rule: `mark_published` (`migrations/0023_publish_audit_events.sql`) removes the events that
+//!   Redis accepted from the outbox.
+//! - Rule: `has.lua` (`src/audit/has.lua`) decides whether the stream has an event already.
 
 use std::collections::HashSet;
 

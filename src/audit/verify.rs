@@ -1,4 +1,7 @@
 //! Verifies the audit trail by recomputing each tenant's chain.
+//!
+//! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) shows all tenants with a trail
+//! to the platform tenant only.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -43,7 +43,7 @@ pub fn command() -> Command {
         Values::arguments(Command::new(name).about(about))
     };
     Command::new("tenantry")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("TENANTRY_VERSION"))
         .about("Multi-tenant identity and authorization over gRPC")
         .after_long_help(include_str!("manual.txt"))
         .subcommand_required(true)

@@ -1,4 +1,9 @@
 //! Changes, and the trait of their listeners.
+//!
+//! - Rule: `record_change` (`migrations/0002_change_feed.sql`) and its triggers decide which
+//!   changes are written to the feed.
+//! - Rule: `changes_floor` (`migrations/0002_change_feed.sql`) decides which changes may be
+//!   deleted.
 
 use uuid::Uuid;
 

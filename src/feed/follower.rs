@@ -4,6 +4,9 @@
 //! transactions that commit late. This reader keeps the snapshot of its last read and reads the
 //! changes that have become visible since. It sees each committed change exactly once, in the
 //! first read after the commit, even while older transactions are still open.
+//!
+//! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
+//! has not seen, and whether it may have missed some.
 
 use std::{sync::Arc, time::Duration};
 

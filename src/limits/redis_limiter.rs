@@ -1,4 +1,10 @@
 //! Limits that all replicas count together in Redis.
+//!
+//! - Rule: `take.lua` (`src/limits/take.lua`) decides whether a call is within its rate.
+//! - Rule: `guess.lua` (`src/limits/guess.lua`) decides whether a guess at a password may begin,
+//!   or how long it must wait.
+//! - Rule: `wrong.lua` (`src/limits/wrong.lua`) counts a wrong guess, and decides the next wait.
+//! - Rule: `right.lua` (`src/limits/right.lua`) forgets the wrong guesses after a right one.
 
 use std::time::Duration;
 

@@ -1,4 +1,9 @@
 //! SQL that reads what decisions depend on.
+//!
+//! - Rule: `subject_standings` (`migrations/0015_decide_permissions.sql`) decides which
+//!   assignments, sessions and API keys are in force.
+//! - Rule: `explained_standing` (`migrations/0016_explain_permission.sql`) decides the same, and
+//!   which roles an explanation suggests.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,7 @@
 //! Transactions that work in one tenant.
+//!
+//! Rule: `current_tenant` (`migrations/0001_roles_and_context.sql`) decides which tenant a
+//! transaction works in. Row-level security compares each row with it.
 
 use std::time::Duration;
 

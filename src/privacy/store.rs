@@ -1,4 +1,15 @@
 //! SQL for the table of wrapped data keys.
+//!
+//! - Rule: `works_in_no_tenant` (`migrations/0024_rewrap_data_keys.sql`) decides that only a
+//!   transaction of no tenant sees the data keys of all.
+//! - Rule: `data_keys_not_by` (`migrations/0024_rewrap_data_keys.sql`) decides which data keys a
+//!   rotation still has to wrap.
+//! - Rule: `rewrap_data_key` (`migrations/0024_rewrap_data_keys.sql`) replaces a data key only if
+//!   nobody replaced it meanwhile.
+//! - Rule: `count_data_keys` (`migrations/0024_rewrap_data_keys.sql`) counts the data keys of
+//!   each master key.
+//! - Rule: `destroy_data_key` (`migrations/0004_data_keys.sql`) deletes the data key with its
+//!   tenant (trigger).
 
 use uuid::Uuid;
 

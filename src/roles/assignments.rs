@@ -1,4 +1,10 @@
 //! SQL for role assignments.
+//!
+//! - Rule: `keep_scope` (`migrations/0011_scopes.sql`) stores each scope in its canonical form
+//!   (trigger).
+//! - Rule: `canonical_scope` (`migrations/0011_scopes.sql`) decides what the canonical form is,
+//!   with `canonical_number`.
+//! - Rule: `scope_key_of` (`migrations/0011_scopes.sql`) decides which scopes are the same.
 
 use serde_json::Value;
 use time::OffsetDateTime;

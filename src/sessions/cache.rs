@@ -18,6 +18,11 @@
 //!
 //! An empty cache says nothing, and neither does a Redis that does not answer. A key that
 //! can't be one of ours is as if it were not there, and is never read whole.
+//!
+//! - Rule: `read.lua` (`src/sessions/read.lua`) returns the entry of a session and the epoch of
+//!   its tenant.
+//! - Rule: `fill.lua` (`src/sessions/fill.lua`) decides whether what Postgres said is still new
+//!   enough to be cached.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,9 @@
 //! Opens a session: its row, its first two tokens.
+//!
+//! - Rule: `open_session` (`migrations/0018_open_session.sql`) decides whether user, tenant and
+//!   password are still as verified, and writes the session.
+//! - Rule: `refuse_suspended` (`migrations/0013_sessions.sql`) refuses a session in a tenant that
+//!   was suspended meanwhile (trigger).
 
 use std::sync::Arc;
 
@@ -66,7 +71,12 @@ pub async fn open(
     let opened = sqlx::query!(
         r#"
         select roles as "roles!" from open_session(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+            p_tenant => $1, p_user => $2, p_verified_hash => $3, p_new_hash => $4,
+            p_session => $5, p_client => $6,
+            p_refresh_jti => $7, p_refresh_kid => $8, p_refresh_expires_at => $9,
+            p_access_jti => $10, p_access_kid => $11, p_access_expires_at => $12,
+            p_issued_at => $13, p_expires_at => $14,
+            p_event => $15, p_correlation_id => $16, p_ip => $17
         )
         "#,
         opening.tenant.0,

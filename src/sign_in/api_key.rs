@@ -3,6 +3,9 @@
 //!
 //! A certificate signs nobody in by itself: a gateway that passes on a call without
 //! its user's token must not act in its own name.
+//!
+//! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which roles an access
+//! token names. It leaves out those whose scope is not readable (`scope_is_readable`).
 
 use super::SignIns;
 use crate::{

@@ -3,6 +3,9 @@
 //! One SQL statement spends the token and writes the successor, or finds the
 //! token spent and revokes the session: whatever it answers is durable before
 //! the client hears of it, and a cancelled call leaves nothing halfway.
+//!
+//! Rule: `rotate_session` (`migrations/0019_rotate_session.sql`) decides whether a refresh
+//! token is the newest, a replay, or reused, and revokes the session on reuse.
 
 use std::time::Duration;
 
@@ -66,7 +69,11 @@ impl SignIns {
             select outcome as "outcome!", refresh_jti, access_jti, refresh_kid, access_kid,
                    issued_at, refresh_expires_at, access_expires_at, roles
             from rotate_session(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+                p_tenant => $1, p_user => $2, p_session => $3, p_jti => $4, p_request_id => $5,
+                p_refresh_jti => $6, p_access_jti => $7,
+                p_refresh_kid => $8, p_access_kid => $9,
+                p_refresh_lifetime => $10, p_access_lifetime => $11, p_replay_window => $12,
+                p_event => $13, p_correlation_id => $14, p_ip => $15
             )
             "#,
             claims.org,

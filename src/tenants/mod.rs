@@ -1,4 +1,9 @@
 //! Tenants: the organisations that are kept apart.
+//!
+//! - Rule: `find_tenant` (`migrations/0014_find_tenants.sql`) finds a tenant by its whole id or
+//!   slug only.
+//! - Rule: `sign_in_tenants` (`migrations/0014_find_tenants.sql`) decides which tenants a sign-in
+//!   by email alone may mean.
 
 pub mod audited;
 pub mod create;

@@ -1,4 +1,7 @@
 //! Tenants in Postgres.
+//!
+//! Rule: `list_tenants` (`migrations/0014_find_tenants.sql`) shows other tenants to the
+//! platform tenant only.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -168,7 +171,7 @@ pub async fn list(
             select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
                    settings as "settings!: Stored", state as "state!", version as "version!",
                    created_at as "created_at!", updated_at as "updated_at!"
-            from list_tenants($1, $2, $3, $4, null)
+            from list_tenants($1, $2, $3, $4)
             "#,
             read.after_id(),
             read.limit,

@@ -1,5 +1,8 @@
 //! Users in Postgres. Their emails and names are sealed there, and found by keyed
 //! hashes.
+//!
+//! Rule: `keep_subject` (`migrations/0007_users.sql`) makes each user and each service account
+//! a subject, and deletes it with them (triggers).
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -1,8 +1,12 @@
 //! Idempotent retries (AIP-155): when a caller repeats a request with the same `request_id`, it
 //! gets the first response again.
 //!
-//! A record expires after [`LIFE`]. Triggers delete it earlier when the resource that the request
-//! made or the caller is deleted (`migrations/0016_requests.sql`).
+//! A record expires after [`LIFE`].
+//!
+//! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record with the object
+//!   that its request created, and with its caller (triggers).
+//! - Rule: `forget_request_of_key` (`migrations/0006_idempotency.sql`) deletes the record of a
+//!   revoked API key (trigger).
 
 mod trim;
 

@@ -1,4 +1,7 @@
 //! Deletes expired idempotency records.
+//!
+//! Rule: `trim_requests` (`migrations/0025_trim_requests.sql`) decides which records have
+//! ended, and lets one replica at a time trim.
 
 use std::time::Duration;
 

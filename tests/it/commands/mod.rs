@@ -6,6 +6,7 @@ mod healthcheck;
 mod keys;
 mod serve;
 mod settings;
+mod version;
 
 use std::{process::Stdio, time::Duration};
 

@@ -131,9 +131,8 @@ pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
 }
 
 /// Functions that look across tenants. Each finds exactly one row after [`add_acme`].
-const LOOKUPS: [&str; 9] = [
+const LOOKUPS: [&str; 8] = [
     "select count(*) from find_tenant('acme')",
-    "select count(*) from find_tenant_by_email(sha256('ada'))",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
     "select count(*) from read_unsealed(10)",

@@ -31,7 +31,6 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
         "count_data_keys",
         "data_keys_not_by",
         "find_tenant",
-        "find_tenant_by_email",
         "forget_request_of_key",
         "forget_requests",
         "list_tenants",
@@ -99,7 +98,7 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
             assert_eq!(found, 0, "{key}");
         }
         let nil = "00000000-0000-0000-0000-000000000000";
-        let list = format!("select count(*) from list_tenants('{nil}', 100, null, null, null)");
+        let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
         assert_eq!(count(&mut conn, list).await, 0);
         assert_eq!(count(&mut conn, "select count(*) from find_tenant('b')".into()).await, 1);
     }
@@ -110,7 +109,7 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
     let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("an id");
     work_in(&mut conn, &platform).await;
     let nil = "00000000-0000-0000-0000-000000000000";
-    let list = format!("select count(*) from list_tenants('{nil}', 100, null, null, null)");
+    let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
     assert_eq!(count(&mut conn, list).await, 3);
 }
 
@@ -135,7 +134,6 @@ async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
     let (index, lookup) = names_of(&app, user).await;
     for call in [
         "find_tenant('a')".to_owned(),
-        format!("find_tenant_by_email('{lookup}')"),
         format!("sign_in_tenants('{lookup}', false)"),
         format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
         format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),

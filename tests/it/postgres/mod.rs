@@ -2,6 +2,7 @@
 
 mod catalog;
 mod dump;
+mod frozen;
 mod functions;
 mod isolation;
 mod overlap;

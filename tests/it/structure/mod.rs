@@ -1,6 +1,8 @@
 //! Statements of the project about itself, checked against its files.
 
 mod imports;
+mod release;
+mod rules;
 
 use std::{
     collections::BTreeSet,

@@ -1,8 +1,12 @@
--- What signs in by itself: another service, a job, a pipeline.
+-- Service accounts, their API keys, and the assertions that were used.
+
+-- Subjects that are not people: another service, a job, a pipeline.
 create table service_accounts (
     tenant_id   uuid        not null,
     account_id  uuid        not null,
     name        text        not null,
+    -- The normalised name (src/api/names.rs): two accounts of a tenant cannot have the same.
+    name_key    text,
     description text        not null default '',
     version     bigint      not null default 1,
     created_at  timestamptz not null default now(),
@@ -12,6 +16,8 @@ create table service_accounts (
         references tenants (tenant_id) on delete cascade,
     constraint service_accounts_name_key unique (tenant_id, name)
 );
+
+create unique index service_accounts_name_key_idx on service_accounts (tenant_id, name_key);
 
 alter table service_accounts enable row level security;
 alter table service_accounts force row level security;
@@ -26,22 +32,25 @@ create trigger service_accounts_subject_gone after delete on service_accounts
     for each row execute function keep_subject('service_account', 'account_id');
 create trigger service_accounts_change after delete on service_accounts
     for each row execute function record_change('user', 'account_id');
+create trigger service_accounts_requests after delete on service_accounts
+    referencing old table as gone
+    for each statement execute function forget_requests('account_id');
 
--- What a service account proves itself with: one of a secret, a key pair and a
--- certificate. It takes the part that a session has for a user: its id is the `sid` of
--- the tokens that it leads to, and they end with it.
+-- The credentials of service accounts. Each key has exactly one of a secret, a public key
+-- and a certificate name. For a service account, a key takes the place of a session: its id
+-- is the `sid` of the access tokens that it was exchanged for, and they end with the key.
 create table api_keys (
     tenant_id        uuid        not null,
     key_id           uuid        not null,
     account_id       uuid        not null,
     name             text        not null default '',
-    -- SHA-256 of a secret's 256 random bits: there is nothing to guess.
+    -- SHA-256 of the secret. The secret has 256 random bits, so a slow hash is not needed.
     secret_hash      bytea,
-    -- A public key, in PEM.
+    -- A public key in PEM.
     public_key       text,
-    -- A name in a client's certificate: of a host, or a URI.
+    -- A name in a client certificate: a host name or a URI.
     certificate_name text,
-    -- The request that made it.
+    -- The idempotency id of the request that created the key.
     request_id       text,
     created_at       timestamptz not null default now(),
     expires_at       timestamptz not null,
@@ -56,9 +65,9 @@ create table api_keys (
         check (num_nonnulls(secret_hash, public_key, certificate_name) = 1)
 );
 
--- In the order in which an account's keys are listed.
+-- The order in which the keys of an account are listed.
 create index api_keys_account_idx on api_keys (tenant_id, account_id, key_id);
--- A certificate is one account's.
+-- A certificate name belongs to one account.
 create unique index api_keys_certificate_key on api_keys (tenant_id, certificate_name)
     where revoked_at is null;
 
@@ -71,12 +80,19 @@ grant select, insert, update, delete on api_keys to tenantry_app;
 
 create trigger api_keys_change after update of revoked_at on api_keys
     for each row execute function record_change('session', 'key_id');
+create trigger api_keys_requests after delete on api_keys
+    referencing old table as gone
+    for each statement execute function forget_requests('key_id');
+create trigger api_keys_revoked after update of revoked_at on api_keys
+    for each row when (old.revoked_at is null and new.revoked_at is not null)
+    execute function forget_request_of_key();
 
--- The assertions that were exchanged for a token: each works once (RFC 7523, 3).
+-- The assertions that were exchanged for a token. The primary key makes each work only once
+-- (RFC 7523, section 3).
 create table spent_assertions (
     tenant_id  uuid        not null,
     key_id     uuid        not null,
-    -- SHA-256 of its `jti`.
+    -- SHA-256 of the assertion's `jti`.
     jti_hash   bytea       not null,
     expires_at timestamptz not null,
     constraint spent_assertions_pkey primary key (tenant_id, key_id, jti_hash),

@@ -1,11 +1,12 @@
--- A sign-in sees what its candidate was sealed with: an index of an email that was moved to
--- another user is found out before a password is compared.
-
-drop function sign_in_candidate(uuid, bytea);
-
--- What a sign-in compares its password with, in one round trip. No row when
--- the tenant has no such user. It runs for whoever knows an email, so it gives
--- nothing that the service does not need.
+-- Returns what a sign-in compares the password with. No row when the tenant has no user with
+-- this email.
+--
+-- Decides: a user can sign in when both the user and the tenant are active. The profile and
+--     email_lookup are returned too: with them the service detects an email_index that was
+--     moved to another user's row, before it compares the password.
+-- Called by: src/credentials/password.rs. Anyone can cause the call with an email, so it
+--     returns only what the service needs.
+-- In SQL because: one round trip. It sets the tenant of the transaction itself.
 create function sign_in_candidate(p_tenant uuid, p_email_index bytea)
     returns table (user_id uuid, active boolean, password_hash text, version bigint,
                    profile bytea, email_lookup bytea)

@@ -1,12 +1,25 @@
--- Spends a refresh token, as before (0008_decisions.sql), but takes none whose time is
--- over by this server's clock: the session is shown as expired from that moment on, and
--- the leeway that token signatures are verified with must not revive it.
-create or replace function rotate_session(
+-- Spends a refresh token (RFC 9700, section 4.14.2).
+--
+-- Decides, in this order, the outcome:
+--     ended      The session, its user or its tenant is not active. The session or the
+--                token has expired by the database's clock: the leeway for the time in
+--                signed tokens must not extend it.
+--     rotated    The token is the newest of the session. Its successor is written.
+--     replayed   The token was spent by the same request (p_request_id, the idempotency
+--                id) within p_replay_window, and its successor is unused. The successor is
+--                returned again.
+--     reused     The token was spent in another way. The session is revoked, and the audit
+--                trail records it.
+--     With `rotated` and `replayed`, the other columns are the successor's; else null.
+-- Called by: src/sign_in/refresh.rs.
+-- In SQL because: one statement, which locks the session's row. The outcome is durable before
+--     the client learns it, and a cancelled call leaves nothing half done.
+create function rotate_session(
     p_tenant uuid, p_user uuid, p_session uuid, p_jti text, p_request_id text,
     p_refresh_jti text, p_access_jti text,
     p_refresh_kid text, p_access_kid text,
     p_refresh_lifetime interval, p_access_lifetime interval, p_replay_window interval,
-    p_event uuid, p_trace_id text, p_ip bytea
+    p_event uuid, p_correlation_id text, p_ip bytea
 )
     returns table (
         outcome text, refresh_jti text, access_jti text, refresh_kid text, access_kid text,
@@ -20,7 +33,7 @@ as $$
 declare
     s sessions;
     verdict text;
-    -- Tokens count in whole seconds.
+    -- Tokens count whole seconds.
     moment timestamptz := date_trunc('second', clock_timestamp());
 begin
     perform set_config('tenantry.tenant', p_tenant::text, true);
@@ -29,7 +42,7 @@ begin
     where tenant_id = p_tenant and session_id = p_session and user_id = p_user
     for update;
 
-    -- The clock moved while this waited for the lock.
+    -- Time passed while the statement waited for the lock.
     moment := date_trunc('second', clock_timestamp());
 
     if s.session_id is null or s.revoked_at is not null
@@ -65,7 +78,7 @@ begin
         where tenant_id = p_tenant and session_id = p_session;
         insert into audit_events
             (tenant_id, event_id, kind, target_id, session_id, request_id, ip)
-        values (p_tenant, p_event, 'refresh_reuse', p_user, p_session, p_trace_id, p_ip);
+        values (p_tenant, p_event, 'refresh_reuse', p_user, p_session, p_correlation_id, p_ip);
     end if;
 
     if verdict in ('ended', 'reused') then
@@ -78,3 +91,12 @@ begin
         s.refresh_issued_at, s.refresh_expires_at, s.access_expires_at,
         role_names(p_tenant, p_user);
 end $$;
+
+revoke execute on function rotate_session(
+    uuid, uuid, uuid, text, text, text, text, text, text,
+    interval, interval, interval, uuid, text, bytea
+) from public;
+grant execute on function rotate_session(
+    uuid, uuid, uuid, text, text, text, text, text, text,
+    interval, interval, interval, uuid, text, bytea
+) to tenantry_app;

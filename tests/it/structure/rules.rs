@@ -1,0 +1,86 @@
+//! The rules that SQL functions and Lua scripts decide are found from Rust.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{files, read, source};
+
+/// The rules that a file's module comment names: the function or script, and its file.
+fn named(text: &str) -> Vec<(String, String)> {
+    let comment: Vec<_> = text
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| line.trim().trim_start_matches("- "))
+        .collect();
+    let rules = comment.join(" ");
+    let rules = rules.split("Rule: `").skip(1);
+    rules
+        .map(|rule| {
+            let (name, rest) = rule.split_once("` (`").expect(rule);
+            let (file, _) = rest.split_once("`) ").expect(rule);
+            (name.to_owned(), file.to_owned())
+        })
+        .collect()
+}
+
+/// The functions that migrations create, each with its file and the comment above it.
+fn functions() -> BTreeMap<String, (String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    files(&root.join("migrations"), "sql", &mut paths);
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let path = Path::new(&path).strip_prefix(root).expect("below").display().to_string();
+        let text = read(&path);
+        let mut comment = String::new();
+        for line in text.lines() {
+            let created = ["create function ", "create or replace function "];
+            if line.starts_with("-- ") {
+                comment.push_str(line);
+            } else if let Some(rest) = created.iter().find_map(|start| line.strip_prefix(start)) {
+                let name = rest.split('(').next().expect("a name").to_owned();
+                found.insert(name, (path.clone(), std::mem::take(&mut comment)));
+            } else if !line.starts_with("--") {
+                comment.clear();
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_function_in_sql_says_what_it_decides_and_who_calls_it() {
+    let functions = functions();
+    assert!(functions.len() > 30);
+    for (name, (file, comment)) in functions {
+        for part in ["Decides", "Called by:", "In SQL because:"] {
+            assert!(comment.contains(part), "{name} in {file} has no `{part}`");
+        }
+    }
+}
+
+#[test]
+fn every_rule_in_sql_and_lua_is_named_in_rust() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    files(&source(), "rs", &mut sources);
+    let texts: Vec<_> =
+        sources.iter().map(|path| std::fs::read_to_string(path).expect("a file")).collect();
+    let rules: Vec<_> = texts.iter().flat_map(|text| named(text)).collect();
+    let functions = functions();
+    for (name, file) in &rules {
+        let is_there = match functions.get(name) {
+            Some((created, _)) => created == file,
+            None => file.ends_with(&format!("/{name}")) && root.join(file).is_file(),
+        };
+        assert!(is_there, "{name} is not in {file}");
+    }
+    // These are parts of other functions.
+    let parts = ["canonical_number", "scope_is_readable"];
+    let mut scripts = Vec::new();
+    files(&source(), "lua", &mut scripts);
+    let scripts = scripts.iter().filter_map(|path| Path::new(path).file_name()?.to_str());
+    let names = functions.keys().map(String::as_str).chain(scripts);
+    for name in names.filter(|name| !parts.contains(name)) {
+        assert!(rules.iter().any(|(named, _)| named == name), "no Rust file has a rule `{name}`");
+    }
+}
