@@ -4,6 +4,8 @@ create table sessions (
     user_id            uuid        not null,
     -- The device name, the address and the user agent, sealed under the tenant's data key.
     client             bytea       not null,
+    -- The authentication methods of the sign-in (RFC 8176).
+    amr                text[]      not null,
     -- The newest refresh token, as the values that sign it again. The token itself is not
     -- stored.
     refresh_jti        text        not null,

@@ -1,4 +1,4 @@
--- Opens a session after the password was verified. Returns the names of the user's roles, or
+-- Opens a session after a proof was verified: a password. Returns the names of the user's roles, or
 -- no row when it opened no session.
 --
 -- Decides: a session opens only while the user and the tenant are active and the verified
@@ -10,7 +10,7 @@
 --     all, also when the client cancels the call. It takes its locks in the order users,
 --     credentials.
 create function open_session(
-    p_tenant uuid, p_user uuid, p_verified_hash text, p_new_hash text,
+    p_tenant uuid, p_user uuid, p_amr text[], p_verified_hash text, p_new_hash text,
     p_session uuid, p_client bytea,
     p_refresh_jti text, p_refresh_kid text, p_refresh_expires_at timestamptz,
     p_access_jti text, p_access_kid text, p_access_expires_at timestamptz,
@@ -56,11 +56,11 @@ begin
     where u.tenant_id = p_tenant and u.user_id = p_user;
 
     insert into sessions (
-        tenant_id, session_id, user_id, client,
+        tenant_id, session_id, user_id, client, amr,
         refresh_jti, refresh_kid, refresh_issued_at, refresh_expires_at,
         access_jti, access_kid, access_expires_at, expires_at
     ) values (
-        p_tenant, p_session, p_user, p_client,
+        p_tenant, p_session, p_user, p_client, p_amr,
         p_refresh_jti, p_refresh_kid, p_issued_at, p_refresh_expires_at,
         p_access_jti, p_access_kid, p_access_expires_at, p_expires_at
     );
@@ -75,10 +75,10 @@ begin
 end $$;
 
 revoke execute on function open_session(
-    uuid, uuid, text, text, uuid, bytea, text, text, timestamptz,
+    uuid, uuid, text[], text, text, uuid, bytea, text, text, timestamptz,
     text, text, timestamptz, timestamptz, timestamptz, uuid, text, bytea
 ) from public;
 grant execute on function open_session(
-    uuid, uuid, text, text, uuid, bytea, text, text, timestamptz,
+    uuid, uuid, text[], text, text, uuid, bytea, text, text, timestamptz,
     text, text, timestamptz, timestamptz, timestamptz, uuid, text, bytea
 ) to tenantry_app;

@@ -18,7 +18,6 @@ use crate::{
     feed::{self, ChangeListener, Feed, Sealer, Sources},
     gate::{Gatekeeper, Policies},
     limits::{CounterNames, Limits, Rates, TrustedProxies},
-    mail::Mailer,
     mail::Mails,
     passwords::Hasher,
     permissions::{Engine, Memory, Permissions, Watch, Watchers},
@@ -176,11 +175,8 @@ impl App {
         let seals = audit::start_workers(&db, &redis, length, refusals.clone(), &mut registry);
         let limits =
             Limits::new(&self.rates, self.names, redis.clone(), refusals.clone(), &mut registry);
-        let mails = self.mail.as_ref().map(|mail| {
-            let mailer = Mailer::new(mail, &mut registry)?;
-            anyhow::Ok(Mails::start(db.clone(), limits.clone(), mailer, mail))
-        });
-        let mails = mails.transpose()?;
+        let start = |mail| Mails::start(db.clone(), limits.clone(), mail, &mut registry);
+        let mails = self.mail.as_ref().map(start).transpose()?;
         let engine = Engine::new(db.clone(), memory, feed.clone());
         let authenticator = Authenticator {
             keyring: keyring.clone(),

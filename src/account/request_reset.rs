@@ -1,9 +1,7 @@
-//! A new password for somebody who has forgotten the old one: by a mail to the
-//! account's own address.
+//! `RequestPasswordReset`: queues a request for a mail with a link ([`crate::mail`]).
 //!
-//! Whoever asks gets the same answer, and as soon, whatever there is: the work begins
-//! once the answer is on its way ([`crate::mail`]). The mail has a token ([`crate::mail::ResetToken`]),
-//! which [`Accounts::reset_password`] takes for a new password.
+//! Every request gets the same response in the same time, whether or not the tenant and the
+//! account exist. The worker handles the request after the response.
 
 use super::Accounts;
 use crate::{
@@ -12,12 +10,18 @@ use crate::{
     gate::NamedTenant,
     ids::TenantId,
     limits::RateClass,
-    mail::{Meant, Request},
+    mail::{NamedTenants, ResetRequest},
     proto::v1::{ErrorReason, RequestPasswordResetRequest},
     sign_in::named_tenant,
 };
 
 impl Accounts {
+    /// Queues a request for a password reset. Once it returns, a crash does not lose the request.
+    ///
+    /// # Errors
+    /// `MAIL_OFF` when the server sends no mail; `RATE_LIMITED`; `OVERLOADED` when too many
+    /// requests wait; `TENANT_REQUIRED` when a tenant must be named; UNAVAILABLE when Postgres is
+    /// unavailable.
     pub async fn request_password_reset(
         &self,
         named: &NamedTenant,
@@ -29,12 +33,14 @@ impl Accounts {
         };
         let named = named_tenant::tenant(&self.db, named, &message.organization_slug).await?;
         let share = named_tenant::share(&self.limits, &named, origin.ip);
-        let meant = if matches!(named, NamedTenant::Absent) {
-            Meant::ByEmail { only_verified: named_tenant::only_verified(self.tenantless)? }
+        let tenants = if matches!(named, NamedTenant::Absent) {
+            let only_verified = named_tenant::only_verified(self.tenantless)?;
+            NamedTenants::ByEmail { only_verified }
         } else {
             self.limits.tenant(RateClass::PasswordReset, share).await?;
-            Meant::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
+            NamedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id).0)
         };
-        mails.begin(Request { meant, share, email: message.email, origin: origin.clone() })
+        let request = ResetRequest::new(tenants, message.email, origin);
+        mails.queue_reset_request(share, &request).await
     }
 }

@@ -1,4 +1,4 @@
-//! `ResetPassword`: a token from a mail for a new password.
+//! `ResetPassword`: sets a new password with the link of a mail.
 
 use super::Accounts;
 use crate::{
@@ -8,67 +8,72 @@ use crate::{
     gate::NamedTenant,
     ids::TenantId,
     limits::{Owner, RateClass},
-    mail::{ResetToken, links},
+    mail::{Link, Purpose},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
     sessions, tenants, users,
 };
 
 impl Accounts {
-    /// The change's consistency token.
+    /// Sets a new password with the link of a mail. Returns the consistency token.
+    ///
+    /// # Errors
+    /// `TOKEN_INVALID` when the link is not valid; `INVALID_FIELDS` and others when the new
+    /// password breaks a rule, which does not end the link.
     pub async fn reset_password(
         &self,
         named: &NamedTenant,
         origin: &Origin,
         message: ResetPasswordRequest,
     ) -> Result<String> {
-        let token = ResetToken::read(&message.token.into()).ok_or_else(token_invalid)?;
+        let link =
+            Link::read(Purpose::PasswordReset, &message.token.into()).ok_or_else(token_invalid)?;
         let elsewhere = match named {
             NamedTenant::Absent => false,
             NamedTenant::Unknown(_) => true,
-            NamedTenant::Known(tenant) => tenant.id != token.tenant,
+            NamedTenant::Known(tenant) => tenant.id != link.tenant,
         };
         if elsewhere {
             return Err(token_invalid());
         }
-        let (_, share) = self.tenant_and_share(&token, origin).await?;
+        let (_, share) = self.tenant_and_share(&link, origin).await?;
         self.limits.tenant(RateClass::PasswordReset, share).await?;
-        let mut tx = self.db.begin_in_share(share, token.tenant).await?;
-        if !links::is_good(&mut tx, &token).await? {
+        let mut tx = self.db.begin_in_share(share, link.tenant).await?;
+        if !link.is_valid(&mut tx).await? {
             drop(tx);
-            return Err(self.reset_failed(&token, origin).await?);
+            return Err(self.reset_failed(&link, origin).await?);
         }
-        let row = users::store::get(&mut tx, token.tenant, token.user).await?;
-        let tenant_row = tenants::store::get(&mut tx, token.tenant).await?;
+        let row = users::store::get(&mut tx, link.tenant, link.user).await?;
+        let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
         // No connection is held while a password is hashed.
         drop(tx);
         let new = passwords::normalise(&message.new_password);
         passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
-        // Not before the token is good: anybody may write a tenant into one.
-        let owner = Owner::new(token.tenant, origin.ip);
+        // Only a valid link costs its tenant a hash: anybody can write a tenant into a token.
+        let owner = Owner::new(link.tenant, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(new).await?;
-        match self.replace_password(&token, origin, &hash).await? {
+        match self.replace_password(&link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.reset_failed(&token, origin).await?),
+            None => Err(self.reset_failed(&link, origin).await?),
         }
     }
 
-    /// Sets the password if the token is good still. The lock on the user orders this
-    /// against others that have the same token: the first one's change of the password
-    /// ends the token.
+    /// Sets the password if the link is still valid; `None` if it is not. The lock on the user
+    /// orders concurrent calls with one link: the first one's change of the password ends the
+    /// link.
     async fn replace_password(
         &self,
-        token: &ResetToken,
+        link: &Link,
         origin: &Origin,
         hash: &str,
     ) -> Result<Option<String>> {
-        let (tenant, user) = (token.tenant, token.user);
+        let (tenant, user) = (link.tenant, link.user);
         let mut tx = self.db.begin(tenant).await?;
         let mut row = match users::store::lock(&mut tx, tenant, user).await {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
             locked => locked?,
         };
-        if !links::is_good(&mut tx, token).await? {
+        if !link.is_valid(&mut tx).await? {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
@@ -77,7 +82,7 @@ impl Accounts {
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", ended);
         // The token was in a mail to the address that the user has: an address that
-        // changes ends the token.
+        // changes ends the link.
         if !row.email_verified {
             row.email_verified = true;
             users::store::update(&mut tx, &row).await?;
@@ -90,23 +95,19 @@ impl Accounts {
         Ok(Some(consistency_token))
     }
 
-    /// The tenant that a token names, and whose share its work takes: its own, or, where there
-    /// is no such tenant, the stand-in's of the network.
-    async fn tenant_and_share(
-        &self,
-        token: &ResetToken,
-        origin: &Origin,
-    ) -> Result<(TenantId, TenantId)> {
-        Ok(match self.db.cipher(token.tenant).await? {
-            Some(_) => (token.tenant, token.tenant),
+    /// The tenant that a link names, and the share that its work counts against: that tenant's,
+    /// or the one of the network when the tenant does not exist.
+    async fn tenant_and_share(&self, link: &Link, origin: &Origin) -> Result<(TenantId, TenantId)> {
+        Ok(match self.db.cipher(link.tenant).await? {
+            Some(_) => (link.tenant, link.tenant),
             None => (TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)),
         })
     }
 
-    /// The refusal, once it is recorded: where the token says, if there is such a place.
-    async fn reset_failed(&self, token: &ResetToken, origin: &Origin) -> Result<Error> {
-        let (tenant, share) = self.tenant_and_share(token, origin).await?;
-        let event = Event::new(EventKind::PasswordResetFailed).target(token.user.0);
+    /// Records the failure in the tenant that the link names, if it exists. Returns the refusal.
+    async fn reset_failed(&self, link: &Link, origin: &Origin) -> Result<Error> {
+        let (tenant, share) = self.tenant_and_share(link, origin).await?;
+        let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
         audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
         Ok(token_invalid())

@@ -1,66 +1,34 @@
-//! The mail to the address that an account had before.
+//! The notice to the old address of a changed email.
 
-use anyhow::Context;
-
-use super::mailer::Mailer;
-use crate::{
-    audit::RequestId,
-    email,
-    ids::{TenantId, UserId},
-    limits::Limits,
-};
+use super::outbox::{EmailChanged, Mail};
+use crate::{email, error::Result, ids::TenantId, limits::Limits};
 
 const SUBJECT: &str = "The email of your account was changed";
 
-/// A user's email was changed.
-pub struct EmailChanged {
-    /// The user's tenant.
-    pub tenant: TenantId,
-    /// The user.
-    pub user: UserId,
-    /// The email before.
-    pub old_email: String,
-    /// Whether the user had proved it.
-    pub was_verified: bool,
-    /// The request that changed it.
-    pub request_id: RequestId,
-}
-
 impl EmailChanged {
-    /// Mails the old address. What goes wrong is logged: the change stands.
-    pub(super) async fn tell(self, limits: &Limits, mailer: &Mailer) {
-        let Self { tenant, user, request_id, .. } = &self;
-        // Not counted with the mails that anybody may ask for: they could use up what
-        // this one needs.
+    /// Counts the notice against the rate limits of its address.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when the address got enough notices.
+    pub(super) async fn count(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
+        // Counted apart from the mails that anybody may request: these could use up the limit.
         let account = format!("changed {}", email::key(&self.old_email));
-        let counted = if self.was_verified {
-            limits.mail_to_verified(*tenant, &account).await
+        if self.was_verified {
+            limits.mail_to_verified(tenant, &account).await
         } else {
-            limits.mail(*tenant, &account).await
-        };
-        if counted.is_err() {
-            tracing::info!(%tenant, %user, "an address has got enough mails of a changed email");
-            return;
-        }
-        if let Err(error) = self.send(mailer).await {
-            let error = format!("{error:#}");
-            tracing::error!(error, %tenant, %user, %request_id, "a mail of a changed email was not sent");
+            limits.mail(tenant, &account).await
         }
     }
 
-    async fn send(&self, mailer: &Mailer) -> anyhow::Result<()> {
-        let to = self.old_email.parse().ok().context("the old email takes no mail")?;
-        mailer.send(to, SUBJECT, self.text()).await
-    }
-
-    /// It has no text that a tenant chose.
-    fn text(&self) -> String {
-        format!(
+    /// The mail. It contains no text that a tenant has chosen.
+    pub(super) fn mail(&self) -> Mail {
+        let text = format!(
             "The email of your account was changed, and is no longer this address.\n\n\
              If that is what you or your administrator wanted, there is nothing to do. If \
              not, tell your administrator at once: somebody else may be able to sign in as \
              you.\n\nYour account's id: {}\n",
-            self.user
-        )
+            self.user()
+        );
+        Mail { to: self.old_email.clone(), subject: SUBJECT.to_owned(), text }
     }
 }

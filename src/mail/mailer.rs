@@ -1,11 +1,10 @@
-//! Sends mails.
+//! Sends mails by SMTP, or writes them to a folder.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use backon::{ExponentialBuilder, Retryable};
 use lettre::{
-    Address, AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
 };
 use prometheus_client::{
@@ -14,19 +13,19 @@ use prometheus_client::{
     registry::Registry,
 };
 use secrecy::ExposeSecret;
+use uuid::Uuid;
 
-use crate::config::{Mail, MailDestination};
+use super::outbox::Mail;
+use crate::config::{self, MailDestination};
 
-/// How long a server may take, and how often it is asked again: a mail that comes later
-/// is of no use.
+/// Timeout of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const RETRIES: usize = 5;
 
 /// Sends mails from one sender.
 pub struct Mailer {
     transport: Transport,
     from: Mailbox,
-    sent: Family<Outcome, Counter>,
+    mails: Family<Label, Counter>,
 }
 
 enum Transport {
@@ -34,8 +33,32 @@ enum Transport {
     Folder(AsyncFileTransport<Tokio1Executor>),
 }
 
+/// The end of a mail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// The mail server accepted it.
+    Sent,
+    /// The mail server refused it for good.
+    Failed,
+    /// Its time ended before the mail server accepted it.
+    Expired,
+}
+
+impl Outcome {
+    const ALL: [Self; 3] = [Self::Sent, Self::Failed, Self::Expired];
+
+    fn label(self) -> Label {
+        let outcome = match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        };
+        Label { outcome }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Outcome {
+struct Label {
     outcome: &'static str,
 }
 
@@ -44,7 +67,7 @@ impl Mailer {
     ///
     /// # Errors
     /// When the folder can't be made.
-    pub fn new(mail: &Mail, registry: &mut Registry) -> anyhow::Result<Self> {
+    pub fn new(mail: &config::Mail, registry: &mut Registry) -> anyhow::Result<Self> {
         let transport = match &mail.post {
             MailDestination::Smtp(url) => {
                 let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret());
@@ -57,54 +80,56 @@ impl Mailer {
                 Transport::Folder(AsyncFileTransport::new(dir))
             }
         };
-        let sent = Family::<Outcome, Counter>::default();
-        registry.register("tenantry_mails", "Mails, by what became of them", sent.clone());
-        for outcome in ["sent", "failed"] {
-            drop(sent.get_or_create(&Outcome { outcome }));
+        let mails = Family::<Label, Counter>::default();
+        registry.register("tenantry_mails", "Mails, by outcome", mails.clone());
+        for outcome in Outcome::ALL {
+            drop(mails.get_or_create(&outcome.label()));
         }
-        Ok(Self { transport, from: mail.from.clone(), sent })
+        Ok(Self { transport, from: mail.from.clone(), mails })
     }
 
-    /// Sends a mail, and tries again for about half a minute where that may help.
+    /// Counts a mail that has come to its end.
+    pub(super) fn count(&self, outcome: Outcome) {
+        self.mails.get_or_create(&outcome.label()).inc();
+    }
+
+    /// Makes one attempt to send a mail. The `Message-ID` is made from the id of the mail, so a
+    /// receiver recognises a mail that was sent twice.
     ///
     /// # Errors
-    /// When it was not taken. The error tells nothing of whom it was for.
-    pub async fn send(&self, to: Address, subject: &str, text: String) -> anyhow::Result<()> {
+    /// When the mail server does not accept the mail. The error does not contain the address.
+    pub(super) async fn send(&self, id: Uuid, mail: &Mail) -> Result<(), Failure> {
+        let to = mail.to.parse().map_err(|_| Failure::permanent("the address takes no mail"))?;
         let message = Message::builder()
+            .message_id(Some(format!("<{id}@{}>", self.from.email.domain())))
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(subject)
+            .subject(mail.subject.as_str())
             .header(ContentType::TEXT_PLAIN)
-            .body(text)
-            .ok()
-            .context("the mail can't be written")?;
-        let retry = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_secs(1))
-            .with_jitter()
-            .with_max_times(RETRIES);
-        let sent = (|| self.try_send(message.clone())).retry(retry).when(|e| e.may_pass).await;
-        let outcome = if sent.is_ok() { "sent" } else { "failed" };
-        self.sent.get_or_create(&Outcome { outcome }).inc();
-        sent.map_err(|failure| anyhow::anyhow!(failure.text))
-    }
-
-    async fn try_send(&self, message: Message) -> Result<(), Failure> {
+            .body(mail.text.clone());
+        let message = message.map_err(|_| Failure::permanent("the mail can't be written"))?;
         match &self.transport {
             Transport::Smtp(smtp) => smtp.send(message).await.map(drop).map_err(Failure::from),
             Transport::Folder(folder) => {
-                let kept = folder.send(message).await;
-                let text = || "the folder for mails can't be written".to_owned();
-                kept.map(drop).map_err(|_| Failure { may_pass: false, text: text() })
+                let written = folder.send(message).await.map(drop);
+                written.map_err(|_| Failure::permanent("the folder for mails can't be written"))
             }
         }
     }
 }
 
-/// Why a mail was not taken. What a server says may repeat an address, so it is not
-/// kept.
-struct Failure {
-    may_pass: bool,
-    text: String,
+/// The reason why the mail server did not accept a mail. The server's own text is not kept,
+/// because it may repeat the address.
+pub(super) struct Failure {
+    /// Whether another attempt may succeed.
+    pub is_temporary: bool,
+    pub text: String,
+}
+
+impl Failure {
+    pub(super) fn permanent(text: &str) -> Self {
+        Self { is_temporary: false, text: text.to_owned() }
+    }
 }
 
 impl From<lettre::transport::smtp::Error> for Failure {
@@ -112,8 +137,8 @@ impl From<lettre::transport::smtp::Error> for Failure {
         let text = match error.status() {
             Some(code) => format!("the mail server answers {code}"),
             None if error.is_timeout() => "the mail server takes too long".to_owned(),
-            None => "the mail server can't be talked to".to_owned(),
+            None => "the mail server is unreachable".to_owned(),
         };
-        Self { may_pass: !error.is_permanent(), text }
+        Self { is_temporary: !error.is_permanent(), text }
     }
 }

@@ -1,14 +1,17 @@
-//! Mails.
+//! Mails: an outbox in Postgres, a worker that sends them by SMTP, and the links in them.
+//!
+//! A mail is queued in the transaction of the change that it is about. The worker sends it at
+//! least once, always with the same `Message-ID`. Each replica runs the worker; a row is
+//! handled by one replica at a time.
 
 mod email_changed;
 mod link;
-pub mod links;
 mod mailer;
-mod queue;
+mod outbox;
+mod password_reset;
+mod store;
 mod worker;
 
-pub use email_changed::EmailChanged;
-pub use link::ResetToken;
-pub use mailer::Mailer;
-pub use queue::MailSlot;
-pub use worker::{Mails, Meant, Request};
+pub use link::{Link, Purpose};
+pub use outbox::{EmailChanged, NamedTenants, ResetRequest};
+pub use worker::Mails;

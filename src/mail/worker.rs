@@ -1,215 +1,302 @@
-//! The mails that are sent, and what follows a request for a new password: a token, and a
-//! mail with it.
+//! The worker that sends the mails of the outbox.
 
 use std::{
     mem,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use anyhow::Context;
-use async_channel::Receiver;
-use futures_util::{StreamExt, future};
-use secrecy::{ExposeSecret, SecretString};
-use tokio::task::JoinHandle;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
 
 use super::{
-    EmailChanged, ResetToken, links,
-    mailer::Mailer,
-    queue::{MailSlot, Queue, Waiting},
+    mailer::{Failure, Mailer, Outcome},
+    outbox::{self, EmailChanged, Kind, Mail, ResetRequest},
+    password_reset::Resets,
+    store::{self, Claimed},
 };
 use crate::{
-    audit::{self, Actor, Event, EventKind, Origin},
-    config::{Mail, TOKEN_PLACEHOLDER},
-    credentials::password,
-    db::Db,
-    email,
-    error::Result,
+    config,
+    db::{Db, TenantTx},
+    error::{Error, Result},
     ids::TenantId,
     limits::Limits,
-    tenants, users,
+    proto::v1::ErrorReason,
 };
 
-/// Mails of a kind that are worked on at once.
+/// Maximum number of rows that one loop handles at once, and claims of one tenant.
 const AT_ONCE: usize = 8;
+const AT_ONCE_OF_TENANT: i64 = 4;
 
-/// Somebody has asked for a new password for an account, which there may be or not.
-pub struct Request {
-    /// In which tenant.
-    pub meant: Meant,
-    /// Whose share of the queue it takes.
-    pub share: TenantId,
-    /// Of which email.
-    pub email: String,
-    /// Who asked.
-    pub origin: Origin,
-}
+/// Interval between two looks at the outbox, for rows that another replica queued or that are to
+/// be retried.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The tenants that a request means.
-pub enum Meant {
-    /// The one that it names.
-    One(TenantId),
-    /// Those that have a user with the email, as for a sign-in: three at most.
-    ByEmail {
-        /// Whether the address counts only where its user has proved it.
-        only_verified: bool,
-    },
-}
+/// Interval between two updates of the gauges.
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sends mails, apart from the calls that they come from. Requests for new passwords, which
-/// anybody may make, keep no mail of a changed email waiting.
+/// Time after which a row that a worker has claimed is due again. It is longer than an attempt
+/// takes.
+const LEASE: Duration = Duration::from_mins(1);
+
+/// The first and the longest delay between two attempts.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_mins(5);
+
+/// The kinds of each loop. Requests that anybody may send delay no notice of a changed email.
+const LOOPS: [&[Kind]; 2] = [&[Kind::ResetRequest, Kind::PasswordReset], &[Kind::EmailChanged]];
+
+/// Queues mails, and sends them in the background.
 pub struct Mails {
-    resets: Queue<Request>,
-    changes: Queue<EmailChanged>,
-    work: Mutex<Vec<JoinHandle<()>>>,
+    db: Db,
+    wake: [Arc<Notify>; 2],
+    stop: watch::Sender<bool>,
+    loops: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Worker {
     db: Db,
     limits: Limits,
     mailer: Mailer,
-    page: Option<String>,
+    resets: Resets,
+    backlog: Backlog,
+}
+
+/// Gauges of the outbox.
+#[derive(Default, Clone)]
+struct Backlog {
+    waiting: Gauge,
+    oldest: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 impl Mails {
-    /// Starts to work.
-    #[must_use]
-    pub fn start(db: Db, limits: Limits, mailer: Mailer, mail: &Mail) -> Arc<Self> {
-        let (resets, waiting_resets) = Queue::new();
-        let (changes, waiting_changes) = Queue::new();
-        let worker = Arc::new(Worker { db, limits, mailer, page: mail.reset_page.clone() });
-        let teller = worker.clone();
-        let work = vec![
-            work(waiting_resets, move |request| worker.clone().work_on(request)),
-            work(waiting_changes, move |changed| teller.clone().tell(changed)),
-        ];
-        Arc::new(Self { resets, changes, work: Mutex::new(work) })
-    }
-
-    /// Begins with a request.
+    /// Starts the worker.
     ///
     /// # Errors
-    /// `OVERLOADED` when too many wait.
-    pub fn begin(&self, request: Request) -> Result<()> {
-        self.resets.put(self.resets.slot(request.share)?, request)
+    /// When the folder for mails can't be created.
+    pub fn start(
+        db: Db,
+        limits: Limits,
+        mail: &config::Mail,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Arc<Self>> {
+        let (stop, stopped) = watch::channel(false);
+        let wake = [Arc::default(), Arc::default()];
+        let worker = Arc::new(Worker {
+            db: db.clone(),
+            limits: limits.clone(),
+            mailer: Mailer::new(mail, registry)?,
+            resets: Resets { db: db.clone(), limits, page: mail.reset_page.clone() },
+            backlog: Backlog::register(registry),
+        });
+        let start = |(kinds, wake): (&&'static [Kind], &Arc<Notify>)| {
+            tokio::spawn(worker.clone().run(kinds, wake.clone(), stopped.clone()))
+        };
+        let loops = Mutex::new(LOOPS.iter().zip(&wake).map(start).collect());
+        Ok(Arc::new(Self { db, wake, stop, loops }))
     }
 
-    /// A slot for the mail to the old address of an email that is about to change.
+    /// Queues a request for a password reset, which counts against `share`.
     ///
     /// # Errors
-    /// `OVERLOADED` when too many wait.
-    pub fn slot(&self, tenant: TenantId) -> Result<MailSlot> {
-        self.changes.slot(tenant)
+    /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
+    pub async fn queue_reset_request(&self, share: TenantId, request: &ResetRequest) -> Result<()> {
+        outbox::queue_request(&self.db, share, request).await?;
+        self.wake();
+        Ok(())
     }
 
-    /// Tells the old address of a changed email.
+    /// Queues the notice of a changed email, in the transaction of the change. After the commit
+    /// the caller calls [`Mails::wake`].
     ///
     /// # Errors
-    /// `OVERLOADED` when the server has stopped.
-    pub fn tell(&self, slot: MailSlot, changed: EmailChanged) -> Result<()> {
-        self.changes.put(slot, changed)
+    /// `OVERLOADED` when too many notices wait; UNAVAILABLE when Postgres or the data key is
+    /// unavailable.
+    pub async fn queue_email_changed(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        changed: &EmailChanged,
+    ) -> Result<()> {
+        let cipher = tx.cipher(tenant)?;
+        outbox::queue(tx, &cipher, Uuid::now_v7(), Kind::EmailChanged, changed).await?;
+        Ok(())
     }
 
-    /// Finishes what was begun.
+    /// Makes the worker look at the outbox now.
+    pub fn wake(&self) {
+        for wake in &self.wake {
+            wake.notify_one();
+        }
+    }
+
+    /// Sends the mails that are due, then stops. Other mails stay in the outbox.
     pub async fn finish(&self) {
-        self.resets.close();
-        self.changes.close();
-        let work = mem::take(&mut *self.work.lock().unwrap_or_else(PoisonError::into_inner));
-        future::join_all(work).await;
+        self.stop.send_replace(true);
+        let loops = mem::take(&mut *self.loops.lock().unwrap_or_else(PoisonError::into_inner));
+        future::join_all(loops).await;
     }
-}
-
-/// Works on mails as they come, until no more come.
-fn work<T: Send + 'static, F: Future<Output = ()> + Send + 'static>(
-    mails: Receiver<Waiting<T>>,
-    one: impl Fn(T) -> F + Send + 'static,
-) -> JoinHandle<()> {
-    tokio::spawn(mails.for_each_concurrent(AT_ONCE, move |waiting| one(waiting.mail)))
 }
 
 impl Worker {
-    async fn tell(self: Arc<Self>, changed: EmailChanged) {
-        changed.tell(&self.limits, &self.mailer).await;
-    }
-
-    async fn work_on(self: Arc<Self>, Request { meant, share, email, origin }: Request) {
-        let (key, request_id) = (email::key(&email), &origin.request_id);
-        let tenants = match self.tenants(meant, &key).await {
-            Ok(tenants) => tenants,
-            Err(error) => {
-                tracing::error!(%error, %request_id, "a password reset was not worked on");
-                return;
+    async fn run(
+        self: Arc<Self>,
+        kinds: &'static [Kind],
+        wake: Arc<Notify>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut tasks = JoinSet::new();
+        let mut measured = None::<Instant>;
+        loop {
+            if tasks.len() >= AT_ONCE {
+                tasks.join_next().await;
             }
-        };
-        for tenant in tenants {
-            if let Err(error) = self.work_in(share, tenant, &key, &origin).await {
-                let error = format!("{error:#}");
-                tracing::error!(error, %tenant, %request_id, "a password reset mail was not sent");
+            if measured.is_none_or(|at| at.elapsed() >= BACKLOG_INTERVAL) {
+                self.measure().await;
+                measured = Some(Instant::now());
+            }
+            let claimed = self.claim(kinds, AT_ONCE - tasks.len()).await;
+            if claimed.is_empty() {
+                if *stop.borrow() && tasks.is_empty() {
+                    return;
+                }
+                tokio::select! {
+                    () = wake.notified() => {}
+                    () = sleep(POLL_INTERVAL) => {}
+                    _ = stop.changed(), if !*stop.borrow() => {}
+                    Some(_) = tasks.join_next() => {}
+                }
+            }
+            for row in claimed {
+                tasks.spawn(self.clone().handle(row));
             }
         }
     }
 
-    async fn tenants(&self, meant: Meant, key: &str) -> Result<Vec<TenantId>> {
-        let only_verified = match meant {
-            Meant::One(tenant) => return Ok(vec![tenant]),
-            Meant::ByEmail { only_verified } => only_verified,
-        };
-        let found = tenants::find_by_email(&self.db, key, only_verified).await?;
-        // Where there is none, that somebody asked is recorded all the same.
-        Ok(if found.is_empty() { vec![TenantId::UNKNOWN] } else { found })
+    async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<Claimed> {
+        let limit = i64::try_from(limit).unwrap_or_default();
+        let claimed = store::claim(&self.db, kinds, limit, AT_ONCE_OF_TENANT, LEASE).await;
+        claimed.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the outbox of mails can't be read");
+            Vec::new()
+        })
     }
 
-    async fn work_in(
+    async fn measure(&self) {
+        // A failure shows in the next claim.
+        if let Ok((waiting, oldest)) = store::backlog(&self.db).await {
+            self.backlog.waiting.set(waiting);
+            self.backlog.oldest.set(oldest);
+        }
+    }
+
+    /// Handles a row, and removes it or schedules the next attempt.
+    async fn handle(self: Arc<Self>, row: Claimed) {
+        let (tenant, mail, kind) = (row.tenant, row.id, row.kind.as_str());
+        let outcome = if row.expired {
+            tracing::error!(%tenant, %mail, kind, "a mail was not sent in time");
+            Some(Outcome::Expired)
+        } else {
+            match self.attempt(&row).await {
+                Ok(outcome) => outcome,
+                Err(failure) if failure.is_temporary => {
+                    let (attempts, reason) = (row.attempts, failure.text);
+                    tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail is retried");
+                    let delay = delay(row.attempts);
+                    let scheduled = store::retry(&self.db, &row, delay).await;
+                    // Otherwise the row is due again when its lease ends.
+                    scheduled.unwrap_or_else(|error| {
+                        tracing::warn!(%error, %mail, "a mail is retried later");
+                    });
+                    return;
+                }
+                Err(failure) => {
+                    let reason = failure.text;
+                    tracing::error!(%tenant, %mail, kind, reason, "a mail was not sent");
+                    Some(Outcome::Failed)
+                }
+            }
+        };
+        if let Some(outcome) = outcome {
+            self.mailer.count(outcome);
+        }
+        if let Err(error) = store::remove(&self.db, tenant, row.id).await {
+            tracing::warn!(%error, %mail, "a mail that was handled stays in the outbox");
+        }
+    }
+
+    /// Makes one attempt. Returns the outcome; `None` when the row led to no mail of its own.
+    async fn attempt(&self, row: &Claimed) -> Result<Option<Outcome>, Failure> {
+        if row.kind == Kind::ResetRequest {
+            let request = self.open::<ResetRequest>(row, None).await?;
+            self.resets.handle(row.tenant, row.id, &request).await.map_err(Failure::from)?;
+            return Ok(None);
+        }
+        let mail = if row.kind == Kind::PasswordReset {
+            self.open::<Mail>(row, Some(row.tenant)).await?
+        } else {
+            let changed = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
+            let is_first = row.attempts == 1;
+            if is_first && changed.count(&self.limits, row.tenant).await.is_err() {
+                let (tenant, user) = (row.tenant, changed.user());
+                tracing::info!(%tenant, %user, "an address got enough notices of a changed email");
+                return Ok(None);
+            }
+            changed.mail()
+        };
+        self.mailer.send(row.id, &mail).await?;
+        Ok(Some(Outcome::Sent))
+    }
+
+    /// Decrypts a row, with the key of `tenant` or the common key.
+    async fn open<T: DeserializeOwned>(
         &self,
-        share: TenantId,
-        tenant: TenantId,
-        key: &str,
-        origin: &Origin,
-    ) -> anyhow::Result<()> {
-        let candidate = password::candidate(&self.db, share, tenant, key).await?;
-        let user = candidate.as_ref().map(|candidate| candidate.user);
-        let mut event = Event::new(EventKind::PasswordResetRequested);
-        if let Some(user) = user {
-            event = event.target(user.0);
-        }
-        let actor = Actor::anonymous(origin);
-        audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
-        let Some(user) = candidate.filter(|found| found.active).map(|found| found.user) else {
-            return Ok(());
+        row: &Claimed,
+        tenant: Option<TenantId>,
+    ) -> Result<T, Failure> {
+        let cipher = match tenant {
+            Some(tenant) => self.db.cipher(tenant).await?,
+            None => Some(self.db.common_cipher()?),
         };
-        if self.limits.mail(tenant, key).await.is_err() {
-            tracing::info!(%tenant, %user, "a user has got enough password reset mails");
-            return Ok(());
-        }
-        let (token, text) = ResetToken::new(tenant, user)?;
-        let mut tx = self.db.begin(tenant).await?;
-        // The lock orders this against a change of the address: either that ends the
-        // token, or this sees that.
-        let row = users::store::lock(&mut tx, tenant, user).await?;
-        if email::key(&row.email) != key {
-            return Ok(());
-        }
-        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
-        links::set(&mut tx, &token).await?;
-        tx.commit_record().await?;
-        let to = row.email.parse().ok().context("the user's email takes no mail")?;
-        let subject = format!("A new password for {}", tenant_row.slug);
-        self.mailer.send(to, &subject, self.text(&tenant_row.slug, &text)).await
+        let cipher = cipher.ok_or_else(|| Failure::permanent("the tenant was deleted"))?;
+        Ok(cipher.open_parts(outbox::context(&row.id), &row.content)?)
     }
+}
 
-    /// It names the organisation by its slug. Its name is free text of whoever founded it,
-    /// and the address may be anybody's.
-    fn text(&self, organisation: &str, token: &SecretString) -> String {
-        let token = token.expose_secret();
-        let way = match &self.page {
-            Some(page) => page.replace(TOKEN_PLACEHOLDER, token),
-            None => token.to_owned(),
-        };
-        let minutes = links::LIFE.as_secs() / 60;
-        format!(
-            "Somebody has asked for a new password for your account at {organisation}.\n\n\
-             If it was you, choose one here:\n\n{way}\n\n\
-             This works once, and for {minutes} minutes. If it was not you, leave this mail \
-             alone: nothing has changed.\n"
-        )
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let is_temporary =
+            matches!(error.reason(), ErrorReason::StoreUnavailable | ErrorReason::Overloaded);
+        Self { is_temporary, text: error.to_string() }
+    }
+}
+
+/// The delay before the attempt after this one.
+fn delay(attempts: i32) -> Duration {
+    let delays = ExponentialBuilder::default()
+        .with_min_delay(FIRST_RETRY)
+        .with_max_delay(LAST_RETRY)
+        .with_jitter()
+        .without_max_times();
+    let before = usize::try_from(attempts - 1).unwrap_or_default();
+    delays.build().nth(before).unwrap_or(LAST_RETRY)
+}
+
+impl Backlog {
+    fn register(registry: &mut Registry) -> Self {
+        let backlog = Self::default();
+        let help = "Mails and requests for password resets in the outbox, of all replicas";
+        registry.register("tenantry_mails_waiting", help, backlog.waiting.clone());
+        let help = "Age of the oldest row in the outbox of mails, in seconds";
+        registry.register("tenantry_mails_oldest_seconds", help, backlog.oldest.clone());
+        backlog
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct Table {
 /// Registers the counter of each table that holds personal data, so it shows 0 before the first
 /// failure.
 pub(super) fn show_tables(unreadable: &Unreadable) {
-    for table in ["audit_events", "idempotency_records", "sessions", "users"] {
+    for table in ["audit_events", "idempotency_records", "mail_outbox", "sessions", "users"] {
         drop(unreadable.get_or_create(&Table { table }));
     }
 }

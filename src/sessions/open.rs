@@ -1,4 +1,4 @@
-//! Opens a session: its row, its first two tokens.
+//! Opens a session: writes its row and makes the contents of its first two tokens.
 //!
 //! - Rule: `open_session` (`migrations/0018_open_session.sql`) decides whether user, tenant and
 //!   password are still as verified, and writes the session.
@@ -21,30 +21,45 @@ use crate::{
     tokens::{Keyring, SubjectType, TokenContent, TokenKind, TokenPair, new_jti},
 };
 
-/// Who signs in, from where.
+/// A verified proof of who signs in.
+pub enum Proof<'a> {
+    /// A password that matched the stored hash.
+    Password {
+        /// The hash that the password matched. The session opens only while this hash is still
+        /// the user's.
+        verified_hash: &'a str,
+        /// Replaces a hash whose parameters are outdated.
+        new_hash: Option<&'a str>,
+    },
+}
+
+impl Proof<'_> {
+    /// The authentication methods (`amr`, RFC 8176).
+    fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Self::Password { .. } => &["pwd"],
+        }
+    }
+}
+
+/// A session to open.
 pub struct Opening<'a> {
-    /// The tenant.
     pub tenant: TenantId,
-    /// The user.
     pub user: UserId,
-    /// The session to open.
+    /// The id of the new session.
     pub session: SessionId,
-    /// The hash that the password was found right against: the session opens
-    /// only while that is still the user's.
-    pub verified_hash: &'a str,
-    /// What replaces it, where it is outdated.
-    pub new_hash: Option<&'a str>,
-    /// What the user calls the device.
+    pub proof: Proof<'a>,
+    /// The user's name for the device.
     pub device_name: &'a str,
-    /// Where the sign-in comes from.
+    /// The request that signs in.
     pub origin: &'a Origin,
 }
 
-/// Writes the session, and returns what is to be signed; `None` when user,
-/// tenant or password changed meanwhile.
+/// Writes the session. Returns the contents of its two first tokens; `None` when the user, the
+/// tenant or the password changed after the proof was verified.
 ///
 /// # Errors
-/// When Postgres is away.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn open(
     db: &Db,
     keyring: &Keyring,
@@ -68,21 +83,25 @@ pub async fn open(
     };
     let Some(cipher) = db.cipher(opening.tenant).await? else { return Ok(None) };
     let event = Uuid::now_v7();
+    let amr: Vec<_> = opening.proof.methods().iter().map(|&method| method.to_owned()).collect();
+    let Proof::Password { verified_hash, new_hash } = opening.proof;
     let opened = sqlx::query!(
         r#"
         select roles as "roles!" from open_session(
-            p_tenant => $1, p_user => $2, p_verified_hash => $3, p_new_hash => $4,
-            p_session => $5, p_client => $6,
-            p_refresh_jti => $7, p_refresh_kid => $8, p_refresh_expires_at => $9,
-            p_access_jti => $10, p_access_kid => $11, p_access_expires_at => $12,
-            p_issued_at => $13, p_expires_at => $14,
-            p_event => $15, p_correlation_id => $16, p_ip => $17
+            p_tenant => $1, p_user => $2,
+            p_amr => $3, p_verified_hash => $4, p_new_hash => $5,
+            p_session => $6, p_client => $7,
+            p_refresh_jti => $8, p_refresh_kid => $9, p_refresh_expires_at => $10,
+            p_access_jti => $11, p_access_kid => $12, p_access_expires_at => $13,
+            p_issued_at => $14, p_expires_at => $15,
+            p_event => $16, p_correlation_id => $17, p_ip => $18
         )
         "#,
         opening.tenant.0,
         opening.user.0,
-        opening.verified_hash,
-        opening.new_hash,
+        &amr,
+        verified_hash,
+        new_hash,
         unsigned.session.0,
         SessionClient::of(&opening).seal(&cipher, unsigned.session.0, unsigned.user.0)?,
         unsigned.refresh_jti,
@@ -125,44 +144,36 @@ impl SessionClient {
     }
 }
 
-/// A lifetime, as times are counted on by it.
+/// Converts a lifetime for arithmetic on times.
 ///
 /// # Errors
-/// INTERNAL when it is out of range, which no setting is.
+/// INTERNAL when the lifetime is out of range. No setting allows that.
 pub fn span(life: std::time::Duration) -> Result<Duration> {
     Duration::try_from(life).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 
-/// A pair of tokens that are still to be signed: what the session's row says of
-/// them.
+/// The contents of an access token and a refresh token that are not signed yet. The session's
+/// row holds the same values.
 pub struct Unsigned {
-    /// The tenant.
     pub tenant: TenantId,
-    /// The user.
     pub user: UserId,
-    /// The session.
     pub session: SessionId,
     /// The names of the user's roles.
     pub roles: Vec<String>,
-    /// When both count from.
+    /// The `iat` and `nbf` of both tokens.
     pub issued_at: OffsetDateTime,
-    /// The access token's id.
     pub access_jti: String,
-    /// The key that signs it.
+    /// The id of the key that signs the access token.
     pub access_kid: String,
-    /// When it ends.
     pub access_expires_at: OffsetDateTime,
-    /// The refresh token's id.
     pub refresh_jti: String,
-    /// The key that signs it.
+    /// The id of the key that signs the refresh token.
     pub refresh_kid: String,
-    /// When it ends.
     pub refresh_expires_at: OffsetDateTime,
 }
 
 impl Unsigned {
-    /// Signs both, off the runtime's threads. The same content gives the same
-    /// bytes.
+    /// Signs both tokens on a thread for blocking work. The same content gives the same bytes.
     ///
     /// # Errors
     /// INTERNAL when a key does not sign.

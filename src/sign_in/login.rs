@@ -29,7 +29,7 @@ use crate::{
     proto::v1::{ErrorReason, LoginRequest},
     sessions::{
         Lookup,
-        open::{self, Opening, Unsigned},
+        open::{self, Opening, Proof, Unsigned},
     },
     tokens::TokenPair,
 };
@@ -180,8 +180,7 @@ impl SignIns {
             tenant,
             user,
             session,
-            verified_hash: &verified.hash,
-            new_hash: new_hash.as_deref(),
+            proof: Proof::Password { verified_hash: &verified.hash, new_hash: new_hash.as_deref() },
             device_name: trial.device_name,
             origin: trial.origin,
         };

@@ -18,9 +18,9 @@ use crate::{
     email,
     error::{Error, Result},
     gate::{Caller, WriteCaller},
-    ids::UserId,
+    ids::{TenantId, UserId},
     limits::{Owner, RateClass},
-    mail::{EmailChanged, MailSlot},
+    mail::EmailChanged,
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
@@ -58,10 +58,7 @@ impl Users {
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
         let is_new = email.as_ref().is_some_and(|email| *email != before.email);
-        let mut mail = None;
         let caller = if is_new {
-            // Before the change: its mail is sure to be taken then.
-            mail = self.mails.as_ref().map(|mails| mails.slot(tenant)).transpose()?;
             self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
         } else {
             acting.authorize_take(&mut tx, user).await?
@@ -76,10 +73,13 @@ impl Users {
         let row = store::update(&mut tx, &row).await?;
         let event = changed(&before, &row);
         audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+        if is_new {
+            self.queue_notice(&mut tx, tenant, before).await?;
+        }
         let consistency_token = tx.consistency_token().await?;
         tx.commit().await?;
-        if let Some(slot) = mail {
-            self.tell(slot, caller, before);
+        if let (Some(mails), true) = (&self.mails, is_new) {
+            mails.wake();
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
@@ -136,17 +136,20 @@ impl Users {
         Ok(caller)
     }
 
-    /// Tells the old address, where mail is sent. The change stands already.
-    fn tell(&self, slot: MailSlot, caller: &Caller, before: UserRow) {
-        let Some(mails) = &self.mails else { return };
-        let (tenant, user) = (caller.tenant(), UserId(before.user_id));
-        let request_id = caller.origin().request_id.clone();
-        let (old_email, was_verified) = (before.email, before.email_verified);
-        let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
-        if mails.tell(slot, changed).is_err() {
-            let request_id = &caller.origin().request_id;
-            tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");
-        }
+    /// Queues the notice to the old address, where the server sends mail.
+    async fn queue_notice(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        before: UserRow,
+    ) -> Result<()> {
+        let Some(mails) = &self.mails else { return Ok(()) };
+        let changed = EmailChanged {
+            user: before.user_id,
+            old_email: before.email,
+            was_verified: before.email_verified,
+        };
+        mails.queue_email_changed(tx, tenant, &changed).await
     }
 }
 

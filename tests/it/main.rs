@@ -19,6 +19,7 @@ mod hostile;
 mod limits;
 mod lists;
 mod logs;
+mod mail;
 mod permissions;
 mod policy_coverage;
 mod postgres;

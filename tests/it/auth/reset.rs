@@ -124,7 +124,7 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
         count
     };
     until(10, || async { asked().await == 5 }).await;
-    proxy.when_sent("insert into password_resets", Then::Hold);
+    proxy.when_sent("insert into mail_links", Then::Hold);
     within(10, ask(&app, "acme", &acme.email)).await;
     proxy.until_held().await;
     assert!(server.mails().is_empty());
@@ -138,12 +138,11 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
 async fn a_token_ends_with_its_time_its_password_and_a_newer_mail() {
     let (app, server, ada, token) = with_token().await;
     let mut owner = app.owner().await;
-    let left: f64 = sqlx::query_scalar(
-        "select extract(epoch from expires_at - now())::float8 from password_resets",
-    )
-    .fetch_one(&mut owner)
-    .await
-    .expect("a token");
+    let left: f64 =
+        sqlx::query_scalar("select extract(epoch from expires_at - now())::float8 from mail_links")
+            .fetch_one(&mut owner)
+            .await
+            .expect("a token");
     assert!((0.0..=600.0).contains(&left), "{left}");
 
     let acme_id = uuid::Uuid::parse_str(&ada.tenant_id).expect("a UUID");
@@ -166,7 +165,7 @@ async fn a_token_ends_with_its_time_its_password_and_a_newer_mail() {
 
     ask(&app, "acme", &ada.email).await;
     let third = server.nth(3).await.link();
-    let over = "update password_resets set expires_at = now() - interval '1 second'";
+    let over = "update mail_links set expires_at = now() - interval '1 second'";
     sqlx::query(over).execute(&mut owner).await.expect("expired");
     is_refused(&app, &third).await;
     app.anonymous().login("acme", &ada.email, NEW).await;

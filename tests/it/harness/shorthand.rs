@@ -197,8 +197,8 @@ impl TestApp {
         let (tenant, user): (Uuid, Uuid) =
             (tenant_id.parse().expect("a UUID"), user_id.parse().expect("a UUID"));
         let secret = [7; 32];
-        let keep = "insert into password_resets (tenant_id, user_id, token_hash, expires_at)
-                    values ($1, $2, sha256($3), now() + interval '10 min')";
+        let keep = "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
+                    values ($1, $2, 'password_reset', sha256($3), now() + interval '10 min')";
         sqlx::query(keep)
             .bind(tenant)
             .bind(user)

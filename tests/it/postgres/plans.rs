@@ -16,9 +16,9 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
          select tenant_id, gen_random_uuid(), '', sha256(n::text::bytea), sha256(n::text::bytea)
          from (select tenant_id from tenants limit 100) t, generate_series(1, 300) n",
-        "insert into sessions (tenant_id, session_id, user_id, client, refresh_jti, refresh_issued_at,
+        "insert into sessions (tenant_id, session_id, user_id, client, amr, refresh_jti, refresh_issued_at,
              refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, expires_at)
-         select tenant_id, gen_random_uuid(), user_id, '', '', now(), now(), '', '', now(), '', now()
+         select tenant_id, gen_random_uuid(), user_id, '', '{}', '', now(), now(), '', '', now(), '', now()
          from users",
         "insert into roles (tenant_id, role_id, name, level)
          select tenant_id, gen_random_uuid(), 'r-' || n, 1 from tenants, generate_series(1, 10) n",

@@ -1,0 +1,3 @@
+//! The outbox of mails: crashes, replicas, bounds.
+
+mod outbox;
