@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use tenantry::{
     app::App,
-    config::{self, Config, SETTINGS, Values},
+    config::{self, Config, Passwords, SETTINGS, Values},
     db::Db,
     ids::TenantId,
     privacy::{Cipher, DataKeys},
@@ -43,13 +43,34 @@ impl TestApp {
         Self::on(&database, adjust).await
     }
 
+    /// A server on a new database that hashes passwords with the parameters of its
+    /// settings: for tests about hashes, and about the time that hashing takes.
+    pub async fn with_full_hashes(adjust: impl FnOnce(&mut Values)) -> Self {
+        let database = Cluster::get().new_database().await;
+        Self::on_with_full_hashes(&database, adjust).await
+    }
+
+    /// The same on a database that is there.
+    pub async fn on_with_full_hashes(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        Self::start(database, adjust, |_| {}).await
+    }
+
     /// A server on a database that is there: another replica, or the same
     /// server started again.
     pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        Self::start(database, adjust, cheap_hashes).await
+    }
+
+    async fn start(
+        database: &str,
+        adjust: impl FnOnce(&mut Values),
+        hashes: impl FnOnce(&mut Passwords),
+    ) -> Self {
         leaks::watch();
         let mut values = Self::values(database);
         adjust(&mut values);
-        let config = Config::check(&values).expect("the settings are good");
+        let mut config = Config::check(&values).expect("the settings are good");
+        hashes(&mut config.passwords);
         let listeners = Listeners::bind(&config.server).await.expect("ports");
         let app = App::build(config).expect("the app builds");
         let addr = listeners.grpc.local_addr().expect("an address");
@@ -120,7 +141,8 @@ impl TestApp {
     pub async fn platform_admin(&self) -> Client {
         let values = Self::values(&self.database);
         let owner = self.owner_db().await;
-        let passwords = tenantry::config::Passwords::check(&values).expect("settings");
+        let mut passwords = Passwords::check(&values).expect("settings");
+        cheap_hashes(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
         let made = tenantry::provision::platform(&owner, &hasher, "root@platform.test").await;
         let made = made.expect("postgres").expect("not made before");
@@ -209,4 +231,12 @@ impl TestApp {
             served.await.expect("no panic").expect("a clean stop");
         }
     }
+}
+
+/// Sets the argon2id parameters to their least. Sign-ins are most of what tests do
+/// first, and the parameters are most of what a sign-in costs. Settings can't have these
+/// values: `commands::serve` shows that the program refuses them.
+fn cheap_hashes(passwords: &mut Passwords) {
+    passwords.memory_kib = 8;
+    passwords.iterations = 1;
 }

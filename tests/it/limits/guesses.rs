@@ -13,7 +13,7 @@ use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, unk
 const FREE: usize = 10;
 
 async fn acme() -> (TestApp, Client) {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_full_hashes(|values| {
         believing(values);
         // All are of one tenant, which has a part of each.
         values.set("HASHING_QUEUE", "2000");

@@ -59,7 +59,7 @@ async fn keep(app: &TestApp, user: &str, hash: &str) {
 /// B06
 #[tokio::test]
 async fn the_first_sign_in_turns_the_hash_into_argon2id() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
 
     for (name, version) in
@@ -82,7 +82,7 @@ async fn the_first_sign_in_turns_the_hash_into_argon2id() {
 /// B06
 #[tokio::test]
 async fn a_failed_sign_in_leaves_the_hash_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let hash = hash_of(PASSWORD, bcrypt::Version::TwoB);
     let user = import(&acme, "ada@acme.test", &hash).await.expect("imported");
@@ -98,7 +98,7 @@ async fn a_failed_sign_in_leaves_the_hash_alone() {
 /// B06
 #[tokio::test]
 async fn first_sign_ins_at_once_all_succeed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     for round in 0..5 {
         let email = format!("u{round}@acme.test");
@@ -117,7 +117,7 @@ async fn first_sign_ins_at_once_all_succeed() {
 /// B06
 #[tokio::test]
 async fn weaker_argon2id_is_replaced_too() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
     keep(&app, &user, &weak_argon2id(PASSWORD)).await;
@@ -141,7 +141,7 @@ fn weak_argon2id(password: &str) -> String {
 
 #[tokio::test]
 async fn what_is_no_bcrypt_hash_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
 
@@ -167,7 +167,7 @@ async fn what_is_no_bcrypt_hash_is_refused() {
 /// N05: these fit the pattern, and no password could ever be compared with them.
 #[tokio::test]
 async fn a_hash_that_can_not_be_parsed_is_refused_at_the_door() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
     // The last characters of salt and hash have bits that stand for nothing.
@@ -182,7 +182,7 @@ async fn a_hash_that_can_not_be_parsed_is_refused_at_the_door() {
 /// password.
 #[tokio::test]
 async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let long = "correct horse battery staple, ".repeat(3);
     let user = import(&acme, "ada@acme.test", &hash_of(&long, bcrypt::Version::TwoB)).await;
@@ -212,7 +212,7 @@ async fn a_wrong_tail_that_bcrypt_does_not_read_never_becomes_the_password() {
 /// N05: the old system hashed what was typed; ours hashes the form NFKC.
 #[tokio::test]
 async fn passwords_that_nfkc_changes_sign_in_as_typed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     for (number, (hashed, typed)) in [
         ("wait… what?", "wait… what?"),
@@ -246,7 +246,7 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
 /// N05: a stored hash that is none is a wrong password, and not an error of the server's.
 #[tokio::test]
 async fn a_stored_hash_that_can_not_be_read_is_a_wrong_password() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
     let unreadable = r#"tenantry_password_hashes_unreadable_total{cause="form"}"#;
