@@ -34,7 +34,7 @@ async fn create_user(client: &Client, request: CreateUserRequest) -> String {
 /// N04
 #[tokio::test]
 async fn a_role_that_was_taken_is_given_again() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -169,7 +169,7 @@ async fn a_secret_is_part_of_the_request() {
 /// N04
 #[tokio::test]
 async fn an_api_keys_request_id_is_its_callers() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create"]).await;
     let account = acme.create_service_account("billing", &[]).await;

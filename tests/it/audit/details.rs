@@ -43,7 +43,7 @@ fn update_role(role_id: &str) -> UpdateRoleRequest {
 /// N09
 #[tokio::test]
 async fn who_got_what_where_until_when_is_in_the_trail() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -135,7 +135,7 @@ async fn roles_and_tenants_are_told_from_what_to_what() {
 /// N09
 #[tokio::test]
 async fn of_people_the_trail_names_fields_and_no_values() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = CreateUserRequest {
         email: "lovelace@acme.test".into(),
@@ -166,7 +166,7 @@ async fn of_people_the_trail_names_fields_and_no_values() {
     acme.users().update_user(request).await.expect("updated");
     assert_eq!(newest(&acme, "user_updated").await, json!({ "fields": ["display_name"] }));
 
-    app.anonymous().login("acme", "byron@acme.test", PASSWORD).await;
+    app.anonymous().login(&acme.slug, "byron@acme.test", PASSWORD).await;
     acme.users().disable_user(DisableUserRequest { user_id: ada }).await.expect("disabled");
     assert_eq!(newest(&acme, "user_disabled").await, json!({ "sessions_revoked": 1 }));
     let all = format!("{:?}", events(&acme, "").await);
@@ -179,7 +179,7 @@ async fn of_people_the_trail_names_fields_and_no_values() {
 /// N09
 #[tokio::test]
 async fn what_goes_with_a_deletion_is_told() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let given = newest(&acme, "role_assigned").await;
@@ -209,7 +209,7 @@ async fn what_goes_with_a_deletion_is_told() {
 /// N09: whatever is done, an event stays small.
 #[tokio::test]
 async fn a_large_change_is_cut_and_says_so() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = |n: usize| format!("resource-with-a-rather-long-name-{n:03}:action");
     let names: Vec<_> = (0..300).map(long).collect();

@@ -94,7 +94,7 @@ async fn whatever_a_user_must_not_do_is_recorded() {
 /// A denial is an answer, and no refusal.
 #[tokio::test]
 async fn what_is_answered_is_not_recorded() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let weak = acme.member("weak", &[]).await;
     assert!(!weak.may("", "doc:read").await);

@@ -88,7 +88,7 @@ async fn a_quiet_stream_is_no_dead_one() {
 
 #[tokio::test]
 async fn a_stream_ends_with_what_admitted_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let auditor = acme.member("auditor", &["audit:read"]).await;
     let mut stream = watch(&auditor, None).await;

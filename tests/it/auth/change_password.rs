@@ -102,7 +102,7 @@ async fn the_new_password_is_under_registers_rules() {
 
 #[tokio::test]
 async fn a_user_without_a_password_has_none_to_change() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let ada = app.sign_in_as(&user, &acme).await;
@@ -115,7 +115,7 @@ async fn a_user_without_a_password_has_none_to_change() {
 
 #[tokio::test]
 async fn of_two_changes_at_once_one_counts() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let (a, b) = tokio::join!(

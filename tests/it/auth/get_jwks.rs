@@ -24,7 +24,7 @@ fn verifies(key: &JsonWebKey, token: &str) -> bool {
 
 #[tokio::test]
 async fn an_access_token_verifies_with_the_published_keys_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let keys = jwks(&app.anonymous()).await;
 
@@ -41,7 +41,7 @@ async fn an_access_token_verifies_with_the_published_keys_alone() {
 /// R21
 #[tokio::test]
 async fn a_key_is_named_by_its_thumbprint() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
 
     for key in jwks(&app.anonymous()).await {
         assert_eq!((&*key.kty, &*key.alg, &*key.r#use, &*key.e), ("RSA", "RS256", "sig", "AQAB"));

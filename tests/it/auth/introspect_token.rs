@@ -21,7 +21,7 @@ async fn refresh(client: &Client) -> RefreshResponse {
 
 #[tokio::test]
 async fn a_token_in_force_is_described_by_its_claims() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -50,7 +50,7 @@ async fn a_token_in_force_is_described_by_its_claims() {
 
 #[tokio::test]
 async fn of_refresh_tokens_only_the_newest_is_in_force_and_asking_spends_none() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let newer = refresh(&acme).await;
@@ -65,7 +65,7 @@ async fn of_refresh_tokens_only_the_newest_is_in_force_and_asking_spends_none() 
 
 #[tokio::test]
 async fn of_what_is_not_in_force_nothing_is_said() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
     let gone = acme.member("gone", &[]).await;
@@ -97,7 +97,7 @@ async fn of_what_is_not_in_force_nothing_is_said() {
 
 #[tokio::test]
 async fn there_must_be_a_token_of_a_sane_length() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     for token in [String::new(), "x".repeat(8193)] {

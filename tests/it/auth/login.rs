@@ -71,9 +71,9 @@ async fn a_message_and_its_metadata_name_one_tenant() {
 /// N20
 #[tokio::test]
 async fn what_is_no_email_is_an_invalid_field() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let reply = acme.auth().login(attempt("acme", "not-an-email", PASSWORD)).await;
+    let reply = acme.auth().login(attempt(&acme.slug, "not-an-email", PASSWORD)).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
     let lookup = LookupUserRequest { email: "not-an-email".into() };
     refused(acme.users().lookup_user(lookup).await, Code::InvalidArgument, "INVALID_FIELDS");

@@ -35,9 +35,9 @@ async fn signing_out_ends_the_session_of_the_token_and_no_other() {
 
 #[tokio::test]
 async fn another_session_of_ones_own_can_be_ended_and_again() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let elsewhere = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let elsewhere = app.anonymous().login(&acme.slug, &acme.email, PASSWORD).await;
 
     for _ in 0..2 {
         logout(&acme, &elsewhere.tokens.session_id).await.expect("signed out");
@@ -48,7 +48,7 @@ async fn another_session_of_ones_own_can_be_ended_and_again() {
 
 #[tokio::test]
 async fn somebody_elses_session_looks_like_one_that_does_not_exist() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
 

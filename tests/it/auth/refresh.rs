@@ -48,7 +48,7 @@ async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
 /// C01
 #[tokio::test]
 async fn a_refresh_gives_the_next_pair_of_the_same_session() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(next.session_id, acme.tokens.session_id);
@@ -115,7 +115,7 @@ async fn a_session_that_reuse_ended_stays_ended_after_a_restart() {
 #[tokio::test]
 async fn only_the_parent_can_be_answered_again() {
     for request_id in ["", "first"] {
-        let app = TestApp::spawn().await;
+        let app = TestApp::shared();
         let acme = app.tenant("acme").await;
         let first = &acme.tokens.refresh_token;
         let second = acme.auth().refresh(request(first, "first")).await;
@@ -176,7 +176,7 @@ async fn the_same_request_gets_the_same_successor_again() {
 /// C10
 #[tokio::test]
 async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (first_id, repeat_id, aged, successor_used) in [
         ("x", "y", 0, false),
@@ -187,7 +187,7 @@ async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
         ("x", "x", 0, true),
     ] {
         let what = format!("{first_id:?} {repeat_id:?} {aged} {successor_used}");
-        let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+        let login = app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
         let token = &login.tokens.refresh_token;
         let reply = login.auth().refresh(request(token, first_id)).await;
         let mut newest = reply.expect("refreshes").into_inner().refresh_token;
@@ -204,7 +204,7 @@ async fn a_repeat_that_is_not_the_same_request_is_a_reuse() {
 /// C16
 #[tokio::test]
 async fn roles_are_read_anew() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let member = acme.member("reader", &["user:read"]).await;
     let roles = |token: &str| Forge::read(token).1["roles"].clone();

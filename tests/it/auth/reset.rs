@@ -395,7 +395,7 @@ async fn a_stop_sends_what_was_asked_for() {
 
 #[tokio::test]
 async fn without_a_mail_server_there_is_no_such_thing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::FailedPrecondition, "MAIL_OFF");

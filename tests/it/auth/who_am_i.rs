@@ -30,7 +30,7 @@ async fn it_tells_the_user_the_tenant_the_session_and_what_it_may_do() {
 
 #[tokio::test]
 async fn what_has_ended_is_not_told() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;

@@ -79,7 +79,7 @@ const READ: Pairs<'static> = &[("permission", "invoice:read")];
 
 #[tokio::test]
 async fn whoever_holds_the_routes_permission_is_let_through_by_name() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let reader = acme.member("reader", &["invoice:read"]).await;
     let token = bearer(&reader);
@@ -101,7 +101,7 @@ async fn whoever_holds_the_routes_permission_is_let_through_by_name() {
 
 #[tokio::test]
 async fn a_service_account_is_told_from_a_user() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:read"]).await;
     let secret = acme.create_api_key(&account).await.secret;
@@ -115,7 +115,7 @@ async fn a_service_account_is_told_from_a_user() {
 
 #[tokio::test]
 async fn without_a_token_in_force_nobody_is_let_through() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
     let twice = format!("{},{}", bearer(&acme), bearer(&acme));
@@ -150,7 +150,7 @@ async fn a_scope_is_the_routes() {
 
 #[tokio::test]
 async fn a_route_that_does_not_say_what_it_requires_is_closed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let token = bearer(&acme);
     for extensions in [
@@ -193,7 +193,7 @@ async fn a_tenant_that_the_request_names_is_the_tokens() {
 /// As Envoy sends them with `encode_raw_headers`.
 #[tokio::test]
 async fn raw_headers_count_as_often_as_they_were_sent() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let header = |value: String| HeaderValue {
         key: "authorization".into(),

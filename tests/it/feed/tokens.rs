@@ -226,7 +226,7 @@ async fn every_writes_token_counts_on_another_replica_at_once() {
 /// What a retry gets is the first reply, its token too.
 #[tokio::test]
 async fn a_retry_gets_the_firsts_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = tenantry::proto::v1::CreateUserRequest {
         email: "ada@acme.test".into(),
@@ -255,7 +255,7 @@ async fn a_token_that_has_ended_here_has_ended_there() {
 
 #[tokio::test]
 async fn tokens_and_consistencies_must_agree() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ask = |consistency: Consistency, token: &str| {
         let asked =

@@ -289,7 +289,7 @@ async fn nothing_is_told_of_other_tenants() {
 /// D17
 #[tokio::test]
 async fn a_stream_ends_with_its_callers_session_or_permission() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["permission:check"]).await;
     let mut watched = watch(&ada).await;

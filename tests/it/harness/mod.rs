@@ -4,6 +4,9 @@
 //! template, and a server on a port of its own. All share one Postgres and one
 //! Redis, which end with the test process.
 //!
+//! [`TestApp::shared`] gives a test access to a server that tests share. It costs much
+//! less, and suits a test that uses nothing but its own tenants.
+//!
 //! A test from nothing, in the file of the RPC that it is about:
 //!
 //! ```ignore
@@ -31,6 +34,8 @@
 //!
 //! | for | take |
 //! | --- | --- |
+//! | a test of its own tenants alone | [`TestApp::shared`] |
+//! | hashes, and the time that hashing takes | [`TestApp::with_full_hashes`] |
 //! | another replica, or the same server again | [`TestApp::on`] |
 //! | rows as the schema's owner sees them | [`TestApp::owner`] |
 //! | metrics and probes | [`TestApp::metric`], [`TestApp::get`] |

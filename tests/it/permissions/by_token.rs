@@ -16,7 +16,7 @@ fn by_token(token: &str) -> CheckRequest {
 
 #[tokio::test]
 async fn one_call_validates_the_token_and_decides() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -32,7 +32,7 @@ async fn one_call_validates_the_token_and_decides() {
 
 #[tokio::test]
 async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await;
     let gone = acme.member("gone", &["doc:read"]).await;
@@ -65,7 +65,7 @@ async fn a_token_that_is_not_in_force_is_denied_and_nothing_more_is_said() {
 /// F09
 #[tokio::test]
 async fn claims_grant_nothing_and_take_nothing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -90,7 +90,7 @@ async fn claims_grant_nothing_and_take_nothing() {
 
 #[tokio::test]
 async fn without_the_permission_only_an_own_token_is_decided_on() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -102,7 +102,7 @@ async fn without_the_permission_only_an_own_token_is_decided_on() {
 
 #[tokio::test]
 async fn a_token_and_a_user_at_once_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let question =

@@ -30,7 +30,7 @@ fn names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_grant_names_the_assignment_and_the_permission_that_gave_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:*", "doc:read"]).await;
@@ -61,7 +61,7 @@ async fn a_grant_names_the_assignment_and_the_permission_that_gave_it() {
 
 #[tokio::test]
 async fn a_denial_names_what_came_nearest() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -111,7 +111,7 @@ fn told(miss: &ExplainedAssignment) -> Value {
 
 #[tokio::test]
 async fn of_each_sort_the_ten_nearest_misses_are_told() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let held = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
@@ -128,7 +128,7 @@ async fn of_each_sort_the_ten_nearest_misses_are_told() {
 
 #[tokio::test]
 async fn the_state_of_the_subject_is_told() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
     let disabled = acme.member("ada", &["invoice:pay"]).await.user_id;
@@ -160,7 +160,7 @@ async fn the_state_of_the_subject_is_told() {
 
 #[tokio::test]
 async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -182,7 +182,7 @@ async fn roles_that_are_missing_are_told_to_those_alone_who_may_read_roles() {
 
 #[tokio::test]
 async fn a_token_stands_for_its_subject_and_one_that_is_over_is_not_explained() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["invoice:pay"]).await;
     let by_token =

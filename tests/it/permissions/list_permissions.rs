@@ -14,7 +14,7 @@ async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
 
 #[tokio::test]
 async fn it_shows_what_a_subject_may_do_where_and_by_which_role() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read", "bill:*"]).await;
@@ -37,7 +37,7 @@ async fn it_shows_what_a_subject_may_do_where_and_by_which_role() {
 
 #[tokio::test]
 async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -49,7 +49,7 @@ async fn a_caller_lists_its_own_and_needs_the_permission_for_others() {
 
 #[tokio::test]
 async fn an_unknown_or_disabled_user_and_one_of_another_tenant_may_do_nothing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
     let request = DisableUserRequest { user_id: ada.clone() };
@@ -62,7 +62,7 @@ async fn an_unknown_or_disabled_user_and_one_of_another_tenant_may_do_nothing() 
 
 #[tokio::test]
 async fn what_has_ended_is_not_listed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;

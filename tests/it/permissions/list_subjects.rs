@@ -41,7 +41,7 @@ async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
 
 #[tokio::test]
 async fn those_who_may_are_listed_by_id_with_what_lets_them() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
     let boss = acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
@@ -82,7 +82,7 @@ async fn those_who_may_are_listed_by_id_with_what_lets_them() {
 
 #[tokio::test]
 async fn it_takes_both_permissions() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
         let member = acme.member(name, &permissions).await;
@@ -99,7 +99,7 @@ async fn it_takes_both_permissions() {
 
 #[tokio::test]
 async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_out() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -128,7 +128,7 @@ async fn the_disabled_the_expired_and_everybody_in_a_suspended_tenant_are_left_o
 
 #[tokio::test]
 async fn pages_join_without_gap_or_double_and_their_tokens_are_bound() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let mut roles = Vec::new();
     for n in 0..3 {
@@ -163,7 +163,7 @@ async fn pages_join_without_gap_or_double_and_their_tokens_are_bound() {
 /// the one without a token.
 #[tokio::test]
 async fn a_page_does_a_bounded_part_of_the_work_and_loses_nobody() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let make = "with made as (

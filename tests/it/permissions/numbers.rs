@@ -62,7 +62,7 @@ async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String
 /// N01
 #[tokio::test]
 async fn every_number_that_is_stored_comes_back_and_matches_itself() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let mut dice = Dice(11);
@@ -127,7 +127,7 @@ async fn every_number_that_is_stored_comes_back_and_matches_itself() {
 /// N01
 #[tokio::test]
 async fn numbers_that_would_not_come_back_are_refused_wherever_a_scope_is_taken() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let user = acme.create_user_without_password("u@acme.test").await;

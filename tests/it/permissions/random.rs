@@ -107,7 +107,7 @@ async fn build(app: &TestApp, admin: &Client, dice: &mut Dice) -> (Vec<String>, 
 /// F01
 #[tokio::test]
 async fn random_worlds_are_decided_as_the_model_decides_them() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     for seed in 1..=6 {
         let mut dice = Dice(seed);
         let admin = app.tenant(&format!("world-{seed}")).await;

@@ -18,7 +18,7 @@ async fn reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
 
 #[tokio::test]
 async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
@@ -61,7 +61,7 @@ async fn every_key_must_be_in_the_request_with_an_equal_or_a_listed_value() {
 
 #[tokio::test]
 async fn an_unscoped_assignment_applies_everywhere() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let (ada, bob) =
@@ -78,7 +78,7 @@ async fn an_unscoped_assignment_applies_everywhere() {
 
 #[tokio::test]
 async fn one_of_several_assignments_is_enough() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -98,7 +98,7 @@ async fn one_of_several_assignments_is_enough() {
 
 #[tokio::test]
 async fn an_assignment_for_a_time_ends_with_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -112,7 +112,7 @@ async fn an_assignment_for_a_time_ends_with_it() {
 
 #[tokio::test]
 async fn a_scoped_role_admits_to_no_method() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let role = acme.create_role("keeper", RoleLevel::Member, &["user:read"]).await;

@@ -77,7 +77,7 @@ async fn a_fresh_sign_in_is_as_good_and_a_refresh_is_none() {
 /// N11: as many as Login takes, together with its own.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     for _ in 0..10 {

@@ -44,7 +44,7 @@ async fn until(
 /// N11
 #[tokio::test]
 async fn a_temporary_administrator_makes_others_until_its_own_end() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
     let temporary = until(&app, &acme, "temporary", &role, end).await;
@@ -70,7 +70,7 @@ async fn a_temporary_administrator_makes_others_until_its_own_end() {
 /// N11: of each permission, and of the level, the grant that lasts longest counts.
 #[tokio::test]
 async fn each_permission_and_the_level_have_an_end_of_their_own() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
     let ada = until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
@@ -96,7 +96,7 @@ async fn each_permission_and_the_level_have_an_end_of_their_own() {
 /// N11: an edit reaches all who have the role, for good.
 #[tokio::test]
 async fn a_role_gets_only_what_its_editor_holds_without_an_end() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let admin = acme.system_role("org_admin").await;
     let temporary = until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
@@ -123,7 +123,7 @@ async fn a_role_gets_only_what_its_editor_holds_without_an_end() {
 /// N11
 #[tokio::test]
 async fn a_role_is_changed_by_who_covers_all_who_have_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:update", "role:delete", "doc:read", "doc:write"]).await;
     let role = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
@@ -156,7 +156,7 @@ async fn a_role_is_changed_by_who_covers_all_who_have_it() {
 /// N11: enabling gives back all that the user holds.
 #[tokio::test]
 async fn a_temporary_administrator_enables_nobody_who_holds_more_for_longer() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
     let temporary = until(&app, &acme, "temp", &role, end).await;
@@ -179,7 +179,7 @@ async fn a_temporary_administrator_enables_nobody_who_holds_more_for_longer() {
 /// N11
 #[tokio::test]
 async fn nobody_raises_itself_and_everybody_may_step_down() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "role:update", "role:create"]).await;
     let own = acme.role_named("ada").await;

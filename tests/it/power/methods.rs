@@ -185,7 +185,7 @@ async fn who_holds_less_has_no_power_and_who_holds_as_much_has() {
 /// N11
 #[tokio::test]
 async fn what_is_given_or_used_ends_with_the_right_to_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let temporary = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&temporary, &acme.system_role("org_admin").await).await;

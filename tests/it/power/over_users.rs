@@ -38,7 +38,7 @@ async fn a_manager_changes_the_email_of_nobody_who_holds_more() {
 /// N11
 #[tokio::test]
 async fn a_member_ends_no_session_of_an_administrator() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["session:revoke"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -123,7 +123,7 @@ async fn the_platforms_staff_takes_by_level_and_uses_by_what_it_holds() {
 /// A reset that was asked for before an email changed is over with it.
 #[tokio::test]
 async fn a_changed_email_ends_the_tokens_of_the_old_address() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let bob = acme.create_user("bob@acme.test").await;
     let token = app.reset_token(&acme.tenant_id, &bob).await;

@@ -24,7 +24,7 @@ async fn assign(client: &Client, user: &str, role: &str, scope: Value) -> Assign
 
 #[tokio::test]
 async fn an_assignment_comes_back_as_it_was_asked_for() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -48,7 +48,7 @@ async fn an_assignment_comes_back_as_it_was_asked_for() {
 /// F04
 #[tokio::test]
 async fn nobody_gives_what_they_do_not_hold_or_stands_above_them() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "doc:read"]).await;
     let bob = acme.create_user("bob@acme.test").await;
@@ -77,7 +77,7 @@ async fn nobody_gives_what_they_do_not_hold_or_stands_above_them() {
 
 #[tokio::test]
 async fn the_same_role_with_the_same_scope_is_given_once() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -96,7 +96,7 @@ async fn the_same_role_with_the_same_scope_is_given_once() {
 /// N03
 #[tokio::test]
 async fn a_scope_has_one_form() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -117,7 +117,7 @@ async fn a_scope_has_one_form() {
 
 #[tokio::test]
 async fn an_assignment_takes_the_place_of_one_that_has_ended() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -134,7 +134,7 @@ async fn an_assignment_takes_the_place_of_one_that_has_ended() {
 /// D08
 #[tokio::test]
 async fn users_and_roles_of_another_tenant_look_like_ones_that_do_not_exist() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let their_role = a.create_role("ops", RoleLevel::Viewer, &[]).await;
     let our_role = b.create_role("ops", RoleLevel::Viewer, &[]).await;
@@ -156,7 +156,7 @@ async fn users_and_roles_of_another_tenant_look_like_ones_that_do_not_exist() {
 
 #[tokio::test]
 async fn malformed_scopes_and_past_times_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
     let many: serde_json::Map<_, _> = (0..51).map(|at| (format!("k{at}"), json!(1))).collect();

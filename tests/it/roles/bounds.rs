@@ -229,7 +229,7 @@ async fn fill_with_roles(app: &TestApp, acme: &Client, count: i32) {
 /// N21
 #[tokio::test]
 async fn the_permissions_of_a_role_have_at_most_64_kib() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let at_most = 64 * 1024;
     acme.roles().create_role(role("most", at_most)).await.expect("64 KiB");

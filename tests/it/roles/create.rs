@@ -27,7 +27,7 @@ pub fn made(result: Made) -> Role {
 
 #[tokio::test]
 async fn a_role_is_made_as_it_was_asked_for() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let wanted = role("Ops team", RoleLevel::Manager, &["doc:write", "a:*", "doc:write", "*:read"]);
@@ -43,7 +43,7 @@ async fn a_role_is_made_as_it_was_asked_for() {
 /// F04
 #[tokio::test]
 async fn nobody_makes_a_role_that_grants_what_they_do_not_hold() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create", "doc:*", "bill:read"]).await;
     let scoped = acme.create_role("scoped", RoleLevel::Member, &["bill:write"]).await;
@@ -59,7 +59,7 @@ async fn nobody_makes_a_role_that_grants_what_they_do_not_hold() {
 /// F04
 #[tokio::test]
 async fn nobody_makes_a_role_above_their_own_level() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create"]).await;
     let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
@@ -77,7 +77,7 @@ async fn nobody_makes_a_role_above_their_own_level() {
 /// F03
 #[tokio::test]
 async fn system_roles_are_made_by_the_platforms_staff_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let system =
@@ -108,7 +108,7 @@ async fn the_platforms_level_exists_in_the_platform_tenant_alone() {
 
 #[tokio::test]
 async fn a_name_is_taken_once_in_a_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     made(create(&a, role("ops", RoleLevel::Member, &[])).await);
@@ -122,7 +122,7 @@ async fn a_name_is_taken_once_in_a_tenant() {
 /// N16
 #[tokio::test]
 async fn names_that_read_alike_are_one_name() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let plain = |name: &str| role(name, RoleLevel::Viewer, &[]);
@@ -160,7 +160,7 @@ async fn names_that_read_alike_are_one_name() {
 /// N16
 #[tokio::test]
 async fn roles_of_before_that_clash_stay_and_can_be_changed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (first, second) = (
         acme.create_role("first", RoleLevel::Viewer, &[]).await,
@@ -186,7 +186,7 @@ async fn roles_of_before_that_clash_stay_and_can_be_changed() {
 /// F02
 #[tokio::test]
 async fn malformed_roles_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = format!("{}:read", "a".repeat(1024));
 

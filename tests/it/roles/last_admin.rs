@@ -46,7 +46,7 @@ async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Res
 /// F07
 #[tokio::test]
 async fn the_last_administrator_stays() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
 
@@ -60,7 +60,7 @@ async fn the_last_administrator_stays() {
 /// F07
 #[tokio::test]
 async fn those_who_are_disabled_or_admin_for_a_time_or_somewhere_do_not_count() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
     let mut users = Vec::new();
@@ -87,7 +87,7 @@ async fn those_who_are_disabled_or_admin_for_a_time_or_somewhere_do_not_count() 
 /// F07
 #[tokio::test]
 async fn an_administrator_with_a_successor_may_go() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     for (at, how) in REMOVALS.into_iter().enumerate() {
         let acme = app.tenant(&format!("acme-{at}")).await;
         let role = acme.system_role("org_admin").await;
@@ -104,7 +104,7 @@ async fn an_administrator_with_a_successor_may_go() {
 /// F07
 #[tokio::test]
 async fn the_administrators_role_can_not_be_emptied_or_lowered() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);

@@ -27,7 +27,7 @@ async fn get(client: &Client, role_id: &str) -> Role {
 
 #[tokio::test]
 async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &["a:b"]).await;
     let all = UpdateRoleRequest {
@@ -57,7 +57,7 @@ async fn a_mask_decides_what_changes_and_without_one_what_is_set() {
 
 #[tokio::test]
 async fn a_mask_names_known_fields_that_are_set() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
@@ -70,7 +70,7 @@ async fn a_mask_names_known_fields_that_are_set() {
 
 #[tokio::test]
 async fn an_etag_guards_against_a_change_in_between() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
     let read = get(&acme, &id).await;
@@ -92,7 +92,7 @@ async fn an_etag_guards_against_a_change_in_between() {
 /// F04
 #[tokio::test]
 async fn nobody_raises_themselves_or_others_above_what_they_hold() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:read", "role:update", "doc:read"]).await;
     let own = get(&acme, &acme.role_named("ada").await).await;
@@ -126,7 +126,7 @@ async fn nobody_raises_themselves_or_others_above_what_they_hold() {
 
 #[tokio::test]
 async fn system_roles_are_changed_by_the_platforms_staff_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let viewer = acme.system_role("viewer").await;
@@ -140,7 +140,7 @@ async fn system_roles_are_changed_by_the_platforms_staff_alone() {
 /// F03
 #[tokio::test]
 async fn what_can_not_be_made_can_not_be_changed_to() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -160,7 +160,7 @@ async fn what_can_not_be_made_can_not_be_changed_to() {
 /// D08
 #[tokio::test]
 async fn another_tenants_role_looks_like_one_that_does_not_exist() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.create_role("ops", RoleLevel::Member, &[]).await;
 

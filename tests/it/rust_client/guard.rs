@@ -58,7 +58,7 @@ async fn body(response: Response<Body>) -> String {
 
 #[tokio::test]
 async fn only_those_with_the_permission_are_let_through() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
     let reader = acme.member("reader", &["invoice:read"]).await;
@@ -79,7 +79,7 @@ async fn only_those_with_the_permission_are_let_through() {
 
 #[tokio::test]
 async fn grpc_is_answered_in_its_words() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
     let other = acme.member("other", &[]).await;
@@ -165,7 +165,7 @@ async fn nobody_is_let_through_because_the_server_is_away() {
 /// A service account asks in its own tenant alone.
 #[tokio::test]
 async fn users_of_a_tenant_that_may_not_be_asked_about_are_not_let_through() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, globex) = (app.tenant("acme").await, app.tenant("globex").await);
     let routes = routes(&guard(&app, &acme).await);
     let reader = globex.member("reader", &["invoice:read"]).await;

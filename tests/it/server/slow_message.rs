@@ -59,7 +59,7 @@ impl Begun {
 
 #[tokio::test]
 async fn a_role_that_was_taken_meanwhile_does_not_count() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -74,7 +74,7 @@ async fn a_role_that_was_taken_meanwhile_does_not_count() {
 
 #[tokio::test]
 async fn a_session_that_was_revoked_meanwhile_is_over() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     assert!(ada.may("", "doc:read").await, "and memory has it");

@@ -17,7 +17,7 @@ async fn names(client: &Client, filter: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn an_account_is_made_once_found_and_deleted() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = CreateServiceAccountRequest {
         name: "billing".into(),
@@ -64,7 +64,7 @@ async fn an_account_is_made_once_found_and_deleted() {
 /// N16
 #[tokio::test]
 async fn names_that_read_alike_are_one_name() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let made = |name: &str| CreateServiceAccountRequest {
         name: name.into(),
@@ -86,7 +86,7 @@ async fn names_that_read_alike_are_one_name() {
 /// An account has roles as a user has, and is decided about alike.
 #[tokio::test]
 async fn an_account_holds_roles_as_a_user_does() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     assert!(acme.may(&account, "invoice:send").await);
@@ -111,7 +111,7 @@ async fn an_account_holds_roles_as_a_user_does() {
 
 #[tokio::test]
 async fn what_manages_users_does_not_reach_an_account() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let user_id = acme.create_service_account("billing", &["invoice:send"]).await;
     let get = acme.users().get_user(GetUserRequest { user_id: user_id.clone() }).await;
@@ -136,7 +136,7 @@ async fn what_manages_users_does_not_reach_an_account() {
 /// administrator one.
 #[tokio::test]
 async fn an_account_is_no_administrator_that_a_tenant_keeps() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("root", &[]).await;
     let admin = acme.system_role("org_admin").await;
@@ -157,7 +157,7 @@ async fn an_account_is_no_administrator_that_a_tenant_keeps() {
 
 #[tokio::test]
 async fn an_account_sees_itself() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&id).await;

@@ -87,7 +87,7 @@ async fn a_secret_that_is_known_is_answered_from_memory() {
 
 #[tokio::test]
 async fn a_secret_is_introspected_and_checked_as_a_token_is() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
@@ -172,7 +172,7 @@ async fn malformed_secrets_lock_nobody_out() {
 
 #[tokio::test]
 async fn the_setting_is_checked() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = UpdateTenantRequest {
         tenant: acme.tenant_id.clone(),

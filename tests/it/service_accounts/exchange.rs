@@ -16,7 +16,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_secret_is_exchanged_for_a_token_that_says_what_it_is() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&id).await;
@@ -59,7 +59,7 @@ fn question(permission: &str) -> CheckRequest {
 /// What the account may do is what its roles permit, in its own tenant.
 #[tokio::test]
 async fn an_account_does_what_its_roles_permit_and_no_more() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let id = acme.create_service_account("reader", &["user:read"]).await;
     let key = acme.create_api_key(&id).await;
@@ -135,7 +135,7 @@ async fn whatever_is_wrong_with_a_secret_the_answer_is_one() {
 
 #[tokio::test]
 async fn with_nothing_to_exchange_the_request_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let nothing = app.anonymous().auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
     refused(nothing, Code::InvalidArgument, "INVALID_FIELDS");
 }

@@ -37,7 +37,7 @@ async fn revoke(client: &Client, key: &ApiKey) {
 
 #[tokio::test]
 async fn a_secret_is_shown_once_and_kept_as_a_hash() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let request = CreateApiKeyRequest { name: "first".into(), ..wanted(&account) };
@@ -64,7 +64,7 @@ async fn a_secret_is_shown_once_and_kept_as_a_hash() {
 
 #[tokio::test]
 async fn an_account_has_two_keys_of_a_kind_so_that_one_takes_over() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let first = acme.create_api_key(&account).await.api_key.expect("a key");
@@ -86,7 +86,7 @@ async fn an_account_has_two_keys_of_a_kind_so_that_one_takes_over() {
 /// Two requests at once don't get three keys past the limit.
 #[tokio::test]
 async fn many_at_once_make_no_more_than_two() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let tried = (0..10).map(|_| create(&acme, wanted(&account)));
@@ -97,7 +97,7 @@ async fn many_at_once_make_no_more_than_two() {
 
 #[tokio::test]
 async fn a_retry_gets_the_same_key_and_a_secret_that_works() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let request = CreateApiKeyRequest { request_id: "once".into(), ..wanted(&account) };
@@ -120,7 +120,7 @@ async fn a_retry_gets_the_same_key_and_a_secret_that_works() {
 /// Whoever has the key acts with the account's roles.
 #[tokio::test]
 async fn nobody_makes_a_key_for_more_than_they_hold() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create", "invoice:send"]).await;
     let within = acme.create_service_account("within", &["invoice:send"]).await;
@@ -141,7 +141,7 @@ async fn nobody_makes_a_key_for_more_than_they_hold() {
 
 #[tokio::test]
 async fn an_account_ends_its_own_keys_and_nobody_elses() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let own = acme.create_service_account("own", &[]).await;
     let other = acme.create_service_account("other", &[]).await;
@@ -233,7 +233,7 @@ async fn a_key_ends_when_it_said_and_its_tokens_no_later() {
 
 #[tokio::test]
 async fn what_is_no_key_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let weak = include_str!("../commands/rsa1024.pem");

@@ -70,7 +70,7 @@ async fn a_session_that_was_not_refreshed_is_expired_as_its_tokens_are() {
 /// N06: where the access token outlives the refresh token, so does the session.
 #[tokio::test]
 async fn a_session_lives_as_long_as_one_of_its_tokens() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     shift(&app, &ada, "refresh_expires_at = now() - interval '1 second'").await;
@@ -84,11 +84,11 @@ async fn a_session_lives_as_long_as_one_of_its_tokens() {
 /// N06
 #[tokio::test]
 async fn ending_all_counts_the_live_ones_and_leaves_the_others() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
     let nobody = app.anonymous();
-    let again = || nobody.login("acme", &idle.email, PASSWORD);
+    let again = || nobody.login(&acme.slug, &idle.email, PASSWORD);
     let (over, out, live) = (again().await, again().await, again().await);
     let_idle(&app, &idle).await;
     shift(&app, &over, "expires_at = now() - interval '1 second'").await;
@@ -108,10 +108,10 @@ async fn ending_all_counts_the_live_ones_and_leaves_the_others() {
 /// N06
 #[tokio::test]
 async fn ending_an_ended_session_changes_and_records_nothing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
-    let live = app.anonymous().login("acme", &idle.email, PASSWORD).await;
+    let live = app.anonymous().login(&acme.slug, &idle.email, PASSWORD).await;
     let_idle(&app, &idle).await;
     for client in [&idle, &live, &live] {
         let request = RevokeSessionRequest { session_id: client.tokens.session_id.clone() };

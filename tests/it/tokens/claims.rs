@@ -8,7 +8,7 @@ use crate::harness::{Forge, TestApp};
 /// A07
 #[tokio::test]
 async fn each_required_claim_is_required() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;
@@ -28,7 +28,7 @@ async fn each_required_claim_is_required() {
 /// A11
 #[tokio::test]
 async fn claims_of_the_wrong_type_count_as_missing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -82,7 +82,7 @@ async fn claims_of_the_wrong_type_count_as_missing() {
 
 #[tokio::test]
 async fn what_is_no_object_of_claims_is_no_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -104,7 +104,7 @@ async fn what_is_no_object_of_claims_is_no_token() {
 /// Ids of a tenant, a user and a session that don't belong together.
 #[tokio::test]
 async fn a_token_of_things_that_do_not_belong_together_is_not_in_force() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let other = a.member("other", &[]).await;
     let forge = app.forge();

@@ -54,7 +54,7 @@ async fn a_key_that_the_token_brings_is_never_used_nor_fetched() {
 /// A09
 #[tokio::test]
 async fn a_kid_is_ours_to_the_letter() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");
@@ -110,7 +110,7 @@ async fn unknown_kids_reach_no_store() {
 
 #[tokio::test]
 async fn a_critical_extension_that_is_not_known_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");

@@ -22,7 +22,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
 /// A03
 #[tokio::test]
 async fn a_refresh_token_is_no_access_token_and_stays_unspent() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
     let token = acme.tokens.refresh_token.as_str();
@@ -47,7 +47,7 @@ async fn a_refresh_token_is_no_access_token_and_stays_unspent() {
 /// A04
 #[tokio::test]
 async fn an_access_token_does_not_refresh_and_is_no_reuse() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
     let nobody = app.anonymous();
@@ -66,7 +66,7 @@ async fn an_access_token_does_not_refresh_and_is_no_reuse() {
 /// The three that keep the kinds apart: key, `typ` and `aud`. Any one suffices.
 #[tokio::test]
 async fn each_of_key_type_and_audience_keeps_the_kinds_apart() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
@@ -106,7 +106,7 @@ async fn each_of_key_type_and_audience_keeps_the_kinds_apart() {
 /// A05
 #[tokio::test]
 async fn issuer_audience_and_type_are_exact() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;

@@ -33,7 +33,7 @@ async fn emails(client: &Client, filter: &str) -> Vec<String> {
 /// D06
 #[tokio::test]
 async fn pages_hold_each_user_of_the_tenant_once() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 1000).await;
 
@@ -89,7 +89,7 @@ async fn filters_choose_by_state_email_and_name() {
 /// G17
 #[tokio::test]
 async fn a_page_token_is_good_for_its_own_list_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 3).await;
     let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
@@ -109,7 +109,7 @@ async fn a_page_token_is_good_for_its_own_list_alone() {
 /// N10
 #[tokio::test]
 async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (email, name) in [
         ("1@x.test", "Zoë Müller"),
@@ -151,7 +151,7 @@ async fn names_are_found_by_a_part_whatever_their_case_and_accents() {
 /// N10
 #[tokio::test]
 async fn the_last_sign_in_is_shown_and_orders_and_filters() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let never = acme.create_user_without_password("never@x.test").await;
     let bob = acme.create_user("bob@x.test").await;
@@ -163,7 +163,7 @@ async fn the_last_sign_in_is_shown_and_orders_and_filters() {
     let before = get(&bob).await;
     assert_eq!(before.last_sign_in_time, None);
     for email in ["ada@x.test", "bob@x.test"] {
-        app.anonymous().login("acme", email, PASSWORD).await;
+        app.anonymous().login(&acme.slug, email, PASSWORD).await;
     }
     let after = get(&bob).await;
     assert_eq!((&after.etag, after.update_time), (&before.etag, before.update_time));
