@@ -146,7 +146,7 @@ async fn of_many_at_once_one_wins_and_its_session_ends() {
         });
         let replies: Vec<Refreshed> = futures::future::join_all(calls).await;
         let (won, lost): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
-        assert!(won.len() <= 1, "{} successors", won.len());
+        assert_eq!(won.len(), 1, "successors");
         for reply in lost {
             refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         }
