@@ -51,7 +51,7 @@ async fn greetings_that_never_end_are_cut_off() {
     answers(&serving).await;
     let began = time::Instant::now();
     for peer in &mut peers {
-        within(20, peer.goodbye()).await;
+        assert_eq!(within(20, peer.goodbye()).await, None, "it ends without a word");
     }
     assert!(began.elapsed() > Duration::from_secs(5), "they had some time");
     answers(&serving).await;
@@ -67,7 +67,7 @@ async fn connections_end_at_their_age() {
     // With a call that never ends.
     let mut open = Peer::connect(serving.addr).await;
     open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
-    within(10, open.goodbye()).await;
+    assert_eq!(within(10, open.goodbye()).await, Some(0));
     answers(&serving).await;
 }
 
