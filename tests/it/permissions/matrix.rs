@@ -80,6 +80,7 @@ async fn check_and_batch_check_agree() {
 
     for user in staff(&acme).await {
         let together = answers(&acme, &user).await;
+        assert_eq!(together.len(), questions().len());
         for ((resource, action), allowed) in questions().into_iter().zip(together) {
             let question = CheckRequest {
                 user_id: user.clone(),

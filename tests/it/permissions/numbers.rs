@@ -109,6 +109,7 @@ async fn every_number_that_is_stored_comes_back_and_matches_itself() {
         });
         let request = BatchCheckRequest { items: items.collect(), ..Default::default() };
         let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
+        assert_eq!(reply.results.len(), numbers.len());
         for (number, result) in numbers.iter().zip(reply.results) {
             assert!(result.allowed, "{number:e}");
         }

@@ -125,6 +125,7 @@ async fn random_worlds_are_decided_as_the_model_decides_them() {
         let request = BatchCheckRequest { items: items.collect(), ..BatchCheckRequest::default() };
         let reply = admin.permissions().batch_check(request).await.expect("decisions").into_inner();
 
+        assert_eq!(reply.results.len(), questions.len());
         let mut yes = 0;
         for ((user, permission, scope), result) in questions.iter().zip(&reply.results) {
             let wanted = allowed(&world, *user, permission, scope);

@@ -174,6 +174,7 @@ async fn what_failed_is_marked_and_says_in_a_word_why() {
     let failed: Vec<_> = spans.iter().filter(|s| s.kind() == SpanKind::Client).collect();
     assert!(failed.iter().any(|span| is_error(span)), "{spans:?}");
     let why: Vec<_> = failed.iter().filter_map(|span| attribute(span, "error.type")).collect();
+    assert!(!why.is_empty(), "{spans:?}");
     assert!(
         why.iter().all(|why| ["connection", "pool_timed_out"].contains(&why.as_str())),
         "{why:?}"
