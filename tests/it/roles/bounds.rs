@@ -177,7 +177,8 @@ async fn a_scope_has_at_most_8_kib_and_a_larger_one_from_before_can_be_taken() {
 /// N21: counted under a lock, so that many at once gain nothing.
 #[tokio::test]
 async fn many_at_once_do_not_pass_a_bound() {
-    let app = TestApp::spawn().await;
+    // A connection for each: on a busy machine a call would wait too long for one.
+    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "40")).await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
