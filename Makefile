@@ -16,6 +16,9 @@ run: services ## start Tenantry with a Postgres and a Redis of its own; Ctrl-C s
 	cargo build
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
+# Most tests wait for Postgres, Redis or a time for part of theirs: with four for each of two cores
+# the cores are busy.
+test: export RUST_TEST_THREADS ?= 8
 test: test-programs ## run all tests; ARGS goes to cargo test
 	cargo test --workspace $(ARGS)
 
