@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, Forge, TestApp, refused};
+use crate::harness::{Client, Forge, TestApp, refused, rounds};
 
 pub(super) type Refreshed = Result<Response<RefreshResponse>, Status>;
 
@@ -132,11 +132,10 @@ async fn only_the_parent_can_be_answered_again() {
 /// C05
 #[tokio::test]
 async fn of_many_at_once_one_wins_and_its_session_ends() {
-    const ROUNDS: usize = 60;
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(60) {
         let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
         let both = [login.clone(), login.on(&twin.channel)];
         let calls = (0..50).map(|n| {

@@ -46,6 +46,7 @@
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`OwnRedis`] |
 //! | every RPC from the descriptors | [`methods`] |
+//! | a race that is lost rarely: many rounds | [`rounds`] |
 
 mod app;
 mod client;
@@ -57,6 +58,7 @@ mod look;
 mod mail;
 mod proxy;
 mod redis;
+mod rounds;
 mod sample;
 mod serving;
 mod shorthand;
@@ -72,6 +74,7 @@ pub use forge::Forge;
 pub use mail::MailServer;
 pub use proxy::{Proxy, Then};
 pub use redis::{OwnRedis, redis};
+pub use rounds::rounds;
 pub use sample::{Ids, precise};
 pub use serving::Serving;
 pub use shorthand::{fill, mask, struct_of, unknown_id};

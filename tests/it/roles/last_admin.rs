@@ -12,7 +12,7 @@ use tenantry::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, refused, rounds};
 
 #[derive(Clone, Copy, Debug)]
 enum Removal {
@@ -124,7 +124,7 @@ async fn the_administrators_role_can_not_be_emptied_or_lowered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     const TENANTS: usize = 4;
-    const ROUNDS: usize = 250;
+    let each = rounds(250);
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let mut founders = Vec::new();
@@ -132,7 +132,7 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
         founders.push(app.tenant(&format!("acme-{n}")).await);
     }
     let duels = founders.iter().enumerate().map(|(n, founder)| {
-        let rounds = n * ROUNDS..(n + 1) * ROUNDS;
+        let rounds = n * each..(n + 1) * each;
         duel(&app, &replica, founder, rounds)
     });
     futures::future::join_all(duels).await;

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Client, PASSWORD, TestApp};
+use crate::harness::{Client, PASSWORD, TestApp, rounds};
 
 /// What the workers quarrel about.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ async fn changes_of_the_same_things_wait_for_one_another_and_none_fails() {
         let prey = prey.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;
-            for _ in 0..60 {
+            for _ in 0..rounds(60) {
                 number = (number * 75 + 74) % 65_537;
                 let Err(status) = change(&by, &prey, number).await else { continue };
                 let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
