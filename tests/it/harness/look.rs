@@ -15,33 +15,34 @@ impl TestApp {
     /// their places, which comes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner = self.kept_owner().await;
-        let mut rows = BTreeMap::new();
-        for table in tables(&mut owner).await {
-            let sql = format!(
-                "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
-                 from {table} t where tenant_id = '{tenant_id}'
+        let rows_of = |table: String| {
+            format!(
+                "select '{table}',
+                   coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
+                 from {table} t where tenant_id = $1::text::uuid
                    and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
-            );
-            let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *owner).await;
-            rows.insert(table, found.expect("rows"));
-        }
-        rows
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let found = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
+        let rows: Vec<(String, String)> = found.fetch_all(&mut *owner).await.expect("rows");
+        rows.into_iter().collect()
     }
 
     /// How many rows each table has; refusals and places are left out as above.
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.must_be_own();
         let mut owner = self.kept_owner().await;
-        let mut counts = BTreeMap::new();
-        for table in tables(&mut owner).await {
-            let sql = format!(
-                "select count(*) from {table} t
+        let count_of = |table: String| {
+            format!(
+                "select '{table}', count(*) from {table} t
                  where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
-            );
-            let count = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *owner).await;
-            counts.insert(table, count.expect("a count"));
-        }
-        counts
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let found = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
+        let counts: Vec<(String, i64)> = found.fetch_all(&mut *owner).await.expect("counts");
+        counts.into_iter().collect()
     }
 
     /// Waits until every transaction that began before the last change has ended, in
