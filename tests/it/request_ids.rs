@@ -34,7 +34,7 @@ async fn create_user(client: &Client, request: CreateUserRequest) -> String {
 /// N04
 #[tokio::test]
 async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -169,7 +169,7 @@ async fn a_secret_is_part_of_the_request() {
 /// N04
 #[tokio::test]
 async fn the_request_id_of_an_api_key_belongs_to_its_caller() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create"]).await;
     let account = acme.create_service_account("billing", &[]).await;

@@ -47,7 +47,7 @@ fn update_role(role_id: &str) -> UpdateRoleRequest {
 /// N09
 #[tokio::test]
 async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -139,7 +139,7 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
 /// N09
 #[tokio::test]
 async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = CreateUserRequest {
         email: "lovelace@acme.test".into(),
@@ -170,7 +170,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     acme.users().update_user(request).await.expect("updated");
     assert_eq!(newest(&acme, "user_updated").await, json!({ "fields": ["display_name"] }));
 
-    app.anonymous().login("acme", "byron@acme.test", PASSWORD).await;
+    app.anonymous().login(&acme.slug, "byron@acme.test", PASSWORD).await;
     acme.users().disable_user(DisableUserRequest { user_id: ada }).await.expect("disabled");
     assert_eq!(newest(&acme, "user_disabled").await, json!({ "sessions_revoked": 1 }));
     let all = format!("{:?}", events(&acme, "").await);
@@ -183,7 +183,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
 /// N09
 #[tokio::test]
 async fn a_deletion_records_what_was_deleted_with_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let given = newest(&acme, "role_assigned").await;
@@ -213,7 +213,7 @@ async fn a_deletion_records_what_was_deleted_with_it() {
 /// N09: an event stays small, whatever the change.
 #[tokio::test]
 async fn the_detail_of_a_large_change_is_truncated_and_says_so() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = |n: usize| format!("resource-with-a-rather-long-name-{n:03}:action");
     let names: Vec<_> = (0..300).map(long).collect();

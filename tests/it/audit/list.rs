@@ -49,7 +49,7 @@ async fn an_administrator_sees_the_tenants_events_newest_first() {
 
 #[tokio::test]
 async fn each_event_is_on_exactly_one_page() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for n in 0..7 {
         acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
@@ -75,7 +75,7 @@ async fn each_event_is_on_exactly_one_page() {
 
 #[tokio::test]
 async fn filters_find_by_kind_actor_target_session_request_and_time() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create", "audit:read"]).await;
     let role = ada.with("x-request-id", "r-1").create_role("ops", RoleLevel::Viewer, &[]).await;
@@ -163,7 +163,7 @@ async fn the_trail_is_readable_only_with_its_permission_and_in_its_tenant() {
 /// The trail must not contain emails, passwords or names of people.
 #[tokio::test]
 async fn events_contain_no_personal_data_and_no_secrets() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:read"]).await;
     let request = UpdateUserRequest {

@@ -94,7 +94,7 @@ async fn every_call_refused_for_permissions_is_recorded() {
 /// A denied decision is an answer, not a refusal.
 #[tokio::test]
 async fn a_denied_decision_is_not_recorded_as_a_refusal() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let weak = acme.member("weak", &[]).await;
     assert!(!weak.may("", "doc:read").await);

@@ -88,7 +88,7 @@ async fn an_idle_stream_sends_its_position_again() {
 
 #[tokio::test]
 async fn a_stream_ends_when_its_caller_loses_the_permission() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let auditor = acme.member("auditor", &["audit:read"]).await;
     let mut stream = watch(&auditor, None).await;

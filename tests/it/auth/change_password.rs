@@ -102,7 +102,7 @@ async fn a_new_password_must_follow_the_rules_of_register() {
 
 #[tokio::test]
 async fn a_user_without_a_password_cannot_change_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let ada = app.sign_in_as(&user, &acme).await;
@@ -115,7 +115,7 @@ async fn a_user_without_a_password_cannot_change_it() {
 
 #[tokio::test]
 async fn of_two_concurrent_changes_exactly_one_succeeds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let (a, b) = tokio::join!(

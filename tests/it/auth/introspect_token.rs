@@ -21,7 +21,7 @@ async fn refresh(client: &Client) -> RefreshResponse {
 
 #[tokio::test]
 async fn an_active_token_is_described_by_its_claims() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -50,7 +50,7 @@ async fn an_active_token_is_described_by_its_claims() {
 
 #[tokio::test]
 async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let newer = refresh(&acme).await;
@@ -65,7 +65,7 @@ async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none()
 
 #[tokio::test]
 async fn introspection_reveals_nothing_about_an_inactive_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
     let gone = acme.member("gone", &[]).await;
@@ -97,7 +97,7 @@ async fn introspection_reveals_nothing_about_an_inactive_token() {
 
 #[tokio::test]
 async fn a_token_must_be_present_and_not_too_long() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     for token in [String::new(), "x".repeat(8193)] {

@@ -1,6 +1,9 @@
 //! AuthService.Login
 
-use tenantry::proto::v1::{LoginRequest, LookupUserRequest, RegisterRequest, WhoAmIRequest};
+use tenantry::proto::v1::{
+    DisableUserRequest, LoginRequest, LookupUserRequest, RegisterRequest, SuspendTenantRequest,
+    WhoAmIRequest,
+};
 use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
@@ -71,9 +74,9 @@ async fn metadata_and_message_must_name_the_same_tenant() {
 /// N20
 #[tokio::test]
 async fn a_malformed_email_is_an_invalid_field() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let reply = acme.auth().login(attempt("acme", "not-an-email", PASSWORD)).await;
+    let reply = acme.auth().login(attempt(&acme.slug, "not-an-email", PASSWORD)).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
     let lookup = LookupUserRequest { email: "not-an-email".into() };
     refused(acme.users().lookup_user(lookup).await, Code::InvalidArgument, "INVALID_FIELDS");
@@ -83,7 +86,13 @@ async fn a_malformed_email_is_an_invalid_field() {
 async fn every_failure_looks_the_same() {
     let app = TestApp::spawn().await;
     let acme: Client = app.tenant("acme").await;
-    acme.create_user("gone@acme.test").await;
+    let user_id = acme.create_user("gone@acme.test").await;
+    acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
+    acme.create_user_without_password("invited@acme.test").await;
+    let suspended = app.tenant("suspended").await;
+    let root = app.platform_admin().await;
+    let request = SuspendTenantRequest { tenant: "suspended".into() };
+    root.tenants().suspend_tenant(request).await.expect("suspended");
     let nobody = app.anonymous();
 
     let mut seen = Vec::new();
@@ -92,6 +101,9 @@ async fn every_failure_looks_the_same() {
         ("acme", "nobody@acme.test", PASSWORD),
         ("nowhere", acme.email.as_str(), PASSWORD),
         ("", "nobody@acme.test", PASSWORD),
+        ("acme", "gone@acme.test", PASSWORD),
+        ("acme", "invited@acme.test", PASSWORD),
+        ("suspended", suspended.email.as_str(), PASSWORD),
     ] {
         let status = refused(
             nobody.auth().login(attempt(slug, email, password)).await,

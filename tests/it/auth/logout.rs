@@ -35,9 +35,9 @@ async fn logout_ends_only_the_session_of_its_token() {
 
 #[tokio::test]
 async fn a_user_may_end_another_of_its_own_sessions_repeatedly() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let elsewhere = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let elsewhere = app.anonymous().login(&acme.slug, &acme.email, PASSWORD).await;
 
     for _ in 0..2 {
         logout(&acme, &elsewhere.tokens.session_id).await.expect("signed out");
@@ -48,7 +48,7 @@ async fn a_user_may_end_another_of_its_own_sessions_repeatedly() {
 
 #[tokio::test]
 async fn another_users_session_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
 

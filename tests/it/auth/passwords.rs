@@ -155,7 +155,7 @@ async fn invisible_characters_count() {
 /// B05
 #[tokio::test]
 async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     for at in 0..5 {
         acme.create_user(&format!("u{at}@acme.test")).await;
@@ -191,7 +191,7 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
         let path = path.display().to_string();
         move |values: &mut Values| values.set("PASSWORD_PEPPER_PATH", path)
     };
-    let plain = TestApp::spawn().await;
+    let plain = TestApp::with_full_hashes(|_| {}).await;
     plain.tenant("acme").await;
     let kept = async || {
         let query = sqlx::query_scalar("select password_hash from credentials");
@@ -210,12 +210,12 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
 
     assert_eq!(kept().await, "m=19456,t=2,p=1");
     for (path, keyid) in [(&a, "YQ"), (&b, "Yg")] {
-        let app = TestApp::on(&plain.database, peppered(path)).await;
+        let app = TestApp::on_with_full_hashes(&plain.database, peppered(path)).await;
         may_sign_in(&app).await.expect("signs in");
         assert_eq!(kept().await, format!("m=19456,t=2,p=1,keyid={keyid}"));
         may_sign_in(&app).await.expect("signs in");
     }
-    let app = TestApp::on(&plain.database, peppered(&a)).await;
+    let app = TestApp::on_with_full_hashes(&plain.database, peppered(&a)).await;
     for without in [&plain, &app] {
         refused(may_sign_in(without).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }

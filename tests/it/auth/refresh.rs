@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, Forge, TestApp, refused};
+use crate::harness::{Client, Forge, TestApp, refused, rounds};
 
 pub(super) type Refreshed = Result<Response<RefreshResponse>, Status>;
 
@@ -48,7 +48,7 @@ async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
 /// C01
 #[tokio::test]
 async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(next.session_id, acme.tokens.session_id);
@@ -115,7 +115,7 @@ async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
 #[tokio::test]
 async fn only_the_last_spent_token_can_be_retried() {
     for request_id in ["", "first"] {
-        let app = TestApp::spawn().await;
+        let app = TestApp::shared();
         let acme = app.tenant("acme").await;
         let first = &acme.tokens.refresh_token;
         let second = acme.auth().refresh(request(first, "first")).await;
@@ -132,11 +132,10 @@ async fn only_the_last_spent_token_can_be_retried() {
 /// C05
 #[tokio::test]
 async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends() {
-    const ROUNDS: usize = 60;
     let app = TestApp::spawn().await;
     let twin = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(60) {
         let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
         let both = [login.clone(), login.on(&twin.channel)];
         let calls = (0..50).map(|n| {
@@ -146,7 +145,7 @@ async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends(
         });
         let replies: Vec<Refreshed> = futures::future::join_all(calls).await;
         let (won, lost): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
-        assert!(won.len() <= 1, "{} successors", won.len());
+        assert_eq!(won.len(), 1, "successors");
         for reply in lost {
             refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         }
@@ -176,7 +175,7 @@ async fn a_retry_of_the_same_request_gets_the_same_successor() {
 /// C10
 #[tokio::test]
 async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (first_id, repeat_id, aged, successor_used) in [
         ("x", "y", 0, false),
@@ -187,7 +186,7 @@ async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
         ("x", "x", 0, true),
     ] {
         let what = format!("{first_id:?} {repeat_id:?} {aged} {successor_used}");
-        let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+        let login = app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
         let token = &login.tokens.refresh_token;
         let reply = login.auth().refresh(request(token, first_id)).await;
         let mut newest = reply.expect("refreshes").into_inner().refresh_token;
@@ -204,7 +203,7 @@ async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
 /// C16
 #[tokio::test]
 async fn a_refresh_reads_the_roles_again() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let member = acme.member("reader", &["user:read"]).await;
     let roles = |token: &str| Forge::read(token).1["roles"].clone();

@@ -396,7 +396,7 @@ async fn a_shutdown_sends_the_mails_that_were_requested() {
 
 #[tokio::test]
 async fn without_a_mail_server_password_reset_is_off() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::FailedPrecondition, "MAIL_OFF");

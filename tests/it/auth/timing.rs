@@ -76,7 +76,7 @@ async fn fail(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration 
 /// B07, R9
 #[tokio::test]
 async fn causes_of_failure_cannot_be_distinguished_by_time() {
-    let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
+    let app = TestApp::with_full_hashes(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let acme = app.tenant("acme").await;
     let disabled = acme.create_user("disabled@acme.test").await;
     let request = DisableUserRequest { user_id: disabled };
@@ -117,7 +117,7 @@ async fn import(admin: &Client, email: &str, cost: u32) -> String {
 /// at a fixed time.
 #[tokio::test]
 async fn imported_users_cannot_be_distinguished_by_time() {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_full_hashes(|values| {
         values.set("TRUSTED_PROXIES", "127.0.0.1");
         values.set("SIGN_IN_FAILURE_TIME", FAILURE_TIME);
     })
@@ -159,7 +159,7 @@ async fn imported_users_cannot_be_distinguished_by_time() {
 /// N13: only a failure waits for the fixed time, and not beyond the deadline of its call.
 #[tokio::test]
 async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadline() {
-    let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
+    let app = TestApp::with_full_hashes(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
     let acme = app.tenant("acme").await;
     let with = |password: &str| {
         let request = LoginRequest {
@@ -183,7 +183,7 @@ async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadlin
 /// a failed sign-in.
 #[tokio::test]
 async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {
-    let app = TestApp::with(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
+    let app = TestApp::with_full_hashes(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
     let acme = app.tenant("acme").await;
     let change = async |password: &str| {
         let request = UpdateUserRequest {

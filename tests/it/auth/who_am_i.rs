@@ -34,7 +34,7 @@ async fn it_returns_user_tenant_session_roles_and_permissions() {
 
 #[tokio::test]
 async fn expired_assignments_are_left_out() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;

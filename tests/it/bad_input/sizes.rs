@@ -26,7 +26,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
 /// G08
 #[tokio::test]
 async fn a_message_may_have_exactly_one_mebibyte() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let named = |name: &str| methods().into_iter().find(|m| m.0.name() == name).expect("a method");
     let message = |length: usize| {
@@ -90,7 +90,7 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
 /// A19, G08: larger metadata never reaches the service, and the connection continues.
 #[tokio::test]
 async fn metadata_of_a_megabyte_is_refused_and_the_connection_continues() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let method = methods().into_iter().find(|m| m.0.name() == "WhoAmI").expect("WhoAmI");
     for fat in [

@@ -81,7 +81,7 @@ const READ: Pairs<'static> = &[("permission", "invoice:read")];
 
 #[tokio::test]
 async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let reader = acme.member("reader", &["invoice:read"]).await;
     let token = bearer(&reader);
@@ -103,7 +103,7 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
 
 #[tokio::test]
 async fn a_service_account_is_distinguished_from_a_user() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:read"]).await;
     let secret = acme.create_api_key(&account).await.secret;
@@ -117,7 +117,7 @@ async fn a_service_account_is_distinguished_from_a_user() {
 
 #[tokio::test]
 async fn without_an_active_token_no_request_is_allowed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
     let twice = format!("{},{}", bearer(&acme), bearer(&acme));
@@ -152,7 +152,7 @@ async fn the_scope_comes_from_the_route() {
 
 #[tokio::test]
 async fn a_route_without_valid_requirements_is_closed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let token = bearer(&acme);
     for extensions in [
@@ -195,7 +195,7 @@ async fn a_tenant_named_in_the_request_must_be_the_tokens() {
 /// Headers as Envoy sends them with `encode_raw_headers`.
 #[tokio::test]
 async fn a_repeated_raw_header_counts_as_repeated() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let header = |value: String| HeaderValue {
         key: "authorization".into(),

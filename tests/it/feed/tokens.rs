@@ -226,7 +226,7 @@ async fn the_token_of_every_write_applies_on_another_replica_at_once() {
 /// A retry gets the first reply, including its token.
 #[tokio::test]
 async fn a_retry_gets_the_token_of_the_first_reply() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = tenantry::proto::v1::CreateUserRequest {
         email: "ada@acme.test".into(),
@@ -255,7 +255,7 @@ async fn an_access_token_ended_on_one_replica_is_ended_on_the_other() {
 
 #[tokio::test]
 async fn the_consistency_and_the_token_must_match() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ask = |consistency: Consistency, token: &str| {
         let asked =

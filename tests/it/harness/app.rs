@@ -1,11 +1,20 @@
 //! One server for one test.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    mem,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
 
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use tenantry::{
     app::App,
-    config::{self, Config, SETTINGS, Values},
+    cli::provision::{self, Credentials},
+    config::{self, Config, Passwords, SETTINGS, Values},
     db::Db,
     ids::TenantId,
     privacy::{Cipher, DataKeys},
@@ -14,7 +23,8 @@ use tenantry::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::oneshot,
+    runtime,
+    sync::{Mutex, MutexGuard, OnceCell, oneshot},
     task::JoinHandle,
 };
 use tonic::transport::{Channel, Endpoint};
@@ -29,6 +39,10 @@ pub struct TestApp {
     pub database: String,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<anyhow::Result<()>>>,
+    /// The end of the slugs of this test's tenants, where other tests use the server too.
+    suffix: Option<String>,
+    /// The connection of [`TestApp::kept_owner`].
+    owner: OnceCell<Mutex<PgConnection>>,
 }
 
 impl TestApp {
@@ -43,13 +57,66 @@ impl TestApp {
         Self::on(&database, adjust).await
     }
 
+    /// A server that tests of this process share: for a test that uses nothing but its
+    /// own tenants. Such a test finds the slugs of its tenants in their clients. It needs
+    /// [`TestApp::spawn`] for what the tests have in common: settings, metrics, logs, the
+    /// platform, the server's start and stop, locks on tables, and rows of all tenants.
+    pub fn shared() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let server = shared_server();
+        // Each test calls from an address of its own, so that no test takes another's
+        // share of what the server has for a network.
+        let [.., high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(127, 1, high, low);
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.addr));
+        let endpoint = endpoint.expect("an endpoint").local_address(Some(address.into()));
+        Self {
+            addr: server.addr,
+            http: server.http,
+            channel: endpoint.connect_lazy(),
+            database: server.database.clone(),
+            stop: None,
+            served: None,
+            suffix: Some(number.to_string()),
+            owner: OnceCell::new(),
+        }
+    }
+
+    /// Fails where other tests use this server too.
+    #[track_caller]
+    pub(super) fn must_be_own(&self) {
+        assert!(self.suffix.is_none(), "this takes a server of the test's own");
+    }
+
+    /// A server on a new database that hashes passwords with the parameters of its
+    /// settings: for tests about hashes, and about the time that hashing takes.
+    pub async fn with_full_hashes(adjust: impl FnOnce(&mut Values)) -> Self {
+        let database = Cluster::get().new_database().await;
+        Self::on_with_full_hashes(&database, adjust).await
+    }
+
+    /// The same on a database that is there.
+    pub async fn on_with_full_hashes(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        Self::start(database, adjust, |_| {}).await
+    }
+
     /// A server on a database that is there: another replica, or the same
     /// server started again.
     pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        Self::start(database, adjust, cheap_hashes).await
+    }
+
+    async fn start(
+        database: &str,
+        adjust: impl FnOnce(&mut Values),
+        hashes: impl FnOnce(&mut Passwords),
+    ) -> Self {
         leaks::watch();
         let mut values = Self::values(database);
         adjust(&mut values);
-        let config = Config::check(&values).expect("the settings are good");
+        let mut config = Config::check(&values).expect("the settings are good");
+        hashes(&mut config.passwords);
         let listeners = Listeners::bind(&config.server).await.expect("ports");
         let app = App::build(config).expect("the app builds");
         let addr = listeners.grpc.local_addr().expect("an address");
@@ -67,6 +134,8 @@ impl TestApp {
             database: database.to_owned(),
             stop: Some(stop),
             served: Some(served),
+            suffix: None,
+            owner: OnceCell::new(),
         }
     }
 
@@ -111,21 +180,36 @@ impl TestApp {
         Client::anonymous(self.channel.clone())
     }
 
-    /// Signs up a tenant with this slug; its administrator, signed in.
+    /// Signs up a tenant with this slug; its administrator, signed in. On a shared server
+    /// the slug gets an end that no other test's tenant has.
     pub async fn tenant(&self, slug: &str) -> Client {
-        self.anonymous().sign_up_tenant(slug).await
+        let end = self.suffix.map_or_else(String::new, |suffix| format!("-{suffix}"));
+        self.anonymous().sign_up_tenant(&format!("{slug}{end}")).await
     }
 
-    /// The platform's first administrator, signed in.
+    /// The platform's first administrator, signed in. On a shared server the platform is
+    /// the same for all tests: they read in it, and change nothing.
     pub async fn platform_admin(&self) -> Client {
+        static SHARED: OnceCell<Credentials> = OnceCell::const_new();
+        let nobody = self.anonymous();
+        if self.suffix.is_some() {
+            let made = SHARED.get_or_init(|| self.make_platform()).await;
+            nobody.login(&made.tenant, &made.email, &made.password).await
+        } else {
+            let made = self.make_platform().await;
+            nobody.login(&made.tenant, &made.email, &made.password).await
+        }
+    }
+
+    async fn make_platform(&self) -> Credentials {
         let values = Self::values(&self.database);
         let owner = self.owner_db().await;
-        let passwords = tenantry::config::Passwords::check(&values).expect("settings");
+        let mut passwords = Passwords::check(&values).expect("settings");
+        cheap_hashes(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
-        let made = tenantry::cli::provision::platform(&owner, &hasher, "root@platform.test").await;
-        let made = made.expect("postgres").expect("not made before");
+        let made = provision::platform(&owner, &hasher, "root@platform.test").await;
         owner.close().await;
-        self.anonymous().login(&made.tenant, &made.email, &made.password).await
+        made.expect("postgres").expect("not made before")
     }
 
     /// The file of the master key.
@@ -158,6 +242,13 @@ impl TestApp {
         Cluster::get().connect_owner(&self.database).await
     }
 
+    /// The same on a connection that is kept, for single statements: a new connection
+    /// costs more than most of them.
+    pub(super) async fn kept_owner(&self) -> MutexGuard<'_, PgConnection> {
+        let kept = self.owner.get_or_init(|| async { Mutex::new(self.owner().await) });
+        kept.await.lock().await
+    }
+
     /// The database as the service's role sees it.
     pub async fn app_role(&self) -> PgPool {
         let url = Cluster::get().app_url(&self.database);
@@ -176,6 +267,7 @@ impl TestApp {
 
     /// What an HTTP GET answers: the status, the head and the body.
     pub async fn get_whole(&self, path: &str) -> (u16, String, String) {
+        self.must_be_own();
         let mut stream = TcpStream::connect(self.http).await.expect("HTTP is served");
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -202,6 +294,7 @@ impl TestApp {
 
     /// Stops the server as a signal would, and waits until it has.
     pub async fn stop(mut self) {
+        self.must_be_own();
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }
@@ -209,4 +302,30 @@ impl TestApp {
             served.await.expect("no panic").expect("a clean stop");
         }
     }
+}
+
+/// Sets the argon2id parameters to their least. Sign-ins are most of what tests do
+/// first, and the parameters are most of what a sign-in costs. Settings can't have these
+/// values: `commands::serve` shows that the program refuses them.
+fn cheap_hashes(passwords: &mut Passwords) {
+    passwords.memory_kib = 8;
+    passwords.iterations = 1;
+}
+
+/// The shared server, on a runtime of its own: it outlives the test that started it.
+fn shared_server() -> &'static TestApp {
+    static SERVER: OnceLock<TestApp> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let start = || {
+            let mut runtime = runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
+            let server = runtime.block_on(TestApp::with(|values| {
+                values.set("DATABASE_MAX_CONNECTIONS", "16");
+            }));
+            // It serves until the process ends.
+            mem::forget(runtime);
+            server
+        };
+        thread::spawn(start).join().expect("the server starts")
+    })
 }

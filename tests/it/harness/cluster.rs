@@ -52,6 +52,7 @@ impl Cluster {
         let master_key = dir.join("master.keys");
         tenantry::privacy::ensure_key(&master_key).expect("a master key");
         let cluster = Self { services, keys: pem::paths(&keys), master_key };
+        cluster.stop_autovacuum().await;
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner = cluster.connect_owner(TEMPLATE).await;
         tenantry::pg::migrate(&mut owner, None).await.expect("migrations apply");
@@ -70,6 +71,16 @@ impl Cluster {
     /// A new database without the schema.
     pub async fn empty_database(&self, name: &str) {
         self.create_database(name, "template1").await;
+    }
+
+    /// With hundreds of databases autovacuum looks at one of them every 100 ms, and no
+    /// test has so many dead rows that it needs a vacuum.
+    async fn stop_autovacuum(&self) {
+        let mut admin = self.connect_owner("postgres").await;
+        for statement in ["alter system set autovacuum = off", "select pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut admin).await.expect("it is a superuser");
+        }
+        admin.close().await.expect("closed");
     }
 
     async fn create_database(&self, name: &str, template: &str) {

@@ -14,38 +14,41 @@ impl TestApp {
     /// and all. Not that something was refused, nor where the trail's events have
     /// their places, which comes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
-        let mut owner = self.owner().await;
-        let mut rows = BTreeMap::new();
-        for table in tables(&mut owner).await {
-            let sql = format!(
-                "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
-                 from {table} t where tenant_id = '{tenant_id}'
+        let mut owner = self.kept_owner().await;
+        let rows_of = |table: String| {
+            format!(
+                "select '{table}',
+                   coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
+                 from {table} t where tenant_id = $1::text::uuid
                    and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
-            );
-            let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
-            rows.insert(table, found.expect("rows"));
-        }
-        rows
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let found = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
+        let rows: Vec<(String, String)> = found.fetch_all(&mut *owner).await.expect("rows");
+        rows.into_iter().collect()
     }
 
     /// How many rows each table has; refusals and places are left out as above.
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
-        let mut owner = self.owner().await;
-        let mut counts = BTreeMap::new();
-        for table in tables(&mut owner).await {
-            let sql = format!(
-                "select count(*) from {table} t
+        self.must_be_own();
+        let mut owner = self.kept_owner().await;
+        let count_of = |table: String| {
+            format!(
+                "select '{table}', count(*) from {table} t
                  where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
-            );
-            let count = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut owner).await;
-            counts.insert(table, count.expect("a count"));
-        }
-        counts
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let found = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
+        let counts: Vec<(String, i64)> = found.fetch_all(&mut *owner).await.expect("counts");
+        counts.into_iter().collect()
     }
 
     /// Waits until every transaction that began before the last change has ended, in
     /// other tests' databases too: none holds the horizon below it.
     pub async fn changes_settled(&self) {
+        self.must_be_own();
         let over = "select not exists (select from changes
                     where xid >= pg_snapshot_xmin(pg_current_snapshot()))";
         self.until_so(over).await;
@@ -53,15 +56,15 @@ impl TestApp {
 
     /// Waits until all that was recorded has its place, and was sent.
     pub async fn audit_settled(&self) {
+        self.must_be_own();
         let settled =
             "select not exists (select from audit_queue) and not exists (select from audit_outbox)";
         self.until_so(settled).await;
     }
 
     async fn until_so(&self, question: &'static str) {
-        let owner = tokio::sync::Mutex::new(self.owner().await);
         let is_so = || async {
-            let mut owner = owner.lock().await;
+            let mut owner = self.kept_owner().await;
             sqlx::query_scalar(question).fetch_one(&mut *owner).await.expect("an answer")
         };
         until(20, is_so).await;
@@ -72,7 +75,7 @@ impl TestApp {
         let sql =
             "select count(*) from audit_events where tenant_id = $1::text::uuid and kind = $2";
         let count = sqlx::query_scalar(sql).bind(tenant_id).bind(kind);
-        count.fetch_one(&mut self.owner().await).await.expect("a count")
+        count.fetch_one(&mut *self.kept_owner().await).await.expect("a count")
     }
 }
 

@@ -4,6 +4,9 @@
 //! template, and a server on a port of its own. All share one Postgres and one
 //! Redis, which end with the test process.
 //!
+//! [`TestApp::shared`] gives a test access to a server that tests share. It costs much
+//! less, and suits a test that uses nothing but its own tenants.
+//!
 //! A test from nothing, in the file of the RPC that it is about:
 //!
 //! ```ignore
@@ -31,6 +34,8 @@
 //!
 //! | for | take |
 //! | --- | --- |
+//! | a test of its own tenants alone | [`TestApp::shared`] |
+//! | hashes, and the time that hashing takes | [`TestApp::with_full_hashes`] |
 //! | another replica, or the same server again | [`TestApp::on`] |
 //! | rows as the schema's owner sees them | [`TestApp::owner`] |
 //! | metrics and probes | [`TestApp::metric`], [`TestApp::get`] |
@@ -41,6 +46,7 @@
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`OwnRedis`] |
 //! | every RPC from the descriptors | [`methods`] |
+//! | a race that is lost rarely: many rounds | [`rounds`] |
 
 mod app;
 mod client;
@@ -52,6 +58,7 @@ mod look;
 mod mail;
 mod proxy;
 mod redis;
+mod rounds;
 mod sample;
 mod serving;
 mod shorthand;
@@ -67,6 +74,7 @@ pub use forge::Forge;
 pub use mail::MailServer;
 pub use proxy::{Proxy, Then};
 pub use redis::{OwnRedis, redis};
+pub use rounds::rounds;
 pub use sample::{Ids, precise};
 pub use serving::Serving;
 pub use shorthand::{fill, mask, struct_of, unknown_id};

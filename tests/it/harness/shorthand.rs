@@ -150,12 +150,13 @@ pub struct Recorded {
 impl TestApp {
     /// The audit trail's events of a kind, oldest first.
     pub async fn recorded(&self, kind: &str) -> Vec<Recorded> {
+        self.must_be_own();
         sqlx::query_as(
             "select tenant_id, actor_tenant_id, actor_id, target_id
              from audit_events where kind = $1 order by event_id",
         )
         .bind(kind)
-        .fetch_all(&mut self.owner().await)
+        .fetch_all(&mut *self.kept_owner().await)
         .await
         .expect("events")
     }
@@ -163,7 +164,11 @@ impl TestApp {
     /// A number that SQL counts, with one id in it.
     pub async fn count(&self, sql: &'static str, id: &str) -> i64 {
         let id: Uuid = id.parse().expect("an id");
-        sqlx::query_scalar(sql).bind(id).fetch_one(&mut self.owner().await).await.expect("a count")
+        sqlx::query_scalar(sql)
+            .bind(id)
+            .fetch_one(&mut *self.kept_owner().await)
+            .await
+            .expect("a count")
     }
 
     /// Lets everything that a user has for a time end now.
@@ -174,7 +179,7 @@ impl TestApp {
              where user_id = $1 and expires_at is not null",
         )
         .bind(user)
-        .execute(&mut self.owner().await)
+        .execute(&mut *self.kept_owner().await)
         .await
         .expect("shifted");
     }
@@ -203,7 +208,7 @@ impl TestApp {
             .bind(tenant)
             .bind(user)
             .bind(secret)
-            .execute(&mut self.owner().await)
+            .execute(&mut *self.kept_owner().await)
             .await
             .expect("kept");
         BASE64_URL_SAFE_NO_PAD.encode([tenant.as_bytes(), user.as_bytes(), &secret[..]].concat())
@@ -220,7 +225,7 @@ impl TestApp {
             .bind(&session)
             .bind(user_id)
             .bind(&like.tokens.session_id)
-            .execute(&mut self.owner().await)
+            .execute(&mut *self.kept_owner().await)
             .await
             .expect("a session");
         let claims = serde_json::json!({ "sub": user_id, "sid": session });

@@ -52,7 +52,7 @@ async fn connections_with_an_incomplete_preface_are_closed() {
     answers(&serving).await;
     let began = time::Instant::now();
     for peer in &mut peers {
-        within(20, peer.goodbye()).await;
+        assert_eq!(within(20, peer.goodbye()).await, None, "it ends without a word");
     }
     assert!(began.elapsed() > Duration::from_secs(5), "closed before the timeout of the preface");
     answers(&serving).await;
@@ -69,7 +69,7 @@ async fn connections_are_closed_at_their_maximum_age() {
     // A connection with a call that never ends.
     let mut open = Peer::connect(serving.addr).await;
     open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
-    within(10, open.goodbye()).await;
+    assert_eq!(within(10, open.goodbye()).await, Some(0));
     answers(&serving).await;
 }
 

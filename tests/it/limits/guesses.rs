@@ -13,7 +13,7 @@ use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, redis, refused, unk
 const FREE: usize = 10;
 
 async fn acme() -> (TestApp, Client) {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_full_hashes(|values| {
         trusting_local_proxy(values);
         // All calls are in one tenant, which may use only a part of each of these limits.
         values.set("HASHING_QUEUE", "2000");

@@ -197,7 +197,8 @@ async fn no_value_of_a_key_blocks_a_tenant_forever() {
         let kept = redis(&format!("GET {key}")).await;
         assert!(!kept.contains(value), "{value:.20}");
         let ends = redis(&format!("PTTL {key}")).await;
-        assert!(!ends.starts_with(":-"), "{value:.20}: {ends}");
+        // -1 is a key that never ends. On a busy machine it may have ended: -2.
+        assert!(!ends.starts_with(":-1"), "{value:.20}: {ends}");
     }
     redis(&format!("DEL {key}")).await;
     redis(&format!("LPUSH {key} x")).await;

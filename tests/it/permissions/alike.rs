@@ -139,7 +139,7 @@ fn token(client: &Client) -> String {
 /// F16
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_that_differ_in_one_part_get_their_own_answers() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let world = World::new(&app).await;
     let mut runner = TestRunner::new(ProptestConfig {
         cases: PAIRS,

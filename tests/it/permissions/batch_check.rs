@@ -30,7 +30,7 @@ async fn ask(client: &Client, items: Vec<BatchCheckItem>) -> Vec<BatchCheckResul
 
 #[tokio::test]
 async fn results_keep_the_order_and_correlation_ids_of_the_items() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
     let bob = acme.member("bob", &["doc:write"]).await.user_id;
@@ -50,7 +50,7 @@ async fn results_keep_the_order_and_correlation_ids_of_the_items() {
 
 #[tokio::test]
 async fn each_item_has_a_scope_of_its_own() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -70,7 +70,7 @@ async fn each_item_has_a_scope_of_its_own() {
 
 #[tokio::test]
 async fn a_malformed_item_fails_alone() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let mut not_a_number = item("", "doc:read", "nan");
     let nan = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(f64::NAN)) };
@@ -96,7 +96,7 @@ async fn a_malformed_item_fails_alone() {
 
 #[tokio::test]
 async fn without_the_permission_only_items_about_oneself_are_decided() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -115,7 +115,7 @@ async fn without_the_permission_only_items_about_oneself_are_decided() {
 
 #[tokio::test]
 async fn a_batch_has_at_most_a_thousand_items() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
     let questions = |count: usize| -> Vec<_> {
@@ -138,7 +138,7 @@ async fn a_batch_has_at_most_a_thousand_items() {
 /// D09
 #[tokio::test]
 async fn another_tenants_users_look_like_users_that_do_not_exist() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.member("ada", &["doc:read"]).await.user_id;
     let ours = b.member("bob", &["doc:read"]).await.user_id;

@@ -16,7 +16,7 @@ fn by_token(token: &str) -> CheckRequest {
 
 #[tokio::test]
 async fn one_call_validates_the_token_and_decides() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -32,7 +32,7 @@ async fn one_call_validates_the_token_and_decides() {
 
 #[tokio::test]
 async fn an_inactive_token_is_denied_without_details() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await;
     let gone = acme.member("gone", &["doc:read"]).await;
@@ -65,7 +65,7 @@ async fn an_inactive_token_is_denied_without_details() {
 /// F09
 #[tokio::test]
 async fn claims_neither_grant_nor_remove_permissions() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -90,7 +90,7 @@ async fn claims_neither_grant_nor_remove_permissions() {
 
 #[tokio::test]
 async fn without_the_permission_only_ones_own_token_may_be_checked() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -102,7 +102,7 @@ async fn without_the_permission_only_ones_own_token_may_be_checked() {
 
 #[tokio::test]
 async fn a_token_together_with_a_user_id_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let question =

@@ -17,7 +17,7 @@ fn ask(user_id: &str, permission: &str) -> CheckRequest {
 
 #[tokio::test]
 async fn a_user_may_check_only_itself() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -38,7 +38,7 @@ async fn a_user_may_check_only_itself() {
 
 #[tokio::test]
 async fn with_the_permission_a_caller_checks_any_user() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let service = acme.member("service", &["permission:check"]).await;
@@ -52,7 +52,7 @@ async fn with_the_permission_a_caller_checks_any_user() {
 /// F19
 #[tokio::test]
 async fn an_unknown_user_is_denied_like_one_of_another_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     for stranger in [unknown_id(), a.user_id.clone()] {
@@ -74,7 +74,7 @@ async fn an_unknown_user_is_denied_like_one_of_another_tenant() {
 /// F19
 #[tokio::test]
 async fn a_check_in_an_unknown_tenant_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
     let nowhere = unknown_id();
@@ -88,7 +88,7 @@ async fn a_check_in_an_unknown_tenant_is_refused() {
 
 #[tokio::test]
 async fn a_disabled_user_is_denied() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let request = DisableUserRequest { user_id: ada.user_id.clone() };
@@ -102,7 +102,7 @@ async fn a_disabled_user_is_denied() {
 /// F02
 #[tokio::test]
 async fn only_a_concrete_permission_can_be_asked_for() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = format!("{}:read", "a".repeat(1024));
 
@@ -134,7 +134,7 @@ async fn only_a_concrete_permission_can_be_asked_for() {
 /// F03
 #[tokio::test]
 async fn a_wildcard_covers_exactly_one_whole_part() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["users:*", "*:read", "a.b:c"]).await;
 
@@ -159,7 +159,7 @@ async fn a_wildcard_covers_exactly_one_whole_part() {
 /// F10
 #[tokio::test]
 async fn a_change_applies_as_soon_as_it_is_acknowledged() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -186,7 +186,7 @@ async fn a_change_applies_as_soon_as_it_is_acknowledged() {
 /// F16
 #[tokio::test]
 async fn similar_questions_get_their_own_answers() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let role = a.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
     let (ada, bob) = (a.create_user("ada@a.test").await, a.create_user("bob@a.test").await);

@@ -30,7 +30,7 @@ fn names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_grant_names_its_assignment_and_permission() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:*", "doc:read"]).await;
@@ -61,7 +61,7 @@ async fn a_grant_names_its_assignment_and_permission() {
 
 #[tokio::test]
 async fn a_denial_names_the_nearest_misses() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -112,7 +112,7 @@ fn mismatch_rows(miss: &ExplainedAssignment) -> Value {
 
 #[tokio::test]
 async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let held = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
@@ -129,7 +129,7 @@ async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
 
 #[tokio::test]
 async fn an_explanation_has_the_state_of_the_subject() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
     let disabled = acme.member("ada", &["invoice:pay"]).await.user_id;
@@ -161,7 +161,7 @@ async fn an_explanation_has_the_state_of_the_subject() {
 
 #[tokio::test]
 async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -183,7 +183,7 @@ async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
 
 #[tokio::test]
 async fn a_token_is_explained_for_its_subject_unless_it_is_inactive() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["invoice:pay"]).await;
     let by_token =

@@ -14,7 +14,7 @@ async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
 
 #[tokio::test]
 async fn it_lists_the_permissions_of_a_subject_with_scope_and_role() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read", "bill:*"]).await;
@@ -37,7 +37,7 @@ async fn it_lists_the_permissions_of_a_subject_with_scope_and_role() {
 
 #[tokio::test]
 async fn a_caller_lists_its_own_permissions_and_needs_a_permission_for_others() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
@@ -49,7 +49,7 @@ async fn a_caller_lists_its_own_permissions_and_needs_a_permission_for_others() 
 
 #[tokio::test]
 async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
     let request = DisableUserRequest { user_id: ada.clone() };
@@ -62,7 +62,7 @@ async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
 
 #[tokio::test]
 async fn expired_assignments_are_not_listed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;

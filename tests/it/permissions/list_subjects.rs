@@ -41,7 +41,7 @@ async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
 
 #[tokio::test]
 async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
     let boss = acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
@@ -82,7 +82,7 @@ async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
 
 #[tokio::test]
 async fn it_requires_both_permissions() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
         let member = acme.member(name, &permissions).await;
@@ -99,7 +99,7 @@ async fn it_requires_both_permissions() {
 
 #[tokio::test]
 async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let root = app.platform_admin().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -128,7 +128,7 @@ async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out()
 
 #[tokio::test]
 async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the_request() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let mut roles = Vec::new();
     for n in 0..3 {
@@ -163,7 +163,7 @@ async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the
 /// the last.
 #[tokio::test]
 async fn a_page_does_a_bounded_part_of_the_work_and_loses_no_subject() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let make = "with made as (

@@ -57,7 +57,7 @@ async fn answers(asker: &Client, user: &str) -> Vec<bool> {
 /// F01
 #[tokio::test]
 async fn each_role_grants_exactly_what_the_model_says_in_its_own_tenant_only() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let (staff_a, staff_b) = (staff(&a).await, staff(&b).await);
 
@@ -75,11 +75,12 @@ async fn each_role_grants_exactly_what_the_model_says_in_its_own_tenant_only() {
 /// F01
 #[tokio::test]
 async fn check_and_batch_check_agree() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     for user in staff(&acme).await {
         let together = answers(&acme, &user).await;
+        assert_eq!(together.len(), questions().len());
         for ((resource, action), allowed) in questions().into_iter().zip(together) {
             let question = CheckRequest {
                 user_id: user.clone(),

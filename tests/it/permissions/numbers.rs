@@ -62,7 +62,7 @@ async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String
 /// N01
 #[tokio::test]
 async fn each_stored_number_comes_back_and_matches_itself() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let mut rng = Rng(11);
@@ -110,6 +110,7 @@ async fn each_stored_number_comes_back_and_matches_itself() {
         });
         let request = BatchCheckRequest { items: items.collect(), ..Default::default() };
         let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
+        assert_eq!(reply.results.len(), numbers.len());
         for (number, result) in numbers.iter().zip(reply.results) {
             assert!(result.allowed, "{number:e}");
         }
@@ -131,7 +132,7 @@ async fn each_stored_number_comes_back_and_matches_itself() {
 /// N01
 #[tokio::test]
 async fn numbers_that_would_not_come_back_exactly_are_refused_in_every_scope() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let user = acme.create_user_without_password("u@acme.test").await;

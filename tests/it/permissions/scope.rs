@@ -18,7 +18,7 @@ async fn reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
 
 #[tokio::test]
 async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
@@ -61,7 +61,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
 
 #[tokio::test]
 async fn an_assignment_without_a_scope_applies_everywhere() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let (ada, bob) =
@@ -78,7 +78,7 @@ async fn an_assignment_without_a_scope_applies_everywhere() {
 
 #[tokio::test]
 async fn one_of_several_assignments_is_enough() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -98,7 +98,7 @@ async fn one_of_several_assignments_is_enough() {
 
 #[tokio::test]
 async fn an_assignment_ends_at_its_expiry_time() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -112,7 +112,7 @@ async fn an_assignment_ends_at_its_expiry_time() {
 
 #[tokio::test]
 async fn a_scoped_role_does_not_allow_a_method_call() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let role = acme.create_role("keeper", RoleLevel::Member, &["user:read"]).await;

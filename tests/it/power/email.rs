@@ -79,7 +79,7 @@ async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
 /// N11: the limit is that of Login, and both are counted together.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     for _ in 0..10 {

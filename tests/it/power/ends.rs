@@ -44,7 +44,7 @@ async fn holder_until(
 /// N11
 #[tokio::test]
 async fn a_temporary_administrator_assigns_only_until_its_own_end() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
     let temporary = holder_until(&app, &acme, "temporary", &role, end).await;
@@ -70,7 +70,7 @@ async fn a_temporary_administrator_assigns_only_until_its_own_end() {
 /// N11: for each permission, and for the level, the longest grant counts.
 #[tokio::test]
 async fn each_permission_and_the_level_have_their_own_end() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
     let ada = holder_until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
@@ -97,7 +97,7 @@ async fn each_permission_and_the_level_have_their_own_end() {
 /// N11: an edit of a role applies to all its holders, without an end.
 #[tokio::test]
 async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let admin = acme.system_role("org_admin").await;
     let temporary =
@@ -125,7 +125,7 @@ async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
 /// N11
 #[tokio::test]
 async fn a_role_is_changed_only_by_a_caller_that_covers_all_its_holders() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:update", "role:delete", "doc:read", "doc:write"]).await;
     let role = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
@@ -158,7 +158,7 @@ async fn a_role_is_changed_only_by_a_caller_that_covers_all_its_holders() {
 /// N11: enabling a user gives back all its grants.
 #[tokio::test]
 async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (role, end) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
     let temporary = holder_until(&app, &acme, "temp", &role, end).await;
@@ -181,7 +181,7 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
 /// N11
 #[tokio::test]
 async fn nobody_raises_its_own_power_but_anybody_may_reduce_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "role:update", "role:create"]).await;
     let own = acme.role_named("ada").await;

@@ -29,7 +29,7 @@ fn ends(made: Response<CreateApiKeyResponse>) -> i64 {
 /// N11: both with and without the permission `api_key:create`.
 #[tokio::test]
 async fn a_service_account_cannot_create_a_key_for_itself() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("maker", &["api_key:create"]).await;
     let secret = acme.create_api_key(&account).await.secret;
@@ -40,7 +40,7 @@ async fn a_service_account_cannot_create_a_key_for_itself() {
 /// N11: a service account cannot use a second account to extend its own end.
 #[tokio::test]
 async fn a_key_created_with_a_key_ends_with_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let maker = acme.create_service_account("maker", &["api_key:create"]).await;
     let other = acme.create_service_account("other", &[]).await;
@@ -61,7 +61,7 @@ async fn a_key_created_with_a_key_ends_with_it() {
 /// N11
 #[tokio::test]
 async fn a_key_ends_no_later_than_its_creators_rights() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let user = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&user, &acme.system_role("org_admin").await).await;

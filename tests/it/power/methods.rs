@@ -185,7 +185,7 @@ async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() 
 /// N11
 #[tokio::test]
 async fn acts_that_give_or_use_rights_must_end_with_the_callers_own() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let temporary = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&temporary, &acme.system_role("org_admin").await).await;

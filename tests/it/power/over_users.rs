@@ -43,7 +43,7 @@ async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
 /// N11
 #[tokio::test]
 async fn a_member_cannot_end_an_administrators_session() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["session:revoke"]).await;
     let bob = acme.member("bob", &[]).await;
@@ -131,7 +131,7 @@ async fn platform_staff_take_by_level_but_use_only_what_they_hold() {
 /// A token for a password reset ends when the email changes.
 #[tokio::test]
 async fn a_changed_email_ends_the_reset_tokens_of_the_old_address() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let bob = acme.create_user("bob@acme.test").await;
     let token = app.reset_token(&acme.tenant_id, &bob).await;

@@ -24,7 +24,7 @@ async fn assign(client: &Client, user: &str, role: &str, scope: Value) -> Assign
 
 #[tokio::test]
 async fn an_assignment_is_returned_as_requested() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -48,7 +48,7 @@ async fn an_assignment_is_returned_as_requested() {
 /// F04
 #[tokio::test]
 async fn nobody_assigns_what_it_does_not_hold_or_to_a_user_above_it() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign", "doc:read"]).await;
     let bob = acme.create_user("bob@acme.test").await;
@@ -77,7 +77,7 @@ async fn nobody_assigns_what_it_does_not_hold_or_to_a_user_above_it() {
 
 #[tokio::test]
 async fn a_role_is_assigned_only_once_with_the_same_scope() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -96,7 +96,7 @@ async fn a_role_is_assigned_only_once_with_the_same_scope() {
 /// N03
 #[tokio::test]
 async fn equal_scopes_have_one_normal_form() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -118,7 +118,7 @@ async fn equal_scopes_have_one_normal_form() {
 
 #[tokio::test]
 async fn an_assignment_replaces_an_expired_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -135,7 +135,7 @@ async fn an_assignment_replaces_an_expired_one() {
 /// D08
 #[tokio::test]
 async fn another_tenants_users_and_roles_look_like_unknown_ones() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let their_role = a.create_role("ops", RoleLevel::Viewer, &[]).await;
     let our_role = b.create_role("ops", RoleLevel::Viewer, &[]).await;
@@ -157,7 +157,7 @@ async fn another_tenants_users_and_roles_look_like_unknown_ones() {
 
 #[tokio::test]
 async fn malformed_scopes_and_past_times_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
     let many: serde_json::Map<_, _> = (0..51).map(|at| (format!("k{at}"), json!(1))).collect();

@@ -179,7 +179,8 @@ async fn a_scope_has_at_most_8_kib_and_a_larger_old_one_can_be_unassigned() {
 /// N21: the count is made under a lock, so concurrent calls cannot exceed the limit.
 #[tokio::test]
 async fn concurrent_calls_cannot_exceed_a_limit() {
-    let app = TestApp::spawn().await;
+    // A connection for each: on a busy machine a call would wait too long for one.
+    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "40")).await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -231,7 +232,7 @@ async fn fill_with_roles(app: &TestApp, acme: &Client, count: i32) {
 /// N21
 #[tokio::test]
 async fn the_permissions_of_a_role_have_at_most_64_kib() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let at_most = 64 * 1024;
     acme.roles().create_role(role("most", at_most)).await.expect("64 KiB");

@@ -27,7 +27,7 @@ pub fn made(result: Made) -> Role {
 
 #[tokio::test]
 async fn a_role_is_created_as_requested() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let wanted = role("Ops team", RoleLevel::Manager, &["doc:write", "a:*", "doc:write", "*:read"]);
@@ -43,7 +43,7 @@ async fn a_role_is_created_as_requested() {
 /// F04
 #[tokio::test]
 async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create", "doc:*", "bill:read"]).await;
     let scoped = acme.create_role("scoped", RoleLevel::Member, &["bill:write"]).await;
@@ -59,7 +59,7 @@ async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
 /// F04
 #[tokio::test]
 async fn nobody_creates_a_role_above_its_own_level() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:create"]).await;
     let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
@@ -77,7 +77,7 @@ async fn nobody_creates_a_role_above_its_own_level() {
 /// F03
 #[tokio::test]
 async fn only_platform_staff_create_system_roles() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let system =
@@ -108,7 +108,7 @@ async fn the_platform_level_exists_only_in_the_platform_tenant() {
 
 #[tokio::test]
 async fn a_role_name_is_unique_in_its_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     made(create(&a, role("ops", RoleLevel::Member, &[])).await);
@@ -122,7 +122,7 @@ async fn a_role_name_is_unique_in_its_tenant() {
 /// N16
 #[tokio::test]
 async fn similar_names_count_as_the_same_name() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let plain = |name: &str| role(name, RoleLevel::Viewer, &[]);
@@ -160,7 +160,7 @@ async fn similar_names_count_as_the_same_name() {
 /// N16
 #[tokio::test]
 async fn older_roles_with_clashing_names_remain_and_can_be_changed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (first, second) = (
         acme.create_role("first", RoleLevel::Viewer, &[]).await,
@@ -186,7 +186,7 @@ async fn older_roles_with_clashing_names_remain_and_can_be_changed() {
 /// F02
 #[tokio::test]
 async fn malformed_roles_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = format!("{}:read", "a".repeat(1024));
 

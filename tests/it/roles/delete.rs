@@ -14,7 +14,7 @@ async fn delete(client: &Client, id: &str) -> Result<Response<DeleteRoleResponse
 /// F21
 #[tokio::test]
 async fn a_role_in_use_is_not_deleted() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -30,7 +30,7 @@ async fn a_role_in_use_is_not_deleted() {
 
 #[tokio::test]
 async fn expired_assignments_do_not_keep_a_role_from_deletion() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -44,7 +44,7 @@ async fn expired_assignments_do_not_keep_a_role_from_deletion() {
 /// F21
 #[tokio::test]
 async fn a_recreated_role_grants_nothing_to_the_old_holders() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let first = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
@@ -60,7 +60,7 @@ async fn a_recreated_role_grants_nothing_to_the_old_holders() {
 
 #[tokio::test]
 async fn a_stale_etag_prevents_the_deletion() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
@@ -76,7 +76,7 @@ async fn a_stale_etag_prevents_the_deletion() {
 /// F04, D08
 #[tokio::test]
 async fn roles_above_the_caller_system_roles_and_foreign_roles_cannot_be_deleted() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["role:delete"]).await;
     let high = acme.create_role("high", RoleLevel::Manager, &[]).await;

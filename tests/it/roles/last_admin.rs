@@ -12,7 +12,7 @@ use tenantry::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, refused, rounds};
 
 #[derive(Clone, Copy, Debug)]
 enum Removal {
@@ -46,7 +46,7 @@ async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Res
 /// F07
 #[tokio::test]
 async fn the_last_administrator_stays() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
 
@@ -60,7 +60,7 @@ async fn the_last_administrator_stays() {
 /// F07
 #[tokio::test]
 async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
     let mut users = Vec::new();
@@ -87,7 +87,7 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
 /// F07
 #[tokio::test]
 async fn an_administrator_with_a_successor_can_be_removed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     for (at, how) in REMOVALS.into_iter().enumerate() {
         let acme = app.tenant(&format!("acme-{at}")).await;
         let role = acme.system_role("org_admin").await;
@@ -104,7 +104,7 @@ async fn an_administrator_with_a_successor_can_be_removed() {
 /// F07
 #[tokio::test]
 async fn the_administrators_role_cannot_be_emptied_or_lowered() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.system_role("org_admin").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -124,7 +124,7 @@ async fn the_administrators_role_cannot_be_emptied_or_lowered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_that_remove_each_other_at_once_leave_one() {
     const TENANTS: usize = 4;
-    const ROUNDS: usize = 250;
+    let each = rounds(250);
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let mut founders = Vec::new();
@@ -132,7 +132,7 @@ async fn two_administrators_that_remove_each_other_at_once_leave_one() {
         founders.push(app.tenant(&format!("acme-{n}")).await);
     }
     let duels = founders.iter().enumerate().map(|(n, founder)| {
-        let rounds = n * ROUNDS..(n + 1) * ROUNDS;
+        let rounds = n * each..(n + 1) * each;
         duel(&app, &replica, founder, rounds)
     });
     futures::future::join_all(duels).await;

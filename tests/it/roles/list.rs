@@ -29,7 +29,7 @@ async fn assignments(client: &Client, request: ListRoleAssignmentsRequest) -> Ve
 
 #[tokio::test]
 async fn pages_contain_each_role_of_the_tenant_once_oldest_first() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     other.create_role("theirs", RoleLevel::Member, &[]).await;
     for name in ["one", "two", "three"] {
@@ -46,7 +46,7 @@ async fn pages_contain_each_role_of_the_tenant_once_oldest_first() {
 
 #[tokio::test]
 async fn filters_choose_by_name_and_level() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     acme.create_role("ops_1", RoleLevel::Manager, &[]).await;
     acme.create_role("opsx1", RoleLevel::Member, &[]).await;
@@ -74,7 +74,7 @@ async fn filters_choose_by_name_and_level() {
 
 #[tokio::test]
 async fn a_page_token_is_valid_only_for_its_own_list() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let first = ListRolesRequest { page_size: 1, ..ListRolesRequest::default() };
     let reply = acme.roles().list_roles(first.clone()).await.expect("roles").into_inner();
@@ -93,7 +93,7 @@ async fn a_page_token_is_valid_only_for_its_own_list() {
 
 #[tokio::test]
 async fn assignments_are_listed_by_user_role_and_name_until_they_expire() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (ada, bob) =
         (acme.create_user("ada@acme.test").await, acme.create_user("bob@acme.test").await);
@@ -128,7 +128,7 @@ async fn assignments_are_listed_by_user_role_and_name_until_they_expire() {
 
 #[tokio::test]
 async fn a_caller_without_the_permission_lists_its_own_assignments() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await;
     let of = |user: &str| ListRoleAssignmentsRequest {

@@ -15,7 +15,7 @@ fn with_id(request_id: &str) -> CreateRoleRequest {
 
 #[tokio::test]
 async fn a_retry_gets_the_first_result() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let first = made(create(&acme, with_id("once")).await);
@@ -26,7 +26,7 @@ async fn a_retry_gets_the_first_result() {
 
 #[tokio::test]
 async fn a_request_id_is_valid_for_one_request() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     made(create(&acme, with_id("once")).await);
 
@@ -41,7 +41,7 @@ async fn a_request_id_is_valid_for_one_request() {
 
 #[tokio::test]
 async fn an_id_belongs_to_its_caller_and_method() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["role:create", "doc:read"]).await;
     let first = made(create(&acme, with_id("once")).await);
@@ -76,7 +76,7 @@ async fn twenty_concurrent_equal_requests_create_one_role() {
 
 #[tokio::test]
 async fn a_refused_request_leaves_its_id_free() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     acme.create_role("ops", RoleLevel::Member, &[]).await;
 
@@ -87,7 +87,7 @@ async fn a_refused_request_leaves_its_id_free() {
 
 #[tokio::test]
 async fn malformed_ids_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = "a".repeat(65);
 

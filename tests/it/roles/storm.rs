@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Client, PASSWORD, TestApp};
+use crate::harness::{Client, PASSWORD, TestApp, rounds};
 
 /// The users and roles that all workers change.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fa
         let targets = targets.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;
-            for _ in 0..60 {
+            for _ in 0..rounds(60) {
                 number = (number * 75 + 74) % 65_537;
                 let Err(status) = change(&by, &targets, number).await else { continue };
                 let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];

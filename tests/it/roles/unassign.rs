@@ -22,7 +22,7 @@ const ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id =
 /// N03
 #[tokio::test]
 async fn it_removes_the_assignment_with_exactly_this_scope_or_all() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -59,7 +59,7 @@ async fn it_removes_the_assignment_with_exactly_this_scope_or_all() {
 /// N03
 #[tokio::test]
 async fn a_scope_is_recognized_in_every_equal_form() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -78,7 +78,7 @@ async fn a_scope_is_recognized_in_every_equal_form() {
 /// F04
 #[tokio::test]
 async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:assign"]).await;
     let low = acme.create_role("low", RoleLevel::Viewer, &[]).await;
@@ -99,7 +99,7 @@ async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
 /// D08
 #[tokio::test]
 async fn another_tenants_assignment_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.system_role("org_admin").await;
     let ours = b.system_role("viewer").await;

@@ -27,7 +27,7 @@ async fn get(client: &Client, role_id: &str) -> Role {
 
 #[tokio::test]
 async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_change() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &["a:b"]).await;
     let all = UpdateRoleRequest {
@@ -57,7 +57,7 @@ async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_chan
 
 #[tokio::test]
 async fn a_mask_may_name_only_known_fields_that_are_set() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
@@ -70,7 +70,7 @@ async fn a_mask_may_name_only_known_fields_that_are_set() {
 
 #[tokio::test]
 async fn a_stale_etag_prevents_the_update() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
     let read = get(&acme, &id).await;
@@ -92,7 +92,7 @@ async fn a_stale_etag_prevents_the_update() {
 /// F04
 #[tokio::test]
 async fn nobody_raises_itself_or_others_above_what_it_holds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["role:read", "role:update", "doc:read"]).await;
     let own = get(&acme, &acme.role_named("ada").await).await;
@@ -126,7 +126,7 @@ async fn nobody_raises_itself_or_others_above_what_it_holds() {
 
 #[tokio::test]
 async fn only_platform_staff_change_system_roles() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let viewer = acme.system_role("viewer").await;
@@ -140,7 +140,7 @@ async fn only_platform_staff_change_system_roles() {
 /// F03
 #[tokio::test]
 async fn an_update_has_the_same_limits_as_a_creation() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
@@ -160,7 +160,7 @@ async fn an_update_has_the_same_limits_as_a_creation() {
 /// D08
 #[tokio::test]
 async fn another_tenants_role_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let theirs = a.create_role("ops", RoleLevel::Member, &[]).await;
 

@@ -58,7 +58,7 @@ async fn body(response: Response<Body>) -> String {
 
 #[tokio::test]
 async fn only_callers_with_the_permission_are_allowed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
     let reader = acme.member("reader", &["invoice:read"]).await;
@@ -79,7 +79,7 @@ async fn only_callers_with_the_permission_are_allowed() {
 
 #[tokio::test]
 async fn grpc_requests_are_refused_with_a_grpc_status() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let routes = routes(&guard(&app, &acme).await);
     let other = acme.member("other", &[]).await;
@@ -166,7 +166,7 @@ async fn no_request_is_allowed_while_the_server_is_unavailable() {
 /// A service account may check only users of its own tenant.
 #[tokio::test]
 async fn a_user_of_a_tenant_that_cannot_be_checked_is_not_allowed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, globex) = (app.tenant("acme").await, app.tenant("globex").await);
     let routes = routes(&guard(&app, &acme).await);
     let reader = globex.member("reader", &["invoice:read"]).await;

@@ -34,7 +34,7 @@ async fn a_token_is_verified_and_the_keys_are_read_only_once() {
 
 #[tokio::test]
 async fn tokens_that_the_keys_do_not_verify_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (forge, token) = (app.forge(), &acme.tokens.access_token);
     let verifier = Verifier::new(client(&app).connect().expect("a client"), "tenantry", "tenantry");
@@ -74,7 +74,7 @@ async fn tokens_that_the_keys_do_not_verify_are_refused() {
 
 #[tokio::test]
 async fn without_keys_no_token_is_valid() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let relay = super::relay::Relay::start().await;
     let client = tenantry_client::Client::builder(format!("http://{}", relay.addr))

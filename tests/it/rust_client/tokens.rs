@@ -99,7 +99,7 @@ async fn a_client_whose_api_key_was_revoked_is_unauthenticated() {
 
 #[tokio::test]
 async fn a_user_whose_session_has_ended_stays_signed_out() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let client = client(&app).session(&acme.tokens.refresh_token).connect().expect("a client");
     AuthServiceClient::new(client.clone()).logout(LogoutRequest::default()).await.expect("out");

@@ -60,7 +60,7 @@ impl Begun {
 
 #[tokio::test]
 async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -75,7 +75,7 @@ async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
 
 #[tokio::test]
 async fn a_session_revoked_before_the_message_arrives_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     assert!(ada.may("", "doc:read").await, "allowed, and now cached");

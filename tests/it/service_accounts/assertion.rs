@@ -101,7 +101,7 @@ impl Account {
 
 #[tokio::test]
 async fn an_assertion_with_any_kind_of_key_works_once() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (name, own) in [("ec", Own::ec()), ("ed", Own::ed()), ("rsa", Own::rsa())] {
         let account = Account::with(&app, &acme, name, own).await;
@@ -120,7 +120,7 @@ async fn an_assertion_with_any_kind_of_key_works_once() {
 /// Of many concurrent calls with the same assertion, one gets a token.
 #[tokio::test]
 async fn an_assertion_works_once_even_when_sent_concurrently() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
     let jwt = account.sign(&account.header(), &account.claims());
@@ -151,7 +151,7 @@ async fn an_assertion_with_one_wrong_claim_is_refused() {
             ("a text for a time", json!({ "exp": "9999999999" })),
         ]
     });
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
     for (what, changes) in BAD.iter() {
@@ -172,7 +172,7 @@ async fn an_assertion_with_one_wrong_claim_is_refused() {
 /// A01, A02, A08 and A09 for assertions.
 #[tokio::test]
 async fn an_assertion_with_another_key_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
     let twin = Account::with(&app, &acme, "twin", Own::ec()).await;
@@ -208,7 +208,7 @@ async fn an_assertion_with_another_key_is_refused() {
 
 #[tokio::test]
 async fn an_assertion_requires_a_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
     let jwt = || account.sign(&account.header(), &account.claims());

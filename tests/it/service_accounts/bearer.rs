@@ -87,7 +87,7 @@ async fn a_cached_secret_is_answered_from_memory() {
 
 #[tokio::test]
 async fn a_secret_is_introspected_and_checked_like_a_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
@@ -172,7 +172,7 @@ async fn malformed_secrets_do_not_use_up_the_limit() {
 
 #[tokio::test]
 async fn the_setting_must_be_a_boolean() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = UpdateTenantRequest {
         tenant: acme.tenant_id.clone(),

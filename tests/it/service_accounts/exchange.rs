@@ -16,7 +16,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_secret_is_exchanged_for_a_token_with_the_accounts_claims() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let id = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&id).await;
@@ -59,7 +59,7 @@ fn question(permission: &str) -> CheckRequest {
 /// An account may do what its roles permit, in its own tenant only.
 #[tokio::test]
 async fn an_account_does_only_what_its_roles_permit() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let id = acme.create_service_account("reader", &["user:read"]).await;
     let key = acme.create_api_key(&id).await;
@@ -135,7 +135,7 @@ async fn every_wrong_secret_gets_the_same_answer() {
 
 #[tokio::test]
 async fn an_exchange_without_a_credential_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let nothing = app.anonymous().auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
     refused(nothing, Code::InvalidArgument, "INVALID_FIELDS");
 }

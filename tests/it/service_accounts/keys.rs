@@ -37,7 +37,7 @@ async fn revoke(client: &Client, key: &ApiKey) {
 
 #[tokio::test]
 async fn a_secret_is_returned_once_and_stored_as_a_hash() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let request = CreateApiKeyRequest { name: "first".into(), ..wanted(&account) };
@@ -64,7 +64,7 @@ async fn a_secret_is_returned_once_and_stored_as_a_hash() {
 
 #[tokio::test]
 async fn an_account_may_have_two_keys_of_each_kind() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let first = acme.create_api_key(&account).await.api_key.expect("a key");
@@ -86,7 +86,7 @@ async fn an_account_may_have_two_keys_of_each_kind() {
 /// Concurrent requests cannot exceed the limit of two keys.
 #[tokio::test]
 async fn concurrent_requests_create_at_most_two_keys() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let tried = (0..10).map(|_| create(&acme, wanted(&account)));
@@ -97,7 +97,7 @@ async fn concurrent_requests_create_at_most_two_keys() {
 
 #[tokio::test]
 async fn a_retry_returns_the_same_key_with_a_new_secret() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let request = CreateApiKeyRequest { request_id: "once".into(), ..wanted(&account) };
@@ -120,7 +120,7 @@ async fn a_retry_returns_the_same_key_with_a_new_secret() {
 /// The holder of a key acts with the account's roles.
 #[tokio::test]
 async fn nobody_creates_a_key_for_an_account_that_holds_more() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create", "invoice:send"]).await;
     let within = acme.create_service_account("within", &["invoice:send"]).await;
@@ -142,7 +142,7 @@ async fn nobody_creates_a_key_for_an_account_that_holds_more() {
 
 #[tokio::test]
 async fn an_account_may_revoke_only_its_own_keys() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let own = acme.create_service_account("own", &[]).await;
     let other = acme.create_service_account("other", &[]).await;
@@ -234,7 +234,7 @@ async fn a_key_and_its_tokens_end_at_the_expiry_of_the_key() {
 
 #[tokio::test]
 async fn invalid_public_keys_and_certificate_names_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let weak = include_str!("../commands/rsa1024.pem");

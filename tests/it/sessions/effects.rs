@@ -174,7 +174,7 @@ async fn without_redis_a_session_still_ends_within_a_second_elsewhere() {
 
 #[tokio::test]
 async fn a_password_change_keeps_its_own_session() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let request = ChangePasswordRequest {
         current_password: PASSWORD.into(),
@@ -186,7 +186,7 @@ async fn a_password_change_keeps_its_own_session() {
 
 #[tokio::test]
 async fn introspection_sees_the_end_of_a_session_at_once() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let victim = acme.member("victim", &[]).await;
     let active = |token: &str| {

@@ -75,7 +75,7 @@ async fn a_session_without_refreshes_expires_with_its_tokens() {
 /// token.
 #[tokio::test]
 async fn a_session_lives_as_long_as_its_longest_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     shift(&app, &ada, "refresh_expires_at = now() - interval '1 second'").await;
@@ -89,11 +89,11 @@ async fn a_session_lives_as_long_as_its_longest_token() {
 /// N06
 #[tokio::test]
 async fn revoking_all_sessions_counts_only_live_ones() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
     let nobody = app.anonymous();
-    let again = || nobody.login("acme", &idle.email, PASSWORD);
+    let again = || nobody.login(&acme.slug, &idle.email, PASSWORD);
     let (over, out, live) = (again().await, again().await, again().await);
     expire_tokens(&app, &idle).await;
     shift(&app, &over, "expires_at = now() - interval '1 second'").await;
@@ -113,10 +113,10 @@ async fn revoking_all_sessions_counts_only_live_ones() {
 /// N06
 #[tokio::test]
 async fn revoking_an_ended_session_changes_and_records_nothing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
-    let live = app.anonymous().login("acme", &idle.email, PASSWORD).await;
+    let live = app.anonymous().login(&acme.slug, &idle.email, PASSWORD).await;
     expire_tokens(&app, &idle).await;
     for client in [&idle, &live, &live] {
         let request = RevokeSessionRequest { session_id: client.tokens.session_id.clone() };

@@ -22,10 +22,10 @@ fn revoke(session_id: &str) -> RevokeSessionRequest {
 /// C21
 #[tokio::test]
 async fn a_user_may_end_its_own_sessions() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let here = acme.member("ada", &[]).await;
-    let there = app.anonymous().login("acme", &here.email, PASSWORD).await;
+    let there = app.anonymous().login(&acme.slug, &here.email, PASSWORD).await;
     let both = [here.tokens.session_id.clone(), there.tokens.session_id.clone()];
     assert_eq!(listed(&here, "").await, both);
 
@@ -42,7 +42,7 @@ async fn a_user_may_end_its_own_sessions() {
 /// C21
 #[tokio::test]
 async fn another_users_session_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let (ada, eve) = (a.member("ada", &[]).await, a.member("eve", &[]).await);
     let target = &ada.tokens.session_id;

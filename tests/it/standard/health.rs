@@ -20,7 +20,7 @@ fn services() -> BTreeSet<String> {
 
 #[tokio::test]
 async fn health_reports_the_server_and_each_service_without_a_token() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let mut health = HealthClient::new(app.channel.clone());
     let services = services();
     assert_eq!(services.len(), 8);

@@ -37,7 +37,7 @@ async fn files_of(channel: &Channel, symbol: &str) -> Vec<FileDescriptorProto> {
 
 #[tokio::test]
 async fn reflection_lists_every_service() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let question = MessageRequest::ListServices(String::new());
     let answer = ask(&app.channel, question).await.expect("a reply");
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
@@ -52,7 +52,7 @@ async fn reflection_lists_every_service() {
 
 #[tokio::test]
 async fn reflection_knows_every_method_and_the_error_details() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     for method in methods() {
         let files = files_of(&app.channel, method.0.full_name()).await;
         let has = files.iter().flat_map(|f| &f.service).flat_map(|s| &s.method);
@@ -92,7 +92,7 @@ async fn ask_alpha(channel: &Channel) -> Result<Vec<String>, Status> {
 
 #[tokio::test]
 async fn reflection_supports_the_alpha_version_too() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let listed = ask_alpha(&app.channel).await.expect("a list");
     for method in methods() {
         let service = method.0.parent_service().full_name().to_owned();

@@ -173,6 +173,7 @@ async fn a_failed_call_is_marked_as_error_with_its_type() {
     let failed: Vec<_> = spans.iter().filter(|s| s.kind() == SpanKind::Client).collect();
     assert!(failed.iter().any(|span| is_error(span)), "{spans:?}");
     let why: Vec<_> = failed.iter().filter_map(|span| attribute(span, "error.type")).collect();
+    assert!(!why.is_empty(), "{spans:?}");
     assert!(
         why.iter().all(|why| ["connection", "pool_timed_out"].contains(&why.as_str())),
         "{why:?}"

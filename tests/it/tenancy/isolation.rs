@@ -86,7 +86,7 @@ async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
 
 #[tokio::test]
 async fn another_tenants_emails_are_not_found() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let lookup = |email: &str| LookupUserRequest { email: email.into() };
     let theirs = b.users().lookup_user(lookup(&a.email)).await;
@@ -127,7 +127,7 @@ async fn nothing_refers_across_tenants() {
 /// D09
 #[tokio::test]
 async fn a_batch_decides_for_own_users_and_denies_all_others() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, theirs, b, own) = two_tenants(&app).await;
     let nobodys = Ids::random();
     let item = |user_id: &str| BatchCheckItem {

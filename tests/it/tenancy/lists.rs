@@ -34,7 +34,7 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
 /// D06
 #[tokio::test]
 async fn interleaved_users_of_two_tenants_are_listed_separately() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 1000).await;
 
@@ -56,7 +56,7 @@ async fn interleaved_users_of_two_tenants_are_listed_separately() {
 
 #[tokio::test]
 async fn a_page_token_is_refused_in_another_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     a.create_user("one@a.test").await;
     b.create_user("one@b.test").await;
@@ -98,7 +98,7 @@ async fn roles_assignments_and_sessions_are_listed_separately() {
 
 #[tokio::test]
 async fn a_filters_wildcards_stay_within_the_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (_, b) = (app.tenant("a").await, app.tenant("b").await);
     for filter in ["email = *", "email = \"admin*\"", "state = ACTIVE AND email = \"*\""] {
         let listed = users(&b, 100, filter).await;

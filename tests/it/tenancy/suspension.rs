@@ -66,14 +66,14 @@ async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
 /// D14
 #[tokio::test]
 async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
     let mut nobody = app.anonymous().auth();
     let wrong = LoginRequest { password: "wrong password".into(), ..login(&a) };
     let reply = nobody.login(wrong).await;
     let wrong = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    suspend(&root, "a").await;
+    suspend(&root, &a.slug).await;
     let by_slug = nobody.login(login(&a)).await;
     let by_email =
         nobody.login(LoginRequest { organization_slug: String::new(), ..login(&a) }).await;
@@ -87,7 +87,7 @@ async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
 /// D14
 #[tokio::test]
 async fn decisions_about_a_suspended_tenants_users_are_denials() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
     let staff = root.with("x-tenant-id", &a.tenant_id);
@@ -105,7 +105,7 @@ async fn decisions_about_a_suspended_tenants_users_are_denials() {
         let answer = staff.permissions().check(question.clone()).await.expect("an answer");
         assert!(answer.into_inner().allowed);
     }
-    suspend(&root, "a").await;
+    suspend(&root, &a.slug).await;
     for question in [by_id, by_token] {
         let answer = staff.permissions().check(question).await.expect("an answer").into_inner();
         assert_eq!((answer.allowed, answer.reason()), (false, DecisionReason::NotGranted));
@@ -142,12 +142,12 @@ async fn nobody_joins_a_suspended_tenant() {
 /// D14
 #[tokio::test]
 async fn a_reactivated_tenant_continues_as_before() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
-    suspend(&root, "a").await;
-    suspend(&root, "a").await;
-    let again = ReactivateTenantRequest { tenant: "a".into() };
+    suspend(&root, &a.slug).await;
+    suspend(&root, &a.slug).await;
+    let again = ReactivateTenantRequest { tenant: a.slug.clone() };
     root.tenants().reactivate_tenant(again).await.expect("it is active");
 
     a.auth().who_am_i(WhoAmIRequest {}).await.expect("its sessions live");

@@ -69,7 +69,7 @@ async fn filters_choose_by_state_slug_and_name() {
 
 #[tokio::test]
 async fn a_tenants_administrator_cannot_list_tenants() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let result = acme.tenants().list_tenants(ListTenantsRequest::default()).await;

@@ -55,12 +55,12 @@ async fn in_a_suspended_tenant_nothing_works_and_other_tenants_are_unaffected() 
 /// D14
 #[tokio::test]
 async fn after_reactivation_a_tenants_sessions_work_again() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
 
     suspend(&staff, &acme.tenant_id).await.expect("suspended");
-    let tenant = reactivate(&staff, "acme").await.expect("reactivated");
+    let tenant = reactivate(&staff, &acme.slug).await.expect("reactivated");
     assert_eq!(tenant.state(), TenantState::Active);
     assert!(acme.may("", "doc:read").await);
     let refresh_token = acme.tokens.refresh_token.clone();

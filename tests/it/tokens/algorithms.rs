@@ -19,7 +19,7 @@ fn parts(token: &str) -> (Value, Value) {
 /// A01
 #[tokio::test]
 async fn a_token_without_an_algorithm_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
     let (mut header, claims) = parts(&acme.tokens.access_token);
@@ -38,7 +38,7 @@ async fn a_token_without_an_algorithm_is_refused() {
 /// A02
 #[tokio::test]
 async fn the_public_key_is_not_accepted_as_a_shared_secret() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (mut header, claims) = parts(&acme.tokens.access_token);
@@ -65,7 +65,7 @@ async fn the_public_key_is_not_accepted_as_a_shared_secret() {
 
 #[tokio::test]
 async fn the_servers_key_is_valid_only_with_rs256() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (mut header, claims) = parts(&acme.tokens.access_token);
@@ -85,7 +85,7 @@ async fn the_servers_key_is_valid_only_with_rs256() {
 /// A10
 #[tokio::test]
 async fn a_changed_token_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let token = &acme.tokens.access_token;
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {

@@ -8,7 +8,7 @@ use crate::harness::{Forge, TestApp};
 /// A07
 #[tokio::test]
 async fn each_required_claim_must_be_present() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;
@@ -28,7 +28,7 @@ async fn each_required_claim_must_be_present() {
 /// A11
 #[tokio::test]
 async fn claims_of_a_wrong_type_count_as_missing() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -82,7 +82,7 @@ async fn claims_of_a_wrong_type_count_as_missing() {
 
 #[tokio::test]
 async fn claims_or_headers_that_are_no_object_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
@@ -104,7 +104,7 @@ async fn claims_or_headers_that_are_no_object_are_refused() {
 /// Combines ids of a tenant, a user and a session that do not belong together.
 #[tokio::test]
 async fn a_token_with_ids_that_do_not_belong_together_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     let other = a.member("other", &[]).await;
     let forge = app.forge();

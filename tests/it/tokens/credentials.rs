@@ -22,7 +22,7 @@ async fn who_am_i(client: &Client) -> Result<(), Status> {
 /// A16
 #[tokio::test]
 async fn a_call_with_several_credentials_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let other = app.tenant("other").await;
     let good = format!("Bearer {}", acme.tokens.access_token);
@@ -65,7 +65,7 @@ async fn a_call_with_several_credentials_is_refused() {
 /// A16
 #[tokio::test]
 async fn a_binary_credential_is_ignored() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let mut binary = acme.with_token("");
     binary.metadata.0.insert_bin(
@@ -79,7 +79,7 @@ async fn a_binary_credential_is_ignored() {
 /// A19
 #[tokio::test]
 async fn a_token_of_more_than_8_kib_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;

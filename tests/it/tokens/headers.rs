@@ -54,7 +54,7 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
 /// A09
 #[tokio::test]
 async fn a_kid_must_equal_the_servers_kid_exactly() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");
@@ -110,7 +110,7 @@ async fn unknown_kids_cause_no_query() {
 
 #[tokio::test]
 async fn an_unknown_critical_extension_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");

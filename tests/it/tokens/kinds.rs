@@ -22,7 +22,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
 /// A03
 #[tokio::test]
 async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
     let token = acme.tokens.refresh_token.as_str();
@@ -47,7 +47,7 @@ async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() 
 /// A04
 #[tokio::test]
 async fn an_access_token_cannot_refresh_and_counts_as_no_reuse() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
     let nobody = app.anonymous();
@@ -66,7 +66,7 @@ async fn an_access_token_cannot_refresh_and_counts_as_no_reuse() {
 /// Key, `typ` and `aud` each distinguish the kinds of tokens. Each one alone is sufficient.
 #[tokio::test]
 async fn key_type_and_audience_each_distinguish_the_kinds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
@@ -107,7 +107,7 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
 /// A05
 #[tokio::test]
 async fn issuer_audience_and_type_must_match_exactly() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;

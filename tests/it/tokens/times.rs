@@ -29,7 +29,7 @@ async fn answer(app: &TestApp, client: &Client, claims: impl Fn(i64) -> Value) -
 /// A06
 #[tokio::test]
 async fn the_leeway_is_exactly_thirty_seconds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let (yes, no) = (Code::Ok, Code::Unauthenticated);
 
@@ -45,7 +45,7 @@ async fn the_leeway_is_exactly_thirty_seconds() {
 
 #[tokio::test]
 async fn a_token_issued_in_the_future_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let iat = |offset: i64| move |now: i64| json!({ "iat": now + offset });
     for (offset, wanted) in [(3600, Code::Unauthenticated), (31, Code::Unauthenticated)] {
@@ -60,7 +60,7 @@ async fn a_token_issued_in_the_future_is_refused() {
 #[tokio::test]
 async fn an_expired_token_is_refused_everywhere() {
     use tenantry::proto::v1::{CheckRequest, DecisionReason, IntrospectTokenRequest};
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let token = app.forge().expired(&acme.tokens.access_token);
 

@@ -59,7 +59,7 @@ async fn keep(app: &TestApp, user: &str, hash: &str) {
 /// B06
 #[tokio::test]
 async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
 
     for (name, version) in
@@ -82,7 +82,7 @@ async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
 /// B06
 #[tokio::test]
 async fn a_failed_sign_in_keeps_the_hash() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let hash = hash_of(PASSWORD, bcrypt::Version::TwoB);
     let user = import(&acme, "ada@acme.test", &hash).await.expect("imported");
@@ -98,7 +98,7 @@ async fn a_failed_sign_in_keeps_the_hash() {
 /// B06
 #[tokio::test]
 async fn concurrent_first_sign_ins_all_succeed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     for round in 0..5 {
         let email = format!("u{round}@acme.test");
@@ -117,7 +117,7 @@ async fn concurrent_first_sign_ins_all_succeed() {
 /// B06
 #[tokio::test]
 async fn weaker_argon2id_parameters_are_replaced_too() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
     keep(&app, &user, &weak_argon2id(PASSWORD)).await;
@@ -141,7 +141,7 @@ fn weak_argon2id(password: &str) -> String {
 
 #[tokio::test]
 async fn malformed_bcrypt_hashes_are_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
 
@@ -167,7 +167,7 @@ async fn malformed_bcrypt_hashes_are_refused() {
 /// N05: these hashes fit the pattern, but no password can ever be compared with them.
 #[tokio::test]
 async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let good = hash_of(PASSWORD, bcrypt::Version::TwoB);
     // The last characters of salt and hash have unused bits, which must be zero.
@@ -182,7 +182,7 @@ async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
 /// system, but must not become the password.
 #[tokio::test]
 async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let long = "correct horse battery staple, ".repeat(3);
     let user = import(&acme, "ada@acme.test", &hash_of(&long, bcrypt::Version::TwoB)).await;
@@ -212,7 +212,7 @@ async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
 /// N05: the old system hashed the text as typed, but the server hashes its NFKC form.
 #[tokio::test]
 async fn passwords_that_nfkc_changes_sign_in_as_typed() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     for (number, (hashed, typed)) in [
         ("wait… what?", "wait… what?"),
@@ -246,7 +246,7 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
 /// N05: an unreadable stored hash counts as a wrong password, not as an error of the server.
 #[tokio::test]
 async fn an_unreadable_stored_hash_counts_as_a_wrong_password() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
     let unreadable = r#"tenantry_password_hashes_unreadable_total{cause="form"}"#;

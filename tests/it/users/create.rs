@@ -30,7 +30,7 @@ async fn created(client: &Client, request: CreateUserRequest) -> User {
 
 #[tokio::test]
 async fn a_user_is_created_as_requested_and_found_again() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
     let made = created(&acme, user("Ada@Acme.test")).await;
@@ -45,12 +45,12 @@ async fn a_user_is_created_as_requested_and_found_again() {
         let found = acme.users().lookup_user(lookup).await.expect("found").into_inner().user;
         assert_eq!(found, got);
     }
-    acme.login("acme", "ada@ACME.test", PASSWORD).await;
+    acme.login(&acme.slug, "ada@ACME.test", PASSWORD).await;
 }
 
 #[tokio::test]
 async fn a_new_user_has_no_permissions() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
 
@@ -61,7 +61,7 @@ async fn a_new_user_has_no_permissions() {
 
 #[tokio::test]
 async fn a_user_without_a_password_cannot_sign_in() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     acme.create_user_without_password("ada@acme.test").await;
 
@@ -69,7 +69,7 @@ async fn a_user_without_a_password_cannot_sign_in() {
         let request = LoginRequest {
             email: "ada@acme.test".into(),
             password: password.into(),
-            organization_slug: "acme".into(),
+            organization_slug: acme.slug.clone(),
             ..LoginRequest::default()
         };
         let result = app.anonymous().auth().login(request).await;
@@ -79,7 +79,7 @@ async fn a_user_without_a_password_cannot_sign_in() {
 
 #[tokio::test]
 async fn an_email_is_unique_in_its_tenant_in_any_case() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     created(&a, user("ada@both.test")).await;
 
@@ -92,7 +92,7 @@ async fn an_email_is_unique_in_its_tenant_in_any_case() {
 
 #[tokio::test]
 async fn twenty_concurrent_creations_with_one_email_create_one_user() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let without = |email: &str| CreateUserRequest { credential: None, ..user(email) };
 
@@ -110,7 +110,7 @@ async fn twenty_concurrent_creations_with_one_email_create_one_user() {
 
 #[tokio::test]
 async fn a_request_id_makes_a_retry_safe() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let once = || CreateUserRequest { request_id: "once".into(), ..user("ada@acme.test") };
 
@@ -123,7 +123,7 @@ async fn a_request_id_makes_a_retry_safe() {
 
 #[tokio::test]
 async fn each_malformed_user_is_refused() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let long = format!("{}@acme.test", "a".repeat(250));
     let password = |password: &str| CreateUserRequest {
@@ -162,7 +162,7 @@ async fn each_malformed_user_is_refused() {
 /// D08
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     let mut seen = Vec::new();
@@ -182,7 +182,7 @@ async fn another_tenants_user_looks_like_an_unknown_one() {
 
 #[tokio::test]
 async fn a_caller_may_read_itself_and_needs_a_permission_for_others() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
 

@@ -33,7 +33,7 @@ async fn emails(client: &Client, filter: &str) -> Vec<String> {
 /// D06
 #[tokio::test]
 async fn pages_contain_each_user_of_the_tenant_once() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 1000).await;
 
@@ -92,7 +92,7 @@ async fn filters_choose_by_state_email_and_name() {
 /// G17
 #[tokio::test]
 async fn a_page_token_is_valid_only_for_its_own_list() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     fill(&[&a, &b], 3).await;
     let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
@@ -112,7 +112,7 @@ async fn a_page_token_is_valid_only_for_its_own_list() {
 /// N10
 #[tokio::test]
 async fn names_are_found_by_a_part_regardless_of_case_and_accents() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     for (email, name) in [
         ("1@x.test", "Zoë Müller"),
@@ -154,7 +154,7 @@ async fn names_are_found_by_a_part_regardless_of_case_and_accents() {
 /// N10
 #[tokio::test]
 async fn the_last_sign_in_can_be_read_sorted_and_filtered() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let never = acme.create_user_without_password("never@x.test").await;
     let bob = acme.create_user("bob@x.test").await;
@@ -166,7 +166,7 @@ async fn the_last_sign_in_can_be_read_sorted_and_filtered() {
     let before = get(&bob).await;
     assert_eq!(before.last_sign_in_time, None);
     for email in ["ada@x.test", "bob@x.test"] {
-        app.anonymous().login("acme", email, PASSWORD).await;
+        app.anonymous().login(&acme.slug, email, PASSWORD).await;
     }
     let after = get(&bob).await;
     assert_eq!((&after.etag, after.update_time), (&before.etag, before.update_time));

@@ -68,7 +68,7 @@ async fn disabling_a_user_ends_its_sessions() {
 /// B08
 #[tokio::test]
 async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     disable(&acme, &ada.user_id).await.expect("disabled");
@@ -78,7 +78,7 @@ async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
     assert_eq!(enable(&acme, &ada.user_id).await.expect("enabled already"), user);
     let me = ada.auth().who_am_i(WhoAmIRequest {}).await;
     refused(me, Code::Unauthenticated, "TOKEN_INVALID");
-    let anew = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+    let anew = app.anonymous().login(&acme.slug, &ada.email, PASSWORD).await;
     assert!(anew.may("", "doc:read").await, "it keeps its roles");
 }
 
@@ -111,7 +111,7 @@ async fn deleting_a_user_deletes_all_its_data() {
 
 #[tokio::test]
 async fn a_stale_etag_prevents_the_deletion() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
 
@@ -124,7 +124,7 @@ async fn a_stale_etag_prevents_the_deletion() {
 /// F04, D08
 #[tokio::test]
 async fn nobody_changes_a_user_above_its_level_or_of_another_tenant() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["user:disable", "user:delete"]).await;
     let boss = acme.create_user("boss@acme.test").await;

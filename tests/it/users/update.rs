@@ -30,7 +30,7 @@ async fn updated(client: &Client, request: UpdateUserRequest) -> User {
 
 #[tokio::test]
 async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_change() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let both = UpdateUserRequest { email: Some("a@acme.test".into()), ..named(&ada, "Ada") };
@@ -40,7 +40,7 @@ async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_chan
     assert_eq!((user.display_name.as_str(), user.email.as_str()), ("Ada", "ada@acme.test"));
     let user = updated(&acme, both).await;
     assert_eq!(user.email, "a@acme.test");
-    acme.login("acme", "a@acme.test", PASSWORD).await;
+    acme.login(&acme.slug, "a@acme.test", PASSWORD).await;
     let emptied = UpdateUserRequest { update_mask: mask(&["display_name"]), ..named(&ada, "") };
     assert_eq!(updated(&acme, emptied).await.display_name, "");
 
@@ -52,7 +52,7 @@ async fn the_mask_selects_the_changed_fields_and_without_one_the_set_fields_chan
 
 #[tokio::test]
 async fn of_concurrent_updates_with_one_etag_exactly_one_succeeds() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let first = updated(&acme, named(&ada, "first")).await;
@@ -70,7 +70,7 @@ async fn of_concurrent_updates_with_one_etag_exactly_one_succeeds() {
 /// N20
 #[tokio::test]
 async fn a_mask_must_name_known_fields_and_other_fields_stay_unchanged() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     updated(&acme, named(&ada, "Ada")).await;
@@ -111,7 +111,7 @@ async fn a_caller_changes_its_own_name_but_not_its_email_with_only_a_token() {
 /// F04
 #[tokio::test]
 async fn nobody_changes_a_user_above_its_level() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:update"]).await;
     let peer = acme.member("peer", &["user:update"]).await;
@@ -130,7 +130,7 @@ async fn nobody_changes_a_user_above_its_level() {
 
 #[tokio::test]
 async fn a_new_email_is_unique_and_not_verified() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     acme.create_user("bob@acme.test").await;
@@ -150,7 +150,7 @@ async fn a_new_email_is_unique_and_not_verified() {
 /// D08
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
-    let app = TestApp::spawn().await;
+    let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
     for user in [a.user_id.clone(), unknown_id()] {

@@ -98,13 +98,15 @@ async fn a_shutdown_ends_calls_and_their_connections() {
 
 #[tokio::test]
 async fn connections_are_closed_at_their_maximum_age() {
-    let app = TestApp::with(|values| {
+    // It signs up where a request has more than a second.
+    let direct = TestApp::spawn().await;
+    let acme = direct.tenant("acme").await;
+    let app = TestApp::on(&direct.database, |values| {
         values.set("GRPC_WEB_ORIGINS", ORIGIN);
         values.set("MAX_CONNECTION_AGE", "1s");
         values.set("REQUEST_TIMEOUT", "1s");
     })
     .await;
-    let acme = app.tenant("acme").await;
     let watch =
         call(&app, "PermissionService/WatchPermissions", &WatchPermissionsRequest::default());
     let mut open = watch.bearer_auth(&acme.tokens.access_token).send().await.expect("it opens");
