@@ -37,8 +37,9 @@ begin atomic
     returning m.tenant_id, m.mail_id, m.kind, m.content, m.attempts, m.expires_at <= now();
 end;
 
--- Makes a row due again after p_delay. Does nothing if another worker has taken it meanwhile.
+-- Makes a row due again after p_delay.
 --
+-- Decides: only the worker that has taken the row last sets its next time.
 -- Called by: src/mail/store.rs.
 -- In SQL because: security definer, the worker serves all tenants.
 create function retry_mail(p_tenant uuid, p_mail uuid, p_attempts integer, p_delay interval)
@@ -50,8 +51,9 @@ begin atomic
     where m.tenant_id = p_tenant and m.mail_id = p_mail and m.attempts = p_attempts;
 end;
 
--- Removes a row whose mail was sent, was refused or has expired.
+-- Removes a row.
 --
+-- Decides: nothing. The worker removes a row whose mail was sent, was refused or has expired.
 -- Called by: src/mail/store.rs.
 -- In SQL because: security definer, the worker serves all tenants.
 create function remove_mail(p_tenant uuid, p_mail uuid) returns void
@@ -63,6 +65,7 @@ end;
 
 -- Returns the number of rows in the outbox, and the age of the oldest one in seconds.
 --
+-- Decides: nothing. The numbers are metrics.
 -- Called by: src/mail/store.rs, for metrics.
 -- In SQL because: security definer, it counts the rows of all tenants.
 create function mail_backlog() returns table (waiting bigint, oldest double precision)

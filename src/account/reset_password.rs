@@ -8,7 +8,7 @@ use crate::{
     gate::NamedTenant,
     ids::TenantId,
     limits::{Owner, RateClass},
-    mail::{Link, Purpose},
+    mail::{self, Link, Purpose},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
     sessions, tenants, users,
@@ -26,8 +26,8 @@ impl Accounts {
         origin: &Origin,
         message: ResetPasswordRequest,
     ) -> Result<String> {
-        let link =
-            Link::read(Purpose::PasswordReset, &message.token.into()).ok_or_else(token_invalid)?;
+        let link = Link::read(Purpose::PasswordReset, &message.token.into());
+        let link = &link.ok_or_else(token_invalid)?;
         let elsewhere = match named {
             NamedTenant::Absent => false,
             NamedTenant::Unknown(_) => true,
@@ -36,12 +36,12 @@ impl Accounts {
         if elsewhere {
             return Err(token_invalid());
         }
-        let (_, share) = self.tenant_and_share(&link, origin).await?;
+        let (_, share) = self.tenant_and_share(link, origin).await?;
         self.limits.tenant(RateClass::PasswordReset, share).await?;
         let mut tx = self.db.begin_in_share(share, link.tenant).await?;
-        if !link.is_valid(&mut tx).await? {
+        if !mail::is_valid_link(&mut tx, link).await? {
             drop(tx);
-            return Err(self.reset_failed(&link, origin).await?);
+            return Err(self.reset_failed(link, origin).await?);
         }
         let row = users::store::get(&mut tx, link.tenant, link.user).await?;
         let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
@@ -52,9 +52,9 @@ impl Accounts {
         // Only a valid link costs its tenant a hash: anybody can write a tenant into a token.
         let owner = Owner::new(link.tenant, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(new).await?;
-        match self.replace_password(&link, origin, &hash).await? {
+        match self.replace_password(link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.reset_failed(&link, origin).await?),
+            None => Err(self.reset_failed(link, origin).await?),
         }
     }
 
@@ -73,7 +73,7 @@ impl Accounts {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
             locked => locked?,
         };
-        if !link.is_valid(&mut tx).await? {
+        if !mail::is_valid_link(&mut tx, link).await? {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;

@@ -3,7 +3,7 @@
 //!
 //! - Rule: `sign_in_candidate` (`migrations/0017_sign_in_candidate.sql`) decides whether the user
 //!   and the tenant of an email may sign in.
-//! - Rule: `end_password_resets` (`migrations/0008_passwords.sql`) ends the reset token when the
+//! - Rule: `end_mail_links` (`migrations/0008_passwords.sql`) ends the reset token when the
 //!   password, the email or the state changes (triggers).
 
 use uuid::Uuid;

@@ -11,9 +11,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use uuid::Uuid;
 
-use super::store;
 use crate::{
-    db::TenantTx,
     error::Result,
     ids::{TenantId, UserId},
     secrets::secret,
@@ -80,14 +78,6 @@ impl Link {
         let (tenant, user) = (TenantId(id(tenant)?), UserId(id(user)?));
         let hash = || secret::hash(secret);
         (secret.len() == secret::LENGTH).then(|| Self { purpose, tenant, user, hash: hash() })
-    }
-
-    /// Whether the link is valid, and its user and tenant are active.
-    ///
-    /// # Errors
-    /// UNAVAILABLE when Postgres is unavailable.
-    pub async fn is_valid(&self, tx: &mut TenantTx) -> Result<bool> {
-        store::is_valid_link(tx, self).await
     }
 }
 

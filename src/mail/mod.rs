@@ -5,6 +5,7 @@
 //! handled by one replica at a time.
 
 mod email_changed;
+mod kind;
 mod link;
 mod mailer;
 mod outbox;
@@ -14,4 +15,5 @@ mod worker;
 
 pub use link::{Link, Purpose};
 pub use outbox::{EmailChanged, NamedTenants, ResetRequest};
+pub use store::is_valid_link;
 pub use worker::Mails;

@@ -1,13 +1,13 @@
 //! The outbox: mails in Postgres, which wait until the worker has sent them. A mail is queued
 //! in the transaction of the change that it is about.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{link::Purpose, store};
+use super::{kind::Kind, store};
 use crate::{
     audit::{Origin, RequestId},
     db::{Db, TenantTx},
@@ -15,54 +15,6 @@ use crate::{
     ids::{TenantId, UserId},
     privacy::{Cipher, SealContext},
 };
-
-/// The kinds of rows in the outbox.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    /// A call of `RequestPasswordReset` that was not handled yet.
-    ResetRequest,
-    /// A mail with a link that resets a password.
-    PasswordReset,
-    /// A changed email, of which the old address gets a notice.
-    EmailChanged,
-}
-
-/// Maximum number of waiting rows of a kind. Further rows are refused.
-pub(super) struct Bounds {
-    pub of_tenant: i64,
-    pub total: i64,
-}
-
-/// Bounds of requests, which anybody may send.
-const MAX_REQUESTS: Bounds = Bounds { of_tenant: 125, total: 1_000 };
-
-/// Bounds of mails.
-const MAX_MAILS: Bounds = Bounds { of_tenant: 1_000, total: 10_000 };
-
-impl Kind {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::ResetRequest => "reset_request",
-            Self::PasswordReset => "password_reset",
-            Self::EmailChanged => "email_changed",
-        }
-    }
-
-    pub(super) const fn bounds(self) -> Bounds {
-        match self {
-            Self::ResetRequest => MAX_REQUESTS,
-            Self::PasswordReset | Self::EmailChanged => MAX_MAILS,
-        }
-    }
-
-    /// Time after which the row is deleted unsent. A mail is useless when its link has ended.
-    pub(super) const fn lifetime(self) -> Duration {
-        match self {
-            Self::ResetRequest | Self::PasswordReset => Purpose::PasswordReset.lifetime(),
-            Self::EmailChanged => Duration::from_hours(24),
-        }
-    }
-}
 
 /// A call of `RequestPasswordReset`. The account may or may not exist.
 #[derive(Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::{
+    kind::Kind,
     link::{Link, Purpose},
-    outbox::{self, Kind, Mail, NamedTenants, ResetRequest},
+    outbox::{self, Mail, NamedTenants, ResetRequest},
     store,
 };
 use crate::{

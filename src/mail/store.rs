@@ -3,12 +3,16 @@
 //! - Rule: `queue_mail` (`migrations/0026_mail_outbox.sql`) enforces the bounds of the outbox.
 //! - Rule: `claim_mails` (`migrations/0027_send_mails.sql`) decides which rows are due, and gives
 //!   each row to one replica at a time.
+//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the last worker of a row set
+//!   its next time.
+//! - Rule: `remove_mail` (`migrations/0027_send_mails.sql`) removes a row of any tenant.
+//! - Rule: `mail_backlog` (`migrations/0027_send_mails.sql`) counts the rows of all tenants.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{link::Link, outbox::Kind};
+use super::{kind::Kind, link::Link};
 use crate::{
     db::{Db, TenantTx},
     error::{Error, Result},
@@ -157,7 +161,7 @@ pub(super) async fn set_link(tx: &mut TenantTx, link: &Link) -> Result<()> {
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn is_valid_link(tx: &mut TenantTx, link: &Link) -> Result<bool> {
+pub async fn is_valid_link(tx: &mut TenantTx, link: &Link) -> Result<bool> {
     let valid = sqlx::query_scalar!(
         r#"
         select exists (

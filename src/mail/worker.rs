@@ -18,8 +18,9 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    kind::Kind,
     mailer::{Failure, Mailer, Outcome},
-    outbox::{self, EmailChanged, Kind, Mail, ResetRequest},
+    outbox::{self, EmailChanged, Mail, ResetRequest},
     password_reset::Resets,
     store::{self, Claimed},
 };
@@ -287,7 +288,9 @@ fn delay(attempts: i32) -> Duration {
         .with_jitter()
         .without_max_times();
     let before = usize::try_from(attempts - 1).unwrap_or_default();
-    delays.build().nth(before).unwrap_or(LAST_RETRY)
+    let delay = delays.build().nth(before).unwrap_or(LAST_RETRY);
+    // Postgres counts in microseconds.
+    Duration::from_micros(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX))
 }
 
 impl Backlog {

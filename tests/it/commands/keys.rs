@@ -111,7 +111,7 @@ async fn a_rotation_publishes_then_signs_then_retires_a_key() {
     ]);
     assert_eq!(states(&keys(&["rotate", "--ahead", "1h"]).await), waiting);
     let files = contents(place.path());
-    assert!(keys(&["rotate", "--ahead", "1h"]).await.contains("none was added"));
+    assert!(keys(&["rotate", "--ahead", "1h"]).await.contains("no keys were added"));
     assert_eq!(contents(place.path()), files, "a second rotation must wait for the first");
     for private in ["access.pem", "refresh.pem"] {
         let mode = fs::metadata(place.path().join(private)).expect(private).permissions().mode();

@@ -183,8 +183,11 @@ impl TestApp {
     /// Signs up a tenant with this slug; its administrator, signed in. On a shared server
     /// the slug gets an end that no other test's tenant has.
     pub async fn tenant(&self, slug: &str) -> Client {
-        let end = self.suffix.map_or_else(String::new, |suffix| format!("-{suffix}"));
-        self.anonymous().sign_up_tenant(&format!("{slug}{end}")).await
+        let slug = match &self.suffix {
+            Some(suffix) => format!("{slug}-{suffix}"),
+            None => slug.to_owned(),
+        };
+        self.anonymous().sign_up_tenant(&slug).await
     }
 
     /// The platform's first administrator, signed in. On a shared server the platform is

@@ -49,6 +49,7 @@ const ACROSS: &[Across] = &[
         using: "true",
         with_check: None,
     },
+    writes("mail_outbox", "mail_outbox_of_lookup"),
     reads("tenants", "tenants_of_lookup"),
     reads("users", "users_of_lookup"),
 ];
@@ -131,7 +132,7 @@ pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
 }
 
 /// Functions that look across tenants. Each finds exactly one row after [`add_acme`].
-const LOOKUPS: [&str; 8] = [
+const LOOKUPS: [&str; 9] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -140,6 +141,7 @@ const LOOKUPS: [&str; 8] = [
     "select count(*) from (
          select set_config('tenantry.tenant', '00000000-0000-0000-0000-000000000000', true)
      ) as none (tenant), lateral data_keys_not_by(substr(tenant, 1, 0), null, 10)",
+    "select waiting from mail_backlog()",
     "select trim_requests('0 s', 10)",
     "select trim_changes('0 s', 10)",
 ];
@@ -157,6 +159,8 @@ async fn add_acme(owner: &mut PgConnection) {
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
          select tenant_id, gen_random_uuid(), '', sha256('ada'), sha256('ada') from tenants",
         "update users set state = 'active'",
+        "insert into mail_outbox (tenant_id, mail_id, kind, content, expires_at)
+         select tenant_id, gen_random_uuid(), 'email_changed', '', now() from tenants",
         "insert into data_keys (tenant_id, wrapped, wrapped_by)
          select tenant_id, '', 'none' from tenants",
         "insert into idempotency_records

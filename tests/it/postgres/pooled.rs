@@ -64,7 +64,7 @@ async fn functions_that_set_the_tenant_reset_it() {
              '1 s', '1 s', '1 s', '{nil}', '', null)"
         ),
         format!(
-            "open_session('{tenant}', '{user}', '', null, '{nil}', '', '', '', now(),
+            "open_session('{tenant}', '{user}', '{{}}', '', null, '{nil}', '', '', '', now(),
              '', '', now(), now(), now(), '{nil}', '', null)"
         ),
     ] {
