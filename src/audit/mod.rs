@@ -78,6 +78,38 @@ pub async fn record(
     Ok(())
 }
 
+/// Records the last event of a transaction, in the tenant that the transaction works in. Returns
+/// the consistency token of its changes, for a response that is stored before the commit.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<String> {
+    let tenant = tx.current_tenant();
+    record(tx, tenant, actor, event).await?;
+    tx.consistency_token().await
+}
+
+/// Ends a transaction: records the event, if there is one, and commits. Returns the consistency
+/// token of the transaction's changes.
+///
+/// A change that ended sessions is finished with `SessionCache::finish` instead.
+///
+/// # Errors
+/// When Postgres is unavailable. The transaction may or may not be committed then.
+pub async fn finish(
+    mut tx: TenantTx,
+    actor: &Actor,
+    event: impl Into<Option<Event>>,
+) -> Result<String> {
+    if let Some(event) = event.into() {
+        let tenant = tx.current_tenant();
+        record(&mut tx, tenant, actor, event).await?;
+    }
+    let token = tx.consistency_token().await?;
+    tx.commit().await?;
+    Ok(token)
+}
+
 /// Records an event in a transaction of its own, such as a refusal. Once begun, it finishes
 /// even if the client cancels the call.
 ///

@@ -7,13 +7,13 @@ use time::OffsetDateTime;
 use super::{
     Roles,
     assignments::{self, AssignmentRow, NewAssignment, Which},
-    audited, finish,
+    audited,
     guard::AdminGuard,
     store::{self, RoleRow},
 };
 use crate::{
     api::idempotency::{self, Key},
-    audit::{Event, EventKind},
+    audit::{self, Event, EventKind},
     clock,
     db::TenantTx,
     error::{Error, Result},
@@ -52,10 +52,10 @@ impl Roles {
         let event = Event::new(EventKind::RoleAssigned).target(user.0);
         let event = audited::assigned(event, &row);
         let made = row.assignment_id;
-        let consistency_token = tx.consistency_token().await?;
+        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, made, &response).await?;
-        finish(tx, caller, event).await?;
+        tx.commit().await?;
         Ok(response)
     }
 }

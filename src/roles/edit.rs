@@ -1,7 +1,7 @@
 //! `CreateRole` and `UpdateRole`.
 
 use super::{
-    Roles, audited, finish,
+    Roles, audited,
     guard::AdminGuard,
     store::{self, NewRole, Others},
 };
@@ -12,7 +12,7 @@ use crate::{
         names,
         update_mask::{Mask, check_etag},
     },
-    audit::{Event, EventKind},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::{Caller, RoleGrant, WriteCaller},
     ids::RoleId,
@@ -67,10 +67,10 @@ impl Roles {
         let row = store::insert(&mut tx, tenant, &new).await?;
         let event = Event::new(EventKind::RoleCreated).target(new.id.0);
         let event = audited::whole(event, &row);
-        let consistency_token = tx.consistency_token().await?;
+        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, new.id.0, &response).await?;
-        finish(tx, caller, event).await?;
+        tx.commit().await?;
         Ok(response)
     }
 
@@ -113,7 +113,7 @@ impl Roles {
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::RoleUpdated).target(role.0);
         let event = audited::changed(event, &before, &row);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
     }
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Roles, assign,
     assignments::{self, AssignmentFilter, AssignmentRow, Which},
-    audited, finish,
+    audited,
     store::{self, RoleRow},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         filter::{Field, Filter, Kind},
         update_mask::{check_etag, etag},
     },
-    audit::{Event, EventKind},
+    audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
     gate::{self, Reach, RoleGrant},
@@ -103,7 +103,7 @@ impl RoleService for Roles {
         store::delete(&mut tx, tenant, role).await?;
         let event = Event::new(EventKind::RoleDeleted).target(role.0);
         let event = audited::whole(event, &row);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
@@ -129,7 +129,7 @@ impl RoleService for Roles {
         let (caller, role, taken) = assign::unassign(&mut tx, &acting, user, role, &which).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
         let event = audited::taken(event, &role, &taken);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 

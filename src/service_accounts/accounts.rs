@@ -42,8 +42,8 @@ impl ServiceAccounts {
             store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
         let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
         let event = event.detail("name", row.name.as_str());
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
+        let consistency_token =
+            audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response =
             CreateServiceAccountResponse { service_account: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, account.0, &response).await?;

@@ -53,8 +53,8 @@ impl Tenants {
         create(&mut tx, new).await?;
         let row = store::get(&mut tx, id).await?;
         let event = Event::new(EventKind::TenantCreated).target(id.0);
-        audit::record(&mut tx, id, &caller.actor(), audited::made(event, &row)).await?;
-        let consistency_token = tx.consistency_token().await?;
+        let event = audited::made(event, &row);
+        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
         tx.switch_tenant(acting.home()).await?;
         idempotency::remember(&mut tx, &key, id.0, &response).await?;

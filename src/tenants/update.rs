@@ -48,9 +48,7 @@ impl Tenants {
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         let event = audited::changed(event, &before, &row);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
 }

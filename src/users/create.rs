@@ -45,8 +45,7 @@ impl Users {
         }
         let event = Event::new(EventKind::UserCreated).target(user.0);
         let event = event.list("fields", fields).detail("email_verified", row.email_verified);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
+        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response = CreateUserResponse { user: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, user.0, &response).await?;
         tx.commit().await?;

@@ -75,9 +75,7 @@ impl Users {
         }
         let row = store::update(&mut tx, &row).await?;
         let event = changed(&before, &row);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         if let Some(slot) = mail {
             self.tell(slot, caller, before);
         }
