@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Accounts;
 use crate::{
-    audit::{self, Event, EventKind},
+    audit::{Event, EventKind},
     credentials::{
         current_password::{self, Attempt},
         password,
@@ -83,15 +83,11 @@ impl Accounts {
             return Err(current_password::refusal(&self.db, caller, FAILED).await?);
         }
         let but_this = Some(caller.session());
-        let ended =
+        let (count, ended) =
             sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed")
                 .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
-        let event = event.detail("sessions_revoked", ended);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
-        Ok(token)
+        let event = event.detail("sessions_revoked", count);
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

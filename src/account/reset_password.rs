@@ -72,10 +72,10 @@ impl Accounts {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
-        let ended =
+        let (count, ended) =
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
-        let mut event = event.detail("sessions_revoked", ended);
+        let mut event = event.detail("sessions_revoked", count);
         // The token was in a mail to the address that the user has: an address that
         // changes ends the token.
         if !row.email_verified {
@@ -83,11 +83,7 @@ impl Accounts {
             users::store::update(&mut tx, &row).await?;
             event = event.detail("email_verified", true);
         }
-        audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
-        Ok(Some(consistency_token))
+        self.cache.finish(tx, &Actor::anonymous(origin), event, ended).await.map(Some)
     }
 
     /// The tenant that a token names, and whose share its work takes: its own, or, where there

@@ -16,6 +16,7 @@ use crate::{
     limits::Owner,
     passwords::Hasher,
     roles::{self, system},
+    sessions,
     tenants::{self, create::NewTenant},
     users,
 };
@@ -116,12 +117,13 @@ pub async fn reset_password(
     let user = users::store::find_by_email(&mut tx, found.id, email).await?;
     let user = UserId(user.context("there is no such user")?.user_id);
     password::set(&mut tx, found.id, user, &hash).await?;
-    let ended =
-        crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
+    let (count, ended) =
+        sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
-    let event = event.detail("by", "command").detail("sessions_revoked", ended);
+    let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, found.id, &operator(), event).await?;
     tx.commit().await?;
+    ended.expire_in_cache();
     Ok(credentials(tenant, email, &password))
 }
 

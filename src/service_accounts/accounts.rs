@@ -42,8 +42,7 @@ impl ServiceAccounts {
             store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
         let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
         let event = event.detail("name", row.name.as_str());
-        let consistency_token =
-            audit::record_with_token(&mut tx, &caller.actor(), event).await?;
+        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
         let response =
             CreateServiceAccountResponse { service_account: Some(row.into()), consistency_token };
         idempotency::remember(&mut tx, &key, account.0, &response).await?;
@@ -65,12 +64,12 @@ impl ServiceAccounts {
         let caller = acting.authorize_take(&mut tx, account).await?;
         let held = roles::held(&mut tx, tenant, account).await?;
         let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
-        store::delete(&mut tx, tenant, account).await?;
+        let ended = store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
         let event = roles::audited::gone(event, &held);
-        self.finish_ending(tx, caller, event).await
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -99,11 +99,12 @@ impl ServiceAccounts {
         let account = api_keys::store::owner(&mut tx, tenant, key, acting.owner()).await?;
         let account = account.ok_or_else(Error::not_found)?;
         let caller = acting.authorize_take(&mut tx, account).await?;
-        if !api_keys::store::revoke(&mut tx, tenant, key).await? {
+        let Some(ended) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
             return tx.consistency_token().await;
-        }
+        };
         let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
-        self.finish_ending(tx, caller, event.detail("api_key_id", key.to_string())).await
+        let event = event.detail("api_key_id", key.to_string());
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }
 

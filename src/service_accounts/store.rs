@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     ids::{TenantId, UserId},
     proto::v1::ServiceAccount,
+    sessions::Ended,
 };
 
 /// A row of the table `service_accounts`.
@@ -141,7 +142,7 @@ pub async fn list(
 }
 
 /// Deletes a locked account. Its keys and role assignments are deleted with it.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Ended> {
     sqlx::query!(
         "delete from service_accounts where tenant_id = $1 and account_id = $2",
         tenant.0,
@@ -149,5 +150,5 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Res
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(Ended::in_tenant(tenant))
 }

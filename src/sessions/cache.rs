@@ -27,9 +27,15 @@ use std::{
 use fred::types::scripts::Script;
 use uuid::Uuid;
 
-use super::entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST};
+use super::{
+    Ended,
+    entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST},
+};
 use crate::{
+    audit::{self, Actor, Event},
     clock,
+    db::TenantTx,
+    error::Result,
     ids::{SessionId, TenantId, UserId},
     redis::{self, Redis},
 };
@@ -88,7 +94,8 @@ impl SessionCache {
             vec![epoch_key(tenant), session_key(tenant, session)],
             vec![new_epoch(), EPOCH_LIFE.to_string(), MAX_ENTRY.to_string()],
         );
-        let answer: Result<(String, String, u64), _> = self.redis.observe("EVALSHA", answer).await;
+        let answer: Result<(String, String, u64), fred::error::Error> =
+            self.redis.observe("EVALSHA", answer).await;
         let read = answer.ok().and_then(|(epoch, kept, redis)| {
             let epoch = Uuid::try_parse(&epoch).ok()?;
             Some((epoch, kept, redis))
@@ -124,19 +131,37 @@ impl SessionCache {
                 millis(TRUST.min(Duration::from_secs(ends_in.unsigned_abs()))).to_string(),
             ],
         );
-        let filled: Result<i64, _> = self.redis.observe("EVALSHA", filled).await;
+        let filled: Result<i64, fred::error::Error> = self.redis.observe("EVALSHA", filled).await;
         if let Err(error) = filled {
             tracing::debug!(%error, "a session was not cached");
         }
     }
 
-    /// Forgets all of a tenant's sessions, after the commit of a change that
-    /// ended one. Where Redis does not answer, the entries' short life does it.
-    pub async fn forget(&self, tenant: TenantId) {
+    /// Ends a transaction that ended sessions: records the event, if there is one, commits, and
+    /// removes the tenant's sessions from the cache. Returns the consistency token of the
+    /// transaction's changes.
+    ///
+    /// # Errors
+    /// When Postgres is unavailable. The transaction may or may not be committed then.
+    pub async fn finish(
+        &self,
+        tx: TenantTx,
+        actor: &Actor,
+        event: impl Into<Option<Event>>,
+        ended: Ended,
+    ) -> Result<String> {
+        let token = audit::finish(tx, actor, event).await?;
+        self.forget(ended).await;
+        Ok(token)
+    }
+
+    /// Removes all sessions of a tenant, after the commit of a change that ended one. When Redis
+    /// does not answer, the entries expire soon.
+    pub async fn forget(&self, Ended { tenant }: Ended) {
         use fred::{interfaces::KeysInterface, types::Expiration};
         let expiry = Some(Expiration::EX(EPOCH_LIFE.into()));
         let set = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
-        let set: Result<(), _> = self.redis.observe("SET", set).await;
+        let set: Result<(), fred::error::Error> = self.redis.observe("SET", set).await;
         if let Err(error) = set {
             tracing::warn!(%error, %tenant, "cached sessions are left to expire");
         }

@@ -2,8 +2,10 @@
 
 mod authenticator;
 mod cache;
+mod ended;
 mod entry;
 pub mod open;
+mod revoke;
 mod rpc;
 pub mod store;
 mod verified;
@@ -12,6 +14,7 @@ use crate::{api::paging::Pages, db::Db};
 
 pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};
+pub use ended::Ended;
 pub use entry::EntryKeys;
 pub use verified::{Verified, VerifiedTokens};
 

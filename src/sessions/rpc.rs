@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     api::filter::{Field, Filter, Kind},
-    audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
     gate,
@@ -61,21 +60,7 @@ impl SessionService for Sessions {
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let acting = gate::acting(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
-        let user = user.ok_or_else(Error::not_found)?;
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let ended = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
-        let ended = ended.ok_or_else(Error::not_found)?;
-        if ended.was_live {
-            let event = Event::new(EventKind::SessionRevoked).target(session.0);
-            let event = event.detail("user_id", ended.user.to_string());
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
+        let consistency_token = self.revoke(&acting, session).await?;
         Ok(Response::new(RevokeSessionResponse { consistency_token }))
     }
 
@@ -85,22 +70,7 @@ impl SessionService for Sessions {
     ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
         let acting = gate::acting(&request)?;
         let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
-        let user = acting.target(named)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        if !crate::users::store::exists(&mut tx, tenant, user).await? {
-            return Err(Error::not_found().into());
-        }
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
-        if count > 0 {
-            let event =
-                Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count);
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
+        let (count, consistency_token) = self.revoke_all(&acting, named).await?;
         let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
         Ok(Response::new(RevokeAllSessionsResponse { revoked_count, consistency_token }))
     }

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use uuid::Uuid;
 
+use super::Ended;
 use crate::{
     api::{
         filter::Filter,
@@ -220,23 +221,23 @@ pub async fn list_live(
     Ok(())
 }
 
-/// A session that somebody asked to end.
-pub struct Ended {
-    /// Whose it is.
+/// A session that a caller asked to revoke.
+pub struct Revoked {
+    /// The session's user.
     pub user: UserId,
-    /// Whether it was live until now. One that ended before stays as it is.
+    /// Whether the session was live until now. A session that had ended is left unchanged.
     pub was_live: bool,
 }
 
-/// Revokes a session of the tenant, with `owner` only that user's; `None` when there is
-/// none. What has ended before is left as it is.
+/// Revokes a session of the tenant; with `owner`, only a session of that user. `None` when there
+/// is no such session.
 pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
     owner: Option<UserId>,
     reason: &str,
-) -> Result<Option<Ended>> {
+) -> Result<Option<(Revoked, Ended)>> {
     let found = sqlx::query!(
         r#"
         with found as materialized (
@@ -261,19 +262,22 @@ pub async fn revoke(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(found.map(|row| Ended { user: UserId(row.user_id), was_live: row.live }))
+    Ok(found.map(|row| {
+        let revoked = Revoked { user: UserId(row.user_id), was_live: row.live };
+        (revoked, Ended::in_tenant(tenant))
+    }))
 }
 
-/// Revokes a user's live sessions, but for `except`; says how many. All that are not
-/// revoked are locked first: one that is being refreshed just now may look as if it had
-/// ended.
+/// Revokes a user's live sessions except `except`, and returns their number. All sessions that
+/// are not revoked are locked first: a session that is being refreshed may look as if it had
+/// expired.
 pub async fn revoke_all(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
     except: Option<SessionId>,
     reason: &str,
-) -> Result<u64> {
+) -> Result<(u64, Ended)> {
     let done = sqlx::query!(
         r#"
         with found as materialized (
@@ -297,7 +301,7 @@ pub async fn revoke_all(
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected())
+    Ok((done.rows_affected(), Ended::in_tenant(tenant)))
 }
 
 /// How many live sessions a user has.

@@ -18,7 +18,7 @@ use crate::{
     limits::RateClass,
     pg::interval,
     proto::v1::{ErrorReason, RefreshRequest},
-    sessions::open::Unsigned,
+    sessions::{Ended, open::Unsigned},
     tokens::{Claims, TokenKind, TokenPair, new_jti},
 };
 
@@ -90,7 +90,7 @@ impl SignIns {
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");
             self.db.wait_for_caches().await;
-            self.cache.forget(tenant).await;
+            self.cache.forget(Ended::in_tenant(tenant)).await;
         }
         if row.outcome == "ended" {
             self.record_ended(claims, origin).await;

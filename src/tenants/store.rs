@@ -18,6 +18,7 @@ use crate::{
         json::{self, Stored},
         v1::{Tenant, TenantState},
     },
+    sessions::Ended,
 };
 
 /// A tenant as it is kept.
@@ -142,14 +143,28 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
     Ok(row)
 }
 
-/// Deletes a locked tenant with all that is in it.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
+/// Suspends a locked tenant, which ends its sessions.
+pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
+    state_text(TenantState::Suspended).clone_into(&mut row.state);
+    let row = update(tx, &row).await?;
+    let ended = Ended::in_tenant(TenantId(row.tenant_id));
+    Ok((row, ended))
+}
+
+/// Reactivates a locked tenant.
+pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantRow> {
+    state_text(TenantState::Active).clone_into(&mut row.state);
+    update(tx, &row).await
+}
+
+/// Deletes a locked tenant with all its data.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
     // The order keeps each reference valid; the tenant's row takes the rest.
     sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
         .execute(tx.conn())
         .await?;
     sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
-    Ok(())
+    Ok(Ended::in_tenant(tenant))
 }
 
 /// Fills a page with tenants whose name the filter takes, by id; with none unless the

@@ -12,6 +12,7 @@ use crate::{
     ids::{TenantId, UserId},
     privacy::{Cipher, Index, SealContext, bound_row},
     proto::v1::UserState,
+    sessions::Ended,
 };
 
 /// The version of a row that is new.
@@ -318,11 +319,11 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
 }
 
 /// Deletes a locked user with its credentials, sessions and assignments.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<()> {
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Ended> {
     sqlx::query!("delete from users where tenant_id = $1 and user_id = $2", tenant.0, user.0)
         .execute(tx.conn())
         .await?;
-    Ok(())
+    Ok(Ended::in_tenant(tenant))
 }
 
 /// A state as it is kept.

@@ -13,6 +13,7 @@ use crate::{
     ids::{ApiKeyId, TenantId, UserId},
     proto::v1::ApiKey,
     secrets::secret,
+    sessions::Ended,
 };
 
 /// A row of the table `api_keys`, without the secret's hash.
@@ -252,9 +253,9 @@ pub async fn owner(
     Ok(account.map(UserId))
 }
 
-/// Revokes a valid key; returns whether it did. A key that is revoked or expired stays
-/// unchanged.
-pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<bool> {
+/// Revokes a valid key, which ends the tokens that were issued for it. `None` when the key is
+/// revoked or expired: it stays unchanged.
+pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<Ended>> {
     let done = sqlx::query!(
         r#"
         update api_keys set revoked_at = clock_timestamp()
@@ -266,7 +267,7 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok((done.rows_affected() == 1).then(|| Ended::in_tenant(tenant)))
 }
 
 /// A valid key, as the exchange of its credential for a token needs it.
