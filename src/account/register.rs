@@ -102,7 +102,7 @@ impl Accounts {
     ) -> Result<Option<RegisterResponse>> {
         let Some(tenant) = tenants::find(&self.db, slug).await? else { return Ok(None) };
         let mut tx = self.db.begin(tenant.id).await?;
-        idempotency::recall(&mut tx, &key(tenant.id, message)).await
+        idempotency::find_response(&mut tx, &key(tenant.id, message)).await
     }
 
     async fn tenant_to_join(
@@ -143,7 +143,7 @@ impl Accounts {
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+        if let Some(first) = idempotency::find_response(&mut tx, &key).await? {
             return Ok(first);
         }
         // It may have been closed meanwhile.
@@ -192,7 +192,7 @@ impl Accounts {
             tenant: Some(tenant.into()),
             consistency_token: tx.consistency_token().await?,
         };
-        idempotency::remember(&mut tx, key, user.0, &response).await?;
+        idempotency::store_response(&mut tx, key, user.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }

@@ -4,20 +4,18 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Roles, assign,
+    Roles,
     assignments::{self, AssignmentFilter, AssignmentRow, Which},
-    audited,
     store::{self, RoleRow},
 };
 use crate::{
     api::{
         filter::{Field, Filter, Kind},
-        update_mask::{check_etag, etag},
+        update_mask::etag,
     },
-    audit::{self, Event, EventKind},
     clock::timestamp,
     error::{Error, Result},
-    gate::{self, Reach, RoleGrant},
+    gate::{self, Reach},
     ids::{RoleId, TenantId, UserId},
     permissions::scope,
     proto::{
@@ -95,15 +93,7 @@ impl RoleService for Roles {
         let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let row = store::lock(&mut tx, tenant, role).await?;
-        let caller = acting.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
-        check_etag(&message.etag, row.version)?;
-        store::delete(&mut tx, tenant, role).await?;
-        let event = Event::new(EventKind::RoleDeleted).target(role.0);
-        let event = audited::whole(event, &row);
-        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
+        let consistency_token = self.delete(&acting, role, &message.etag).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
@@ -125,11 +115,7 @@ impl RoleService for Roles {
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
         let which = which(&message)?;
-        let mut tx = self.db.begin(acting.tenant()).await?;
-        let (caller, role, taken) = assign::unassign(&mut tx, &acting, user, role, &which).await?;
-        let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = audited::taken(event, &role, &taken);
-        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
+        let consistency_token = self.unassign(&acting, user, role, &which).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 

@@ -58,7 +58,7 @@ impl ServiceAccounts {
         store::lock(&mut tx, tenant, account).await?;
         let (caller, until) = acting.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = within(asked_for, until)?;
-        let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
+        let first = idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
         let (row, is_shown) = match first.and_then(|first| first.api_key) {
             Some(first) => again(&mut tx, tenant, &first.id, &new, until).await?,
@@ -83,7 +83,7 @@ impl ServiceAccounts {
         };
         if is_first {
             // The response is stored without the secret, which is stored nowhere.
-            idempotency::remember(&mut tx, &key, made, &response).await?;
+            idempotency::store_response(&mut tx, &key, made, &response).await?;
         }
         tx.commit().await?;
         if let Some(text) = proof.text().filter(|_| is_shown) {

@@ -35,31 +35,28 @@ impl Tenants {
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let mut tx = self.db.begin(acting.home()).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let opens = settings.as_ref().is_some_and(settings::opens_registration);
-        let caller = admit(&mut tx, acting, opens).await?;
-        tx.switch_tenant(id).await?;
-        let new = NewTenant {
-            id,
-            name: &message.name,
-            slug: &slug_for(&message.slug, &message.name),
-            settings: settings.unwrap_or_default(),
-            server_min_length: self.min_length,
-            data_key: &data_key,
-        };
-        create(&mut tx, new).await?;
-        let row = store::get(&mut tx, id).await?;
-        let event = Event::new(EventKind::TenantCreated).target(id.0);
-        let event = audited::made(event, &row);
-        let consistency_token = audit::record_with_token(&mut tx, &caller.actor(), event).await?;
-        let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
-        tx.switch_tenant(acting.home()).await?;
-        idempotency::remember(&mut tx, &key, id.0, &response).await?;
-        tx.commit().await?;
-        Ok(response)
+        let tx = self.db.begin(acting.home()).await?;
+        idempotency::once(tx, &key, async |tx| {
+            let opens = settings.as_ref().is_some_and(settings::opens_registration);
+            let caller = admit(tx, acting, opens).await?;
+            tx.switch_tenant(id).await?;
+            let new = NewTenant {
+                id,
+                name: &message.name,
+                slug: &slug_for(&message.slug, &message.name),
+                settings: settings.unwrap_or_default(),
+                server_min_length: self.min_length,
+                data_key: &data_key,
+            };
+            create(tx, new).await?;
+            let row = store::get(tx, id).await?;
+            let event = audited::made(Event::new(EventKind::TenantCreated).target(id.0), &row);
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            // The response is stored in the caller's tenant.
+            tx.switch_tenant(acting.home()).await?;
+            Ok((id.0, CreateTenantResponse { tenant: Some(row.into()), consistency_token }))
+        })
+        .await
     }
 }
 
