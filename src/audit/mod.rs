@@ -22,7 +22,6 @@ mod watch;
 mod worker;
 
 use opentelemetry::context::FutureExt;
-use serde_json::Value;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -55,27 +54,7 @@ pub async fn record(
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
     };
-    sqlx::query!(
-        r#"
-        insert into audit_events
-            (tenant_id, event_id, kind, actor_tenant_id, actor_id, target_id, session_id,
-             request_id, ip, detail)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        "#,
-        tenant.0,
-        id,
-        event.kind.as_str(),
-        actor.tenant.map(|id| id.0),
-        actor.user.map(|id| id.0),
-        event.target,
-        actor.session.map(|id| id.0),
-        actor.origin.request_id.to_string(),
-        ip,
-        Value::Object(event.detail),
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+    store::insert(tx, tenant, actor, &event, id, ip).await
 }
 
 /// Records the last event of a transaction, in the tenant that the transaction works in. Returns

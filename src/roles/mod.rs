@@ -5,6 +5,7 @@ mod assignments;
 pub mod audited;
 mod edit;
 pub mod guard;
+mod read;
 mod rpc;
 pub mod store;
 pub mod system;

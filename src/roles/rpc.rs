@@ -5,14 +5,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Roles,
-    assignments::{self, AssignmentFilter, AssignmentRow, Which},
-    store::{self, RoleRow},
+    assignments::{AssignmentRow, Which},
+    store::RoleRow,
 };
 use crate::{
-    api::{
-        filter::{Field, Filter, Kind},
-        update_mask::etag,
-    },
+    api::update_mask::etag,
     clock::timestamp,
     error::{Error, Result},
     gate::{self, Reach},
@@ -24,22 +21,11 @@ use crate::{
             AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
             DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, GetRoleResponse,
             ListRoleAssignmentsRequest, ListRoleAssignmentsResponse, ListRolesRequest,
-            ListRolesResponse, Role, RoleAssignment, RoleLevel, UnassignRoleRequest,
-            UnassignRoleResponse, UpdateRoleRequest, UpdateRoleResponse,
-            role_service_server::RoleService,
+            ListRolesResponse, Role, RoleAssignment, UnassignRoleRequest, UnassignRoleResponse,
+            UpdateRoleRequest, UpdateRoleResponse, role_service_server::RoleService,
         },
     },
 };
-
-const ROLE_FIELDS: &[Field] = &[
-    Field { name: "name", kind: Kind::Text },
-    Field {
-        name: "level",
-        kind: Kind::Choice("ROLE_LEVEL_", |name| RoleLevel::from_str_name(name).map(i32::from)),
-    },
-];
-
-const ASSIGNMENT_FIELDS: &[Field] = &[Field { name: "role_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl RoleService for Roles {
@@ -58,8 +44,7 @@ impl RoleService for Roles {
     ) -> Result<Response<GetRoleResponse>, Status> {
         let caller = gate::caller(&request)?;
         let role = RoleId::parse("role_id", &request.into_inner().role_id)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), role).await?;
+        let row = self.get(&caller, role).await?;
         Ok(Response::new(GetRoleResponse { role: Some(row.into()) }))
     }
 
@@ -68,13 +53,7 @@ impl RoleService for Roles {
         request: Request<ListRolesRequest>,
     ) -> Result<Response<ListRolesResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, ROLE_FIELDS)?;
-        let level = filter.choice("level").map(|level: RoleLevel| level as i16);
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list(&mut tx, caller.tenant(), level, &filter, &mut page).await?;
-        let (roles, next_page_token) = page.finish()?;
+        let (roles, next_page_token) = self.list(&caller, request.get_ref()).await?;
         Ok(Response::new(ListRolesResponse { roles, next_page_token }))
     }
 
@@ -132,15 +111,8 @@ impl RoleService for Roles {
                 .acting_for(named.or(Some(own)))
                 .map(|(caller, user)| (caller, Some(user)))?,
         };
-        let filter = AssignmentFilter {
-            user,
-            role: RoleId::parse_optional("role_id", &message.role_id)?,
-            role_name: Filter::parse(&message.filter, ASSIGNMENT_FIELDS)?,
-        };
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        assignments::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
-        let (role_assignments, next_page_token) = page.finish()?;
+        let (role_assignments, next_page_token) =
+            self.list_assignments(caller, user, &message).await?;
         Ok(Response::new(ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
 }

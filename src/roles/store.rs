@@ -241,3 +241,26 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
         .await?;
     Ok(())
 }
+
+/// The number of active users that have, without a scope or an end, a role of at least this level
+/// with the permission `*:*`.
+///
+/// # Errors
+/// Returns UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn count_admins(tx: &mut TenantTx, tenant: TenantId, level: i16) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!"
+        from role_assignments a
+        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        join users u on u.tenant_id = a.tenant_id and u.user_id = a.user_id
+        where a.tenant_id = $1 and r.level >= $2 and r.permissions @> array['*:*']
+          and u.state = 'active' and a.scope is null and a.expires_at is null
+        "#,
+        tenant.0,
+        level,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
+}

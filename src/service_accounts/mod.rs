@@ -2,6 +2,7 @@
 
 mod accounts;
 mod keys;
+mod read;
 mod rpc;
 pub mod store;
 

@@ -5,6 +5,7 @@ mod cache;
 mod ended;
 mod entry;
 pub mod open;
+mod read;
 mod revoke;
 mod rpc;
 pub mod store;

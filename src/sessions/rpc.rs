@@ -1,15 +1,13 @@
-//! SessionService over gRPC.
+//! The gRPC methods of `SessionService`.
 
 use tonic::{Request, Response, Status};
 
 use super::{
     Sessions,
-    store::{self, SessionClient, SessionRow},
+    store::{SessionClient, SessionRow},
 };
 use crate::{
-    api::filter::{Field, Filter, Kind},
     clock::timestamp,
-    error::{Error, Result},
     gate,
     ids::{SessionId, UserId},
     proto::v1::{
@@ -18,8 +16,6 @@ use crate::{
         RevokeSessionResponse, Session, SessionState, session_service_server::SessionService,
     },
 };
-
-const FIELDS: &[Field] = &[Field { name: "device_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl SessionService for Sessions {
@@ -31,11 +27,7 @@ impl SessionService for Sessions {
         let message = request.into_inner();
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
-        let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list_live(&mut tx, caller.tenant(), user, &filter, &mut page).await?;
-        let (sessions, next_page_token) = page.finish()?;
+        let (sessions, next_page_token) = self.list(caller, user, &message).await?;
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 
@@ -46,11 +38,7 @@ impl SessionService for Sessions {
         let reaching = gate::reaching(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
         let (caller, reach) = reaching.within();
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), session, reach.owner()).await?;
-        let row = row.ok_or_else(Error::not_found)?;
-        let client = row.open_client(&*tx.cipher(caller.tenant())?)?;
-        let session = Session::from((row, Some(client)));
+        let session = Session::from(self.get(caller, session, reach.owner()).await?);
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 
@@ -76,7 +64,7 @@ impl SessionService for Sessions {
     }
 }
 
-/// Without a client, it was altered.
+/// Without a client, the session is marked as unreadable.
 impl From<(SessionRow, Option<SessionClient>)> for Session {
     fn from((row, client): (SessionRow, Option<SessionClient>)) -> Self {
         let unreadable = client.is_none();

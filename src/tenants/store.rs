@@ -9,7 +9,8 @@ use crate::{
         filter::Filter,
         paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
-    db::TenantTx,
+    db::{Db, TenantTx},
+    email,
     error::{Error, Result},
     ids::TenantId,
     pg::unreadable::{self, Table},
@@ -165,6 +166,57 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
         .await?;
     sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
     Ok(Ended::in_tenant(tenant))
+}
+
+/// A tenant as lookups across tenants find it.
+#[derive(Clone, Debug)]
+pub struct TenantRef {
+    pub id: TenantId,
+    pub slug: String,
+    /// False when the tenant is suspended.
+    pub active: bool,
+    pub is_platform: bool,
+}
+
+/// Finds the tenant with this id or slug.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
+    let found = sqlx::query!(
+        r#"
+        select tenant_id as "id!", slug as "slug!", state as "state!",
+               is_platform as "is_platform!"
+        from find_tenant($1)
+        "#,
+        key,
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(found.map(|row| TenantRef {
+        id: TenantId(row.id),
+        slug: row.slug,
+        active: row.state == "active",
+        is_platform: row.is_platform,
+    }))
+}
+
+/// The tenants that have an active user with this normalised email, at most three. Tenants where
+/// the address is verified come first, then the oldest. With `only_verified`, addresses that
+/// their user has not verified do not count.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
+    let lookup = email::index(&*db.common_cipher()?, email_key);
+    let found = sqlx::query_scalar!(
+        r#"select tenant_id as "tenant_id!: Uuid" from sign_in_tenants($1, $2)"#,
+        lookup.as_slice(),
+        only_verified,
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(found.into_iter().map(TenantId).collect())
 }
 
 /// Fills a page with tenants whose name the filter takes, by id; with none unless the

@@ -4,6 +4,7 @@ mod create;
 mod lifecycle;
 mod list;
 mod order;
+mod read;
 mod rpc;
 pub mod store;
 mod update;

@@ -1,5 +1,4 @@
-//! What users sign in with. Apart from the users, so that no list of them ever
-//! reads a hash.
+//! SQL for password hashes.
 
 use uuid::Uuid;
 
@@ -11,22 +10,21 @@ use crate::{
     users::store::Found,
 };
 
-/// A user as a sign-in sees it.
+/// A user whose password a sign-in compares.
 pub struct Candidate {
-    /// The user.
     pub user: UserId,
-    /// Whether user and tenant are both active.
+    /// Whether the user and the tenant are both active.
     pub active: bool,
-    /// What to compare the password with; `None` for a user without one.
+    /// `None` for a user without a password.
     pub password_hash: Option<String>,
 }
 
-/// The tenant's user with this email, in the form that is compared, in one round trip.
-/// It is the same work for a tenant that has no such user and for no tenant. The connection
-/// is of the given share: the tenant's, where its caller has named it.
+/// Finds the tenant's user with this normalised email, in one round trip. A tenant without such a
+/// user, and a tenant that does not exist, cost the same work. The connection counts against
+/// `share`: the tenant's own share when the caller named the tenant.
 ///
 /// # Errors
-/// When Postgres or the master key is away.
+/// UNAVAILABLE when Postgres or the master key is unavailable.
 pub async fn candidate(
     db: &Db,
     share: TenantId,
@@ -49,7 +47,7 @@ pub async fn candidate(
     )
     .fetch_optional(db.statement_in_share(share).await?)
     .await?;
-    // An index that was moved to another user leads to nobody.
+    // An email index that was moved to another user finds nobody.
     let whole = row.filter(|row| {
         let found = Found {
             user: row.user_id,
@@ -67,7 +65,7 @@ pub async fn candidate(
     }))
 }
 
-/// A user's hash.
+/// Reads a user's hash; `None` for a user without a password.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Option<String>> {
     let hash = sqlx::query_scalar!(
         "select password_hash from credentials where tenant_id = $1 and user_id = $2",
@@ -79,7 +77,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Op
     Ok(hash)
 }
 
-/// Gives a user a hash, whatever it had.
+/// Sets a user's hash, whether the user has one or not.
 pub async fn set(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -101,8 +99,7 @@ pub async fn set(
     Ok(())
 }
 
-/// Replaces a hash if it is still the one that was verified; says whether it
-/// was.
+/// Replaces the hash if it is still the one that was verified. Returns whether it was.
 pub async fn replace(
     tx: &mut TenantTx,
     tenant: TenantId,

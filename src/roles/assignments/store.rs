@@ -30,12 +30,7 @@ pub struct NewAssignment {
 
 impl NewAssignment {
     /// The whole row, after the insert.
-    pub(super) fn row(
-        self,
-        tenant: TenantId,
-        role_name: String,
-        inserted: Inserted,
-    ) -> AssignmentRow {
+    pub fn row(self, tenant: TenantId, role_name: String, inserted: Inserted) -> AssignmentRow {
         AssignmentRow {
             tenant_id: tenant.0,
             assignment_id: self.id.0,
