@@ -25,6 +25,8 @@ use crate::{
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     pg::Observed,
+    tenants::TenantState,
+    users::UserState,
 };
 
 /// Timeout of one query. Postgres counts as unavailable after it.
@@ -62,7 +64,7 @@ struct RoleRow {
 #[derive(Debug, Deserialize)]
 struct SubjectRow {
     user_id: Uuid,
-    state: String,
+    state: UserState,
     grants: Vec<GrantRow>,
 }
 
@@ -114,7 +116,7 @@ async fn read(
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let row = sqlx::query!(
         r#"
-        select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
+        select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!: TenantState",
                is_platform as "is_platform!", api_key_bearer as "takes_api_keys!", session_live,
                snapshot_xmax::text::bigint as "xmax!",
                roles::text as "roles!", subjects::text as "subjects!"
@@ -128,7 +130,7 @@ async fn read(
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
-        active: row.tenant_state == "active",
+        active: row.tenant_state == TenantState::Active,
         is_platform: row.is_platform,
         takes_api_keys: row.takes_api_keys,
     }));
@@ -184,7 +186,7 @@ fn standing(
     found: Option<SubjectRow>,
     roles: &HashMap<Uuid, Arc<Shared<Role>>>,
 ) -> Result<Standing> {
-    let user = user_standing(found.as_ref().map(|subject| subject.state.as_str()))?;
+    let user = user_standing(found.as_ref().map(|subject| subject.state));
     let grants = found.map(|subject| subject.grants).unwrap_or_default();
     // The exact capacity: the vector stays in the cache.
     let mut held = Vec::with_capacity(grants.len());
@@ -209,12 +211,11 @@ impl From<RoleRow> for Arc<Shared<Role>> {
     }
 }
 
-fn user_standing(state: Option<&str>) -> Result<UserStanding> {
+fn user_standing(state: Option<UserState>) -> UserStanding {
     match state {
-        None => Ok(UserStanding::Unknown),
-        Some("active") => Ok(UserStanding::Active),
-        Some("disabled") => Ok(UserStanding::Disabled),
-        Some(_) => Err(Error::defect("a user in no known state")),
+        None => UserStanding::Unknown,
+        Some(UserState::Active) => UserStanding::Active,
+        Some(UserState::Disabled) => UserStanding::Disabled,
     }
 }
 
@@ -304,7 +305,8 @@ pub async fn explained(
 ) -> Result<Option<Explained>> {
     let row = sqlx::query!(
         r#"
-        select tenant_state as "tenant_state!", user_state, session_live,
+        select tenant_state as "tenant_state!: TenantState",
+               user_state as "user_state: UserState", session_live,
                snapshot_xmax::text::bigint as "xmax!",
                assignments as "assignments!: Json<Vec<AssignmentRow<Option<Box<RawValue>>>>>",
                missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
@@ -319,8 +321,8 @@ pub async fn explained(
     .fetch_optional(db.statement_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(Explained {
-        tenant_active: row.tenant_state == "active",
-        user: user_standing(row.user_state.as_deref())?,
+        tenant_active: row.tenant_state == TenantState::Active,
+        user: user_standing(row.user_state),
         session_live: row.session_live == Some(true),
         assignments: row.assignments.0,
         missing_roles: row.missing_roles.0,

@@ -141,8 +141,8 @@ impl SignIns {
         let Some(key) = key.filter(is_meant) else { return Ok(None) };
         store::record_use(tx, tenant, key.key_id).await?;
         // Last, for what is before it may have waited for others.
-        let state = tenants::store::get(tx, tenant).await?.state;
-        Ok(Some(key).filter(|_| state == "active"))
+        let is_active = tenants::store::get(tx, tenant).await?.is_active();
+        Ok(Some(key).filter(|_| is_active))
     }
 
     async fn assert(

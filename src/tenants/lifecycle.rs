@@ -1,7 +1,7 @@
 //! `SuspendTenant`, `ReactivateTenant` and `DeleteTenant`.
 
 use super::{
-    TenantRef, Tenants, audited,
+    TenantRef, TenantState, Tenants, audited,
     store::{self, TenantRow},
 };
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::WriteCaller,
-    proto::v1::{ErrorReason, TenantState},
+    proto::v1::ErrorReason,
 };
 
 impl Tenants {
@@ -24,7 +24,7 @@ impl Tenants {
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
         let caller = acting.authorize_write(&mut tx, tenant.id).await?;
-        if row.state == store::state_text(state) {
+        if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
         let event = |kind| Event::new(kind).target(tenant.id.0);

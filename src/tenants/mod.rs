@@ -8,10 +8,12 @@ mod rpc;
 mod seen;
 pub mod settings;
 mod slug;
+mod state;
 pub mod store;
 mod update;
 
 pub use seen::Seen;
+pub use state::TenantState;
 pub use store::{TenantRef, find, find_by_email};
 
 use crate::{api::paging::Pages, db::Db, sessions::SessionCache};

@@ -10,13 +10,15 @@ use crate::{
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
-    proto::v1::{ListTenantsRequest, Tenant, TenantState},
+    proto::v1::{self, ListTenantsRequest, Tenant},
 };
 
 const FIELDS: &[Field] = &[
     Field {
         name: "state",
-        kind: Kind::Choice("TENANT_STATE_", |name| TenantState::from_str_name(name).map(i32::from)),
+        kind: Kind::Choice("TENANT_STATE_", |name| {
+            v1::TenantState::from_str_name(name).map(i32::from)
+        }),
     },
     Field { name: "slug", kind: Kind::Word },
     Field { name: "name", kind: Kind::Text },
@@ -43,7 +45,8 @@ impl Tenants {
     ) -> Result<(Vec<Tenant>, String)> {
         let filter = Filter::parse(&message.filter, FIELDS)?;
         let mut page = self.pages.begin(caller.asker(), message)?;
-        let (slug, state) = (filter.like("slug"), filter.choice("state").map(store::state_text));
+        let state = filter.choice("state").map(|state: v1::TenantState| state.into());
+        let slug = filter.like("slug");
         let mut tx = self.db.begin(caller.home()).await?;
         store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Tenants, store::TenantRow};
+use super::{TenantState, Tenants, store::TenantRow};
 use crate::{
     api::update_mask::etag,
     clock::timestamp,
@@ -10,11 +10,11 @@ use crate::{
     proto::{
         json,
         v1::{
-            CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse,
-            ReactivateTenantRequest, ReactivateTenantResponse, SuspendTenantRequest,
-            SuspendTenantResponse, Tenant, TenantState, UpdateTenantRequest, UpdateTenantResponse,
-            tenant_service_server::TenantService,
+            self, CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest,
+            DeleteTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
+            ListTenantsResponse, ReactivateTenantRequest, ReactivateTenantResponse,
+            SuspendTenantRequest, SuspendTenantResponse, Tenant, UpdateTenantRequest,
+            UpdateTenantResponse, tenant_service_server::TenantService,
         },
     },
 };
@@ -94,17 +94,13 @@ impl TenantService for Tenants {
 
 impl From<TenantRow> for Tenant {
     fn from(row: TenantRow) -> Self {
-        let state = match row.state.as_str() {
-            "suspended" => TenantState::Suspended,
-            _ => TenantState::Active,
-        };
         let settings = row.read_settings().as_ref().map(json::to_struct);
         Self {
             id: row.tenant_id.to_string(),
             name: row.name,
             slug: row.slug,
             settings,
-            state: state.into(),
+            state: v1::TenantState::from(row.state).into(),
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),
             etag: etag(row.version),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::TenantState;
 use crate::{
     api::{
         filter::Filter,
@@ -17,7 +18,7 @@ use crate::{
     privacy::NewDataKey,
     proto::{
         json::{self, Stored},
-        v1::{Tenant, TenantState},
+        v1::Tenant,
     },
     sessions::Ended,
 };
@@ -33,8 +34,7 @@ pub struct TenantRow {
     pub slug: String,
     /// Its settings, a JSON object.
     pub settings: Stored,
-    /// `active` or `suspended`.
-    pub state: String,
+    pub state: TenantState,
     /// Counts its changes.
     pub version: i64,
     /// When it was made.
@@ -47,7 +47,7 @@ impl TenantRow {
     /// Whether it is not suspended.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.state == state_text(TenantState::Active)
+        self.state == TenantState::Active
     }
 
     /// Its settings; `None` when they can't be read, which is noted.
@@ -90,8 +90,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored", state, version,
-               created_at, updated_at
+        select tenant_id, name, slug, settings as "settings: Stored",
+               state as "state: TenantState", version, created_at, updated_at
         from tenants where tenant_id = $1
         "#,
         tenant.0,
@@ -109,8 +109,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored", state, version,
-               created_at, updated_at
+        select tenant_id, name, slug, settings as "settings: Stored",
+               state as "state: TenantState", version, created_at, updated_at
         from tenants where tenant_id = $1
         for no key update
         "#,
@@ -130,14 +130,14 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
         set name = $2, slug = $3, settings = $4, state = $5, version = version + 1,
             updated_at = now()
         where tenant_id = $1
-        returning tenant_id, name, slug, settings as "settings: Stored", state, version,
-                  created_at, updated_at
+        returning tenant_id, name, slug, settings as "settings: Stored",
+                  state as "state: TenantState", version, created_at, updated_at
         "#,
         changed.tenant_id,
         changed.name,
         changed.slug,
         &changed.settings as _,
-        changed.state,
+        changed.state.as_str(),
     )
     .fetch_one(tx.conn())
     .await?;
@@ -146,7 +146,7 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
 
 /// Suspends a locked tenant, which ends its sessions.
 pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
-    state_text(TenantState::Suspended).clone_into(&mut row.state);
+    row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
     let ended = Ended::in_tenant(TenantId(row.tenant_id));
     Ok((row, ended))
@@ -154,7 +154,7 @@ pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow
 
 /// Reactivates a locked tenant.
 pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantRow> {
-    state_text(TenantState::Active).clone_into(&mut row.state);
+    row.state = TenantState::Active;
     update(tx, &row).await
 }
 
@@ -173,8 +173,6 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
 pub struct TenantRef {
     pub id: TenantId,
     pub slug: String,
-    /// False when the tenant is suspended.
-    pub active: bool,
     pub is_platform: bool,
 }
 
@@ -185,8 +183,7 @@ pub struct TenantRef {
 pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     let found = sqlx::query!(
         r#"
-        select tenant_id as "id!", slug as "slug!", state as "state!",
-               is_platform as "is_platform!"
+        select tenant_id as "id!", slug as "slug!", is_platform as "is_platform!"
         from find_tenant($1)
         "#,
         key,
@@ -196,7 +193,6 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     Ok(found.map(|row| TenantRef {
         id: TenantId(row.id),
         slug: row.slug,
-        active: row.state == "active",
         is_platform: row.is_platform,
     }))
 }
@@ -223,7 +219,7 @@ pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Res
 /// transaction works in the platform tenant.
 pub async fn list(
     tx: &mut TenantTx,
-    state: Option<&str>,
+    state: Option<TenantState>,
     slug_like: Option<&str>,
     filter: &Filter,
     page: &mut Page<Tenant>,
@@ -233,13 +229,13 @@ pub async fn list(
             TenantRow,
             r#"
             select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
-                   settings as "settings!: Stored", state as "state!", version as "version!",
+                   settings as "settings!: Stored", state as "state!: TenantState", version as "version!",
                    created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4, null)
             "#,
             read.after_id(),
             read.limit,
-            state,
+            state.map(TenantState::as_str),
             slug_like,
         )
         .fetch_all(tx.conn())
@@ -248,12 +244,4 @@ pub async fn list(
         page.take(read.found(rows), |row| Position::of(row.tenant_id), show).await?;
     }
     Ok(())
-}
-
-/// A state as it is kept.
-pub(super) fn state_text(state: TenantState) -> &'static str {
-    match state {
-        TenantState::Suspended => "suspended",
-        TenantState::Active | TenantState::Unspecified => "active",
-    }
 }

@@ -2,7 +2,7 @@
 //! tenant, and ends sessions.
 
 use super::{
-    Users,
+    UserState, Users,
     store::{self, UserRow},
 };
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
     error::Result,
     gate::WriteCaller,
     ids::UserId,
-    proto::v1::UserState,
     roles::{self, guard::AdminGuard},
     sessions,
 };
@@ -30,12 +29,12 @@ impl Users {
         let mut row = store::lock(&mut tx, tenant, user).await?;
         let caller = match state {
             UserState::Disabled => acting.authorize_take(&mut tx, user).await?,
-            _ => acting.authorize_use(&mut tx, user).await?,
+            UserState::Active => acting.authorize_use(&mut tx, user).await?,
         };
-        if row.state == store::state_text(state) {
+        if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
-        store::state_text(state).clone_into(&mut row.state);
+        row.state = state;
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
         let (actor, target) = (caller.actor(), user.0);

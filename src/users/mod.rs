@@ -6,8 +6,11 @@ mod list;
 mod order;
 mod read;
 mod rpc;
+mod state;
 pub mod store;
 mod update;
+
+pub use state::UserState;
 
 use std::sync::Arc;
 

@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::{Users, store::UserRow};
+use super::{UserState, Users, store::UserRow};
 use crate::{
     api::update_mask::etag,
     clock::timestamp,
     gate,
     ids::UserId,
     proto::v1::{
-        CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
+        self, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
         GetUserRequest, GetUserResponse, ListUsersRequest, ListUsersResponse, LookupUserRequest,
-        LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User, UserState,
+        LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User,
         user_service_server::UserService,
     },
 };
@@ -105,16 +105,12 @@ impl UserService for Users {
 
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
-        let state = match row.state.as_str() {
-            "disabled" => UserState::Disabled,
-            _ => UserState::Active,
-        };
         Self {
             id: row.user_id.to_string(),
             tenant_id: row.tenant_id.to_string(),
             email: row.email,
             display_name: row.display_name,
-            state: state.into(),
+            state: v1::UserState::from(row.state).into(),
             email_verified: row.email_verified,
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::UserState;
 use crate::{
     db::TenantTx,
     email,
     error::{Error, Result},
     ids::{TenantId, UserId},
     privacy::{Cipher, Index, SealContext, bound_row},
-    proto::v1::UserState,
     sessions::Ended,
 };
 
@@ -29,8 +29,7 @@ pub struct UserRow {
     pub email: String,
     /// The name to show.
     pub display_name: String,
-    /// `active` or `disabled`.
-    pub state: String,
+    pub state: UserState,
     /// Whether the user has shown that the email is theirs.
     pub email_verified: bool,
     /// Counts its changes.
@@ -52,7 +51,7 @@ pub(super) struct Kept {
     pub(super) profile: Vec<u8>,
     pub(super) email_index: Vec<u8>,
     pub(super) email_lookup: Vec<u8>,
-    pub(super) state: String,
+    pub(super) state: UserState,
     pub(super) email_verified: bool,
     pub(super) version: i64,
     pub(super) created_at: OffsetDateTime,
@@ -94,7 +93,7 @@ impl Kept {
             user_id: self.user_id,
             email: String::new(),
             display_name: String::new(),
-            state: self.state.clone(),
+            state: self.state,
             email_verified: self.email_verified,
             version: self.version,
             created_at: self.created_at,
@@ -171,8 +170,8 @@ pub async fn insert(
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-                  version, created_at, updated_at,
+        returning tenant_id, user_id, profile, email_index, email_lookup,
+                  state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         tenant.0,
@@ -195,8 +194,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         "#,
@@ -218,8 +217,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         for no key update
@@ -270,8 +269,8 @@ pub async fn find_by_email(
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id, user_id, profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
         "#,
@@ -300,8 +299,8 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
             version = $8::bigint, updated_at = now()
         where tenant_id = $1 and user_id = $2 and version = $8::bigint - 1
-        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-                  version, created_at, updated_at,
+        returning tenant_id, user_id, profile, email_index, email_lookup,
+                  state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         changed.tenant_id,
@@ -309,7 +308,7 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         sealed.profile,
         sealed.email_index.as_slice(),
         sealed.email_lookup.as_slice(),
-        changed.state,
+        changed.state.as_str(),
         changed.email_verified,
         next,
     )
@@ -324,12 +323,4 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result
         .execute(tx.conn())
         .await?;
     Ok(Ended::in_tenant(tenant))
-}
-
-/// A state as it is kept.
-pub(super) fn state_text(state: UserState) -> &'static str {
-    match state {
-        UserState::Disabled => "disabled",
-        UserState::Active | UserState::Unspecified => "active",
-    }
 }

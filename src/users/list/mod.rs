@@ -3,11 +3,7 @@
 
 mod store;
 
-use super::{
-    Users,
-    order::Order,
-    store::{Kept, state_text},
-};
+use super::{UserState, Users, order::Order, store::Kept};
 use crate::{
     api::{
         filter::{Field, Filter, Kind, Times},
@@ -17,14 +13,14 @@ use crate::{
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
-    proto::v1::{ListUsersRequest, User, UserState},
+    proto::v1::{self, ListUsersRequest, User},
 };
 
 const FIELDS: &[Field] = &[
     Field { name: "id", kind: Kind::Id },
     Field {
         name: "state",
-        kind: Kind::Choice("USER_STATE_", |name| UserState::from_str_name(name).map(i32::from)),
+        kind: Kind::Choice("USER_STATE_", |name| v1::UserState::from_str_name(name).map(i32::from)),
     },
     Field { name: "email", kind: Kind::Text },
     Field { name: "display_name", kind: Kind::Text },
@@ -34,7 +30,7 @@ const FIELDS: &[Field] = &[
 
 /// The filter and the order of a list.
 struct UserFilter {
-    state: Option<&'static str>,
+    state: Option<UserState>,
     id: Option<uuid::Uuid>,
     verified: Option<bool>,
     signed_in: Times,
@@ -53,7 +49,7 @@ impl UserFilter {
     fn parse(request: &ListUsersRequest) -> Result<Self> {
         let mut filter = Filter::parse(&request.filter, FIELDS)?;
         Ok(Self {
-            state: filter.choice("state").map(state_text),
+            state: filter.choice("state").map(|state: v1::UserState| state.into()),
             id: filter.id("id"),
             verified: filter.flag("email_verified"),
             signed_in: filter.times("last_sign_in_time"),

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        UserState,
         order::{Direction, Order},
         store::Kept,
     },
@@ -25,8 +26,8 @@ macro_rules! users {
         sqlx::query_as!(
             Kept,
             r#"
-            select tenant_id, user_id, profile, email_index, email_lookup, state,
-                   email_verified, version, created_at, updated_at,
+            select tenant_id, user_id, profile, email_index, email_lookup,
+                   state as "state: UserState", email_verified, version, created_at, updated_at,
                    nullif(last_sign_in_at, '-infinity') as last_sign_in_at
             from users
             where tenant_id = $1
@@ -39,7 +40,7 @@ macro_rules! users {
                    or last_sign_in_at < $7 and last_sign_in_at > '-infinity')
             "# + $order,
             $tenant.0,
-            $wanted.state,
+            $wanted.state.map(UserState::as_str),
             $index,
             $wanted.id,
             $wanted.verified,
