@@ -56,7 +56,8 @@ impl Accounts {
         drop(tx);
 
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
+        let policy = self.password_policy;
+        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
         let email_key = email::key(&row.email);
         let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
         let verified = current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;

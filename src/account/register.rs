@@ -68,9 +68,8 @@ impl Accounts {
             email: &message.email,
             tenant_name: &message.organization_name,
             tenant_slug: slug,
-            min_length: self.min_length,
         };
-        passwords::check("password", &password, &context)?;
+        self.password_policy.check("password", &password, &context)?;
         // There is no tenant yet: those who found some from one network have a share together.
         let share = self.limits.placeholder_tenant_of_network(origin.ip);
         let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
@@ -83,7 +82,7 @@ impl Accounts {
             name: &message.organization_name,
             slug,
             settings: serde_json::Map::new(),
-            server_min_length: self.min_length,
+            password_policy: self.password_policy,
             data_key: &data_key,
         };
         let admin = create::create(&mut tx, new).await?;
@@ -137,7 +136,8 @@ impl Accounts {
         if role.is_none() {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
-        passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
+        let (policy, email) = (self.password_policy, &message.email);
+        tenants::check_password(&row, policy, "password", &password, email)?;
         let owner = Owner::new(tenant.id, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(password).await?;
 

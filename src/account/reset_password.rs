@@ -43,7 +43,8 @@ impl Accounts {
         // No connection is held while a password is hashed.
         drop(tx);
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
+        let policy = self.password_policy;
+        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
         // Not before the token is good: anybody may write a tenant into one.
         let owner = Owner::new(token.tenant, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(new).await?;

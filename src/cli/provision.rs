@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     ids::{RoleId, TenantId, UserId},
     limits::Owner,
-    passwords::Hasher,
+    passwords::{Hasher, PasswordPolicy},
     roles::{self, system},
     sessions,
     tenants::{self, create::NewTenant},
@@ -90,7 +90,7 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
         name: "Demo",
         slug: DEMO,
         settings: serde_json::Map::new(),
-        server_min_length: 8,
+        password_policy: PasswordPolicy::default(),
         data_key: &data_key,
     };
     let admin = tenants::create::create(&mut tx, new).await?;

@@ -10,6 +10,7 @@ use crate::{
     error::Result,
     gate::{Caller, RoleGrant, WriteCaller},
     ids::{RoleId, TenantId},
+    passwords::PasswordPolicy,
     privacy::NewDataKey,
     proto::{
         json,
@@ -45,7 +46,7 @@ impl Tenants {
                 name: &message.name,
                 slug: &slug_for(&message.slug, &message.name),
                 settings: settings.unwrap_or_default(),
-                server_min_length: self.min_length,
+                password_policy: self.password_policy,
                 data_key: &data_key,
             };
             create(tx, new).await?;
@@ -87,8 +88,8 @@ pub struct NewTenant<'a> {
     pub slug: &'a str,
     /// Its settings.
     pub settings: Map<String, Value>,
-    /// The shortest password that the server allows.
-    pub server_min_length: usize,
+    /// The server's policy.
+    pub password_policy: PasswordPolicy,
     /// Its data key.
     pub data_key: &'a NewDataKey,
 }
@@ -99,7 +100,7 @@ pub struct NewTenant<'a> {
 /// `INVALID_ARGUMENT` for settings that make no sense, `ALREADY_EXISTS` when the
 /// slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
-    settings::check(&new.settings, new.server_min_length)?;
+    settings::check(&new.settings, new.password_policy)?;
     let settings = Value::Object(new.settings);
     store::insert(tx, new.id, new.name, new.slug, &settings, new.data_key).await?;
     system::create(tx, new.id, system::ORGANIZATION).await

@@ -3,6 +3,7 @@
 pub mod audited;
 pub mod create;
 mod lifecycle;
+mod passwords;
 mod read;
 mod rpc;
 mod seen;
@@ -12,17 +13,18 @@ mod state;
 pub mod store;
 mod update;
 
+pub use passwords::check_password;
 pub use seen::Seen;
 pub use state::TenantState;
 pub use store::{TenantRef, find, find_by_email};
 
-use crate::{api::paging::Pages, db::Db, sessions::SessionCache};
+use crate::{api::paging::Pages, db::Db, passwords::PasswordPolicy, sessions::SessionCache};
 
 /// The gRPC service `TenantService`.
 pub struct Tenants {
     pub db: Db,
     pub pages: Pages,
     pub cache: SessionCache,
-    /// The server's minimum length of a password, in characters.
-    pub min_length: usize,
+    /// The server's policy, which a tenant's settings can only make stricter.
+    pub password_policy: PasswordPolicy,
 }

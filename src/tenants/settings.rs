@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::store::TenantRow;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    passwords::PasswordPolicy,
+};
 
 const SELF_REGISTRATION: &str = "self_registration";
 /// Read by `subject_standings` in SQL.
@@ -47,7 +50,7 @@ pub(super) fn opens_registration(settings: &Map<String, Value>) -> bool {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for each known key with a wrong value, or too much text.
-pub fn check(settings: &Map<String, Value>, server_min_length: usize) -> Result<()> {
+pub fn check(settings: &Map<String, Value>, server: PasswordPolicy) -> Result<()> {
     let mut wrong = Vec::new();
     let mut note = |key: &str, text: String| wrong.push((format!("settings.{key}"), text));
     for key in [SELF_REGISTRATION, API_KEY_BEARER] {
@@ -57,8 +60,9 @@ pub fn check(settings: &Map<String, Value>, server_min_length: usize) -> Result<
     }
     if let Some(value) = settings.get(PASSWORD_MIN_LENGTH) {
         let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
-        if !length.is_some_and(|length| (server_min_length..=64).contains(&length)) {
-            note(PASSWORD_MIN_LENGTH, format!("must be a number from {server_min_length} to 64"));
+        let (min, max) = (server.min_length(), usize::from(PasswordPolicy::HIGHEST));
+        if !length.is_some_and(|length| (min..=max).contains(&length)) {
+            note(PASSWORD_MIN_LENGTH, format!("must be a number from {min} to {max}"));
         }
     }
     if serde_json::to_string(settings).map_or(usize::MAX, |text| text.len()) > MAX {

@@ -40,7 +40,7 @@ impl Tenants {
         }
         if let Some(settings) = mask.take("settings", message.settings)? {
             let settings = json::object("settings", &settings)?;
-            settings::check(&settings, self.min_length)?;
+            settings::check(&settings, self.password_policy)?;
             row.settings = json::store(&settings)?;
         }
         let opens = Known::read(&row).self_registration && !was_open;

@@ -66,7 +66,8 @@ impl Users {
         let mut tx = self.db.begin(acting.tenant()).await?;
         let tenant = tenants::store::get(&mut tx, acting.tenant()).await?;
         drop(tx);
-        passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
+        let (policy, email) = (self.password_policy, &message.email);
+        tenants::check_password(&tenant, policy, "password", &password, email)?;
         let owner = Owner::new(acting.tenant(), acting.ip());
         self.hasher.slot(owner)?.hash(password).await.map(Some)
     }

@@ -15,8 +15,13 @@ pub use state::UserState;
 use std::sync::Arc;
 
 use crate::{
-    api::paging::Pages, db::Db, limits::Limits, mail::Mails, passwords::Hasher,
-    sessions::SessionCache, sign_in::Failures,
+    api::paging::Pages,
+    db::Db,
+    limits::Limits,
+    mail::Mails,
+    passwords::{Hasher, PasswordPolicy},
+    sessions::SessionCache,
+    sign_in::Failures,
 };
 
 /// Manages users over gRPC.
@@ -35,6 +40,6 @@ pub struct Users {
     pub limits: Limits,
     /// Tells the old address of a changed email; `None` where no mail is sent.
     pub mails: Option<Arc<Mails>>,
-    /// The shortest password that the server allows.
-    pub min_length: usize,
+    /// The server's policy, which a tenant's settings can only make stricter.
+    pub password_policy: PasswordPolicy,
 }
