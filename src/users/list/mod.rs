@@ -1,64 +1,20 @@
 //! `ListUsers`. Names and parts of emails are sealed, so a condition on them is checked in each
 //! row after it is opened.
 
+mod filter;
 mod store;
 
-use super::{UserState, Users, order::Order, store::Kept};
+use filter::UserFilter;
+
+use super::{Users, order::Order, store::Kept};
 use crate::{
-    api::{
-        filter::{Field, Filter, Kind, Times},
-        paging::{Page, Position, ROWS_PER_READ},
-    },
+    api::paging::{Page, Position, ROWS_PER_READ},
     db::TenantTx,
     error::{Error, Result},
     gate::Caller,
     ids::TenantId,
-    proto::v1::{self, ListUsersRequest, User},
+    proto::v1::{ListUsersRequest, User},
 };
-
-const FIELDS: &[Field] = &[
-    Field { name: "id", kind: Kind::Id },
-    Field {
-        name: "state",
-        kind: Kind::Choice("USER_STATE_", |name| v1::UserState::from_str_name(name).map(i32::from)),
-    },
-    Field { name: "email", kind: Kind::Text },
-    Field { name: "display_name", kind: Kind::Text },
-    Field { name: "email_verified", kind: Kind::Flag },
-    Field { name: "last_sign_in_time", kind: Kind::Time },
-];
-
-/// The filter and the order of a list.
-struct UserFilter {
-    state: Option<UserState>,
-    id: Option<uuid::Uuid>,
-    verified: Option<bool>,
-    signed_in: Times,
-    /// A whole email, which is looked up by its keyed hash.
-    email: Option<String>,
-    /// The conditions that are checked in the opened rows.
-    texts: Filter,
-    order: Order,
-}
-
-impl UserFilter {
-    /// Parses a request's filter and order.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` when they can't be parsed.
-    fn parse(request: &ListUsersRequest) -> Result<Self> {
-        let mut filter = Filter::parse(&request.filter, FIELDS)?;
-        Ok(Self {
-            state: filter.choice("state").map(|state: v1::UserState| state.into()),
-            id: filter.id("id"),
-            verified: filter.flag("email_verified"),
-            signed_in: filter.times("last_sign_in_time"),
-            email: filter.take_exact("email"),
-            texts: filter,
-            order: Order::parse(&request.order_by)?,
-        })
-    }
-}
 
 impl Users {
     /// A page of users and the token of the next page.

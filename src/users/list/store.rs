@@ -6,7 +6,7 @@ use super::{
         order::{Direction, Order},
         store::Kept,
     },
-    UserFilter,
+    filter::UserFilter,
 };
 use crate::{
     api::paging::{Position, Read},
