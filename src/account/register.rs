@@ -213,8 +213,7 @@ async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result
     if !tenant.is_active() || !Known::read(tenant).self_registration {
         return Ok(None);
     }
-    roles::store::self_registration_role(tx, TenantId(tenant.tenant_id), roles::system::MEMBER)
-        .await
+    roles::store::self_registration_role(tx, tenant.tenant_id, roles::system::MEMBER).await
 }
 
 fn registration_closed() -> Error {

@@ -115,7 +115,7 @@ pub async fn reset_password(
     let (password, hash) = new_password(hasher).await?;
     let mut tx = db.begin(found.id).await?;
     let user = users::store::find_by_email(&mut tx, found.id, email).await?;
-    let user = UserId(user.context("there is no such user")?.user_id);
+    let user = user.context("there is no such user")?.user_id;
     password::set(&mut tx, found.id, user, &hash).await?;
     let (count, ended) =
         sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;

@@ -49,7 +49,7 @@ impl Roles {
             let (caller, row) = assign(tx, acting, wanted).await?;
             let event = Event::new(EventKind::RoleAssigned).target(user.0);
             let event = audited::assigned(event, &row);
-            let made = row.assignment_id;
+            let made = row.assignment_id.0;
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
             let role_assignment = Some(row.into());
             Ok((made, AssignRoleResponse { role_assignment, consistency_token }))

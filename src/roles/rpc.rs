@@ -13,7 +13,7 @@ use crate::{
     clock::timestamp,
     error::{Error, Result},
     gate::{self, Reach},
-    ids::{RoleId, TenantId, UserId},
+    ids::{RoleId, UserId},
     permissions::scope,
     proto::{
         json,
@@ -147,7 +147,7 @@ impl From<RoleRow> for Role {
 impl From<AssignmentRow> for RoleAssignment {
     fn from(row: AssignmentRow) -> Self {
         let stored = row.scope.as_ref().map(|scope| &*scope.0);
-        let scope = scope::kept(stored, TenantId(row.tenant_id), row.assignment_id);
+        let scope = scope::kept(stored, row.tenant_id, row.assignment_id.0);
         let unreadable = scope.is_err();
         Self {
             id: row.assignment_id.to_string(),

@@ -75,7 +75,7 @@ impl ServiceAccounts {
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let made = row.key_id;
+        let made = row.key_id.0;
         let mut response = CreateApiKeyResponse {
             api_key: Some(row.into()),
             secret: String::new(),

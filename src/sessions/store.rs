@@ -40,11 +40,11 @@ impl SessionClient {
 /// A session as it is kept.
 pub struct SessionRow {
     /// The session.
-    pub session_id: Uuid,
+    pub session_id: SessionId,
     /// The tenant.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Who signed in.
-    pub user_id: Uuid,
+    pub user_id: UserId,
     /// What with, sealed: see [`SessionRow::open_client`].
     pub client: Vec<u8>,
     /// When the user signed in.
@@ -68,7 +68,7 @@ impl SessionRow {
     /// # Errors
     /// `DATA_UNREADABLE` when it was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
-        let row = bound_row(&self.session_id, &[self.user_id.as_bytes()]);
+        let row = bound_row(&self.session_id.0, &[self.user_id.0.as_bytes()]);
         cipher.open_parts(SealContext { table: "sessions", row: &row }, &self.client)
     }
 }
@@ -83,9 +83,9 @@ pub async fn get(
     let row = sqlx::query_as!(
         SessionRow,
         r#"
-        select session_id, tenant_id, user_id, client,
-               created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
-               ends_at <= now() as "expired!"
+        select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
+               user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+               ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
         from sessions,
             least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
@@ -136,7 +136,7 @@ pub async fn user_of(
 ) -> Result<Option<UserId>> {
     let user = sqlx::query_scalar!(
         r#"
-        select user_id from sessions
+        select user_id as "user_id: UserId" from sessions
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
         "#,
         tenant.0,
@@ -145,7 +145,7 @@ pub async fn user_of(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(user.map(UserId))
+    Ok(user)
 }
 
 /// Whether a user's live session was opened by a sign-in no longer ago than this.
@@ -188,9 +188,9 @@ pub async fn list_live(
         let rows = sqlx::query_as!(
             SessionRow,
             r#"
-            select session_id, tenant_id, user_id, client,
-                   created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
-                   ends_at <= now() as "expired!"
+            select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
+                   user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+                   ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
             from sessions,
                 least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
             where tenant_id = $1 and user_id = $2 and session_id > $3
@@ -216,7 +216,7 @@ pub async fn list_live(
             }
             Err(error) => Err(error),
         };
-        page.take(read.found(rows), |row| Position::of(row.session_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.session_id.0), show).await?;
     }
     Ok(())
 }
@@ -253,7 +253,7 @@ pub async fn revoke(
             from found f
             where s.tenant_id = f.tenant_id and s.session_id = f.session_id and f.live
         )
-        select user_id as "user_id!", live as "live!" from found
+        select user_id as "user_id!: UserId", live as "live!" from found
         "#,
         tenant.0,
         session.0,
@@ -263,7 +263,7 @@ pub async fn revoke(
     .fetch_optional(tx.conn())
     .await?;
     Ok(found.map(|row| {
-        let revoked = Revoked { user: UserId(row.user_id), was_live: row.live };
+        let revoked = Revoked { user: row.user_id, was_live: row.live };
         (revoked, Ended::in_tenant(tenant))
     }))
 }

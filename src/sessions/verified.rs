@@ -167,15 +167,15 @@ impl VerifiedTokens {
     pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> Verified {
         Verified {
             tenant,
-            user: UserId(key.account_id),
+            user: key.account_id,
             subject_type: SubjectType::ServiceAccount,
-            session: SessionId(key.key_id),
+            session: SessionId(key.key_id.0),
             // No other clock than ours says when it ends.
             expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
             not_before: i64::MIN + LEEWAY_SECONDS,
             trusted_until: Some(Instant::now() + API_KEY_TRUST),
             key: None,
-            life: self.lives().life((tenant, key.key_id)),
+            life: self.lives().life((tenant, key.key_id.0)),
         }
     }
 

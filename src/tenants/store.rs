@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::TenantState;
 use crate::{
@@ -27,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct TenantRow {
     /// The tenant.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Its name.
     pub name: String,
     /// Its slug.
@@ -55,7 +54,7 @@ impl TenantRow {
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
         if settings.as_ref().is_none_or(json::is_too_deep) {
-            unreadable::report(Table::tenant, TenantId(self.tenant_id), self.tenant_id);
+            unreadable::report(Table::tenant, self.tenant_id, self.tenant_id.0);
         }
         settings
     }
@@ -90,8 +89,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored",
-               state as "state: TenantState", version, created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", name, slug,
+               settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
         from tenants where tenant_id = $1
         "#,
         tenant.0,
@@ -109,8 +108,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored",
-               state as "state: TenantState", version, created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", name, slug,
+               settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
         from tenants where tenant_id = $1
         for no key update
         "#,
@@ -130,10 +129,10 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
         set name = $2, slug = $3, settings = $4, state = $5, version = version + 1,
             updated_at = now()
         where tenant_id = $1
-        returning tenant_id, name, slug, settings as "settings: Stored",
-                  state as "state: TenantState", version, created_at, updated_at
+        returning tenant_id as "tenant_id: TenantId", name, slug,
+                  settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
         "#,
-        changed.tenant_id,
+        changed.tenant_id.0,
         changed.name,
         changed.slug,
         &changed.settings as _,
@@ -148,7 +147,7 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
 pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
     row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
-    let ended = Ended::in_tenant(TenantId(row.tenant_id));
+    let ended = Ended::in_tenant(row.tenant_id);
     Ok((row, ended))
 }
 
@@ -183,18 +182,14 @@ pub struct TenantRef {
 pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     let found = sqlx::query!(
         r#"
-        select tenant_id as "id!", slug as "slug!", is_platform as "is_platform!"
+        select tenant_id as "id!: TenantId", slug as "slug!", is_platform as "is_platform!"
         from find_tenant($1)
         "#,
         key,
     )
     .fetch_optional(db.pool())
     .await?;
-    Ok(found.map(|row| TenantRef {
-        id: TenantId(row.id),
-        slug: row.slug,
-        is_platform: row.is_platform,
-    }))
+    Ok(found.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
 }
 
 /// The tenants that have an active user with this normalised email, at most three. Tenants where
@@ -206,13 +201,13 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
 pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
     let lookup = email::index(&*db.common_cipher()?, email_key);
     let found = sqlx::query_scalar!(
-        r#"select tenant_id as "tenant_id!: Uuid" from sign_in_tenants($1, $2)"#,
+        r#"select tenant_id as "tenant_id!: TenantId" from sign_in_tenants($1, $2)"#,
         lookup.as_slice(),
         only_verified,
     )
     .fetch_all(db.pool())
     .await?;
-    Ok(found.into_iter().map(TenantId).collect())
+    Ok(found)
 }
 
 /// Fills a page with tenants whose name the filter takes, by id; with none unless the
@@ -228,7 +223,7 @@ pub async fn list(
         let rows = sqlx::query_as!(
             TenantRow,
             r#"
-            select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
+            select tenant_id as "tenant_id!: TenantId", name as "name!", slug as "slug!",
                    settings as "settings!: Stored", state as "state!: TenantState", version as "version!",
                    created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4, null)
@@ -241,7 +236,7 @@ pub async fn list(
         .fetch_all(tx.conn())
         .await?;
         let show = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.tenant_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.tenant_id.0), show).await?;
     }
     Ok(())
 }

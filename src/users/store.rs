@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::UserState;
 use crate::{
@@ -22,9 +21,9 @@ const FIRST_VERSION: i64 = 1;
 #[derive(Clone)]
 pub struct UserRow {
     /// The tenant.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// The user.
-    pub user_id: Uuid,
+    pub user_id: UserId,
     /// The email as it was given.
     pub email: String,
     /// The name to show.
@@ -46,8 +45,8 @@ pub struct UserRow {
 
 /// A user as it is kept.
 pub(super) struct Kept {
-    pub(super) tenant_id: Uuid,
-    pub(super) user_id: Uuid,
+    pub(super) tenant_id: TenantId,
+    pub(super) user_id: UserId,
     pub(super) profile: Vec<u8>,
     pub(super) email_index: Vec<u8>,
     pub(super) email_lookup: Vec<u8>,
@@ -106,14 +105,14 @@ impl Kept {
 
 /// What a profile is bound to: its user, the version of the row, so that no older one opens,
 /// and what its email is found by, so that no other user is found by it.
-fn row(user: Uuid, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
-    bound_row(&user, &[&version.to_be_bytes(), email_index, email_lookup])
+fn row(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
+    bound_row(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
 }
 
 /// A profile as a sign-in finds it, by the index of an email.
 pub struct Found<'a> {
     /// The user.
-    pub user: Uuid,
+    pub user: UserId,
     /// The version of its row.
     pub version: i64,
     /// The profile, sealed.
@@ -138,7 +137,7 @@ impl Sealed {
     fn new(
         tx: &TenantTx,
         cipher: &Cipher,
-        user: Uuid,
+        user: UserId,
         version: i64,
         profile: &Profile,
     ) -> Result<Self> {
@@ -164,13 +163,14 @@ pub async fn insert(
 ) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let profile = Profile { email: email.to_owned(), display_name: display_name.to_owned() };
-    let sealed = Sealed::new(tx, &cipher, user.0, FIRST_VERSION, &profile)?;
+    let sealed = Sealed::new(tx, &cipher, user, FIRST_VERSION, &profile)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, user_id, profile, email_index, email_lookup,
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+                  profile, email_index, email_lookup,
                   state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
@@ -194,7 +194,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
@@ -217,7 +218,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
@@ -269,7 +271,8 @@ pub async fn find_by_email(
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
@@ -287,7 +290,7 @@ pub async fn find_by_email(
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
 pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
-    let cipher = tx.cipher(TenantId(changed.tenant_id))?;
+    let cipher = tx.cipher(changed.tenant_id)?;
     let profile =
         Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
     let next = changed.version + 1;
@@ -299,12 +302,13 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
             version = $8::bigint, updated_at = now()
         where tenant_id = $1 and user_id = $2 and version = $8::bigint - 1
-        returning tenant_id, user_id, profile, email_index, email_lookup,
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+                  profile, email_index, email_lookup,
                   state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
-        changed.tenant_id,
-        changed.user_id,
+        changed.tenant_id.0,
+        changed.user_id.0,
         sealed.profile,
         sealed.email_index.as_slice(),
         sealed.email_lookup.as_slice(),

@@ -137,7 +137,7 @@ impl Users {
     /// Tells the old address, where mail is sent. The change stands already.
     fn tell(&self, slot: MailSlot, caller: &Caller, before: UserRow) {
         let Some(mails) = &self.mails else { return };
-        let (tenant, user) = (caller.tenant(), UserId(before.user_id));
+        let (tenant, user) = (caller.tenant(), before.user_id);
         let request_id = caller.origin().request_id.clone();
         let (old_email, was_verified) = (before.email, before.email_verified);
         let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
@@ -172,7 +172,7 @@ fn changed(before: &UserRow, after: &UserRow) -> Event {
         ("email", before.email != after.email),
     ];
     Event::new(EventKind::UserUpdated)
-        .target(after.user_id)
+        .target(after.user_id.0)
         .list("fields", fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name))
         .change("email_verified", before.email_verified, after.email_verified)
 }

@@ -1,7 +1,5 @@
 //! SQL for password hashes.
 
-use uuid::Uuid;
-
 use crate::{
     db::{Db, TenantTx},
     email,
@@ -38,7 +36,7 @@ pub async fn candidate(
     let index = email::index(&cipher, email_key);
     let row = sqlx::query!(
         r#"
-        select user_id as "user_id!: Uuid", active as "active!", password_hash,
+        select user_id as "user_id!: UserId", active as "active!", password_hash,
                version as "version!", profile as "profile!", email_lookup as "email_lookup!"
         from sign_in_candidate($1, $2)
         "#,
@@ -59,7 +57,7 @@ pub async fn candidate(
         found.is_whole(&cipher)
     });
     Ok(whole.map(|row| Candidate {
-        user: UserId(row.user_id),
+        user: row.user_id,
         active: row.active,
         password_hash: row.password_hash,
     }))

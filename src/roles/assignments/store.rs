@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::{
     api::{
@@ -32,10 +31,10 @@ impl NewAssignment {
     /// The whole row, after the insert.
     pub fn row(self, tenant: TenantId, role_name: String, inserted: Inserted) -> AssignmentRow {
         AssignmentRow {
-            tenant_id: tenant.0,
-            assignment_id: self.id.0,
-            user_id: self.user.0,
-            role_id: self.role.0,
+            tenant_id: tenant,
+            assignment_id: self.id,
+            user_id: self.user,
+            role_id: self.role,
             role_name,
             scope: inserted.scope,
             expires_at: self.expires_at,
@@ -47,11 +46,11 @@ impl NewAssignment {
 /// A row of `role_assignments`, with the name of its role.
 #[derive(Debug)]
 pub struct AssignmentRow {
-    pub tenant_id: Uuid,
-    pub assignment_id: Uuid,
+    pub tenant_id: TenantId,
+    pub assignment_id: AssignmentId,
     /// The user or service account that has the role.
-    pub user_id: Uuid,
-    pub role_id: Uuid,
+    pub user_id: UserId,
+    pub role_id: RoleId,
     pub role_name: String,
     pub scope: Option<Stored>,
     pub expires_at: Option<OffsetDateTime>,
@@ -149,8 +148,10 @@ pub async fn delete(
         where a.tenant_id = $1 and a.user_id = $2 and a.role_id = $3
           and ($4 or a.scope_key = scope_key_of($5))
           and r.tenant_id = a.tenant_id and r.role_id = a.role_id
-        returning a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as "role_name!",
-                  a.scope as "scope: Stored", a.expires_at, a.created_at
+        returning a.tenant_id as "tenant_id: TenantId",
+                  a.assignment_id as "assignment_id: AssignmentId",
+                  a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                  r.name as "role_name!", a.scope as "scope: Stored", a.expires_at, a.created_at
         "#,
         tenant.0,
         user.0,
@@ -175,8 +176,10 @@ pub async fn held(
     let rows = sqlx::query_as!(
         AssignmentRow,
         r#"
-        select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
-               a.scope as "scope: Stored", a.expires_at, a.created_at
+        select a.tenant_id as "tenant_id: TenantId",
+               a.assignment_id as "assignment_id: AssignmentId",
+               a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+               r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
         from role_assignments a
         join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
         where a.tenant_id = $1 and a.user_id = $2
@@ -210,8 +213,10 @@ pub async fn list(
         let rows = sqlx::query_as!(
             AssignmentRow,
             r#"
-            select a.tenant_id, a.assignment_id, a.user_id, a.role_id, r.name as role_name,
-                   a.scope as "scope: Stored", a.expires_at, a.created_at
+            select a.tenant_id as "tenant_id: TenantId",
+                   a.assignment_id as "assignment_id: AssignmentId",
+                   a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                   r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
             from role_assignments a
             join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
             where a.tenant_id = $1 and a.assignment_id > $2
@@ -232,7 +237,7 @@ pub async fn list(
         let show = |row: AssignmentRow| {
             Ok(filter.role_name.matches(|_| &row.role_name).then(|| row.into()))
         };
-        page.take(read.found(rows), |row| Position::of(row.assignment_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.assignment_id.0), show).await?;
     }
     Ok(())
 }

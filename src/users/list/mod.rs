@@ -43,7 +43,7 @@ async fn fill(
     while let Some(read) = page.next_read(ROWS_PER_READ) {
         let rows = store::next(tx, tenant, &cipher, wanted, &read).await?;
         let position = |row: &Kept| Position {
-            id: row.user_id,
+            id: row.user_id.0,
             at: row.last_sign_in_at.filter(|_| is_by_time),
         };
         let show = |kept: Kept| {

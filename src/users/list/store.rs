@@ -13,7 +13,7 @@ use crate::{
     db::TenantTx,
     email,
     error::Result,
-    ids::TenantId,
+    ids::{TenantId, UserId},
     privacy::Cipher,
 };
 
@@ -26,7 +26,8 @@ macro_rules! users {
         sqlx::query_as!(
             Kept,
             r#"
-            select tenant_id, user_id, profile, email_index, email_lookup,
+            select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+                   profile, email_index, email_lookup,
                    state as "state: UserState", email_verified, version, created_at, updated_at,
                    nullif(last_sign_in_at, '-infinity') as last_sign_in_at
             from users
