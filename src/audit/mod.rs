@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use event::{Actor, Event};
 pub use kind::EventKind;
-pub use origin::{Origin, RequestId};
+pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
 pub use worker::{SealReceiver, SealSignal, start_workers};

@@ -73,7 +73,7 @@ pub(super) async fn insert(
         actor.user.map(|id| id.0),
         event.target,
         actor.session.map(|id| id.0),
-        actor.origin.request_id.to_string(),
+        actor.origin.correlation_id.to_string(),
         ip,
         Value::Object(event.detail.clone()),
     )

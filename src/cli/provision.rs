@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::{
-    audit::{self, Actor, Event, EventKind, Origin, RequestId},
+    audit::{self, Actor, CorrelationId, Event, EventKind, Origin},
     credentials::password,
     db::{Db, TenantTx},
     error::Result,
@@ -189,5 +189,5 @@ async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)>
 
 /// The person who runs the command.
 fn operator() -> Actor {
-    Actor::anonymous(&Origin { request_id: RequestId::Command, ip: None, user_agent: None })
+    Actor::anonymous(&Origin { correlation_id: CorrelationId::Command, ip: None, user_agent: None })
 }

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::mailer::Mailer;
 use crate::{
-    audit::RequestId,
+    audit::CorrelationId,
     email,
     ids::{TenantId, UserId},
     limits::Limits,
@@ -23,13 +23,13 @@ pub struct EmailChanged {
     /// Whether the user had proved it.
     pub was_verified: bool,
     /// The request that changed it.
-    pub request_id: RequestId,
+    pub correlation_id: CorrelationId,
 }
 
 impl EmailChanged {
     /// Mails the old address. What goes wrong is logged: the change stands.
     pub(super) async fn tell(self, limits: &Limits, mailer: &Mailer) {
-        let Self { tenant, user, request_id, .. } = &self;
+        let Self { tenant, user, correlation_id, .. } = &self;
         // Not counted with the mails that anybody may ask for: they could use up what
         // this one needs.
         let account = format!("changed {}", email::key(&self.old_email));
@@ -44,7 +44,10 @@ impl EmailChanged {
         }
         if let Err(error) = self.send(mailer).await {
             let error = format!("{error:#}");
-            tracing::error!(error, %tenant, %user, %request_id, "a mail of a changed email was not sent");
+            tracing::error!(
+                error, %tenant, %user, request_id = %correlation_id,
+                "a mail of a changed email was not sent"
+            );
         }
     }
 

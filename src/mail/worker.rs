@@ -132,7 +132,7 @@ impl Worker {
     }
 
     async fn work_on(self: Arc<Self>, Request { meant, share, email, origin }: Request) {
-        let (key, request_id) = (email::key(&email), &origin.request_id);
+        let (key, request_id) = (email::key(&email), &origin.correlation_id);
         let tenants = match self.tenants(meant, &key).await {
             Ok(tenants) => tenants,
             Err(error) => {

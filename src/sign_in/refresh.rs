@@ -82,7 +82,7 @@ impl SignIns {
             interval(self.lifetimes.access)?,
             interval(REPLAY_WINDOW)?,
             event,
-            origin.request_id.to_string(),
+            origin.correlation_id.to_string(),
             origin.sealed_ip(&cipher, event)?,
         )
         .fetch_one(self.db.statement_in_share(tenant).await?)

@@ -138,12 +138,12 @@ impl Users {
     fn tell(&self, slot: MailSlot, caller: &Caller, before: UserRow) {
         let Some(mails) = &self.mails else { return };
         let (tenant, user) = (caller.tenant(), before.user_id);
-        let request_id = caller.origin().request_id.clone();
+        let correlation_id = caller.origin().correlation_id.clone();
         let (old_email, was_verified) = (before.email, before.email_verified);
-        let changed = EmailChanged { tenant, user, old_email, was_verified, request_id };
+        let changed = EmailChanged { tenant, user, old_email, was_verified, correlation_id };
         if mails.tell(slot, changed).is_err() {
-            let request_id = &caller.origin().request_id;
-            tracing::error!(%tenant, %user, %request_id, "a mail of a changed email was not sent");
+            let correlation_id = &caller.origin().correlation_id;
+            tracing::error!(%tenant, %user, request_id = %correlation_id, "a mail of a changed email was not sent");
         }
     }
 }
