@@ -1,4 +1,4 @@
-//! Sessions: what a sign-in opens, and what its tokens live and die with.
+//! Sessions. A sign-in opens a session, and the tokens of the session end with it.
 
 mod authenticator;
 mod cache;
@@ -19,12 +19,9 @@ pub use ended::Ended;
 pub use entry::EntryKeys;
 pub use verified::{Verified, VerifiedTokens};
 
-/// Shows and ends sessions over gRPC.
+/// The gRPC service `SessionService`.
 pub struct Sessions {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
     pub pages: Pages,
-    /// What ended sessions must leave.
     pub cache: SessionCache,
 }

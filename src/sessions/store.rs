@@ -1,4 +1,4 @@
-//! Sessions in Postgres. What they tell of their users' clients is sealed there.
+//! SQL for sessions. The data about the user's client is sealed.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -18,62 +18,59 @@ use crate::{
     proto::v1::Session,
 };
 
-/// What a session's user signed in with.
+/// The client that a session's user signed in with.
 #[derive(Default, Serialize, Deserialize)]
 pub struct SessionClient {
-    /// What the user calls the device.
+    /// The name that the user gave the device.
     pub device_name: String,
-    /// Where the sign-in came from.
+    /// The IP address of the sign-in.
     pub ip: String,
-    /// With which client.
+    /// The client's `user-agent`.
     pub user_agent: String,
 }
 
 impl SessionClient {
-    /// As a session's row has it.
+    /// Seals the client for the session's row.
     pub(super) fn seal(&self, cipher: &Cipher, session: Uuid, user: Uuid) -> Result<Vec<u8>> {
         let row = bound_row(&session, &[user.as_bytes()]);
         cipher.seal_parts(SealContext { table: "sessions", row: &row }, self)
     }
 }
 
-/// A session as it is kept.
+/// A row of `sessions`.
 pub struct SessionRow {
-    /// The session.
     pub session_id: SessionId,
-    /// The tenant.
     pub tenant_id: TenantId,
-    /// Who signed in.
     pub user_id: UserId,
-    /// What with, sealed: see [`SessionRow::open_client`].
+    /// The sealed client: see [`SessionRow::open_client`].
     pub client: Vec<u8>,
-    /// When the user signed in.
+    /// Time of the sign-in.
     pub created_at: OffsetDateTime,
-    /// When it was last refreshed.
+    /// Time of the last refresh.
     pub last_used_at: OffsetDateTime,
-    /// When it ends, whatever is refreshed.
+    /// When the session ends, even if it is refreshed.
     pub expires_at: OffsetDateTime,
-    /// When it ends unless it is refreshed: with the later of its two newest tokens, and
-    /// no later than `expires_at`.
+    /// When the session ends unless it is refreshed: at the later expiry of its two newest
+    /// tokens, and no later than `expires_at`.
     pub ends_at: OffsetDateTime,
-    /// When it was revoked.
+    /// Time of the revocation.
     pub revoked_at: Option<OffsetDateTime>,
-    /// Whether `ends_at` is over, by Postgres's clock.
+    /// Whether `ends_at` has passed, by Postgres's clock.
     pub expired: bool,
 }
 
 impl SessionRow {
-    /// What the user signed in with.
+    /// Opens the sealed client.
     ///
     /// # Errors
-    /// `DATA_UNREADABLE` when it was altered.
+    /// `DATA_UNREADABLE` when the sealed value was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
         let row = bound_row(&self.session_id.0, &[self.user_id.0.as_bytes()]);
         cipher.open_parts(SealContext { table: "sessions", row: &row }, &self.client)
     }
 }
 
-/// A session of the tenant; with `owner`, only if it is that user's.
+/// Reads a session of the tenant; with `owner`, only a session of that user.
 pub async fn get(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -99,8 +96,8 @@ pub async fn get(
     Ok(row)
 }
 
-/// Whether a session is live, for a user and a tenant that are active. It is locked
-/// against its end until the transaction ends.
+/// Whether a session is live and its user and tenant are active. The row is locked, so the session
+/// can't be revoked until the transaction ends.
 pub async fn lock_live(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -127,7 +124,7 @@ pub async fn lock_live(
     Ok(live.is_some())
 }
 
-/// Whose a session of the tenant is; with `owner`, only if it is that user's.
+/// The user of a session; with `owner`, only a session of that user is found.
 pub async fn user_of(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -148,7 +145,7 @@ pub async fn user_of(
     Ok(user)
 }
 
-/// Whether a user's live session was opened by a sign-in no longer ago than this.
+/// Whether a user's session is not revoked and was opened by a sign-in within the last `age`.
 pub async fn is_fresh(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -174,8 +171,8 @@ pub async fn is_fresh(
     Ok(fresh)
 }
 
-/// Fills a page with a user's live sessions, by id, each with what the user signed in
-/// with. Where a device is asked for, it takes a look into each row.
+/// Fills a page with a user's live sessions, ordered by id. Device names are sealed, so a filter on
+/// them is checked in each row after it is opened.
 pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -210,7 +207,7 @@ pub async fn list_live(
                 let is_meant = filter.matches(|_| &client.device_name);
                 Ok(is_meant.then(|| Session::from((row, Some(client)))))
             }
-            // Nobody knows whether a filter means it.
+            // A filter on texts can't match a row that can't be opened.
             Err(Error::Unreadable) => {
                 Ok((!filter.has_text_condition()).then(|| Session::from((row, None))))
             }
@@ -304,7 +301,7 @@ pub async fn revoke_all(
     Ok((done.rows_affected(), Ended::in_tenant(tenant)))
 }
 
-/// How many live sessions a user has.
+/// The number of a user's live sessions.
 pub async fn count_live(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"

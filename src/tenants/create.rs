@@ -1,4 +1,4 @@
-//! `CreateTenant`, and what else makes a tenant with its system roles.
+//! `CreateTenant`, and the creation of a tenant with its system roles.
 
 use serde_json::{Map, Value};
 
@@ -61,7 +61,8 @@ impl Tenants {
     }
 }
 
-/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
+/// it must hold that role's permissions.
 async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> Result<&'a Caller> {
     if !opens {
         return acting.authorize_write(tx, acting.home()).await;
@@ -72,33 +73,28 @@ async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> R
     acting.authorize_default_role(tx, acting.home(), Some(role)).await
 }
 
-/// The slug that a request asks for: the one it gives, else its name's.
+/// The slug of a new tenant: the given one, or one that is derived from the name.
 #[must_use]
 pub fn slug_for(given: &str, name: &str) -> String {
     if given.is_empty() { slug::from_name(name) } else { given.to_owned() }
 }
 
-/// A tenant to make.
+/// A tenant to create.
 pub struct NewTenant<'a> {
-    /// Its id: the transaction's tenant.
+    /// The id, which must be the transaction's tenant.
     pub id: TenantId,
-    /// Its name.
     pub name: &'a str,
-    /// Its slug.
     pub slug: &'a str,
-    /// Its settings.
     pub settings: Map<String, Value>,
     /// The server's policy.
     pub password_policy: PasswordPolicy,
-    /// Its data key.
     pub data_key: &'a NewDataKey,
 }
 
-/// Makes the tenant, and returns its `org_admin` role.
+/// Creates the tenant, and returns its `org_admin` role.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for settings that make no sense, `ALREADY_EXISTS` when the
-/// slug is taken.
+/// `INVALID_ARGUMENT` for invalid settings, `ALREADY_EXISTS` when the slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.password_policy)?;
     let settings = Value::Object(new.settings);

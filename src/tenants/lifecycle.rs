@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Tenants {
-    /// The tenant as it is now, and the consistency token of that.
+    /// Suspends or reactivates a tenant. Returns the tenant and the consistency token.
     pub(super) async fn set_state(
         &self,
         acting: &WriteCaller,

@@ -1,4 +1,4 @@
-//! A tenant's settings: any JSON object, in which some keys have a meaning.
+//! A tenant's settings: a JSON object, in which the service uses some keys.
 
 use serde_json::{Map, Value};
 
@@ -13,23 +13,23 @@ const SELF_REGISTRATION: &str = "self_registration";
 const API_KEY_BEARER: &str = "api_key_bearer";
 const PASSWORD_MIN_LENGTH: &str = "password_min_length";
 
-/// The keys that have a meaning.
+/// The keys that the service uses.
 pub(super) const KNOWN: &[&str] = &[SELF_REGISTRATION, API_KEY_BEARER, PASSWORD_MIN_LENGTH];
 
-/// The settings as JSON, in bytes, at most.
+/// Maximum size of the settings, in bytes of JSON.
 const MAX: usize = 64 * 1024;
 
-/// What the known keys say.
+/// The values of the keys that the service uses.
 pub struct Known {
-    /// Whether people may register themselves; no, when not set.
+    /// Whether users may register themselves; false when not set.
     pub self_registration: bool,
-    /// The shortest password; the server's own, when not set.
+    /// The minimum password length; `None` when not set.
     pub password_min_length: Option<usize>,
 }
 
 impl Known {
-    /// What a tenant's stored settings say. A value of the wrong type, which
-    /// [`check`] never lets in, counts as not set, and so do all that can't be read.
+    /// Reads a tenant's stored settings. A value of the wrong type counts as not set; [`check`]
+    /// refuses such values. All keys count as not set when the settings can't be read.
     #[must_use]
     pub fn read(tenant: &TenantRow) -> Self {
         let settings = tenant.read_settings().unwrap_or_default();
@@ -41,7 +41,7 @@ impl Known {
     }
 }
 
-/// Whether people may register themselves.
+/// Whether users may register themselves.
 pub(super) fn opens_registration(settings: &Map<String, Value>) -> bool {
     settings.get(SELF_REGISTRATION) == Some(&Value::Bool(true))
 }
@@ -49,7 +49,7 @@ pub(super) fn opens_registration(settings: &Map<String, Value>) -> bool {
 /// Checks settings before they are stored.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for each known key with a wrong value, or too much text.
+/// `INVALID_ARGUMENT` for each known key with a wrong value, and for settings that are too large.
 pub fn check(settings: &Map<String, Value>, server: PasswordPolicy) -> Result<()> {
     let mut wrong = Vec::new();
     let mut note = |key: &str, text: String| wrong.push((format!("settings.{key}"), text));

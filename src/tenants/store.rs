@@ -1,4 +1,4 @@
-//! Tenants in Postgres.
+//! SQL for tenants.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -22,34 +22,29 @@ use crate::{
     sessions::Ended,
 };
 
-/// A tenant as it is kept.
+/// A row of `tenants`.
 #[derive(Debug, Clone)]
 pub struct TenantRow {
-    /// The tenant.
     pub tenant_id: TenantId,
-    /// Its name.
     pub name: String,
-    /// Its slug.
     pub slug: String,
-    /// Its settings, a JSON object.
+    /// A JSON object.
     pub settings: Stored,
     pub state: TenantState,
-    /// Counts its changes.
+    /// Incremented with each change; the source of the etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
 }
 
 impl TenantRow {
-    /// Whether it is not suspended.
+    /// False when the tenant is suspended.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.state == TenantState::Active
     }
 
-    /// Its settings; `None` when they can't be read, which is noted.
+    /// The settings. `None` when they can't be read, which is logged and counted.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
@@ -60,7 +55,7 @@ impl TenantRow {
     }
 }
 
-/// Writes a tenant, the transaction's own, and its data key.
+/// Inserts a tenant, which must be the transaction's tenant, and its data key.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -81,7 +76,7 @@ pub async fn insert(
     tx.insert_data_key(data_key).await
 }
 
-/// The transaction's tenant.
+/// Reads the transaction's tenant.
 ///
 /// # Errors
 /// `NOT_FOUND` when it was deleted.
@@ -90,7 +85,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
         TenantRow,
         r#"
         select tenant_id as "tenant_id: TenantId", name, slug,
-               settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
+               settings as "settings: Stored", state as "state: TenantState", version,
+               created_at, updated_at
         from tenants where tenant_id = $1
         "#,
         tenant.0,
@@ -100,7 +96,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     .ok_or_else(Error::not_found)
 }
 
-/// The transaction's tenant, locked against other changes until it ends.
+/// Reads the transaction's tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when it was deleted.
@@ -109,7 +105,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
         TenantRow,
         r#"
         select tenant_id as "tenant_id: TenantId", name, slug,
-               settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
+               settings as "settings: Stored", state as "state: TenantState", version,
+               created_at, updated_at
         from tenants where tenant_id = $1
         for no key update
         "#,
@@ -120,7 +117,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     .ok_or_else(Error::not_found)
 }
 
-/// Writes what has changed of a locked tenant.
+/// Updates a locked tenant.
 pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow> {
     let row = sqlx::query_as!(
         TenantRow,
@@ -130,7 +127,8 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
             updated_at = now()
         where tenant_id = $1
         returning tenant_id as "tenant_id: TenantId", name, slug,
-                  settings as "settings: Stored", state as "state: TenantState", version, created_at, updated_at
+                  settings as "settings: Stored", state as "state: TenantState", version,
+                  created_at, updated_at
         "#,
         changed.tenant_id.0,
         changed.name,
@@ -159,7 +157,8 @@ pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantR
 
 /// Deletes a locked tenant with all its data.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
-    // The order keeps each reference valid; the tenant's row takes the rest.
+    // Assignments refer to roles, so they are deleted first. All other rows are deleted with the
+    // tenant's row.
     sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
         .execute(tx.conn())
         .await?;
@@ -210,8 +209,8 @@ pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Res
     Ok(found)
 }
 
-/// Fills a page with tenants whose name the filter takes, by id; with none unless the
-/// transaction works in the platform tenant.
+/// Fills a page with the tenants whose name matches the filter, ordered by id. The page stays empty
+/// unless the transaction works in the platform tenant.
 pub async fn list(
     tx: &mut TenantTx,
     state: Option<TenantState>,
@@ -224,8 +223,8 @@ pub async fn list(
             TenantRow,
             r#"
             select tenant_id as "tenant_id!: TenantId", name as "name!", slug as "slug!",
-                   settings as "settings!: Stored", state as "state!: TenantState", version as "version!",
-                   created_at as "created_at!", updated_at as "updated_at!"
+                   settings as "settings!: Stored", state as "state!: TenantState",
+                   version as "version!", created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4, null)
             "#,
             read.after_id(),

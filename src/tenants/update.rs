@@ -53,10 +53,11 @@ impl Tenants {
     }
 }
 
-/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
+/// it must hold that role's permissions.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` where there is no such role.
+/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` when the tenant has no such role.
 async fn admit<'a>(
     tx: &mut TenantTx,
     acting: &'a WriteCaller,

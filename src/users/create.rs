@@ -1,4 +1,4 @@
-//! `CreateUser`
+//! `CreateUser`.
 
 use super::{Users, store};
 use crate::{
@@ -73,7 +73,7 @@ impl Users {
     }
 }
 
-/// Which fields a new user was given.
+/// The names of the fields that the request sets.
 fn given(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
     let credential = credential.map(|credential| match credential {
         Credential::Password(_) => "password",

@@ -1,5 +1,4 @@
-//! `DisableUser`, `EnableUser` and `DeleteUser`: what may take an administrator from a
-//! tenant, and ends sessions.
+//! `DisableUser`, `EnableUser` and `DeleteUser`. They may remove an administrator of the tenant.
 
 use super::{
     UserState, Users,
@@ -16,7 +15,7 @@ use crate::{
 };
 
 impl Users {
-    /// The user as it is now, and the consistency token of that.
+    /// Disables or enables a user. Returns the user and the consistency token.
     pub(super) async fn set_state(
         &self,
         acting: &WriteCaller,

@@ -1,5 +1,4 @@
-//! Users in Postgres. Their emails and names are sealed there, and found by keyed
-//! hashes.
+//! SQL for users. Emails and names are sealed. Users are found by keyed hashes of their emails.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -14,36 +13,30 @@ use crate::{
     sessions::Ended,
 };
 
-/// The version of a row that is new.
+/// The version of a new row.
 const FIRST_VERSION: i64 = 1;
 
-/// A user.
+/// A user, with the opened email and name.
 #[derive(Clone)]
 pub struct UserRow {
-    /// The tenant.
     pub tenant_id: TenantId,
-    /// The user.
     pub user_id: UserId,
-    /// The email as it was given.
+    /// The email as the user wrote it.
     pub email: String,
-    /// The name to show.
     pub display_name: String,
     pub state: UserState,
-    /// Whether the user has shown that the email is theirs.
+    /// Whether the user has proved to own the email.
     pub email_verified: bool,
-    /// Counts its changes.
+    /// Incremented with each change; the source of the etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
-    /// When the user last signed in.
     pub last_sign_in_at: Option<OffsetDateTime>,
-    /// Whether email and name are missing, for they were altered.
+    /// Whether the email and the name are missing because the sealed value was altered.
     pub unreadable: bool,
 }
 
-/// A user as it is kept.
+/// A row of `users`.
 pub(super) struct Kept {
     pub(super) tenant_id: TenantId,
     pub(super) user_id: UserId,
@@ -58,14 +51,14 @@ pub(super) struct Kept {
     pub(super) last_sign_in_at: Option<OffsetDateTime>,
 }
 
-/// What is sealed of a user.
+/// The sealed part of a user.
 #[derive(Serialize, Deserialize)]
 struct Profile {
     email: String,
     display_name: String,
 }
 
-/// What is written of an email and a name.
+/// The sealed columns for an email and a name.
 struct Sealed {
     profile: Vec<u8>,
     email_index: Index,
@@ -85,7 +78,7 @@ impl Kept {
         })
     }
 
-    /// What can be said of it without its profile.
+    /// The user without its profile.
     pub(super) fn unreadable(&self) -> UserRow {
         UserRow {
             tenant_id: self.tenant_id,
@@ -103,28 +96,27 @@ impl Kept {
     }
 }
 
-/// What a profile is bound to: its user, the version of the row, so that no older one opens,
-/// and what its email is found by, so that no other user is found by it.
+/// The context that a sealed profile is bound to: the user; the version of the row, so that an
+/// older profile does not open; and the hashes of the email, so that they can't be moved to
+/// another user.
 fn row(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
     bound_row(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
 }
 
-/// A profile as a sign-in finds it, by the index of an email.
+/// A row that a sign-in found by the hash of an email.
 pub struct Found<'a> {
-    /// The user.
     pub user: UserId,
-    /// The version of its row.
     pub version: i64,
-    /// The profile, sealed.
+    /// The sealed profile.
     pub profile: &'a [u8],
-    /// What it was found by.
+    /// The hash that the row was found by.
     pub email_index: &'a [u8],
-    /// What it would be found by across tenants.
+    /// The hash for lookups across tenants.
     pub email_lookup: &'a [u8],
 }
 
 impl Found<'_> {
-    /// Whether the user that was found is the one who has the email.
+    /// Whether the found user really has the email: its hashes were not moved from another row.
     #[must_use]
     pub fn is_whole(&self, cipher: &Cipher) -> bool {
         let row = row(self.user, self.version, self.email_index, self.email_lookup);
@@ -133,7 +125,7 @@ impl Found<'_> {
 }
 
 impl Sealed {
-    /// For the row's next version.
+    /// Seals a profile for the row's next version.
     fn new(
         tx: &TenantTx,
         cipher: &Cipher,
@@ -150,10 +142,10 @@ impl Sealed {
     }
 }
 
-/// Writes a user.
+/// Inserts a user.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one with this email.
+/// `ALREADY_EXISTS` when the tenant has a user with this email.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -185,7 +177,7 @@ pub async fn insert(
     row.open(&cipher)
 }
 
-/// A user of the tenant.
+/// Reads a user of the tenant.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -208,8 +200,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
     row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
-/// A user of the tenant, locked against other changes until the transaction
-/// ends.
+/// Reads a user of the tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -233,7 +224,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
-/// The version of a user of the tenant, locked likewise, whatever is sealed of it.
+/// Locks a user like [`lock`], and returns its version. It works even if the sealed values can't be
+/// opened.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -260,7 +252,7 @@ pub async fn exists(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result
     Ok(found)
 }
 
-/// The tenant's user with an email, in any case.
+/// Finds the tenant's user with an email. Upper and lower case are not distinguished.
 pub async fn find_by_email(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -285,7 +277,7 @@ pub async fn find_by_email(
     row.map(|row| row.open(&cipher)).transpose()
 }
 
-/// Writes what has changed of a locked user.
+/// Updates a locked user.
 ///
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.

@@ -73,8 +73,8 @@ pub async fn insert(
             (tenant_id, key_id, account_id, name, secret_hash, public_key, certificate_name,
              expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
-        returning key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name, public_key,
-                  certificate_name, created_at, expires_at, last_used_at, revoked_at,
+        returning key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+                  public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                   expires_at <= now() as "expired!"
         "#,
         tenant.0,
@@ -99,8 +99,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
     sqlx::query_as!(
         KeyRow,
         r#"
-        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name, public_key,
-               certificate_name, created_at, expires_at, last_used_at, revoked_at,
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+               public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                expires_at <= now() as "expired!"
         from api_keys
         where tenant_id = $1 and key_id = $2
@@ -196,8 +196,8 @@ pub async fn list(
         let rows = sqlx::query_as!(
             KeyRow,
             r#"
-            select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name, public_key,
-                   certificate_name, created_at, expires_at, last_used_at, revoked_at,
+            select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+                   public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                    expires_at <= now() as "expired!"
             from api_keys
             where tenant_id = $1 and account_id = $2 and key_id > $3
