@@ -186,7 +186,7 @@ impl App {
             cache: cache.clone(),
             db: db.clone(),
         };
-        let min_length = self.passwords.min_length;
+        let password_policy = self.passwords.policy;
         let pages = Pages::new(self.page_tokens);
         let failures = Failures::new(
             self.sign_in_failure_time,
@@ -212,7 +212,7 @@ impl App {
                     db: db.clone(),
                     pages: pages.clone(),
                     cache: cache.clone(),
-                    min_length,
+                    password_policy,
                 },
                 auth: Auth {
                     sign_ins: SignIns {
@@ -235,7 +235,7 @@ impl App {
                         failures: failures.clone(),
                         limits: limits.clone(),
                         mails: mails.clone(),
-                        min_length,
+                        password_policy,
                         tenant_registration: self.tenant_registration,
                         tenantless: self.tenantless,
                     },
@@ -249,7 +249,7 @@ impl App {
                     failures,
                     limits,
                     mails: mails.clone(),
-                    min_length,
+                    password_policy,
                 },
                 roles: Roles { db: db.clone(), pages: pages.clone() },
                 service_accounts: ServiceAccounts { db: db.clone(), pages: pages.clone(), cache },

@@ -12,7 +12,8 @@ use crate::error::Error;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, sqlx::Type)]
+        #[sqlx(transparent)]
         pub struct $name(pub Uuid);
 
         impl $name {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Accounts;
 use crate::{
-    audit::{self, Event, EventKind},
+    audit::{Event, EventKind},
     credentials::{
         current_password::{self, Attempt},
         password,
@@ -56,7 +56,8 @@ impl Accounts {
         drop(tx);
 
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
+        let policy = self.password_policy;
+        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
         let email_key = email::key(&row.email);
         let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
         let verified = current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
@@ -83,15 +84,11 @@ impl Accounts {
             return Err(current_password::refusal(&self.db, caller, FAILED).await?);
         }
         let but_this = Some(caller.session());
-        let ended =
+        let (count, ended) =
             sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed")
                 .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
-        let event = event.detail("sessions_revoked", ended);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
-        Ok(token)
+        let event = event.detail("sessions_revoked", count);
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

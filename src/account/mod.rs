@@ -8,8 +8,13 @@ mod reset_password;
 use std::sync::Arc;
 
 use crate::{
-    config::TenantlessSignIn, db::Db, limits::Limits, mail::Mails, passwords::Hasher,
-    sessions::SessionCache, sign_in::Failures,
+    config::TenantlessSignIn,
+    db::Db,
+    limits::Limits,
+    mail::Mails,
+    passwords::{Hasher, PasswordPolicy},
+    sessions::SessionCache,
+    sign_in::Failures,
 };
 
 /// What changes of accounts work with. Cheap to clone.
@@ -23,8 +28,8 @@ pub struct Accounts {
     pub limits: Limits,
     /// Sends password reset mails; `None` where the server sends no mail.
     pub mails: Option<Arc<Mails>>,
-    /// The minimum length of a password that the server allows, in characters.
-    pub min_length: usize,
+    /// The server's policy, which a tenant's settings can only make stricter.
+    pub password_policy: PasswordPolicy,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
     /// Which email addresses count where a reset names no tenant.

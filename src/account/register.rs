@@ -68,9 +68,8 @@ impl Accounts {
             email: &message.email,
             tenant_name: &message.organization_name,
             tenant_slug: slug,
-            min_length: self.min_length,
         };
-        passwords::check("password", &password, &context)?;
+        self.password_policy.check("password", &password, &context)?;
         // There is no tenant yet: those who found some from one network have a share together.
         let share = self.limits.placeholder_tenant_of_network(origin.ip);
         let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
@@ -83,7 +82,7 @@ impl Accounts {
             name: &message.organization_name,
             slug,
             settings: serde_json::Map::new(),
-            server_min_length: self.min_length,
+            password_policy: self.password_policy,
             data_key: &data_key,
         };
         let admin = create::create(&mut tx, new).await?;
@@ -102,7 +101,7 @@ impl Accounts {
     ) -> Result<Option<RegisterResponse>> {
         let Some(tenant) = tenants::find(&self.db, slug).await? else { return Ok(None) };
         let mut tx = self.db.begin(tenant.id).await?;
-        idempotency::recall(&mut tx, &key(tenant.id, message)).await
+        idempotency::find_response(&mut tx, &key(tenant.id, message)).await
     }
 
     async fn tenant_to_join(
@@ -137,13 +136,14 @@ impl Accounts {
         if role.is_none() {
             return Err(self.refused(tenant.id, origin, registration_closed()).await?);
         }
-        passwords::check_in(&row, &password, "password", &message.email, self.min_length)?;
+        let (policy, email) = (self.password_policy, &message.email);
+        tenants::check_password(&row, policy, "password", &password, email)?;
         let owner = Owner::new(tenant.id, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(password).await?;
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
+        if let Some(first) = idempotency::find_response(&mut tx, &key).await? {
             return Ok(first);
         }
         // It may have been closed meanwhile.
@@ -192,7 +192,7 @@ impl Accounts {
             tenant: Some(tenant.into()),
             consistency_token: tx.consistency_token().await?,
         };
-        idempotency::remember(&mut tx, key, user.0, &response).await?;
+        idempotency::store_response(&mut tx, key, user.0, &response).await?;
         tx.commit().await?;
         Ok(response)
     }
@@ -213,8 +213,7 @@ async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result
     if !tenant.is_active() || !Known::read(tenant).self_registration {
         return Ok(None);
     }
-    roles::store::self_registration_role(tx, TenantId(tenant.tenant_id), roles::system::MEMBER)
-        .await
+    roles::store::self_registration_role(tx, tenant.tenant_id, roles::system::MEMBER).await
 }
 
 fn registration_closed() -> Error {

@@ -48,7 +48,8 @@ impl Accounts {
         // No connection is held while a password is hashed.
         drop(tx);
         let new = passwords::normalise(&message.new_password);
-        passwords::check_in(&tenant_row, &new, "new_password", &row.email, self.min_length)?;
+        let policy = self.password_policy;
+        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
         // Only a valid link costs its tenant a hash: anybody can write a tenant into a token.
         let owner = Owner::new(link.tenant, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(new).await?;
@@ -77,10 +78,10 @@ impl Accounts {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
-        let ended =
+        let (count, ended) =
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
-        let mut event = event.detail("sessions_revoked", ended);
+        let mut event = event.detail("sessions_revoked", count);
         // The token was in a mail to the address that the user has: an address that
         // changes ends the link.
         if !row.email_verified {
@@ -88,11 +89,7 @@ impl Accounts {
             users::store::update(&mut tx, &row).await?;
             event = event.detail("email_verified", true);
         }
-        audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
-        Ok(Some(consistency_token))
+        self.cache.finish(tx, &Actor::anonymous(origin), event, ended).await.map(Some)
     }
 
     /// The tenant that a link names, and the share that its work counts against: that tenant's,

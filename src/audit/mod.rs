@@ -25,13 +25,12 @@ mod watch;
 mod worker;
 
 use opentelemetry::context::FutureExt;
-use serde_json::Value;
 use tracing::Instrument;
 use uuid::Uuid;
 
 pub use event::{Actor, Event};
 pub use kind::EventKind;
-pub use origin::{Origin, RequestId};
+pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
 pub use worker::{SealReceiver, SealSignal, start_workers};
@@ -58,27 +57,39 @@ pub async fn record(
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
     };
-    sqlx::query!(
-        r#"
-        insert into audit_events
-            (tenant_id, event_id, kind, actor_tenant_id, actor_id, target_id, session_id,
-             request_id, ip, detail)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        "#,
-        tenant.0,
-        id,
-        event.kind.as_str(),
-        actor.tenant.map(|id| id.0),
-        actor.user.map(|id| id.0),
-        event.target,
-        actor.session.map(|id| id.0),
-        actor.origin.request_id.to_string(),
-        ip,
-        Value::Object(event.detail),
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+    store::insert(tx, tenant, actor, &event, id, ip).await
+}
+
+/// Records the last event of a transaction, in the tenant that the transaction works in. Returns
+/// the consistency token of its changes, for a response that is stored before the commit.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<String> {
+    let tenant = tx.current_tenant();
+    record(tx, tenant, actor, event).await?;
+    tx.consistency_token().await
+}
+
+/// Ends a transaction: records the event, if there is one, and commits. Returns the consistency
+/// token of the transaction's changes.
+///
+/// A change that ended sessions is finished with `SessionCache::finish` instead.
+///
+/// # Errors
+/// When Postgres is unavailable. The transaction may or may not be committed then.
+pub async fn finish(
+    mut tx: TenantTx,
+    actor: &Actor,
+    event: impl Into<Option<Event>>,
+) -> Result<String> {
+    if let Some(event) = event.into() {
+        let tenant = tx.current_tenant();
+        record(&mut tx, tenant, actor, event).await?;
+    }
+    let token = tx.consistency_token().await?;
+    tx.commit().await?;
+    Ok(token)
 }
 
 /// Records an event in a transaction of its own, such as a refusal. Once begun, it finishes

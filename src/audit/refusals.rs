@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Actor, Event, EventKind, Origin, RequestId, record_alone};
+use super::{Actor, CorrelationId, Event, EventKind, Origin, record_alone};
 use crate::{
     db::Db,
     error::Result,
@@ -74,9 +74,12 @@ impl Refusals {
         let db = self.db.clone();
         let recorded = tokio::spawn(async move {
             let Refusal { tenant, actor, event, .. } = refusal;
-            let request_id = actor.origin.request_id.clone();
+            let correlation_id = actor.origin.correlation_id.clone();
             if let Err(error) = record_alone(&db, tenant, &actor, event).await {
-                tracing::error!(%error, %tenant, %request_id, "a refusal was not recorded");
+                tracing::error!(
+                    %error, %tenant, request_id = %correlation_id,
+                    "a refusal was not recorded"
+                );
             }
         });
         // The task logs its own failure. A panic has been logged too.
@@ -122,9 +125,12 @@ impl Refusals {
             return Ok(());
         }
         // The event stands for many calls, so it gets an id of its own, which the log names.
-        let request_id = RequestId::new();
-        tracing::warn!(%tenant, class, by, count, %request_id, "calls were refused for their rate");
-        let actor = Actor::anonymous(&Origin { request_id, ip: None, user_agent: None });
+        let correlation_id = CorrelationId::new();
+        tracing::warn!(
+            %tenant, class, by, count, request_id = %correlation_id,
+            "calls were refused for their rate"
+        );
+        let actor = Actor::anonymous(&Origin { correlation_id, ip: None, user_agent: None });
         let event = Event::new(EventKind::CallLimited).target(tenant.0);
         let event = event.detail("class", class).detail("by", by).detail("count", count);
         record_alone(&self.db, tenant, &actor, event).await

@@ -12,7 +12,10 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{chain, store::EventRow};
+use super::{
+    chain,
+    store::{self, EventRow},
+};
 use crate::{db::Db, error::Result};
 
 /// Maximum number of events that one transaction seals.
@@ -32,38 +35,17 @@ struct Places {
 /// # Errors
 /// When Postgres is unavailable.
 pub async fn seal(db: &Db) -> Result<usize> {
-    let waits = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
-    if !waits.fetch_one(db.pool()).await? {
+    if !store::has_unsealed(db).await? {
         return Ok(0);
     }
     let mut tx = db.connections().begin().await?;
-    let rows = sqlx::query_as!(
-        EventRow,
-        r#"
-        select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
-               (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,
-               (event).target_id, (event).session_id, (event).request_id as "request_id!",
-               (event).ip, (event).detail as "detail!", (event).created_at as "created_at!",
-               last_position as "position!", last_hash as "hash!"
-        from read_unsealed($1)
-        "#,
-        i64::try_from(BATCH).unwrap_or(i64::MAX),
-    )
-    .fetch_all(&mut *tx)
-    .await?;
+    let rows = store::read_unsealed(&mut tx, BATCH).await?;
     if rows.is_empty() {
         return Ok(0);
     }
     let places = Places::of(&rows);
-    sqlx::query!(
-        "select seal_events($1, $2, $3, $4)",
-        &places.tenants,
-        &places.events,
-        &places.positions,
-        &places.hashes,
-    )
-    .execute(&mut *tx)
-    .await?;
+    store::seal(&mut tx, &places.tenants, &places.events, &places.positions, &places.hashes)
+        .await?;
     tx.commit().await?;
     Ok(rows.len())
 }

@@ -1,12 +1,14 @@
 //! SQL for the audit trail.
 
 use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::event::{Actor, Event};
 use crate::{
     api::paging::Read,
-    db::TenantTx,
+    db::{Db, TenantTx},
     error::{Error, Result},
     ids::TenantId,
     privacy::{Cipher, SealContext},
@@ -43,6 +45,41 @@ impl EventRow {
         let ip = cipher.open(SealContext::row("audit_events", &self.event_id), ip)?;
         String::from_utf8(ip).map_err(|_| Error::Unreadable)
     }
+}
+
+/// Inserts an event. `ip` is the sealed client address.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn insert(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    actor: &Actor,
+    event: &Event,
+    event_id: Uuid,
+    ip: Option<Vec<u8>>,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into audit_events
+            (tenant_id, event_id, kind, actor_tenant_id, actor_id, target_id, session_id,
+             request_id, ip, detail)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "#,
+        tenant.0,
+        event_id,
+        event.kind.as_str(),
+        actor.tenant.map(|id| id.0),
+        actor.user.map(|id| id.0),
+        event.target,
+        actor.session.map(|id| id.0),
+        actor.origin.correlation_id.to_string(),
+        ip,
+        Value::Object(event.detail.clone()),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Filters of a list of events. `None` means no filter.
@@ -154,4 +191,157 @@ pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     .fetch_one(tx.conn())
     .await?;
     Ok(last)
+}
+
+/// The tenants that have or had a trail. The transaction must work in the platform tenant.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> {
+    let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(tenants.into_iter().map(TenantId).collect())
+}
+
+/// The number of a tenant's events from before `before` that are not sealed.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn count_unsealed_before(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    before: OffsetDateTime,
+) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from audit_events e
+        where e.tenant_id = $1 and e.created_at < $2 and not exists (
+            select from audit_chain c
+            where c.tenant_id = e.tenant_id and c.event_id = e.event_id
+        )
+        "#,
+        tenant.0,
+        before,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
+}
+
+/// Whether events wait for their position in a chain.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn has_unsealed(db: &Db) -> Result<bool> {
+    let waits = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
+    Ok(waits.fetch_one(db.pool()).await?)
+}
+
+/// Reads unsealed events of all tenants, at most `limit`. `position` and `hash` are those of the
+/// last sealed event of the event's tenant. Empty when another replica seals events.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result<Vec<EventRow>> {
+    let rows = sqlx::query_as!(
+        EventRow,
+        r#"
+        select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
+               (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,
+               (event).target_id, (event).session_id, (event).request_id as "request_id!",
+               (event).ip, (event).detail as "detail!", (event).created_at as "created_at!",
+               last_position as "position!", last_hash as "hash!"
+        from read_unsealed($1)
+        "#,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows)
+}
+
+/// Writes the positions and hashes of events.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn seal(
+    tx: &mut PgConnection,
+    tenants: &[Uuid],
+    events: &[Uuid],
+    positions: &[i64],
+    hashes: &[Vec<u8>],
+) -> Result<()> {
+    sqlx::query!("select seal_events($1, $2, $3, $4)", tenants, events, positions, hashes)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// An event to send. The client's address stays in Postgres.
+pub(super) struct Sent {
+    pub(super) tenant_id: Uuid,
+    pub(super) event_id: Uuid,
+    pub(super) kind: String,
+    pub(super) actor_tenant_id: Option<Uuid>,
+    pub(super) actor_id: Option<Uuid>,
+    pub(super) target_id: Option<Uuid>,
+    pub(super) session_id: Option<Uuid>,
+    pub(super) request_id: String,
+    pub(super) detail: Value,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) position: i64,
+    pub(super) hash: Vec<u8>,
+}
+
+/// Whether the outbox has events.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn has_unsent(db: &Db) -> Result<bool> {
+    let waits = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
+    Ok(waits.fetch_one(db.pool()).await?)
+}
+
+/// Takes events from the outbox, at most `limit`, except those of the `blocked` tenants. The
+/// tenants after `from` come first.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn read_outbox(
+    tx: &mut PgConnection,
+    limit: u16,
+    blocked: &[Uuid],
+    from: Uuid,
+) -> Result<Vec<Sent>> {
+    let events = sqlx::query_as!(
+        Sent,
+        r#"
+        select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
+               (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,
+               (event).target_id, (event).session_id, (event).request_id as "request_id!",
+               (event).detail as "detail!", (event).created_at as "created_at!",
+               position as "position!", hash as "hash!"
+        from read_outbox($1, $2, $3)
+        "#,
+        i64::from(limit),
+        blocked,
+        from,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(events)
+}
+
+/// Removes sent events from the outbox.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub(super) async fn mark_published(
+    tx: &mut PgConnection,
+    tenants: &[Uuid],
+    positions: &[i64],
+) -> Result<()> {
+    sqlx::query!("select mark_published($1, $2)", tenants, positions).execute(tx).await?;
+    Ok(())
 }

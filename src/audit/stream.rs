@@ -19,11 +19,13 @@ use fred::{
     interfaces::StreamsInterface,
     types::scripts::Script,
 };
-use serde_json::Value;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{blocked::Blocked, chain};
+use super::{
+    blocked::Blocked,
+    chain,
+    store::{self, Sent},
+};
 use crate::{
     clock,
     db::Db,
@@ -34,22 +36,6 @@ use crate::{
 /// Maximum number of events that one transaction takes from the outbox. Each stream keeps at
 /// least as many, so it still contains events that are sent again.
 const BATCH: u16 = 200;
-
-/// An event to send. The client's address stays in Postgres.
-struct Sent {
-    tenant_id: Uuid,
-    event_id: Uuid,
-    kind: String,
-    actor_tenant_id: Option<Uuid>,
-    actor_id: Option<Uuid>,
-    target_id: Option<Uuid>,
-    session_id: Option<Uuid>,
-    request_id: String,
-    detail: Value,
-    created_at: OffsetDateTime,
-    position: i64,
-    hash: Vec<u8>,
-}
 
 /// The result of one pass.
 #[derive(Default, Clone, Copy, Debug)]
@@ -97,37 +83,19 @@ impl Outbox {
     /// When Postgres is unavailable. Events that were already sent are sent again later, which
     /// has no effect.
     pub async fn publish(&mut self) -> Result<Progress> {
-        let waits = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
-        if !waits.fetch_one(self.db.pool()).await? {
+        if !store::has_unsent(&self.db).await? {
             return Ok(Progress::default());
         }
         let blocked = self.blocked.current();
         let mut tx = self.db.connections().begin().await?;
-        let events = sqlx::query_as!(
-            Sent,
-            r#"
-            select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
-                   (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,
-                   (event).target_id, (event).session_id, (event).request_id as "request_id!",
-                   (event).detail as "detail!", (event).created_at as "created_at!",
-                   position as "position!", hash as "hash!"
-            from read_outbox($1, $2, $3)
-            "#,
-            i64::from(BATCH),
-            &blocked,
-            self.from,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
+        let events = store::read_outbox(&mut tx, BATCH, &blocked, self.from).await?;
         let (sent, progress) = self.send_all(&events).await;
         if sent.is_empty() {
             return Ok(progress);
         }
         let tenants: Vec<_> = sent.iter().map(|event| event.tenant_id).collect();
         let positions: Vec<_> = sent.iter().map(|event| event.position).collect();
-        sqlx::query!("select mark_published($1, $2)", &tenants, &positions)
-            .execute(&mut *tx)
-            .await?;
+        store::mark_published(&mut tx, &tenants, &positions).await?;
         tx.commit().await?;
         Ok(progress)
     }

@@ -45,8 +45,7 @@ pub struct VerifiedTrail {
 /// When Postgres is unavailable.
 pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
     let mut tx = db.begin_unsealed(platform).await?;
-    let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#);
-    Ok(tenants.fetch_all(tx.conn()).await?.into_iter().map(TenantId).collect())
+    store::audited_tenants(&mut tx).await
 }
 
 /// Recomputes a tenant's chain, and compares it with a head that was kept.
@@ -112,19 +111,7 @@ fn gone(position: i64) -> String {
 async fn outside(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;
-    let count = sqlx::query_scalar!(
-        r#"
-        select count(*) as "count!" from audit_events e
-        where e.tenant_id = $1 and e.created_at < $2 and not exists (
-            select from audit_chain c
-            where c.tenant_id = e.tenant_id and c.event_id = e.event_id
-        )
-        "#,
-        tenant.0,
-        before,
-    )
-    .fetch_one(tx.conn())
-    .await?;
+    let count = store::count_unsealed_before(&mut tx, tenant, before).await?;
     let text = || format!("{count} events have no place in the chain, though they are not new");
     Ok((count > 0).then(text))
 }

@@ -8,14 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::{
-    audit::{self, Actor, Event, EventKind, Origin, RequestId},
+    audit::{self, Actor, CorrelationId, Event, EventKind, Origin},
     credentials::password,
     db::{Db, TenantTx},
     error::Result,
     ids::{RoleId, TenantId, UserId},
     limits::Owner,
-    passwords::Hasher,
+    passwords::{Hasher, PasswordPolicy},
     roles::{self, system},
+    sessions,
     tenants::{self, create::NewTenant},
     users,
 };
@@ -89,7 +90,7 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
         name: "Demo",
         slug: DEMO,
         settings: serde_json::Map::new(),
-        server_min_length: 8,
+        password_policy: PasswordPolicy::default(),
         data_key: &data_key,
     };
     let admin = tenants::create::create(&mut tx, new).await?;
@@ -114,14 +115,15 @@ pub async fn reset_password(
     let (password, hash) = new_password(hasher).await?;
     let mut tx = db.begin(found.id).await?;
     let user = users::store::find_by_email(&mut tx, found.id, email).await?;
-    let user = UserId(user.context("there is no such user")?.user_id);
+    let user = user.context("there is no such user")?.user_id;
     password::set(&mut tx, found.id, user, &hash).await?;
-    let ended =
-        crate::sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
+    let (count, ended) =
+        sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
-    let event = event.detail("by", "command").detail("sessions_revoked", ended);
+    let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, found.id, &operator(), event).await?;
     tx.commit().await?;
+    ended.expire_in_cache();
     Ok(credentials(tenant, email, &password))
 }
 
@@ -187,5 +189,5 @@ async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)>
 
 /// The person who runs the command.
 fn operator() -> Actor {
-    Actor::anonymous(&Origin { request_id: RequestId::Command, ip: None, user_agent: None })
+    Actor::anonymous(&Origin { correlation_id: CorrelationId::Command, ip: None, user_agent: None })
 }

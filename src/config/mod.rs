@@ -30,6 +30,7 @@ pub use values::Values;
 
 use crate::{
     limits::{Rates, TrustedProxies},
+    passwords::PasswordPolicy,
     privacy::MasterSource,
     telemetry,
 };
@@ -93,8 +94,8 @@ pub struct Database {
 /// Rules for passwords, and how they are hashed.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    /// Minimum password length, in characters. A tenant may require more.
-    pub min_length: usize,
+    /// The minimum password length. A tenant may require more.
+    pub policy: PasswordPolicy,
     /// argon2id memory, in KiB.
     pub memory_kib: u32,
     /// argon2id passes.
@@ -174,7 +175,11 @@ impl Passwords {
     /// The minimum argon2id costs are OWASP's and cannot be configured lower.
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            min_length: size(reader.number("PASSWORD_MIN_LENGTH", 8, 64)),
+            policy: PasswordPolicy::of_server(size(reader.number(
+                "PASSWORD_MIN_LENGTH",
+                PasswordPolicy::LOWEST.into(),
+                PasswordPolicy::HIGHEST.into(),
+            ))),
             memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
             iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
             parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),

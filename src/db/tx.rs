@@ -16,6 +16,8 @@ use crate::{
 pub struct TenantTx {
     tx: Tx,
     tenant: TenantId,
+    /// The tenant whose rows the transaction sees now.
+    current: TenantId,
     sealing: CipherState,
     data_keys: Option<Arc<DataKeys>>,
     feed: Option<Feed>,
@@ -42,7 +44,15 @@ impl TenantTx {
         data_keys: Option<Arc<DataKeys>>,
         feed: Option<Feed>,
     ) -> Self {
-        Self { tx, tenant, sealing: CipherState::Absent, data_keys, feed, made: None }
+        Self {
+            tx,
+            tenant,
+            current: tenant,
+            sealing: CipherState::Absent,
+            data_keys,
+            feed,
+            made: None,
+        }
     }
 
     /// Sets the cipher of the transaction's tenant.
@@ -61,7 +71,15 @@ impl TenantTx {
     /// # Errors
     /// When Postgres is unavailable.
     pub async fn switch_tenant(&mut self, tenant: TenantId) -> Result<()> {
-        self.tx.switch_tenant(tenant).await
+        self.tx.switch_tenant(tenant).await?;
+        self.current = tenant;
+        Ok(())
+    }
+
+    /// The tenant that the transaction works in now.
+    #[must_use]
+    pub fn current_tenant(&self) -> TenantId {
+        self.current
     }
 
     /// The cipher for the personal data of `tenant`: the tenant of this transaction, or one

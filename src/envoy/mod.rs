@@ -51,7 +51,7 @@ impl Authorizer {
         }
         tracing::info!(
             reason = reason.as_str_name(),
-            request_id = %caller.origin().request_id,
+            request_id = %caller.origin().correlation_id,
             tenant = %caller.tenant(),
             user_id = %caller.user(),
             permission = name,

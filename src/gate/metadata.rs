@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::{
-    audit::{Origin, RequestId},
+    audit::{CorrelationId, Origin},
     error::{Error, Result},
     proto::v1::ErrorReason,
 };
@@ -103,9 +103,9 @@ pub(super) fn token_invalid() -> Error {
 /// into logs and back to the client.
 pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let headers = request.headers();
-    let sent = headers.get(REQUEST_ID).and_then(RequestId::accept);
+    let sent = headers.get(REQUEST_ID).and_then(CorrelationId::accept);
     Origin {
-        request_id: sent.unwrap_or_else(RequestId::new),
+        correlation_id: sent.unwrap_or_else(CorrelationId::new),
         ip: Some(ip),
         user_agent: headers.get(header::USER_AGENT).cloned(),
     }

@@ -53,7 +53,7 @@ use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
 
 use crate::{
-    audit::{Origin, RequestId},
+    audit::{CorrelationId, Origin},
     error,
     ids::{TenantId, UserId},
     proto::v1::ErrorReason,
@@ -165,7 +165,7 @@ impl Gate {
         let trace = self.traces.as_ref().and_then(|traces| traces.begin(request.headers()));
         let client = self.keeper.proxies.client(ip, request.headers());
         let origin = metadata::origin(&request, client);
-        let request_id = origin.request_id.clone();
+        let correlation_id = origin.correlation_id.clone();
         let method = self.keeper.policies.method(request.uri().path());
         let time_limit = deadline::of(request.headers(), self.time_limit);
         let deadline = tokio::time::Instant::from_std(started) + time_limit;
@@ -185,7 +185,7 @@ impl Gate {
         // A call that is answered from memory is ready at the first poll. Only a call that has
         // to wait needs a timer, and a span for the lines that it logs meanwhile.
         let waiting = |work| {
-            let span = tracing::info_span!("rpc", method = path, %request_id);
+            let span = tracing::info_span!("rpc", method = path, request_id = %correlation_id);
             time::timeout(time_limit, work).instrument(span)
         };
         let answered = match &trace {
@@ -203,13 +203,16 @@ impl Gate {
         let logged = !is_frequent || code != Code::Ok;
         if logged {
             let (micros, trace_id) = (took.as_micros(), trace.as_ref().map(telemetry::trace_id));
-            tracing::info!(method = path, %request_id, trace_id, ?code, micros, "done");
+            tracing::info!(
+                method = path, request_id = %correlation_id, trace_id, ?code, micros,
+                "done"
+            );
         }
         if let Some(trace) = trace {
-            telemetry::end(&trace, known.1, code, &request_id.to_string());
+            telemetry::end(&trace, known.1, code, &correlation_id.to_string());
         }
-        if logged || matches!(request_id, RequestId::Sent(_)) {
-            let value = request_id.header();
+        if logged || matches!(correlation_id, CorrelationId::Sent(_)) {
+            let value = correlation_id.header();
             response.headers_mut().extend(value.map(|value| (REQUEST_ID, value)));
         }
         response

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{kind::Kind, store};
 use crate::{
-    audit::{Origin, RequestId},
+    audit::{CorrelationId, Origin},
     db::{Db, TenantTx},
     error::Result,
     ids::{TenantId, UserId},
@@ -40,14 +40,14 @@ pub enum NamedTenants {
 impl ResetRequest {
     #[must_use]
     pub fn new(tenants: NamedTenants, email: String, origin: &Origin) -> Self {
-        Self { tenants, email, ip: origin.ip, correlation_id: origin.request_id.to_string() }
+        Self { tenants, email, ip: origin.ip, correlation_id: origin.correlation_id.to_string() }
     }
 
     pub(super) fn origin(&self) -> Origin {
         let sent = HeaderValue::from_str(&self.correlation_id).ok();
-        let request_id = sent.and_then(|sent| RequestId::accept(&sent));
+        let correlation_id = sent.and_then(|sent| CorrelationId::accept(&sent));
         Origin {
-            request_id: request_id.unwrap_or_else(RequestId::new),
+            correlation_id: correlation_id.unwrap_or_else(CorrelationId::new),
             ip: self.ip,
             user_agent: None,
         }

@@ -352,11 +352,11 @@ mod tests {
     use tokio::runtime::Runtime;
 
     use super::*;
-    use crate::passwords::normalise;
+    use crate::passwords::{PasswordPolicy, normalise};
 
     fn hasher(threads: usize) -> Hasher {
         let config = Passwords {
-            min_length: 8,
+            policy: PasswordPolicy::default(),
             memory_kib: 19_456,
             iterations: 2,
             parallelism: 1,

@@ -10,43 +10,88 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// What the check needs to know of the user: words that must not be the password, and the
-/// minimum length.
+/// The minimum length of new passwords, in characters.
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordPolicy {
+    min_length: usize,
+}
+
+impl Default for PasswordPolicy {
+    /// The most lenient policy that a server may have.
+    fn default() -> Self {
+        Self { min_length: Self::LOWEST.into() }
+    }
+}
+
+impl PasswordPolicy {
+    /// The lowest minimum length that a server may set.
+    pub const LOWEST: u8 = 8;
+
+    /// The highest minimum length that a server or a tenant may set.
+    pub const HIGHEST: u8 = 64;
+
+    /// The policy of a server with this minimum length.
+    #[must_use]
+    pub fn of_server(min_length: usize) -> Self {
+        Self { min_length }
+    }
+
+    /// The policy for users of a tenant whose settings may have a minimum length. The tenant can
+    /// only make the server's policy stricter.
+    #[must_use]
+    pub fn for_tenant(self, min_length: Option<usize>) -> Self {
+        Self { min_length: self.min_length.max(min_length.unwrap_or_default()) }
+    }
+
+    /// The minimum length, in characters.
+    #[must_use]
+    pub fn min_length(self) -> usize {
+        self.min_length
+    }
+
+    /// Checks a new, normalised password. Its maximum length is checked by the proto's field
+    /// rules.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field`: reason `INVALID_FIELDS` when the password is too short,
+    /// `PASSWORD_TOO_COMMON` when it is easy to guess.
+    pub fn check(
+        self,
+        field: &'static str,
+        password: &SecretString,
+        context: &Context<'_>,
+    ) -> Result<()> {
+        let password = password.expose_secret();
+        if password.chars().count() < self.min_length {
+            let text = format!("must have at least {} characters", self.min_length);
+            return Err(Error::field(field, text));
+        }
+        let lower = password.to_lowercase();
+        let local_part = context.email.split('@').next().unwrap_or_default();
+        let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
+        let unit = unit(&lower);
+        let refused = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
+        if words.iter().any(|word| self::unit(&comparable(word)) == unit) {
+            return refused(
+                "must not be the email, or the name of the organisation or the service",
+            );
+        }
+        if is_common(&lower) {
+            return refused("must not be one of the most common passwords");
+        }
+        Ok(())
+    }
+}
+
+/// The words of a user that must not be the password.
 pub struct Context<'a> {
     pub email: &'a str,
     pub tenant_name: &'a str,
     pub tenant_slug: &'a str,
-    /// Minimum length, in characters.
-    pub min_length: usize,
 }
 
 /// The name of the service, which must not be a password (ASVS 6.2.11).
 const SERVICE: &str = "tenantry";
-
-/// Checks a normalised password. Its maximum length is checked by the proto's field rules.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` naming `field`: reason `INVALID_FIELDS` when the password is too short,
-/// `PASSWORD_TOO_COMMON` when it is easy to guess.
-pub fn check(field: &'static str, password: &SecretString, context: &Context<'_>) -> Result<()> {
-    let password = password.expose_secret();
-    if password.chars().count() < context.min_length {
-        let text = format!("must have at least {} characters", context.min_length);
-        return Err(Error::field(field, text));
-    }
-    let lower = password.to_lowercase();
-    let local_part = context.email.split('@').next().unwrap_or_default();
-    let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
-    let unit = unit(&lower);
-    let refused = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
-    if words.iter().any(|word| self::unit(&comparable(word)) == unit) {
-        return refused("must not be the email, or the name of the organisation or the service");
-    }
-    if is_common(&lower) {
-        return refused("must not be one of the most common passwords");
-    }
-    Ok(())
-}
 
 /// Normalises a word as passwords are normalised, trimmed and in lower case.
 fn comparable(word: &str) -> String {
@@ -69,9 +114,17 @@ mod tests {
             email: "Ada.Lovelace@example.org",
             tenant_name: "Analytical Engines",
             tenant_slug: "engines",
-            min_length: 8,
         };
-        check("password", &crate::passwords::normalise(password), &context)
+        let policy = PasswordPolicy::default();
+        policy.check("password", &crate::passwords::normalise(password), &context)
+    }
+
+    #[test]
+    fn a_tenant_only_makes_the_policy_stricter() {
+        let server = PasswordPolicy::of_server(15);
+        for (tenant, min_length) in [(None, 15), (Some(8), 15), (Some(20), 20)] {
+            assert_eq!(server.for_tenant(tenant).min_length(), min_length);
+        }
     }
 
     #[test]

@@ -148,7 +148,10 @@ fn proves_all(password: &[u8]) -> bool {
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
-    use super::{super::stored_hash::UnreadableHash, *};
+    use super::{
+        super::{rules::PasswordPolicy, stored_hash::UnreadableHash},
+        *,
+    };
 
     fn argon2id() -> Argon2id {
         with(19_456, 2, Peppers::default())
@@ -156,7 +159,7 @@ mod tests {
 
     fn with(memory_kib: u32, iterations: u32, peppers: Peppers) -> Argon2id {
         let config = Passwords {
-            min_length: 8,
+            policy: PasswordPolicy::default(),
             memory_kib,
             iterations,
             parallelism: 1,

@@ -190,7 +190,7 @@ fn log_decision(
     tracing::info!(
         %decision_id,
         reason = reason.as_str_name(),
-        request_id = %caller.origin().request_id,
+        request_id = %caller.origin().correlation_id,
         tenant = %caller.tenant(),
         caller = %caller.user(),
         user_id,

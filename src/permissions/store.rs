@@ -30,6 +30,8 @@ use crate::{
     error::{Error, Result},
     ids::{SessionId, TenantId, UserId},
     pg::Observed,
+    tenants::TenantState,
+    users::UserState,
 };
 
 /// Timeout of one query. Postgres counts as unavailable after it.
@@ -67,7 +69,7 @@ struct RoleRow {
 #[derive(Debug, Deserialize)]
 struct SubjectRow {
     user_id: Uuid,
-    state: String,
+    state: UserState,
     grants: Vec<GrantRow>,
 }
 
@@ -119,7 +121,7 @@ async fn read(
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let row = sqlx::query!(
         r#"
-        select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!",
+        select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!: TenantState",
                is_platform as "is_platform!", api_key_bearer as "takes_api_keys!", session_live,
                snapshot_xmax::text::bigint as "xmax!",
                roles::text as "roles!", subjects::text as "subjects!"
@@ -133,7 +135,7 @@ async fn read(
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     let shared = Arc::new(Shared::new(Tenant {
         slug: row.tenant_slug,
-        active: row.tenant_state == "active",
+        active: row.tenant_state == TenantState::Active,
         is_platform: row.is_platform,
         takes_api_keys: row.takes_api_keys,
     }));
@@ -189,7 +191,7 @@ fn standing(
     found: Option<SubjectRow>,
     roles: &HashMap<Uuid, Arc<Shared<Role>>>,
 ) -> Result<Standing> {
-    let user = user_standing(found.as_ref().map(|subject| subject.state.as_str()))?;
+    let user = user_standing(found.as_ref().map(|subject| subject.state));
     let grants = found.map(|subject| subject.grants).unwrap_or_default();
     // The exact capacity: the vector stays in the cache.
     let mut held = Vec::with_capacity(grants.len());
@@ -214,12 +216,11 @@ impl From<RoleRow> for Arc<Shared<Role>> {
     }
 }
 
-fn user_standing(state: Option<&str>) -> Result<UserStanding> {
+fn user_standing(state: Option<UserState>) -> UserStanding {
     match state {
-        None => Ok(UserStanding::Unknown),
-        Some("active") => Ok(UserStanding::Active),
-        Some("disabled") => Ok(UserStanding::Disabled),
-        Some(_) => Err(Error::defect("a user in no known state")),
+        None => UserStanding::Unknown,
+        Some(UserState::Active) => UserStanding::Active,
+        Some(UserState::Disabled) => UserStanding::Disabled,
     }
 }
 
@@ -309,7 +310,8 @@ pub async fn explained(
 ) -> Result<Option<Explained>> {
     let row = sqlx::query!(
         r#"
-        select tenant_state as "tenant_state!", user_state, session_live,
+        select tenant_state as "tenant_state!: TenantState",
+               user_state as "user_state: UserState", session_live,
                snapshot_xmax::text::bigint as "xmax!",
                assignments as "assignments!: Json<Vec<AssignmentRow<Option<Box<RawValue>>>>>",
                missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
@@ -324,8 +326,8 @@ pub async fn explained(
     .fetch_optional(db.statement_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(Explained {
-        tenant_active: row.tenant_state == "active",
-        user: user_standing(row.user_state.as_deref())?,
+        tenant_active: row.tenant_state == TenantState::Active,
+        user: user_standing(row.user_state),
         session_live: row.session_live == Some(true),
         assignments: row.assignments.0,
         missing_roles: row.missing_roles.0,

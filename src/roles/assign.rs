@@ -7,13 +7,13 @@ use time::OffsetDateTime;
 use super::{
     Roles,
     assignments::{self, AssignmentRow, NewAssignment, Which},
-    audited, finish,
+    audited,
     guard::AdminGuard,
-    store::{self, RoleRow},
+    store,
 };
 use crate::{
     api::idempotency::{self, Key},
-    audit::{Event, EventKind},
+    audit::{self, Event, EventKind},
     clock,
     db::TenantTx,
     error::{Error, Result},
@@ -44,19 +44,45 @@ impl Roles {
             expires_at: message.expire_time.as_ref().map(end).transpose()?,
         };
         let user = wanted.user;
+        let tx = self.db.begin(tenant).await?;
+        idempotency::once(tx, &key, async |tx| {
+            let (caller, row) = assign(tx, acting, wanted).await?;
+            let event = Event::new(EventKind::RoleAssigned).target(user.0);
+            let event = audited::assigned(event, &row);
+            let made = row.assignment_id.0;
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            let role_assignment = Some(row.into());
+            Ok((made, AssignRoleResponse { role_assignment, consistency_token }))
+        })
+        .await
+    }
+
+    /// Removes one or all assignments of a role from a subject. Returns the consistency token.
+    ///
+    /// # Errors
+    /// Returns `NOT_FOUND` when there is no such assignment, `PERMISSION_DENIED` when the subject
+    /// holds more than the caller, and `FAILED_PRECONDITION` when the tenant would lose its last
+    /// administrator.
+    pub(super) async fn unassign(
+        &self,
+        acting: &WriteCaller,
+        user: UserId,
+        role: RoleId,
+        which: &Which,
+    ) -> Result<String> {
+        let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
+        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let row = store::get(&mut tx, tenant, role).await?;
+        let caller = acting.authorize_take(&mut tx, user).await?;
+        let taken = assignments::delete(&mut tx, tenant, user, role, which).await?;
+        if taken.is_empty() {
+            return Err(Error::not_found());
         }
-        let (caller, row) = assign(&mut tx, acting, wanted).await?;
-        let event = Event::new(EventKind::RoleAssigned).target(user.0);
-        let event = audited::assigned(event, &row);
-        let made = row.assignment_id;
-        let consistency_token = tx.consistency_token().await?;
-        let response = AssignRoleResponse { role_assignment: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, made, &response).await?;
-        finish(tx, caller, event).await?;
-        Ok(response)
+        admins.check(&mut tx).await?;
+        let event = Event::new(EventKind::RoleUnassigned).target(user.0);
+        let event = audited::taken(event, &row, &taken);
+        audit::finish(tx, &caller.actor(), event).await
     }
 }
 
@@ -98,32 +124,6 @@ async fn assign<'a>(
     };
     let inserted = assignments::insert(tx, tenant, &new).await?;
     Ok((caller, new.row(tenant, role.name, inserted)))
-}
-
-/// Removes one or all assignments of a role from a user. Returns the role and the removed
-/// assignments.
-///
-/// # Errors
-/// Returns `NOT_FOUND` when there is no such assignment, `PERMISSION_DENIED` when the user holds
-/// more than the caller, and `FAILED_PRECONDITION` when the tenant would lose its last
-/// administrator.
-pub(super) async fn unassign<'a>(
-    tx: &mut TenantTx,
-    acting: &'a WriteCaller,
-    user: UserId,
-    role: RoleId,
-    which: &Which,
-) -> Result<(&'a Caller, RoleRow, Vec<AssignmentRow>)> {
-    let tenant = acting.tenant();
-    let admins = AdminGuard::watch(tx, tenant).await?;
-    let row = store::get(tx, tenant, role).await?;
-    let caller = acting.authorize_take(tx, user).await?;
-    let taken = assignments::delete(tx, tenant, user, role, which).await?;
-    if taken.is_empty() {
-        return Err(Error::not_found());
-    }
-    admins.check(tx).await?;
-    Ok((caller, row, taken))
 }
 
 /// Assigns a role to a new user, without a scope or an end. Returns the assignment.

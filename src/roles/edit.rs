@@ -1,7 +1,7 @@
-//! `CreateRole` and `UpdateRole`.
+//! `CreateRole`, `UpdateRole` and `DeleteRole`.
 
 use super::{
-    Roles, audited, finish,
+    Roles, audited,
     guard::AdminGuard,
     store::{self, NewRole, Others},
 };
@@ -12,7 +12,7 @@ use crate::{
         names,
         update_mask::{Mask, check_etag},
     },
-    audit::{Event, EventKind},
+    audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::{Caller, RoleGrant, WriteCaller},
     ids::RoleId,
@@ -42,36 +42,34 @@ impl Roles {
         };
         let level = level(message.level())?;
         let permissions = checked(message.permissions.clone())?;
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        // Lock first: waiting for the lock after the permission check would make its result stale.
-        tenants::store::lock(&mut tx, tenant).await?;
-        let made = RoleGrant { level, permissions: &permissions, is_system: message.system };
-        let caller = acting.authorize_role(&mut tx, made).await?;
-        if !message.system {
-            refuse_built_in(&message.name)?;
-        }
-        let new = NewRole {
-            id: RoleId::new(),
-            name: &message.name,
-            level,
-            permissions: &permissions,
-            system: message.system,
-        };
-        refuse_platform_level(caller, level)?;
-        let others = store::others(&mut tx, tenant, new.id).await?;
-        ROLES_OF_TENANT.check(others.count + 1)?;
-        others.leave_room_for(&permissions)?;
-        let row = store::insert(&mut tx, tenant, &new).await?;
-        let event = Event::new(EventKind::RoleCreated).target(new.id.0);
-        let event = audited::whole(event, &row);
-        let consistency_token = tx.consistency_token().await?;
-        let response = CreateRoleResponse { role: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, new.id.0, &response).await?;
-        finish(tx, caller, event).await?;
-        Ok(response)
+        let tx = self.db.begin(tenant).await?;
+        idempotency::once(tx, &key, async |tx| {
+            // Lock first: waiting for the lock after the permission check would make its result
+            // stale.
+            tenants::store::lock(tx, tenant).await?;
+            let made = RoleGrant { level, permissions: &permissions, is_system: message.system };
+            let caller = acting.authorize_role(tx, made).await?;
+            if !message.system {
+                refuse_built_in(&message.name)?;
+            }
+            let new = NewRole {
+                id: RoleId::new(),
+                name: &message.name,
+                level,
+                permissions: &permissions,
+                system: message.system,
+            };
+            refuse_platform_level(caller, level)?;
+            let others = store::others(tx, tenant, new.id).await?;
+            ROLES_OF_TENANT.check(others.count + 1)?;
+            others.leave_room_for(&permissions)?;
+            let row = store::insert(tx, tenant, &new).await?;
+            let event = Event::new(EventKind::RoleCreated).target(new.id.0);
+            let event = audited::whole(event, &row);
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            Ok((new.id.0, CreateRoleResponse { role: Some(row.into()), consistency_token }))
+        })
+        .await
     }
 
     pub(super) async fn update(
@@ -113,8 +111,25 @@ impl Roles {
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::RoleUpdated).target(role.0);
         let event = audited::changed(event, &before, &row);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
+    }
+
+    /// Deletes a role that no subject has. Returns the consistency token.
+    pub(super) async fn delete(
+        &self,
+        acting: &WriteCaller,
+        role: RoleId,
+        etag: &str,
+    ) -> Result<String> {
+        let tenant = acting.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let row = store::lock(&mut tx, tenant, role).await?;
+        let caller = acting.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
+        check_etag(etag, row.version)?;
+        store::delete(&mut tx, tenant, role).await?;
+        let event = Event::new(EventKind::RoleDeleted).target(role.0);
+        audit::finish(tx, &caller.actor(), audited::whole(event, &row)).await
     }
 }
 

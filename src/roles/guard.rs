@@ -1,8 +1,7 @@
 //! Checks that hold whatever the caller holds: system roles are protected, and a tenant keeps an
 //! administrator. The rule for assigning and removing roles is in [`crate::power`].
 
-use uuid::Uuid;
-
+use super::store;
 use crate::{
     db::TenantTx,
     error::{Error, Result},
@@ -43,7 +42,7 @@ impl AdminGuard {
     /// Returns `NOT_FOUND` when the tenant was deleted.
     pub async fn watch(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
         crate::tenants::store::lock(tx, tenant).await?;
-        Ok(Self { tenant, before: count(tx, tenant.0).await? })
+        Ok(Self { tenant, before: store::count_admins(tx, tenant, ADMIN_LEVEL).await? })
     }
 
     /// Call it after the change.
@@ -51,7 +50,7 @@ impl AdminGuard {
     /// # Errors
     /// Returns `FAILED_PRECONDITION` when the change removed the last administrator.
     pub async fn check(self, tx: &mut TenantTx) -> Result<()> {
-        if self.before > 0 && count(tx, self.tenant.0).await? == 0 {
+        if self.before > 0 && store::count_admins(tx, self.tenant, ADMIN_LEVEL).await? == 0 {
             return Err(Error::refused(
                 ErrorReason::LastOrgAdmin,
                 "the tenant would be left without an administrator",
@@ -59,22 +58,4 @@ impl AdminGuard {
         }
         Ok(())
     }
-}
-
-async fn count(tx: &mut TenantTx, tenant: Uuid) -> Result<i64> {
-    let count = sqlx::query_scalar!(
-        r#"
-        select count(*) as "count!"
-        from role_assignments a
-        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
-        join users u on u.tenant_id = a.tenant_id and u.user_id = a.user_id
-        where a.tenant_id = $1 and r.level >= $2 and r.permissions @> array['*:*']
-          and u.state = 'active' and a.scope is null and a.expires_at is null
-        "#,
-        tenant,
-        ADMIN_LEVEL,
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    Ok(count)
 }

@@ -4,21 +4,16 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Roles, assign,
-    assignments::{self, AssignmentFilter, AssignmentRow, Which},
-    audited, finish,
-    store::{self, RoleRow},
+    Roles,
+    assignments::{AssignmentRow, Which},
+    store::RoleRow,
 };
 use crate::{
-    api::{
-        filter::{Field, Filter, Kind},
-        update_mask::{check_etag, etag},
-    },
-    audit::{Event, EventKind},
+    api::update_mask::etag,
     clock::timestamp,
     error::{Error, Result},
-    gate::{self, Reach, RoleGrant},
-    ids::{RoleId, TenantId, UserId},
+    gate::{self, Reach},
+    ids::{RoleId, UserId},
     permissions::scope,
     proto::{
         json,
@@ -26,22 +21,11 @@ use crate::{
             AssignRoleRequest, AssignRoleResponse, CreateRoleRequest, CreateRoleResponse,
             DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, GetRoleResponse,
             ListRoleAssignmentsRequest, ListRoleAssignmentsResponse, ListRolesRequest,
-            ListRolesResponse, Role, RoleAssignment, RoleLevel, UnassignRoleRequest,
-            UnassignRoleResponse, UpdateRoleRequest, UpdateRoleResponse,
-            role_service_server::RoleService,
+            ListRolesResponse, Role, RoleAssignment, UnassignRoleRequest, UnassignRoleResponse,
+            UpdateRoleRequest, UpdateRoleResponse, role_service_server::RoleService,
         },
     },
 };
-
-const ROLE_FIELDS: &[Field] = &[
-    Field { name: "name", kind: Kind::Text },
-    Field {
-        name: "level",
-        kind: Kind::Choice("ROLE_LEVEL_", |name| RoleLevel::from_str_name(name).map(i32::from)),
-    },
-];
-
-const ASSIGNMENT_FIELDS: &[Field] = &[Field { name: "role_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl RoleService for Roles {
@@ -60,8 +44,7 @@ impl RoleService for Roles {
     ) -> Result<Response<GetRoleResponse>, Status> {
         let caller = gate::caller(&request)?;
         let role = RoleId::parse("role_id", &request.into_inner().role_id)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), role).await?;
+        let row = self.get(&caller, role).await?;
         Ok(Response::new(GetRoleResponse { role: Some(row.into()) }))
     }
 
@@ -70,13 +53,7 @@ impl RoleService for Roles {
         request: Request<ListRolesRequest>,
     ) -> Result<Response<ListRolesResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, ROLE_FIELDS)?;
-        let level = filter.choice("level").map(|level: RoleLevel| level as i16);
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list(&mut tx, caller.tenant(), level, &filter, &mut page).await?;
-        let (roles, next_page_token) = page.finish()?;
+        let (roles, next_page_token) = self.list(&caller, request.get_ref()).await?;
         Ok(Response::new(ListRolesResponse { roles, next_page_token }))
     }
 
@@ -95,15 +72,7 @@ impl RoleService for Roles {
         let acting = gate::acting(&request)?;
         let message = request.into_inner();
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let row = store::lock(&mut tx, tenant, role).await?;
-        let caller = acting.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
-        check_etag(&message.etag, row.version)?;
-        store::delete(&mut tx, tenant, role).await?;
-        let event = Event::new(EventKind::RoleDeleted).target(role.0);
-        let event = audited::whole(event, &row);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = self.delete(&acting, role, &message.etag).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
@@ -125,11 +94,7 @@ impl RoleService for Roles {
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
         let which = which(&message)?;
-        let mut tx = self.db.begin(acting.tenant()).await?;
-        let (caller, role, taken) = assign::unassign(&mut tx, &acting, user, role, &which).await?;
-        let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = audited::taken(event, &role, &taken);
-        let consistency_token = finish(tx, caller, event).await?;
+        let consistency_token = self.unassign(&acting, user, role, &which).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 
@@ -146,15 +111,8 @@ impl RoleService for Roles {
                 .acting_for(named.or(Some(own)))
                 .map(|(caller, user)| (caller, Some(user)))?,
         };
-        let filter = AssignmentFilter {
-            user,
-            role: RoleId::parse_optional("role_id", &message.role_id)?,
-            role_name: Filter::parse(&message.filter, ASSIGNMENT_FIELDS)?,
-        };
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        assignments::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
-        let (role_assignments, next_page_token) = page.finish()?;
+        let (role_assignments, next_page_token) =
+            self.list_assignments(caller, user, &message).await?;
         Ok(Response::new(ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
 }
@@ -189,7 +147,7 @@ impl From<RoleRow> for Role {
 impl From<AssignmentRow> for RoleAssignment {
     fn from(row: AssignmentRow) -> Self {
         let stored = row.scope.as_ref().map(|scope| &*scope.0);
-        let scope = scope::kept(stored, TenantId(row.tenant_id), row.assignment_id);
+        let scope = scope::kept(stored, row.tenant_id, row.assignment_id.0);
         let unreadable = scope.is_err();
         Self {
             id: row.assignment_id.to_string(),

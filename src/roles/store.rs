@@ -1,7 +1,6 @@
 //! SQL for roles.
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::{
     api::{
@@ -28,8 +27,8 @@ pub struct NewRole<'a> {
 /// A row of `roles`.
 #[derive(Debug, Clone)]
 pub struct RoleRow {
-    pub tenant_id: Uuid,
-    pub role_id: Uuid,
+    pub tenant_id: TenantId,
+    pub role_id: RoleId,
     pub name: String,
     /// The numeric value of a `RoleLevel`.
     pub level: i16,
@@ -52,8 +51,8 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> R
         r#"
         insert into roles (tenant_id, role_id, name, name_key, level, permissions, is_system)
         values ($1, $2, $3, $7, $4, $5, $6)
-        returning tenant_id, role_id, name, level, permissions, is_system, version,
-                  created_at, updated_at
+        returning tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
+                  permissions, is_system, version, created_at, updated_at
         "#,
         tenant.0,
         new.id.0,
@@ -76,8 +75,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Ro
     sqlx::query_as!(
         RoleRow,
         r#"
-        select tenant_id, role_id, name, level, permissions, is_system, version,
-               created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
+               permissions, is_system, version, created_at, updated_at
         from roles where tenant_id = $1 and role_id = $2
         "#,
         tenant.0,
@@ -96,8 +95,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<R
     sqlx::query_as!(
         RoleRow,
         r#"
-        select tenant_id, role_id, name, level, permissions, is_system, version,
-               created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
+               permissions, is_system, version, created_at, updated_at
         from roles where tenant_id = $1 and role_id = $2
         for no key update
         "#,
@@ -148,7 +147,7 @@ pub async fn self_registration_role(
 ) -> Result<Option<RoleId>> {
     let role = sqlx::query_scalar!(
         r#"
-        select r.role_id
+        select r.role_id as "role_id: RoleId"
         from roles r join tenants t on t.tenant_id = r.tenant_id
         where r.tenant_id = $1 and r.name = $2 and r.is_system and not t.is_platform
         "#,
@@ -157,7 +156,7 @@ pub async fn self_registration_role(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(role.map(RoleId))
+    Ok(role)
 }
 
 /// Fills a page with the roles whose name the filter matches, ordered by id. `level: None` matches
@@ -173,8 +172,8 @@ pub async fn list(
         let rows = sqlx::query_as!(
             RoleRow,
             r#"
-            select tenant_id, role_id, name, level, permissions, is_system, version,
-                   created_at, updated_at
+            select tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
+                   permissions, is_system, version, created_at, updated_at
             from roles
             where tenant_id = $1 and role_id > $2
               and ($3::smallint is null or level = $3)
@@ -189,7 +188,7 @@ pub async fn list(
         .fetch_all(tx.conn())
         .await?;
         let show = |row: RoleRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.role_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.role_id.0), show).await?;
     }
     Ok(())
 }
@@ -206,11 +205,11 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
         set name = $3, name_key = case when name = $3 then name_key else $6 end, level = $4,
             permissions = $5, version = version + 1, updated_at = now()
         where tenant_id = $1 and role_id = $2
-        returning tenant_id, role_id, name, level, permissions, is_system, version,
-                  created_at, updated_at
+        returning tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
+                  permissions, is_system, version, created_at, updated_at
         "#,
-        changed.tenant_id,
-        changed.role_id,
+        changed.tenant_id.0,
+        changed.role_id.0,
         changed.name,
         changed.level,
         &changed.permissions,
@@ -240,4 +239,27 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// The number of active users that have, without a scope or an end, a role of at least this level
+/// with the permission `*:*`.
+///
+/// # Errors
+/// Returns UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn count_admins(tx: &mut TenantTx, tenant: TenantId, level: i16) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!"
+        from role_assignments a
+        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        join users u on u.tenant_id = a.tenant_id and u.user_id = a.user_id
+        where a.tenant_id = $1 and r.level >= $2 and r.permissions @> array['*:*']
+          and u.state = 'active' and a.scope is null and a.expires_at is null
+        "#,
+        tenant.0,
+        level,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
 }

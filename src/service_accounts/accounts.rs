@@ -30,25 +30,21 @@ impl ServiceAccounts {
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        tenants::store::lock(&mut tx, tenant).await?;
-        let caller = acting.authorize_write(&mut tx, tenant).await?;
-        SERVICE_ACCOUNTS_OF_TENANT.check(store::count(&mut tx, tenant).await? + 1)?;
-        let account = UserId::new();
-        let row =
-            store::insert(&mut tx, tenant, account, &message.name, &message.description).await?;
-        let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
-        let event = event.detail("name", row.name.as_str());
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        let response =
-            CreateServiceAccountResponse { service_account: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, account.0, &response).await?;
-        tx.commit().await?;
-        Ok(response)
+        let tx = self.db.begin(tenant).await?;
+        idempotency::once(tx, &key, async |tx| {
+            tenants::store::lock(tx, tenant).await?;
+            let caller = acting.authorize_write(tx, tenant).await?;
+            SERVICE_ACCOUNTS_OF_TENANT.check(store::count(tx, tenant).await? + 1)?;
+            let account = UserId::new();
+            let row =
+                store::insert(tx, tenant, account, &message.name, &message.description).await?;
+            let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
+            let event = event.detail("name", row.name.as_str());
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            let service_account = Some(row.into());
+            Ok((account.0, CreateServiceAccountResponse { service_account, consistency_token }))
+        })
+        .await
     }
 
     /// Deletes an account; returns the consistency token of the deletion.
@@ -65,12 +61,12 @@ impl ServiceAccounts {
         let caller = acting.authorize_take(&mut tx, account).await?;
         let held = roles::held(&mut tx, tenant, account).await?;
         let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
-        store::delete(&mut tx, tenant, account).await?;
+        let ended = store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
         let event = roles::audited::gone(event, &held);
-        self.finish_ending(tx, caller, event).await
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -58,7 +58,7 @@ impl ServiceAccounts {
         store::lock(&mut tx, tenant, account).await?;
         let (caller, until) = acting.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = within(asked_for, until)?;
-        let first = idempotency::recall::<CreateApiKeyResponse>(&mut tx, &key).await?;
+        let first = idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first.is_none();
         let (row, is_shown) = match first.and_then(|first| first.api_key) {
             Some(first) => again(&mut tx, tenant, &first.id, &new, until).await?,
@@ -75,7 +75,7 @@ impl ServiceAccounts {
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let made = row.key_id;
+        let made = row.key_id.0;
         let mut response = CreateApiKeyResponse {
             api_key: Some(row.into()),
             secret: String::new(),
@@ -83,7 +83,7 @@ impl ServiceAccounts {
         };
         if is_first {
             // The response is stored without the secret, which is stored nowhere.
-            idempotency::remember(&mut tx, &key, made, &response).await?;
+            idempotency::store_response(&mut tx, &key, made, &response).await?;
         }
         tx.commit().await?;
         if let Some(text) = proof.text().filter(|_| is_shown) {
@@ -99,11 +99,12 @@ impl ServiceAccounts {
         let account = api_keys::store::owner(&mut tx, tenant, key, acting.owner()).await?;
         let account = account.ok_or_else(Error::not_found)?;
         let caller = acting.authorize_take(&mut tx, account).await?;
-        if !api_keys::store::revoke(&mut tx, tenant, key).await? {
+        let Some(ended) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
             return tx.consistency_token().await;
-        }
+        };
         let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
-        self.finish_ending(tx, caller, event.detail("api_key_id", key.to_string())).await
+        let event = event.detail("api_key_id", key.to_string());
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }
 

@@ -2,17 +2,11 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    ServiceAccounts,
-    store::{self, AccountRow},
-};
+use super::{ServiceAccounts, store::AccountRow};
 use crate::{
-    api::{
-        filter::{Field, Filter, Kind},
-        update_mask::etag,
-    },
+    api::update_mask::etag,
     clock::timestamp,
-    credentials::api_keys::{self, store::KeyRow},
+    credentials::api_keys::store::KeyRow,
     gate,
     ids::{ApiKeyId, UserId},
     proto::v1::{
@@ -24,8 +18,6 @@ use crate::{
         service_account_service_server::ServiceAccountService,
     },
 };
-
-const FIELDS: &[Field] = &[Field { name: "name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl ServiceAccountService for ServiceAccounts {
@@ -45,8 +37,7 @@ impl ServiceAccountService for ServiceAccounts {
         let reaching = gate::reaching(&request)?;
         let account = account(&request.into_inner().service_account_id)?;
         let (caller, account) = reaching.acting_for(Some(account))?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), account).await?;
+        let row = self.get(caller, account).await?;
         Ok(Response::new(GetServiceAccountResponse { service_account: Some(row.into()) }))
     }
 
@@ -55,12 +46,7 @@ impl ServiceAccountService for ServiceAccounts {
         request: Request<ListServiceAccountsRequest>,
     ) -> Result<Response<ListServiceAccountsResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let message = request.into_inner();
-        let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
-        let (service_accounts, next_page_token) = page.finish()?;
+        let (service_accounts, next_page_token) = self.list(&caller, request.get_ref()).await?;
         Ok(Response::new(ListServiceAccountsResponse { service_accounts, next_page_token }))
     }
 
@@ -92,13 +78,7 @@ impl ServiceAccountService for ServiceAccounts {
         let message = request.into_inner();
         let account = account(&message.service_account_id)?;
         let (caller, account) = reaching.acting_for(Some(account))?;
-        let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let tenant = caller.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        store::get(&mut tx, tenant, account).await?;
-        api_keys::store::list(&mut tx, tenant, account, &filter, &mut page).await?;
-        let (api_keys, next_page_token) = page.finish()?;
+        let (api_keys, next_page_token) = self.list_keys(caller, account, &message).await?;
         Ok(Response::new(ListApiKeysResponse { api_keys, next_page_token }))
     }
 

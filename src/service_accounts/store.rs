@@ -1,7 +1,6 @@
 //! SQL for service accounts.
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::{
     api::{
@@ -13,12 +12,13 @@ use crate::{
     error::{Error, Result},
     ids::{TenantId, UserId},
     proto::v1::ServiceAccount,
+    sessions::Ended,
 };
 
 /// A row of the table `service_accounts`.
 pub struct AccountRow {
-    pub tenant_id: Uuid,
-    pub account_id: Uuid,
+    pub tenant_id: TenantId,
+    pub account_id: UserId,
     /// The name, unique in the tenant.
     pub name: String,
     pub description: String,
@@ -45,7 +45,8 @@ pub async fn insert(
         r#"
         insert into service_accounts (tenant_id, account_id, name, description, name_key)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, account_id, name, description, version, created_at, updated_at
+        returning tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+                  name, description, version, created_at, updated_at
         "#,
         tenant.0,
         account.0,
@@ -80,7 +81,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result
     sqlx::query_as!(
         AccountRow,
         r#"
-        select tenant_id, account_id, name, description, version, created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+               name, description, version, created_at, updated_at
         from service_accounts where tenant_id = $1 and account_id = $2
         "#,
         tenant.0,
@@ -99,7 +101,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Resul
     sqlx::query_as!(
         AccountRow,
         r#"
-        select tenant_id, account_id, name, description, version, created_at, updated_at
+        select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+               name, description, version, created_at, updated_at
         from service_accounts where tenant_id = $1 and account_id = $2
         for no key update
         "#,
@@ -122,7 +125,8 @@ pub async fn list(
         let rows = sqlx::query_as!(
             AccountRow,
             r#"
-            select tenant_id, account_id, name, description, version, created_at, updated_at
+            select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+                   name, description, version, created_at, updated_at
             from service_accounts
             where tenant_id = $1 and account_id > $2
             order by account_id
@@ -135,13 +139,13 @@ pub async fn list(
         .fetch_all(tx.conn())
         .await?;
         let show = |row: AccountRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.account_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.account_id.0), show).await?;
     }
     Ok(())
 }
 
 /// Deletes a locked account. Its keys and role assignments are deleted with it.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Ended> {
     sqlx::query!(
         "delete from service_accounts where tenant_id = $1 and account_id = $2",
         tenant.0,
@@ -149,5 +153,5 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Res
     )
     .execute(tx.conn())
     .await?;
-    Ok(())
+    Ok(Ended::in_tenant(tenant))
 }

@@ -1,7 +1,7 @@
-//! Whose token this is, and whether it is in force.
+//! Authentication of access tokens.
 //!
-//! A tenant may let its service accounts send the secret of an API key in a token's
-//! place; it is looked up in Postgres once, and then remembered like a token.
+//! A tenant may allow its service accounts to send the secret of an API key instead of a token.
+//! Such a secret is looked up in Postgres once and then cached like a token.
 
 use std::sync::Arc;
 
@@ -22,63 +22,57 @@ use crate::{
 /// Authenticates access tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
-    /// Verifies signatures.
     pub keyring: Arc<Keyring>,
-    /// Remembers tokens.
     pub tokens: Arc<VerifiedTokens>,
-    /// Says whether memory may answer.
+    /// Decides whether the in-memory caches may answer.
     pub feed: Feed,
-    /// Knows what subjects hold.
     pub engine: Engine,
-    /// Knows which sessions are live.
     pub cache: SessionCache,
-    /// Knows API keys.
     pub db: Db,
 }
 
-/// A token in force, and its subject.
+/// A valid token of a live session, and its subject.
 pub struct Authenticated {
-    /// The token, its session live.
     pub token: Arc<Verified>,
-    /// What its subject holds. The user or the tenant may have been disabled
-    /// since the sign-in.
+    /// What the subject holds. The user may be disabled, and the tenant suspended, since the
+    /// sign-in.
     pub standing: Arc<Standing>,
 }
 
 impl Authenticated {
-    /// `None` for an API key whose tenant does not take them in the place of tokens.
-    fn if_taken(self) -> Option<Self> {
+    /// `None` for an API key when its tenant does not accept API keys as bearer tokens.
+    fn if_accepted(self) -> Option<Self> {
         (!self.token.is_api_key() || self.standing.tenant.get().takes_api_keys).then_some(self)
     }
 }
 
 impl Authenticator {
-    /// Authenticates an access token, or an API key where its tenant takes them for
-    /// one; `None` for what is not in force, whatever is wrong with it.
+    /// Authenticates an access token, or an API key if its tenant accepts API keys as bearer
+    /// tokens. `None` when the bearer is not valid, for any reason.
     ///
     /// # Errors
-    /// UNAVAILABLE when memory may not answer and Postgres is away.
+    /// UNAVAILABLE when the in-memory caches may not answer and Postgres is unavailable.
     pub async fn authenticate(&self, bearer: &str) -> Result<Option<Authenticated>> {
         let digest = Digest::of(bearer);
         match self.remembered(&digest) {
             Some(found) => Ok(Some(found)),
-            // Boxed, so that what memory answers need not carry its size along.
+            // Boxed, so that the future of a cache hit stays small.
             None => Box::pin(self.look_up(bearer, digest)).await,
         }
     }
 
-    /// Whether memory answers for it.
+    /// Whether the in-memory caches can authenticate the bearer.
     #[must_use]
     pub fn remembers(&self, bearer: &str) -> bool {
         self.remembered(&Digest::of(bearer)).is_some()
     }
 
-    /// What memory knows of a token in force, where it may answer.
+    /// The valid token and its subject from the in-memory caches, if they may answer.
     fn remembered(&self, digest: &Digest) -> Option<Authenticated> {
         let fresh = self.feed.fresh()?;
         let token = self.tokens.get(digest)?;
         let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
-        Authenticated { token, standing }.if_taken()
+        Authenticated { token, standing }.if_accepted()
     }
 
     async fn look_up(&self, bearer: &str, digest: Digest) -> Result<Option<Authenticated>> {
@@ -91,10 +85,10 @@ impl Authenticator {
         };
         let standing =
             self.engine.standing(token.tenant, token.user, Consistency::MinimizeLatency).await?;
-        Ok(standing.and_then(|standing| Authenticated { token, standing }.if_taken()))
+        Ok(standing.and_then(|standing| Authenticated { token, standing }.if_accepted()))
     }
 
-    /// A secret that memory does not know.
+    /// Verifies the secret of an API key that is not cached.
     async fn verify_secret(
         &self,
         secret: &Secret,
@@ -111,13 +105,12 @@ impl Authenticator {
         let read = self.engine.read(tenant, token.user, Some(token.session)).await?;
         let Some(read) = read.filter(|read| read.session_live) else { return Ok(None) };
         let found = self.remember(digest, token, read.standing);
-        Ok(found.and_then(Authenticated::if_taken))
+        Ok(found.and_then(Authenticated::if_accepted))
     }
 
-    /// A token that memory does not know: its signature is checked and its
-    /// session looked up. Where the subject's standing is in memory, Redis is
-    /// asked about the session; where Postgres is asked for the standing
-    /// anyway, the session comes with it.
+    /// Verifies a token that is not cached: its signature, and that its session is live. When the
+    /// subject's standing is cached, the session is looked up in Redis. Otherwise Postgres returns
+    /// the standing and the session in one query.
     async fn verify(&self, jwt: &str, digest: Digest) -> Result<Option<Authenticated>> {
         let Some((claims, key)) = self.keyring.verify_by(TokenKind::Access, jwt) else {
             return Ok(None);
@@ -127,11 +120,11 @@ impl Authenticator {
         let mut ticket = None;
         let remembered =
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
-        // An entry in Redis may be older than what memory was told: it would keep a
-        // session that ended between the two.
+        // An entry in Redis may be older than the start of the feed. Then this replica may have
+        // missed the end of the session.
         if self.feed.has_followed_for(MAX_STALENESS) && remembered().is_some() {
             match self.cache.lookup(tenant, session, user).await {
-                // Asked for again: Redis may have taken its time.
+                // The standing is read again: it may have left memory during the call to Redis.
                 Lookup::Live(until) => {
                     if let Some(standing) = remembered() {
                         let token = Arc::new(token.trusted_until(until));
@@ -150,7 +143,7 @@ impl Authenticator {
         Ok(self.remember(digest, token, read.standing))
     }
 
-    /// `None` when the session ended while it was looked up.
+    /// Caches the token. `None` when the session ended during its lookup.
     fn remember(
         &self,
         digest: Digest,

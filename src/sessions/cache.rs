@@ -1,23 +1,21 @@
-//! Live sessions, cached in Redis for all replicas.
+//! The cache of live sessions in Redis, shared by all replicas.
 //!
-//! Postgres is the truth. Four rules keep the cache from ever being believed for
-//! long when it is wrong:
+//! Postgres has the authoritative state. Four rules bound how long a wrong entry is used:
 //!
-//! - Each entry carries its tenant's epoch. Whatever ends a session (sign-out,
-//!   revocation, a disabled user, a suspended tenant) changes the epoch after
-//!   its commit, and a read that was under way meanwhile can't fill the cache
-//!   with what it saw before.
-//! - An entry counts for 750 ms ([`TRUST`]) after the look-up before Postgres was read,
-//!   by Redis's own clock, however late it was written. If the change of epoch got
-//!   lost (Redis was away, was restarted, failed over), nobody believes the old entry
-//!   for longer than that.
-//! - Each entry has a MAC over all that it says ([`super::entry`]). Who can write to Redis
-//!   can take entries away, and show one again within its time; it can't make one.
-//! - What an entry says is remembered no longer than the entry counts. Then Postgres is
-//!   asked.
+//! - Each entry contains its tenant's epoch. Every change that ends a session (sign-out,
+//!   revocation, a disabled user, a suspended tenant) replaces the epoch after its commit. So a
+//!   read that was in progress at that time can't fill the cache with the state before the
+//!   commit.
+//! - An entry is valid for 750 ms ([`TRUST`]) after the lookup that preceded the read of Postgres,
+//!   by Redis's own clock, however late the entry was written. This bound also holds when the
+//!   change of the epoch is lost: Redis was unavailable, was restarted or failed over.
+//! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
+//!   can delete entries, and replay an entry while it is valid. It can't create one.
+//! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
+//!   Postgres is read.
 //!
-//! An empty cache says nothing, and neither does a Redis that does not answer. A key that
-//! can't be one of ours is as if it were not there, and is never read whole.
+//! A missing entry means nothing, and so does a Redis that does not answer. A value that is too
+//! large for an entry counts as missing and is not read.
 //!
 //! - Rule: `read.lua` (`src/sessions/read.lua`) returns the entry of a session and the epoch of
 //!   its tenant.
@@ -32,24 +30,30 @@ use std::{
 use fred::types::scripts::Script;
 use uuid::Uuid;
 
-use super::entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST};
+use super::{
+    Ended,
+    entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST},
+};
 use crate::{
+    audit::{self, Actor, Event},
     clock,
+    db::TenantTx,
+    error::Result,
     ids::{SessionId, TenantId, UserId},
     redis::{self, Redis},
 };
 
-/// For how long after its end a look-up may still find a session live, at most: the trust,
-/// and a quarter of a second for clocks that run at different speeds.
+/// Maximum staleness: no lookup reports a session as live longer than this after it ended. It is
+/// [`TRUST`] plus a quarter of a second for clocks that run at different speeds.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 
-/// What arrives in Redis longer than this after the look-up is too old to keep.
+/// Maximum time from the lookup until the entry is written to Redis. A later entry is dropped.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// How long an epoch is kept, in seconds. A lost one only empties the cache.
+/// How long an epoch is kept, in seconds. The loss of an epoch only empties the cache.
 const EPOCH_LIFE: u32 = 7 * 24 * 60 * 60;
 
-/// The cache. Cheap to clone.
+/// The cache of live sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct SessionCache {
     redis: Redis,
@@ -58,23 +62,24 @@ pub struct SessionCache {
     fill: Script,
 }
 
-/// What the cache says of a session.
+/// The result of a lookup.
 pub enum Lookup {
-    /// It is live, and this user's; that may be believed until then.
+    /// The session is live and belongs to the user. The result is valid until this time.
     Live(Instant),
-    /// Ask Postgres; where that says live, hand the ticket to
+    /// The cache has no entry: read Postgres. When the session is live there, pass the ticket to
     /// [`SessionCache::fill`].
     Unknown(Ticket),
 }
 
-/// A look-up that found nothing: fills the cache if nothing has changed since.
+/// The right to fill the cache after a lookup without a result. It has no effect when the
+/// tenant's epoch has changed since.
 pub struct Ticket {
-    /// What to keep; `None` where Redis did not answer.
+    /// The entry to write; `None` when Redis did not answer.
     entry: Option<Entry>,
 }
 
 impl SessionCache {
-    /// A cache in this Redis, whose entries these keys authenticate.
+    /// Creates the cache. The keys authenticate its entries.
     #[must_use]
     pub fn new(redis: Redis, keys: Arc<EntryKeys>) -> Self {
         Self {
@@ -85,7 +90,7 @@ impl SessionCache {
         }
     }
 
-    /// Looks a session up.
+    /// Looks up a user's session.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
         let (asked, own) = (Instant::now(), now());
         let answer = self.read.evalsha_with_reload(
@@ -93,7 +98,8 @@ impl SessionCache {
             vec![epoch_key(tenant), session_key(tenant, session)],
             vec![new_epoch(), EPOCH_LIFE.to_string(), MAX_ENTRY.to_string()],
         );
-        let answer: Result<(String, String, u64), _> = self.redis.observe("EVALSHA", answer).await;
+        let answer: Result<(String, String, u64), fred::error::Error> =
+            self.redis.observe("EVALSHA", answer).await;
         let read = answer.ok().and_then(|(epoch, kept, redis)| {
             let epoch = Uuid::try_parse(&epoch).ok()?;
             Some((epoch, kept, redis))
@@ -101,20 +107,20 @@ impl SessionCache {
         let Some((epoch, kept, redis)) = read else {
             return Lookup::Unknown(Ticket { entry: None });
         };
-        let counts_for = self
+        let valid_for = self
             .keys
             .read(tenant, session, &kept)
             .filter(|kept| kept.epoch == epoch && kept.user == user)
-            .and_then(|kept| kept.counts_for(Now { redis, own }));
-        if let Some(left) = counts_for {
+            .and_then(|kept| kept.valid_for(Now { redis, own }));
+        if let Some(left) = valid_for {
             return Lookup::Live(asked + left);
         }
         let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
         Lookup::Unknown(Ticket { entry: Some(entry) })
     }
 
-    /// Keeps a session that Postgres said is live after the look-up, for the
-    /// seconds that it still has.
+    /// Caches a session that Postgres reported as live after the lookup. The token ends in
+    /// `ends_in` seconds.
     pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
         let Some(entry) = ticket.entry.filter(|_| ends_in > 0) else { return };
         let Some(text) = self.keys.write(&entry) else { return };
@@ -129,26 +135,44 @@ impl SessionCache {
                 millis(TRUST.min(Duration::from_secs(ends_in.unsigned_abs()))).to_string(),
             ],
         );
-        let filled: Result<i64, _> = self.redis.observe("EVALSHA", filled).await;
+        let filled: Result<i64, fred::error::Error> = self.redis.observe("EVALSHA", filled).await;
         if let Err(error) = filled {
             tracing::debug!(%error, "a session was not cached");
         }
     }
 
-    /// Forgets all of a tenant's sessions, after the commit of a change that
-    /// ended one. Where Redis does not answer, the entries' short life does it.
-    pub async fn forget(&self, tenant: TenantId) {
+    /// Ends a transaction that ended sessions: records the event, if there is one, commits, and
+    /// removes the tenant's sessions from the cache. Returns the consistency token of the
+    /// transaction's changes.
+    ///
+    /// # Errors
+    /// When Postgres is unavailable. The transaction may or may not be committed then.
+    pub async fn finish(
+        &self,
+        tx: TenantTx,
+        actor: &Actor,
+        event: impl Into<Option<Event>>,
+        ended: Ended,
+    ) -> Result<String> {
+        let token = audit::finish(tx, actor, event).await?;
+        self.forget(ended).await;
+        Ok(token)
+    }
+
+    /// Removes all sessions of a tenant, after the commit of a change that ended one. When Redis
+    /// does not answer, the entries expire soon.
+    pub async fn forget(&self, Ended { tenant }: Ended) {
         use fred::{interfaces::KeysInterface, types::Expiration};
         let expiry = Some(Expiration::EX(EPOCH_LIFE.into()));
         let set = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
-        let set: Result<(), _> = self.redis.observe("SET", set).await;
+        let set: Result<(), fred::error::Error> = self.redis.observe("SET", set).await;
         if let Err(error) = set {
             tracing::warn!(%error, %tenant, "cached sessions are left to expire");
         }
     }
 }
 
-/// Random, so that an epoch that was lost and made anew is never an old one.
+/// A random epoch: one that replaces a lost epoch never equals an earlier one.
 fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()
 }
@@ -162,7 +186,7 @@ fn session_key(tenant: TenantId, session: SessionId) -> String {
     format!("session:{{{tenant}}}:{session}")
 }
 
-/// Now by this replica's clock, in ms since 1970.
+/// The current time by this replica's clock, in milliseconds since 1970.
 fn now() -> u64 {
     u64::try_from(clock::now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }

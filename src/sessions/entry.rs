@@ -1,5 +1,5 @@
-//! What Redis keeps of a live session, with a MAC: Redis can lose it, but neither make nor
-//! alter it.
+//! The entry of a live session in Redis. It has a MAC, so a party with access to Redis can delete
+//! an entry but can't create or alter one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,33 +14,34 @@ use crate::{
     tokens::{Keyring, Renew},
 };
 
-/// Names the key's use.
+/// The label from which the key of the MACs is derived.
 const LABEL: &str = "tenantry session cache";
 
-/// For how long an entry counts after the look-up before Postgres was read.
+/// How long an entry is valid after the lookup in Redis that preceded the read of Postgres.
 pub(super) const TRUST: Duration = Duration::from_millis(750);
 
-/// How far the clocks of two replicas may be apart. An entry of one whose clock is further
-/// off counts as absent.
+/// Maximum difference of the clocks of two replicas. An entry whose writer's clock differs more
+/// counts as absent.
 const SKEW: Duration = Duration::from_secs(2);
 
-/// The longest entry that is read, in bytes.
+/// Maximum size of an entry that is read, in bytes.
 pub(super) const MAX_ENTRY: usize = 256;
 
-/// A session that Postgres said was live.
+/// A session that was live when Postgres was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
     pub(super) tenant: TenantId,
     pub(super) session: SessionId,
     pub(super) user: UserId,
-    /// The tenant's epoch at the look-up.
+    /// The tenant's epoch at the lookup.
     pub(super) epoch: Uuid,
-    /// When the look-up was: by Redis's clock and by the writer's, in ms since 1970.
+    /// Time of the lookup by Redis's clock, in milliseconds since 1970.
     pub(super) looked_up: u64,
+    /// Time of the lookup by the writer's clock, in milliseconds since 1970.
     pub(super) written: u64,
 }
 
-/// Now, by the two clocks that entries are dated by, in ms since 1970.
+/// The current time by both clocks, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) redis: u64,
@@ -48,27 +49,28 @@ pub(super) struct Now {
 }
 
 impl Entry {
-    /// For how much longer it counts; `None` when it does not, or by clocks that went back.
-    pub(super) fn counts_for(&self, now: Now) -> Option<Duration> {
+    /// How much longer the entry is valid; `None` when it is not valid, or when a clock was set
+    /// back.
+    pub(super) fn valid_for(&self, now: Now) -> Option<Duration> {
         let age = Duration::from_millis(now.redis.checked_sub(self.looked_up)?);
         let apart = Duration::from_millis(now.own.abs_diff(self.written));
         (apart <= TRUST + SKEW).then(|| TRUST.checked_sub(age)).flatten()
     }
 }
 
-/// The keys of the MACs. The first one makes them; all of them verify.
+/// The keys of the MACs. The first key signs; all keys verify.
 pub struct EntryKeys(ArcSwap<Vec<hmac::Key>>);
 
 impl EntryKeys {
-    /// The keys that the replicas share, and that Redis never sees.
+    /// Derives the keys, which all replicas share and Redis never sees.
     ///
     /// # Errors
-    /// When one can't be derived, which no keyring makes it.
+    /// When a key can't be derived. No valid keyring causes this.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
         Ok(Self(ArcSwap::from_pointee(keys(keyring)?)))
     }
 
-    /// The entry as Redis keeps it; `None` without a key.
+    /// The entry as it is stored in Redis; `None` without a key.
     pub(super) fn write(&self, entry: &Entry) -> Option<String> {
         let keys = self.0.load();
         let tag = hmac::sign(keys.first()?, &message(entry));
@@ -77,8 +79,7 @@ impl EntryKeys {
         Some(format!("{user} {} {looked_up} {written} {tag}", epoch.simple()))
     }
 
-    /// The entry of a session that this text is, as one of the replicas wrote it; `None` for
-    /// any other text.
+    /// Reads the entry of a session. `None` when no replica wrote this text for the session.
     pub(super) fn read(&self, tenant: TenantId, session: SessionId, text: &str) -> Option<Entry> {
         let parts: Vec<_> = Some(text).filter(|t| t.len() <= MAX_ENTRY)?.split(' ').collect();
         let [user, epoch, looked_up, written, tag] = parts[..] else { return None };
@@ -109,7 +110,7 @@ fn keys(keyring: &Keyring) -> anyhow::Result<Vec<hmac::Key>> {
     Ok(secrets.iter().map(|secret| hmac::Key::new(HMAC_SHA256, secret)).collect())
 }
 
-/// All that an entry says, each part of a fixed length.
+/// The content of an entry that the MAC covers. Each part has a fixed length.
 fn message(entry: &Entry) -> Vec<u8> {
     let Entry { tenant, session, user, epoch, looked_up, written } = entry;
     let ids = [tenant.0, session.0, user.0, *epoch].map(Uuid::into_bytes);
@@ -139,7 +140,7 @@ mod tests {
 
     /// N23
     #[test]
-    fn an_entry_is_read_where_it_was_written_and_unaltered() {
+    fn an_entry_is_read_only_for_its_session_and_unaltered() {
         let (entry, keys_1) = (entry(), keys(1));
         let (tenant, session) = (entry.tenant, entry.session);
         let text = keys_1.write(&entry).expect("written");
@@ -164,15 +165,15 @@ mod tests {
 
     /// N23
     #[test]
-    fn an_entry_counts_for_its_time_by_both_clocks() {
+    fn an_entry_is_valid_for_its_time_by_both_clocks() {
         let entry = entry();
-        let left = |redis, own| entry.counts_for(Now { redis, own }).map(|left| left.as_millis());
+        let left = |redis, own| entry.valid_for(Now { redis, own }).map(|left| left.as_millis());
         assert_eq!(left(10_000, 20_000), Some(750));
         assert_eq!(left(10_750, 20_750), Some(0));
         assert_eq!(left(10_751, 20_751), None);
         assert_eq!(left(9_999, 20_000), None, "Redis's clock went back");
         assert_eq!(left(10_100, 22_750), Some(650));
-        assert_eq!(left(10_100, 22_751), None, "shown again later, with Redis's clock put back");
+        assert_eq!(left(10_100, 22_751), None, "replayed later, with Redis's clock set back");
         assert_eq!(left(10_100, 17_250), Some(650));
         assert_eq!(left(10_100, 17_249), None);
     }

@@ -113,7 +113,7 @@ pub async fn open(
         issued_at,
         expires_at,
         event,
-        opening.origin.request_id.to_string(),
+        opening.origin.correlation_id.to_string(),
         opening.origin.sealed_ip(&cipher, event)?,
     )
     .fetch_optional(db.statement_in_share(opening.tenant).await?)

@@ -1,16 +1,13 @@
-//! SessionService over gRPC.
+//! The gRPC methods of `SessionService`.
 
 use tonic::{Request, Response, Status};
 
 use super::{
     Sessions,
-    store::{self, SessionClient, SessionRow},
+    store::{SessionClient, SessionRow},
 };
 use crate::{
-    api::filter::{Field, Filter, Kind},
-    audit::{self, Event, EventKind},
     clock::timestamp,
-    error::{Error, Result},
     gate,
     ids::{SessionId, UserId},
     proto::v1::{
@@ -19,8 +16,6 @@ use crate::{
         RevokeSessionResponse, Session, SessionState, session_service_server::SessionService,
     },
 };
-
-const FIELDS: &[Field] = &[Field { name: "device_name", kind: Kind::Text }];
 
 #[tonic::async_trait]
 impl SessionService for Sessions {
@@ -32,11 +27,7 @@ impl SessionService for Sessions {
         let message = request.into_inner();
         let (caller, user) =
             reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
-        let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        store::list_live(&mut tx, caller.tenant(), user, &filter, &mut page).await?;
-        let (sessions, next_page_token) = page.finish()?;
+        let (sessions, next_page_token) = self.list(caller, user, &message).await?;
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 
@@ -47,11 +38,7 @@ impl SessionService for Sessions {
         let reaching = gate::reaching(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
         let (caller, reach) = reaching.within();
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), session, reach.owner()).await?;
-        let row = row.ok_or_else(Error::not_found)?;
-        let client = row.open_client(&*tx.cipher(caller.tenant())?)?;
-        let session = Session::from((row, Some(client)));
+        let session = Session::from(self.get(caller, session, reach.owner()).await?);
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 
@@ -61,21 +48,7 @@ impl SessionService for Sessions {
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let acting = gate::acting(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
-        let user = user.ok_or_else(Error::not_found)?;
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let ended = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
-        let ended = ended.ok_or_else(Error::not_found)?;
-        if ended.was_live {
-            let event = Event::new(EventKind::SessionRevoked).target(session.0);
-            let event = event.detail("user_id", ended.user.to_string());
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
+        let consistency_token = self.revoke(&acting, session).await?;
         Ok(Response::new(RevokeSessionResponse { consistency_token }))
     }
 
@@ -85,28 +58,13 @@ impl SessionService for Sessions {
     ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
         let acting = gate::acting(&request)?;
         let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
-        let user = acting.target(named)?;
-        let tenant = acting.tenant();
-        let mut tx = self.db.begin(tenant).await?;
-        if !crate::users::store::exists(&mut tx, tenant, user).await? {
-            return Err(Error::not_found().into());
-        }
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let count = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
-        if count > 0 {
-            let event =
-                Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count);
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
+        let (count, consistency_token) = self.revoke_all(&acting, named).await?;
         let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
         Ok(Response::new(RevokeAllSessionsResponse { revoked_count, consistency_token }))
     }
 }
 
-/// Without a client, it was altered.
+/// Without a client, the session is marked as unreadable.
 impl From<(SessionRow, Option<SessionClient>)> for Session {
     fn from((row, client): (SessionRow, Option<SessionClient>)) -> Self {
         let unreadable = client.is_none();

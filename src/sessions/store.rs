@@ -1,10 +1,11 @@
-//! Sessions in Postgres. What they tell of their users' clients is sealed there.
+//! SQL for sessions. The data about the user's client is sealed.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use uuid::Uuid;
 
+use super::Ended;
 use crate::{
     api::{
         filter::Filter,
@@ -17,62 +18,59 @@ use crate::{
     proto::v1::Session,
 };
 
-/// What a session's user signed in with.
+/// The client that a session's user signed in with.
 #[derive(Default, Serialize, Deserialize)]
 pub struct SessionClient {
-    /// What the user calls the device.
+    /// The name that the user gave the device.
     pub device_name: String,
-    /// Where the sign-in came from.
+    /// The IP address of the sign-in.
     pub ip: String,
-    /// With which client.
+    /// The client's `user-agent`.
     pub user_agent: String,
 }
 
 impl SessionClient {
-    /// As a session's row has it.
+    /// Seals the client for the session's row.
     pub(super) fn seal(&self, cipher: &Cipher, session: Uuid, user: Uuid) -> Result<Vec<u8>> {
         let row = bound_row(&session, &[user.as_bytes()]);
         cipher.seal_parts(SealContext { table: "sessions", row: &row }, self)
     }
 }
 
-/// A session as it is kept.
+/// A row of `sessions`.
 pub struct SessionRow {
-    /// The session.
-    pub session_id: Uuid,
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// Who signed in.
-    pub user_id: Uuid,
-    /// What with, sealed: see [`SessionRow::open_client`].
+    pub session_id: SessionId,
+    pub tenant_id: TenantId,
+    pub user_id: UserId,
+    /// The sealed client: see [`SessionRow::open_client`].
     pub client: Vec<u8>,
-    /// When the user signed in.
+    /// Time of the sign-in.
     pub created_at: OffsetDateTime,
-    /// When it was last refreshed.
+    /// Time of the last refresh.
     pub last_used_at: OffsetDateTime,
-    /// When it ends, whatever is refreshed.
+    /// When the session ends, even if it is refreshed.
     pub expires_at: OffsetDateTime,
-    /// When it ends unless it is refreshed: with the later of its two newest tokens, and
-    /// no later than `expires_at`.
+    /// When the session ends unless it is refreshed: at the later expiry of its two newest
+    /// tokens, and no later than `expires_at`.
     pub ends_at: OffsetDateTime,
-    /// When it was revoked.
+    /// Time of the revocation.
     pub revoked_at: Option<OffsetDateTime>,
-    /// Whether `ends_at` is over, by Postgres's clock.
+    /// Whether `ends_at` has passed, by Postgres's clock.
     pub expired: bool,
 }
 
 impl SessionRow {
-    /// What the user signed in with.
+    /// Opens the sealed client.
     ///
     /// # Errors
-    /// `DATA_UNREADABLE` when it was altered.
+    /// `DATA_UNREADABLE` when the sealed value was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
-        let row = bound_row(&self.session_id, &[self.user_id.as_bytes()]);
+        let row = bound_row(&self.session_id.0, &[self.user_id.0.as_bytes()]);
         cipher.open_parts(SealContext { table: "sessions", row: &row }, &self.client)
     }
 }
 
-/// A session of the tenant; with `owner`, only if it is that user's.
+/// Reads a session of the tenant; with `owner`, only a session of that user.
 pub async fn get(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -82,9 +80,9 @@ pub async fn get(
     let row = sqlx::query_as!(
         SessionRow,
         r#"
-        select session_id, tenant_id, user_id, client,
-               created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
-               ends_at <= now() as "expired!"
+        select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
+               user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+               ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
         from sessions,
             least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
@@ -98,8 +96,8 @@ pub async fn get(
     Ok(row)
 }
 
-/// Whether a session is live, for a user and a tenant that are active. It is locked
-/// against its end until the transaction ends.
+/// Whether a session is live and its user and tenant are active. The row is locked, so the session
+/// can't be revoked until the transaction ends.
 pub async fn lock_live(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -126,7 +124,7 @@ pub async fn lock_live(
     Ok(live.is_some())
 }
 
-/// Whose a session of the tenant is; with `owner`, only if it is that user's.
+/// The user of a session; with `owner`, only a session of that user is found.
 pub async fn user_of(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -135,7 +133,7 @@ pub async fn user_of(
 ) -> Result<Option<UserId>> {
     let user = sqlx::query_scalar!(
         r#"
-        select user_id from sessions
+        select user_id as "user_id: UserId" from sessions
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
         "#,
         tenant.0,
@@ -144,10 +142,10 @@ pub async fn user_of(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(user.map(UserId))
+    Ok(user)
 }
 
-/// Whether a user's live session was opened by a sign-in no longer ago than this.
+/// Whether a user's session is not revoked and was opened by a sign-in within the last `age`.
 pub async fn is_fresh(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -173,8 +171,8 @@ pub async fn is_fresh(
     Ok(fresh)
 }
 
-/// Fills a page with a user's live sessions, by id, each with what the user signed in
-/// with. Where a device is asked for, it takes a look into each row.
+/// Fills a page with a user's live sessions, ordered by id. Device names are sealed, so a filter on
+/// them is checked in each row after it is opened.
 pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -187,9 +185,9 @@ pub async fn list_live(
         let rows = sqlx::query_as!(
             SessionRow,
             r#"
-            select session_id, tenant_id, user_id, client,
-                   created_at, last_used_at, expires_at, ends_at as "ends_at!", revoked_at,
-                   ends_at <= now() as "expired!"
+            select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
+                   user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+                   ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
             from sessions,
                 least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
             where tenant_id = $1 and user_id = $2 and session_id > $3
@@ -209,34 +207,34 @@ pub async fn list_live(
                 let is_meant = filter.matches(|_| &client.device_name);
                 Ok(is_meant.then(|| Session::from((row, Some(client)))))
             }
-            // Nobody knows whether a filter means it.
+            // A filter on texts can't match a row that can't be opened.
             Err(Error::Unreadable) => {
                 Ok((!filter.has_text_condition()).then(|| Session::from((row, None))))
             }
             Err(error) => Err(error),
         };
-        page.take(read.found(rows), |row| Position::of(row.session_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.session_id.0), show).await?;
     }
     Ok(())
 }
 
-/// A session that somebody asked to end.
-pub struct Ended {
-    /// Whose it is.
+/// A session that a caller asked to revoke.
+pub struct Revoked {
+    /// The session's user.
     pub user: UserId,
-    /// Whether it was live until now. One that ended before stays as it is.
+    /// Whether the session was live until now. A session that had ended is left unchanged.
     pub was_live: bool,
 }
 
-/// Revokes a session of the tenant, with `owner` only that user's; `None` when there is
-/// none. What has ended before is left as it is.
+/// Revokes a session of the tenant; with `owner`, only a session of that user. `None` when there
+/// is no such session.
 pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
     owner: Option<UserId>,
     reason: &str,
-) -> Result<Option<Ended>> {
+) -> Result<Option<(Revoked, Ended)>> {
     let found = sqlx::query!(
         r#"
         with found as materialized (
@@ -252,7 +250,7 @@ pub async fn revoke(
             from found f
             where s.tenant_id = f.tenant_id and s.session_id = f.session_id and f.live
         )
-        select user_id as "user_id!", live as "live!" from found
+        select user_id as "user_id!: UserId", live as "live!" from found
         "#,
         tenant.0,
         session.0,
@@ -261,19 +259,22 @@ pub async fn revoke(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(found.map(|row| Ended { user: UserId(row.user_id), was_live: row.live }))
+    Ok(found.map(|row| {
+        let revoked = Revoked { user: row.user_id, was_live: row.live };
+        (revoked, Ended::in_tenant(tenant))
+    }))
 }
 
-/// Revokes a user's live sessions, but for `except`; says how many. All that are not
-/// revoked are locked first: one that is being refreshed just now may look as if it had
-/// ended.
+/// Revokes a user's live sessions except `except`, and returns their number. All sessions that
+/// are not revoked are locked first: a session that is being refreshed may look as if it had
+/// expired.
 pub async fn revoke_all(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
     except: Option<SessionId>,
     reason: &str,
-) -> Result<u64> {
+) -> Result<(u64, Ended)> {
     let done = sqlx::query!(
         r#"
         with found as materialized (
@@ -297,10 +298,10 @@ pub async fn revoke_all(
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected())
+    Ok((done.rows_affected(), Ended::in_tenant(tenant)))
 }
 
-/// How many live sessions a user has.
+/// The number of a user's live sessions.
 pub async fn count_live(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"

@@ -1,10 +1,10 @@
-//! Access tokens that were verified, in memory: a signature is checked once per
-//! token and replica.
+//! The in-memory cache of verified access tokens. Each replica checks the signature of a token
+//! once.
 //!
-//! The key is the [`Digest`] of the whole token, so what is remembered is true of
-//! just these bytes. An entry ends with its token's `exp`, and at once with the key
-//! that verified it and with its session: each holds on to its session's [`Life`],
-//! which the change feed ends.
+//! The key is the [`Digest`] of the whole token, so an entry applies to exactly these bytes. An
+//! entry ends with the token's `exp`. It ends at once when the key that verified it leaves the
+//! keyring, and when its session ends: all tokens of a session share its [`Life`], which the
+//! change feed ends.
 
 use std::{
     collections::HashMap,
@@ -28,37 +28,34 @@ use crate::{
     tokens::{Claims, LEEWAY_SECONDS, SubjectType, VerifiedBy},
 };
 
-/// How long an API key's secret is remembered.
+/// How long the secret of an API key is cached.
 const API_KEY_TRUST: Duration = Duration::from_mins(5);
 
-/// A token that was verified, its session live then.
+/// A verified token whose session was live at that time.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// The token's tenant.
     pub tenant: TenantId,
-    /// The subject.
     pub user: UserId,
-    /// What kind of subject it is.
     pub subject_type: SubjectType,
-    /// The session; a service account's API key.
+    /// The session; for a service account, the id of its API key.
     pub session: SessionId,
-    /// When the token ends, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     pub expires_at: i64,
-    /// From when it counts, likewise.
+    /// When the token becomes valid, in seconds since 1970.
     not_before: i64,
-    /// Until when it may be remembered that its session is live, where that is less than
-    /// the token's life: for what Redis alone says, and for API keys.
+    /// When the entry expires, if that is before the token's `exp`: for a session that only Redis
+    /// reported as live, and for an API key.
     trusted_until: Option<Instant>,
-    /// The key that signed it; `None` where it is no token but an API key's secret.
+    /// The key that signed the token; `None` for the secret of an API key.
     key: Option<VerifiedBy>,
     life: Arc<Life>,
 }
 
-/// A session's life, as far as this replica knows.
+/// The state of a session as far as this replica knows.
 #[derive(Debug, Default)]
 pub struct Life {
     revoked: AtomicBool,
-    /// The feed does not tell any more whether it was: it must be looked up anew.
+    /// The feed no longer reports the end of the session, so it must be looked up again.
     forgotten: AtomicBool,
 }
 
@@ -73,7 +70,7 @@ impl Life {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of this token.
+    /// The digest of this token.
     #[must_use]
     pub fn of(token: &str) -> Self {
         let mut out = [0; 32];
@@ -82,7 +79,7 @@ impl Digest {
     }
 }
 
-/// The tokens in use, within bounds.
+/// The bounded cache of verified tokens.
 pub struct VerifiedTokens {
     tokens: Cache<Digest, Arc<Verified>>,
     lives: Mutex<TokenLives>,
@@ -93,27 +90,28 @@ type SessionKey = (TenantId, Uuid);
 #[derive(Default)]
 struct TokenLives {
     by_session: HashMap<SessionKey, Weak<Life>>,
-    /// At this size those that no token has are swept out.
+    /// When the map has this size, entries that no token uses are removed.
     sweep_at: usize,
-    /// Sessions whose end was just seen: the shared cache may call one live for
-    /// a moment more.
+    /// Sessions that ended recently. The cache in Redis may still report one as live, for at most
+    /// [`MAX_STALENESS`].
     just_ended: HashMap<SessionKey, Instant>,
 }
 
 impl Verified {
-    /// Whether it is an API key itself, and not a token that was made for one.
+    /// Whether the bearer is the secret of an API key, and not a token that was issued for one.
     #[must_use]
     pub fn is_api_key(&self) -> bool {
         self.key.is_none()
     }
 
-    /// The same, remembered no longer than this.
+    /// The same token, cached no longer than `until`.
     #[must_use]
     pub fn trusted_until(&self, until: Instant) -> Self {
         Self { trusted_until: Some(until), ..self.clone() }
     }
 
-    /// Whether it is within its time. The clock may have been set since it was verified.
+    /// Whether the token is in its validity period now. The clock may have been set since the
+    /// token was verified.
     fn is_in_time(&self) -> bool {
         let now = clock::now().unix_timestamp();
         let within =
@@ -123,13 +121,13 @@ impl Verified {
 }
 
 impl VerifiedTokens {
-    /// Room for at most this many tokens.
+    /// Creates a cache for at most this many tokens.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
         Self { tokens: Cache::new(tokens), lives: Mutex::default() }
     }
 
-    /// What is known of a token that is still in force.
+    /// The entry of a token that is still valid.
     #[must_use]
     pub fn get(&self, token: &Digest) -> Option<Arc<Verified>> {
         let known = self.tokens.get(token)?;
@@ -143,8 +141,8 @@ impl VerifiedTokens {
         Some(known)
     }
 
-    /// Begins to follow the session of verified claims. Call it before anybody is
-    /// asked whether the session is live: a revocation from here on is seen.
+    /// Starts to follow the session of verified claims. Call it before the session is looked up:
+    /// a revocation after this call is seen.
     #[must_use]
     pub fn follow(&self, claims: &Claims, key: VerifiedBy) -> Verified {
         let (tenant, session) = (TenantId(claims.org), SessionId(claims.sid));
@@ -161,25 +159,25 @@ impl VerifiedTokens {
         }
     }
 
-    /// The same of an API key that is itself the bearer. It is looked at again within
-    /// [`API_KEY_TRUST`], which is how it is known to be in use.
+    /// Starts to follow an API key whose secret is the bearer. The key is looked up again within
+    /// [`API_KEY_TRUST`], which records its use.
     #[must_use]
     pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> Verified {
         Verified {
             tenant,
-            user: UserId(key.account_id),
+            user: key.account_id,
             subject_type: SubjectType::ServiceAccount,
-            session: SessionId(key.key_id),
-            // No other clock than ours says when it ends.
+            session: SessionId(key.key_id.0),
+            // This service set the expiry, so the leeway for other clocks does not apply.
             expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
             not_before: i64::MIN + LEEWAY_SECONDS,
             trusted_until: Some(Instant::now() + API_KEY_TRUST),
             key: None,
-            life: self.lives().life((tenant, key.key_id)),
+            life: self.lives().life((tenant, key.key_id.0)),
         }
     }
 
-    /// Remembers a token whose session was found live; says whether it still is.
+    /// Caches a token whose session was found live. Returns whether the session still is.
     pub fn remember(&self, token: Digest, verified: Arc<Verified>) -> bool {
         let live = !verified.life.revoked.load(Ordering::Acquire);
         if verified.life.is_known() {
@@ -264,8 +262,7 @@ mod tests {
         token.jwt.expose_secret().to_owned()
     }
 
-    /// The session was live when it was asked about, but nobody would tell of its
-    /// end.
+    /// The session was live when it was looked up, but the feed would not report its end.
     #[test]
     fn a_token_whose_session_was_forgotten_meanwhile_counts_and_is_not_remembered() {
         let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
@@ -277,9 +274,9 @@ mod tests {
         assert!(tokens.get(&Digest::of(&jwt)).is_none());
     }
 
-    /// N23: what is known from Redis alone.
+    /// N23: a session that only Redis reported as live.
     #[test]
-    fn what_is_trusted_until_some_time_is_not_remembered_beyond() {
+    fn an_entry_with_an_end_is_not_cached_beyond_it() {
         let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
         let now = Instant::now();
         for (until, remembered) in [(now + Duration::from_mins(1), true), (now, false)] {
@@ -291,7 +288,7 @@ mod tests {
         }
     }
 
-    /// N26: the clock was ahead when it was verified, and was set right since.
+    /// N26: the clock was ahead when the token was verified, and was corrected since.
     #[test]
     fn a_token_from_the_future_is_not_remembered() {
         let (tokens, keyring) = (VerifiedTokens::new(10), keyring());

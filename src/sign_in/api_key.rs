@@ -19,7 +19,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::NamedTenant,
-    ids::{SessionId, TenantId, UserId},
+    ids::{ApiKeyId, SessionId, TenantId, UserId},
     limits::RateClass,
     proto::v1::{ErrorReason, ExchangeApiKeyRequest, exchange_api_key_request::Credential},
     sessions::open,
@@ -65,7 +65,7 @@ impl SignIns {
             audit::record_in_share(&self.db, counted, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
-        let (account, session) = (UserId(key.account_id), SessionId(key.key_id));
+        let (account, session) = (key.account_id, SessionId(key.key_id.0));
         let actor = Actor {
             tenant: Some(tenant),
             user: Some(account),
@@ -140,12 +140,12 @@ impl SignIns {
                 store::by_certificate(tx, tenant, names.all(), meant).await?
             }
         };
-        let is_meant = |key: &LiveKey| meant.is_none_or(|meant| meant.0 == key.account_id);
+        let is_meant = |key: &LiveKey| meant.is_none_or(|meant| meant == key.account_id);
         let Some(key) = key.filter(is_meant) else { return Ok(None) };
         store::record_use(tx, tenant, key.key_id).await?;
         // Last, for what is before it may have waited for others.
-        let state = tenants::store::get(tx, tenant).await?.state;
-        Ok(Some(key).filter(|_| state == "active"))
+        let is_active = tenants::store::get(tx, tenant).await?.is_active();
+        Ok(Some(key).filter(|_| is_active))
     }
 
     async fn assert(
@@ -154,7 +154,7 @@ impl SignIns {
         tenant: TenantId,
         jwt: &str,
     ) -> Result<Option<LiveKey>> {
-        let Some(id) = AssertionKey::named_in(jwt) else { return Ok(None) };
+        let Some(id) = AssertionKey::named_in(jwt).map(ApiKeyId) else { return Ok(None) };
         let Some(key) = store::by_id(tx, tenant, id).await? else { return Ok(None) };
         let account = key.account_id.to_string();
         let verifies = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())

@@ -52,7 +52,7 @@ impl SignIns {
         let mut tx = self.db.begin_unsealed(secret.tenant).await?;
         let key = store::by_secret(&mut tx, secret.tenant, &secret.hash).await?;
         drop(tx);
-        let Some(key) = key.filter(|key| reach.has(UserId(key.account_id))) else {
+        let Some(key) = key.filter(|key| reach.has(key.account_id)) else {
             return Ok(inactive);
         };
         let found = self.authenticator.authenticate(text).await?;

@@ -2,7 +2,7 @@
 
 use super::SignIns;
 use crate::{
-    audit::{self, Event, EventKind},
+    audit::{Event, EventKind},
     error::{Error, Result},
     gate::Caller,
     ids::SessionId,
@@ -20,15 +20,11 @@ impl SignIns {
         let session =
             SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
         let mut tx = self.db.begin(tenant).await?;
-        let ended =
+        let revoked =
             sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await?;
-        if ended.ok_or_else(Error::not_found)?.was_live {
-            let event = Event::new(EventKind::SignedOut).target(session.0);
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        }
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant).await;
-        Ok(token)
+        let (revoked, ended) = revoked.ok_or_else(Error::not_found)?;
+        let event = Event::new(EventKind::SignedOut).target(session.0);
+        let event = revoked.was_live.then_some(event);
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

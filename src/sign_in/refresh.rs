@@ -21,7 +21,7 @@ use crate::{
     limits::RateClass,
     pg::interval,
     proto::v1::{ErrorReason, RefreshRequest},
-    sessions::open::Unsigned,
+    sessions::{Ended, open::Unsigned},
     tokens::{Claims, TokenKind, TokenPair, new_jti},
 };
 
@@ -89,7 +89,7 @@ impl SignIns {
             interval(self.lifetimes.access)?,
             interval(REPLAY_WINDOW)?,
             event,
-            origin.request_id.to_string(),
+            origin.correlation_id.to_string(),
             origin.sealed_ip(&cipher, event)?,
         )
         .fetch_one(self.db.statement_in_share(tenant).await?)
@@ -97,7 +97,7 @@ impl SignIns {
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a spent refresh token came back");
             self.db.wait_for_caches().await;
-            self.cache.forget(tenant).await;
+            self.cache.forget(Ended::in_tenant(tenant)).await;
         }
         if row.outcome == "ended" {
             self.record_ended(claims, origin).await;

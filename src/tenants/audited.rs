@@ -1,22 +1,22 @@
-//! What the audit trail says of a tenant. Settings may hold anything: it names all that
-//! changed, and has the values of those alone that the service knows.
+//! Audit event details about tenants. A tenant may store any data in its settings. The trail has
+//! the names of all changed settings, but only the values of the settings that the service uses.
 
 use serde_json::{Map, Value, json};
 
 use super::{settings::KNOWN, store::TenantRow};
 use crate::{audit::Event, proto::json as stored};
 
-/// What a tenant is called: it outlives the tenant.
+/// Adds the name and the slug, for the event of a deletion.
 pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
     event.detail("name", tenant.name.as_str()).detail("slug", tenant.slug.as_str())
 }
 
-/// A tenant as it is made.
+/// Adds a tenant that was created.
 pub fn made(event: Event, tenant: &TenantRow) -> Event {
     with_settings(named(event, tenant), &Map::new(), &settings(tenant))
 }
 
-/// What of a tenant changed.
+/// Adds the changes of a tenant.
 pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Event {
     let named = event.change("name", before.name.as_str(), after.name.as_str()).change(
         "slug",
@@ -26,7 +26,7 @@ pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Ev
     with_settings(named, &settings(before), &settings(after))
 }
 
-/// A tenant's settings, as far as they can be read.
+/// A tenant's settings; empty when they can't be read.
 fn settings(tenant: &TenantRow) -> Map<String, Value> {
     stored::read(&tenant.settings).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `CreateTenant`, and what else makes a tenant with its system roles.
+//! `CreateTenant`, and the creation of a tenant with its system roles.
 
 use serde_json::{Map, Value};
 
@@ -10,6 +10,7 @@ use crate::{
     error::Result,
     gate::{Caller, RoleGrant, WriteCaller},
     ids::{RoleId, TenantId},
+    passwords::PasswordPolicy,
     privacy::NewDataKey,
     proto::{
         json,
@@ -35,35 +36,33 @@ impl Tenants {
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let mut tx = self.db.begin(acting.home()).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let opens = settings.as_ref().is_some_and(settings::opens_registration);
-        let caller = admit(&mut tx, acting, opens).await?;
-        tx.switch_tenant(id).await?;
-        let new = NewTenant {
-            id,
-            name: &message.name,
-            slug: &slug_for(&message.slug, &message.name),
-            settings: settings.unwrap_or_default(),
-            server_min_length: self.min_length,
-            data_key: &data_key,
-        };
-        create(&mut tx, new).await?;
-        let row = store::get(&mut tx, id).await?;
-        let event = Event::new(EventKind::TenantCreated).target(id.0);
-        audit::record(&mut tx, id, &caller.actor(), audited::made(event, &row)).await?;
-        let consistency_token = tx.consistency_token().await?;
-        let response = CreateTenantResponse { tenant: Some(row.into()), consistency_token };
-        tx.switch_tenant(acting.home()).await?;
-        idempotency::remember(&mut tx, &key, id.0, &response).await?;
-        tx.commit().await?;
-        Ok(response)
+        let tx = self.db.begin(acting.home()).await?;
+        idempotency::once(tx, &key, async |tx| {
+            let opens = settings.as_ref().is_some_and(settings::opens_registration);
+            let caller = admit(tx, acting, opens).await?;
+            tx.switch_tenant(id).await?;
+            let new = NewTenant {
+                id,
+                name: &message.name,
+                slug: &slug_for(&message.slug, &message.name),
+                settings: settings.unwrap_or_default(),
+                password_policy: self.password_policy,
+                data_key: &data_key,
+            };
+            create(tx, new).await?;
+            let row = store::get(tx, id).await?;
+            let event = audited::made(Event::new(EventKind::TenantCreated).target(id.0), &row);
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            // The response is stored in the caller's tenant.
+            tx.switch_tenant(acting.home()).await?;
+            Ok((id.0, CreateTenantResponse { tenant: Some(row.into()), consistency_token }))
+        })
+        .await
     }
 }
 
-/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
+/// it must hold that role's permissions.
 async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> Result<&'a Caller> {
     if !opens {
         return acting.authorize_write(tx, acting.home()).await;
@@ -74,35 +73,30 @@ async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> R
     acting.authorize_default_role(tx, acting.home(), Some(role)).await
 }
 
-/// The slug that a request asks for: the one it gives, else its name's.
+/// The slug of a new tenant: the given one, or one that is derived from the name.
 #[must_use]
 pub fn slug_for(given: &str, name: &str) -> String {
     if given.is_empty() { slug::from_name(name) } else { given.to_owned() }
 }
 
-/// A tenant to make.
+/// A tenant to create.
 pub struct NewTenant<'a> {
-    /// Its id: the transaction's tenant.
+    /// The id, which must be the transaction's tenant.
     pub id: TenantId,
-    /// Its name.
     pub name: &'a str,
-    /// Its slug.
     pub slug: &'a str,
-    /// Its settings.
     pub settings: Map<String, Value>,
-    /// The shortest password that the server allows.
-    pub server_min_length: usize,
-    /// Its data key.
+    /// The server's policy.
+    pub password_policy: PasswordPolicy,
     pub data_key: &'a NewDataKey,
 }
 
-/// Makes the tenant, and returns its `org_admin` role.
+/// Creates the tenant, and returns its `org_admin` role.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for settings that make no sense, `ALREADY_EXISTS` when the
-/// slug is taken.
+/// `INVALID_ARGUMENT` for invalid settings, `ALREADY_EXISTS` when the slug is taken.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
-    settings::check(&new.settings, new.server_min_length)?;
+    settings::check(&new.settings, new.password_policy)?;
     let settings = Value::Object(new.settings);
     store::insert(tx, new.id, new.name, new.slug, &settings, new.data_key).await?;
     system::create(tx, new.id, system::ORGANIZATION).await

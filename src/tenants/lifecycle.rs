@@ -1,7 +1,7 @@
 //! `SuspendTenant`, `ReactivateTenant` and `DeleteTenant`.
 
 use super::{
-    TenantRef, Tenants, audited,
+    TenantRef, TenantState, Tenants, audited,
     store::{self, TenantRow},
 };
 use crate::{
@@ -9,11 +9,11 @@ use crate::{
     audit::{self, Event, EventKind},
     error::{Error, Result},
     gate::WriteCaller,
-    proto::v1::{ErrorReason, TenantState},
+    proto::v1::ErrorReason,
 };
 
 impl Tenants {
-    /// The tenant as it is now, and the consistency token of that.
+    /// Suspends or reactivates a tenant. Returns the tenant and the consistency token.
     pub(super) async fn set_state(
         &self,
         acting: &WriteCaller,
@@ -22,23 +22,21 @@ impl Tenants {
     ) -> Result<(TenantRow, String)> {
         refuse_platform(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
-        let mut row = store::lock(&mut tx, tenant.id).await?;
+        let row = store::lock(&mut tx, tenant.id).await?;
         let caller = acting.authorize_write(&mut tx, tenant.id).await?;
-        if row.state == store::state_text(state) {
+        if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
-        store::state_text(state).clone_into(&mut row.state);
-        let row = store::update(&mut tx, &row).await?;
-        let kind = match state {
-            TenantState::Suspended => EventKind::TenantSuspended,
-            _ => EventKind::TenantReactivated,
-        };
-        audit::record(&mut tx, tenant.id, &caller.actor(), Event::new(kind).target(tenant.id.0))
-            .await?;
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant.id).await;
-        Ok((row, token))
+        let event = |kind| Event::new(kind).target(tenant.id.0);
+        if state == TenantState::Suspended {
+            let (row, ended) = store::suspend(&mut tx, row).await?;
+            let event = event(EventKind::TenantSuspended);
+            Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
+        } else {
+            let row = store::reactivate(&mut tx, row).await?;
+            let event = event(EventKind::TenantReactivated);
+            Ok((row, audit::finish(tx, &caller.actor(), event).await?))
+        }
     }
 
     pub(super) async fn delete(
@@ -55,11 +53,8 @@ impl Tenants {
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         let event = audited::named(event, &row);
         audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
-        store::delete(&mut tx, tenant.id).await?;
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(tenant.id).await;
-        Ok(token)
+        let ended = store::delete(&mut tx, tenant.id).await?;
+        self.cache.finish(tx, &caller.actor(), None::<Event>, ended).await
     }
 }
 

@@ -1,15 +1,15 @@
-//! Which tenant a name stood for when it was looked up last.
+//! The tenant that a name belonged to at its last lookup.
 
 use quick_cache::sync::Cache;
 
 use super::TenantRef;
 use crate::ids::TenantId;
 
-/// Names that are remembered, at most.
+/// Maximum number of cached names.
 const NAMES: usize = 10_000;
 
-/// A bounded cache of names of tenants. It may be out of date: it is there to refuse calls
-/// for load before anything is looked up, and never says who may do what.
+/// A bounded cache of names of tenants. An entry may be out of date. The cache serves only to
+/// refuse calls because of load before a lookup; no permission depends on it.
 pub struct Seen(Cache<String, TenantId>);
 
 impl Default for Seen {
@@ -19,13 +19,13 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// The tenant that this name stood for.
+    /// The tenant that this name belonged to.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Option<TenantId> {
         self.0.get(name)
     }
 
-    /// Remembers what a name stands for.
+    /// Caches the tenant of a name, or removes a name without a tenant.
     pub fn remember(&self, name: &str, tenant: Option<&TenantRef>) {
         match tenant {
             Some(tenant) if self.0.peek(name) == Some(tenant.id) => {}

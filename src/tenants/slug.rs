@@ -1,13 +1,13 @@
-//! Makes a slug from a name.
+//! Derives a slug from a name.
 
 use aws_lc_rs::digest;
 use unicode_normalization::UnicodeNormalization;
 
 const MAX: usize = 63;
 
-/// A slug from a name: its letters and digits without accents, in lower case,
-/// with one dash for whatever is between. A name without any gets its hash. The
-/// same name always gets the same slug.
+/// Derives a slug from a name: its ASCII letters and digits in lower case and without accents. Each
+/// sequence of other characters becomes one dash. A name without such characters gets a slug with
+/// its hash. The same name always gets the same slug.
 pub fn from_name(name: &str) -> String {
     let mut slug = String::new();
     for c in name.nfkd().filter(|c| !is_accent(*c)).flat_map(char::to_lowercase) {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slugs_are_made_of_what_is_legible() {
+    fn slugs_have_the_letters_and_digits_of_the_name() {
         assert_eq!(from_name("Acme, Inc."), "acme-inc");
         assert_eq!(from_name("  Café  Zürich 24 "), "cafe-zurich-24");
         assert_eq!(from_name(&"a".repeat(100)).len(), MAX);

@@ -1,68 +1,64 @@
-//! Tenants in Postgres.
+//! SQL for tenants.
 //!
 //! Rule: `list_tenants` (`migrations/0014_find_tenants.sql`) shows other tenants to the
 //! platform tenant only.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
+use super::TenantState;
 use crate::{
     api::{
         filter::Filter,
         paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
-    db::TenantTx,
+    db::{Db, TenantTx},
+    email,
     error::{Error, Result},
     ids::TenantId,
     pg::unreadable::{self, Table},
     privacy::NewDataKey,
     proto::{
         json::{self, Stored},
-        v1::{Tenant, TenantState},
+        v1::Tenant,
     },
+    sessions::Ended,
 };
 
-/// A tenant as it is kept.
+/// A row of `tenants`.
 #[derive(Debug, Clone)]
 pub struct TenantRow {
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// Its name.
+    pub tenant_id: TenantId,
     pub name: String,
-    /// Its slug.
     pub slug: String,
-    /// Its settings, a JSON object.
+    /// A JSON object.
     pub settings: Stored,
-    /// `active` or `suspended`.
-    pub state: String,
-    /// Counts its changes.
+    pub state: TenantState,
+    /// Incremented with each change; the source of the etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
 }
 
 impl TenantRow {
-    /// Whether it is not suspended.
+    /// False when the tenant is suspended.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.state == state_text(TenantState::Active)
+        self.state == TenantState::Active
     }
 
-    /// Its settings; `None` when they can't be read, which is noted.
+    /// The settings. `None` when they can't be read, which is logged and counted.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
         if settings.as_ref().is_none_or(json::is_too_deep) {
-            unreadable::report(Table::tenant, TenantId(self.tenant_id), self.tenant_id);
+            unreadable::report(Table::tenant, self.tenant_id, self.tenant_id.0);
         }
         settings
     }
 }
 
-/// Writes a tenant, the transaction's own, and its data key.
+/// Inserts a tenant, which must be the transaction's tenant, and its data key.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -83,7 +79,7 @@ pub async fn insert(
     tx.insert_data_key(data_key).await
 }
 
-/// The transaction's tenant.
+/// Reads the transaction's tenant.
 ///
 /// # Errors
 /// `NOT_FOUND` when it was deleted.
@@ -91,7 +87,8 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored", state, version,
+        select tenant_id as "tenant_id: TenantId", name, slug,
+               settings as "settings: Stored", state as "state: TenantState", version,
                created_at, updated_at
         from tenants where tenant_id = $1
         "#,
@@ -102,7 +99,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     .ok_or_else(Error::not_found)
 }
 
-/// The transaction's tenant, locked against other changes until it ends.
+/// Reads the transaction's tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when it was deleted.
@@ -110,7 +107,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"
-        select tenant_id, name, slug, settings as "settings: Stored", state, version,
+        select tenant_id as "tenant_id: TenantId", name, slug,
+               settings as "settings: Stored", state as "state: TenantState", version,
                created_at, updated_at
         from tenants where tenant_id = $1
         for no key update
@@ -122,7 +120,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     .ok_or_else(Error::not_found)
 }
 
-/// Writes what has changed of a locked tenant.
+/// Updates a locked tenant.
 pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow> {
     let row = sqlx::query_as!(
         TenantRow,
@@ -131,35 +129,94 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
         set name = $2, slug = $3, settings = $4, state = $5, version = version + 1,
             updated_at = now()
         where tenant_id = $1
-        returning tenant_id, name, slug, settings as "settings: Stored", state, version,
+        returning tenant_id as "tenant_id: TenantId", name, slug,
+                  settings as "settings: Stored", state as "state: TenantState", version,
                   created_at, updated_at
         "#,
-        changed.tenant_id,
+        changed.tenant_id.0,
         changed.name,
         changed.slug,
         &changed.settings as _,
-        changed.state,
+        changed.state.as_str(),
     )
     .fetch_one(tx.conn())
     .await?;
     Ok(row)
 }
 
-/// Deletes a locked tenant with all that is in it.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<()> {
-    // The order keeps each reference valid; the tenant's row takes the rest.
+/// Suspends a locked tenant, which ends its sessions.
+pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
+    row.state = TenantState::Suspended;
+    let row = update(tx, &row).await?;
+    let ended = Ended::in_tenant(row.tenant_id);
+    Ok((row, ended))
+}
+
+/// Reactivates a locked tenant.
+pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantRow> {
+    row.state = TenantState::Active;
+    update(tx, &row).await
+}
+
+/// Deletes a locked tenant with all its data.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
+    // Assignments refer to roles, so they are deleted first. All other rows are deleted with the
+    // tenant's row.
     sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
         .execute(tx.conn())
         .await?;
     sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
-    Ok(())
+    Ok(Ended::in_tenant(tenant))
 }
 
-/// Fills a page with tenants whose name the filter takes, by id; with none unless the
-/// transaction works in the platform tenant.
+/// A tenant as lookups across tenants find it.
+#[derive(Clone, Debug)]
+pub struct TenantRef {
+    pub id: TenantId,
+    pub slug: String,
+    pub is_platform: bool,
+}
+
+/// Finds the tenant with this id or slug.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
+    let found = sqlx::query!(
+        r#"
+        select tenant_id as "id!: TenantId", slug as "slug!", is_platform as "is_platform!"
+        from find_tenant($1)
+        "#,
+        key,
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(found.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
+}
+
+/// The tenants that have an active user with this normalised email, at most three. Tenants where
+/// the address is verified come first, then the oldest. With `only_verified`, addresses that
+/// their user has not verified do not count.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
+    let lookup = email::index(&*db.common_cipher()?, email_key);
+    let found = sqlx::query_scalar!(
+        r#"select tenant_id as "tenant_id!: TenantId" from sign_in_tenants($1, $2)"#,
+        lookup.as_slice(),
+        only_verified,
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(found)
+}
+
+/// Fills a page with the tenants whose name matches the filter, ordered by id. The page stays empty
+/// unless the transaction works in the platform tenant.
 pub async fn list(
     tx: &mut TenantTx,
-    state: Option<&str>,
+    state: Option<TenantState>,
     slug_like: Option<&str>,
     filter: &Filter,
     page: &mut Page<Tenant>,
@@ -168,28 +225,20 @@ pub async fn list(
         let rows = sqlx::query_as!(
             TenantRow,
             r#"
-            select tenant_id as "tenant_id!", name as "name!", slug as "slug!",
-                   settings as "settings!: Stored", state as "state!", version as "version!",
-                   created_at as "created_at!", updated_at as "updated_at!"
+            select tenant_id as "tenant_id!: TenantId", name as "name!", slug as "slug!",
+                   settings as "settings!: Stored", state as "state!: TenantState",
+                   version as "version!", created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4)
             "#,
             read.after_id(),
             read.limit,
-            state,
+            state.map(TenantState::as_str),
             slug_like,
         )
         .fetch_all(tx.conn())
         .await?;
         let show = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.tenant_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.tenant_id.0), show).await?;
     }
     Ok(())
-}
-
-/// A state as it is kept.
-pub(super) fn state_text(state: TenantState) -> &'static str {
-    match state {
-        TenantState::Suspended => "suspended",
-        TenantState::Active | TenantState::Unspecified => "active",
-    }
 }

@@ -40,7 +40,7 @@ impl Tenants {
         }
         if let Some(settings) = mask.take("settings", message.settings)? {
             let settings = json::object("settings", &settings)?;
-            settings::check(&settings, self.min_length)?;
+            settings::check(&settings, self.password_policy)?;
             row.settings = json::store(&settings)?;
         }
         let opens = Known::read(&row).self_registration && !was_open;
@@ -48,17 +48,16 @@ impl Tenants {
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         let event = audited::changed(event, &before, &row);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
 }
 
-/// Who opens a tenant's registration gives its newcomers' role to whoever comes.
+/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
+/// it must hold that role's permissions.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` where there is no such role.
+/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` when the tenant has no such role.
 async fn admit<'a>(
     tx: &mut TenantTx,
     acting: &'a WriteCaller,

@@ -1,4 +1,4 @@
-//! `CreateUser`
+//! `CreateUser`.
 
 use super::{Users, store};
 use crate::{
@@ -32,25 +32,21 @@ impl Users {
         };
         let fields = given(&message, credential.as_ref());
         let hash = self.hash_of(acting, &message, credential).await?;
-        let mut tx = self.db.begin(tenant).await?;
-        if let Some(first) = idempotency::recall(&mut tx, &key).await? {
-            return Ok(first);
-        }
-        let caller = acting.authorize_write(&mut tx, tenant).await?;
-        let user = UserId::new();
-        let row = store::insert(&mut tx, tenant, user, &message.email, &message.display_name);
-        let row = row.await?;
-        if let Some(hash) = hash {
-            password::set(&mut tx, tenant, user, &hash).await?;
-        }
-        let event = Event::new(EventKind::UserCreated).target(user.0);
-        let event = event.list("fields", fields).detail("email_verified", row.email_verified);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
-        let consistency_token = tx.consistency_token().await?;
-        let response = CreateUserResponse { user: Some(row.into()), consistency_token };
-        idempotency::remember(&mut tx, &key, user.0, &response).await?;
-        tx.commit().await?;
-        Ok(response)
+        let tx = self.db.begin(tenant).await?;
+        idempotency::once(tx, &key, async |tx| {
+            let caller = acting.authorize_write(tx, tenant).await?;
+            let user = UserId::new();
+            let row = store::insert(tx, tenant, user, &message.email, &message.display_name);
+            let row = row.await?;
+            if let Some(hash) = hash {
+                password::set(tx, tenant, user, &hash).await?;
+            }
+            let event = Event::new(EventKind::UserCreated).target(user.0);
+            let event = event.list("fields", fields).detail("email_verified", row.email_verified);
+            let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
+            Ok((user.0, CreateUserResponse { user: Some(row.into()), consistency_token }))
+        })
+        .await
     }
 
     async fn hash_of(
@@ -70,13 +66,14 @@ impl Users {
         let mut tx = self.db.begin(acting.tenant()).await?;
         let tenant = tenants::store::get(&mut tx, acting.tenant()).await?;
         drop(tx);
-        passwords::check_in(&tenant, &password, "password", &message.email, self.min_length)?;
+        let (policy, email) = (self.password_policy, &message.email);
+        tenants::check_password(&tenant, policy, "password", &password, email)?;
         let owner = Owner::new(acting.tenant(), acting.ip());
         self.hasher.slot(owner)?.hash(password).await.map(Some)
     }
 }
 
-/// Which fields a new user was given.
+/// The names of the fields that the request sets.
 fn given(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
     let credential = credential.map(|credential| match credential {
         Credential::Password(_) => "password",

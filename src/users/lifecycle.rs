@@ -1,24 +1,21 @@
-//! `DisableUser`, `EnableUser` and `DeleteUser`: what may take an administrator from a
-//! tenant, and ends sessions.
+//! `DisableUser`, `EnableUser` and `DeleteUser`. They may remove an administrator of the tenant.
 
 use super::{
-    Users,
+    UserState, Users,
     store::{self, UserRow},
 };
 use crate::{
     api::update_mask::check_etag,
     audit::{self, Event, EventKind},
-    db::TenantTx,
     error::Result,
-    gate::{Caller, WriteCaller},
+    gate::WriteCaller,
     ids::UserId,
-    proto::v1::UserState,
     roles::{self, guard::AdminGuard},
     sessions,
 };
 
 impl Users {
-    /// The user as it is now, and the consistency token of that.
+    /// Disables or enables a user. Returns the user and the consistency token.
     pub(super) async fn set_state(
         &self,
         acting: &WriteCaller,
@@ -31,23 +28,25 @@ impl Users {
         let mut row = store::lock(&mut tx, tenant, user).await?;
         let caller = match state {
             UserState::Disabled => acting.authorize_take(&mut tx, user).await?,
-            _ => acting.authorize_use(&mut tx, user).await?,
+            UserState::Active => acting.authorize_use(&mut tx, user).await?,
         };
-        if row.state == store::state_text(state) {
+        if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
-        store::state_text(state).clone_into(&mut row.state);
+        row.state = state;
         let row = store::update(&mut tx, &row).await?;
-        let event = match state {
-            UserState::Disabled => {
-                let ended =
-                    sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled");
-                Event::new(EventKind::UserDisabled).detail("sessions_revoked", ended.await?)
-            }
-            _ => Event::new(EventKind::UserEnabled),
+        admins.check(&mut tx).await?;
+        let (actor, target) = (caller.actor(), user.0);
+        let token = if state == UserState::Disabled {
+            let (count, ended) =
+                sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
+            let event = Event::new(EventKind::UserDisabled).target(target);
+            let event = event.detail("sessions_revoked", count);
+            self.cache.finish(tx, &actor, event, ended).await?
+        } else {
+            audit::finish(tx, &actor, Event::new(EventKind::UserEnabled).target(target)).await?
         };
-        let event = event.target(user.0);
-        Ok((row, self.finish(tx, caller, admins, event).await?))
+        Ok((row, token))
     }
 
     pub(super) async fn delete(
@@ -63,28 +62,12 @@ impl Users {
         check_etag(etag, version)?;
         let caller = acting.authorize_take(&mut tx, user).await?;
         let held = roles::held(&mut tx, tenant, user).await?;
-        let ended = sessions::store::count_live(&mut tx, tenant, user).await?;
-        store::delete(&mut tx, tenant, user).await?;
-        let event = Event::new(EventKind::UserDeleted).target(user.0);
-        let event = event.detail("sessions_revoked", ended);
-        let event = roles::audited::gone(event, &held);
-        self.finish(tx, caller, admins, event).await
-    }
-
-    /// Ends a change that may have taken an administrator or ended sessions; its
-    /// consistency token.
-    async fn finish(
-        &self,
-        mut tx: TenantTx,
-        caller: &Caller,
-        admins: AdminGuard,
-        event: Event,
-    ) -> Result<String> {
+        let count = sessions::store::count_live(&mut tx, tenant, user).await?;
+        let ended = store::delete(&mut tx, tenant, user).await?;
         admins.check(&mut tx).await?;
-        audit::record(&mut tx, caller.tenant(), &caller.actor(), event).await?;
-        let token = tx.consistency_token().await?;
-        tx.commit().await?;
-        self.cache.forget(caller.tenant()).await;
-        Ok(token)
+        let event = Event::new(EventKind::UserDeleted).target(user.0);
+        let event = event.detail("sessions_revoked", count);
+        let event = roles::audited::gone(event, &held);
+        self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -1,36 +1,40 @@
-//! A tenant's users.
+//! The users of a tenant.
 
 mod create;
 mod lifecycle;
 mod list;
 mod order;
+mod read;
 mod rpc;
+mod state;
 pub mod store;
 mod update;
+
+pub use state::UserState;
 
 use std::sync::Arc;
 
 use crate::{
-    api::paging::Pages, db::Db, limits::Limits, mail::Mails, passwords::Hasher,
-    sessions::SessionCache, sign_in::Failures,
+    api::paging::Pages,
+    db::Db,
+    limits::Limits,
+    mail::Mails,
+    passwords::{Hasher, PasswordPolicy},
+    sessions::SessionCache,
+    sign_in::Failures,
 };
 
-/// Manages users over gRPC.
+/// The gRPC service `UserService`.
 pub struct Users {
-    /// Postgres.
     pub db: Db,
-    /// Begins pages of lists.
     pub pages: Pages,
-    /// What ended sessions must leave.
     pub cache: SessionCache,
-    /// Hashes new users' passwords, and compares callers' own.
     pub hasher: Hasher,
-    /// When a wrong password is answered.
+    /// Decides when a wrong current password is answered.
     pub failures: Arc<Failures>,
-    /// Counts wrong passwords.
     pub limits: Limits,
-    /// Tells the old address of a changed email; `None` where no mail is sent.
+    /// Sends a mail to the old address of a changed email; `None` when the server sends no mail.
     pub mails: Option<Arc<Mails>>,
-    /// The shortest password that the server allows.
-    pub min_length: usize,
+    /// The server's policy, which a tenant's settings can only make stricter.
+    pub password_policy: PasswordPolicy,
 }

@@ -8,26 +8,26 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What users are ordered by.
+/// The field that users are ordered by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// When they were made, by their ids.
+    /// The time of creation, which the id contains.
     Created(Direction),
-    /// When they last signed in; those who never have come before all others.
+    /// The time of the last sign-in. Users who never signed in come before all others.
     SignedIn(Direction),
 }
 
-/// Which end comes first.
+/// The direction of an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
-    /// The earliest.
+    /// Earliest first.
     Ascending,
-    /// The latest.
+    /// Latest first.
     Descending,
 }
 
 impl Order {
-    /// A place before all users.
+    /// The position before all users.
     #[must_use]
     pub fn start(self) -> Position {
         match self {
@@ -40,10 +40,10 @@ impl Order {
         }
     }
 
-    /// Reads an `order_by`.
+    /// Parses an `order_by`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a field or a direction that there is not.
+    /// `INVALID_ARGUMENT` for an unknown field or direction.
     pub fn parse(text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
         let order = match words.next() {

@@ -1,25 +1,20 @@
-//! UserService over gRPC.
+//! The gRPC methods of `UserService`.
 
 use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    Users,
-    list::{self, EventFilter},
-    store::{self, UserRow},
-};
+use super::{UserState, Users, store::UserRow};
 use crate::{
     api::update_mask::etag,
     clock::timestamp,
-    error::{Error, Result},
     gate,
     ids::UserId,
     proto::v1::{
-        CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
+        self, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
         GetUserRequest, GetUserResponse, ListUsersRequest, ListUsersResponse, LookupUserRequest,
-        LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User, UserState,
+        LookupUserResponse, UpdateUserRequest, UpdateUserResponse, User,
         user_service_server::UserService,
     },
 };
@@ -42,8 +37,7 @@ impl UserService for Users {
         let reaching = gate::reaching(&request)?;
         let user = UserId::parse("user_id", &request.into_inner().user_id)?;
         let (caller, user) = reaching.acting_for(Some(user))?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let row = store::get(&mut tx, caller.tenant(), user).await?;
+        let row = self.get(caller, user).await?;
         Ok(Response::new(GetUserResponse { user: Some(row.into()) }))
     }
 
@@ -52,11 +46,8 @@ impl UserService for Users {
         request: Request<LookupUserRequest>,
     ) -> Result<Response<LookupUserResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        let email = &request.get_ref().email;
-        let row = store::find_by_email(&mut tx, caller.tenant(), email).await?;
-        let user = row.map(User::from).ok_or_else(Error::not_found)?;
-        Ok(Response::new(LookupUserResponse { user: Some(user) }))
+        let row = self.find_by_email(&caller, &request.get_ref().email).await?;
+        Ok(Response::new(LookupUserResponse { user: Some(row.into()) }))
     }
 
     async fn list_users(
@@ -64,12 +55,7 @@ impl UserService for Users {
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let message = request.into_inner();
-        let wanted = EventFilter::read(&message)?;
-        let mut page = self.pages.begin(caller.asker(), &message)?;
-        let mut tx = self.db.begin(caller.tenant()).await?;
-        list::list(&mut tx, caller.tenant(), &wanted, &mut page).await?;
-        let (users, next_page_token) = page.finish()?;
+        let (users, next_page_token) = self.list(&caller, request.get_ref()).await?;
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
@@ -119,16 +105,12 @@ impl UserService for Users {
 
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
-        let state = match row.state.as_str() {
-            "disabled" => UserState::Disabled,
-            _ => UserState::Active,
-        };
         Self {
             id: row.user_id.to_string(),
             tenant_id: row.tenant_id.to_string(),
             email: row.email,
             display_name: row.display_name,
-            state: state.into(),
+            state: v1::UserState::from(row.state).into(),
             email_verified: row.email_verified,
             create_time: Some(timestamp(row.created_at)),
             update_time: Some(timestamp(row.updated_at)),

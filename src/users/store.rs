@@ -1,60 +1,52 @@
-//! Users in Postgres. Their emails and names are sealed there, and found by keyed
-//! hashes.
+//! SQL for users. Emails and names are sealed. Users are found by keyed hashes of their emails.
 //!
 //! Rule: `keep_subject` (`migrations/0007_users.sql`) makes each user and each service account
 //! a subject, and deletes it with them (triggers).
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
+use super::UserState;
 use crate::{
     db::TenantTx,
     email,
     error::{Error, Result},
     ids::{TenantId, UserId},
     privacy::{Cipher, Index, SealContext, bound_row},
-    proto::v1::UserState,
+    sessions::Ended,
 };
 
-/// The version of a row that is new.
+/// The version of a new row.
 const FIRST_VERSION: i64 = 1;
 
-/// A user.
+/// A user, with the opened email and name.
 #[derive(Clone)]
 pub struct UserRow {
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// The user.
-    pub user_id: Uuid,
-    /// The email as it was given.
+    pub tenant_id: TenantId,
+    pub user_id: UserId,
+    /// The email as the user wrote it.
     pub email: String,
-    /// The name to show.
     pub display_name: String,
-    /// `active` or `disabled`.
-    pub state: String,
-    /// Whether the user has shown that the email is theirs.
+    pub state: UserState,
+    /// Whether the user has proved to own the email.
     pub email_verified: bool,
-    /// Counts its changes.
+    /// Incremented with each change; the source of the etag.
     pub version: i64,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
     pub updated_at: OffsetDateTime,
-    /// When the user last signed in.
     pub last_sign_in_at: Option<OffsetDateTime>,
-    /// Whether email and name are missing, for they were altered.
+    /// Whether the email and the name are missing because the sealed value was altered.
     pub unreadable: bool,
 }
 
-/// A user as it is kept.
+/// A row of `users`.
 pub(super) struct Kept {
-    pub(super) tenant_id: Uuid,
-    pub(super) user_id: Uuid,
+    pub(super) tenant_id: TenantId,
+    pub(super) user_id: UserId,
     pub(super) profile: Vec<u8>,
     pub(super) email_index: Vec<u8>,
     pub(super) email_lookup: Vec<u8>,
-    pub(super) state: String,
+    pub(super) state: UserState,
     pub(super) email_verified: bool,
     pub(super) version: i64,
     pub(super) created_at: OffsetDateTime,
@@ -62,14 +54,14 @@ pub(super) struct Kept {
     pub(super) last_sign_in_at: Option<OffsetDateTime>,
 }
 
-/// What is sealed of a user.
+/// The sealed part of a user.
 #[derive(Serialize, Deserialize)]
 struct Profile {
     email: String,
     display_name: String,
 }
 
-/// What is written of an email and a name.
+/// The sealed columns for an email and a name.
 struct Sealed {
     profile: Vec<u8>,
     email_index: Index,
@@ -89,14 +81,14 @@ impl Kept {
         })
     }
 
-    /// What can be said of it without its profile.
+    /// The user without its profile.
     pub(super) fn unreadable(&self) -> UserRow {
         UserRow {
             tenant_id: self.tenant_id,
             user_id: self.user_id,
             email: String::new(),
             display_name: String::new(),
-            state: self.state.clone(),
+            state: self.state,
             email_verified: self.email_verified,
             version: self.version,
             created_at: self.created_at,
@@ -107,28 +99,27 @@ impl Kept {
     }
 }
 
-/// What a profile is bound to: its user, the version of the row, so that no older one opens,
-/// and what its email is found by, so that no other user is found by it.
-fn row(user: Uuid, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
-    bound_row(&user, &[&version.to_be_bytes(), email_index, email_lookup])
+/// The context that a sealed profile is bound to: the user; the version of the row, so that an
+/// older profile does not open; and the hashes of the email, so that they can't be moved to
+/// another user.
+fn row(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
+    bound_row(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
 }
 
-/// A profile as a sign-in finds it, by the index of an email.
+/// A row that a sign-in found by the hash of an email.
 pub struct Found<'a> {
-    /// The user.
-    pub user: Uuid,
-    /// The version of its row.
+    pub user: UserId,
     pub version: i64,
-    /// The profile, sealed.
+    /// The sealed profile.
     pub profile: &'a [u8],
-    /// What it was found by.
+    /// The hash that the row was found by.
     pub email_index: &'a [u8],
-    /// What it would be found by across tenants.
+    /// The hash for lookups across tenants.
     pub email_lookup: &'a [u8],
 }
 
 impl Found<'_> {
-    /// Whether the user that was found is the one who has the email.
+    /// Whether the found user really has the email: its hashes were not moved from another row.
     #[must_use]
     pub fn is_whole(&self, cipher: &Cipher) -> bool {
         let row = row(self.user, self.version, self.email_index, self.email_lookup);
@@ -137,11 +128,11 @@ impl Found<'_> {
 }
 
 impl Sealed {
-    /// For the row's next version.
+    /// Seals a profile for the row's next version.
     fn new(
         tx: &TenantTx,
         cipher: &Cipher,
-        user: Uuid,
+        user: UserId,
         version: i64,
         profile: &Profile,
     ) -> Result<Self> {
@@ -154,10 +145,10 @@ impl Sealed {
     }
 }
 
-/// Writes a user.
+/// Inserts a user.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the tenant has one with this email.
+/// `ALREADY_EXISTS` when the tenant has a user with this email.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -167,14 +158,15 @@ pub async fn insert(
 ) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let profile = Profile { email: email.to_owned(), display_name: display_name.to_owned() };
-    let sealed = Sealed::new(tx, &cipher, user.0, FIRST_VERSION, &profile)?;
+    let sealed = Sealed::new(tx, &cipher, user, FIRST_VERSION, &profile)?;
     let row = sqlx::query_as!(
         Kept,
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-                  version, created_at, updated_at,
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+                  profile, email_index, email_lookup,
+                  state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
         tenant.0,
@@ -188,7 +180,7 @@ pub async fn insert(
     row.open(&cipher)
 }
 
-/// A user of the tenant.
+/// Reads a user of the tenant.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -197,8 +189,9 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         "#,
@@ -210,8 +203,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
     row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
-/// A user of the tenant, locked against other changes until the transaction
-/// ends.
+/// Reads a user of the tenant and locks its row until the transaction ends.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -220,8 +212,9 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and user_id = $2
         for no key update
@@ -234,7 +227,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
-/// The version of a user of the tenant, locked likewise, whatever is sealed of it.
+/// Locks a user like [`lock`], and returns its version. It works even if the sealed values can't be
+/// opened.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -261,7 +255,7 @@ pub async fn exists(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result
     Ok(found)
 }
 
-/// The tenant's user with an email, in any case.
+/// Finds the tenant's user with an email. Upper and lower case are not distinguished.
 pub async fn find_by_email(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -272,8 +266,9 @@ pub async fn find_by_email(
     let row = sqlx::query_as!(
         Kept,
         r#"
-        select tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-               version, created_at, updated_at,
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+               profile, email_index, email_lookup,
+               state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
         "#,
@@ -285,12 +280,12 @@ pub async fn find_by_email(
     row.map(|row| row.open(&cipher)).transpose()
 }
 
-/// Writes what has changed of a locked user.
+/// Updates a locked user.
 ///
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
 pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
-    let cipher = tx.cipher(TenantId(changed.tenant_id))?;
+    let cipher = tx.cipher(changed.tenant_id)?;
     let profile =
         Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
     let next = changed.version + 1;
@@ -302,16 +297,17 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
             version = $8::bigint, updated_at = now()
         where tenant_id = $1 and user_id = $2 and version = $8::bigint - 1
-        returning tenant_id, user_id, profile, email_index, email_lookup, state, email_verified,
-                  version, created_at, updated_at,
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+                  profile, email_index, email_lookup,
+                  state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
-        changed.tenant_id,
-        changed.user_id,
+        changed.tenant_id.0,
+        changed.user_id.0,
         sealed.profile,
         sealed.email_index.as_slice(),
         sealed.email_lookup.as_slice(),
-        changed.state,
+        changed.state.as_str(),
         changed.email_verified,
         next,
     )
@@ -321,17 +317,9 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
 }
 
 /// Deletes a locked user with its credentials, sessions and assignments.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<()> {
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Ended> {
     sqlx::query!("delete from users where tenant_id = $1 and user_id = $2", tenant.0, user.0)
         .execute(tx.conn())
         .await?;
-    Ok(())
-}
-
-/// A state as it is kept.
-pub(super) fn state_text(state: UserState) -> &'static str {
-    match state {
-        UserState::Disabled => "disabled",
-        UserState::Active | UserState::Unspecified => "active",
-    }
+    Ok(Ended::in_tenant(tenant))
 }

@@ -1,4 +1,4 @@
-//! `UpdateUser`
+//! `UpdateUser`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,11 +28,11 @@ use crate::{
     sign_in::attempt::run_to_end,
 };
 
-/// How long after a sign-in its session may change its user's own email without the
+/// How long after a sign-in its session may change the user's own email without the current
 /// password.
 const FRESH: Duration = Duration::from_mins(5);
 
-/// The event of a change that a wrong password stopped.
+/// The event of a change that was refused because of a wrong password.
 const FAILED: EventKind = EventKind::EmailChangeFailed;
 
 impl Users {
@@ -59,7 +59,7 @@ impl Users {
         let before = row.clone();
         let is_new = email.as_ref().is_some_and(|email| *email != before.email);
         let caller = if is_new {
-            self.may_change_email(&mut tx, acting, user, verified.as_deref()).await?
+            self.admit_email_change(&mut tx, acting, user, verified.as_deref()).await?
         } else {
             acting.authorize_take(&mut tx, user).await?
         };
@@ -72,19 +72,17 @@ impl Users {
         }
         let row = store::update(&mut tx, &row).await?;
         let event = changed(&before, &row);
-        audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         if is_new {
             self.queue_notice(&mut tx, tenant, before).await?;
         }
-        let consistency_token = tx.consistency_token().await?;
-        tx.commit().await?;
+        let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         if let (Some(mails), true) = (&self.mails, is_new) {
             mails.wake();
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
 
-    /// The hash that the caller's password was found right by.
+    /// Verifies the caller's current password. Returns the hash that it matched.
     async fn verify(
         &self,
         sign_in: &Arc<SignIn>,
@@ -101,7 +99,7 @@ impl Users {
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
         let sign_in = sign_in.clone();
         run_to_end(|_| async move {
-            // It is in progress for as long as this runs.
+            // The sign-in counts as in progress until this work ends.
             let _in_progress = sign_in;
             let mut tx = db.begin(tenant).await?;
             let row = store::get(&mut tx, tenant, user).await?;
@@ -116,10 +114,10 @@ impl Users {
         .await
     }
 
-    /// Whether the email of a locked user may change. It is a way into the account: of
-    /// another's it is an act on that one; one's own takes more than an access token,
-    /// which may have been stolen.
-    async fn may_change_email<'a>(
+    /// Admits a change of a locked user's email. An email gives access to the account through a
+    /// password reset, so the change of another user's email needs the right to use that account.
+    /// The change of one's own email needs more than an access token, which may be stolen.
+    async fn admit_email_change<'a>(
         &self,
         tx: &mut TenantTx,
         acting: &'a WriteCaller,
@@ -129,8 +127,8 @@ impl Users {
         let caller = acting.authorize_use(tx, user).await?;
         if acting.itself(user).is_some() {
             match verified {
-                Some(hash) => is_still(tx, caller, hash).await?,
-                None => is_fresh(tx, caller).await?,
+                Some(hash) => check_unchanged(tx, caller, hash).await?,
+                None => check_fresh(tx, caller).await?,
             }
         }
         Ok(caller)
@@ -145,7 +143,7 @@ impl Users {
     ) -> Result<()> {
         let Some(mails) = &self.mails else { return Ok(()) };
         let changed = EmailChanged {
-            user: before.user_id,
+            user: before.user_id.0,
             old_email: before.email,
             was_verified: before.email_verified,
         };
@@ -153,13 +151,13 @@ impl Users {
     }
 }
 
-/// Whether a password that was found right is the caller's still.
-async fn is_still(tx: &mut TenantTx, caller: &Caller, verified: &str) -> Result<()> {
+/// Checks that the verified password hash is still the caller's.
+async fn check_unchanged(tx: &mut TenantTx, caller: &Caller, verified: &str) -> Result<()> {
     let kept = password::get(tx, caller.home(), caller.user()).await?;
     if kept.as_deref() == Some(verified) { Ok(()) } else { Err(invalid_credentials()) }
 }
 
-async fn is_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
+async fn check_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
     let (tenant, user, session) = (caller.home(), caller.user(), caller.session());
     if sessions::store::is_fresh(tx, tenant, session, user, FRESH).await? {
         return Ok(());
@@ -170,14 +168,14 @@ async fn is_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
     ))
 }
 
-/// Which fields changed: personal data itself is never in the trail.
+/// The event, with the names of the changed fields. The trail never contains personal data.
 fn changed(before: &UserRow, after: &UserRow) -> Event {
     let fields = [
         ("display_name", before.display_name != after.display_name),
         ("email", before.email != after.email),
     ];
     Event::new(EventKind::UserUpdated)
-        .target(after.user_id)
+        .target(after.user_id.0)
         .list("fields", fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name))
         .change("email_verified", before.email_verified, after.email_verified)
 }

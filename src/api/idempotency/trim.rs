@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::time;
 
-use super::LIFE;
+use super::store;
 use crate::{db::Db, error::Result};
 
 /// Time between two runs.
@@ -41,9 +41,7 @@ async fn run(db: Db, trimmed: Counter) {
 async fn trim(db: &Db, trimmed: &Counter) -> Result<i64> {
     let mut deleted = 0;
     loop {
-        let batch = sqlx::query_scalar!("select trim_requests($1, $2)", LIFE, BATCH);
-        // The result is null when another replica is deleting records.
-        let batch = batch.fetch_one(db.pool()).await?.unwrap_or_default();
+        let batch = store::delete_expired(db, BATCH).await?;
         trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
         deleted += batch;
         if batch < BATCH {

@@ -1,7 +1,6 @@
 //! SQL for API keys.
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::{
     api::{
@@ -13,13 +12,14 @@ use crate::{
     ids::{ApiKeyId, TenantId, UserId},
     proto::v1::ApiKey,
     secrets::secret,
+    sessions::Ended,
 };
 
 /// A row of the table `api_keys`, without the secret's hash.
 pub struct KeyRow {
-    pub key_id: Uuid,
+    pub key_id: ApiKeyId,
     /// The service account of the key.
-    pub account_id: Uuid,
+    pub account_id: UserId,
     pub name: String,
     /// The public key, in PEM; `None` for other kinds of keys.
     pub public_key: Option<String>,
@@ -73,8 +73,9 @@ pub async fn insert(
             (tenant_id, key_id, account_id, name, secret_hash, public_key, certificate_name,
              expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
-        returning key_id, account_id, name, public_key, certificate_name, created_at,
-                  expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
+        returning key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+                  public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
+                  expires_at <= now() as "expired!"
         "#,
         tenant.0,
         ApiKeyId::new().0,
@@ -98,8 +99,9 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
     sqlx::query_as!(
         KeyRow,
         r#"
-        select key_id, account_id, name, public_key, certificate_name, created_at,
-               expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+               public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
+               expires_at <= now() as "expired!"
         from api_keys
         where tenant_id = $1 and key_id = $2
         for no key update
@@ -116,13 +118,13 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
 pub async fn replace_secret(
     tx: &mut TenantTx,
     tenant: TenantId,
-    key: Uuid,
+    key: ApiKeyId,
     secret_hash: &[u8],
 ) -> Result<()> {
     sqlx::query!(
         "update api_keys set secret_hash = $3 where tenant_id = $1 and key_id = $2",
         tenant.0,
-        key,
+        key.0,
         secret_hash,
     )
     .execute(tx.conn())
@@ -194,8 +196,9 @@ pub async fn list(
         let rows = sqlx::query_as!(
             KeyRow,
             r#"
-            select key_id, account_id, name, public_key, certificate_name, created_at,
-                   expires_at, last_used_at, revoked_at, expires_at <= now() as "expired!"
+            select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+                   public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
+                   expires_at <= now() as "expired!"
             from api_keys
             where tenant_id = $1 and account_id = $2 and key_id > $3
             order by key_id
@@ -209,16 +212,20 @@ pub async fn list(
         .fetch_all(tx.conn())
         .await?;
         let show = |row: KeyRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.key_id), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.key_id.0), show).await?;
     }
     Ok(())
 }
 
 /// The ids of the account's valid keys.
-pub async fn valid_ids(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<Uuid>> {
+pub async fn valid_ids(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    account: UserId,
+) -> Result<Vec<ApiKeyId>> {
     let keys = sqlx::query_scalar!(
         r#"
-        select key_id from api_keys
+        select key_id as "key_id: ApiKeyId" from api_keys
         where tenant_id = $1 and account_id = $2 and revoked_at is null and expires_at > now()
         order by key_id
         "#,
@@ -240,7 +247,7 @@ pub async fn owner(
 ) -> Result<Option<UserId>> {
     let account = sqlx::query_scalar!(
         r#"
-        select account_id from api_keys
+        select account_id as "account_id: UserId" from api_keys
         where tenant_id = $1 and key_id = $2 and ($3::uuid is null or account_id = $3)
         "#,
         tenant.0,
@@ -249,12 +256,12 @@ pub async fn owner(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(account.map(UserId))
+    Ok(account)
 }
 
-/// Revokes a valid key; returns whether it did. A key that is revoked or expired stays
-/// unchanged.
-pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<bool> {
+/// Revokes a valid key, which ends the tokens that were issued for it. `None` when the key is
+/// revoked or expired: it stays unchanged.
+pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<Ended>> {
     let done = sqlx::query!(
         r#"
         update api_keys set revoked_at = clock_timestamp()
@@ -266,15 +273,15 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok((done.rows_affected() == 1).then(|| Ended::in_tenant(tenant)))
 }
 
 /// A valid key, as the exchange of its credential for a token needs it.
 #[derive(Debug)]
 pub struct LiveKey {
-    pub key_id: Uuid,
+    pub key_id: ApiKeyId,
     /// The service account of the key.
-    pub account_id: Uuid,
+    pub account_id: UserId,
     pub expires_at: OffsetDateTime,
     /// The public key, in PEM; empty for other kinds of keys.
     pub public_key: String,
@@ -289,7 +296,9 @@ pub async fn by_secret(
     let found = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id, account_id, expires_at, '' as "public_key!" from api_keys
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+               '' as "public_key!"
+        from api_keys
         where tenant_id = $1 and secret_hash = $2 and revoked_at is null and expires_at > now()
         "#,
         tenant.0,
@@ -301,16 +310,18 @@ pub async fn by_secret(
 }
 
 /// Finds the valid public key with this id.
-pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<Option<LiveKey>> {
+pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<LiveKey>> {
     let found = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id, account_id, expires_at, public_key as "public_key!" from api_keys
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+               public_key as "public_key!"
+        from api_keys
         where tenant_id = $1 and key_id = $2 and public_key is not null
           and revoked_at is null and expires_at > now()
         "#,
         tenant.0,
-        key,
+        key.0,
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -328,7 +339,9 @@ pub async fn by_certificate(
     let mut found = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id, account_id, expires_at, '' as "public_key!" from api_keys
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+               '' as "public_key!"
+        from api_keys
         where tenant_id = $1 and certificate_name = any ($2)
           and ($3::uuid is null or account_id = $3)
           and revoked_at is null and expires_at > now()
@@ -345,7 +358,7 @@ pub async fn by_certificate(
 
 /// Records the use of a key, at most once a minute, so frequent use does not cause frequent
 /// writes.
-pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Result<()> {
+pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<()> {
     sqlx::query!(
         r#"
         update api_keys set last_used_at = now()
@@ -353,7 +366,7 @@ pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Resul
           and (last_used_at is null or last_used_at < now() - interval '1 minute')
         "#,
         tenant.0,
-        key,
+        key.0,
     )
     .execute(tx.conn())
     .await?;
@@ -365,14 +378,14 @@ pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: Uuid) -> Resul
 pub async fn mark_used(
     tx: &mut TenantTx,
     tenant: TenantId,
-    key: Uuid,
+    key: ApiKeyId,
     jti: &str,
     ends_at: i64,
 ) -> Result<bool> {
     sqlx::query!(
         "delete from spent_assertions where tenant_id = $1 and key_id = $2 and expires_at < now()",
         tenant.0,
-        key,
+        key.0,
     )
     .execute(tx.conn())
     .await?;
@@ -383,7 +396,7 @@ pub async fn mark_used(
         on conflict do nothing
         "#,
         tenant.0,
-        key,
+        key.0,
         secret::hash(jti.as_bytes()),
         ends_at,
     )

@@ -1,0 +1,88 @@
+//! SQL for idempotency records.
+
+use sqlx::postgres::types::PgInterval;
+use uuid::Uuid;
+
+use super::Key;
+use crate::{
+    db::{Db, TenantTx},
+    error::Result,
+};
+
+/// How long a record is kept: 24 hours, in microseconds.
+const LIFE: PgInterval = PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
+
+/// The sealed part of a record.
+pub(super) struct Record {
+    /// The keyed fingerprint of the request.
+    pub(super) fingerprint: Vec<u8>,
+    /// The sealed response.
+    pub(super) response: Vec<u8>,
+}
+
+/// Locks the request id until the transaction ends.
+pub(super) async fn lock(tx: &mut TenantTx, key: &Key<'_>) -> Result<()> {
+    let lock = format!("{} {} {} {}", key.tenant, key.actor_or_nil(), key.method, key.request_id);
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Reads the record of a request that has not expired.
+pub(super) async fn find(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<Record>> {
+    let record = sqlx::query_as!(
+        Record,
+        r#"
+        select fingerprint, response from idempotency_records
+        where tenant_id = $1 and actor_id = $2 and method = $3 and request_id = $4
+          and created_at > now() - $5::interval
+        "#,
+        key.tenant.0,
+        key.actor_or_nil(),
+        key.method,
+        key.request_id,
+        LIFE,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(record)
+}
+
+/// Stores a record, in place of an expired one. It is deleted with the resource `made`.
+pub(super) async fn save(
+    tx: &mut TenantTx,
+    key: &Key<'_>,
+    record: &Record,
+    made: Uuid,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into idempotency_records
+            (tenant_id, actor_id, method, request_id, fingerprint, response, made_id)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (tenant_id, actor_id, method, request_id) do update
+        set fingerprint = excluded.fingerprint, response = excluded.response,
+            made_id = excluded.made_id, created_at = excluded.created_at
+        "#,
+        key.tenant.0,
+        key.actor_or_nil(),
+        key.method,
+        key.request_id,
+        record.fingerprint,
+        record.response,
+        made,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Deletes at most `limit` expired records, and returns their number: 0 also when another replica
+/// is deleting records.
+pub(super) async fn delete_expired(db: &Db, limit: i64) -> Result<i64> {
+    let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFE, limit)
+        .fetch_one(db.pool())
+        .await?;
+    Ok(deleted.unwrap_or_default())
+}

@@ -1,0 +1,126 @@
+//! SQL for password hashes.
+//!
+//! - Rule: `sign_in_candidate` (`migrations/0017_sign_in_candidate.sql`) decides whether the user
+//!   and the tenant of an email may sign in.
+//! - Rule: `end_mail_links` (`migrations/0008_passwords.sql`) ends the reset token when the
+//!   password, the email or the state changes (triggers).
+
+use crate::{
+    db::{Db, TenantTx},
+    email,
+    error::Result,
+    ids::{TenantId, UserId},
+    users::store::Found,
+};
+
+/// A user whose password a sign-in compares.
+pub struct Candidate {
+    pub user: UserId,
+    /// Whether the user and the tenant are both active.
+    pub active: bool,
+    /// `None` for a user without a password.
+    pub password_hash: Option<String>,
+}
+
+/// Finds the tenant's user with this normalised email, in one round trip. A tenant without such a
+/// user, and a tenant that does not exist, cost the same work. The connection counts against
+/// `share`: the tenant's own share when the caller named the tenant.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres or the master key is unavailable.
+pub async fn candidate(
+    db: &Db,
+    share: TenantId,
+    tenant: TenantId,
+    email_key: &str,
+) -> Result<Option<Candidate>> {
+    let cipher = match db.cipher(tenant).await? {
+        Some(cipher) => cipher,
+        None => db.common_cipher()?,
+    };
+    let index = email::index(&cipher, email_key);
+    let row = sqlx::query!(
+        r#"
+        select user_id as "user_id!: UserId", active as "active!", password_hash,
+               version as "version!", profile as "profile!", email_lookup as "email_lookup!"
+        from sign_in_candidate($1, $2)
+        "#,
+        tenant.0,
+        index.as_slice(),
+    )
+    .fetch_optional(db.statement_in_share(share).await?)
+    .await?;
+    // An email index that was moved to another user finds nobody.
+    let whole = row.filter(|row| {
+        let found = Found {
+            user: row.user_id,
+            version: row.version,
+            profile: &row.profile,
+            email_index: &index,
+            email_lookup: &row.email_lookup,
+        };
+        found.is_whole(&cipher)
+    });
+    Ok(whole.map(|row| Candidate {
+        user: row.user_id,
+        active: row.active,
+        password_hash: row.password_hash,
+    }))
+}
+
+/// Reads a user's hash; `None` for a user without a password.
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Option<String>> {
+    let hash = sqlx::query_scalar!(
+        "select password_hash from credentials where tenant_id = $1 and user_id = $2",
+        tenant.0,
+        user.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(hash)
+}
+
+/// Sets a user's hash, whether the user has one or not.
+pub async fn set(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    password_hash: &str,
+) -> Result<()> {
+    sqlx::query!(
+        r#"
+        insert into credentials (tenant_id, user_id, password_hash) values ($1, $2, $3)
+        on conflict (tenant_id, user_id)
+        do update set password_hash = excluded.password_hash, updated_at = now()
+        "#,
+        tenant.0,
+        user.0,
+        password_hash,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Replaces the hash if it is still the one that was verified. Returns whether it was.
+pub async fn replace(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    verified: &str,
+    new: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        r#"
+        update credentials set password_hash = $4, updated_at = now()
+        where tenant_id = $1 and user_id = $2 and password_hash = $3
+        "#,
+        tenant.0,
+        user.0,
+        verified,
+        new,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

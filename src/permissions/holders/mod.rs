@@ -1,0 +1,5 @@
+//! The holders of permissions and roles.
+
+mod store;
+
+pub use store::{HeldRow, HolderRow, next, of_roles};

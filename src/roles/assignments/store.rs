@@ -1,0 +1,249 @@
+//! SQL for role assignments.
+//!
+//! - Rule: `keep_scope` (`migrations/0011_scopes.sql`) stores each scope in its canonical form
+//!   (trigger).
+//! - Rule: `canonical_scope` (`migrations/0011_scopes.sql`) decides what the canonical form is,
+//!   with `canonical_number`.
+//! - Rule: `scope_key_of` (`migrations/0011_scopes.sql`) decides which scopes are the same.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::{
+    api::{
+        bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
+        filter::Filter,
+        paging::{LARGE_ROWS_PER_READ, Page, Position},
+    },
+    db::TenantTx,
+    error::Result,
+    ids::{AssignmentId, RoleId, TenantId, UserId},
+    proto::{json::Stored, v1::RoleAssignment},
+};
+
+/// An assignment to insert.
+pub struct NewAssignment {
+    pub id: AssignmentId,
+    /// The user or service account that gets the role.
+    pub user: UserId,
+    pub role: RoleId,
+    /// Where the assignment applies; `None` means everywhere.
+    pub scope: Option<Value>,
+    /// When the assignment ends; `None` means never.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+impl NewAssignment {
+    /// The whole row, after the insert.
+    pub fn row(self, tenant: TenantId, role_name: String, inserted: Inserted) -> AssignmentRow {
+        AssignmentRow {
+            tenant_id: tenant,
+            assignment_id: self.id,
+            user_id: self.user,
+            role_id: self.role,
+            role_name,
+            scope: inserted.scope,
+            expires_at: self.expires_at,
+            created_at: inserted.created_at,
+        }
+    }
+}
+
+/// A row of `role_assignments`, with the name of its role.
+#[derive(Debug)]
+pub struct AssignmentRow {
+    pub tenant_id: TenantId,
+    pub assignment_id: AssignmentId,
+    /// The user or service account that has the role.
+    pub user_id: UserId,
+    pub role_id: RoleId,
+    pub role_name: String,
+    pub scope: Option<Stored>,
+    pub expires_at: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+}
+
+/// The columns that Postgres computes on insert.
+pub struct Inserted {
+    /// The scope in canonical form.
+    pub scope: Option<Stored>,
+    pub created_at: OffsetDateTime,
+}
+
+/// Inserts an assignment. The subject must be locked. Deletes an ended assignment of the same role
+/// with the same scope. Of the subject's other ended assignments, keeps the latest
+/// [`ENDED_ASSIGNMENTS_KEPT`].
+///
+/// # Errors
+/// Returns `ALREADY_EXISTS` when the subject has the role with this scope, and `LIMIT_REACHED`
+/// when the subject has the maximum number of assignments or bytes of scopes.
+pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) -> Result<Inserted> {
+    sqlx::query!(
+        r#"
+        delete from role_assignments
+        where tenant_id = $1 and user_id = $2 and expires_at <= now()
+          and (role_id = $3 and scope_key = scope_key_of($4) or assignment_id in (
+              select assignment_id from role_assignments
+              where tenant_id = $1 and user_id = $2 and expires_at <= now()
+              order by expires_at desc offset $5
+          ))
+        "#,
+        tenant.0,
+        new.user.0,
+        new.role.0,
+        new.scope,
+        ENDED_ASSIGNMENTS_KEPT,
+    )
+    .execute(tx.conn())
+    .await?;
+    // A statement does not see the row that it inserts itself, so the counts add it.
+    let row = sqlx::query!(
+        r#"
+        insert into role_assignments
+            (tenant_id, assignment_id, user_id, role_id, scope, expires_at)
+        values ($1, $2, $3, $4, $5, $6)
+        returning scope as "scope: Stored", created_at, 1 + (
+            select count(*) from role_assignments h
+            where h.tenant_id = $1 and h.user_id = $3
+              and (h.expires_at is null or h.expires_at > now())
+        ) as "held!", coalesce(octet_length(scope::text), 0) + (
+            select coalesce(sum(octet_length(h.scope::text)), 0) from role_assignments h
+            where h.tenant_id = $1 and h.user_id = $3
+              and (h.expires_at is null or h.expires_at > now())
+        ) as "scope_bytes!"
+        "#,
+        tenant.0,
+        new.id.0,
+        new.user.0,
+        new.role.0,
+        new.scope,
+        new.expires_at,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    ASSIGNMENTS_OF_SUBJECT.check(row.held)?;
+    SCOPE_BYTES_OF_SUBJECT.check(row.scope_bytes)?;
+    Ok(Inserted { scope: row.scope, created_at: row.created_at })
+}
+
+/// The assignments of one role to one user.
+pub enum Which {
+    /// All assignments, whatever their scope.
+    All,
+    /// The assignment with exactly this scope; `None` is the assignment without a scope.
+    Just(Option<Value>),
+}
+
+/// Deletes assignments of a role to a user. Returns the deleted rows.
+pub async fn delete(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    user: UserId,
+    role: RoleId,
+    which: &Which,
+) -> Result<Vec<AssignmentRow>> {
+    let (all, scope) = match which {
+        Which::All => (true, None),
+        Which::Just(scope) => (false, scope.as_ref()),
+    };
+    let rows = sqlx::query_as!(
+        AssignmentRow,
+        r#"
+        delete from role_assignments a
+        using roles r
+        where a.tenant_id = $1 and a.user_id = $2 and a.role_id = $3
+          and ($4 or a.scope_key = scope_key_of($5))
+          and r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        returning a.tenant_id as "tenant_id: TenantId",
+                  a.assignment_id as "assignment_id: AssignmentId",
+                  a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                  r.name as "role_name!", a.scope as "scope: Stored", a.expires_at, a.created_at
+        "#,
+        tenant.0,
+        user.0,
+        role.0,
+        all,
+        scope,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// The assignments in force of a user or service account, ordered by id.
+///
+/// # Errors
+/// Returns UNAVAILABLE when Postgres is unavailable.
+pub async fn held(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    subject: UserId,
+) -> Result<Vec<AssignmentRow>> {
+    let rows = sqlx::query_as!(
+        AssignmentRow,
+        r#"
+        select a.tenant_id as "tenant_id: TenantId",
+               a.assignment_id as "assignment_id: AssignmentId",
+               a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+               r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
+        from role_assignments a
+        join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+        where a.tenant_id = $1 and a.user_id = $2
+          and (a.expires_at is null or a.expires_at > now())
+        order by a.assignment_id
+        "#,
+        tenant.0,
+        subject.0,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// Filter of the list of assignments. `None` matches all.
+pub struct AssignmentFilter {
+    pub user: Option<UserId>,
+    pub role: Option<RoleId>,
+    /// Filter on the role's name.
+    pub role_name: Filter,
+}
+
+/// Fills a page with assignments in force, ordered by id.
+pub async fn list(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    filter: &AssignmentFilter,
+    page: &mut Page<RoleAssignment>,
+) -> Result<()> {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
+        let rows = sqlx::query_as!(
+            AssignmentRow,
+            r#"
+            select a.tenant_id as "tenant_id: TenantId",
+                   a.assignment_id as "assignment_id: AssignmentId",
+                   a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                   r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
+            from role_assignments a
+            join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
+            where a.tenant_id = $1 and a.assignment_id > $2
+              and (a.expires_at is null or a.expires_at > now())
+              and ($3::uuid is null or a.user_id = $3)
+              and ($4::uuid is null or a.role_id = $4)
+            order by a.assignment_id
+            limit $5
+            "#,
+            tenant.0,
+            read.after_id(),
+            filter.user.map(|id| id.0),
+            filter.role.map(|id| id.0),
+            read.limit,
+        )
+        .fetch_all(tx.conn())
+        .await?;
+        let show = |row: AssignmentRow| {
+            Ok(filter.role_name.matches(|_| &row.role_name).then(|| row.into()))
+        };
+        page.take(read.found(rows), |row| Position::of(row.assignment_id.0), show).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `GetSession` and `ListSessions`.
+
+use super::{
+    Sessions,
+    store::{self, SessionClient, SessionRow},
+};
+use crate::{
+    api::filter::{Field, Filter, Kind},
+    error::{Error, Result},
+    gate::Caller,
+    ids::{SessionId, UserId},
+    proto::v1::{ListSessionsRequest, Session},
+};
+
+const FIELDS: &[Field] = &[Field { name: "device_name", kind: Kind::Text }];
+
+impl Sessions {
+    /// Reads a session; with `owner`, only a session of that user.
+    pub(super) async fn get(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        owner: Option<UserId>,
+    ) -> Result<(SessionRow, Option<SessionClient>)> {
+        let tenant = caller.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let row = store::get(&mut tx, tenant, session, owner).await?;
+        let row = row.ok_or_else(Error::not_found)?;
+        let client = row.open_client(&*tx.cipher(tenant)?)?;
+        Ok((row, Some(client)))
+    }
+
+    /// A page of a user's live sessions and the token of the next page.
+    pub(super) async fn list(
+        &self,
+        caller: &Caller,
+        user: UserId,
+        message: &ListSessionsRequest,
+    ) -> Result<(Vec<Session>, String)> {
+        let filter = Filter::parse(&message.filter, FIELDS)?;
+        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        store::list_live(&mut tx, caller.tenant(), user, &filter, &mut page).await?;
+        page.finish()
+    }
+}

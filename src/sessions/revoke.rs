@@ -1,0 +1,49 @@
+//! `RevokeSession` and `RevokeAllSessions`.
+
+use super::{Sessions, store};
+use crate::{
+    audit::{Event, EventKind},
+    error::{Error, Result},
+    gate::WriteCaller,
+    ids::{SessionId, UserId},
+    users,
+};
+
+impl Sessions {
+    /// Revokes a session. Returns the consistency token. The revocation of a session that has
+    /// ended succeeds and records nothing.
+    pub(super) async fn revoke(&self, acting: &WriteCaller, session: SessionId) -> Result<String> {
+        let tenant = acting.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
+        let user = user.ok_or_else(Error::not_found)?;
+        let caller = acting.authorize_take(&mut tx, user).await?;
+        let revoked = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
+        let (revoked, ended) = revoked.ok_or_else(Error::not_found)?;
+        let event = revoked.was_live.then(|| {
+            let event = Event::new(EventKind::SessionRevoked).target(session.0);
+            event.detail("user_id", revoked.user.to_string())
+        });
+        self.cache.finish(tx, &caller.actor(), event, ended).await
+    }
+
+    /// Revokes all live sessions of a user; the caller's own when no user is named. Returns
+    /// their number and the consistency token. Records nothing when there was none.
+    pub(super) async fn revoke_all(
+        &self,
+        acting: &WriteCaller,
+        named: Option<UserId>,
+    ) -> Result<(u64, String)> {
+        let user = acting.target(named)?;
+        let tenant = acting.tenant();
+        let mut tx = self.db.begin(tenant).await?;
+        if !users::store::exists(&mut tx, tenant, user).await? {
+            return Err(Error::not_found());
+        }
+        let caller = acting.authorize_take(&mut tx, user).await?;
+        let (count, ended) = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
+        let event = (count > 0)
+            .then(|| Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count));
+        Ok((count, self.cache.finish(tx, &caller.actor(), event, ended).await?))
+    }
+}

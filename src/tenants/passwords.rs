@@ -1,0 +1,26 @@
+//! The password rules of a tenant.
+
+use secrecy::SecretString;
+
+use super::{settings::Known, store::TenantRow};
+use crate::{
+    error::Result,
+    passwords::{Context, PasswordPolicy},
+};
+
+/// Checks a new, normalised password of a tenant's user, by the server's policy and the tenant's
+/// settings.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`, as [`PasswordPolicy::check`].
+pub fn check_password(
+    tenant: &TenantRow,
+    server: PasswordPolicy,
+    field: &'static str,
+    password: &SecretString,
+    email: &str,
+) -> Result<()> {
+    let context = Context { email, tenant_name: &tenant.name, tenant_slug: &tenant.slug };
+    let policy = server.for_tenant(Known::read(tenant).password_min_length);
+    policy.check(field, password, &context)
+}

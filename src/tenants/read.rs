@@ -1,0 +1,80 @@
+//! `GetTenant` and `ListTenants`. Reads across tenants are recorded.
+
+use super::{
+    Tenants,
+    store::{self, TenantRef, TenantRow},
+};
+use crate::{
+    api::filter::{Field, Filter, Kind},
+    audit::{self, Event},
+    error::{Error, Result},
+    gate::Caller,
+    ids::TenantId,
+    proto::v1::{self, ListTenantsRequest, Tenant},
+};
+
+const FIELDS: &[Field] = &[
+    Field {
+        name: "state",
+        kind: Kind::Choice("TENANT_STATE_", |name| {
+            v1::TenantState::from_str_name(name).map(i32::from)
+        }),
+    },
+    Field { name: "slug", kind: Kind::Word },
+    Field { name: "name", kind: Kind::Text },
+];
+
+impl Tenants {
+    pub(super) async fn get(&self, caller: &Caller, named: &str) -> Result<TenantRow> {
+        let tenant = self.reachable(caller.tenant(), caller.may_act_across(), named).await?;
+        let mut tx = self.db.begin(tenant).await?;
+        let row = store::get(&mut tx, tenant).await?;
+        if tenant != caller.tenant() {
+            let event = Event::across_tenants("/tenantry.v1.TenantService/GetTenant");
+            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+            tx.commit().await?;
+        }
+        Ok(row)
+    }
+
+    /// A page of tenants and the token of the next page.
+    pub(super) async fn list(
+        &self,
+        caller: &Caller,
+        message: &ListTenantsRequest,
+    ) -> Result<(Vec<Tenant>, String)> {
+        let filter = Filter::parse(&message.filter, FIELDS)?;
+        let mut page = self.pages.begin(caller.asker(), message)?;
+        let state = filter.choice("state").map(|state: v1::TenantState| state.into());
+        let slug = filter.like("slug");
+        let mut tx = self.db.begin(caller.home()).await?;
+        store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
+        let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
+        audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
+        tx.commit_record().await?;
+        page.finish()
+    }
+
+    /// The tenant that a request names: the call's own, or any tenant when `across` is set.
+    /// Otherwise another tenant is reported as one that does not exist.
+    pub(super) async fn reachable(
+        &self,
+        own: TenantId,
+        across: bool,
+        named: &str,
+    ) -> Result<TenantId> {
+        if named.is_empty() {
+            return Ok(own);
+        }
+        let found = self.find(named).await?;
+        if found.id == own || across {
+            return Ok(found.id);
+        }
+        Err(Error::not_found())
+    }
+
+    /// The tenant with this id or slug.
+    pub(super) async fn find(&self, named: &str) -> Result<TenantRef> {
+        store::find(&self.db, named).await?.ok_or_else(Error::not_found)
+    }
+}
