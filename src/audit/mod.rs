@@ -9,6 +9,7 @@ mod blocked;
 pub mod chain;
 mod event;
 mod kind;
+mod list;
 mod origin;
 mod refusals;
 mod rpc;
