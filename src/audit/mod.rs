@@ -55,7 +55,7 @@ pub async fn record(
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
     };
-    store::insert(tx, tenant, actor, &event, id, ip).await
+    store::insert(tx, tenant, actor, event, id, ip).await
 }
 
 /// Records the last event of a transaction, in the tenant that the transaction works in. Returns
