@@ -12,6 +12,7 @@ mod blocked;
 pub mod chain;
 mod event;
 mod kind;
+mod list;
 mod origin;
 mod refusals;
 mod rpc;
@@ -57,7 +58,7 @@ pub async fn record(
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
     };
-    store::insert(tx, tenant, actor, &event, id, ip).await
+    store::insert(tx, tenant, actor, event, id, ip).await
 }
 
 /// Records the last event of a transaction, in the tenant that the transaction works in. Returns

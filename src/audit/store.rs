@@ -55,7 +55,7 @@ pub(super) async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
     actor: &Actor,
-    event: &Event,
+    event: Event,
     event_id: Uuid,
     ip: Option<Vec<u8>>,
 ) -> Result<()> {
@@ -75,7 +75,7 @@ pub(super) async fn insert(
         actor.session.map(|id| id.0),
         actor.origin.correlation_id.to_string(),
         ip,
-        Value::Object(event.detail.clone()),
+        Value::Object(event.detail),
     )
     .execute(tx.conn())
     .await?;

@@ -5,12 +5,11 @@ use crate::ids::TenantId;
 /// Sessions of a tenant ended in a transaction that is not committed yet. After the commit the
 /// tenant's entries must leave the session cache.
 ///
-/// A store returns this value for each change that ends sessions or API keys. Only
-/// [`super::SessionCache`] takes it: its `commit` and `finish` commit first and empty the cache
-/// then. After a plain `TenantTx::commit` the value is left over, and the compiler warns about
-/// an unused value or variable. Nothing can be read from the value, so that no other use hides
-/// the warning.
-#[must_use = "end the transaction with `SessionCache::finish` or `SessionCache::commit`"]
+/// A store returns this value for each change that ends sessions or API keys.
+/// [`super::SessionCache::finish`] takes it: it commits first and empties the cache then. After a
+/// plain `TenantTx::commit` the value is left over, and the compiler warns about an unused value
+/// or variable. Nothing can be read from the value, so that no other use hides the warning.
+#[must_use = "end the transaction with `SessionCache::finish`"]
 #[derive(Debug)]
 pub struct Ended {
     pub(super) tenant: TenantId,

@@ -25,7 +25,7 @@ impl Users {
         let tenant = acting.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
-        let mut row = store::lock(&mut tx, tenant, user).await?;
+        let row = store::lock(&mut tx, tenant, user).await?;
         let caller = match state {
             UserState::Disabled => acting.authorize_take(&mut tx, user).await?,
             UserState::Active => acting.authorize_use(&mut tx, user).await?,
@@ -33,20 +33,17 @@ impl Users {
         if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
-        row.state = state;
-        let row = store::update(&mut tx, &row).await?;
-        admins.check(&mut tx).await?;
-        let (actor, target) = (caller.actor(), user.0);
-        let token = if state == UserState::Disabled {
-            let (count, ended) =
-                sessions::store::revoke_all(&mut tx, tenant, user, None, "user_disabled").await?;
-            let event = Event::new(EventKind::UserDisabled).target(target);
+        if state == UserState::Disabled {
+            let (row, count, ended) = store::disable(&mut tx, row).await?;
+            admins.check(&mut tx).await?;
+            let event = Event::new(EventKind::UserDisabled).target(user.0);
             let event = event.detail("sessions_revoked", count);
-            self.cache.finish(tx, &actor, event, ended).await?
+            Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
         } else {
-            audit::finish(tx, &actor, Event::new(EventKind::UserEnabled).target(target)).await?
-        };
-        Ok((row, token))
+            let row = store::enable(&mut tx, row).await?;
+            let event = Event::new(EventKind::UserEnabled).target(user.0);
+            Ok((row, audit::finish(tx, &caller.actor(), event).await?))
+        }
     }
 
     pub(super) async fn delete(

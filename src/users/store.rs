@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     ids::{TenantId, UserId},
     privacy::{Cipher, Index, SealContext, bound_row},
-    sessions::Ended,
+    sessions::{self, Ended},
 };
 
 /// The version of a new row.
@@ -314,6 +314,22 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
     .fetch_one(tx.conn())
     .await?;
     row.open(&cipher)
+}
+
+/// Disables a locked user, which ends the user's sessions. Returns their number.
+pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u64, Ended)> {
+    row.state = UserState::Disabled;
+    let row = update(tx, &row).await?;
+    let (tenant, user) = (row.tenant_id, row.user_id);
+    let (count, ended) =
+        sessions::store::revoke_all(tx, tenant, user, None, "user_disabled").await?;
+    Ok((row, count, ended))
+}
+
+/// Enables a locked user.
+pub async fn enable(tx: &mut TenantTx, mut row: UserRow) -> Result<UserRow> {
+    row.state = UserState::Active;
+    update(tx, &row).await
 }
 
 /// Deletes a locked user with its credentials, sessions and assignments.

@@ -1,0 +1,71 @@
+//! `ListEvents`.
+
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+
+use super::{
+    service::Events,
+    store::{self, EventFilter, EventRow},
+    to_proto::shown,
+};
+use crate::{
+    api::{
+        filter::{Field, Filter, Kind},
+        paging::{LARGE_ROWS_PER_READ, Position},
+    },
+    clock,
+    error::{Error, Result},
+    gate::Caller,
+    proto::v1::{AuditEvent, ListEventsRequest},
+};
+
+const FIELDS: &[Field] = &[
+    Field { name: "kind", kind: Kind::Word },
+    Field { name: "actor_id", kind: Kind::Id },
+    Field { name: "target_id", kind: Kind::Id },
+    Field { name: "session_id", kind: Kind::Id },
+    Field { name: "request_id", kind: Kind::Exact },
+];
+
+impl Events {
+    /// A page of events, newest first, and the token of the next page.
+    pub(super) async fn list(
+        &self,
+        caller: &Caller,
+        message: &ListEventsRequest,
+    ) -> Result<(Vec<AuditEvent>, String)> {
+        let wanted = wanted(message)?;
+        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut tx = self.db.begin(caller.tenant()).await?;
+        let cipher = tx.cipher(caller.tenant())?;
+        while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
+            let rows = store::list(&mut tx, caller.tenant(), &wanted, &read).await?;
+            let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
+            page.take(read.found(rows), position, |row| shown(row, &cipher).map(Some)).await?;
+        }
+        page.finish()
+    }
+}
+
+fn wanted(message: &ListEventsRequest) -> Result<EventFilter> {
+    let filter = Filter::parse(&message.filter, FIELDS)?;
+    let (start, end) =
+        (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
+    if start.zip(end).is_some_and(|(start, end)| start >= end) {
+        return Err(Error::field("end_time", "must be later than start_time"));
+    }
+    Ok(EventFilter {
+        kind: filter.like("kind"),
+        actor: filter.id("actor_id"),
+        target: filter.id("target_id"),
+        session: filter.id("session_id"),
+        request_id: filter.exactly("request_id"),
+        start,
+        end,
+    })
+}
+
+fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
+    let read = |at| clock::from_timestamp(&at).ok_or_else(|| Error::field(field, "out of range"));
+    at.map(read).transpose()
+}
