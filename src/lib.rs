@@ -1,21 +1,23 @@
 //! Tenantry: multi-tenant identity and authorization over gRPC.
 //!
-//! Reading order: first [`server`], whose `services.rs` lists all services. Then [`gate`],
-//! which every call passes before its handler. Then a feature folder. A feature folder holds
-//! the gRPC layer (`rpc.rs`), one file per operation, and the SQL (`store.rs`).
+//! Reading order: [`server`] lists every layer and service on one page. [`gate`] is the layer that
+//! each call passes before its handler. Then read a feature folder: `rpc.rs` is its gRPC service,
+//! each operation has a file, and `store.rs` holds its SQL. docs/architecture.md has the map, the
+//! rules and a glossary.
 //!
-//! Imports between files have no cycles, and no store imports the gate (`tests/it/structure`
-//! checks both). From the top to the bottom:
+//! No two files import each other, directly or through others, and no store reaches the gate
+//! (`tests/it/structure`). From the top to the bottom:
 //!
 //! ```text
-//! cli, app, server      the program: commands, construction of the parts, connections
-//! <feature>/rpc         gRPC: decodes the request, calls an operation, encodes the response
-//! <feature>/<operation> a rule and its transaction; needs the gate's proof of its caller
-//! gate                  admits callers: permissions, sessions, tenants, limits, tokens
-//! <feature>/store       SQL
-//! db                    transactions with the keys of personal data and the change feed
-//! feed, privacy         the change feed; encryption of personal data
-//! pg, redis             access to Postgres and Redis
+//! cli, app, server       the program: commands, the parts, connections
+//! <feature>/rpc          gRPC: decodes, calls an operation, encodes
+//! <feature>/<operation>  a rule and its transaction; takes the gate's proof of its caller
+//! gate                   admits callers, by permissions, sessions, tenants, limits, tokens
+//! <feature>/store        SQL
+//! db                     transactions with the tenant's encryption key and the change feed
+//! feed, privacy          the change feed; encryption of personal data
+//! pg, redis              the stores alone
+//! api, concurrency       used at every level: pages, filters, idempotency; permits, deadlines
 //! ```
 
 mod account;

@@ -46,9 +46,9 @@ pub async fn serve(
     listeners: Listeners,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    app.db.postgres().check_privileges().await?;
-    app.db.prepare().await?;
-    let mut parts = app.into_parts()?;
+    app.stores.db.postgres().check_privileges().await?;
+    app.stores.db.prepare().await?;
+    let mut parts = app.start()?;
     let (config, stores) = (parts.server, parts.stores);
     stores.wait_for_redis().await;
     let (health, health_service) = tonic_health::server::health_reporter();
