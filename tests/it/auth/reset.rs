@@ -429,7 +429,7 @@ async fn a_token_ends_when_the_address_changes_even_while_its_mail_is_being_writ
     .await;
     let other = acme.create_user("grace@acme.test").await;
     // At this statement the user is locked and the token is not stored yet.
-    proxy.when_sent("select tenant_id, name, slug, settings", Then::Hold);
+    proxy.when_sent(r#"settings as "settings: Stored""#, Then::Hold);
     ask(&app, "acme", "grace@acme.test").await;
     proxy.until_held().await;
     let changed = tokio::spawn({
