@@ -1,17 +1,17 @@
-//! Emails, compared.
+//! Emails: the form in which they are compared, and the blind index by which they are found.
 
 use unicode_normalization::UnicodeNormalization;
 
 use crate::privacy::{Cipher, Index};
 
-/// The one form of an email that is compared: NFKC, lower case. So two
-/// spellings that look the same are the same.
+/// The form of an email that is compared: NFKC in lower case. Spellings that look the same are
+/// equal in this form.
 #[must_use]
 pub fn key(email: &str) -> String {
     email.nfkc().flat_map(char::to_lowercase).collect()
 }
 
-/// What the form that is compared is found by.
+/// The blind index of an email in the form of [`key`].
 #[must_use]
 pub fn index(cipher: &Cipher, key: &str) -> Index {
     cipher.index("email", key.as_bytes())

@@ -28,12 +28,7 @@ impl Accounts {
     ) -> Result<String> {
         let link = Link::read(Purpose::PasswordReset, &message.token.into());
         let link = &link.ok_or_else(token_invalid)?;
-        let elsewhere = match named {
-            NamedTenant::Absent => false,
-            NamedTenant::Unknown(_) => true,
-            NamedTenant::Known(tenant) => tenant.id != link.tenant,
-        };
-        if elsewhere {
+        if named.is_other_than(link.tenant) {
             return Err(token_invalid());
         }
         let (_, share) = self.tenant_and_share(link, origin).await?;

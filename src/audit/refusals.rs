@@ -92,10 +92,14 @@ impl Refusals {
         if tenant == TenantId::UNKNOWN {
             return;
         }
+        self.count_limited(Limit { tenant, class, by }, 1);
+    }
+
+    /// Adds to the count of a limit, unless [`LIMITS`] others are counted.
+    fn count_limited(&self, limit: Limit, count: u64) {
         let mut limited = lock(&self.limited);
-        let limit = Limit { tenant, class, by };
         if limited.len() < LIMITS || limited.contains_key(&limit) {
-            *limited.entry(limit).or_default() += 1;
+            *limited.entry(limit).or_default() += count;
         }
     }
 
@@ -113,7 +117,7 @@ impl Refusals {
         for (limit, count) in limited {
             if let Err(error) = self.record_limited(limit, count).await {
                 outcome = Err(error);
-                *lock(&self.limited).entry(limit).or_default() += count;
+                self.count_limited(limit, count);
             }
         }
         outcome

@@ -1,5 +1,8 @@
 //! Admits calls. The checks run in one order: metadata size, policy, tenant metadata, token,
 //! session, tenant, rate limit, permission.
+//!
+//! The tenant is that of the token, or for public calls the one that the metadata names. Public
+//! calls may also name it in the message: see `sign_in/named_tenant.rs`.
 
 use std::{sync::Arc, time::Instant};
 

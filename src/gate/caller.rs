@@ -36,6 +36,16 @@ impl NamedTenant {
             Self::Absent | Self::Unknown(_) => None,
         }
     }
+
+    /// Whether the metadata names another tenant than `tenant`.
+    #[must_use]
+    pub fn is_other_than(&self, tenant: TenantId) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Unknown(_) => true,
+            Self::Known(named) => named.id != tenant,
+        }
+    }
 }
 
 /// The caller of a public method. It is not authenticated.

@@ -11,6 +11,10 @@
 //! Guesses that do not name the account's tenant are counted separately. They also wait for the
 //! failures of guesses that name it, but not the other way round. Otherwise the answer to a
 //! guess that names a tenant would show whether guesses without a tenant tried its account.
+//!
+//! - Rule: `guess.lua` (`src/limits/guess.lua`) decides whether a guess may begin, or how long it
+//!   must wait. The numbers are the constants below.
+//! - Rule: `wrong.lua` (`src/limits/wrong.lua`) counts a wrong guess, and decides the next wait.
 
 use std::{net::IpAddr, time::Duration};
 

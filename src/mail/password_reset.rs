@@ -1,5 +1,5 @@
 //! Handles requests for password resets: finds the accounts, and queues a mail with a link for
-//! each.
+//! each. It also writes the text of the mail.
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! The worker that sends the mails of the outbox.
+//! The worker that sends the mails of the outbox. It retries a mail with a growing delay.
 
 use std::{
     mem,

@@ -1,4 +1,6 @@
-//! Permissions in a form for fast checks: a replica checks thousands of them per second.
+//! The permissions of a role in a form for fast checks. [`PermissionSet::covers`] decides whether
+//! one of them, perhaps with a wildcard, covers a permission. A replica checks thousands of them
+//! per second.
 
 use std::{
     collections::HashSet,
@@ -11,7 +13,7 @@ use super::Permission;
 
 /// Each set has a hash seed of its own. Only an administrator of the tenant can provoke
 /// collisions, and they slow down only the lookups in that administrator's own role.
-type CounterNames = HashSet<Box<str>, RandomState>;
+type Names = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
@@ -23,11 +25,11 @@ pub struct PermissionSet {
     /// All permissions, sorted.
     listed: Box<[Box<str>]>,
     /// Permissions without a wildcard, as `resource:action`.
-    exact: CounterNames,
+    exact: Names,
     /// The resources of `resource:*`.
-    any_action: CounterNames,
+    any_action: Names,
     /// The actions of `*:action`.
-    any_resource: CounterNames,
+    any_resource: Names,
     /// Whether the role has `*:*`.
     everything: bool,
     /// Approximate memory use, in bytes.

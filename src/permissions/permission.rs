@@ -1,4 +1,5 @@
-//! Permissions: `resource:action`. In a role, either part may be the wildcard `*`.
+//! Permissions: `resource:action`. In a role, either part may be the wildcard `*`;
+//! `compiled` decides what a wildcard covers.
 
 use crate::error::{Error, Result};
 

@@ -1,5 +1,5 @@
 //! `WatchPermissions`: tells callers that cache decisions which subjects' decisions may have
-//! changed.
+//! changed. A stream ends when its caller is no longer admitted (`readmit` in `gate/admit.rs`).
 
 use std::{sync::Arc, time::Duration};
 

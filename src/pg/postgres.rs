@@ -17,7 +17,7 @@ pub(super) const APP_ROLE: &str = "tenantry_app";
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes Postgres check every 250 ms that the client of a running statement is still connected.
-/// Together with [`super::held`] this bounds how long the statement of a cancelled call runs.
+/// Together with [`super::pooled`] this bounds how long the statement of a cancelled call runs.
 /// Postgres 13 and older lack the setting; there only the statement's timeout ends it.
 const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";

@@ -93,9 +93,6 @@ impl Cipher {
     ///
     /// # Errors
     /// When the system has no random bytes.
-    ///
-    /// # Errors
-    /// When the system has no random bytes.
     pub fn seal(&self, context: SealContext<'_>, value: &[u8]) -> Result<Vec<u8>> {
         let failed = |_| Error::defect("a value can't be sealed");
         let identity = self.identity(context);

@@ -7,6 +7,9 @@
 //! in a file, or in a key service that never gives it out. [`DataKeys`] caches the data keys in
 //! use. [`rewrap`] wraps all data keys by another master key.
 //!
+//! The stores of the tables seal and open their values: `users/store.rs` for emails and names,
+//! with the comparable form and the blind index of an email from `email.rs`.
+//!
 //! The deletion of a tenant deletes its data key. Its remaining personal data is then
 //! unreadable everywhere, except in backups made before.
 

@@ -1,5 +1,5 @@
 //! Checks that hold whatever the caller holds: system roles are protected, and a tenant keeps an
-//! administrator. The rule for assigning and removing roles is in [`crate::power`].
+//! administrator. The rule that a caller gives and takes only what it holds is in `power/rule.rs`.
 
 use super::store;
 use crate::{

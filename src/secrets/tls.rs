@@ -1,5 +1,5 @@
-//! TLS: the server's certificate and the authorities of client certificates. Changed files are
-//! loaded again. Open connections keep the configuration that they began with.
+//! TLS: the server's certificate and the authorities of client certificates. `reload`
+//! loads changed files again. Open connections keep the configuration that they began with.
 
 use std::{fs, io, path::Path, sync::Arc};
 

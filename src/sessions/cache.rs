@@ -6,7 +6,7 @@
 //!   revocation, a disabled user, a suspended tenant) replaces the epoch after its commit. So a
 //!   read that was in progress at that time can't fill the cache with the state before the
 //!   commit.
-//! - An entry is valid for 750 ms ([`TRUST`]) after the lookup that preceded the read of Postgres,
+//! - An entry is valid for 750 ms ([`super::entry`]) after the lookup that preceded the read of Postgres,
 //!   by Redis's own clock, however late the entry was written. This bound also holds when the
 //!   change of the epoch is lost: Redis was unavailable, was restarted or failed over.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis

@@ -1,4 +1,4 @@
-//! The entry of a live session in Redis. It has a MAC, so a party with access to Redis can delete
+//! The entry of a live session in Redis. It is valid for 750 ms ([`TRUST`]). It has a MAC, so a party with access to Redis can delete
 //! an entry but can't create or alter one.
 
 use std::{sync::Arc, time::Duration};

@@ -178,12 +178,7 @@ impl SignIns {
 
 fn presented_secret(named: &NamedTenant, text: &str) -> Result<Presented> {
     let Secret { tenant, hash } = Secret::read(text).ok_or_else(invalid_credentials)?;
-    let elsewhere = match named {
-        NamedTenant::Absent => false,
-        NamedTenant::Unknown(_) => true,
-        NamedTenant::Known(named) => named.id != tenant,
-    };
-    if elsewhere {
+    if named.is_other_than(tenant) {
         return Err(invalid_credentials());
     }
     Ok(Presented { tenant, counted: tenant, proof: Proof::Secret(hash) })

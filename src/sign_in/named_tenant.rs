@@ -1,4 +1,5 @@
-//! Which tenant a call without a token means: what the metadata and the message say.
+//! The tenant of a public call: the metadata or the message names it. For calls with a token see
+//! `gate/admit.rs`.
 
 use std::net::IpAddr;
 

@@ -37,12 +37,7 @@ impl SignIns {
     ) -> Result<TokenPair> {
         let claims = self.keyring.verify(TokenKind::Refresh, &message.refresh_token);
         let claims = claims.ok_or_else(token_invalid)?;
-        let elsewhere = match named {
-            NamedTenant::Absent => false,
-            NamedTenant::Unknown(_) => true,
-            NamedTenant::Known(tenant) => tenant.id != TenantId(claims.org),
-        };
-        if elsewhere {
+        if named.is_other_than(TenantId(claims.org)) {
             // Not a reuse: else an outsider could end sessions with it.
             return Err(token_invalid());
         }

@@ -1,7 +1,10 @@
 //! Reload of keys without a restart. A key starts to sign at its start time, and secrets
 //! derived from the keys are renewed.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::Keyring;
 use crate::secrets::reload::Reload;
@@ -19,12 +22,14 @@ pub trait Renew: Send + Sync {
 pub struct KeyringReload {
     keyring: Arc<Keyring>,
     derived: Vec<Arc<dyn Renew>>,
+    /// Whether the keys changed and some derived secrets are still those of the old keys.
+    is_pending: AtomicBool,
 }
 
 impl KeyringReload {
     #[must_use]
     pub fn new(keyring: Arc<Keyring>, derived: Vec<Arc<dyn Renew>>) -> Arc<Self> {
-        Arc::new(Self { keyring, derived })
+        Arc::new(Self { keyring, derived, is_pending: AtomicBool::new(false) })
     }
 }
 
@@ -35,9 +40,14 @@ impl Reload for KeyringReload {
     fn reload(&self) -> anyhow::Result<bool> {
         let changed = self.keyring.reload()?;
         if changed {
+            self.is_pending.store(true, Ordering::Relaxed);
+        }
+        // A failure is tried again at the next reload.
+        if self.is_pending.load(Ordering::Relaxed) {
             for one in &self.derived {
                 one.renew(&self.keyring)?;
             }
+            self.is_pending.store(false, Ordering::Relaxed);
         }
         Ok(changed)
     }

@@ -1,5 +1,6 @@
 //! Pagination of all lists (AIP-158). A page is bounded in items, in encoded bytes, in the rows
-//! that are read for it, and in time.
+//! that are read for it, and in time. A page token is sealed, and bound to its list, its filter and
+//! its caller ([`Pages::begin`]).
 
 mod position;
 mod request;

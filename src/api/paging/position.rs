@@ -1,4 +1,5 @@
-//! The position where a page ended.
+//! The position where a page ended, as a page token holds it. `paging/mod.rs` seals the token and
+//! binds it to its list and its caller (`Pages::begin`, `Page::finish`).
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;

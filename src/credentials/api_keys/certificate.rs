@@ -1,4 +1,5 @@
-//! Names in client certificates (RFC 8705, section 2.1).
+//! Names in client certificates (RFC 8705, section 2.1). `store::by_certificate` finds the API key
+//! of these names.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! SQL for API keys.
+//! SQL for API keys. If two keys match the names of one certificate, none is used.
 
 use time::OffsetDateTime;
 

@@ -2,7 +2,7 @@
 //! seals it.
 
 use futures::future::join_all;
-use tenantry::proto::v1::RoleLevel;
+use tenantry::{config::Values, proto::v1::RoleLevel};
 
 use super::events;
 use crate::harness::{Client, Proxy, TestApp, Then, until};
@@ -29,8 +29,10 @@ async fn create_roles(by: &Client, prefix: &str, count: usize) {
 
 #[tokio::test]
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
-    let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    // On a busy machine so many writers wait longer than the default number of connections allows.
+    let connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
+    let app = TestApp::with(connections).await;
+    let twin = TestApp::on(&app.database, connections).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let there = acme.on(&twin.channel);
     tokio::join!(

@@ -238,7 +238,7 @@ async fn a_failed_sign_in_does_not_change_the_time_of_the_last_sign_in() {
         ..LoginRequest::default()
     };
     app.anonymous().auth().login(wrong).await.expect_err("the wrong password");
-    let call = "select count(*) from open_session($1::uuid, $2::uuid, 'another hash', null,
+    let call = "select count(*) from open_session($1::uuid, $2::uuid, '{pwd}', 'another hash', null,
         gen_random_uuid(), '', '', '', now(), '', '', now(), now(), now(), gen_random_uuid(), '', null)";
     let opened: i64 = sqlx::query_scalar(call)
         .bind(&acme.tenant_id)
