@@ -24,7 +24,7 @@ async fn plaintext_on_a_public_address_must_be_enabled() {
         for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
             let mut values = values().await;
             values.set(setting, addr);
-            assert!(mistake(&values).contains(&format!("{setting} is an address that others")));
+            assert!(mistake(&values).contains(&format!("{setting} is not a loopback address")));
             for plaintext in ["loopback", "http", "all"] {
                 values.set("PLAINTEXT", plaintext);
                 let served = mistake(&values).is_empty();
