@@ -36,7 +36,7 @@ async fn hold_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sql
 /// N22
 #[tokio::test]
 async fn a_tenants_slow_calls_leave_connections_to_others_and_end_at_their_deadline() {
-    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
+    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "10s")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
     let held = hold_acme(&mut holder).await;
