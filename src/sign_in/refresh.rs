@@ -92,7 +92,7 @@ impl SignIns {
         .fetch_one(self.db.statement_in_share(tenant).await?)
         .await?;
         if row.outcome == "reused" {
-            tracing::warn!(session = %claims.sid, "a used refresh token was sent again; its session is revoked");
+            tracing::warn!(session = %claims.sid, "a refresh token was reused");
             self.db.wait_for_caches().await;
             self.cache.forget(Ended::in_tenant(tenant)).await;
         }

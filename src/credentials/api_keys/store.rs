@@ -29,8 +29,9 @@ pub struct KeyRow {
     pub expires_at: OffsetDateTime,
     /// Time of the last use, with a precision of a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// Time of the revocation. A value not before `expires_at` is not a revocation: [`delete_ended`]
-    /// sets `revoked_at` to `expires_at`, which frees the certificate name of an expired key.
+    /// Time of the revocation. A value not before `expires_at` is not a revocation:
+    /// [`delete_ended`] sets `revoked_at` to `expires_at`, which frees the certificate name of an
+    /// expired key.
     pub revoked_at: Option<OffsetDateTime>,
     /// Whether the key has expired, by Postgres's clock.
     pub expired: bool,
@@ -157,8 +158,9 @@ pub async fn count_valid_of_kind(
     Ok(count)
 }
 
-/// Removes old keys before a new key is inserted. Deletes the account's keys that ended more than 90 days ago. Marks
-/// the tenant's expired certificate keys as revoked, which frees their certificate names.
+/// Removes old keys before a new key is inserted. Deletes the account's keys that ended more than
+/// 90 days ago. Marks the tenant's expired certificate keys as revoked, which frees their
+/// certificate names.
 pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
     sqlx::query!(
         r#"
