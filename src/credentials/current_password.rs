@@ -14,7 +14,7 @@ use crate::{
 /// The inputs of one verification.
 pub struct Attempt<'a> {
     pub caller: &'a Caller,
-    /// The caller's email, normalised by [`crate::email::key`].
+    /// The caller's email, normalised by `email::key`.
     pub email_key: &'a str,
     /// The password in the request.
     pub password: &'a Presented,

@@ -214,7 +214,7 @@ impl Worker {
                 Ok(outcome) => outcome,
                 Err(failure) if failure.is_temporary => {
                     let (attempts, reason) = (row.attempts, failure.text);
-                    tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail will be retried");
+                    tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail is retried");
                     let delay = retry_delay(row.attempts);
                     let result = store::retry(&self.db, &row, delay).await;
                     // If this fails, the row is due again when its lease expires.
