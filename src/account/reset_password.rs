@@ -97,7 +97,7 @@ impl Accounts {
         })
     }
 
-    /// Records the failure in the tenant that the link names, if it exists. Returns the refusal.
+    /// Records the failure in the tenant of the link, if that tenant exists. Returns the error.
     async fn reset_failed(&self, link: &Link, origin: &Origin) -> Result<Error> {
         let (tenant, share) = self.tenant_and_share(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);

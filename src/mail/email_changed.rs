@@ -6,7 +6,7 @@ use crate::{email, error::Result, ids::TenantId, limits::Limits};
 const SUBJECT: &str = "The email of your account was changed";
 
 impl EmailChanged {
-    /// Counts the notice against the rate limits of its address.
+    /// Counts the notice against the rate limits of the old address.
     ///
     /// # Errors
     /// `RATE_LIMITED` after too many notices to the address.

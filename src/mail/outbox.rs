@@ -28,7 +28,7 @@ pub struct ResetRequest {
 /// The tenants of a request.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum NamedTenants {
-    /// The tenant that the request names; [`TenantId::UNKNOWN`] when it does not exist.
+    /// The tenant that the request names; [`TenantId::UNKNOWN`] when the tenant does not exist.
     One(Uuid),
     /// The request names no tenant. It applies to at most three tenants that have a user with the
     /// email.

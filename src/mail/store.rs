@@ -3,8 +3,8 @@
 //! - Rule: `queue_mail` (`migrations/0026_mail_outbox.sql`) enforces the bounds of the outbox.
 //! - Rule: `claim_mails` (`migrations/0027_send_mails.sql`) decides which rows are due, and gives
 //!   each row to one replica at a time.
-//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the last worker of a row set
-//!   its next time.
+//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the worker that claimed a row
+//!   last set the time of the next attempt.
 //! - Rule: `remove_mail` (`migrations/0027_send_mails.sql`) removes a row of any tenant.
 //! - Rule: `mail_backlog` (`migrations/0027_send_mails.sql`) counts the rows of all tenants.
 

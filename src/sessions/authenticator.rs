@@ -24,7 +24,7 @@ use crate::{
 pub struct Authenticator {
     pub keyring: Arc<Keyring>,
     pub tokens: Arc<VerifiedTokens>,
-    /// Decides whether the in-memory caches may answer.
+    /// Decides whether the in-memory caches are fresh enough to be used.
     pub feed: Feed,
     pub engine: Engine,
     pub cache: SessionCache,
@@ -51,7 +51,7 @@ impl Authenticator {
     /// tokens. `None` when the bearer is not valid, for any reason.
     ///
     /// # Errors
-    /// UNAVAILABLE when the in-memory caches may not answer and Postgres is unavailable.
+    /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable.
     pub async fn authenticate(&self, bearer: &str) -> Result<Option<Authenticated>> {
         let digest = Digest::of(bearer);
         match self.find_cached(&digest) {
@@ -67,7 +67,7 @@ impl Authenticator {
         self.find_cached(&Digest::of(bearer)).is_some()
     }
 
-    /// The valid token and its subject from the in-memory caches, if they may answer.
+    /// The valid token and its subject from the in-memory caches, if the feed is fresh.
     fn find_cached(&self, digest: &Digest) -> Option<Authenticated> {
         let fresh = self.feed.fresh()?;
         let token = self.tokens.get(digest)?;

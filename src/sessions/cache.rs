@@ -10,7 +10,7 @@
 //!   Postgres, by Redis's own clock, however late the entry was written. This bound also holds
 //!   when the change of the epoch is lost: Redis was unavailable, was restarted or failed over.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
-//!   can delete entries, and replay an entry while it is valid. It can't create one.
+//!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
 //!   Postgres is read.
 //!

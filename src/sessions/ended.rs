@@ -1,4 +1,4 @@
-//! Ensures that a change that ended sessions also removes them from the session cache.
+//! Ensures that a change that ended sessions also removes these sessions from the cache.
 
 use crate::ids::TenantId;
 

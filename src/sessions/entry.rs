@@ -70,7 +70,7 @@ impl EntryKeys {
         Ok(Self(ArcSwap::from_pointee(keys(keyring)?)))
     }
 
-    /// The entry as it is stored in Redis; `None` without a key.
+    /// The text of an entry for Redis; `None` when there is no MAC key.
     pub(super) fn write(&self, entry: &Entry) -> Option<String> {
         let keys = self.0.load();
         let tag = hmac::sign(keys.first()?, &message(entry));

@@ -99,7 +99,7 @@ struct SessionStatuses {
 }
 
 impl Verified {
-    /// Whether the bearer is the secret of an API key, and not a token that was issued for one.
+    /// Whether the bearer is the secret of an API key, not a token that was issued for an API key.
     #[must_use]
     pub fn is_api_key(&self) -> bool {
         self.key.is_none()

@@ -1,4 +1,4 @@
-//! SQL for API keys. If two keys match the names of one certificate, none is used.
+//! SQL for API keys. If several keys match the names of a certificate, no key is used.
 
 use time::OffsetDateTime;
 
@@ -262,7 +262,7 @@ pub async fn owner(
 }
 
 /// Revokes a valid key, which ends the tokens that were issued for it. `None` when the key is
-/// revoked or expired: it stays unchanged.
+/// already revoked or expired; such a key stays unchanged.
 pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<Ended>> {
     let done = sqlx::query!(
         r#"
@@ -278,7 +278,7 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     Ok((done.rows_affected() == 1).then(|| Ended::in_tenant(tenant)))
 }
 
-/// A valid key, as the exchange of its credential for a token needs it.
+/// A valid key, with the fields that the exchange for a token needs.
 #[derive(Debug)]
 pub struct LiveKey {
     pub key_id: ApiKeyId,
