@@ -1,11 +1,11 @@
-//! Emails: the form in which they are compared, and the blind index by which they are found.
+//! Emails: the normalised form for comparisons, and the blind index for look-ups.
 
 use unicode_normalization::UnicodeNormalization;
 
 use crate::privacy::{Cipher, Index};
 
-/// The form of an email that is compared: NFKC in lower case. Spellings that look the same are
-/// equal in this form.
+/// The normalised form of an email for comparisons: NFKC in lower case. Emails that differ only in
+/// case, or in compatible forms of a character, have the same normalised form.
 #[must_use]
 pub fn key(email: &str) -> String {
     email.nfkc().flat_map(char::to_lowercase).collect()
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn case_and_width_do_not_matter() {
+    fn emails_that_differ_in_case_or_width_have_the_same_key() {
         assert_eq!(key("Ada@Example.ORG"), key("ada@example.org"));
         assert_eq!(key("ａｄａ@example.org"), "ada@example.org");
         assert_ne!(key("ada+a@example.org"), key("ada@example.org"));

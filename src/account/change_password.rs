@@ -1,4 +1,4 @@
-//! ChangePassword: the current one for a new one.
+//! `ChangePassword`: verifies the current password and sets a new one.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::{
     tenants, users,
 };
 
-/// The event of a change that a wrong password stopped.
-const FAILED: EventKind = EventKind::PasswordChangeFailed;
+/// The audit event of a change that was refused because of a wrong current password.
+const FAILURE_EVENT: EventKind = EventKind::PasswordChangeFailed;
 
 impl Accounts {
-    /// The change's consistency token.
+    /// Changes the password of the caller. Returns the consistency token.
     pub async fn change_password(
         &self,
         sign_in: &Arc<SignIn>,
@@ -51,7 +51,7 @@ impl Accounts {
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let tenant_row = tenants::store::get(&mut tx, tenant).await?;
-        let kept = password::get(&mut tx, tenant, user).await?;
+        let stored_hash = password::get(&mut tx, tenant, user).await?;
         // No connection is held while passwords are hashed.
         drop(tx);
 
@@ -59,19 +59,31 @@ impl Accounts {
         let policy = self.password_policy;
         tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
         let email_key = email::key(&row.email);
-        let attempt = Attempt { caller, email_key: &email_key, password, kept, failed: FAILED };
-        let verified = current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
+        let attempt = Attempt {
+            caller,
+            email_key: &email_key,
+            password,
+            kept: stored_hash,
+            failed: FAILURE_EVENT,
+        };
+        let verified_hash =
+            current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
         let hash = slot.hash(new).await?;
         drop(slot);
-        self.replace_verified(caller, &verified, &hash).await
+        self.replace_verified(caller, &verified_hash, &hash).await
     }
 
-    /// Replaces the hash that was verified, if it, the caller and its session are in
-    /// force still.
-    async fn replace_verified(&self, caller: &Caller, verified: &str, new: &str) -> Result<String> {
+    /// Replaces the verified hash if it is still the user's hash and the caller and its session
+    /// are still active.
+    async fn replace_verified(
+        &self,
+        caller: &Caller,
+        verified_hash: &str,
+        new_hash: &str,
+    ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         let mut tx = self.db.begin(tenant).await?;
-        // The lock orders this against a disabling.
+        // The lock orders this transaction against one that disables the user.
         users::store::lock(&mut tx, tenant, user).await?;
         if !sessions::store::lock_live(&mut tx, tenant, user, caller.session()).await? {
             return Err(Error::refused(
@@ -79,13 +91,13 @@ impl Accounts {
                 "the access token is not in force",
             ));
         }
-        if !password::replace(&mut tx, tenant, user, verified, new).await? {
+        if !password::replace(&mut tx, tenant, user, verified_hash, new_hash).await? {
             drop(tx);
-            return Err(current_password::refusal(&self.db, caller, FAILED).await?);
+            return Err(current_password::refusal(&self.db, caller, FAILURE_EVENT).await?);
         }
-        let but_this = Some(caller.session());
+        let current_session = Some(caller.session());
         let (count, ended) =
-            sessions::store::revoke_all(&mut tx, tenant, user, but_this, "password_changed")
+            sessions::store::revoke_all(&mut tx, tenant, user, current_session, "password_changed")
                 .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
         let event = event.detail("sessions_revoked", count);

@@ -1,4 +1,4 @@
-//! The life of an account: registration, and changes of its password by its user.
+//! Operations of a user on the own account: registration, change and reset of the password.
 
 mod change_password;
 mod register;
@@ -17,7 +17,7 @@ use crate::{
     sign_in::Failures,
 };
 
-/// What changes of accounts work with. Cheap to clone.
+/// The operations on accounts, with their dependencies. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
     pub db: Db,
@@ -26,12 +26,12 @@ pub struct Accounts {
     /// Decides when a wrong current password is answered.
     pub failures: Arc<Failures>,
     pub limits: Limits,
-    /// Sends password reset mails; `None` where the server sends no mail.
+    /// Sends password reset mails; `None` when the server sends no mail.
     pub mails: Option<Arc<Mails>>,
     /// The server's policy, which a tenant's settings can only make stricter.
     pub password_policy: PasswordPolicy,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
-    /// Which email addresses count where a reset names no tenant.
+    /// The email addresses by which a reset request that names no tenant finds accounts.
     pub tenantless: TenantlessSignIn,
 }

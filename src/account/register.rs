@@ -1,5 +1,5 @@
-//! Register: a new user, in a tenant of its own or in one that lets people
-//! join.
+//! `Register`: creates a user, either with a new tenant or in a tenant that allows
+//! self-registration.
 
 use secrecy::SecretString;
 
@@ -46,18 +46,18 @@ impl Accounts {
             return Err(registration_closed());
         }
         let slug = create::slug_for(&message.organization_slug, &message.organization_name);
-        let founded = self.found(origin, &message, &slug, password).await;
-        match founded {
+        let response = self.create_tenant(origin, &message, &slug, password).await;
+        match response {
             Err(error) if error.reason() == ErrorReason::SlugTaken => {
-                // A retry of the request that took it gets its first result.
-                self.founded_before(&message, &slug).await?.ok_or(error)
+                // If this is a retry of the request that took the slug, return the first response.
+                self.first_response(&message, &slug).await?.ok_or(error)
             }
             other => other,
         }
     }
 
-    /// Creates the tenant and its first administrator, all or nothing.
-    async fn found(
+    /// Creates the tenant and its first administrator in one transaction.
+    async fn create_tenant(
         &self,
         origin: &Origin,
         message: &RegisterRequest,
@@ -70,7 +70,8 @@ impl Accounts {
             tenant_slug: slug,
         };
         self.password_policy.check("password", &password, &context)?;
-        // There is no tenant yet: those who found some from one network have a share together.
+        // The tenant does not exist yet. So all creations of tenants from one network count
+        // against the same placeholder.
         let share = self.limits.placeholder_tenant_of_network(origin.ip);
         let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
 
@@ -94,7 +95,9 @@ impl Accounts {
         self.add_user(tx, origin, message, &key, &hash, admin).await
     }
 
-    async fn founded_before(
+    /// The response of an earlier call with the same request id and content that created the
+    /// tenant; `None` if another request created it.
+    async fn first_response(
         &self,
         message: &RegisterRequest,
         slug: &str,
@@ -119,7 +122,7 @@ impl Accounts {
         }
     }
 
-    /// Adds the user to a tenant that lets people join.
+    /// Adds the user to a tenant that allows self-registration.
     async fn join(
         &self,
         tenant: &TenantRef,
@@ -134,7 +137,7 @@ impl Accounts {
         // No connection is held while the password is hashed.
         drop(tx);
         if role.is_none() {
-            return Err(self.refused(tenant.id, origin, registration_closed()).await?);
+            return Err(self.record_refusal(tenant.id, origin, registration_closed()).await?);
         }
         let (policy, email) = (self.password_policy, &message.email);
         tenants::check_password(&row, policy, "password", &password, email)?;
@@ -143,26 +146,31 @@ impl Accounts {
 
         let mut tx = self.db.begin(tenant.id).await?;
         let key = key(tenant.id, message);
-        if let Some(first) = idempotency::find_response(&mut tx, &key).await? {
-            return Ok(first);
+        if let Some(response) = idempotency::find_response(&mut tx, &key).await? {
+            return Ok(response);
         }
-        // It may have been closed meanwhile.
+        // Registration may have been closed while the password was hashed.
         let row = tenants::store::get(&mut tx, tenant.id).await?;
         let Some(role) = self_registration_role(&mut tx, &row).await? else {
             drop(tx);
-            return Err(self.refused(tenant.id, origin, registration_closed()).await?);
+            return Err(self.record_refusal(tenant.id, origin, registration_closed()).await?);
         };
-        let joined = self.add_user(tx, origin, message, &key, &hash, role).await;
-        match joined {
+        let response = self.add_user(tx, origin, message, &key, &hash, role).await;
+        match response {
             Err(error) if error.reason() == ErrorReason::EmailTaken => {
-                Err(self.refused(tenant.id, origin, error).await?)
+                Err(self.record_refusal(tenant.id, origin, error).await?)
             }
             other => other,
         }
     }
 
-    /// The refusal, once it is recorded.
-    async fn refused(&self, tenant: TenantId, origin: &Origin, error: Error) -> Result<Error> {
+    /// Records the refusal. Returns the error.
+    async fn record_refusal(
+        &self,
+        tenant: TenantId,
+        origin: &Origin,
+        error: Error,
+    ) -> Result<Error> {
         let reason = reason_text(error.reason());
         let event = Event::new(EventKind::RegistrationRefused).detail("reason", reason);
         audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
@@ -208,7 +216,8 @@ fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     }
 }
 
-/// The role of who joins a tenant; `None` where nobody may now.
+/// The role of a user who joins the tenant; `None` when the tenant does not allow
+/// self-registration now.
 async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
     if !tenant.is_active() || !Known::read(tenant).self_registration {
         return Ok(None);

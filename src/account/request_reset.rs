@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Accounts {
-    /// Queues a request for a password reset. Once it returns, a crash does not lose the request.
+    /// Queues a request for a password reset. The request is committed when this function returns.
     ///
     /// # Errors
     /// `MAIL_OFF` when the server sends no mail; `RATE_LIMITED`; `OVERLOADED` when too many

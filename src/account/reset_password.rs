@@ -19,7 +19,7 @@ impl Accounts {
     ///
     /// # Errors
     /// `TOKEN_INVALID` when the link is not valid; `INVALID_FIELDS` and others when the new
-    /// password breaks a rule, which does not end the link.
+    /// password breaks a rule. The link stays valid after such an error.
     pub async fn reset_password(
         &self,
         named: &NamedTenant,
@@ -45,7 +45,8 @@ impl Accounts {
         let new = passwords::normalise(&message.new_password);
         let policy = self.password_policy;
         tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
-        // Only a valid link costs its tenant a hash: anybody can write a tenant into a token.
+        // Hashing counts against the tenant only if the link is valid, because anybody can make a
+        // token that names any tenant.
         let owner = Owner::new(link.tenant, origin.ip);
         let hash = self.hasher.slot(owner)?.hash(new).await?;
         match self.replace_password(link, origin, &hash).await? {
@@ -55,8 +56,8 @@ impl Accounts {
     }
 
     /// Sets the password if the link is still valid; `None` if it is not. The lock on the user
-    /// orders concurrent calls with one link: the first one's change of the password ends the
-    /// link.
+    /// orders concurrent calls with the same link: the first call changes the password, which
+    /// invalidates the link.
     async fn replace_password(
         &self,
         link: &Link,
@@ -77,8 +78,8 @@ impl Accounts {
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
-        // The token was in a mail to the address that the user has: an address that
-        // changes ends the link.
+        // The token proves that the user receives mail at the present address: a change of the
+        // address would have invalidated the link.
         if !row.email_verified {
             row.email_verified = true;
             users::store::update(&mut tx, &row).await?;
@@ -87,8 +88,8 @@ impl Accounts {
         self.cache.finish(tx, &Actor::anonymous(origin), event, ended).await.map(Some)
     }
 
-    /// The tenant that a link names, and the share that its work counts against: that tenant's,
-    /// or the one of the network when the tenant does not exist.
+    /// The tenant of a link, and the tenant whose limits the call counts against. If the tenant of
+    /// the link does not exist, the second is a placeholder for the caller's network.
     async fn tenant_and_share(&self, link: &Link, origin: &Origin) -> Result<(TenantId, TenantId)> {
         Ok(match self.db.cipher(link.tenant).await? {
             Some(_) => (link.tenant, link.tenant),
@@ -96,7 +97,7 @@ impl Accounts {
         })
     }
 
-    /// Records the failure in the tenant that the link names, if it exists. Returns the refusal.
+    /// Records the failure in the tenant of the link, if that tenant exists. Returns the error.
     async fn reset_failed(&self, link: &Link, origin: &Origin) -> Result<Error> {
         let (tenant, share) = self.tenant_and_share(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);

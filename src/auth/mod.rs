@@ -1,14 +1,14 @@
-//! AuthService: the gRPC face of signing in and of accounts. The operations are in
-//! [`crate::sign_in`] and [`crate::account`].
+//! The gRPC service `AuthService`. Its operations are in [`crate::sign_in`] and
+//! [`crate::account`].
 
 mod rpc;
 
 use crate::{account::Accounts, sign_in::SignIns};
 
-/// Serves AuthService.
+/// The implementation of `AuthService`.
 pub struct Auth {
-    /// Signs subjects in and out, and answers for their tokens.
+    /// Signs subjects in and out, and refreshes and introspects their tokens.
     pub sign_ins: SignIns,
-    /// Registration, and changes of passwords.
+    /// Registers users, and changes and resets their passwords.
     pub accounts: Accounts,
 }

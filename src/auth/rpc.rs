@@ -1,4 +1,4 @@
-//! AuthService over gRPC.
+//! The gRPC methods of `AuthService`.
 
 use std::time::Instant;
 
@@ -100,8 +100,8 @@ impl AuthService for Auth {
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = gate::caller(&request)?;
         let sign_in = self.accounts.failures.begin(Instant::now());
-        let changed = self.accounts.change_password(&sign_in, &caller, request.into_inner()).await;
-        let consistency_token = sign_in.answer(changed).await?;
+        let result = self.accounts.change_password(&sign_in, &caller, request.into_inner()).await;
+        let consistency_token = sign_in.answer(result).await?;
         Ok(Response::new(ChangePasswordResponse { consistency_token }))
     }
 

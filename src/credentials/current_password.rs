@@ -1,4 +1,5 @@
-//! A caller's current password, asked for where an access token alone must not do.
+//! Verifies the caller's current password, for calls for which an access token alone is not
+//! enough.
 
 use super::invalid_credentials;
 use crate::{
@@ -10,25 +11,24 @@ use crate::{
     passwords::{Outcome, Presented, QueueSlot},
 };
 
-/// What a caller says its password is.
+/// The inputs of one verification.
 pub struct Attempt<'a> {
-    /// The caller.
     pub caller: &'a Caller,
-    /// Its email, in the form that is compared.
+    /// The caller's email, normalised by `email::key`.
     pub email_key: &'a str,
-    /// What it says.
+    /// The password in the request.
     pub password: &'a Presented,
-    /// The hash that is kept; `None` for a user without a password.
+    /// The stored hash; `None` for a user without a password.
     pub kept: Option<String>,
-    /// The event that records a failure.
+    /// The audit event of a failure.
     pub failed: EventKind,
 }
 
-/// The hash that the password was found right by. It counts as a guess, and a failure is
-/// recorded.
+/// Verifies the password. Returns the stored hash that the password matched. The call counts as a
+/// guess at the account, and a failure is recorded.
 ///
 /// # Errors
-/// UNAUTHENTICATED when it is wrong, `RATE_LIMITED` after too many that were.
+/// UNAUTHENTICATED when the password is wrong; `RATE_LIMITED` after too many wrong passwords.
 pub async fn verify(
     db: &Db,
     limits: &Limits,
@@ -37,26 +37,26 @@ pub async fn verify(
 ) -> Result<String> {
     let caller = attempt.caller;
     let guess = limits.guess(caller.home(), attempt.email_key, caller.origin().ip).await?;
-    let verified = compare(db, slot, attempt).await;
-    guess.end(verified.as_ref().err()).await;
-    verified
+    let result = compare(db, slot, attempt).await;
+    guess.end(result.as_ref().err()).await;
+    result
 }
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
-    let Attempt { caller, password, kept, failed, .. } = attempt;
-    let outcome = slot.verify(caller.home(), password, kept.as_deref()).await?;
-    match kept.filter(|_| outcome != Outcome::Wrong) {
-        Some(kept) => Ok(kept),
-        None => Err(refusal(db, caller, failed).await?),
+    let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
+    let outcome = slot.verify(caller.home(), password, stored_hash.as_deref()).await?;
+    match stored_hash.filter(|_| outcome != Outcome::Wrong) {
+        Some(matching_hash) => Ok(matching_hash),
+        None => Err(refusal(db, caller, failure_event).await?),
     }
 }
 
-/// The refusal of a wrong password, once it is recorded.
+/// Records a wrong password. Returns the error for the caller.
 ///
 /// # Errors
-/// When Postgres is away.
-pub async fn refusal(db: &Db, caller: &Caller, failed: EventKind) -> Result<Error> {
-    let event = Event::new(failed).target(caller.user().0);
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
+    let event = Event::new(failure_event).target(caller.user().0);
     audit::record_alone(db, caller.home(), &caller.actor(), event).await?;
     Ok(invalid_credentials())
 }

@@ -1,4 +1,4 @@
-//! What subjects prove themselves with: passwords of users, keys of service accounts.
+//! Credentials: passwords of users and API keys of service accounts.
 
 pub mod api_keys;
 pub mod current_password;

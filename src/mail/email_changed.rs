@@ -6,12 +6,13 @@ use crate::{email, error::Result, ids::TenantId, limits::Limits};
 const SUBJECT: &str = "The email of your account was changed";
 
 impl EmailChanged {
-    /// Counts the notice against the rate limits of its address.
+    /// Counts the notice against the rate limits of the old address.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when the address got enough notices.
+    /// `RATE_LIMITED` after too many notices to the address.
     pub(super) async fn count(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
-        // Counted apart from the mails that anybody may request: these could use up the limit.
+        // Notices have their own limit. Otherwise an attacker could use up the limit with reset
+        // requests, which anybody can send.
         let account = format!("changed {}", email::key(&self.old_email));
         if self.was_verified {
             limits.mail_to_verified(tenant, &account).await
@@ -20,7 +21,7 @@ impl EmailChanged {
         }
     }
 
-    /// The mail. It contains no text that a tenant has chosen.
+    /// The mail. The mail contains no text that a tenant has chosen.
     pub(super) fn mail(&self) -> Mail {
         let text = format!(
             "The email of your account was changed, and is no longer this address.\n\n\

@@ -1,4 +1,4 @@
-//! The kinds of rows in the outbox, with their bounds and lifetimes.
+//! The kinds of rows in the outbox, with the bounds and lifetimes of each kind.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::link::Purpose;
 /// The kinds of rows in the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// A call of `RequestPasswordReset` that was not handled yet.
+    /// A call of `RequestPasswordReset` that is not handled yet.
     ResetRequest,
     /// A mail with a link that resets a password.
     PasswordReset,
-    /// A changed email, of which the old address gets a notice.
+    /// A notice of a changed email, to the old address.
     EmailChanged,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Bounds {
     pub total: i64,
 }
 
-/// Bounds of requests, which anybody may send.
+/// Bounds of requests. They are lower than the bounds of mails, because anybody can send requests.
 const MAX_REQUESTS: Bounds = Bounds { of_tenant: 125, total: 1_000 };
 
 /// Bounds of mails.
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Time after which the row is deleted unsent. A mail is useless when its link has ended.
+    /// Time after which the row is deleted unsent. A mail is useless when its link has expired.
     pub(super) const fn lifetime(self) -> Duration {
         match self {
             Self::ResetRequest | Self::PasswordReset => Purpose::PasswordReset.lifetime(),

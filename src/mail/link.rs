@@ -1,9 +1,9 @@
 //! Links in mails: single-use tokens, each for one purpose.
 //!
-//! The token has 256 random bits. Postgres stores its SHA-256 only.
+//! A token contains a secret of 256 random bits. Postgres stores only the SHA-256 of the secret.
 //!
-//! Rule: `end_mail_links` (`migrations/0008_passwords.sql`) ends the links of a user when the
-//! password, the email or the state changes (triggers).
+//! Rule: `end_mail_links` (`migrations/0008_passwords.sql`) invalidates the links of a user when
+//! the password, the email or the state changes (triggers).
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::{
 };
 
 /// Length of an id, in bytes.
-const ID: usize = 16;
+const ID_LENGTH: usize = 16;
 
-/// What a link is for. A link of one purpose serves no other.
+/// The purpose of a link. A link is valid only for its purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     PasswordReset,
 }
 
 impl Purpose {
-    /// Time after which an unused link ends.
+    /// Time after which an unused link expires.
     #[must_use]
     pub const fn lifetime(self) -> Duration {
         match self {
@@ -52,7 +52,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Makes a link, and its token for the mail.
+    /// Generates a link, and the token of the link for the mail.
     ///
     /// # Errors
     /// INTERNAL when the system has no random bytes.
@@ -72,8 +72,8 @@ impl Link {
     pub fn read(purpose: Purpose, token: &SecretString) -> Option<Self> {
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(token.expose_secret()).ok().map(Zeroizing::new)?;
-        let (tenant, rest) = bytes.split_at_checked(ID)?;
-        let (user, secret) = rest.split_at_checked(ID)?;
+        let (tenant, rest) = bytes.split_at_checked(ID_LENGTH)?;
+        let (user, secret) = rest.split_at_checked(ID_LENGTH)?;
         let id = |bytes| Uuid::from_slice(bytes).ok();
         let (tenant, user) = (TenantId(id(tenant)?), UserId(id(user)?));
         let hash = || secret::hash(secret);
@@ -86,15 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_as_it_was_made_and_no_other_text_is_a_token() {
+    fn a_token_is_parsed_and_a_malformed_token_is_not() {
         let purpose = Purpose::PasswordReset;
-        let (made, token) = Link::new(purpose, TenantId::new(), UserId::new()).expect("a link");
-        let read = Link::read(purpose, &token).expect("a link");
-        assert_eq!((read.tenant, read.user, &read.hash), (made.tenant, made.user, &made.hash));
+        let new_link = Link::new(purpose, TenantId::new(), UserId::new());
+        let (link, token) = new_link.expect("a link is generated");
+        let parsed = Link::read(purpose, &token).expect("the token is parsed");
+        assert_eq!(parsed.tenant, link.tenant);
+        assert_eq!((parsed.user, &parsed.hash), (link.user, &link.hash));
         let token = token.expose_secret();
         let longer = format!("{token}AA");
-        for other in ["", "x", &token[1..], &token[..token.len() - 4], &longer, "é"] {
-            assert!(Link::read(purpose, &other.into()).is_none(), "{other}");
+        let shorter = &token[..token.len() - 4];
+        for malformed in ["", "x", &token[1..], shorter, &longer, "é"] {
+            assert!(Link::read(purpose, &malformed.into()).is_none(), "{malformed}");
         }
     }
 }

@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::outbox::Mail;
 use crate::config::{self, MailDestination};
 
-/// Timeout of one attempt.
+/// Timeout of one attempt to send a mail.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends mails from one sender.
+/// Sends mails from one sender address.
 pub struct Mailer {
     transport: Transport,
     from: Mailbox,
@@ -33,14 +33,14 @@ enum Transport {
     Folder(AsyncFileTransport<Tokio1Executor>),
 }
 
-/// The end of a mail.
+/// The final result of a mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// The mail server accepted it.
+    /// The mail server accepted the mail.
     Sent,
-    /// The mail server refused it for good.
+    /// The mail server refused the mail permanently.
     Failed,
-    /// Its time ended before the mail server accepted it.
+    /// The mail expired before the mail server accepted it.
     Expired,
 }
 
@@ -63,10 +63,10 @@ struct Label {
 }
 
 impl Mailer {
-    /// A mailer that connects when it has something to send.
+    /// Creates a mailer. It connects to the mail server when it sends the first mail.
     ///
     /// # Errors
-    /// When the folder can't be made.
+    /// When `MAIL_URL` is invalid, or the folder can't be created.
     pub fn new(mail: &config::Mail, registry: &mut Registry) -> anyhow::Result<Self> {
         let transport = match &mail.post {
             MailDestination::Smtp(url) => {
@@ -88,7 +88,7 @@ impl Mailer {
         Ok(Self { transport, from: mail.from.clone(), mails })
     }
 
-    /// Counts a mail that has come to its end.
+    /// Counts the final result of a mail.
     pub(super) fn count(&self, outcome: Outcome) {
         self.mails.get_or_create(&outcome.label()).inc();
     }
@@ -99,7 +99,7 @@ impl Mailer {
     /// # Errors
     /// When the mail server does not accept the mail. The error does not contain the address.
     pub(super) async fn send(&self, id: Uuid, mail: &Mail) -> Result<(), Failure> {
-        let to = mail.to.parse().map_err(|_| Failure::permanent("the address takes no mail"))?;
+        let to = mail.to.parse().map_err(|_| Failure::permanent("the address is invalid"))?;
         let message = Message::builder()
             .message_id(Some(format!("<{id}@{}>", self.from.email.domain())))
             .from(self.from.clone())
@@ -111,15 +111,15 @@ impl Mailer {
         match &self.transport {
             Transport::Smtp(smtp) => smtp.send(message).await.map(drop).map_err(Failure::from),
             Transport::Folder(folder) => {
-                let written = folder.send(message).await.map(drop);
-                written.map_err(|_| Failure::permanent("the folder for mails can't be written"))
+                let result = folder.send(message).await.map(drop);
+                result.map_err(|_| Failure::permanent("the folder for mails can't be written"))
             }
         }
     }
 }
 
-/// The reason why the mail server did not accept a mail. The server's own text is not kept,
-/// because it may repeat the address.
+/// The reason why the mail server did not accept a mail. The text from the mail server is dropped,
+/// because it may contain the address.
 pub(super) struct Failure {
     /// Whether another attempt may succeed.
     pub is_temporary: bool,

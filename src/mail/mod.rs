@@ -1,8 +1,8 @@
 //! Mails: an outbox in Postgres, a worker that sends them by SMTP, and the links in them.
 //!
-//! A mail is queued in the transaction of the change that it is about. The worker sends it at
-//! least once, always with the same `Message-ID`. Each replica runs the worker; a row is
-//! handled by one replica at a time.
+//! A mail is queued in the transaction of the change that it reports. The worker sends each mail at
+//! least once, always with the same `Message-ID`. Each replica runs the worker. Only one replica at
+//! a time handles a row.
 
 mod email_changed;
 mod kind;

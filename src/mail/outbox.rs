@@ -1,5 +1,5 @@
-//! The outbox: mails in Postgres, which wait until the worker has sent them. A mail is queued
-//! in the transaction of the change that it is about.
+//! The outbox: a table in Postgres with the mails that the worker must still send. A mail is queued
+//! in the transaction of the change that it reports.
 
 use std::net::IpAddr;
 
@@ -28,11 +28,12 @@ pub struct ResetRequest {
 /// The tenants of a request.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum NamedTenants {
-    /// The tenant that the request names; [`TenantId::UNKNOWN`] when it does not exist.
+    /// The tenant that the request names; [`TenantId::UNKNOWN`] when the tenant does not exist.
     One(Uuid),
-    /// The request names no tenant: at most three tenants that have a user with the email.
+    /// The request names no tenant. It applies to at most three tenants that have a user with the
+    /// email.
     ByEmail {
-        /// Whether only verified addresses count.
+        /// Whether only users with a verified email are found.
         only_verified: bool,
     },
 }
@@ -44,8 +45,8 @@ impl ResetRequest {
     }
 
     pub(super) fn origin(&self) -> Origin {
-        let sent = HeaderValue::from_str(&self.correlation_id).ok();
-        let correlation_id = sent.and_then(|sent| CorrelationId::accept(&sent));
+        let header = HeaderValue::from_str(&self.correlation_id).ok();
+        let correlation_id = header.and_then(|header| CorrelationId::accept(&header));
         Origin {
             correlation_id: correlation_id.unwrap_or_else(CorrelationId::new),
             ip: self.ip,
@@ -54,7 +55,7 @@ impl ResetRequest {
     }
 }
 
-/// A changed email.
+/// The notice of a changed email.
 #[derive(Serialize, Deserialize)]
 pub struct EmailChanged {
     pub user: Uuid,
@@ -78,12 +79,12 @@ pub(super) struct Mail {
     pub text: String,
 }
 
-/// The place of a row's content, to which it is sealed.
+/// The seal context of a row: its sealed content can be opened only in this row.
 pub(super) fn context(id: &Uuid) -> SealContext<'_> {
     SealContext::row("mail_outbox", id)
 }
 
-/// Queues a request. It is the same work whether or not the tenant and the account exist.
+/// Queues a request. The work is the same whether or not the tenant and the account exist.
 ///
 /// # Errors
 /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
@@ -95,7 +96,7 @@ pub(super) async fn queue_request(db: &Db, share: TenantId, request: &ResetReque
     tx.commit_record().await
 }
 
-/// Queues a row in the transaction of its tenant. Returns false when it was queued before.
+/// Queues a row in the transaction of its tenant. Returns false when the row was queued before.
 ///
 /// # Errors
 /// `OVERLOADED` when too many rows wait; UNAVAILABLE when Postgres or the data key is

@@ -1,5 +1,5 @@
 //! Handles requests for password resets: finds the accounts, and queues a mail with a link for
-//! each. It also writes the text of the mail.
+//! each account. This module also contains the text of the mail.
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -23,8 +23,8 @@ use crate::{
     tenants, users,
 };
 
-/// The id of the mail that a request leads to in a tenant. It is the same each time that the
-/// request is handled.
+/// The id of the mail for one tenant of a request. The id is the same each time the request is
+/// handled, so the mail is queued only once.
 fn mail_id(request: Uuid, tenant: TenantId) -> Uuid {
     let mut bytes = [0; 16];
     let hash = secret::hash(&[*request.as_bytes(), *tenant.0.as_bytes()].concat());
@@ -32,7 +32,7 @@ fn mail_id(request: Uuid, tenant: TenantId) -> Uuid {
     Uuid::new_v8(bytes)
 }
 
-/// What the handler works with.
+/// The handler of password reset requests.
 pub(super) struct Resets {
     pub db: Db,
     pub limits: Limits,
@@ -41,8 +41,8 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    /// Handles the request with the id `id` on connections of `share`. If it is handled again
-    /// after a crash, it queues no mail twice.
+    /// Handles the request with this id. The connections count against the limits of `share`. If a
+    /// request is handled again after a crash, no mail is queued twice.
     ///
     /// # Errors
     /// `OVERLOADED` when too many mails wait; UNAVAILABLE when Postgres is unavailable.
@@ -64,9 +64,9 @@ impl Resets {
             NamedTenants::One(tenant) => return Ok(vec![TenantId(tenant)]),
             NamedTenants::ByEmail { only_verified } => only_verified,
         };
-        let found = tenants::find_by_email(&self.db, key, only_verified).await?;
-        // The request is recorded also when no account has the email.
-        Ok(if found.is_empty() { vec![TenantId::UNKNOWN] } else { found })
+        let tenants = tenants::find_by_email(&self.db, key, only_verified).await?;
+        // The request is recorded even if no account has the email.
+        Ok(if tenants.is_empty() { vec![TenantId::UNKNOWN] } else { tenants })
     }
 
     async fn handle_in(
@@ -84,12 +84,12 @@ impl Resets {
             event = event.target(user.0);
         }
         let actor = Actor::anonymous(origin);
-        let active = candidate.filter(|found| found.active).map(|found| found.user);
-        let Some(user) = active else {
+        let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
+        let Some(user) = active_user else {
             return audit::record_in_share(&self.db, share, tenant, &actor, event).await;
         };
         if self.limits.mail(tenant, key).await.is_err() {
-            tracing::info!(%tenant, %user, "a user got enough password reset mails");
+            tracing::info!(%tenant, %user, "a password reset mail is over the limit");
             return audit::record_in_share(&self.db, share, tenant, &actor, event).await;
         }
         self.queue(tenant, user, mail, key, &actor, event).await
@@ -108,7 +108,7 @@ impl Resets {
         let (link, token) = Link::new(Purpose::PasswordReset, tenant, user)?;
         let mut tx = self.db.begin(tenant).await?;
         // The lock orders this transaction against a change of the address. Either that change
-        // ends the link, or this transaction sees the new address.
+        // invalidates the link, or this transaction reads the new address.
         let row = users::store::lock(&mut tx, tenant, user).await?;
         audit::record(&mut tx, tenant, actor, event).await?;
         if email::key(&row.email) == key {
@@ -127,8 +127,9 @@ impl Resets {
         tx.commit_record().await
     }
 
-    /// The text names the organisation by its slug. The name of a tenant is free text of
-    /// whoever registered it, and the address may belong to anybody.
+    /// The text of the mail. It names the organisation by its slug. It does not contain the name of
+    /// the tenant: that name is free text of the person who registered the tenant, and the address
+    /// may belong to anybody.
     fn text(&self, organisation: &str, token: &SecretString) -> String {
         let token = token.expose_secret();
         let link = match &self.page {

@@ -3,8 +3,8 @@
 //! - Rule: `queue_mail` (`migrations/0026_mail_outbox.sql`) enforces the bounds of the outbox.
 //! - Rule: `claim_mails` (`migrations/0027_send_mails.sql`) decides which rows are due, and gives
 //!   each row to one replica at a time.
-//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the last worker of a row set
-//!   its next time.
+//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the worker that claimed a row
+//!   last set the time of the next attempt.
 //! - Rule: `remove_mail` (`migrations/0027_send_mails.sql`) removes a row of any tenant.
 //! - Rule: `mail_backlog` (`migrations/0027_send_mails.sql`) counts the rows of all tenants.
 
@@ -27,7 +27,7 @@ pub(super) struct Claimed {
     pub id: Uuid,
     pub kind: Kind,
     pub content: Vec<u8>,
-    /// Number of attempts, with the present one.
+    /// Number of attempts, including the present one.
     pub attempts: i32,
     pub expired: bool,
 }
@@ -61,8 +61,8 @@ pub(super) async fn queue(tx: &mut TenantTx, id: Uuid, kind: Kind, content: &[u8
     }
 }
 
-/// Claims rows that are due, at most `limit`, and `of_tenant` of each tenant. They are due again
-/// after `lease`.
+/// Claims rows that are due: at most `limit` rows, and at most `of_tenant` rows of each tenant. A
+/// claimed row is due again after `lease`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -87,7 +87,7 @@ pub(super) async fn claim(
     )
     .fetch_all(db.pool())
     .await?;
-    let claimed = rows.into_iter().filter_map(|row| {
+    let claimed_rows = rows.into_iter().filter_map(|row| {
         let kind = *kinds.iter().find(|kind| kind.as_str() == row.kind)?;
         Some(Claimed {
             tenant: TenantId(row.tenant_id),
@@ -98,7 +98,7 @@ pub(super) async fn claim(
             expired: row.expired,
         })
     });
-    Ok(claimed.collect())
+    Ok(claimed_rows.collect())
 }
 
 /// Makes a row due again after `delay`.
@@ -134,7 +134,7 @@ pub(super) async fn backlog(db: &Db) -> Result<(i64, f64)> {
     Ok((row.waiting, row.oldest))
 }
 
-/// Stores a link. It replaces the user's link of the same purpose.
+/// Stores a link. The link replaces the user's earlier link of the same purpose.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -157,12 +157,12 @@ pub(super) async fn set_link(tx: &mut TenantTx, link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// Whether a link is valid, and its user and tenant are active.
+/// Whether a link is valid and the user and the tenant of the link are active.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn is_valid_link(tx: &mut TenantTx, link: &Link) -> Result<bool> {
-    let valid = sqlx::query_scalar!(
+    let is_valid = sqlx::query_scalar!(
         r#"
         select exists (
             select from mail_links l
@@ -180,5 +180,5 @@ pub async fn is_valid_link(tx: &mut TenantTx, link: &Link) -> Result<bool> {
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(valid)
+    Ok(is_valid)
 }

@@ -1,4 +1,4 @@
-//! The worker that sends the mails of the outbox. It retries a mail with a growing delay.
+//! The worker that sends the mails of the outbox. It retries a mail with exponential backoff.
 
 use std::{
     mem,
@@ -33,26 +33,30 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Maximum number of rows that one loop handles at once, and claims of one tenant.
-const AT_ONCE: usize = 8;
-const AT_ONCE_OF_TENANT: i64 = 4;
+/// Maximum number of rows that one loop handles concurrently.
+const MAX_CONCURRENT_ROWS: usize = 8;
 
-/// Interval between two looks at the outbox, for rows that another replica queued or that are to
-/// be retried.
+/// Maximum number of rows of one tenant in one claim.
+const MAX_CLAIMED_OF_TENANT: i64 = 4;
+
+/// Interval between two queries of the outbox. It finds the rows that another replica queued and
+/// the rows that are due for a retry.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between two updates of the gauges.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time after which a row that a worker has claimed is due again. It is longer than an attempt
-/// takes.
+/// Time after which a claimed row is due again. The lease is longer than an attempt takes.
 const LEASE: Duration = Duration::from_mins(1);
 
-/// The first and the longest delay between two attempts.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_mins(5);
+/// Minimum delay between two attempts: the delay after the first attempt.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The kinds of each loop. Requests that anybody may send delay no notice of a changed email.
+/// Maximum delay between two attempts.
+const MAX_RETRY_DELAY: Duration = Duration::from_mins(5);
+
+/// The kinds of rows that each loop handles. Two loops, so that a flood of reset requests, which
+/// anybody can send, cannot delay notices of a changed email.
 const LOOPS: [&[Kind]; 2] = [&[Kind::ResetRequest, Kind::PasswordReset], &[Kind::EmailChanged]];
 
 /// Queues mails, and sends them in the background.
@@ -74,8 +78,8 @@ struct Worker {
 /// Gauges of the outbox.
 #[derive(Default, Clone)]
 struct Backlog {
-    waiting: Gauge,
-    oldest: Gauge<f64, std::sync::atomic::AtomicU64>,
+    waiting_rows: Gauge,
+    oldest_age_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 impl Mails {
@@ -105,7 +109,7 @@ impl Mails {
         Ok(Arc::new(Self { db, wake, stop, loops }))
     }
 
-    /// Queues a request for a password reset, which counts against `share`.
+    /// Queues a request for a password reset. The request counts against the limits of `share`.
     ///
     /// # Errors
     /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
@@ -125,21 +129,21 @@ impl Mails {
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
-        changed: &EmailChanged,
+        notice: &EmailChanged,
     ) -> Result<()> {
         let cipher = tx.cipher(tenant)?;
-        outbox::queue(tx, &cipher, Uuid::now_v7(), Kind::EmailChanged, changed).await?;
+        outbox::queue(tx, &cipher, Uuid::now_v7(), Kind::EmailChanged, notice).await?;
         Ok(())
     }
 
-    /// Makes the worker look at the outbox now.
+    /// Makes the worker query the outbox now.
     pub fn wake(&self) {
         for wake in &self.wake {
             wake.notify_one();
         }
     }
 
-    /// Sends the mails that are due, then stops. Other mails stay in the outbox.
+    /// Sends the mails that are due, then stops the worker. Other mails stay in the outbox.
     pub async fn finish(&self) {
         self.stop.send_replace(true);
         let loops = mem::take(&mut *self.loops.lock().unwrap_or_else(PoisonError::into_inner));
@@ -155,17 +159,17 @@ impl Worker {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut tasks = JoinSet::new();
-        let mut measured = None::<Instant>;
+        let mut last_measurement = None::<Instant>;
         loop {
-            if tasks.len() >= AT_ONCE {
+            if tasks.len() >= MAX_CONCURRENT_ROWS {
                 tasks.join_next().await;
             }
-            if measured.is_none_or(|at| at.elapsed() >= BACKLOG_INTERVAL) {
+            if last_measurement.is_none_or(|time| time.elapsed() >= BACKLOG_INTERVAL) {
                 self.measure().await;
-                measured = Some(Instant::now());
+                last_measurement = Some(Instant::now());
             }
-            let claimed = self.claim(kinds, AT_ONCE - tasks.len()).await;
-            if claimed.is_empty() {
+            let batch = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
+            if batch.is_empty() {
                 if *stop.borrow() && tasks.is_empty() {
                     return;
                 }
@@ -176,7 +180,7 @@ impl Worker {
                     Some(_) = tasks.join_next() => {}
                 }
             }
-            for row in claimed {
+            for row in batch {
                 tasks.spawn(self.clone().handle(row));
             }
         }
@@ -184,18 +188,18 @@ impl Worker {
 
     async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<Claimed> {
         let limit = i64::try_from(limit).unwrap_or_default();
-        let claimed = store::claim(&self.db, kinds, limit, AT_ONCE_OF_TENANT, LEASE).await;
-        claimed.unwrap_or_else(|error| {
+        let batch = store::claim(&self.db, kinds, limit, MAX_CLAIMED_OF_TENANT, LEASE).await;
+        batch.unwrap_or_else(|error| {
             tracing::warn!(%error, "the outbox of mails can't be read");
             Vec::new()
         })
     }
 
     async fn measure(&self) {
-        // A failure shows in the next claim.
-        if let Ok((waiting, oldest)) = store::backlog(&self.db).await {
-            self.backlog.waiting.set(waiting);
-            self.backlog.oldest.set(oldest);
+        // A failure is not logged here, because the next claim fails and is logged too.
+        if let Ok((waiting_rows, oldest_age_seconds)) = store::backlog(&self.db).await {
+            self.backlog.waiting_rows.set(waiting_rows);
+            self.backlog.oldest_age_seconds.set(oldest_age_seconds);
         }
     }
 
@@ -203,7 +207,7 @@ impl Worker {
     async fn handle(self: Arc<Self>, row: Claimed) {
         let (tenant, mail, kind) = (row.tenant, row.id, row.kind.as_str());
         let outcome = if row.expired {
-            tracing::error!(%tenant, %mail, kind, "a mail was not sent in time");
+            tracing::error!(%tenant, %mail, kind, "a mail expired before it was sent");
             Some(Outcome::Expired)
         } else {
             match self.attempt(&row).await {
@@ -211,17 +215,17 @@ impl Worker {
                 Err(failure) if failure.is_temporary => {
                     let (attempts, reason) = (row.attempts, failure.text);
                     tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail is retried");
-                    let delay = delay(row.attempts);
-                    let scheduled = store::retry(&self.db, &row, delay).await;
-                    // Otherwise the row is due again when its lease ends.
-                    scheduled.unwrap_or_else(|error| {
-                        tracing::warn!(%error, %mail, "a mail is retried later");
+                    let delay = retry_delay(row.attempts);
+                    let result = store::retry(&self.db, &row, delay).await;
+                    // If this fails, the row is due again when its lease expires.
+                    result.unwrap_or_else(|error| {
+                        tracing::warn!(%error, %mail, "a retry was not scheduled");
                     });
                     return;
                 }
                 Err(failure) => {
                     let reason = failure.text;
-                    tracing::error!(%tenant, %mail, kind, reason, "a mail was not sent");
+                    tracing::error!(%tenant, %mail, kind, reason, "a mail failed permanently");
                     Some(Outcome::Failed)
                 }
             }
@@ -230,11 +234,12 @@ impl Worker {
             self.mailer.count(outcome);
         }
         if let Err(error) = store::remove(&self.db, tenant, row.id).await {
-            tracing::warn!(%error, %mail, "a mail that was handled stays in the outbox");
+            tracing::warn!(%error, %mail, "a handled mail can't be removed from the outbox");
         }
     }
 
-    /// Makes one attempt. Returns the outcome; `None` when the row led to no mail of its own.
+    /// Makes one attempt. Returns the outcome; `None` when this row itself sends no mail: a reset
+    /// request, or a notice above the rate limit.
     async fn attempt(&self, row: &Claimed) -> Result<Option<Outcome>, Failure> {
         if row.kind == Kind::ResetRequest {
             let request = self.open::<ResetRequest>(row, None).await?;
@@ -244,14 +249,14 @@ impl Worker {
         let mail = if row.kind == Kind::PasswordReset {
             self.open::<Mail>(row, Some(row.tenant)).await?
         } else {
-            let changed = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
+            let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
             let is_first = row.attempts == 1;
-            if is_first && changed.count(&self.limits, row.tenant).await.is_err() {
-                let (tenant, user) = (row.tenant, changed.user());
-                tracing::info!(%tenant, %user, "an address got enough notices of a changed email");
+            if is_first && notice.count(&self.limits, row.tenant).await.is_err() {
+                let (tenant, user) = (row.tenant, notice.user());
+                tracing::info!(%tenant, %user, "an email change notice is over the limit");
                 return Ok(None);
             }
-            changed.mail()
+            notice.mail()
         };
         self.mailer.send(row.id, &mail).await?;
         Ok(Some(Outcome::Sent))
@@ -280,16 +285,16 @@ impl From<Error> for Failure {
     }
 }
 
-/// The delay before the attempt after this one.
-fn delay(attempts: i32) -> Duration {
+/// The delay after attempt number `attempts`.
+fn retry_delay(attempts: i32) -> Duration {
     let delays = ExponentialBuilder::default()
-        .with_min_delay(FIRST_RETRY)
-        .with_max_delay(LAST_RETRY)
+        .with_min_delay(MIN_RETRY_DELAY)
+        .with_max_delay(MAX_RETRY_DELAY)
         .with_jitter()
         .without_max_times();
-    let before = usize::try_from(attempts - 1).unwrap_or_default();
-    let delay = delays.build().nth(before).unwrap_or(LAST_RETRY);
-    // Postgres counts in microseconds.
+    let earlier_retries = usize::try_from(attempts - 1).unwrap_or_default();
+    let delay = delays.build().nth(earlier_retries).unwrap_or(MAX_RETRY_DELAY);
+    // Postgres stores intervals in whole microseconds.
     Duration::from_micros(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX))
 }
 
@@ -297,9 +302,13 @@ impl Backlog {
     fn register(registry: &mut Registry) -> Self {
         let backlog = Self::default();
         let help = "Mails and requests for password resets in the outbox, of all replicas";
-        registry.register("tenantry_mails_waiting", help, backlog.waiting.clone());
+        registry.register("tenantry_mails_waiting", help, backlog.waiting_rows.clone());
         let help = "Age of the oldest row in the outbox of mails, in seconds";
-        registry.register("tenantry_mails_oldest_seconds", help, backlog.oldest.clone());
+        registry.register(
+            "tenantry_mails_oldest_seconds",
+            help,
+            backlog.oldest_age_seconds.clone(),
+        );
         backlog
     }
 }

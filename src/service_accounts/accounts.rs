@@ -59,14 +59,14 @@ impl ServiceAccounts {
         let row = store::lock(&mut tx, tenant, account).await?;
         check_etag(etag, row.version)?;
         let caller = acting.authorize_take(&mut tx, account).await?;
-        let held = roles::held(&mut tx, tenant, account).await?;
+        let assignments = roles::held(&mut tx, tenant, account).await?;
         let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
         let ended = store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
-        let event = roles::audited::gone(event, &held);
+        let event = roles::audited::gone(event, &assignments);
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -43,7 +43,7 @@ impl ServiceAccounts {
     ) -> Result<CreateApiKeyResponse> {
         let tenant = acting.tenant();
         let account = UserId::parse("service_account_id", &message.service_account_id)?;
-        let asked_for = message.expire_time.as_ref().map(end).transpose()?;
+        let requested_expiry = message.expire_time.as_ref().map(parse_expiry).transpose()?;
         let proof = Proof::of(tenant, message.credential.as_ref())?;
         let new = NewKey { name: &message.name, ..proof.new_key() };
         let key = Key {
@@ -57,15 +57,16 @@ impl ServiceAccounts {
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
         let (caller, until) = acting.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
-        let expires_at = within(asked_for, until)?;
-        let first = idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
-        let is_first = first.is_none();
-        let (row, is_shown) = match first.and_then(|first| first.api_key) {
-            Some(first) => again(&mut tx, tenant, &first.id, &new, until).await?,
+        let expires_at = new_expiry(requested_expiry, until)?;
+        let first_response =
+            idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
+        let is_first = first_response.is_none();
+        let (row, has_new_credential) = match first_response.and_then(|response| response.api_key) {
+            Some(first_key) => repeat(&mut tx, tenant, &first_key.id, &new, until).await?,
             None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
         };
-        // A repeated request that returns nothing new is not recorded.
-        if is_shown {
+        // A repeated request that neither creates a key nor replaces a secret is not recorded.
+        if has_new_credential {
             let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
             let event = event
                 .detail("api_key_id", row.key_id.to_string())
@@ -75,18 +76,19 @@ impl ServiceAccounts {
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, tenant, &caller.actor(), event).await?;
         }
-        let made = row.key_id.0;
+        let key_id = row.key_id.0;
         let mut response = CreateApiKeyResponse {
             api_key: Some(row.into()),
             secret: String::new(),
             consistency_token: tx.consistency_token().await?,
         };
         if is_first {
-            // The response is stored without the secret, which is stored nowhere.
-            idempotency::store_response(&mut tx, &key, made, &response).await?;
+            // The response is stored without the secret, because the text of a secret is never
+            // stored.
+            idempotency::store_response(&mut tx, &key, key_id, &response).await?;
         }
         tx.commit().await?;
-        if let Some(text) = proof.text().filter(|_| is_shown) {
+        if let Some(text) = proof.text().filter(|_| has_new_credential) {
             text.expose_secret().clone_into(&mut response.secret);
         }
         Ok(response)
@@ -124,8 +126,9 @@ impl Proof {
                 Err(error) => Err(Error::field("public_key", format!("can't be used: {error}"))),
             },
             Some(Credential::CertificateName(name)) => {
-                let wanted = || Error::field("certificate_name", "must be a DNS name or a URI");
-                certificate_name(name).map(Self::Certificate).ok_or_else(wanted)
+                let invalid_name =
+                    || Error::field("certificate_name", "must be a DNS name or a URI");
+                certificate_name(name).map(Self::Certificate).ok_or_else(invalid_name)
             }
         }
     }
@@ -148,6 +151,7 @@ impl Proof {
         }
     }
 
+    /// The text of a new secret, for the response.
     fn text(&self) -> Option<&SecretString> {
         match self {
             Self::Secret(_, text) => Some(text),
@@ -156,24 +160,24 @@ impl Proof {
     }
 }
 
-fn end(asked_for: &Timestamp) -> Result<OffsetDateTime> {
-    clock::in_the_future(asked_for)
+fn parse_expiry(requested_expiry: &Timestamp) -> Result<OffsetDateTime> {
+    clock::in_the_future(requested_expiry)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
-/// The expiry of a new key: the requested time, which must not be later than `until`. Without
-/// one, it is a year from now, or `until` if that is earlier.
-fn within(asked_for: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
-    if let Some(asked_for) = asked_for {
-        rule::check_end(Some(asked_for).into(), until)?;
-        return Ok(asked_for);
+/// The expiry of a new key: the requested expiry, which must not be later than `until`. If no
+/// expiry is requested, the result is a year from now, or `until` if that is earlier.
+fn new_expiry(requested_expiry: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
+    if let Some(requested_expiry) = requested_expiry {
+        rule::check_end(Some(requested_expiry).into(), until)?;
+        return Ok(requested_expiry);
     }
-    let after_a_year = clock::now() + DEFAULT_LIFETIME;
+    let default_expiry = clock::now() + DEFAULT_LIFETIME;
     let latest = match until {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
     };
-    Ok(latest.map_or(after_a_year, |latest| latest.min(after_a_year)))
+    Ok(latest.map_or(default_expiry, |latest| latest.min(default_expiry)))
 }
 
 async fn insert(
@@ -193,25 +197,25 @@ async fn insert(
     api_keys::store::insert(tx, tenant, account, new, expires_at).await
 }
 
-/// Repeats the creation of a key: the key of the first request, and whether it now has the new
-/// secret. A key that was never used gets the new secret, because the first response may be
-/// lost and its secret was not stored.
-async fn again(
+/// Handles a repeated creation of a key. Returns the key of the first request, and whether the key
+/// has a new secret now. Only a key that was never used gets a new secret: the response with the
+/// first secret may be lost, and the text of that secret was not stored.
+async fn repeat(
     tx: &mut TenantTx,
     tenant: TenantId,
-    first: &str,
+    first_key_id: &str,
     new: &NewKey<'_>,
     until: End,
 ) -> Result<(KeyRow, bool)> {
-    let first = ApiKeyId::parse("api_key_id", first)?;
-    let first = api_keys::store::lock(tx, tenant, first).await?;
-    let unused = first.last_used_at.is_none() && first.revoked_at.is_none() && !first.expired;
+    let key_id = ApiKeyId::parse("api_key_id", first_key_id)?;
+    let row = api_keys::store::lock(tx, tenant, key_id).await?;
+    let is_unused = row.last_used_at.is_none() && row.revoked_at.is_none() && !row.expired;
     match &new.secret_hash {
-        Some(hash) if unused => {
-            rule::check_end(Some(first.expires_at).into(), until)?;
-            api_keys::store::replace_secret(tx, tenant, first.key_id, hash).await?;
-            Ok((first, true))
+        Some(hash) if is_unused => {
+            rule::check_end(Some(row.expires_at).into(), until)?;
+            api_keys::store::replace_secret(tx, tenant, row.key_id, hash).await?;
+            Ok((row, true))
         }
-        _ => Ok((first, false)),
+        _ => Ok((row, false)),
     }
 }

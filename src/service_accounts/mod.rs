@@ -1,4 +1,4 @@
-//! Service accounts, with which programs sign in, and their keys.
+//! Service accounts, which are the accounts of programs, and their API keys.
 
 mod accounts;
 mod keys;

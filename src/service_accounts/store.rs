@@ -138,8 +138,8 @@ pub async fn list(
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: AccountRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.account_id.0), show).await?;
+        let convert = |row: AccountRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
+        page.take(read.found(rows), |row| Position::of(row.account_id.0), convert).await?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::{
 pub struct Authenticator {
     pub keyring: Arc<Keyring>,
     pub tokens: Arc<VerifiedTokens>,
-    /// Decides whether the in-memory caches may answer.
+    /// Decides whether the in-memory caches are fresh enough to be used.
     pub feed: Feed,
     pub engine: Engine,
     pub cache: SessionCache,
@@ -34,8 +34,8 @@ pub struct Authenticator {
 /// A valid token of a live session, and its subject.
 pub struct Authenticated {
     pub token: Arc<Verified>,
-    /// What the subject holds. The user may be disabled, and the tenant suspended, since the
-    /// sign-in.
+    /// The roles and permissions of the subject. The user may be disabled, and the tenant may be
+    /// suspended, since the sign-in.
     pub standing: Arc<Standing>,
 }
 
@@ -51,11 +51,11 @@ impl Authenticator {
     /// tokens. `None` when the bearer is not valid, for any reason.
     ///
     /// # Errors
-    /// UNAVAILABLE when the in-memory caches may not answer and Postgres is unavailable.
+    /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable.
     pub async fn authenticate(&self, bearer: &str) -> Result<Option<Authenticated>> {
         let digest = Digest::of(bearer);
-        match self.remembered(&digest) {
-            Some(found) => Ok(Some(found)),
+        match self.find_cached(&digest) {
+            Some(authenticated) => Ok(Some(authenticated)),
             // Boxed, so that the future of a cache hit stays small.
             None => Box::pin(self.look_up(bearer, digest)).await,
         }
@@ -64,11 +64,11 @@ impl Authenticator {
     /// Whether the in-memory caches can authenticate the bearer.
     #[must_use]
     pub fn remembers(&self, bearer: &str) -> bool {
-        self.remembered(&Digest::of(bearer)).is_some()
+        self.find_cached(&Digest::of(bearer)).is_some()
     }
 
-    /// The valid token and its subject from the in-memory caches, if they may answer.
-    fn remembered(&self, digest: &Digest) -> Option<Authenticated> {
+    /// The valid token and its subject from the in-memory caches, if the feed is fresh.
+    fn find_cached(&self, digest: &Digest) -> Option<Authenticated> {
         let fresh = self.feed.fresh()?;
         let token = self.tokens.get(digest)?;
         let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
@@ -76,8 +76,8 @@ impl Authenticator {
     }
 
     async fn look_up(&self, bearer: &str, digest: Digest) -> Result<Option<Authenticated>> {
-        let known = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
-        let Some(token) = known else {
+        let cached_token = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
+        let Some(token) = cached_token else {
             return match Secret::read(bearer) {
                 Some(secret) => self.verify_secret(&secret, digest).await,
                 None => self.verify(bearer, digest).await,
@@ -102,10 +102,10 @@ impl Authenticator {
         store::record_use(&mut tx, tenant, key.key_id).await?;
         tx.commit().await?;
         let token = Arc::new(self.tokens.follow_key(tenant, &key));
-        let read = self.engine.read(tenant, token.user, Some(token.session)).await?;
-        let Some(read) = read.filter(|read| read.session_live) else { return Ok(None) };
-        let found = self.remember(digest, token, read.standing);
-        Ok(found.and_then(Authenticated::if_accepted))
+        let state = self.engine.read(tenant, token.user, Some(token.session)).await?;
+        let Some(state) = state.filter(|state| state.session_live) else { return Ok(None) };
+        let authenticated = self.remember(digest, token, state.standing);
+        Ok(authenticated.and_then(Authenticated::if_accepted))
     }
 
     /// Verifies a token that is not cached: its signature, and that its session is live. When the
@@ -118,29 +118,29 @@ impl Authenticator {
         let token = Arc::new(self.tokens.follow(&claims, key));
         let (tenant, user, session) = (token.tenant, token.user, token.session);
         let mut ticket = None;
-        let remembered =
+        let cached_standing =
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
-        // An entry in Redis may be older than the start of the feed. Then this replica may have
-        // missed the end of the session.
-        if self.feed.has_followed_for(MAX_STALENESS) && remembered().is_some() {
+        // An entry in Redis may be older than the time at which this replica began to follow the
+        // feed. Then the replica may have missed the end of the session.
+        if self.feed.has_followed_for(MAX_STALENESS) && cached_standing().is_some() {
             match self.cache.lookup(tenant, session, user).await {
-                // The standing is read again: it may have left memory during the call to Redis.
+                // Read the standing again: the cache may have evicted it during the call to Redis.
                 Lookup::Live(until) => {
-                    if let Some(standing) = remembered() {
+                    if let Some(standing) = cached_standing() {
                         let token = Arc::new(token.trusted_until(until));
                         return Ok(self.remember(digest, token, standing));
                     }
                 }
-                Lookup::Unknown(to_fill) => ticket = Some(to_fill),
+                Lookup::Unknown(new_ticket) => ticket = Some(new_ticket),
             }
         }
-        let read = self.engine.read(tenant, user, Some(session)).await?;
-        let Some(read) = read.filter(|read| read.session_live) else { return Ok(None) };
-        if let Some(ticket) = ticket.filter(|_| read.standing.is_active()) {
-            let ends_in = claims.exp - clock::now().unix_timestamp();
-            self.cache.fill(ticket, ends_in).await;
+        let state = self.engine.read(tenant, user, Some(session)).await?;
+        let Some(state) = state.filter(|state| state.session_live) else { return Ok(None) };
+        if let Some(ticket) = ticket.filter(|_| state.standing.is_active()) {
+            let seconds_left = claims.exp - clock::now().unix_timestamp();
+            self.cache.fill(ticket, seconds_left).await;
         }
-        Ok(self.remember(digest, token, read.standing))
+        Ok(self.remember(digest, token, state.standing))
     }
 
     /// Caches the token. `None` when the session ended during its lookup.

@@ -3,24 +3,24 @@
 //! Postgres has the authoritative state. Four rules bound how long a wrong entry is used:
 //!
 //! - Each entry contains its tenant's epoch. Every change that ends a session (sign-out,
-//!   revocation, a disabled user, a suspended tenant) replaces the epoch after its commit. So a
-//!   read that was in progress at that time can't fill the cache with the state before the
-//!   commit.
-//! - An entry is valid for 750 ms ([`super::entry`]) after the lookup that preceded the read of Postgres,
-//!   by Redis's own clock, however late the entry was written. This bound also holds when the
-//!   change of the epoch is lost: Redis was unavailable, was restarted or failed over.
+//!   revocation, a disabled user, a suspended tenant) replaces the epoch after the commit of the
+//!   change. So a read that was in progress at that time can't fill the cache with the state
+//!   before the commit.
+//! - An entry is valid for 750 ms ([`super::entry`]) after the lookup that preceded the read of
+//!   Postgres, by Redis's own clock, however late the entry was written. This bound also holds
+//!   when the change of the epoch is lost: Redis was unavailable, was restarted or failed over.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
-//!   can delete entries, and replay an entry while it is valid. It can't create one.
+//!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
 //!   Postgres is read.
 //!
-//! A missing entry means nothing, and so does a Redis that does not answer. A value that is too
-//! large for an entry counts as missing and is not read.
+//! If an entry is missing or Redis does not answer, Postgres is read. A value that is larger than
+//! an entry can be is not read and is treated as missing.
 //!
 //! - Rule: `read.lua` (`src/sessions/read.lua`) returns the entry of a session and the epoch of
 //!   its tenant.
-//! - Rule: `fill.lua` (`src/sessions/fill.lua`) decides whether what Postgres said is still new
-//!   enough to be cached.
+//! - Rule: `fill.lua` (`src/sessions/fill.lua`) decides whether the result from Postgres is still
+//!   recent enough to be cached.
 
 use std::{
     sync::Arc,
@@ -43,15 +43,16 @@ use crate::{
     redis::{self, Redis},
 };
 
-/// Maximum staleness: no lookup reports a session as live longer than this after it ended. It is
-/// [`TRUST`] plus a quarter of a second for clocks that run at different speeds.
+/// Maximum staleness: no lookup reports a session as live longer than this after the session
+/// ended. The value is [`TRUST`] plus a quarter of a second for clocks that run at different
+/// speeds.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 /// Maximum time from the lookup until the entry is written to Redis. A later entry is dropped.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// How long an epoch is kept, in seconds. The loss of an epoch only empties the cache.
-const EPOCH_LIFE: u32 = 7 * 24 * 60 * 60;
+/// Time to live of an epoch in Redis, in seconds. The loss of an epoch only empties the cache.
+const EPOCH_TTL: u32 = 7 * 24 * 60 * 60;
 
 /// The cache of live sessions. Cheap to clone.
 #[derive(Clone)]
@@ -71,8 +72,8 @@ pub enum Lookup {
     Unknown(Ticket),
 }
 
-/// The right to fill the cache after a lookup without a result. It has no effect when the
-/// tenant's epoch has changed since.
+/// Permission to fill the cache after a lookup without a result. The ticket has no effect when the
+/// tenant's epoch has changed since the lookup.
 pub struct Ticket {
     /// The entry to write; `None` when Redis did not answer.
     entry: Option<Entry>,
@@ -92,39 +93,39 @@ impl SessionCache {
 
     /// Looks up a user's session.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
-        let (asked, own) = (Instant::now(), now());
-        let answer = self.read.evalsha_with_reload(
+        let (lookup_time, own) = (Instant::now(), now());
+        let reply = self.read.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(tenant), session_key(tenant, session)],
-            vec![new_epoch(), EPOCH_LIFE.to_string(), MAX_ENTRY.to_string()],
+            vec![new_epoch(), EPOCH_TTL.to_string(), MAX_ENTRY.to_string()],
         );
-        let answer: Result<(String, String, u64), fred::error::Error> =
-            self.redis.observe("EVALSHA", answer).await;
-        let read = answer.ok().and_then(|(epoch, kept, redis)| {
+        let reply: Result<(String, String, u64), fred::error::Error> =
+            self.redis.observe("EVALSHA", reply).await;
+        let reply = reply.ok().and_then(|(epoch, entry_text, redis)| {
             let epoch = Uuid::try_parse(&epoch).ok()?;
-            Some((epoch, kept, redis))
+            Some((epoch, entry_text, redis))
         });
-        let Some((epoch, kept, redis)) = read else {
+        let Some((epoch, entry_text, redis)) = reply else {
             return Lookup::Unknown(Ticket { entry: None });
         };
         let valid_for = self
             .keys
-            .read(tenant, session, &kept)
-            .filter(|kept| kept.epoch == epoch && kept.user == user)
-            .and_then(|kept| kept.valid_for(Now { redis, own }));
-        if let Some(left) = valid_for {
-            return Lookup::Live(asked + left);
+            .read(tenant, session, &entry_text)
+            .filter(|entry| entry.epoch == epoch && entry.user == user)
+            .and_then(|entry| entry.valid_for(Now { redis, own }));
+        if let Some(time_left) = valid_for {
+            return Lookup::Live(lookup_time + time_left);
         }
         let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
         Lookup::Unknown(Ticket { entry: Some(entry) })
     }
 
-    /// Caches a session that Postgres reported as live after the lookup. The token ends in
-    /// `ends_in` seconds.
-    pub async fn fill(&self, ticket: Ticket, ends_in: i64) {
-        let Some(entry) = ticket.entry.filter(|_| ends_in > 0) else { return };
+    /// Caches a session that Postgres reported as live after the lookup. The token expires in
+    /// `seconds_left`.
+    pub async fn fill(&self, ticket: Ticket, seconds_left: i64) {
+        let Some(entry) = ticket.entry.filter(|_| seconds_left > 0) else { return };
         let Some(text) = self.keys.write(&entry) else { return };
-        let filled = self.fill.evalsha_with_reload(
+        let reply = self.fill.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(entry.tenant), session_key(entry.tenant, entry.session)],
             vec![
@@ -132,11 +133,11 @@ impl SessionCache {
                 text,
                 entry.looked_up.to_string(),
                 millis(MAX_AGE).to_string(),
-                millis(TRUST.min(Duration::from_secs(ends_in.unsigned_abs()))).to_string(),
+                millis(TRUST.min(Duration::from_secs(seconds_left.unsigned_abs()))).to_string(),
             ],
         );
-        let filled: Result<i64, fred::error::Error> = self.redis.observe("EVALSHA", filled).await;
-        if let Err(error) = filled {
+        let reply: Result<i64, fred::error::Error> = self.redis.observe("EVALSHA", reply).await;
+        if let Err(error) = reply {
             tracing::debug!(%error, "a session was not cached");
         }
     }
@@ -159,20 +160,21 @@ impl SessionCache {
         Ok(token)
     }
 
-    /// Removes all sessions of a tenant, after the commit of a change that ended one. When Redis
-    /// does not answer, the entries expire soon.
+    /// Removes all sessions of a tenant from the cache. Call it after the commit of a change that
+    /// ended a session. When Redis does not answer, the entries expire within a second.
     pub async fn forget(&self, Ended { tenant }: Ended) {
         use fred::{interfaces::KeysInterface, types::Expiration};
-        let expiry = Some(Expiration::EX(EPOCH_LIFE.into()));
-        let set = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
-        let set: Result<(), fred::error::Error> = self.redis.observe("SET", set).await;
-        if let Err(error) = set {
-            tracing::warn!(%error, %tenant, "cached sessions are left to expire");
+        let expiry = Some(Expiration::EX(EPOCH_TTL.into()));
+        let reply = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
+        let reply: Result<(), fred::error::Error> = self.redis.observe("SET", reply).await;
+        if let Err(error) = reply {
+            tracing::warn!(%error, %tenant, "cached sessions were not removed; they expire soon");
         }
     }
 }
 
-/// A random epoch: one that replaces a lost epoch never equals an earlier one.
+/// A random epoch. It is random so that the replacement of a lost epoch never equals an earlier
+/// epoch.
 fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()
 }

@@ -1,4 +1,4 @@
-//! The duty of a change that ended sessions.
+//! Ensures that a change that ended sessions also removes these sessions from the cache.
 
 use crate::ids::TenantId;
 
@@ -6,9 +6,9 @@ use crate::ids::TenantId;
 /// tenant's entries must leave the session cache.
 ///
 /// A store returns this value for each change that ends sessions or API keys.
-/// [`super::SessionCache::finish`] takes it: it commits first and empties the cache then. After a
-/// plain `TenantTx::commit` the value is left over, and the compiler warns about an unused value
-/// or variable. Nothing can be read from the value, so that no other use hides the warning.
+/// [`super::SessionCache::finish`] takes the value: it commits first and then empties the cache.
+/// After a plain `TenantTx::commit` the value stays unused, and the compiler warns about an unused
+/// value or variable. The value has no readable content, so that no other use hides the warning.
 #[must_use = "end the transaction with `SessionCache::finish`"]
 #[derive(Debug)]
 pub struct Ended {
@@ -16,13 +16,13 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// For a store whose statement ended sessions or API keys of the tenant.
+    /// Creates the value, in a store whose statement ended sessions or API keys of the tenant.
     pub fn in_tenant(tenant: TenantId) -> Self {
         Self { tenant }
     }
 
-    /// Lets the cache entries expire, for a command, which has no cache. They are believed for
-    /// at most a second.
+    /// Lets the cache entries expire. Only for a command-line command, which has no cache. The
+    /// entries are used for at most a second.
     pub fn expire_in_cache(self) {
         drop(self);
     }

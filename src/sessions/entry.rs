@@ -1,5 +1,5 @@
-//! The entry of a live session in Redis. It is valid for 750 ms ([`TRUST`]). It has a MAC, so a party with access to Redis can delete
-//! an entry but can't create or alter one.
+//! The entry of a live session in Redis. An entry is valid for 750 ms ([`TRUST`]). Each entry has a
+//! MAC, so a party with access to Redis can delete entries but can't create or alter them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
 /// The label from which the key of the MACs is derived.
 const LABEL: &str = "tenantry session cache";
 
-/// How long an entry is valid after the lookup in Redis that preceded the read of Postgres.
+/// Lifetime of an entry, from the lookup in Redis that preceded the read of Postgres.
 pub(super) const TRUST: Duration = Duration::from_millis(750);
 
-/// Maximum difference of the clocks of two replicas. An entry whose writer's clock differs more
-/// counts as absent.
+/// Maximum difference of the clocks of two replicas. An entry whose writer's clock differs more is
+/// ignored.
 const SKEW: Duration = Duration::from_secs(2);
 
 /// Maximum size of an entry that is read, in bytes.
@@ -49,12 +49,12 @@ pub(super) struct Now {
 }
 
 impl Entry {
-    /// How much longer the entry is valid; `None` when it is not valid, or when a clock was set
+    /// Time until the entry expires; `None` when the entry is not valid, or when a clock was set
     /// back.
     pub(super) fn valid_for(&self, now: Now) -> Option<Duration> {
         let age = Duration::from_millis(now.redis.checked_sub(self.looked_up)?);
-        let apart = Duration::from_millis(now.own.abs_diff(self.written));
-        (apart <= TRUST + SKEW).then(|| TRUST.checked_sub(age)).flatten()
+        let clock_difference = Duration::from_millis(now.own.abs_diff(self.written));
+        (clock_difference <= TRUST + SKEW).then(|| TRUST.checked_sub(age)).flatten()
     }
 }
 
@@ -70,7 +70,7 @@ impl EntryKeys {
         Ok(Self(ArcSwap::from_pointee(keys(keyring)?)))
     }
 
-    /// The entry as it is stored in Redis; `None` without a key.
+    /// The text of an entry for Redis; `None` when there is no MAC key.
     pub(super) fn write(&self, entry: &Entry) -> Option<String> {
         let keys = self.0.load();
         let tag = hmac::sign(keys.first()?, &message(entry));
@@ -138,43 +138,49 @@ mod tests {
         }
     }
 
-    /// N23
+    /// N23: an entry is accepted only for the session that it was written for, and only unaltered.
     #[test]
-    fn an_entry_is_read_only_for_its_session_and_unaltered() {
+    fn an_altered_entry_or_an_entry_of_another_session_is_rejected() {
         let (entry, keys_1) = (entry(), keys(1));
         let (tenant, session) = (entry.tenant, entry.session);
-        let text = keys_1.write(&entry).expect("written");
+        let text = keys_1.write(&entry).expect("there is a key");
         assert_eq!(keys_1.read(tenant, session, &text), Some(entry));
         assert_eq!(keys_1.read(TenantId::new(), session, &text), None);
         assert_eq!(keys_1.read(tenant, SessionId::new(), &text), None);
         assert_eq!(keys(2).read(tenant, session, &text), None);
-        for at in 0..text.len() {
+        for index in 0..text.len() {
             let mut altered = text.clone().into_bytes();
-            altered[at] = if altered[at] == b'0' { b'1' } else { b'0' };
-            let altered = String::from_utf8(altered).expect("text");
-            assert_eq!(keys_1.read(tenant, session, &altered), None, "{at}");
+            altered[index] = if altered[index] == b'0' { b'1' } else { b'0' };
+            let altered = String::from_utf8(altered).expect("the text is ASCII");
+            assert_eq!(keys_1.read(tenant, session, &altered), None, "{index}");
         }
         for time in ["nan", "inf", "-1", "1e4", "10000.0", "", "99999999999999999999"] {
             let altered = text.replace(" 10000 ", &format!(" {time} "));
             assert_eq!(keys_1.read(tenant, session, &altered), None, "{time}");
         }
-        for other in ["", " ", "    ", &text[1..], &format!("{text} x"), &"a".repeat(1000)] {
-            assert_eq!(keys_1.read(tenant, session, other), None, "{other}");
+        let longer = format!("{text} x");
+        for malformed in ["", " ", "    ", &text[1..], &longer, &"a".repeat(1000)] {
+            assert_eq!(keys_1.read(tenant, session, malformed), None, "{malformed}");
         }
     }
 
-    /// N23
+    /// N23: an entry is used for at most 750 ms by Redis's clock, also if that clock is set back.
     #[test]
-    fn an_entry_is_valid_for_its_time_by_both_clocks() {
+    fn an_entry_expires_by_both_clocks() {
         let entry = entry();
-        let left = |redis, own| entry.valid_for(Now { redis, own }).map(|left| left.as_millis());
-        assert_eq!(left(10_000, 20_000), Some(750));
-        assert_eq!(left(10_750, 20_750), Some(0));
-        assert_eq!(left(10_751, 20_751), None);
-        assert_eq!(left(9_999, 20_000), None, "Redis's clock went back");
-        assert_eq!(left(10_100, 22_750), Some(650));
-        assert_eq!(left(10_100, 22_751), None, "replayed later, with Redis's clock set back");
-        assert_eq!(left(10_100, 17_250), Some(650));
-        assert_eq!(left(10_100, 17_249), None);
+        let millis_left =
+            |redis, own| entry.valid_for(Now { redis, own }).map(|duration| duration.as_millis());
+        assert_eq!(millis_left(10_000, 20_000), Some(750));
+        assert_eq!(millis_left(10_750, 20_750), Some(0));
+        assert_eq!(millis_left(10_751, 20_751), None);
+        assert_eq!(millis_left(9_999, 20_000), None, "Redis's clock went back");
+        assert_eq!(millis_left(10_100, 22_750), Some(650));
+        assert_eq!(
+            millis_left(10_100, 22_751),
+            None,
+            "replayed later, with Redis's clock set back"
+        );
+        assert_eq!(millis_left(10_100, 17_250), Some(650));
+        assert_eq!(millis_left(10_100, 17_249), None);
     }
 }

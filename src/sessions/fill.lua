@@ -1,8 +1,9 @@
--- Keeps a session that Postgres says is live.
--- KEYS: the tenant's epoch, the session. ARGV: the look-up's epoch, the entry, the
--- look-up's time (ms), how old it may be (ms), for how long to keep it (ms). Postgres was
--- read after the look-up. This may run long after it was sent: nothing in it is counted
--- from now.
+-- Caches a session that Postgres reported as live.
+-- KEYS: the tenant's epoch, the session.
+-- ARGV: the epoch at the lookup; the entry; the time of the lookup (ms); the maximum age of the
+-- lookup (ms); the time to live of the entry (ms).
+-- Postgres was read after the lookup. This script may run long after it was sent, so the age is
+-- measured from the time of the lookup.
 if text_of(KEYS[1], #ARGV[1]) ~= ARGV[1] then
     return 0
 end

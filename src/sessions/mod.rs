@@ -1,4 +1,4 @@
-//! Sessions. A sign-in opens a session, and the tokens of the session end with it.
+//! Sessions. A sign-in opens a session. When the session ends, its tokens become invalid.
 
 mod authenticator;
 mod cache;

@@ -1,9 +1,9 @@
 //! Opens a session: writes its row and makes the contents of its first two tokens.
 //!
-//! - Rule: `open_session` (`migrations/0018_open_session.sql`) decides whether user, tenant and
-//!   password are still as verified, and writes the session.
+//! - Rule: `open_session` (`migrations/0018_open_session.sql`) decides whether the user, the tenant
+//!   and the password hash are unchanged since the verification, and writes the session.
 //! - Rule: `refuse_suspended` (`migrations/0013_sessions.sql`) refuses a session in a tenant that
-//!   was suspended meanwhile (trigger).
+//!   was suspended since the verification (trigger).
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::{
     tokens::{Keyring, SubjectType, TokenContent, TokenKind, TokenPair, new_jti},
 };
 
-/// A verified proof of who signs in.
+/// A verified proof of the user's identity.
 pub enum Proof<'a> {
     /// A password that matched the stored hash.
     Password {
         /// The hash that the password matched. The session opens only while this hash is still
         /// the user's.
         verified_hash: &'a str,
-        /// Replaces a hash whose parameters are outdated.
+        /// The hash that replaces a stored hash with outdated parameters.
         new_hash: Option<&'a str>,
     },
 }
@@ -51,11 +51,11 @@ pub struct Opening<'a> {
     pub proof: Proof<'a>,
     /// The user's name for the device.
     pub device_name: &'a str,
-    /// The request that signs in.
+    /// The origin of the sign-in request.
     pub origin: &'a Origin,
 }
 
-/// Writes the session. Returns the contents of its two first tokens; `None` when the user, the
+/// Writes the session. Returns the contents of its first two tokens; `None` when the user, the
 /// tenant or the password changed after the proof was verified.
 ///
 /// # Errors
@@ -85,7 +85,7 @@ pub async fn open(
     let event = Uuid::now_v7();
     let amr: Vec<_> = opening.proof.methods().iter().map(|&method| method.to_owned()).collect();
     let Proof::Password { verified_hash, new_hash } = opening.proof;
-    let opened = sqlx::query!(
+    let query_result = sqlx::query!(
         r#"
         select roles as "roles!" from open_session(
             p_tenant => $1, p_user => $2,
@@ -118,17 +118,17 @@ pub async fn open(
     )
     .fetch_optional(db.statement_in_share(opening.tenant).await?)
     .await;
-    let opened = match opened {
+    let session_row = match query_result {
         Err(error) if is_suspended(&error) => None,
-        other => other?,
+        result => result?,
     };
-    Ok(opened.map(|row| {
+    Ok(session_row.map(|row| {
         unsigned.roles = row.roles;
         unsigned
     }))
 }
 
-/// Whether the tenant was suspended while the session waited to be opened.
+/// Whether the database refused the session because the tenant is suspended.
 fn is_suspended(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|error| error.constraint());
     constraint == Some("sessions_tenant_active")
@@ -148,12 +148,12 @@ impl SessionClient {
 ///
 /// # Errors
 /// INTERNAL when the lifetime is out of range. No setting allows that.
-pub fn span(life: std::time::Duration) -> Result<Duration> {
-    Duration::try_from(life).map_err(|_| Error::defect("a lifetime is out of range"))
+pub fn span(lifetime: std::time::Duration) -> Result<Duration> {
+    Duration::try_from(lifetime).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 
-/// The contents of an access token and a refresh token that are not signed yet. The session's
-/// row holds the same values.
+/// The contents of an access token and a refresh token that are not signed yet. The session's row
+/// contains the same values.
 pub struct Unsigned {
     pub tenant: TenantId,
     pub user: UserId,

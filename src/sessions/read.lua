@@ -1,8 +1,9 @@
--- Looks a session up.
--- KEYS: the tenant's epoch, the session. ARGV: an epoch to start with, how long
--- an epoch is kept (s), the longest entry (bytes).
--- Returns the tenant's epoch, the session's entry ('' where there is none), and the time
--- (ms). Who asked judges the entry.
+-- Looks up a session.
+-- KEYS: the tenant's epoch, the session.
+-- ARGV: the new epoch if the tenant has none; the time to live of an epoch (s); the maximum size of
+-- an entry (bytes).
+-- Returns the tenant's epoch, the session's entry ('' if there is none) and the time (ms). The
+-- caller verifies the entry.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = text_of(KEYS[1], #ARGV[1])

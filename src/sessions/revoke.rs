@@ -27,8 +27,9 @@ impl Sessions {
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 
-    /// Revokes all live sessions of a user; the caller's own when no user is named. Returns
-    /// their number and the consistency token. Records nothing when there was none.
+    /// Revokes all live sessions of a user; the caller's own sessions when no user is named.
+    /// Returns the number of revoked sessions and the consistency token. Records nothing when the
+    /// user had no live session.
     pub(super) async fn revoke_all(
         &self,
         acting: &WriteCaller,

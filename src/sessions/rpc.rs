@@ -64,7 +64,7 @@ impl SessionService for Sessions {
     }
 }
 
-/// Without a client, the session is marked as unreadable.
+/// If the client could not be opened (`None`), the session is marked as unreadable.
 impl From<(SessionRow, Option<SessionClient>)> for Session {
     fn from((row, client): (SessionRow, Option<SessionClient>)) -> Self {
         let unreadable = client.is_none();

@@ -48,9 +48,9 @@ pub struct SessionRow {
     pub created_at: OffsetDateTime,
     /// Time of the last refresh.
     pub last_used_at: OffsetDateTime,
-    /// When the session ends, even if it is refreshed.
+    /// Time when the session ends, even if it is refreshed.
     pub expires_at: OffsetDateTime,
-    /// When the session ends unless it is refreshed: at the later expiry of its two newest
+    /// Time when the session ends unless it is refreshed: the later expiry of its two newest
     /// tokens, and no later than `expires_at`.
     pub ends_at: OffsetDateTime,
     /// Time of the revocation.
@@ -202,10 +202,10 @@ pub async fn list_live(
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: SessionRow| match row.open_client(&cipher) {
+        let convert = |row: SessionRow| match row.open_client(&cipher) {
             Ok(client) => {
-                let is_meant = filter.matches(|_| &client.device_name);
-                Ok(is_meant.then(|| Session::from((row, Some(client)))))
+                let is_match = filter.matches(|_| &client.device_name);
+                Ok(is_match.then(|| Session::from((row, Some(client)))))
             }
             // A filter on texts can't match a row that can't be opened.
             Err(Error::Unreadable) => {
@@ -213,7 +213,7 @@ pub async fn list_live(
             }
             Err(error) => Err(error),
         };
-        page.take(read.found(rows), |row| Position::of(row.session_id.0), show).await?;
+        page.take(read.found(rows), |row| Position::of(row.session_id.0), convert).await?;
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ pub async fn revoke(
     owner: Option<UserId>,
     reason: &str,
 ) -> Result<Option<(Revoked, Ended)>> {
-    let found = sqlx::query!(
+    let row = sqlx::query!(
         r#"
         with found as materialized (
             select tenant_id, session_id, user_id,
@@ -259,15 +259,15 @@ pub async fn revoke(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(found.map(|row| {
+    Ok(row.map(|row| {
         let revoked = Revoked { user: row.user_id, was_live: row.live };
         (revoked, Ended::in_tenant(tenant))
     }))
 }
 
-/// Revokes a user's live sessions except `except`, and returns their number. All sessions that
-/// are not revoked are locked first: a session that is being refreshed may look as if it had
-/// expired.
+/// Revokes a user's live sessions except `except`. Returns the number of revoked sessions. All
+/// sessions that are not revoked are locked first, because a session that is being refreshed may
+/// look as if it had expired.
 pub async fn revoke_all(
     tx: &mut TenantTx,
     tenant: TenantId,

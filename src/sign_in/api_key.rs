@@ -1,11 +1,11 @@
-//! `ExchangeApiKey`: a service account signs in, by a secret, an assertion (RFC 7523) or
-//! the client certificate of its connection (RFC 8705).
+//! `ExchangeApiKey`: a service account signs in with a secret, an assertion (RFC 7523) or the
+//! client certificate of its connection (RFC 8705).
 //!
-//! A certificate signs nobody in by itself: a gateway that passes on a call without
-//! its user's token must not act in its own name.
+//! A certificate alone does not authenticate any other call. Otherwise a gateway that forwards a
+//! call without its user's token would act in its own name.
 //!
 //! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which roles an access
-//! token names. It leaves out those whose scope is not readable (`scope_is_readable`).
+//! token names. It leaves out the roles whose scope is not readable (`scope_is_readable`).
 
 use super::SignIns;
 use crate::{
@@ -27,18 +27,20 @@ use crate::{
     tokens::{AssertionKey, SubjectType, Token, TokenContent, TokenKind, new_jti},
 };
 
-/// What a service account proves itself with.
+/// The credential of a service account.
 enum Proof {
     Secret(Vec<u8>),
     Assertion(String),
     Certificate(ClientNames),
 }
 
-/// What a service account presents, and where.
-struct Presented {
+/// A credential and the tenant that it is presented to.
+struct TenantProof {
+    /// [`TenantId::UNKNOWN`] when the named tenant does not exist.
     tenant: TenantId,
-    /// What it counts for: another than the tenant where that does not exist.
-    counted: TenantId,
+    /// The tenant whose limits the call counts against: a placeholder when the named tenant does
+    /// not exist.
+    share: TenantId,
     proof: Proof,
 }
 
@@ -50,19 +52,20 @@ impl SignIns {
         request: ExchangeApiKeyRequest,
         certificate: Option<ClientNames>,
     ) -> Result<Token> {
-        let meant = UserId::parse_optional("service_account_id", &request.service_account_id)?;
+        let named_account =
+            UserId::parse_optional("service_account_id", &request.service_account_id)?;
         self.keyring.check_available()?;
-        let Presented { tenant, counted, proof } =
-            self.presented(named, request.credential, certificate)?;
+        let TenantProof { tenant, share, proof } =
+            self.tenant_proof(named, request.credential, certificate)?;
         self.limits.network(RateClass::ApiKey, origin.ip).await?;
-        self.limits.tenant(RateClass::ApiKey, counted).await?;
-        let mut tx = self.db.begin_in_share(counted, tenant).await?;
-        let Some(key) = self.prove(&mut tx, tenant, &proof, meant).await? else {
-            // What was tried is undone; that it was, is not.
+        self.limits.tenant(RateClass::ApiKey, share).await?;
+        let mut tx = self.db.begin_in_share(share, tenant).await?;
+        let Some(key) = self.prove(&mut tx, tenant, &proof, named_account).await? else {
+            // The transaction is rolled back, but the failed attempt stays recorded.
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             let actor = Actor::anonymous(origin);
-            audit::record_in_share(&self.db, counted, tenant, &actor, event).await?;
+            audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (key.account_id, SessionId(key.key_id.0));
@@ -78,7 +81,7 @@ impl SignIns {
         tx.commit().await?;
 
         let issued_at = clock::now();
-        let life = open::span(self.lifetimes.access)?;
+        let lifetime = open::span(self.lifetimes.access)?;
         let content = TokenContent {
             user: account,
             subject_type: SubjectType::ServiceAccount,
@@ -87,21 +90,22 @@ impl SignIns {
             roles,
             jti: new_jti(),
             issued_at,
-            expires_at: key.expires_at.min(issued_at + life),
+            expires_at: key.expires_at.min(issued_at + lifetime),
         };
         self.sign_access(content).await
     }
 
-    /// What was presented, and in which tenant. A secret says itself which; the metadata
-    /// may repeat it. What is malformed costs nothing, and so counts for nothing.
-    fn presented(
+    /// The presented credential and its tenant. A secret contains its tenant, and the metadata may
+    /// name the same tenant. A malformed credential causes no query, so it counts against no
+    /// limit.
+    fn tenant_proof(
         &self,
         named: &NamedTenant,
         credential: Option<Credential>,
         certificate: Option<ClientNames>,
-    ) -> Result<Presented> {
+    ) -> Result<TenantProof> {
         let proof = match credential {
-            Some(Credential::ApiKey(text)) => return presented_secret(named, &text),
+            Some(Credential::ApiKey(text)) => return secret_proof(named, &text),
             Some(Credential::ClientAssertion(jwt)) => Proof::Assertion(jwt),
             None => Proof::Certificate(certificate.ok_or_else(|| {
                 Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
@@ -109,12 +113,12 @@ impl SignIns {
         };
         match named {
             NamedTenant::Known(tenant) => {
-                Ok(Presented { tenant: tenant.id, counted: tenant.id, proof })
+                Ok(TenantProof { tenant: tenant.id, share: tenant.id, proof })
             }
-            // As if it had no such account.
+            // The same response as from a tenant without the account.
             NamedTenant::Unknown(name) => {
-                let counted = self.limits.placeholder_tenant(name);
-                Ok(Presented { tenant: TenantId::UNKNOWN, counted, proof })
+                let share = self.limits.placeholder_tenant(name);
+                Ok(TenantProof { tenant: TenantId::UNKNOWN, share, proof })
             }
             NamedTenant::Absent => Err(Error::refused(
                 ErrorReason::TenantRequired,
@@ -123,32 +127,32 @@ impl SignIns {
         }
     }
 
-    /// The key in force that the proof is of, of the account that is meant where one is
-    /// named, its tenant active. That it is used, and what the proof is used up by, is
-    /// written.
+    /// Verifies the credential. Returns its valid key if the tenant is active and the key belongs
+    /// to the account that the request names, if it names one. Records the use of the key, and
+    /// marks an assertion as used.
     async fn prove(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
         proof: &Proof,
-        meant: Option<UserId>,
+        named_account: Option<UserId>,
     ) -> Result<Option<LiveKey>> {
         let key = match proof {
             Proof::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
-            Proof::Assertion(jwt) => self.assert(tx, tenant, jwt).await?,
+            Proof::Assertion(jwt) => self.verify_assertion(tx, tenant, jwt).await?,
             Proof::Certificate(names) => {
-                store::by_certificate(tx, tenant, names.all(), meant).await?
+                store::by_certificate(tx, tenant, names.all(), named_account).await?
             }
         };
-        let is_meant = |key: &LiveKey| meant.is_none_or(|meant| meant == key.account_id);
-        let Some(key) = key.filter(is_meant) else { return Ok(None) };
+        let matches_account = |key: &LiveKey| named_account.is_none_or(|id| id == key.account_id);
+        let Some(key) = key.filter(matches_account) else { return Ok(None) };
         store::record_use(tx, tenant, key.key_id).await?;
-        // Last, for what is before it may have waited for others.
+        // Read the state of the tenant last, because the statements above may wait for locks.
         let is_active = tenants::store::get(tx, tenant).await?.is_active();
         Ok(Some(key).filter(|_| is_active))
     }
 
-    async fn assert(
+    async fn verify_assertion(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
@@ -157,11 +161,12 @@ impl SignIns {
         let Some(id) = AssertionKey::named_in(jwt).map(ApiKeyId) else { return Ok(None) };
         let Some(key) = store::by_id(tx, tenant, id).await? else { return Ok(None) };
         let account = key.account_id.to_string();
-        let verifies = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())
-            .map_err(|_| Error::defect("a kept public key can't be read"))?;
-        let Some(assertion) = verifies.verify(jwt) else { return Ok(None) };
-        let first = store::mark_used(tx, tenant, id, &assertion.jti, assertion.ends_at).await?;
-        Ok(Some(key).filter(|_| first))
+        let public_key = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())
+            .map_err(|_| Error::defect("a stored public key can't be read"))?;
+        let Some(assertion) = public_key.verify(jwt) else { return Ok(None) };
+        let is_first_use =
+            store::mark_used(tx, tenant, id, &assertion.jti, assertion.ends_at).await?;
+        Ok(Some(key).filter(|_| is_first_use))
     }
 
     async fn sign_access(&self, content: TokenContent) -> Result<Token> {
@@ -176,12 +181,12 @@ impl SignIns {
     }
 }
 
-fn presented_secret(named: &NamedTenant, text: &str) -> Result<Presented> {
+fn secret_proof(named: &NamedTenant, text: &str) -> Result<TenantProof> {
     let Secret { tenant, hash } = Secret::read(text).ok_or_else(invalid_credentials)?;
     if named.is_other_than(tenant) {
         return Err(invalid_credentials());
     }
-    Ok(Presented { tenant, counted: tenant, proof: Proof::Secret(hash) })
+    Ok(TenantProof { tenant, share: tenant, proof: Proof::Secret(hash) })
 }
 
 async fn role_names(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<String>> {

@@ -1,7 +1,7 @@
-//! Attempts at a password, which run to their end whether or not their caller waits: one
-//! that is given up is compared, counted and recorded like any other.
+//! Runs password attempts to completion, even when the client cancels the call: a cancelled
+//! attempt is compared, counted and recorded like any other.
 //!
-//! Each has a place in the hashing queue, which bounds how many there are.
+//! Each attempt holds a slot in the hashing queue, which bounds their number.
 
 use std::sync::{Arc, Weak};
 
@@ -10,19 +10,20 @@ use tracing::Instrument;
 
 use crate::error::{Error, Result};
 
-/// Tells an attempt whether its caller still waits.
+/// Reports to an attempt whether its caller still waits.
 pub struct Waiting(Weak<()>);
 
 impl Waiting {
+    /// Whether the client cancelled the call.
     pub(super) fn is_over(&self) -> bool {
         self.0.strong_count() == 0
     }
 }
 
-/// Runs an attempt in a task of its own.
+/// Runs an attempt in its own task, which continues when the caller is dropped.
 ///
 /// # Errors
-/// As the attempt, and INTERNAL when its task died.
+/// Returns the error of the attempt; INTERNAL when its task panicked.
 pub async fn run_to_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
 where
     T: Send + 'static,
@@ -30,7 +31,7 @@ where
 {
     let caller = Arc::new(());
     let work = attempt(Waiting(Arc::downgrade(&caller)));
-    let ended = tokio::spawn(work.with_current_context().in_current_span()).await;
+    let result = tokio::spawn(work.with_current_context().in_current_span()).await;
     drop(caller);
-    ended.map_err(|_| Error::defect("a task that compares a password died"))?
+    result.map_err(|_| Error::defect("a task that compares a password panicked"))?
 }

@@ -1,4 +1,4 @@
-//! The accounts that a sign-in is for, and the guesses that it is at them.
+//! The accounts that a sign-in tries, and the limits on password guesses at these accounts.
 
 use super::{SignIns, named_tenant};
 use crate::{
@@ -10,34 +10,35 @@ use crate::{
     tenants,
 };
 
-/// How many accounts a sign-in without a tenant is compared with, whether or not there
-/// are as many.
+/// Number of comparisons of a sign-in without a tenant, whatever the number of accounts with the
+/// email.
 const CANDIDATES: u32 = 3;
 
-/// The accounts that a password is compared with, in the order in which they count.
+/// The accounts that a password is compared with. The first match is used.
 pub(super) struct Accounts {
     pub(super) all: Vec<Account>,
-    /// At the account that was named; without a tenant, at the email.
+    /// The guess at the named account; if no tenant is named, the guess at the email.
     guess: Guess,
 }
 
-/// An account that there may be.
+/// A possible account. It may not exist.
 #[derive(Default)]
 pub(super) struct Account {
-    /// The tenant; `None` where none is meant or exists: the comparison is with nothing.
+    /// The tenant. `None` when there is no tenant to try: then the password is compared with a
+    /// dummy hash.
     pub(super) tenant: Option<TenantId>,
-    /// The tenant's user with the email, once it was looked up.
+    /// The tenant's user with the email; `None` before the look-up and when there is none.
     pub(super) user: Option<UserId>,
-    /// At this account, where it was not named.
+    /// The guess at this account, if the sign-in did not name its tenant.
     guess: Option<Guess>,
 }
 
 impl SignIns {
-    /// The accounts that a sign-in is for, counted for its share.
+    /// The accounts that a sign-in tries. Counts the sign-in against the limits of `share`.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when the account or the email was guessed at too often, or the
-    /// tenant; `TENANT_REQUIRED` without a tenant where the server wants one.
+    /// `RATE_LIMITED` after too many guesses at the account or the email, or too many sign-ins in
+    /// the tenant; `TENANT_REQUIRED` when the sign-in names no tenant and the server requires one.
     pub(super) async fn accounts(
         &self,
         tenant: &NamedTenant,
@@ -67,9 +68,10 @@ impl SignIns {
         Ok(Accounts { all, guess })
     }
 
-    /// An account that was not named. One that nobody may try directly now is not tried
-    /// so either, and that must not show, nor may the guess show to those who name the
-    /// tenant: it would tell whoever asks where the email is known.
+    /// An account in a tenant that the sign-in did not name. If a limit forbids a direct sign-in
+    /// at this account, it is not tried here either. The response must not show this. The guess
+    /// must not show in sign-ins that name the tenant either. Otherwise an attacker could learn
+    /// which tenants have a user with the email.
     async fn candidate_without_tenant(
         &self,
         tenant: TenantId,
@@ -86,24 +88,25 @@ impl SignIns {
     }
 }
 
-/// How many accounts a sign-in that names this tenant is compared with.
+/// Number of accounts that a sign-in with this named tenant is compared with.
 pub(super) fn count(named: &NamedTenant) -> u32 {
     if matches!(named, NamedTenant::Absent) { CANDIDATES } else { 1 }
 }
 
 impl Accounts {
-    /// Ends the guesses by which account the password was right for. Of those after it
-    /// nobody has learnt anything; that those before it are others' is learnt.
-    pub(super) async fn end_guesses(self, right: Result<usize, &Error>) {
+    /// Ends the guesses. `matching_account` is the index of the account that the password
+    /// matched. The guesses at earlier accounts were wrong. The guesses at later accounts are
+    /// abandoned, because the caller learns nothing about these accounts.
+    pub(super) async fn end_guesses(self, matching_account: Result<usize, &Error>) {
         for (number, account) in self.all.into_iter().enumerate() {
             let Some(guess) = account.guess else { continue };
-            match right {
-                Ok(right) if right == number => guess.right().await,
-                Ok(right) if right < number => guess.abandoned().await,
+            match matching_account {
+                Ok(index) if index == number => guess.right().await,
+                Ok(index) if index < number => guess.abandoned().await,
                 Ok(_) => guess.wrong().await,
                 Err(error) => guess.end(Some(error)).await,
             }
         }
-        self.guess.end(right.err()).await;
+        self.guess.end(matching_account.err()).await;
     }
 }

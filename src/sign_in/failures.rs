@@ -1,12 +1,14 @@
-//! When failed sign-ins are answered: a fixed time after they began, whatever the
-//! comparison took.
+//! Decides when failed sign-ins are answered: a fixed time after the call began, whatever the
+//! duration of the comparison.
 //!
-//! The work differs by cause: an imported hash may take ten times what ours take. Waiting for
-//! a fixed time hides that. Of many at once each has its turn ([`super::turns`]). A failure
-//! that took longer is answered at the next multiple of the time.
-//! Nothing is held meanwhile but the call itself; so calls are counted, for each tenant, for
-//! each network and altogether, and the failures of one can't be all the calls that the
-//! server handles.
+//! The duration differs by the cause of the failure: the comparison with an imported hash may
+//! take ten times as long as with a hash of this server. Waiting for a fixed time hides the
+//! difference. Concurrent sign-ins of a tenant or a network take turns in the order in which
+//! they begin ([`super::turns`]). A failure whose work took longer than the fixed time is answered
+//! at the next multiple of that time.
+//!
+//! While a failure waits, it occupies only its call slot. Such calls are limited per tenant, per
+//! network and in total, so that one tenant or network cannot occupy all slots.
 
 use std::{
     net::IpAddr,
@@ -31,42 +33,48 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The parts of all requests in progress that may be sign-ins, those of one network, and
-/// those of one tenant.
-const SHARE: usize = 2;
-const SHARE_OF_NETWORK: usize = 4;
-const SHARE_OF_TENANT: usize = 8;
+/// All sign-ins in progress may take this fraction of the call slots: 1/2.
+const TOTAL_DIVISOR: usize = 2;
 
-/// What all sign-ins have in common.
+/// The sign-ins of one network may take this fraction of the call slots: 1/4.
+const NETWORK_DIVISOR: usize = 4;
+
+/// The sign-ins of one tenant may take this fraction of the call slots: 1/8.
+const TENANT_DIVISOR: usize = 8;
+
+/// Shared state of all sign-in attempts: limits, answer times and metrics.
 pub struct Failures {
     turns: Turns,
-    of_tenants: Arc<BoundedPermits<TenantId>>,
-    of_networks: Arc<BoundedPermits<Option<IpAddr>>>,
-    late: Counter,
-    refused: Family<By, Counter>,
+    tenant_permits: Arc<BoundedPermits<TenantId>>,
+    network_permits: Arc<BoundedPermits<Option<IpAddr>>>,
+    late_failures: Counter,
+    refused_sign_ins: Family<LimitLabel, Counter>,
 }
 
+/// The limit that refused a sign-in: `all`, `tenant` or `network`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct By {
+struct LimitLabel {
     by: &'static str,
 }
 
-/// A sign-in in progress, or what else takes a password.
+/// A sign-in in progress, or another call that verifies a password.
 pub struct SignIn {
     failures: Arc<Failures>,
     began: Instant,
-    counted: OnceLock<Counted>,
+    /// Empty until [`SignIn::count`] succeeds.
+    admission: OnceLock<Admission>,
 }
 
-/// Counts a sign-in for its owner, until dropped.
-struct Counted {
+/// The turn and the permits of a sign-in. Dropping it frees the permits.
+struct Admission {
     turn: Turn,
-    _of_network: BoundedPermit<Option<IpAddr>>,
-    _of_tenant: BoundedPermit<TenantId>,
+    _network_permit: BoundedPermit<Option<IpAddr>>,
+    _tenant_permit: BoundedPermit<TenantId>,
 }
 
 impl Failures {
-    /// Failures that are answered after this time, where so many requests may be in progress.
+    /// Creates the shared state. Failures are answered `time` after the call began.
+    /// `max_requests` is the number of call slots of the server.
     #[must_use]
     pub fn new(
         time: Duration,
@@ -74,65 +82,70 @@ impl Failures {
         max_requests: usize,
         registry: &mut Registry,
     ) -> Arc<Self> {
-        let part = |share: usize| (max_requests / share).max(1);
+        let permits = |divisor: usize| (max_requests / divisor).max(1);
         let failures = Self {
             turns: Turns::new(time, worst_case),
-            of_tenants: BoundedPermits::new(part(SHARE), part(SHARE_OF_TENANT)),
-            of_networks: BoundedPermits::new(part(SHARE), part(SHARE_OF_NETWORK)),
-            late: Counter::default(),
-            refused: Family::default(),
+            tenant_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(TENANT_DIVISOR)),
+            network_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(NETWORK_DIVISOR)),
+            late_failures: Counter::default(),
+            refused_sign_ins: Family::default(),
         };
-        let help = "Failed sign-ins whose work was not done by the time that they were due";
-        registry.register("tenantry_sign_in_failures_late", help, failures.late.clone());
-        let help = "Sign-ins that were refused for the number of those in progress";
-        registry.register("tenantry_sign_ins_refused", help, failures.refused.clone());
+        let help = "Failed sign-ins whose work was not done when their answer was due";
+        registry.register("tenantry_sign_in_failures_late", help, failures.late_failures.clone());
+        let help = "Sign-ins refused because too many are in progress";
+        registry.register("tenantry_sign_ins_refused", help, failures.refused_sign_ins.clone());
         for by in ["all", "tenant", "network"] {
-            drop(failures.refused.get_or_create(&By { by }));
+            drop(failures.refused_sign_ins.get_or_create(&LimitLabel { by }));
         }
         Arc::new(failures)
     }
 
-    /// A sign-in that began at this time.
+    /// Starts a sign-in whose call began at `began`.
     #[must_use]
     pub fn begin(self: &Arc<Self>, began: Instant) -> Arc<SignIn> {
-        Arc::new(SignIn { failures: self.clone(), began, counted: OnceLock::new() })
+        Arc::new(SignIn { failures: self.clone(), began, admission: OnceLock::new() })
     }
 }
 
 impl SignIn {
-    /// Counts it for its owner, until it is answered: so many comparisons of this password.
+    /// Counts the sign-in against the limits of its owner until it is answered, and takes its
+    /// turn. The password is compared with the hashes of `accounts` accounts.
     ///
     /// # Errors
-    /// `OVERLOADED` when as many are in progress as may be.
+    /// `OVERLOADED` when too many sign-ins are in progress, of the tenant, of the network or in
+    /// total.
     pub fn count(&self, owner: Owner, password: &Presented, accounts: u32) -> Result<()> {
-        let refused = |why, of_owner| {
-            let by = by(why, of_owner);
-            self.failures.refused.get_or_create(&By { by }).inc();
-            why
+        let count_refusal = |limit, owner_label| {
+            let by = limit_label(limit, owner_label);
+            self.failures.refused_sign_ins.get_or_create(&LimitLabel { by }).inc();
+            limit
         };
-        let of_network = self.failures.of_networks.open(owner.network);
-        let of_network = of_network.map_err(|why| refused(why, "network"))?;
-        let of_tenant = self.failures.of_tenants.open(owner.tenant);
-        let of_tenant = of_tenant.map_err(|why| refused(why, "tenant"))?;
+        let network_permit = self.failures.network_permits.open(owner.network);
+        let network_permit = network_permit.map_err(|limit| count_refusal(limit, "network"))?;
+        let tenant_permit = self.failures.tenant_permits.open(owner.tenant);
+        let tenant_permit = tenant_permit.map_err(|limit| count_refusal(limit, "tenant"))?;
         let comparisons = accounts * password.max_forms();
         let turn = self.failures.turns.take(owner, self.began, comparisons);
-        self.counted.set(Counted { turn, _of_network: of_network, _of_tenant: of_tenant }).ok();
+        let admission =
+            Admission { turn, _network_permit: network_permit, _tenant_permit: tenant_permit };
+        self.admission.set(admission).ok();
         Ok(())
     }
 
-    /// Its result, a failure when its time has come. Whoever calls this holds no place, lock
-    /// or connection.
+    /// Returns `result`. If the credentials were wrong, it first waits until the planned answer
+    /// time. The caller must hold no slot, lock or connection.
     pub async fn answer<T>(&self, result: Result<T>) -> Result<T> {
-        let failed =
+        let is_wrong_credential =
             |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
-        let (turns, turn) = (&self.failures.turns, self.counted.get().map(|counted| &counted.turn));
-        if result.as_ref().is_err_and(failed) {
-            let took = self.began.elapsed();
+        let turns = &self.failures.turns;
+        let turn = self.admission.get().map(|admission| &admission.turn);
+        if result.as_ref().is_err_and(is_wrong_credential) {
+            let elapsed = self.began.elapsed();
             let due = turn.map_or(Duration::ZERO, |turn| turn.due);
-            if took > due.max(turns.due(Duration::ZERO)) {
-                self.failures.late.inc();
+            if elapsed > due.max(turns.due(Duration::ZERO)) {
+                self.failures.late_failures.inc();
             }
-            sleep_until((self.began + turns.due(took.max(due))).into()).await;
+            sleep_until((self.began + turns.due(elapsed.max(due))).into()).await;
         } else if let Some(turn) = turn {
             turns.give_back(turn);
         }
@@ -140,10 +153,10 @@ impl SignIn {
     }
 }
 
-fn by(why: TooMany, of_owner: &'static str) -> &'static str {
-    match why {
+fn limit_label(limit: TooMany, owner_label: &'static str) -> &'static str {
+    match limit {
         TooMany::Total => "all",
-        TooMany::OfOwner => of_owner,
+        TooMany::OfOwner => owner_label,
     }
 }
 
@@ -151,9 +164,9 @@ fn by(why: TooMany, of_owner: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// N12
+    /// N12: one tenant or one network can't take all call slots.
     #[test]
-    fn the_sign_ins_of_one_tenant_or_network_are_a_part_of_all() {
+    fn sign_ins_are_limited_per_tenant_and_per_network() {
         let mut registry = Registry::default();
         let (time, password) = (Duration::from_secs(1), Presented::new("password"));
         let worst_case = WorstCase { time, at_once: 1 };
@@ -163,20 +176,22 @@ mod tests {
             let owner = Owner::new(tenant, Some([192, 0, 2, network].into()));
             sign_in.count(owner, &password, 1).map(|()| sign_in)
         };
-        let is_refused = |tenant, network| {
+        let is_overloaded = |tenant, network| {
             begin(tenant, network).err().map(|e| e.reason()) == Some(ErrorReason::Overloaded)
         };
-        let (one, other) = (TenantId::new(), TenantId::new());
-        let held = [begin(one, 1).expect("few"), begin(one, 2).expect("few")];
-        assert!(is_refused(one, 3), "the tenant has an eighth");
-        assert!(begin(other, 1).is_ok());
-        drop(held);
-        assert!(begin(one, 3).is_ok());
+        let admitted = "a sign-in below the limits is admitted";
+        let (tenant, other_tenant) = (TenantId::new(), TenantId::new());
+        let tenant_sign_ins =
+            [begin(tenant, 1).expect(admitted), begin(tenant, 2).expect(admitted)];
+        assert!(is_overloaded(tenant, 3), "the limit of a tenant is 16 / 8");
+        assert!(begin(other_tenant, 1).is_ok());
+        drop(tenant_sign_ins);
+        assert!(begin(tenant, 3).is_ok());
 
-        let held = [(); 4].map(|()| begin(TenantId::new(), 1).expect("few"));
-        assert!(is_refused(other, 1), "the network has a quarter");
-        assert!(begin(other, 2).is_ok());
-        drop(held);
-        assert!(begin(other, 1).is_ok());
+        let network_sign_ins = [(); 4].map(|()| begin(TenantId::new(), 1).expect(admitted));
+        assert!(is_overloaded(other_tenant, 1), "the limit of a network is 16 / 4");
+        assert!(begin(other_tenant, 2).is_ok());
+        drop(network_sign_ins);
+        assert!(begin(other_tenant, 1).is_ok());
     }
 }

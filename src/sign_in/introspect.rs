@@ -1,4 +1,4 @@
-//! IntrospectToken (RFC 7662): whether a token is in force.
+//! `IntrospectToken` (RFC 7662): reports whether a token is valid.
 
 use super::SignIns;
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
 };
 
 impl SignIns {
-    /// Another tenant's token, and without the permission another user's, is
-    /// not in force here: whoever asks learns nothing of it (RFC 7662, 2.2).
+    /// Describes a token. The response is `active: false` for a token of another tenant, and for a
+    /// token of another user if the caller lacks the permission. So the caller learns nothing
+    /// about such a token (RFC 7662, section 2.2).
     pub async fn introspect(
         &self,
         reaching: &SelfOrPermitted,
@@ -22,22 +23,22 @@ impl SignIns {
         if let Some(secret) = Secret::read(token) {
             return self.introspect_secret(caller, reach, token, &secret).await;
         }
-        let read = |kind| self.keyring.verify(kind, token).map(|claims| (kind, claims));
-        let found = read(TokenKind::Access).or_else(|| read(TokenKind::Refresh));
+        let verify = |kind| self.keyring.verify(kind, token).map(|claims| (kind, claims));
+        let verified = verify(TokenKind::Access).or_else(|| verify(TokenKind::Refresh));
         let in_reach = |claims: &Claims| {
             TenantId(claims.org) == caller.tenant() && reach.has(UserId(claims.sub))
         };
-        let Some((kind, claims)) = found.filter(|(_, claims)| in_reach(claims)) else {
+        let Some((kind, claims)) = verified.filter(|(_, claims)| in_reach(claims)) else {
             return Ok(IntrospectTokenResponse::default());
         };
         let active = match kind {
-            TokenKind::Access => self.session_live(token).await?,
+            TokenKind::Access => self.is_session_live(token).await?,
             TokenKind::Refresh => self.is_newest_refresh(&claims).await?,
         };
         Ok(if active { describe(kind, claims) } else { IntrospectTokenResponse::default() })
     }
 
-    /// An API key is in force as a token is: where its tenant takes it in one's place.
+    /// Describes an API key. It is active only if its tenant accepts API keys as bearer tokens.
     async fn introspect_secret(
         &self,
         caller: &Caller,
@@ -55,8 +56,8 @@ impl SignIns {
         let Some(key) = key.filter(|key| reach.has(key.account_id)) else {
             return Ok(inactive);
         };
-        let found = self.authenticator.authenticate(text).await?;
-        let Some(found) = found.filter(|found| found.standing.is_active()) else {
+        let bearer = self.authenticator.authenticate(text).await?;
+        let Some(bearer) = bearer.filter(|bearer| bearer.standing.is_active()) else {
             return Ok(inactive);
         };
         Ok(IntrospectTokenResponse {
@@ -64,7 +65,7 @@ impl SignIns {
             sub: key.account_id.to_string(),
             org: secret.tenant.to_string(),
             sid: key.key_id.to_string(),
-            roles: found.standing.role_names(),
+            roles: bearer.standing.role_names(),
             exp: key.expires_at.unix_timestamp(),
             token_type: "api_key".to_owned(),
             sub_type: SubjectType::ServiceAccount.name().to_owned(),
@@ -72,9 +73,9 @@ impl SignIns {
         })
     }
 
-    async fn session_live(&self, token: &str) -> Result<bool> {
-        let found = self.authenticator.authenticate(token).await?;
-        Ok(found.is_some_and(|found| found.standing.is_active()))
+    async fn is_session_live(&self, token: &str) -> Result<bool> {
+        let bearer = self.authenticator.authenticate(token).await?;
+        Ok(bearer.is_some_and(|bearer| bearer.standing.is_active()))
     }
 
     async fn is_newest_refresh(&self, claims: &Claims) -> Result<bool> {

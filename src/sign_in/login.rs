@@ -1,11 +1,13 @@
-//! Login: a password for a session.
+//! Login: opens a session for a correct password.
 //!
-//! Unknown tenant, suspended tenant, unknown user, disabled user, user without
-//! a password, wrong password, imported hash: one answer, at one time ([`super::Failures`]).
+//! All failures give the same response after the same time ([`super::Failures`]): an unknown or
+//! suspended tenant, an unknown or disabled user, a user without a password, and a wrong
+//! password, also with a hash imported from another system.
 //!
-//! Without a tenant it is for those that have a user with the email: three at most, and
-//! always three comparisons, however many there are and whichever is right. Of several
-//! that are right the first counts: verified addresses first, then the oldest.
+//! If the caller names no tenant, at most three tenants are tried that have a user with the
+//! email. There are always three comparisons, whatever the number of accounts, and also after
+//! a match. If the password matches several accounts, the first one is used: accounts with a
+//! verified address come first, then the oldest.
 
 use std::sync::Arc;
 
@@ -34,9 +36,9 @@ use crate::{
     tokens::TokenPair,
 };
 
-/// How often a password is compared: once more where another sign-in of the
-/// same user replaced an outdated hash at the same moment.
-const ATTEMPTS: usize = 2;
+/// Maximum rounds of comparison. The second round is needed if a concurrent sign-in replaced
+/// the hash.
+const MAX_ROUNDS: usize = 2;
 
 impl SignIns {
     pub async fn login(
@@ -49,10 +51,10 @@ impl SignIns {
         self.keyring.check_available()?;
         let (auth, metadata, origin) = (self.clone(), metadata.clone(), origin.clone());
         let sign_in = sign_in.clone();
-        let opened = run_to_end(|waiting| async move {
+        let unsigned = run_to_end(|waiting| async move {
             Box::pin(auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting)).await
         });
-        opened.await?.sign(self.keyring.clone()).await
+        unsigned.await?.sign(self.keyring.clone()).await
     }
 
     async fn sign_in(
@@ -72,7 +74,7 @@ impl SignIns {
         sign_in.count(owner, password, candidates::count(&tenant))?;
         let mut slot = self.hasher.slot(owner)?;
         let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
-        let trial = Trial {
+        let attempt = Attempt {
             share,
             email_key: &email_key,
             password,
@@ -80,14 +82,14 @@ impl SignIns {
             origin,
             waiting,
         };
-        let opened = self.open(&mut slot, &mut accounts, trial).await;
+        let result = self.open(&mut slot, &mut accounts, attempt).await;
         drop(slot);
-        let right = opened.as_ref().map(|opened| opened.account);
-        accounts.end_guesses(right).await;
-        Ok(opened?.unsigned)
+        let matching_account = result.as_ref().map(|session| session.account);
+        accounts.end_guesses(matching_account).await;
+        Ok(result?.unsigned)
     }
 
-    /// The tenant that a sign-in names.
+    /// The tenant that the metadata or the slug names.
     async fn tenant_to_sign_in(
         &self,
         metadata: &NamedTenant,
@@ -96,7 +98,7 @@ impl SignIns {
     ) -> Result<NamedTenant> {
         let by_slug = matches!(metadata, NamedTenant::Absent) && !slug.is_empty();
         if let Some(tenant) = self.seen.tenant(slug).filter(|_| by_slug) {
-            // Who is refused for load costs Postgres nothing.
+            // A call that is refused because of load must not cause a query.
             self.hasher.room(Owner::new(tenant, origin.ip))?;
         }
         let tenant = named_tenant::tenant(&self.db, metadata, slug).await?;
@@ -106,116 +108,122 @@ impl SignIns {
         Ok(tenant)
     }
 
-    /// Opens a session of the first account whose password this is.
+    /// Opens a session for the first account that the password matches.
     async fn open(
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,
-        trial: Trial<'_>,
-    ) -> Result<Opened> {
-        for _ in 0..ATTEMPTS {
-            let Some(verified) = self.compare(slot, accounts, trial).await? else { break };
-            if trial.waiting.is_over() {
-                // Nobody would have its tokens. What was learnt is recorded like a failure.
-                self.record_failure(accounts, trial).await?;
-                return Err(Error::refused(ErrorReason::Cancelled, "the caller is gone"));
+        attempt: Attempt<'_>,
+    ) -> Result<OpenedSession> {
+        for _ in 0..MAX_ROUNDS {
+            let Some(matched) = self.compare(slot, accounts, attempt).await? else { break };
+            if attempt.waiting.is_over() {
+                // The client cancelled the call, so nobody would receive the tokens. The
+                // attempt is recorded as a failure.
+                self.record_failure(accounts, attempt).await?;
+                return Err(Error::refused(
+                    ErrorReason::Cancelled,
+                    "the client cancelled the call",
+                ));
             }
-            let account = verified.account;
-            if let Some(unsigned) = self.open_verified(slot, verified, trial).await? {
-                return Ok(Opened { account, unsigned });
+            let account = matched.account;
+            if let Some(unsigned) = self.open_matched(slot, matched, attempt).await? {
+                return Ok(OpenedSession { account, unsigned });
             }
         }
-        self.record_failure(accounts, trial).await?;
+        self.record_failure(accounts, attempt).await?;
         Err(invalid_credentials())
     }
 
-    /// Compares the password with each account's, also after it was found right. An account
-    /// that was not named is looked up and compared as work of the one who asks.
+    /// Compares the password with the hash of each account, also after a match, so that the
+    /// time does not show which account matches. The look-up and the comparison always count
+    /// against the limits of this sign-in, not against those of the tenant that is tried.
     async fn compare(
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,
-        trial: Trial<'_>,
-    ) -> Result<Option<Verified>> {
-        let mut right = None;
+        attempt: Attempt<'_>,
+    ) -> Result<Option<MatchedAccount>> {
+        let mut first_match = None;
         for (number, account) in accounts.all.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
-                password::candidate(&self.db, trial.share, tenant, trial.email_key).await?;
+                password::candidate(&self.db, attempt.share, tenant, attempt.email_key).await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
             let active = candidate.filter(|candidate| candidate.active);
-            let (user, kept) = active.map(|c| (c.user, c.password_hash)).unzip();
-            let kept = kept.flatten();
-            // Work of the slot's owner: another tenant's backlog would tell where the email is
-            // known.
-            let outcome = slot.verify(tenant, trial.password, kept.as_deref()).await?;
+            let (user, stored_hash) = active.map(|c| (c.user, c.password_hash)).unzip();
+            let stored_hash = stored_hash.flatten();
+            // The comparison runs in the queue of the slot's owner. In the queue of the other
+            // tenant, the waiting time would show that this tenant has the email.
+            let outcome = slot.verify(tenant, attempt.password, stored_hash.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
-                (&right, user, kept, outcome != Outcome::Wrong)
+                (&first_match, user, stored_hash, outcome != Outcome::Wrong)
             {
-                right = Some(Verified { account: number, tenant, user, outcome, hash });
+                first_match = Some(MatchedAccount { account: number, tenant, user, outcome, hash });
             }
         }
-        Ok(right)
+        Ok(first_match)
     }
 
-    /// Opens a session for a password that was found right; `None` when what it was
-    /// compared with has changed meanwhile.
-    async fn open_verified(
+    /// Opens a session for an account that the password matched. `None` when the hash, the user
+    /// or the tenant has changed since the comparison.
+    async fn open_matched(
         &self,
         slot: &mut QueueSlot,
-        verified: Verified,
-        trial: Trial<'_>,
+        matched: MatchedAccount,
+        attempt: Attempt<'_>,
     ) -> Result<Option<Unsigned>> {
-        let (tenant, user) = (verified.tenant, verified.user);
-        let new_hash = match verified.outcome {
-            Outcome::RightButOutdated => Some(slot.hash(trial.password.normalised()).await?),
+        let (tenant, user) = (matched.tenant, matched.user);
+        let new_hash = match matched.outcome {
+            Outcome::RightButOutdated => Some(slot.hash(attempt.password.normalised()).await?),
             _ => None,
         };
         let session = SessionId::new();
-        // The session is about to be used: keep it where all replicas look
-        // first. The look-up comes before it opens, so that what ends it
-        // meanwhile keeps it out.
+        // The session is cached because its first use follows soon. Look up the cache before
+        // opening the session: if the session is ended in between, the ticket becomes invalid
+        // and nothing is cached.
         let lookup = self.cache.lookup(tenant, session, user).await;
         let opening = Opening {
             tenant,
             user,
             session,
-            proof: Proof::Password { verified_hash: &verified.hash, new_hash: new_hash.as_deref() },
-            device_name: trial.device_name,
-            origin: trial.origin,
+            proof: Proof::Password { verified_hash: &matched.hash, new_hash: new_hash.as_deref() },
+            device_name: attempt.device_name,
+            origin: attempt.origin,
         };
-        let opened = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
-        if let (Some(unsigned), Lookup::Unknown(ticket)) = (&opened, lookup) {
-            let life = unsigned.access_expires_at - unsigned.issued_at;
-            self.cache.fill(ticket, life.whole_seconds()).await;
+        let unsigned = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
+        if let (Some(unsigned), Lookup::Unknown(ticket)) = (&unsigned, lookup) {
+            let lifetime = unsigned.access_expires_at - unsigned.issued_at;
+            self.cache.fill(ticket, lifetime.whole_seconds()).await;
         }
-        Ok(opened)
+        Ok(unsigned)
     }
 
-    /// A failure's record stands alone, so that it does not roll back with it. It is with
-    /// each tenant whose account was tried, or with none.
-    async fn record_failure(&self, accounts: &Accounts, trial: Trial<'_>) -> Result<()> {
-        let mut tried: Vec<_> =
+    /// Records the failure in each tenant that was tried, or outside any tenant when none was
+    /// tried. The audit event is written in its own transaction, so it survives when the sign-in
+    /// rolls back.
+    async fn record_failure(&self, accounts: &Accounts, attempt: Attempt<'_>) -> Result<()> {
+        let mut tried_accounts: Vec<_> =
             accounts.all.iter().filter_map(|a| Some((a.tenant?, a.user))).collect();
-        if tried.is_empty() {
-            tried.push((TenantId::UNKNOWN, None));
+        if tried_accounts.is_empty() {
+            tried_accounts.push((TenantId::UNKNOWN, None));
         }
-        for (tenant, user) in tried {
+        for (tenant, user) in tried_accounts {
             let mut event = Event::new(EventKind::SignInFailed);
             if let Some(user) = user {
                 event = event.target(user.0);
             }
-            let actor = Actor::anonymous(trial.origin);
-            audit::record_in_share(&self.db, trial.share, tenant, &actor, event).await?;
+            let actor = Actor::anonymous(attempt.origin);
+            audit::record_in_share(&self.db, attempt.share, tenant, &actor, event).await?;
         }
         Ok(())
     }
 }
 
-/// What somebody signs in with.
+/// The inputs of one sign-in attempt.
 #[derive(Clone, Copy)]
-struct Trial<'a> {
-    /// Whose share it takes.
+struct Attempt<'a> {
+    /// The tenant whose limits this sign-in counts against.
     share: TenantId,
     email_key: &'a str,
     password: &'a Presented,
@@ -224,9 +232,9 @@ struct Trial<'a> {
     waiting: &'a Waiting,
 }
 
-/// What the password was found right by.
-struct Verified {
-    /// The number of the account among those that were tried.
+/// The account and the hash that the password matched.
+struct MatchedAccount {
+    /// The index of the account in [`Accounts::all`].
     account: usize,
     tenant: TenantId,
     user: UserId,
@@ -234,8 +242,9 @@ struct Verified {
     hash: String,
 }
 
-/// A session that was opened.
-struct Opened {
+/// A new session, whose tokens are not signed yet.
+struct OpenedSession {
+    /// The index of the account in [`Accounts::all`].
     account: usize,
     unsigned: Unsigned,
 }

@@ -1,4 +1,4 @@
-//! Logout: ends a session of the caller's own.
+//! `Logout`: ends one of the caller's own sessions.
 
 use super::SignIns;
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl SignIns {
-    /// Ends the named session, or the caller's current one where none is named. Returns the
-    /// consistency token. Ending an ended session again succeeds and records nothing.
+    /// Ends the named session; the caller's current session if `named` is empty. Returns the
+    /// consistency token. If the session has already ended, the call succeeds and records nothing.
     ///
     /// # Errors
     /// `NOT_FOUND` when the caller has no such session.

@@ -1,4 +1,4 @@
-//! Signs users and service accounts in and out, and answers for their tokens.
+//! Signs users and service accounts in and out, and refreshes and introspects their tokens.
 
 mod api_key;
 pub mod attempt;
@@ -27,7 +27,7 @@ use crate::{
 
 pub use failures::{Failures, SignIn};
 
-/// What sign-ins work with. Cheap to clone.
+/// The operations of signing in and out, with their dependencies. Cheap to clone.
 #[derive(Clone)]
 pub struct SignIns {
     pub db: Db,
@@ -37,11 +37,11 @@ pub struct SignIns {
     pub hasher: Hasher,
     /// Decides when failed sign-ins are answered.
     pub failures: Arc<Failures>,
-    /// Caches the tenants of slugs.
+    /// Caches the tenant of each slug.
     pub seen: Arc<tenants::Seen>,
     pub lifetimes: Lifetimes,
     pub limits: Limits,
     pub refusals: Arc<Refusals>,
-    /// Which email addresses count where a sign-in names no tenant.
+    /// The email addresses by which a sign-in that names no tenant finds accounts.
     pub tenantless: TenantlessSignIn,
 }

@@ -17,7 +17,7 @@ use crate::{
 /// Whether a call that names no tenant finds accounts by verified addresses only.
 ///
 /// # Errors
-/// `TENANT_REQUIRED` where each call must name its tenant.
+/// `TENANT_REQUIRED` when the setting requires each call to name its tenant.
 pub fn only_verified(setting: TenantlessSignIn) -> Result<bool> {
     match setting {
         TenantlessSignIn::Verified => Ok(true),
@@ -29,8 +29,8 @@ pub fn only_verified(setting: TenantlessSignIn) -> Result<bool> {
     }
 }
 
-/// Whose share of what the server has a call takes: that of the tenant that it names, or of
-/// what stands for it.
+/// The tenant whose limits a call counts against: the named tenant; a placeholder for the name if
+/// no such tenant exists; a placeholder for the caller's network if no tenant is named.
 pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
     match named {
         NamedTenant::Known(tenant) => tenant.id,
@@ -42,14 +42,14 @@ pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> Tenant
 /// The tenant that a call names, in its metadata or by a slug in its message.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when the two name different ones.
+/// `INVALID_ARGUMENT` when the metadata and the message name different tenants.
 pub async fn tenant(db: &Db, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
     let in_metadata = match metadata {
         NamedTenant::Absent if slug.is_empty() => return Ok(NamedTenant::Absent),
         NamedTenant::Absent => {
-            let found = tenants::find(db, slug).await?;
+            let tenant = tenants::find(db, slug).await?;
             let unknown = || NamedTenant::Unknown(slug.to_owned());
-            return Ok(found.map_or_else(unknown, NamedTenant::Known));
+            return Ok(tenant.map_or_else(unknown, NamedTenant::Known));
         }
         NamedTenant::Known(tenant) => &tenant.slug,
         NamedTenant::Unknown(name) => name,

@@ -1,8 +1,8 @@
-//! Refresh: a refresh token for its successor (RFC 9700, 4.14.2).
+//! `Refresh`: exchanges a refresh token for its successor (RFC 9700, section 4.14.2).
 //!
-//! One SQL statement spends the token and writes the successor, or finds the
-//! token spent and revokes the session: whatever it answers is durable before
-//! the client hears of it, and a cancelled call leaves nothing halfway.
+//! One SQL statement either marks the token as used and writes the successor, or finds that the
+//! token was used before and revokes the session. So each outcome is committed before the client
+//! receives it, and a cancelled call leaves no partial change.
 //!
 //! Rule: `rotate_session` (`migrations/0019_rotate_session.sql`) decides whether a refresh
 //! token is the newest, a replay, or reused, and revokes the session on reuse.
@@ -25,7 +25,7 @@ use crate::{
     tokens::{Claims, TokenKind, TokenPair, new_jti},
 };
 
-/// For how long the same request gets the same successor again.
+/// Time in which a repeated request gets the same successor again.
 const REPLAY_WINDOW: Duration = Duration::from_secs(10);
 
 impl SignIns {
@@ -38,15 +38,17 @@ impl SignIns {
         let claims = self.keyring.verify(TokenKind::Refresh, &message.refresh_token);
         let claims = claims.ok_or_else(token_invalid)?;
         if named.is_other_than(TenantId(claims.org)) {
-            // Not a reuse: else an outsider could end sessions with it.
+            // This is not handled as reuse of the token. Otherwise a party outside the tenant
+            // could end sessions.
             return Err(token_invalid());
         }
         self.limits.tenant(RateClass::Refresh, TenantId(claims.org)).await?;
-        // A token that is spent, and no successor to give, would cost the session.
+        // Check the keys first. If the token were used up and no successor could be signed, the
+        // client would lose the session.
         self.keyring.check_available()?;
         let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
-        let rotated = self.rotate(&claims, request_id, origin).await?;
-        rotated.sign(self.keyring.clone()).await
+        let unsigned = self.rotate(&claims, request_id, origin).await?;
+        unsigned.sign(self.keyring.clone()).await
     }
 
     async fn rotate(
@@ -90,7 +92,7 @@ impl SignIns {
         .fetch_one(self.db.statement_in_share(tenant).await?)
         .await?;
         if row.outcome == "reused" {
-            tracing::warn!(session = %claims.sid, "a spent refresh token came back");
+            tracing::warn!(session = %claims.sid, "a refresh token was reused");
             self.db.wait_for_caches().await;
             self.cache.forget(Ended::in_tenant(tenant)).await;
         }
@@ -109,8 +111,7 @@ impl SignIns {
     }
 }
 
-/// What `rotate_session` answers: of a token that was not rotated, nothing but
-/// the outcome.
+/// The row that `rotate_session` returns. If the token was not rotated, only `outcome` is set.
 struct Rotation {
     outcome: String,
     refresh_jti: Option<String>,

@@ -1,4 +1,4 @@
-//! WhoAmI: the caller, its tenant and what it holds.
+//! `WhoAmI`: returns the caller, its tenant, its roles and its permissions.
 
 use super::SignIns;
 use crate::{

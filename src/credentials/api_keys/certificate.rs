@@ -30,8 +30,8 @@ impl ClientNames {
     }
 }
 
-/// Normalises a name for comparison with certificates: a URI stays unchanged, a host is in
-/// lower case. `None` when it is neither.
+/// Normalises a name for comparison with certificates: a URI stays unchanged, a DNS name is
+/// converted to lower case. `None` when the name is neither a URI nor a DNS name.
 #[must_use]
 pub fn certificate_name(name: &str) -> Option<String> {
     if name.contains("://") {
@@ -46,12 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_host_or_a_uri() {
+    fn a_certificate_name_is_a_dns_name_or_a_uri() {
         let spiffe = "spiffe://example.org/Billing";
         assert_eq!(certificate_name(spiffe).as_deref(), Some(spiffe));
         assert_eq!(certificate_name("Billing.Example.org").as_deref(), Some("billing.example.org"));
-        for bad in ["", "*.example.org", "a b", "://", "CN=billing", "10.0.0.1/8"] {
-            assert_eq!(certificate_name(bad), None, "{bad}");
+        for malformed in ["", "*.example.org", "a b", "://", "CN=billing", "10.0.0.1/8"] {
+            assert_eq!(certificate_name(malformed), None, "{malformed}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! API keys: the credentials of service accounts.
 //!
-//! A key is one of three: a secret ([`Secret`]), a public key whose owner signs assertions
-//! ([`crate::tokens::AssertionKey`]), or a name in a client certificate ([`ClientNames`]). A
-//! key takes the place of a session: tokens that are issued for it have its id as `sid`, and
-//! end with it.
+//! There are three kinds of keys: a secret ([`Secret`]), a public key whose owner signs assertions
+//! ([`crate::tokens::AssertionKey`]), and a name in a client certificate ([`ClientNames`]). Service
+//! accounts have no sessions. The tokens that are issued for a key have the id of the key as
+//! `sid`, and become invalid when the key ends.
 
 mod certificate;
 mod secret;

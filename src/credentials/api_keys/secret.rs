@@ -1,8 +1,9 @@
 //! The text form of an API key's secret.
 //!
-//! It is `tenantry_` and 70 characters of base64url: the tenant's id, 256 random bits, a
-//! checksum. Scanners for leaked secrets find it by `tenantry_[A-Za-z0-9_-]{70}`. The checksum
-//! lets the server refuse a mistyped secret without a query.
+//! The text is `tenantry_` and 70 characters of base64url, which encode the tenant's id, 256
+//! random bits and a checksum. Scanners for leaked secrets find the text by
+//! `tenantry_[A-Za-z0-9_-]{70}`. The checksum lets the server refuse a mistyped secret without a
+//! query.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{SecretString, zeroize::Zeroizing};
@@ -12,8 +13,12 @@ use crate::{error::Result, ids::TenantId, secrets::secret};
 
 /// The prefix of each secret.
 const PREFIX: &str = "tenantry_";
-const ID: usize = 16;
-const CHECKSUM: usize = 4;
+
+/// Length of the tenant's id, in bytes.
+const ID_LENGTH: usize = 16;
+
+/// Length of the checksum, in bytes.
+const CHECKSUM_LENGTH: usize = 4;
 
 /// A secret, as the database stores it.
 #[derive(Debug)]
@@ -49,16 +54,16 @@ impl Secret {
     pub fn read(text: &str) -> Option<Self> {
         let encoded = text.strip_prefix(PREFIX)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok().map(Zeroizing::new)?;
-        let (content, sum) = bytes.split_at_checked(ID + secret::LENGTH)?;
-        let (tenant, random) = content.split_at_checked(ID)?;
+        let (content, sum) = bytes.split_at_checked(ID_LENGTH + secret::LENGTH)?;
+        let (tenant, random) = content.split_at_checked(ID_LENGTH)?;
         let tenant = TenantId(Uuid::from_slice(tenant).ok()?);
         (sum == checksum(content)).then(|| Self { tenant, hash: secret::hash(random) })
     }
 }
 
-fn checksum(of: &[u8]) -> Vec<u8> {
-    let mut sum = secret::hash(of);
-    sum.truncate(CHECKSUM);
+fn checksum(content: &[u8]) -> Vec<u8> {
+    let mut sum = secret::hash(content);
+    sum.truncate(CHECKSUM_LENGTH);
     sum
 }
 
@@ -70,32 +75,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_read_as_it_was_made_and_scanners_find_it() {
-        let scanner = Regex::new("^tenantry_[A-Za-z0-9_-]{70}$").expect("a pattern");
+    fn a_secret_is_parsed_from_its_text_and_scanners_find_the_text() {
+        let scanner = Regex::new("^tenantry_[A-Za-z0-9_-]{70}$").expect("the pattern is valid");
         let tenant = TenantId::new();
-        let (made, text) = Secret::new(tenant).expect("a secret");
+        let (secret, text) = Secret::new(tenant).expect("a secret is generated");
         let text = text.expose_secret();
         assert!(scanner.is_match(text) && Secret::has_prefix(text));
-        let read = Secret::read(text).expect("a secret");
-        assert_eq!((read.tenant, &read.hash), (tenant, &made.hash));
-        let (_, other) = Secret::new(tenant).expect("a secret");
-        assert_ne!(other.expose_secret(), text);
+        let parsed = Secret::read(text).expect("the text is parsed");
+        assert_eq!((parsed.tenant, &parsed.hash), (tenant, &secret.hash));
+        let (_, other_text) = Secret::new(tenant).expect("a secret is generated");
+        assert_ne!(other_text.expose_secret(), text);
     }
 
     #[test]
-    fn nothing_else_is_read() {
-        let (_, text) = Secret::new(TenantId::new()).expect("a secret");
+    fn an_altered_or_malformed_secret_is_not_parsed() {
+        let (_, text) = Secret::new(TenantId::new()).expect("a secret is generated");
         let text = text.expose_secret();
-        for at in 0..text.len() {
-            let mut other = text.as_bytes().to_vec();
-            other[at] = if other[at] == b'A' { b'B' } else { b'A' };
-            let other = String::from_utf8(other).expect("text");
-            assert!(Secret::read(&other).is_none(), "{other}");
+        for index in 0..text.len() {
+            let mut altered = text.as_bytes().to_vec();
+            altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).expect("the text is ASCII");
+            assert!(Secret::read(&altered).is_none(), "{altered}");
         }
         let longer = format!("{text}AA");
-        for other in ["", "tenantry_", &text[1..], &text[..text.len() - 4], &longer, "tenantry_é"]
-        {
-            assert!(Secret::read(other).is_none(), "{other}");
+        let shorter = &text[..text.len() - 4];
+        for malformed in ["", "tenantry_", &text[1..], shorter, &longer, "tenantry_é"] {
+            assert!(Secret::read(malformed).is_none(), "{malformed}");
         }
     }
 }

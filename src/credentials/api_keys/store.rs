@@ -1,4 +1,4 @@
-//! SQL for API keys. If two keys match the names of one certificate, none is used.
+//! SQL for API keys. If several keys match the names of a certificate, no key is used.
 
 use time::OffsetDateTime;
 
@@ -29,8 +29,9 @@ pub struct KeyRow {
     pub expires_at: OffsetDateTime,
     /// Time of the last use, with a precision of a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// Time of the revocation. A value not before `expires_at` is not a revocation: [`tidy`]
-    /// sets it to `expires_at`, which frees the certificate name of an expired key.
+    /// Time of the revocation. A value not before `expires_at` is not a revocation:
+    /// [`delete_ended`] sets `revoked_at` to `expires_at`, which frees the certificate name of an
+    /// expired key.
     pub revoked_at: Option<OffsetDateTime>,
     /// Whether the key has expired, by Postgres's clock.
     pub expired: bool,
@@ -40,7 +41,7 @@ impl KeyRow {
     /// Time of the revocation, if the key was revoked before it expired.
     #[must_use]
     pub fn revoked(&self) -> Option<OffsetDateTime> {
-        self.revoked_at.filter(|at| *at < self.expires_at)
+        self.revoked_at.filter(|revoked_at| *revoked_at < self.expires_at)
     }
 }
 
@@ -157,8 +158,9 @@ pub async fn count_valid_of_kind(
     Ok(count)
 }
 
-/// Makes room for a new key. Deletes the account's keys that ended more than 90 days ago. Marks
-/// the tenant's expired certificate keys as revoked, which frees their certificate names.
+/// Removes old keys before a new key is inserted. Deletes the account's keys that ended more than
+/// 90 days ago. Marks the tenant's expired certificate keys as revoked, which frees their
+/// certificate names.
 pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
     sqlx::query!(
         r#"
@@ -211,8 +213,8 @@ pub async fn list(
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: KeyRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.key_id.0), show).await?;
+        let convert = |row: KeyRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
+        page.take(read.found(rows), |row| Position::of(row.key_id.0), convert).await?;
     }
     Ok(())
 }
@@ -260,7 +262,7 @@ pub async fn owner(
 }
 
 /// Revokes a valid key, which ends the tokens that were issued for it. `None` when the key is
-/// revoked or expired: it stays unchanged.
+/// already revoked or expired; such a key stays unchanged.
 pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<Ended>> {
     let done = sqlx::query!(
         r#"
@@ -276,7 +278,7 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     Ok((done.rows_affected() == 1).then(|| Ended::in_tenant(tenant)))
 }
 
-/// A valid key, as the exchange of its credential for a token needs it.
+/// A valid key, with the fields that the exchange for a token needs.
 #[derive(Debug)]
 pub struct LiveKey {
     pub key_id: ApiKeyId,
@@ -328,8 +330,8 @@ pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result
     Ok(found)
 }
 
-/// Finds the valid key with one of a certificate's names; with `account`, only among its keys.
-/// `None` when several keys match, because the choice would be ambiguous.
+/// Finds the valid key with one of a certificate's names; with `account`, only among the keys of
+/// this account. `None` when several keys match, because the choice would be ambiguous.
 pub async fn by_certificate(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -356,7 +358,7 @@ pub async fn by_certificate(
     Ok(found.pop().filter(|_| found.is_empty()))
 }
 
-/// Records the use of a key, at most once a minute, so frequent use does not cause frequent
+/// Records the use of a key, at most once per minute, so that frequent use does not cause frequent
 /// writes.
 pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<()> {
     sqlx::query!(
@@ -373,8 +375,8 @@ pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> R
     Ok(())
 }
 
-/// Marks an assertion as used; false when it was used before. `ends_at` is in seconds since
-/// 1970. After it the assertion is invalid, so the mark can be deleted.
+/// Marks an assertion as used; false when the assertion was used before. `ends_at` is the expiry
+/// of the assertion, in seconds since 1970. After the expiry the mark can be deleted.
 pub async fn mark_used(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -1,5 +1,5 @@
-//! The password hashes of users. They have a table of their own, so that no list of users reads
-//! a hash.
+//! The password hashes of users. The hashes have their own table, so that a query for users reads
+//! no hash.
 
 mod store;
 

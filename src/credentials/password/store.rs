@@ -22,9 +22,9 @@ pub struct Candidate {
     pub password_hash: Option<String>,
 }
 
-/// Finds the tenant's user with this normalised email, in one round trip. A tenant without such a
-/// user, and a tenant that does not exist, cost the same work. The connection counts against
-/// `share`: the tenant's own share when the caller named the tenant.
+/// Finds the tenant's user with this normalised email, in one round trip. The work is the same for
+/// a tenant without such a user and for a tenant that does not exist. The connection counts against
+/// the limits of `share`, which is the tenant itself when the caller named the tenant.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres or the master key is unavailable.
@@ -50,18 +50,18 @@ pub async fn candidate(
     )
     .fetch_optional(db.statement_in_share(share).await?)
     .await?;
-    // An email index that was moved to another user finds nobody.
-    let whole = row.filter(|row| {
-        let found = Found {
+    // Reject a row whose email index was copied from another user.
+    let row = row.filter(|row| {
+        let found_user = Found {
             user: row.user_id,
             version: row.version,
             profile: &row.profile,
             email_index: &index,
             email_lookup: &row.email_lookup,
         };
-        found.is_whole(&cipher)
+        found_user.is_whole(&cipher)
     });
-    Ok(whole.map(|row| Candidate {
+    Ok(row.map(|row| Candidate {
         user: row.user_id,
         active: row.active,
         password_hash: row.password_hash,
@@ -102,13 +102,13 @@ pub async fn set(
     Ok(())
 }
 
-/// Replaces the hash if it is still the one that was verified. Returns whether it was.
+/// Replaces the hash if the stored hash is still `verified_hash`. Returns whether it was replaced.
 pub async fn replace(
     tx: &mut TenantTx,
     tenant: TenantId,
     user: UserId,
-    verified: &str,
-    new: &str,
+    verified_hash: &str,
+    new_hash: &str,
 ) -> Result<bool> {
     let done = sqlx::query!(
         r#"
@@ -117,8 +117,8 @@ pub async fn replace(
         "#,
         tenant.0,
         user.0,
-        verified,
-        new,
+        verified_hash,
+        new_hash,
     )
     .execute(tx.conn())
     .await?;
