@@ -94,7 +94,8 @@ impl State {
         Some(receiver)
     }
 
-    /// Returns a permit to the pool. Returns the senders of the waiting calls that get a permit now.
+    /// Returns a permit to the pool. The result has the senders of the waiting calls that get a
+    /// permit now.
     fn release(&mut self, tenant: TenantId) -> Vec<(TenantId, oneshot::Sender<Permit>)> {
         self.free += 1;
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
