@@ -69,10 +69,7 @@ pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Res
     }
     faults.extend(unsealed_events(db, tenant).await?);
     if let Some(saved_head) = saved_head.filter(|_| !walk.passed_saved_head) {
-        faults.push(format!(
-            "the chain does not lead to the kept hash at {}",
-            saved_head.position
-        ));
+        faults.push(format!("the chain does not lead to the kept hash at {}", saved_head.position));
     }
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
     Ok(VerifiedTrail { head, faults })
