@@ -74,7 +74,8 @@ impl Argon2id {
         encode(&params, &salt, &hash)
     }
 
-    /// Computes a hash and discards it. So a comparison for a user without a usable hash takes as long.
+    /// Computes a hash and discards it, so that a comparison for a user without a usable hash takes
+    /// the same time as any other comparison.
     pub(super) fn dummy_hash(&mut self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
         self.derive(password, &[0; SALT], &params).map(drop)
