@@ -52,8 +52,8 @@ pub struct Traces {
 pub(super) struct CallTracer(pub(super) SdkTracer);
 
 impl Traces {
-    /// Creates the exporter. The exporter connects when it has spans to send. Must be called within a
-    /// Tokio runtime.
+    /// Creates the exporter. The exporter connects when it has spans to send. Must be called
+    /// within a Tokio runtime.
     ///
     /// # Errors
     /// When the URL is invalid.
