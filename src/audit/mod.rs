@@ -1,4 +1,4 @@
-//! The audit trail: it records which caller did what, and to which target.
+//! The audit trail: each event records the caller, the action and the target.
 //!
 //! An event is written in the same transaction as the change that it records ([`record`]). A
 //! refusal changes nothing, so its event has a transaction of its own (`refusals`). Background

@@ -46,8 +46,8 @@ impl Origin {
 
 /// The correlation id of a call: the header `x-request-id`, and `request_id` in the log and in
 /// audit events. This id differs from the `request_id` of a message, which makes retries
-/// idempotent. The text consists of letters, digits, `-`, `_` and `.`. It is formatted only when
-/// needed.
+/// idempotent. The text consists of letters, digits, `-`, `_` and `.`. The id is converted to text
+/// only when needed.
 #[derive(Clone, Debug)]
 pub enum CorrelationId {
     /// Sent by the client.

@@ -62,7 +62,7 @@ enum SendError {
 pub struct Outbox {
     db: Db,
     redis: Redis,
-    has: Script,
+    has_event: Script,
     length: u32,
     blocked: Blocked,
     /// The tenant at which the next pass starts.
@@ -73,8 +73,8 @@ impl Outbox {
     /// Each stream keeps about `length` entries. With 0, nothing is sent, and the outbox is
     /// only emptied.
     pub fn new(db: Db, redis: Redis, length: u32) -> Self {
-        let has = redis::script(include_str!("has.lua"));
-        Self { db, redis, has, length, blocked: Blocked::default(), from: Uuid::nil() }
+        let has_event = redis::script(include_str!("has.lua"));
+        Self { db, redis, has_event, length, blocked: Blocked::default(), from: Uuid::nil() }
     }
 
     /// Sends a batch of events from the outbox.
@@ -154,9 +154,9 @@ impl Outbox {
         let key = format!("audit:{{{}}}", event.tenant_id);
         let cap = ("MAXLEN", "~", i64::from(self.length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
-        let sent = self.redis.client().xadd(&key, false, cap, &id, event.fields());
-        let sent: Result<(), _> = self.redis.observe("XADD", sent).await;
-        let Err(error) = sent else { return Ok(()) };
+        let command = self.redis.client().xadd(&key, false, cap, &id, event.fields());
+        let result: Result<(), _> = self.redis.observe("XADD", command).await;
+        let Err(error) = result else { return Ok(()) };
         let message = error.details();
         if message.contains("equal or smaller") {
             return self.was_sent(key, id, event).await;
@@ -168,8 +168,8 @@ impl Outbox {
         Err(SendError::Failed(error))
     }
 
-    /// Checks that a stream contains the event. It is called when the last id of the stream is not
-    /// lower than the id of the event. The stream contains the event if the event was sent before
+    /// Checks that a stream contains the event. Called when the last id of the stream is not lower
+    /// than the id of the event. The stream contains the event if the event was sent before
     /// and the confirmation was lost.
     async fn was_sent(
         &self,
@@ -179,8 +179,9 @@ impl Outbox {
     ) -> Result<(), SendError> {
         let blocked = |why: &str| Err(SendError::Blocked(why.to_owned()));
         let arguments = vec![id, event.event_id.to_string()];
-        let has = self.has.evalsha_with_reload(self.redis.client(), vec![key], arguments);
-        match self.redis.observe("EVALSHA", has).await {
+        let has_event =
+            self.has_event.evalsha_with_reload(self.redis.client(), vec![key], arguments);
+        match self.redis.observe("EVALSHA", has_event).await {
             Ok(1_i64) => Ok(()),
             Ok(_) => blocked("the stream has a later entry but not this event"),
             // A large entry in one stream must not stop the sending to all streams.

@@ -104,8 +104,8 @@ mod tests {
         let second = all.open('a').ok();
         assert!(first.is_some() && second.is_some());
         assert_eq!(all.open('a').err(), Some(TooMany::OfOwner));
-        let others = (all.open('b').ok(), all.open('c').ok());
-        assert!(others.0.is_some() && others.1.is_some());
+        let other_permits = (all.open('b').ok(), all.open('c').ok());
+        assert!(other_permits.0.is_some() && other_permits.1.is_some());
         assert_eq!(all.open('d').err(), Some(TooMany::Total));
         drop(second);
         assert_eq!(
@@ -114,7 +114,7 @@ mod tests {
             "the last permit is kept for a new owner"
         );
         assert!(all.open('d').is_ok());
-        drop((first, others));
+        drop((first, other_permits));
         assert!(all.lock().by_owner.is_empty());
     }
 

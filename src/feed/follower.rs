@@ -2,7 +2,7 @@
 //!
 //! Postgres assigns ids before the commit, so a reader that continues after the last id misses
 //! transactions that commit late. This reader keeps the snapshot of its last read and reads the
-//! changes that have become visible since. It sees each committed change exactly once, in the
+//! changes that have become visible since. The reader sees each committed change exactly once, in the
 //! first read after the commit, even while older transactions are still open.
 //!
 //! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower

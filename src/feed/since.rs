@@ -1,7 +1,7 @@
 //! The changes in one tenant since a horizon, for a stream that resumes.
 //!
-//! Rule: `read_changes_since` (`migrations/0020_read_changes.sql`) decides what a watcher that
-//! reconnects has missed.
+//! Rule: `read_changes_since` (`migrations/0020_read_changes.sql`) decides which changes a
+//! watcher missed before it reconnected.
 
 use uuid::Uuid;
 

@@ -74,8 +74,8 @@ impl State {
         let next_read = self.begun.load(Ordering::Acquire) + 1;
         self.woken.notify_one();
         let mut ended = self.ended.subscribe();
-        let read = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= next_read)).await;
-        matches!(read, Ok(Ok(_)))
+        let result = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= next_read)).await;
+        matches!(result, Ok(Ok(_)))
     }
 
     /// Marks the begin of a read; returns the number of the read and the time.

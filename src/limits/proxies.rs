@@ -91,15 +91,15 @@ mod tests {
     fn client(trusted: &str, peer: &str, sent: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in sent {
-            headers.append(&FORWARDED_FOR, value.parse().expect("a value"));
+            headers.append(&FORWARDED_FOR, value.parse().expect("invalid header value"));
         }
-        headers.append("x-real-ip", "9.9.9.9".parse().expect("a value"));
-        headers.append("forwarded", "for=9.9.9.9".parse().expect("a value"));
-        let trusted: TrustedProxies = trusted.parse().expect("networks");
-        trusted.client(peer.parse().expect("a peer"), &headers).to_string()
+        headers.append("x-real-ip", "9.9.9.9".parse().expect("invalid header value"));
+        headers.append("forwarded", "for=9.9.9.9".parse().expect("invalid header value"));
+        let trusted: TrustedProxies = trusted.parse().expect("invalid networks");
+        trusted.client(peer.parse().expect("invalid peer address"), &headers).to_string()
     }
 
-    /// G03
+    /// G03: a client cannot choose its address with a header.
     #[test]
     fn addresses_in_headers_are_read_from_trusted_proxies_only() {
         assert_eq!(client("off", "192.0.2.1", &["1.1.1.1"]), "192.0.2.1");
@@ -109,37 +109,38 @@ mod tests {
         assert_eq!(client("10.1.1.1", "10.1.1.2", &["1.1.1.1"]), "10.1.1.2");
     }
 
-    /// G03
+    /// G03: addresses before the last hop that is not trusted are ignored.
     #[test]
     fn the_client_is_the_last_hop_that_is_not_trusted() {
-        let of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
-        assert_eq!(of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
-        assert_eq!(of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
-        assert_eq!(of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
-        assert_eq!(of(&["1.1.1.1:4711"]), "1.1.1.1");
-        assert_eq!(of(&["[2001:db8::1]:4711"]), "2001:db8::1");
-        assert_eq!(of(&["[2001:db8::1]"]), "2001:db8::1");
-        assert_eq!(of(&["1.1.1.1, unknown"]), "10.1.1.1");
-        assert_eq!(of(&["1.1.1.1, x, 10.2.2.2"]), "10.2.2.2");
-        assert_eq!(of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
-        assert_eq!(of(&[""]), "10.1.1.1");
-        assert_eq!(of(&[]), "10.1.1.1");
+        let client_of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
+        assert_eq!(client_of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
+        assert_eq!(client_of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
+        assert_eq!(client_of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
+        assert_eq!(client_of(&["1.1.1.1:4711"]), "1.1.1.1");
+        assert_eq!(client_of(&["[2001:db8::1]:4711"]), "2001:db8::1");
+        assert_eq!(client_of(&["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(client_of(&["1.1.1.1, unknown"]), "10.1.1.1");
+        assert_eq!(client_of(&["1.1.1.1, x, 10.2.2.2"]), "10.2.2.2");
+        assert_eq!(client_of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
+        assert_eq!(client_of(&[""]), "10.1.1.1");
+        assert_eq!(client_of(&[]), "10.1.1.1");
     }
 
     /// N19: a trusted gateway reports the address of the client.
     #[test]
     fn only_a_trusted_gateway_reports_the_address_of_the_client() {
-        let of = |gateway: &str, source: Option<&str>| {
-            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("networks");
-            let ip = |text: &str| text.parse().expect("an address");
+        let client_of = |gateway: &str, source: Option<&str>| {
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("invalid networks");
+            let ip = |text: &str| text.parse().expect("invalid address");
             let mut headers = HeaderMap::new();
-            headers.insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("a value"));
+            headers
+                .insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("invalid header value"));
             trusted.client_behind_gateway(ip(gateway), source.map(ip), &headers).to_string()
         };
-        assert_eq!(of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
-        assert_eq!(of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");
-        assert_eq!(of("10.1.1.1", None), "10.1.1.1");
-        assert_eq!(of("192.0.2.9", Some("192.0.2.1")), "192.0.2.9");
+        assert_eq!(client_of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
+        assert_eq!(client_of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");
+        assert_eq!(client_of("10.1.1.1", None), "10.1.1.1");
+        assert_eq!(client_of("192.0.2.9", Some("192.0.2.1")), "192.0.2.9");
     }
 
     #[test]

@@ -388,7 +388,7 @@ mod tests {
     }
 
     fn bcrypt_hash(password: &str) -> String {
-        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt").to_string()
+        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt failed").to_string()
     }
 
     /// Passwords of about 72 bytes, the maximum that bcrypt reads. They contain characters that
@@ -421,7 +421,7 @@ mod tests {
             for presented in [&password, &normalised, &other] {
                 let form = normalise(presented).expose_secret().to_owned();
                 let old_system_accepts =
-                    |form: &str| bcrypt::verify(form, &stored).expect("bcrypt");
+                    |form: &str| bcrypt::verify(form, &stored).expect("bcrypt failed");
                 let outcome = verify(presented, &stored);
                 prop_assert_eq!(
                     outcome != Outcome::Wrong,

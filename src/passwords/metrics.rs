@@ -40,7 +40,7 @@ impl Default for Metrics {
         for class in ["cheap", "expensive"] {
             drop(metrics.waited.get_or_create(&WaitLabel { class }));
         }
-        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(by) {
+        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(limit_name) {
             drop(metrics.refused.get_or_create(&RefusedLabel { by }));
         }
         for cause in [UnreadableHash::Form, UnreadableHash::Pepper].map(cause) {
@@ -67,7 +67,7 @@ impl Metrics {
     }
 
     pub(super) fn refused(&self, full: Full) {
-        self.refused.get_or_create(&RefusedLabel { by: by(full) }).inc();
+        self.refused.get_or_create(&RefusedLabel { by: limit_name(full) }).inc();
     }
 
     pub(super) fn unreadable(&self, reason: UnreadableHash) {
@@ -75,7 +75,7 @@ impl Metrics {
     }
 }
 
-fn by(full: Full) -> &'static str {
+fn limit_name(full: Full) -> &'static str {
     match full {
         Full::All => "all",
         Full::OfTenant => "tenant",

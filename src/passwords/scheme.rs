@@ -169,11 +169,12 @@ mod tests {
             threads: 1,
             queue: 1,
         };
-        Argon2id::new(&config, Arc::new(peppers)).expect("parameters")
+        Argon2id::new(&config, Arc::new(peppers)).expect("invalid parameters")
     }
 
     fn peppers(file: &str) -> Peppers {
-        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
+        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("invalid keys"))
+            .expect("invalid peppers")
     }
 
     /// argon2id with peppers of these ids. The first pepper is used for new hashes.
@@ -191,7 +192,10 @@ mod tests {
     #[test]
     fn salts_differ_and_parameters_are_in_the_hash() {
         let mut scheme = argon2id();
-        let (a, b) = (scheme.hash(b"same").expect("hash"), scheme.hash(b"same").expect("hash"));
+        let (a, b) = (
+            scheme.hash(b"same").expect("hashing failed"),
+            scheme.hash(b"same").expect("hashing failed"),
+        );
         assert_ne!(a, b);
         assert!(a.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
         assert_eq!(outcome_of(&mut scheme, b"same", &a), Outcome::Right);
@@ -200,14 +204,14 @@ mod tests {
 
     #[test]
     fn weaker_parameters_are_outdated() {
-        let old = argon2id_with(12_288, 3, Peppers::default()).hash(b"pw").expect("hash");
+        let old = argon2id_with(12_288, 3, Peppers::default()).hash(b"pw").expect("hashing failed");
         let result = outcome_of(&mut argon2id(), b"pw", &old);
         assert_eq!(result, Outcome::RightButOutdated);
     }
 
     #[test]
     fn a_hash_with_a_pepper_verifies_only_with_that_pepper() {
-        let stored = with_peppers(&["new"]).hash(b"pw").expect("hash");
+        let stored = with_peppers(&["new"]).hash(b"pw").expect("hashing failed");
         assert!(stored.contains(",keyid="), "{stored}");
         let result = |mut scheme: Argon2id| outcome_of(&mut scheme, b"pw", &stored);
         assert_eq!(result(with_peppers(&["new", "old"])), Outcome::Right);
@@ -216,14 +220,14 @@ mod tests {
             let parsed = StoredHash::read(&stored, &without.peppers);
             assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
-        let without = argon2id().hash(b"pw").expect("hash");
+        let without = argon2id().hash(b"pw").expect("hashing failed");
         let result = outcome_of(&mut with_peppers(&["new"]), b"pw", &without);
         assert_eq!(result, Outcome::RightButOutdated);
     }
 
     #[test]
     fn a_hash_does_not_verify_with_another_secret_of_the_same_id() {
-        let stored = with_peppers(&["aa"]).hash(b"pw").expect("hash");
+        let stored = with_peppers(&["aa"]).hash(b"pw").expect("hashing failed");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
         let mut other = argon2id_with(19_456, 2, peppers(&other));
         assert_eq!(outcome_of(&mut other, b"pw", &stored), Outcome::Wrong);
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_imported_bcrypt_hash_verifies_and_is_outdated() {
-        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt");
+        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt failed");
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
             let stored = hash.format_for_version(version);
             let mut scheme = argon2id();
@@ -255,7 +259,8 @@ mod tests {
             ("ab", "ab\0ab", Outcome::Right),
             ("ab", "ab\0", Outcome::Wrong),
         ] {
-            let stored = bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt").to_string();
+            let stored =
+                bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt failed").to_string();
             let result = outcome_of(&mut scheme, presented.as_bytes(), &stored);
             assert_eq!(result, outcome, "{hashed:?} {presented:?}");
         }

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_import_is_checked_by_the_parser_of_stored_hashes() {
-        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt").to_string();
+        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt failed").to_string();
         assert!(check_import("f", &good).is_ok());
         let salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
         let hash_bits = format!("{}{}", &good[..59], "/");

@@ -71,8 +71,8 @@ pub(super) struct PooledConnection {
 }
 
 impl PooledConnection {
-    /// Takes a connection from the pool. `permit` is a permit of a tenant's share. It is released
-    /// when the connection is released.
+    /// Takes a connection from the pool. `permit` is a permit of a tenant's share. The permit is
+    /// released with the connection.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         let connection = Some(connecting::acquire(&pool.connections).await?);
         Ok(Self {

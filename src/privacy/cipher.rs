@@ -233,11 +233,11 @@ mod tests {
         let (cipher, row) = (cipher(1, 1), Uuid::nil());
         let context = SealContext::row("users", &row);
         let sealed = cipher.seal(context, b"Ada").expect("sealing failed");
-        for at in 0..sealed.len() {
+        for index in 0..sealed.len() {
             let mut altered = sealed.clone();
-            altered[at] ^= 1;
-            assert!(cipher.open(context, &altered).is_err(), "byte {at}");
-            assert!(cipher.open(context, &sealed[..at]).is_err(), "{at} bytes");
+            altered[index] ^= 1;
+            assert!(cipher.open(context, &altered).is_err(), "byte {index}");
+            assert!(cipher.open(context, &sealed[..index]).is_err(), "{index} bytes");
         }
     }
 

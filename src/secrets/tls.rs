@@ -92,12 +92,12 @@ impl Reload for Tls {
 
 impl Files {
     fn read(paths: &TlsPaths) -> anyhow::Result<Self> {
-        let read =
+        let read_file =
             |path: &Path| fs::read(path).with_context(|| format!("can't read {}", path.display()));
         Ok(Self {
-            cert: read(&paths.cert)?,
-            key: Zeroizing::new(read(&paths.key)?),
-            client_ca: paths.client_ca.as_deref().map(read).transpose()?,
+            cert: read_file(&paths.cert)?,
+            key: Zeroizing::new(read_file(&paths.key)?),
+            client_ca: paths.client_ca.as_deref().map(read_file).transpose()?,
         })
     }
 }

@@ -40,8 +40,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Counts the dropped lines.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Keeps the log thread running. Dropping it waits for the lines in the queue, for one second
-/// at most.
+/// Keeps the log thread running. Dropping this guard waits for the lines in the queue, for one
+/// second at most.
 #[must_use]
 #[derive(Debug)]
 pub struct LogGuard {

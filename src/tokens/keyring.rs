@@ -80,8 +80,8 @@ pub struct Keyring {
     ring: ArcSwap<Ring>,
 }
 
-/// A key, as shown to operators.
-pub struct Listed {
+/// A key, in the form that operators see.
+pub struct KeyEntry {
     /// The key id: the key's thumbprint (RFC 7638).
     pub kid: String,
     /// Name of the algorithm (RFC 7518, section 3.1).
@@ -167,12 +167,12 @@ impl Keyring {
 
     /// The keys for a kind of token, oldest first.
     #[must_use]
-    pub fn list(&self, kind: TokenKind) -> Vec<Listed> {
+    pub fn list(&self, kind: TokenKind) -> Vec<KeyEntry> {
         let ring = self.ring.load();
         let set = ring.set(kind);
         let entries = set.keys.verifying.iter().map(|key| {
             let index = set.keys.signing.iter().position(|signing| signing.kid == key.kid);
-            Listed {
+            KeyEntry {
                 kid: key.kid.clone(),
                 alg: name(key.alg),
                 state: match index {
@@ -194,8 +194,8 @@ impl Keyring {
     pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
         let ring = self.ring.load();
         let current = ring.refresh.current();
-        let others = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
-        std::iter::once(current).chain(others).map(|key| expand(&key.root, label)).collect()
+        let other_keys = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
+        std::iter::once(current).chain(other_keys).map(|key| expand(&key.root, label)).collect()
     }
 
     /// Signs a token with the key of this id. If the key does not exist, the current key signs.

@@ -93,19 +93,19 @@ mod tests {
 
     #[test]
     fn a_token_opens_only_with_the_same_key_and_binding() {
-        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
+        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
         assert_eq!(tokens(&[1]).open(b"list", &token), Some(vec![7]));
         assert_eq!(tokens(&[2]).open(b"list", &token), None);
         assert_eq!(tokens(&[1]).open(b"lisT", &token), None);
-        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
+        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
         assert_ne!(again, token, "each token has its own nonce");
     }
 
     #[test]
     fn a_new_first_key_seals_and_the_old_key_still_opens() {
-        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealed");
+        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealing failed");
         let both = tokens(&[2, 1]);
-        let new = both.seal(b"", vec![8]).expect("sealed");
+        let new = both.seal(b"", vec![8]).expect("sealing failed");
         assert_eq!(both.open(b"", &old), Some(vec![7]));
         assert_eq!(tokens(&[2]).open(b"", &new), Some(vec![8]));
         assert_eq!(tokens(&[1]).open(b"", &new), None);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_altered_token_does_not_open() {
-        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealed");
+        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealing failed");
         for index in 0..token.len() {
             let mut altered = token.clone().into_bytes();
             altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };

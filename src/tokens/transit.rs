@@ -16,8 +16,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{TokenKind, files::KeyBlock};
 use crate::secrets::transit::{Transit, TransitAddress};
 
-/// Time between the creation of a version and its first signature. It exceeds the cache lifetime of
-/// the published keys.
+/// Time between the creation of a version and its first signature. This time exceeds the cache
+/// lifetime of the published keys.
 const PUBLISHED_BEFORE_SIGNING: time::Duration = time::Duration::minutes(15);
 
 /// Input of the HMAC that computes the root secret of a version, from which other secrets are

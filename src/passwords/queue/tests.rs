@@ -54,8 +54,11 @@ fn one_network_leaves_a_quarter_of_the_slots_for_any_number_of_its_tenants() {
     while (0..150).filter(|&tenant| queue.take(in_network(tenant)).is_ok()).count() > 0 {}
     assert!(queue.taken() <= (SLOTS * 3).div_ceil(4), "{}", queue.taken());
     assert_eq!(queue.take(in_network(151)), Err(Full::OfNetwork));
-    let others = (0..SLOTS).take_while(|_| queue.take(owner(200, 2)).is_ok()).count();
-    assert!(others >= SLOTS / 10, "another network gets its share of the free slots: {others}");
+    let other_slots = (0..SLOTS).take_while(|_| queue.take(owner(200, 2)).is_ok()).count();
+    assert!(
+        other_slots >= SLOTS / 10,
+        "another network gets its share of the free slots: {other_slots}"
+    );
 }
 
 /// N12: guesses at one tenant leave slots for its users. An attacker chooses the tenant, but not
