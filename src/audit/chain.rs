@@ -1,5 +1,5 @@
-//! The hash chain of the audit trail. The hash of an event covers the event and the hash before
-//! it. So altering, removing or inserting an event changes all later hashes.
+//! The hash chain of the audit trail. The hash of an event covers the event and the hash of the
+//! event before. So a change, removal or insertion of an event changes all later hashes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -16,8 +16,8 @@ pub fn text(hash: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(hash)
 }
 
-/// Hashes an event at a position: SHA-256 of a JSON array without white space. The keys of its
-/// objects are sorted.
+/// Hashes an event at a position: SHA-256 of a JSON array without white space. The keys of each
+/// JSON object are sorted. `before` is the hash of the event before.
 #[must_use]
 pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
     let content = json!([
@@ -41,8 +41,8 @@ pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
 
 /// Microseconds since 1970, the precision of Postgres.
 fn micros(event: &EventRow) -> i64 {
-    let at = event.created_at;
-    at.unix_timestamp() * 1_000_000 + i64::from(at.microsecond())
+    let created_at = event.created_at;
+    created_at.unix_timestamp() * 1_000_000 + i64::from(created_at.microsecond())
 }
 
 #[cfg(test)]
@@ -72,15 +72,15 @@ mod tests {
 
     /// The expected hashes come from Python (json, hashlib, base64), as docs/audit.md shows.
     #[test]
-    fn a_hash_is_what_the_documentation_says() {
+    fn a_hash_equals_the_hash_in_the_documentation() {
         let first = hash(&event(), 1, &[]);
         assert_eq!(text(&first), "nDXXNdEiYkm0-qVtW8ZoqKY2W2PE0W3JzlVeO97Y5io");
         assert_eq!(text(&hash(&event(), 2, &first)), "mKTUImZE2aVpOBjWLkk82ZfhFh62C1TDsezCqLMcIcg");
     }
 
     #[test]
-    fn everything_counts() {
-        let whole = hash(&event(), 1, &[]);
+    fn a_change_of_any_field_changes_the_hash() {
+        let original = hash(&event(), 1, &[]);
         let alterations: [fn(&mut EventRow); 11] = [
             |e| e.tenant_id = Uuid::nil(),
             |e| e.event_id = Uuid::nil(),
@@ -94,12 +94,12 @@ mod tests {
             |e| e.detail = json!({}),
             |e| e.created_at += time::Duration::microseconds(1),
         ];
-        for (at, alter) in alterations.into_iter().enumerate() {
+        for (index, alter) in alterations.into_iter().enumerate() {
             let mut event = event();
             alter(&mut event);
-            assert_ne!(hash(&event, 1, &[]), whole, "{at}");
+            assert_ne!(hash(&event, 1, &[]), original, "{index}");
         }
-        assert_ne!(hash(&event(), 2, &[]), whole, "the position");
-        assert_ne!(hash(&event(), 1, &whole), whole, "the hash before");
+        assert_ne!(hash(&event(), 2, &[]), original, "the position");
+        assert_ne!(hash(&event(), 1, &original), original, "the hash before");
     }
 }

@@ -15,13 +15,13 @@ const LIST_BYTES: usize = 10 * 1024;
 /// The part of [`DETAIL_BYTES`] that is reserved for the key [`OMITTED`].
 const OMITTED_BYTES: usize = 512;
 
-/// The detail's key that tells what was left out.
+/// The key of the detail that lists the omitted values.
 const OMITTED: &str = "omitted";
 
-/// The caller that acts. All ids are absent for a call without a token.
+/// The caller that acts. A call without a token has no ids.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// The caller's own tenant, which may differ from the event's.
+    /// The caller's own tenant, which may differ from the tenant of the event.
     pub tenant: Option<TenantId>,
     /// The caller's user or service account.
     pub user: Option<UserId>,
@@ -38,7 +38,7 @@ impl Actor {
     }
 }
 
-/// An event to record. It contains ids, names of roles and tenants, and changed values. It
+/// An event to record. An event contains ids, names of roles and tenants, and changed values. It
 /// never contains personal data, tokens or secrets.
 pub struct Event {
     pub(super) kind: EventKind,
@@ -61,15 +61,15 @@ impl Event {
         Self::new(EventKind::ActedAcrossTenants).detail("method", method)
     }
 
-    /// Sets the id of what the event is about.
+    /// Sets the id of the target of the event, such as a user or a role.
     #[must_use]
     pub fn target(mut self, id: Uuid) -> Self {
         self.target = Some(id);
         self
     }
 
-    /// Adds a value to the detail. A value that does not fit is left out, and its size in bytes
-    /// is added to `omitted`.
+    /// Adds a value to the detail. A value that does not fit is left out, and `omitted` gets the
+    /// size of the value in bytes.
     #[must_use]
     pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -83,7 +83,7 @@ impl Event {
         self
     }
 
-    /// Adds a value to the detail, if there is one.
+    /// Adds a value to the detail; `None` adds nothing.
     #[must_use]
     pub fn maybe(self, key: &str, value: Option<impl Into<Value>>) -> Self {
         match value {
@@ -92,23 +92,23 @@ impl Event {
         }
     }
 
-    /// Adds a list to the detail, if it is not empty. Items that do not fit are left out, and
-    /// their number is added to `omitted`.
+    /// Adds a list to the detail, unless the list is empty. Items that do not fit are left out,
+    /// and `omitted` gets the number of these items.
     #[must_use]
     pub fn list<V: Into<Value>>(self, key: &str, items: impl IntoIterator<Item = V>) -> Self {
-        let room = (DETAIL_BYTES - self.bytes).saturating_sub(entry_size(key)).min(LIST_BYTES);
-        let (mut kept, mut bytes, mut omitted) = (Vec::new(), 2, 0_u64);
+        let limit = (DETAIL_BYTES - self.bytes).saturating_sub(entry_size(key)).min(LIST_BYTES);
+        let (mut listed_items, mut bytes, mut omitted) = (Vec::new(), 2, 0_u64);
         for item in items {
             let item = item.into();
             bytes += size(&item) + 1;
-            if bytes > room {
+            if bytes > limit {
                 omitted += 1;
             } else {
-                kept.push(item);
+                listed_items.push(item);
             }
         }
-        let listed = if kept.is_empty() { self } else { self.detail(key, kept) };
-        if omitted == 0 { listed } else { listed.omit(key, &json!({ "items": omitted })) }
+        let event = if listed_items.is_empty() { self } else { self.detail(key, listed_items) };
+        if omitted == 0 { event } else { event.omit(key, &json!({ "items": omitted })) }
     }
 
     /// Adds a change of a value as `from` and `to`, if the values differ.
@@ -124,10 +124,10 @@ impl Event {
         self.detail
     }
 
-    fn omit(mut self, key: &str, how_much: &Value) -> Self {
+    fn omit(mut self, key: &str, amount: &Value) -> Self {
         let omitted = self.detail.entry(OMITTED).or_insert_with(|| Value::Object(Map::new()));
         if let Some(omitted) = omitted.as_object_mut() {
-            omitted.insert(key.to_owned(), how_much.clone());
+            omitted.insert(key.to_owned(), amount.clone());
         }
         self
     }
@@ -151,9 +151,9 @@ mod tests {
         size(&Value::Object(event.detail.clone()))
     }
 
-    /// N09
+    /// N09: the size of a detail is bounded, and the detail names the omitted values.
     #[test]
-    fn a_detail_is_bounded_and_says_what_it_leaves_out() {
+    fn a_detail_is_bounded_and_names_the_omitted_values() {
         let long = |n: usize| format!("{n:0>1000}");
         let event = Event::new(EventKind::RoleUpdated)
             .list("added", (0..50).map(long))
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_left_out() {
+    fn empty_lists_absent_values_and_equal_values_are_not_in_the_detail() {
         let event = Event::new(EventKind::RoleUpdated)
             .list("added", Vec::<String>::new())
             .maybe("scope", None::<String>)

@@ -3,8 +3,8 @@
 /// A key of an event's `detail`, and the meaning of its value.
 pub type Detail = (&'static str, &'static str);
 
-/// Declares the kinds. Each has a name, a meaning, the meaning of `target_id` (empty if it has
-/// none), and the keys of `detail`.
+/// Declares the kinds. Each kind has a name, a meaning, the meaning of `target_id` (empty if its
+/// events have no target), and the keys of `detail`.
 macro_rules! kinds {
     ($($kind:ident $name:literal $about:literal $target:literal [$($key:literal $value:literal),*])*) => {
         /// The kind of an event. Its name in the trail is in the past tense and in
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_words_and_each_is_of_one_kind() {
+    fn names_are_unique_and_have_only_lower_case_letters_and_underscores() {
         let names: HashSet<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(names.len(), EventKind::ALL.len());
         let is_word =

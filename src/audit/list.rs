@@ -34,12 +34,12 @@ impl Events {
         caller: &Caller,
         message: &ListEventsRequest,
     ) -> Result<(Vec<AuditEvent>, String)> {
-        let wanted = wanted(message)?;
+        let filter = event_filter(message)?;
         let mut page = self.pages.begin(caller.asker(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         let cipher = tx.cipher(caller.tenant())?;
         while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
-            let rows = store::list(&mut tx, caller.tenant(), &wanted, &read).await?;
+            let rows = store::list(&mut tx, caller.tenant(), &filter, &read).await?;
             let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
             page.take(read.found(rows), position, |row| shown(row, &cipher).map(Some)).await?;
         }
@@ -47,7 +47,7 @@ impl Events {
     }
 }
 
-fn wanted(message: &ListEventsRequest) -> Result<EventFilter> {
+fn event_filter(message: &ListEventsRequest) -> Result<EventFilter> {
     let filter = Filter::parse(&message.filter, FIELDS)?;
     let (start, end) =
         (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
@@ -65,7 +65,9 @@ fn wanted(message: &ListEventsRequest) -> Result<EventFilter> {
     })
 }
 
-fn time(field: &str, at: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
-    let read = |at| clock::from_timestamp(&at).ok_or_else(|| Error::field(field, "out of range"));
-    at.map(read).transpose()
+fn time(field: &str, timestamp: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
+    let convert = |timestamp| {
+        clock::from_timestamp(&timestamp).ok_or_else(|| Error::field(field, "out of range"))
+    };
+    timestamp.map(convert).transpose()
 }

@@ -1,9 +1,9 @@
-//! The audit trail: it records which caller did what, and to which target.
+//! The audit trail: each event records the caller, the action and the target.
 //!
 //! An event is written in the same transaction as the change that it records ([`record`]). A
 //! refusal changes nothing, so its event has a transaction of its own (`refusals`). Background
-//! workers do the rest (`worker`): `sealer` gives each event its position in its tenant's hash
-//! chain (`chain`), and `stream` sends it to Redis.
+//! workers process the events later (`worker`): `sealer` gives each event its position in the
+//! tenant's hash chain (`chain`), and `stream` sends the event to Redis.
 //!
 //! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
 //! queue of the sealer.
@@ -62,7 +62,8 @@ pub async fn record(
 }
 
 /// Records the last event of a transaction, in the tenant that the transaction works in. Returns
-/// the consistency token of its changes, for a response that is stored before the commit.
+/// the consistency token of the transaction's changes, for a response that is stored before the
+/// commit.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -72,7 +73,7 @@ pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -
     tx.consistency_token().await
 }
 
-/// Ends a transaction: records the event, if there is one, and commits. Returns the consistency
+/// Ends a transaction: records the event, unless it is `None`, and commits. Returns the consistency
 /// token of the transaction's changes.
 ///
 /// A change that ended sessions is finished with `SessionCache::finish` instead.
@@ -93,8 +94,8 @@ pub async fn finish(
     Ok(token)
 }
 
-/// Records an event in a transaction of its own, such as a refusal. Once begun, it finishes
-/// even if the client cancels the call.
+/// Records an event, such as a refusal, in a transaction of its own. The transaction finishes even
+/// if the client cancels the call.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -102,8 +103,8 @@ pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event
     record_in_share(db, tenant, tenant, actor, event).await
 }
 
-/// Like [`record_alone`], but the connection counts against `share`, as in
-/// [`Db::begin_in_share`].
+/// Like [`record_alone`], but takes the connection from the share of tenant `share`, as
+/// [`Db::begin_in_share`] does.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -120,6 +121,6 @@ pub async fn record_in_share(
         record(&mut tx, tenant, &actor, event).await?;
         tx.commit_record().await
     };
-    let recorded = tokio::spawn(work.with_current_context().in_current_span()).await;
-    recorded.map_err(|_| Error::defect("a task that records an event died"))?
+    let result = tokio::spawn(work.with_current_context().in_current_span()).await;
+    result.map_err(|_| Error::defect("a task that records an event died"))?
 }

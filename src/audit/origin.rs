@@ -13,7 +13,7 @@ use crate::{
     privacy::{Cipher, SealContext},
 };
 
-/// The origin of a call. Cheap to clone, because it is converted to text only when needed.
+/// The origin of a call. Cheap to clone, because its fields are converted to text only when needed.
 #[derive(Clone, Debug)]
 pub struct Origin {
     pub correlation_id: CorrelationId,
@@ -45,8 +45,9 @@ impl Origin {
 }
 
 /// The correlation id of a call: the header `x-request-id`, and `request_id` in the log and in
-/// audit events. It differs from the `request_id` of a message, which makes retries idempotent.
-/// The text consists of letters, digits, `-`, `_` and `.`. It is formatted only when needed.
+/// audit events. This id differs from the `request_id` of a message, which makes retries
+/// idempotent. The text consists of letters, digits, `-`, `_` and `.`. The id is converted to text
+/// only when needed.
 #[derive(Clone, Debug)]
 pub enum CorrelationId {
     /// Sent by the client.
@@ -60,11 +61,11 @@ pub enum CorrelationId {
 impl CorrelationId {
     /// Accepts an id that the client sent, if it has 1 to 64 allowed characters.
     #[must_use]
-    pub fn accept(sent: &HeaderValue) -> Option<Self> {
+    pub fn accept(value: &HeaderValue) -> Option<Self> {
         const MAX: usize = 64;
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        let fits = (1..=MAX).contains(&sent.len()) && sent.as_bytes().iter().all(is_plain);
-        fits.then(|| Self::Sent(sent.clone()))
+        let is_valid = (1..=MAX).contains(&value.len()) && value.as_bytes().iter().all(is_plain);
+        is_valid.then(|| Self::Sent(value.clone()))
     }
 
     /// Generates an id.
@@ -73,14 +74,14 @@ impl CorrelationId {
         Self::Made(Uuid::now_v7())
     }
 
-    /// The value of the response header. It is marked as sensitive, so HTTP/2 does not add it
-    /// to its compression table (RFC 7541, section 7.1.3). Each id is different, so it would
-    /// only evict entries that repeat.
+    /// The value of the response header. The value is marked as sensitive, so HTTP/2 does not add
+    /// the value to its compression table (RFC 7541, section 7.1.3). Each id is different, so it
+    /// would only evict entries for header values that repeat.
     #[must_use]
     pub fn header(&self) -> Option<HeaderValue> {
         let mut value = match self {
             Self::Sent(value) => value.clone(),
-            made => HeaderValue::from_str(&made.to_string()).ok()?,
+            id => HeaderValue::from_str(&id.to_string()).ok()?,
         };
         value.set_sensitive(true);
         Some(value)

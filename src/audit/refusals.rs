@@ -1,6 +1,7 @@
 //! Records refused calls of known subjects. A refusal is recorded before the caller gets the
-//! response. In a flood, the further refusals of a minute become one event. Calls refused by a
-//! rate limit are only counted: one event per minute for each tenant and limit.
+//! response. If one subject is refused very often in a minute, the further refusals of that minute
+//! become one event. Calls refused by a rate limit are only counted: one event per minute for each
+//! tenant and limit.
 
 use std::{
     collections::HashMap,
@@ -18,15 +19,15 @@ use crate::{
 /// events.
 const RECORDED_SINGLY: u64 = 20;
 
-/// Maximum number of limits that are counted between two flushes; the metrics count the rest.
-/// The bound is needed because callers can name any number of tenants, even unknown ones.
-const LIMITS: usize = 10_000;
+/// Maximum number of limits that are counted between two flushes. The metrics count all refusals.
+/// The bound is needed because callers can name any number of tenants, even unknown tenants.
+const MAX_LIMITS: usize = 10_000;
 
 /// Records refused calls.
 pub struct Refusals {
     db: Db,
     /// Refusals since the last flush, by tenant and subject.
-    seen: Mutex<HashMap<(TenantId, UserId), Seen>>,
+    by_subject: Mutex<HashMap<(TenantId, UserId), RefusalCounts>>,
     /// Calls refused by a rate limit since the last flush.
     limited: Mutex<HashMap<Limit, u64>>,
 }
@@ -40,7 +41,7 @@ struct Limit {
 }
 
 #[derive(Default)]
-struct Seen {
+struct RefusalCounts {
     /// Number of refusals recorded as single events.
     single: u64,
     /// Number of refusals that were only counted.
@@ -62,17 +63,17 @@ pub struct Refusal {
 impl Refusals {
     #[must_use]
     pub fn new(db: Db) -> Arc<Self> {
-        Arc::new(Self { db, seen: Mutex::default(), limited: Mutex::default() })
+        Arc::new(Self { db, by_subject: Mutex::default(), limited: Mutex::default() })
     }
 
-    /// Records a refusal, even if the client cancels the call. If Postgres is unavailable, the
+    /// Records a refusal even if the client cancels the call. If Postgres is unavailable, the
     /// call is still refused, and the log names the request without an event.
     pub async fn record(&self, refusal: Refusal) {
         if !self.is_single(&refusal) {
             return;
         }
         let db = self.db.clone();
-        let recorded = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let Refusal { tenant, actor, event, .. } = refusal;
             let correlation_id = actor.origin.correlation_id.clone();
             if let Err(error) = record_alone(&db, tenant, &actor, event).await {
@@ -83,11 +84,11 @@ impl Refusals {
             }
         });
         // The task logs its own failure. A panic has been logged too.
-        recorded.await.ok();
+        task.await.ok();
     }
 
-    /// Counts a call refused by a rate limit. `class` names the limit, and `by` what it counts
-    /// by. Refusals without a known tenant are not counted.
+    /// Counts a call refused by a rate limit. `class` names the limit, and `by` the key of its
+    /// counters, such as the network. Calls without a known tenant are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
@@ -95,10 +96,10 @@ impl Refusals {
         self.count_limited(Limit { tenant, class, by }, 1);
     }
 
-    /// Adds to the count of a limit, unless [`LIMITS`] others are counted.
+    /// Adds to the count of a limit, unless [`MAX_LIMITS`] other limits are counted already.
     fn count_limited(&self, limit: Limit, count: u64) {
         let mut limited = lock(&self.limited);
-        if limited.len() < LIMITS || limited.contains_key(&limit) {
+        if limited.len() < MAX_LIMITS || limited.contains_key(&limit) {
             *limited.entry(limit).or_default() += count;
         }
     }
@@ -106,9 +107,9 @@ impl Refusals {
     /// Records the refusals that were only counted.
     ///
     /// # Errors
-    /// When Postgres is unavailable. Counts that were not recorded are kept for the next flush.
+    /// When Postgres is unavailable. The next flush records the counts that were not recorded.
     pub async fn flush(&self) -> Result<()> {
-        self.flush_seen().await.and(self.flush_limited().await)
+        self.flush_refusals().await.and(self.flush_limited().await)
     }
 
     async fn flush_limited(&self) -> Result<()> {
@@ -140,38 +141,38 @@ impl Refusals {
         record_alone(&self.db, tenant, &actor, event).await
     }
 
-    async fn flush_seen(&self) -> Result<()> {
-        let seen = std::mem::take(&mut *lock(&self.seen));
+    async fn flush_refusals(&self) -> Result<()> {
+        let by_subject = std::mem::take(&mut *lock(&self.by_subject));
         let mut outcome = Ok(());
-        for (of, Seen { counted, actor, .. }) in seen {
+        for (key, RefusalCounts { counted, actor, .. }) in by_subject {
             let Some(actor) = actor else { continue };
-            let (tenant, subject) = of;
+            let (tenant, subject) = key;
             let event =
                 Event::new(EventKind::RefusalsCounted).target(subject.0).detail("count", counted);
             if let Err(error) = record_alone(&self.db, tenant, &actor, event).await {
                 outcome = Err(error);
-                let mut seen = lock(&self.seen);
-                let since = seen.entry(of).or_default();
-                since.counted += counted;
-                since.actor.get_or_insert(actor);
+                let mut by_subject = lock(&self.by_subject);
+                let newer_counts = by_subject.entry(key).or_default();
+                newer_counts.counted += counted;
+                newer_counts.actor.get_or_insert(actor);
             }
         }
         outcome
     }
 
     fn is_single(&self, refusal: &Refusal) -> bool {
-        let mut seen = lock(&self.seen);
-        let of_subject = seen.entry((refusal.tenant, refusal.subject)).or_default();
-        if of_subject.single < RECORDED_SINGLY {
-            of_subject.single += 1;
+        let mut by_subject = lock(&self.by_subject);
+        let counts = by_subject.entry((refusal.tenant, refusal.subject)).or_default();
+        if counts.single < RECORDED_SINGLY {
+            counts.single += 1;
             return true;
         }
-        of_subject.counted += 1;
-        of_subject.actor = Some(refusal.actor.clone());
+        counts.counted += 1;
+        counts.actor = Some(refusal.actor.clone());
         false
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

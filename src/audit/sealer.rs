@@ -1,5 +1,5 @@
-//! Gives events their positions in the chain. One replica at a time does this, whichever takes
-//! the lock first. Events that a stopped process left unsealed are sealed by another.
+//! Seals events: gives them their positions in the chain. Only the replica that holds the lock
+//! seals. If a replica stops, another replica seals the remaining events.
 //!
 //! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether events wait
 //!   to be sealed or sent.
@@ -23,7 +23,7 @@ pub const BATCH: usize = 500;
 
 /// Positions and hashes to be written, as parallel arrays.
 #[derive(Default)]
-struct Places {
+struct ChainPositions {
     tenants: Vec<Uuid>,
     events: Vec<Uuid>,
     positions: Vec<i64>,
@@ -43,29 +43,36 @@ pub async fn seal(db: &Db) -> Result<usize> {
     if rows.is_empty() {
         return Ok(0);
     }
-    let places = Places::of(&rows);
-    store::seal(&mut tx, &places.tenants, &places.events, &places.positions, &places.hashes)
-        .await?;
+    let chain_positions = ChainPositions::of(&rows);
+    store::seal(
+        &mut tx,
+        &chain_positions.tenants,
+        &chain_positions.events,
+        &chain_positions.positions,
+        &chain_positions.hashes,
+    )
+    .await?;
     tx.commit().await?;
     Ok(rows.len())
 }
 
-impl Places {
-    /// Places each event after the last event of its tenant.
+impl ChainPositions {
+    /// Gives each event the position after the last event of its tenant.
     fn of(events: &[EventRow]) -> Self {
-        let mut places = Self::default();
-        let mut last: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();
+        let mut chain_positions = Self::default();
+        let mut last_by_tenant: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();
         for event in events {
-            let before =
-                last.entry(event.tenant_id).or_insert_with(|| (event.position, event.hash.clone()));
+            let before = last_by_tenant
+                .entry(event.tenant_id)
+                .or_insert_with(|| (event.position, event.hash.clone()));
             let position = before.0 + 1;
             let hash = chain::hash(event, position, &before.1);
             *before = (position, hash.clone());
-            places.tenants.push(event.tenant_id);
-            places.events.push(event.event_id);
-            places.positions.push(position);
-            places.hashes.push(hash);
+            chain_positions.tenants.push(event.tenant_id);
+            chain_positions.events.push(event.event_id);
+            chain_positions.positions.push(position);
+            chain_positions.hashes.push(hash);
         }
-        places
+        chain_positions
     }
 }

@@ -1,4 +1,4 @@
-//! The audit trail's events over gRPC.
+//! The service that serves the events of the audit trail over gRPC.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ pub struct EventRow {
     pub target_id: Option<Uuid>,
     pub session_id: Option<Uuid>,
     pub request_id: String,
-    /// The sealed client address: see [`EventRow::open_ip`].
+    /// The encrypted client address; see [`EventRow::open_ip`].
     pub ip: Option<Vec<u8>>,
     pub detail: Value,
     pub created_at: OffsetDateTime,
@@ -36,7 +36,7 @@ pub struct EventRow {
 }
 
 impl EventRow {
-    /// The client's address; empty when there is none.
+    /// The client's address; empty when the event has no address.
     ///
     /// # Errors
     /// `DATA_UNREADABLE` when the sealed address was altered.
@@ -91,7 +91,7 @@ pub struct EventFilter {
     pub actor: Option<Uuid>,
     /// The id of the target.
     pub target: Option<Uuid>,
-    /// The session in which the actor acted, or which the event is about.
+    /// The session of the actor, or the session that is the target.
     pub session: Option<Uuid>,
     pub request_id: Option<String>,
     /// The earliest time, inclusive.
@@ -107,7 +107,7 @@ pub struct EventFilter {
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
-    wanted: &EventFilter,
+    filter: &EventFilter,
     read: &Read,
 ) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(
@@ -131,13 +131,13 @@ pub async fn list(
         limit $11
         "#,
         tenant.0,
-        wanted.kind,
-        wanted.actor,
-        wanted.target,
-        wanted.session,
-        wanted.request_id,
-        wanted.start,
-        wanted.end,
+        filter.kind,
+        filter.actor,
+        filter.target,
+        filter.session,
+        filter.request_id,
+        filter.start,
+        filter.end,
         read.after.and_then(|position| position.at),
         read.after_id(),
         read.limit,
@@ -204,7 +204,7 @@ pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> 
     Ok(tenants.into_iter().map(TenantId).collect())
 }
 
-/// The number of a tenant's events from before `before` that are not sealed.
+/// The number of a tenant's events that are older than `before` and not sealed.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -234,12 +234,12 @@ pub(super) async fn count_unsealed_before(
 /// # Errors
 /// When Postgres is unavailable.
 pub(super) async fn has_unsealed(db: &Db) -> Result<bool> {
-    let waits = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
-    Ok(waits.fetch_one(db.pool()).await?)
+    let query = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
+    Ok(query.fetch_one(db.pool()).await?)
 }
 
-/// Reads unsealed events of all tenants, at most `limit`. `position` and `hash` are those of the
-/// last sealed event of the event's tenant. Empty when another replica seals events.
+/// Reads unsealed events of all tenants, at most `limit`. The `position` and `hash` of a row are
+/// the values of the last sealed event of its tenant. Empty when another replica seals events.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -279,7 +279,7 @@ pub(super) async fn seal(
 }
 
 /// An event to send. The client's address stays in Postgres.
-pub(super) struct Sent {
+pub(super) struct OutboxEvent {
     pub(super) tenant_id: Uuid,
     pub(super) event_id: Uuid,
     pub(super) kind: String,
@@ -299,11 +299,11 @@ pub(super) struct Sent {
 /// # Errors
 /// When Postgres is unavailable.
 pub(super) async fn has_unsent(db: &Db) -> Result<bool> {
-    let waits = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
-    Ok(waits.fetch_one(db.pool()).await?)
+    let query = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
+    Ok(query.fetch_one(db.pool()).await?)
 }
 
-/// Takes events from the outbox, at most `limit`, except those of the `blocked` tenants. The
+/// Reads events from the outbox, at most `limit`, except events of the `blocked` tenants. The
 /// tenants after `from` come first.
 ///
 /// # Errors
@@ -313,9 +313,9 @@ pub(super) async fn read_outbox(
     limit: u16,
     blocked: &[Uuid],
     from: Uuid,
-) -> Result<Vec<Sent>> {
+) -> Result<Vec<OutboxEvent>> {
     let events = sqlx::query_as!(
-        Sent,
+        OutboxEvent,
         r#"
         select (event).tenant_id as "tenant_id!", (event).event_id as "event_id!",
                (event).kind as "kind!", (event).actor_tenant_id, (event).actor_id,

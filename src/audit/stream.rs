@@ -3,8 +3,8 @@
 //!
 //! The id of an entry is the event's position, and Redis accepts only ascending ids. So an
 //! event that is sent again, after a crash or a lost connection, is in the stream only once and
-//! in order. A stream that rejects an event and does not contain it was written to by someone
-//! else. It gets no events until an operator repairs it.
+//! in order. If a stream rejects an event and does not contain that event, another program wrote to
+//! the stream. Such a stream gets no events until an operator repairs it.
 //!
 //! - Rule: `read_outbox` (`migrations/0023_publish_audit_events.sql`) decides the order of
 //!   sending, and lets one replica at a time send.
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::{
     blocked::Blocked,
     chain,
-    store::{self, Sent},
+    store::{self, OutboxEvent},
 };
 use crate::{
     clock,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Maximum number of events that one transaction takes from the outbox. Each stream keeps at
-/// least as many, so it still contains events that are sent again.
+/// least this number of entries, so it still contains the events of a batch that is sent again.
 const BATCH: u16 = 200;
 
 /// The result of one pass.
@@ -46,15 +46,15 @@ pub struct Progress {
     pub blocked: usize,
     /// Whether Redis failed to accept an event.
     pub failed: bool,
-    /// Whether the next pass should start at once, with the tenants after blocked ones.
+    /// Whether the next pass should start at once, with the tenants after the blocked tenants.
     pub should_continue: bool,
 }
 
-/// Why an event was not sent.
-enum Unsent {
+/// The reason why an event was not sent.
+enum SendError {
     /// The stream accepts no events because of the content of its key.
     Blocked(String),
-    /// Redis failed.
+    /// Redis did not process the command.
     Failed(Error),
 }
 
@@ -62,7 +62,7 @@ enum Unsent {
 pub struct Outbox {
     db: Db,
     redis: Redis,
-    has: Script,
+    has_event: Script,
     length: u32,
     blocked: Blocked,
     /// The tenant at which the next pass starts.
@@ -73,15 +73,15 @@ impl Outbox {
     /// Each stream keeps about `length` entries. With 0, nothing is sent, and the outbox is
     /// only emptied.
     pub fn new(db: Db, redis: Redis, length: u32) -> Self {
-        let has = redis::script(include_str!("has.lua"));
-        Self { db, redis, has, length, blocked: Blocked::default(), from: Uuid::nil() }
+        let has_event = redis::script(include_str!("has.lua"));
+        Self { db, redis, has_event, length, blocked: Blocked::default(), from: Uuid::nil() }
     }
 
     /// Sends a batch of events from the outbox.
     ///
     /// # Errors
-    /// When Postgres is unavailable. Events that were already sent are sent again later, which
-    /// has no effect.
+    /// When Postgres is unavailable. Events that Redis already accepted are sent again later. The
+    /// second sending has no effect.
     pub async fn publish(&mut self) -> Result<Progress> {
         if !store::has_unsent(&self.db).await? {
             return Ok(Progress::default());
@@ -100,9 +100,12 @@ impl Outbox {
         Ok(progress)
     }
 
-    /// Sends events and returns those that Redis accepted. A failure of Redis ends the pass. A
-    /// blocked stream delays only its own tenant's events.
-    async fn send_all<'a>(&mut self, events: &'a [Sent]) -> (Vec<&'a Sent>, Progress) {
+    /// Sends events and returns the events that Redis accepted. A failure of Redis ends the pass. A
+    /// blocked stream delays only the events of its own tenant.
+    async fn send_all<'a>(
+        &mut self,
+        events: &'a [OutboxEvent],
+    ) -> (Vec<&'a OutboxEvent>, Progress) {
         let (mut sent, mut progress) = (Vec::new(), Progress::default());
         let (mut blocked, mut are_remembered) = (HashSet::new(), true);
         for event in events {
@@ -112,16 +115,16 @@ impl Outbox {
             }
             match self.send(event).await {
                 Ok(()) => sent.push(event),
-                Err(Unsent::Blocked(why)) => {
+                Err(SendError::Blocked(why)) => {
                     blocked.insert(tenant);
                     let is_remembered = self.blocked.insert(tenant);
-                    // At most as many log lines as remembered streams.
+                    // One log line for each remembered stream, so their number is bounded.
                     if is_remembered {
                         tracing::warn!(why, %tenant, "a tenant's audit stream takes no events");
                     }
                     are_remembered &= is_remembered;
                 }
-                Err(Unsent::Failed(error)) => {
+                Err(SendError::Failed(error)) => {
                     tracing::debug!(%error, "an audit event waits in the outbox");
                     progress.failed = true;
                     break;
@@ -131,10 +134,10 @@ impl Outbox {
         progress.done = sent.len();
         progress.blocked = blocked.len();
         if !progress.failed {
-            let more = events.last().filter(|_| events.len() >= BATCH.into());
-            progress.should_continue = more.is_some() && !are_remembered;
-            match more {
-                // The streams before may be blocked without being remembered, so the next pass
+            let last_of_full_batch = events.last().filter(|_| events.len() >= BATCH.into());
+            progress.should_continue = last_of_full_batch.is_some() && !are_remembered;
+            match last_of_full_batch {
+                // Earlier streams may be blocked without being remembered, so the next pass
                 // starts after this tenant.
                 Some(last) if !are_remembered => self.from = after(last.tenant_id),
                 Some(_) => {}
@@ -144,51 +147,58 @@ impl Outbox {
         (sent, progress)
     }
 
-    async fn send(&self, event: &Sent) -> Result<(), Unsent> {
+    async fn send(&self, event: &OutboxEvent) -> Result<(), SendError> {
         if self.length == 0 {
             return Ok(());
         }
         let key = format!("audit:{{{}}}", event.tenant_id);
         let cap = ("MAXLEN", "~", i64::from(self.length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
-        let sent = self.redis.client().xadd(&key, false, cap, &id, event.fields());
-        let sent: Result<(), _> = self.redis.observe("XADD", sent).await;
-        let Err(error) = sent else { return Ok(()) };
-        let says = error.details();
-        if says.contains("equal or smaller") {
+        let command = self.redis.client().xadd(&key, false, cap, &id, event.fields());
+        let result: Result<(), _> = self.redis.observe("XADD", command).await;
+        let Err(error) = result else { return Ok(()) };
+        let message = error.details();
+        if message.contains("equal or smaller") {
             return self.was_sent(key, id, event).await;
         }
         // The key is not a stream, or the stream has an entry with the highest possible id.
-        if says.starts_with("WRONGTYPE") || says.contains("exhausted the last possible ID") {
-            return Err(Unsent::Blocked(says.to_owned()));
+        if message.starts_with("WRONGTYPE") || message.contains("exhausted the last possible ID") {
+            return Err(SendError::Blocked(message.to_owned()));
         }
-        Err(Unsent::Failed(error))
+        Err(SendError::Failed(error))
     }
 
-    /// Checks that a stream whose last id is not lower than the event's contains the event. It
-    /// does when the event was sent before and the confirmation was lost.
-    async fn was_sent(&self, key: String, id: String, event: &Sent) -> Result<(), Unsent> {
-        let blocked = |why: &str| Err(Unsent::Blocked(why.to_owned()));
+    /// Checks that a stream contains the event. Called when the last id of the stream is not lower
+    /// than the id of the event. The stream contains the event if the event was sent before
+    /// and the confirmation was lost.
+    async fn was_sent(
+        &self,
+        key: String,
+        id: String,
+        event: &OutboxEvent,
+    ) -> Result<(), SendError> {
+        let blocked = |why: &str| Err(SendError::Blocked(why.to_owned()));
         let arguments = vec![id, event.event_id.to_string()];
-        let has = self.has.evalsha_with_reload(self.redis.client(), vec![key], arguments);
-        match self.redis.observe("EVALSHA", has).await {
+        let has_event =
+            self.has_event.evalsha_with_reload(self.redis.client(), vec![key], arguments);
+        match self.redis.observe("EVALSHA", has_event).await {
             Ok(1_i64) => Ok(()),
-            Ok(_) => blocked("it is ahead, and has not got the event"),
-            // A large entry must not stop all streams.
+            Ok(_) => blocked("the stream has a later entry but not this event"),
+            // A large entry in one stream must not stop the sending to all streams.
             Err(error) if *error.kind() == ErrorKind::Timeout => {
-                blocked("it is ahead, and could not be looked at in time")
+                blocked("the stream has a later entry, and the search for this event timed out")
             }
-            Err(error) => Err(Unsent::Failed(error)),
+            Err(error) => Err(SendError::Failed(error)),
         }
     }
 }
 
-/// The next tenant id; the highest id is followed by the lowest.
+/// The next tenant id. After the highest id comes the lowest id.
 fn after(tenant: Uuid) -> Uuid {
     Uuid::from_u128(tenant.as_u128().wrapping_add(1))
 }
 
-impl Sent {
+impl OutboxEvent {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let id = |id: Option<Uuid>| id.map(|id| id.to_string());
         let fields = [

@@ -10,7 +10,7 @@ use crate::{
     proto::{json, v1::AuditEvent},
 };
 
-/// Converts an event. An address that can't be opened marks it as `unreadable`.
+/// Converts an event. The event is marked `unreadable` if its address can't be decrypted.
 pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
     fn text(value: Option<impl Display>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()

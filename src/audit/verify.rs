@@ -18,7 +18,7 @@ const BATCH: i64 = 1000;
 /// The age after which an unsealed event is a fault.
 const MAX_UNSEALED_AGE: time::Duration = time::Duration::minutes(1);
 
-/// The end of a chain. A copy kept elsewhere can be compared with the chain later.
+/// The end of a chain. A copy that is saved elsewhere can be compared with the chain later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Head {
     pub tenant_id: uuid::Uuid,
@@ -38,8 +38,8 @@ pub struct VerifiedTrail {
     pub faults: Vec<String>,
 }
 
-/// The tenants that have or had a trail. `platform` is the platform's tenant, which may see
-/// them all.
+/// The tenants that have or had a trail. `platform` is the platform's tenant, which may see all
+/// tenants.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -48,12 +48,12 @@ pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
     store::audited_tenants(&mut tx).await
 }
 
-/// Recomputes a tenant's chain, and compares it with a head that was kept.
+/// Recomputes a tenant's chain, and compares the chain with a head that was saved earlier.
 ///
 /// # Errors
 /// When Postgres is unavailable.
-pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<VerifiedTrail> {
-    let mut walk = Walk { position: 0, hash: Vec::new(), kept, passed_kept: false };
+pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Result<VerifiedTrail> {
+    let mut walk = Walk { position: 0, hash: Vec::new(), saved_head, passed_saved_head: false };
     let mut faults = Vec::new();
     while faults.is_empty() {
         let mut tx = db.begin_unsealed(tenant).await?;
@@ -65,11 +65,11 @@ pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Ve
     }
     let last = store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?;
     if faults.is_empty() && last > walk.position {
-        faults.push(gone(walk.position + 1));
+        faults.push(missing_event(walk.position + 1));
     }
-    faults.extend(outside(db, tenant).await?);
-    if let Some(kept) = kept.filter(|_| !walk.passed_kept) {
-        faults.push(format!("the chain does not lead to the kept hash at {}", kept.position));
+    faults.extend(unsealed_events(db, tenant).await?);
+    if let Some(saved_head) = saved_head.filter(|_| !walk.passed_saved_head) {
+        faults.push(format!("the chain does not lead to the kept hash at {}", saved_head.position));
     }
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
     Ok(VerifiedTrail { head, faults })
@@ -79,8 +79,8 @@ pub async fn verify(db: &Db, tenant: TenantId, kept: Option<&Head>) -> Result<Ve
 struct Walk<'a> {
     position: i64,
     hash: Vec<u8>,
-    kept: Option<&'a Head>,
-    passed_kept: bool,
+    saved_head: Option<&'a Head>,
+    passed_saved_head: bool,
 }
 
 impl Walk<'_> {
@@ -88,7 +88,7 @@ impl Walk<'_> {
     fn step(&mut self, row: &EventRow) -> Result<(), String> {
         let next = self.position + 1;
         if row.position != next {
-            return Err(gone(next));
+            return Err(missing_event(next));
         }
         let hash = chain::hash(row, next, &self.hash);
         if hash != row.hash {
@@ -96,19 +96,19 @@ impl Walk<'_> {
             return Err(format!("the event at position {next}, {id}, is not what was sealed"));
         }
         (self.position, self.hash) = (next, hash);
-        self.passed_kept |= self
-            .kept
-            .is_some_and(|kept| kept.position == next && kept.hash == chain::text(&self.hash));
+        self.passed_saved_head |= self.saved_head.is_some_and(|saved_head| {
+            saved_head.position == next && saved_head.hash == chain::text(&self.hash)
+        });
         Ok(())
     }
 }
 
-fn gone(position: i64) -> String {
+fn missing_event(position: i64) -> String {
     format!("the event at position {position}, or its place in the chain, is missing")
 }
 
-/// Counts events that are still unsealed after [`MAX_UNSEALED_AGE`].
-async fn outside(db: &Db, tenant: TenantId) -> Result<Option<String>> {
+/// Describes the fault that events are still unsealed after [`MAX_UNSEALED_AGE`].
+async fn unsealed_events(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;
     let count = store::count_unsealed_before(&mut tx, tenant, before).await?;

@@ -16,20 +16,20 @@ use crate::{
     proto::v1::{ErrorReason, WatchEventsResponse as Message},
 };
 
-/// Interval at which a stream polls for events that another replica sealed, and checks that its
-/// caller is still admitted.
+/// Interval at which a stream polls for events that another replica sealed, and checks that the
+/// caller of the stream is still admitted.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum time without a message on a stream.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Number of events that are read at once.
+/// Maximum number of events of one read.
 const BATCH: i64 = 100;
 
 /// The messages of a stream.
 pub type Messages = BoxStream<'static, Result<Message, Status>>;
 
-/// One caller's stream.
+/// The state of one caller's stream.
 struct Stream {
     db: Db,
     listener: SealReceiver,
@@ -37,9 +37,9 @@ struct Stream {
     tenant: TenantId,
     /// The position up to which the stream has read.
     position: i64,
-    ready: VecDeque<Message>,
-    sent_at: Instant,
-    _open: BoundedPermit<TenantId>,
+    pending: VecDeque<Message>,
+    last_sent_at: Instant,
+    _permit: BoundedPermit<TenantId>,
 }
 
 /// Opens a stream for a caller, with the events after a position or from now on.
@@ -54,7 +54,7 @@ pub async fn open(
     after: Option<i64>,
 ) -> Result<Messages> {
     let tenant = caller.tenant();
-    let open = events.streams.open(tenant)?;
+    let permit = events.streams.open(tenant)?;
     let (db, listener) = (&events.db, events.seals.subscribe());
     let position = match after {
         Some(position) => position,
@@ -66,11 +66,11 @@ pub async fn open(
         admission,
         tenant,
         position,
-        ready: VecDeque::new(),
-        sent_at: Instant::now(),
-        _open: open,
+        pending: VecDeque::new(),
+        last_sent_at: Instant::now(),
+        _permit: permit,
     };
-    stream.ready.push_back(Message { event: None, position });
+    stream.pending.push_back(Message { event: None, position });
     let messages = stream::try_unfold(stream, |mut stream| async move {
         let message = stream.next().await?;
         Ok(Some((message, stream)))
@@ -82,8 +82,8 @@ impl Stream {
     /// Returns the next message; an error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
-            if let Some(message) = self.ready.pop_front() {
-                self.sent_at = Instant::now();
+            if let Some(message) = self.pending.pop_front() {
+                self.last_sent_at = Instant::now();
                 return Ok(message);
             }
             let timeout = if self.read().await? { Duration::ZERO } else { INTERVAL };
@@ -91,13 +91,13 @@ impl Stream {
                 return Err(interrupted());
             }
             self.admission.renew().await?;
-            if self.ready.is_empty() && self.sent_at.elapsed() >= HEARTBEAT {
-                self.ready.push_back(Message { event: None, position: self.position });
+            if self.pending.is_empty() && self.last_sent_at.elapsed() >= HEARTBEAT {
+                self.pending.push_back(Message { event: None, position: self.position });
             }
         }
     }
 
-    /// Reads the next events; false when there are none.
+    /// Reads the next events; false when there are no new events.
     async fn read(&mut self) -> Result<bool> {
         let mut tx = self.db.begin(self.tenant).await?;
         let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;
@@ -106,13 +106,14 @@ impl Stream {
         let cipher = tx.cipher(self.tenant)?;
         for row in rows {
             let position = row.position;
-            self.ready.push_back(Message { event: Some(shown(row, &cipher)?), position });
+            self.pending.push_back(Message { event: Some(shown(row, &cipher)?), position });
         }
         Ok(true)
     }
 }
 
 fn interrupted() -> Error {
-    let text = "the stream can't go on here: open another, after the last position";
+    let text = "this replica cannot continue the stream: open a new one after the last position \
+                that you received";
     Error::refused(ErrorReason::WatchInterrupted, text)
 }

@@ -8,8 +8,8 @@ use tokio::{sync::watch, time};
 use super::{Refusals, sealer, stream::Outbox};
 use crate::{db::Db, error::Error, redis::Redis};
 
-/// Pause between two runs of the sealer. Together with the poll interval of the streams, it is
-/// less than a second.
+/// Pause between two runs of the sealer. The sum of this pause and the poll interval of the streams
+/// is less than one second.
 const INTERVAL: Duration = Duration::from_millis(300);
 
 /// Maximum pause between two passes through the outbox when this replica seals nothing.
@@ -18,11 +18,11 @@ const SEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which counted refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Signals that this replica sealed events. Its value tells whether the server has stopped.
+/// Signals that this replica sealed events. The value is true when the server stops.
 #[derive(Default, Debug)]
 pub struct SealSignal(watch::Sender<bool>);
 
-/// Receives the signals.
+/// Receives the signals of a [`SealSignal`].
 pub struct SealReceiver(watch::Receiver<bool>);
 
 impl SealSignal {
@@ -37,7 +37,7 @@ impl SealSignal {
         self.0.send_replace(true);
     }
 
-    fn sealed(&self) {
+    fn notify(&self) {
         self.0.send_modify(|_| {});
     }
 }
@@ -95,10 +95,10 @@ pub fn start_workers(
 
 async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
     while !db.is_closed() {
-        let count = sealer::seal(&db).await.unwrap_or_else(|error| late(&error));
+        let count = sealer::seal(&db).await.unwrap_or_else(|error| log_failure(&error));
         if count > 0 {
             sealed.inc_by(u64::try_from(count).unwrap_or_default());
-            seals.sealed();
+            seals.notify();
         }
         if count < sealer::BATCH {
             time::sleep(INTERVAL).await;
@@ -106,9 +106,9 @@ async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
     }
 }
 
-async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: SealReceiver, metrics: Metrics) {
+async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut seals: SealReceiver, metrics: Metrics) {
     while !db.is_closed() {
-        let progress = outbox.publish().await.unwrap_or_else(|error| late(&error));
+        let progress = outbox.publish().await.unwrap_or_else(|error| log_failure(&error));
         if is_on {
             metrics.sent.inc_by(u64::try_from(progress.done).unwrap_or_default());
         }
@@ -118,7 +118,7 @@ async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: SealReceiver, 
             time::sleep(SEND_INTERVAL).await;
         } else if progress.done == 0
             && !progress.should_continue
-            && !woken.wait(SEND_INTERVAL).await
+            && !seals.wait(SEND_INTERVAL).await
         {
             return;
         }
@@ -128,12 +128,12 @@ async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut woken: SealReceiver, 
 async fn record_counts(db: Db, refusals: Arc<Refusals>) {
     while !db.is_closed() {
         time::sleep(COUNT_INTERVAL).await;
-        refusals.flush().await.unwrap_or_else(|error| late(&error));
+        refusals.flush().await.unwrap_or_else(|error| log_failure(&error));
     }
 }
 
-/// Logs a failure. Nothing is lost: events wait in Postgres, and counts in memory.
-fn late<T: Default>(error: &Error) -> T {
+/// Logs a failure. No data is lost: events wait in Postgres, and counts wait in memory.
+fn log_failure<T: Default>(error: &Error) -> T {
     tracing::warn!(%error, "a worker of the audit trail failed and tries again");
     T::default()
 }

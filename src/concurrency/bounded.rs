@@ -1,9 +1,9 @@
 //! Limits how many objects (such as connections or streams) are open at once, in total and for
 //! each owner.
 //!
-//! Where the limit of an owner is below the total, an owner gets another object only while it has
-//! fewer than are free (dynamic thresholds, Choudhury and Hahne 1998): a few owners can never take
-//! all.
+//! Where the limit of an owner is below the total, an owner opens another object only while it has
+//! fewer open objects than there are free permits (dynamic thresholds, Choudhury and Hahne 1998).
+//! So a few owners can never take all permits.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ struct Counts<K> {
     by_owner: HashMap<K, usize>,
 }
 
-/// An open object. Dropping it frees its place.
+/// A permit for one open object. Dropping the permit returns it to the pool.
 pub struct BoundedPermit<K: Eq + Hash + Copy> {
     all: Arc<BoundedPermits<K>>,
     owner: K,
@@ -34,9 +34,9 @@ pub struct BoundedPermit<K: Eq + Hash + Copy> {
 /// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TooMany {
-    /// The limit on all objects.
+    /// The limit on the open objects of all owners.
     Total,
-    /// The limit on this owner's objects.
+    /// The limit on the open objects of this owner.
     OfOwner,
 }
 
@@ -63,13 +63,14 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         if open.all >= self.total {
             return Err(TooMany::Total);
         }
-        let of_owner = open.by_owner.get(&owner).copied().unwrap_or_default();
+        let owner_count = open.by_owner.get(&owner).copied().unwrap_or_default();
         let free = self.total - open.all;
-        let most = if self.per_owner < self.total { self.per_owner.min(free) } else { self.total };
-        if of_owner >= most {
+        let owner_limit =
+            if self.per_owner < self.total { self.per_owner.min(free) } else { self.total };
+        if owner_count >= owner_limit {
             return Err(TooMany::OfOwner);
         }
-        open.by_owner.insert(owner, of_owner + 1);
+        open.by_owner.insert(owner, owner_count + 1);
         open.all += 1;
         Ok(BoundedPermit { all: self.clone(), owner })
     }
@@ -97,38 +98,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_makes_room() {
+    fn a_dropped_permit_can_be_taken_again() {
         let all = BoundedPermits::new(4, 2);
         let first = all.open('a').ok();
         let second = all.open('a').ok();
         assert!(first.is_some() && second.is_some());
         assert_eq!(all.open('a').err(), Some(TooMany::OfOwner));
-        let others = (all.open('b').ok(), all.open('c').ok());
-        assert!(others.0.is_some() && others.1.is_some());
+        let other_permits = (all.open('b').ok(), all.open('c').ok());
+        assert!(other_permits.0.is_some() && other_permits.1.is_some());
         assert_eq!(all.open('d').err(), Some(TooMany::Total));
         drop(second);
-        assert_eq!(all.open('a').err(), Some(TooMany::OfOwner), "the last is for a newcomer");
+        assert_eq!(
+            all.open('a').err(),
+            Some(TooMany::OfOwner),
+            "the last permit is kept for a new owner"
+        );
         assert!(all.open('d').is_ok());
-        drop((first, others));
+        drop((first, other_permits));
         assert!(all.lock().by_owner.is_empty());
     }
 
     #[test]
-    fn some_owners_never_have_all_between_them() {
+    fn a_few_owners_never_take_all_permits() {
         let all = BoundedPermits::new(20, 10);
         let mut open = Vec::new();
         loop {
-            let more: Vec<_> =
-                ['a', 'b', 'c'].iter().filter_map(|&one| all.open(one).ok()).collect();
-            if more.is_empty() {
+            let batch: Vec<_> =
+                ['a', 'b', 'c'].iter().filter_map(|&owner| all.open(owner).ok()).collect();
+            if batch.is_empty() {
                 break;
             }
-            open.extend(more);
+            open.extend(batch);
         }
         assert_eq!(open.len(), 15);
         assert!(all.open('d').is_ok());
         let alone = BoundedPermits::new(3, 3);
         let open: Vec<_> = (0..3).filter_map(|_| alone.open('a').ok()).collect();
-        assert_eq!(open.len(), 3, "where there are no shares");
+        assert_eq!(open.len(), 3, "one owner takes all permits if its limit is the total");
     }
 }

@@ -1,7 +1,7 @@
-//! The deadline of the call that a task works for.
+//! The deadline of the call that the current task serves.
 //!
-//! The gate sets it; what waits for a store reads it. Tasks that a call spawns, and
-//! background work, have none.
+//! The gate sets the deadline, and the code that waits for a store reads it. Tasks that a call
+//! spawns and background work have no deadline.
 
 use std::time::Duration;
 
@@ -28,10 +28,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_sees_the_time_it_has_left_and_nothing_outside_does() {
+    async fn the_remaining_time_is_known_only_inside_the_scope() {
         assert_eq!(remaining(), None);
-        let soon = Instant::now() + Duration::from_mins(1);
-        let left = scope(soon, async { remaining() }).await.expect("a deadline");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let left =
+            scope(deadline, async { remaining() }).await.expect("no deadline inside the scope");
         assert!(Duration::ZERO < left && left <= Duration::from_mins(1), "{left:?}");
         assert_eq!(scope(Instant::now(), async { remaining() }).await, Some(Duration::ZERO));
         assert_eq!(remaining(), None);

@@ -1,8 +1,8 @@
 //! Permits that tenants share fairly.
 //!
-//! A tenant gets a permit while it holds fewer permits than are free (dynamic thresholds,
-//! Choudhury and Hahne 1998). So one tenant holds at most half of all permits, two tenants hold at
-//! most a third each, and a further tenant still gets one. Waiting tenants are served in turn
+//! A tenant gets a permit only while it holds fewer permits than are free (dynamic thresholds,
+//! Choudhury and Hahne 1998). So one tenant alone takes about half of all permits, two tenants take
+//! about a third each, and a further tenant still gets a permit. Waiting tenants are served in turn
 //! (round robin).
 
 use std::{
@@ -21,9 +21,10 @@ pub struct FairPermits(Mutex<State>);
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Tenants that hold a permit or wait for one. There are at most as many as calls in flight.
+    /// Tenants that hold a permit or wait for a permit. The map has at most one entry for each call
+    /// in flight.
     tenants: HashMap<TenantId, Tenant>,
-    /// Tenants that wait, next one first. Calls of some of them may have been cancelled.
+    /// Waiting tenants, the next tenant first. Some of their calls may have been cancelled.
     turns: VecDeque<TenantId>,
 }
 
@@ -33,7 +34,7 @@ struct Tenant {
     waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// A permit. Dropping it returns it to the pool.
+/// A permit for one piece of work. Dropping the permit returns it to the pool.
 #[derive(Debug)]
 pub struct Permit {
     shares: Arc<FairPermits>,
@@ -52,21 +53,21 @@ impl FairPermits {
     /// Waits for a permit. The wait has no timeout; the caller must set one.
     pub async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Permit {
         loop {
-            let Some(granted) = self.lock().take(tenant) else {
+            let Some(receiver) = self.lock().take(tenant) else {
                 return Permit { shares: self.clone(), tenant };
             };
             // A sender is dropped without a permit only after its receiver was closed; then retry.
-            if let Ok(permit) = granted.await {
+            if let Ok(permit) = receiver.await {
                 return permit;
             }
         }
     }
 
     fn release(self: &Arc<Self>, tenant: TenantId) {
-        let granted = self.lock().release(tenant);
-        for (tenant, waiting) in granted {
-            // If the receiver is gone, dropping the permit returns it to the pool.
-            drop(waiting.send(Permit { shares: self.clone(), tenant }));
+        let grants = self.lock().release(tenant);
+        for (tenant, sender) in grants {
+            // If the receiver was dropped, dropping the permit returns it to the pool.
+            drop(sender.send(Permit { shares: self.clone(), tenant }));
         }
     }
 
@@ -76,50 +77,51 @@ impl FairPermits {
 }
 
 impl State {
-    /// Takes a permit. If the tenant can't have one now, returns a receiver that gets the permit
-    /// later.
+    /// Takes a permit and returns `None`. If the tenant may not take a permit now, queues the call
+    /// and returns a receiver for the permit.
     fn take(&mut self, tenant: TenantId) -> Option<oneshot::Receiver<Permit>> {
-        let of_tenant = self.tenants.entry(tenant).or_default();
-        if of_tenant.held < self.free {
-            of_tenant.held += 1;
+        let tenant_state = self.tenants.entry(tenant).or_default();
+        if tenant_state.held < self.free {
+            tenant_state.held += 1;
             self.free -= 1;
             return None;
         }
-        let (grant, granted) = oneshot::channel();
-        if of_tenant.waiting.is_empty() {
+        let (sender, receiver) = oneshot::channel();
+        if tenant_state.waiting.is_empty() {
             self.turns.push_back(tenant);
         }
-        of_tenant.waiting.push_back(grant);
-        Some(granted)
+        tenant_state.waiting.push_back(sender);
+        Some(receiver)
     }
 
-    /// Returns a permit to the pool. Returns the waiting calls that get a permit now.
+    /// Returns a permit to the pool. The result has the senders of the waiting calls that get a
+    /// permit now.
     fn release(&mut self, tenant: TenantId) -> Vec<(TenantId, oneshot::Sender<Permit>)> {
         self.free += 1;
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
             tenant.held -= 1;
         }
-        let mut granted = Vec::new();
+        let mut grants = Vec::new();
         for _ in 0..self.turns.len() {
             if self.free == 0 {
                 break;
             }
             let Some(next) = self.turns.pop_front() else { break };
-            let Some(of_next) = self.tenants.get_mut(&next) else { continue };
-            of_next.waiting.retain(|waiting| !waiting.is_closed());
-            if of_next.held < self.free
-                && let Some(waiting) = of_next.waiting.pop_front()
+            let Some(next_tenant_state) = self.tenants.get_mut(&next) else { continue };
+            next_tenant_state.waiting.retain(|sender| !sender.is_closed());
+            if next_tenant_state.held < self.free
+                && let Some(sender) = next_tenant_state.waiting.pop_front()
             {
-                of_next.held += 1;
+                next_tenant_state.held += 1;
                 self.free -= 1;
-                granted.push((next, waiting));
+                grants.push((next, sender));
             }
-            if !of_next.waiting.is_empty() {
+            if !next_tenant_state.waiting.is_empty() {
                 self.turns.push_back(next);
             }
         }
         self.tenants.retain(|_, tenant| tenant.held > 0 || !tenant.waiting.is_empty());
-        granted
+        grants
     }
 }
 
@@ -141,29 +143,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_holds_half_and_others_find_some() {
+    async fn a_tenant_takes_half_of_the_permits_and_another_tenant_still_gets_one() {
         let shares = FairPermits::new(4);
         let (one, other) = (TenantId::new(), TenantId::new());
         let held = [shares.acquire(one).await, shares.acquire(one).await];
-        assert!(shares.acquire(one).now_or_never().is_none(), "it waits");
-        let of_other = shares.acquire(other).now_or_never().expect("there is one");
-        assert!(shares.acquire(other).now_or_never().is_none(), "as many are free");
-        drop((held, of_other));
+        assert!(
+            shares.acquire(one).now_or_never().is_none(),
+            "the tenant waits at half of the permits"
+        );
+        let other_permit =
+            shares.acquire(other).now_or_never().expect("no permit is free for the other tenant");
+        assert!(
+            shares.acquire(other).now_or_never().is_none(),
+            "the tenant holds as many permits as are free"
+        );
+        drop((held, other_permit));
         assert!(shares.acquire(one).now_or_never().is_some());
         assert!(is_idle(&shares));
     }
 
-    /// N22: two tenants held all connections between them.
+    /// N22: a few tenants together never hold all permits. Two tenants once held all connections.
     #[tokio::test]
-    async fn some_tenants_never_hold_all_between_them() {
+    async fn a_few_tenants_never_hold_all_permits() {
         for tenants in 1..10_usize {
             let shares = FairPermits::new(20);
             let all: Vec<_> = (0..tenants).map(|_| TenantId::new()).collect();
             let mut held = Vec::new();
             loop {
                 let before = held.len();
-                let more = all.iter().filter_map(|&one| shares.acquire(one).now_or_never());
-                held.extend(more);
+                let batch = all.iter().filter_map(|&id| shares.acquire(id).now_or_never());
+                held.extend(batch);
                 if held.len() == before {
                     break;
                 }
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_are_served_in_turns() {
+    async fn waiting_tenants_are_served_in_turn() {
         let shares = FairPermits::new(2);
         let (one, other) = (TenantId::new(), TenantId::new());
         let held = shares.acquire(one).await;
@@ -187,38 +196,38 @@ mod tests {
             })
             .into();
         tokio::task::yield_now().await;
-        let of_other = shares.acquire(other).await;
-        let more = tokio::spawn({
+        let other_permit = shares.acquire(other).await;
+        let other_waiting = tokio::spawn({
             let shares = shares.clone();
             async move { shares.acquire(other).await }
         });
         tokio::task::yield_now().await;
         drop(held);
         tokio::task::yield_now().await;
-        assert_eq!(waiting.iter().filter(|one| one.is_finished()).count(), 1);
-        drop(of_other);
-        drop(more.await.expect("its turn, before the others of the first"));
-        for one in waiting {
-            drop(one.await.expect("its turn"));
+        assert_eq!(waiting.iter().filter(|call| call.is_finished()).count(), 1);
+        drop(other_permit);
+        drop(other_waiting.await.expect("the other tenant's call failed"));
+        for call in waiting {
+            drop(call.await.expect("the waiting call failed"));
         }
         assert!(is_idle(&shares));
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_given_back() {
+    async fn a_permit_for_a_cancelled_call_returns_to_the_pool() {
         let shares = FairPermits::new(2);
         let tenant = TenantId::new();
         let held = shares.acquire(tenant).await;
-        let mut given_up = Box::pin(shares.acquire(tenant));
-        assert!(given_up.as_mut().now_or_never().is_none());
+        let mut cancelled = Box::pin(shares.acquire(tenant));
+        assert!(cancelled.as_mut().now_or_never().is_none());
         drop(held);
-        drop(given_up);
-        assert!(is_idle(&shares), "granted, and dropped unseen");
+        drop(cancelled);
+        assert!(is_idle(&shares), "the call is cancelled after its permit was sent");
         let held = shares.acquire(tenant).await;
-        let mut given_up = Box::pin(shares.acquire(tenant));
-        assert!(given_up.as_mut().now_or_never().is_none());
-        drop(given_up);
+        let mut cancelled = Box::pin(shares.acquire(tenant));
+        assert!(cancelled.as_mut().now_or_never().is_none());
+        drop(cancelled);
         drop(held);
-        assert!(is_idle(&shares), "given up before it was granted");
+        assert!(is_idle(&shares), "the call is cancelled before a permit is free");
     }
 }

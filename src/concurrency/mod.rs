@@ -1,5 +1,5 @@
-//! How calls share the machine: counted permits, fair shares of tenants, yields of long work,
-//! deadlines, priorities of threads.
+//! Sharing of the machine between calls: counted permits, fair shares of tenants, yields of long
+//! work, deadlines and thread priorities.
 
 pub mod bounded;
 pub mod deadline;

@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 
 use tokio::task;
 
-/// Time that a task may work before it yields.
+/// Time for which a task may work before it yields.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// Measures how long a task has worked without a yield.
 pub struct Pace {
-    since: Instant,
+    slice_start: Instant,
 }
 
 impl Pace {
     /// Starts the measurement now.
     #[must_use]
     pub fn new() -> Self {
-        Self { since: Instant::now() }
+        Self { slice_start: Instant::now() }
     }
 
     /// Lets other tasks run if this task has worked for a full slice.
     pub async fn pause(&mut self) {
-        if self.since.elapsed() >= SLICE {
+        if self.slice_start.elapsed() >= SLICE {
             task::yield_now().await;
-            self.since = Instant::now();
+            self.slice_start = Instant::now();
         }
     }
 }
@@ -41,17 +41,21 @@ mod tests {
 
     use super::*;
 
-    /// N21
+    /// N21: long work lets other tasks run after each slice.
     #[tokio::test]
     async fn work_yields_once_for_each_slice() {
-        let mut pace = Pace { since: Instant::now() + Duration::from_hours(1) };
-        assert_eq!(poll!(pin!(pace.pause())), Poll::Ready(()), "a slice has not passed");
-        pace.since = Instant::now().checked_sub(SLICE).expect("a past");
+        let mut pace = Pace { slice_start: Instant::now() + Duration::from_hours(1) };
+        assert_eq!(
+            poll!(pin!(pace.pause())),
+            Poll::Ready(()),
+            "no yield before the slice has passed"
+        );
+        pace.slice_start = Instant::now().checked_sub(SLICE).expect("the clock is at its start");
         {
             let mut pause = pin!(pace.pause());
-            assert_eq!(poll!(pause.as_mut()), Poll::Pending, "others run");
+            assert_eq!(poll!(pause.as_mut()), Poll::Pending, "other tasks run");
             assert_eq!(poll!(pause.as_mut()), Poll::Ready(()));
         }
-        assert!(pace.since.elapsed() < Duration::from_mins(1), "the next slice began");
+        assert!(pace.slice_start.elapsed() < Duration::from_mins(1), "the next slice began");
     }
 }

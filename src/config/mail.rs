@@ -11,15 +11,15 @@ use super::values::Reader;
 /// The placeholder for the token in [`Mail::reset_page`].
 pub const TOKEN_PLACEHOLDER: &str = "{token}";
 
-/// How mails are sent.
+/// The settings of mails.
 #[derive(Clone, Debug)]
 pub struct Mail {
-    /// Where mails are delivered.
+    /// The destination of all mails.
     pub post: MailDestination,
     /// The sender's address.
     pub from: Mailbox,
-    /// The URL of the page that resets a password, with [`TOKEN_PLACEHOLDER`] in it; `None` when mails
-    /// contain the token alone.
+    /// The URL of the page that resets a password, which contains [`TOKEN_PLACEHOLDER`]; `None`
+    /// when mails contain only the token.
     pub reset_page: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Mail {
         });
         let reset_page = reader.read("PASSWORD_RESET_URL", |text| match text {
             "off" => Ok(None),
-            text => page(text).map(Some),
+            text => parse_page(text).map(Some),
         });
         Some(Self { post: post?, from: from?, reset_page })
     }
@@ -51,21 +51,24 @@ impl Mail {
 
 /// Parses a mail URL. The error never repeats the URL, which may contain a password.
 fn post(text: &str) -> Result<MailDestination, String> {
-    let wanted = "must be a URL like smtps://user:password@host, smtp://host or file:///folder";
-    let url = Url::parse(text).map_err(|_| wanted)?;
+    let expected_format =
+        "must be a URL like smtps://user:password@host, smtp://host or file:///folder";
+    let url = Url::parse(text).map_err(|_| expected_format)?;
     match url.scheme() {
-        "file" => url.to_file_path().map(MailDestination::Folder).map_err(|()| wanted.to_owned()),
+        "file" => {
+            url.to_file_path().map(MailDestination::Folder).map_err(|()| expected_format.to_owned())
+        }
         "smtp" | "smtps" => {
             let url = SecretString::from(text);
             AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
-                .map_err(|_| wanted)?;
+                .map_err(|_| expected_format)?;
             Ok(MailDestination::Smtp(url))
         }
-        _ => Err(wanted.to_owned()),
+        _ => Err(expected_format.to_owned()),
     }
 }
 
-fn page(text: &str) -> Result<String, String> {
+fn parse_page(text: &str) -> Result<String, String> {
     let is_page = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
         && text.contains(TOKEN_PLACEHOLDER);
     if is_page {

@@ -1,4 +1,4 @@
-//! The settings. Every value in a [`Config`] has been checked.
+//! The settings of the program. Every value in a [`Config`] is valid.
 #![warn(missing_docs)]
 
 mod mail;
@@ -49,11 +49,11 @@ pub struct Config {
     pub redis_url: SecretString,
     /// Signing keys, and lifetimes of tokens and sessions.
     pub tokens: Tokens,
-    /// Where the master keys are.
+    /// The sources of the master keys.
     pub master: MasterSource,
-    /// Rules for passwords, and how they are hashed.
+    /// Rules for passwords, and parameters of their hashing.
     pub passwords: Passwords,
-    /// How mails are sent; `None` when none are sent.
+    /// The settings of mails; `None` when no mails are sent.
     pub mail: Option<Mail>,
     /// Rate limits of each class of methods.
     pub rates: Rates,
@@ -61,40 +61,40 @@ pub struct Config {
     pub proxies: TrustedProxies,
     /// The trace collector; `None` when traces are off.
     pub traces: Option<telemetry::Settings>,
-    /// Time from a failed sign-in's begin to its response.
+    /// Time from the begin of a failed sign-in to its response.
     pub sign_in_failure_time: Duration,
-    /// Whether Register may create tenants.
+    /// Whether the method `Register` may create tenants.
     pub tenant_registration: bool,
-    /// Which email addresses a sign-in without a tenant looks up.
+    /// The email addresses that a sign-in without a tenant looks up.
     pub tenantless: TenantlessSignIn,
-    /// Limits of the caches in memory.
+    /// Limits of the in-memory caches.
     pub memory: Memory,
     /// Approximate number of entries in each tenant's Redis stream of audit events; 0 turns the
     /// streams off.
     pub audit_stream_length: u32,
 }
 
-/// Limits of the caches in memory.
+/// Limits of the in-memory caches.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Size of the subject cache, in bytes.
+    /// Maximum size of the subject cache, in bytes.
     pub subject_bytes: u64,
-    /// Number of verified access tokens in the token cache.
+    /// Maximum number of verified access tokens in the token cache.
     pub tokens: usize,
 }
 
 /// The connection to Postgres.
 pub struct Database {
-    /// The URL with the service's own role, `tenantry_app`.
+    /// The URL, which names the service's own role, `tenantry_app`.
     pub url: SecretString,
     /// Maximum number of connections for calls.
     pub max_connections: u32,
 }
 
-/// Rules for passwords, and how they are hashed.
+/// Rules for passwords, and parameters of their hashing.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    /// The minimum password length. A tenant may require more.
+    /// The minimum password length. A tenant may require longer passwords.
     pub policy: PasswordPolicy,
     /// argon2id memory, in KiB.
     pub memory_kib: u32,
@@ -149,7 +149,7 @@ impl Config {
             },
             audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),
         };
-        // The settings of logging, checked here so that their errors are in the same list.
+        // The settings of logging are checked here, so that their errors are in the same list.
         reader.choice("LOG_FORMAT", "json", "human");
         reader.read("LOG_LEVEL", |text| match EnvFilter::builder().parse(text) {
             Ok(_) => Ok(()),
@@ -172,7 +172,8 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// The minimum argon2id costs are OWASP's and cannot be configured lower.
+    /// Reads the settings. The minimum argon2id costs are the recommendations of OWASP, and cannot
+    /// be configured lower.
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             policy: PasswordPolicy::of_server(size(reader.number(
@@ -192,13 +193,13 @@ impl Passwords {
 
 /// Reads the failure time: from 1 ms to 10 s, and at most the request timeout.
 fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration {
-    const LEAST: Duration = Duration::from_millis(1);
-    let most = request_timeout.min(Duration::from_secs(10));
+    const MIN: Duration = Duration::from_millis(1);
+    let max = request_timeout.min(Duration::from_secs(10));
     reader.read("SIGN_IN_FAILURE_TIME", |text| match humantime::parse_duration(text) {
-        Ok(time) if (LEAST..=most).contains(&time) => Ok(time),
+        Ok(time) if (MIN..=max).contains(&time) => Ok(time),
         _ => {
-            let most = humantime::format_duration(most);
-            Err(format!("must be a time like 1s, at least 1ms and at most {most}"))
+            let max = humantime::format_duration(max);
+            Err(format!("must be a time like 1s, at least 1ms and at most {max}"))
         }
     })
 }
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mistake_is_in_one_message() {
+    fn one_message_lists_all_invalid_settings() {
         let mut values = Values::default();
         for setting in SETTINGS {
             values.set(setting.name, setting.default.unwrap_or("x"));

@@ -9,9 +9,10 @@ use super::values::{DAY, Reader, size, threads};
 
 /// Addresses, TLS and limits of the server.
 pub struct Server {
-    /// The address of gRPC.
+    /// The address on which gRPC is served.
     pub addr: SocketAddr,
-    /// The address of metrics and probes over HTTP; `None` when they are not served.
+    /// The address on which metrics, probes and public keys are served over HTTP; `None` when
+    /// HTTP is not served.
     pub http_addr: Option<SocketAddr>,
     /// The TLS files of gRPC; `None` without TLS.
     pub tls: Option<TlsPaths>,
@@ -25,13 +26,13 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Maximum number of requests in progress.
     pub max_requests: usize,
-    /// Time that requests in progress have when the server stops.
+    /// Time that requests in progress have to finish when the server stops.
     pub shutdown_grace: Duration,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
     /// Whether Envoy's external authorization is served.
     pub envoy: bool,
-    /// The origins (RFC 6454) whose pages may call by gRPC-Web; `None` when gRPC-Web is not
+    /// The origins (RFC 6454) whose pages may use gRPC-Web; `None` when gRPC-Web is not
     /// served.
     pub web_origins: Option<Vec<HeaderValue>>,
 }
@@ -58,10 +59,10 @@ pub struct Connections {
     pub max_age: Duration,
 }
 
-/// What may be served without TLS on addresses other than loopback.
+/// The protocols that may be served without TLS on addresses other than loopback.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Plaintext {
-    /// Nothing.
+    /// No protocol.
     #[default]
     Loopback,
     /// HTTP: metrics, probes and public keys.
@@ -115,7 +116,7 @@ impl Server {
 }
 
 impl TlsPaths {
-    /// Reads the TLS paths. The certificate and its key must both be set, or neither.
+    /// Reads the TLS paths. The certificate and its key must both be set or both be off.
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let cert = reader.path_or_off("TLS_CERT_PATH");
         let client_ca = reader.path_or_off("TLS_CLIENT_CA_PATH");
@@ -147,8 +148,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
 }
 
-/// Parses an origin. It must be spelled as browsers send it, because origins are compared as
-/// text.
+/// Parses an origin. The origin must be spelled as browsers send it, because origins are compared
+/// as text.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let text = text.trim();
     let is_origin = Url::parse(text).is_ok_and(|url| {

@@ -1,16 +1,16 @@
 //! The table of settings. Each setting is an environment variable, a flag and a key in the
 //! optional TOML file, all with the same name. `--help` and the checks at start use this table.
 
-/// A setting of the program.
+/// A setting: its name, default, help text and secrecy.
 pub struct Setting {
     /// The environment variable. The flag is its kebab-case form, and the key in the file is
     /// its lower-case form.
     pub name: &'static str,
-    /// The default value. `None` means that the setting must be given to commands that need it.
+    /// The default value; `None` when commands that use the setting require a value.
     pub default: Option<&'static str>,
     /// The meaning of the setting, with its unit.
     pub help: &'static str,
-    /// Whether the value must not be shown.
+    /// Whether the value is secret and must not be shown.
     pub secret: bool,
 }
 

@@ -1,16 +1,16 @@
-//! How users sign in.
+//! Settings of sign-ins.
 
 use std::str::FromStr;
 
-/// Which email addresses count where a sign-in or a password reset names no tenant.
+/// The email addresses that a sign-in or a password reset without a tenant looks up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TenantlessSignIn {
     /// Verified addresses only.
     #[default]
     Verified,
-    /// All addresses; verified ones come before others.
+    /// All addresses. Verified addresses come before unverified addresses.
     Any,
-    /// None: each sign-in must name its tenant.
+    /// No address: each sign-in must name its tenant.
     Off,
 }
 

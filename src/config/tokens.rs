@@ -10,7 +10,7 @@ use crate::{
 
 /// Signing keys, and lifetimes of tokens and sessions.
 pub struct Tokens {
-    /// Where the signing keys are.
+    /// The source of the signing keys.
     pub keys: KeySource,
     /// The `iss` claim of tokens.
     pub issuer: String,
@@ -46,7 +46,7 @@ impl Tokens {
     }
 }
 
-/// Reads where the keys are: in the key service if one is configured, otherwise in files.
+/// Reads the source of the keys: the key service if it is configured, otherwise files.
 fn keys(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> KeySource {
     let Some(service) = service else {
         return KeySource::Files(KeyPaths {

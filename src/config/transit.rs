@@ -5,7 +5,7 @@ use url::{Host, Url};
 use super::values::Reader;
 use crate::secrets::transit::TransitAddress;
 
-/// Reads the address of the key service; `None` when it is off.
+/// Reads the address of the key service; `None` when `TRANSIT_URL` is `off`.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
     let url = reader.read("TRANSIT_URL", |text| match text {
         "off" => Ok(None),
@@ -19,11 +19,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
     })
 }
 
-/// Parses the URL of a key service. It needs TLS, except on this machine, because the access
-/// token is sent there.
+/// Parses the URL of a key service. The URL must use TLS, except on loopback, because each request
+/// contains the access token.
 fn service(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|_| "must be a URL like https://vault:8200, or off")?;
-    let is_here = match url.host() {
+    let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -31,7 +31,7 @@ fn service(text: &str) -> Result<Url, String> {
     };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_here => Ok(url),
+        "http" if is_loopback => Ok(url),
         _ => Err("must be an https URL, or an http one of this machine".into()),
     }
 }

@@ -22,7 +22,7 @@ pub(super) const DAY: Duration = Duration::from_hours(24);
 #[derive(Default)]
 pub struct Values {
     texts: BTreeMap<&'static str, String>,
-    /// The settings that were given, so that their value is not the default.
+    /// The settings with a given value, which is not the default.
     given: BTreeSet<&'static str>,
 }
 
@@ -67,22 +67,22 @@ impl Values {
             values.read_file(path)?;
         }
         for setting in SETTINGS {
-            // An empty value counts as not set, because Compose files and Helm charts set
-            // variables to an empty text to leave them out.
-            let given = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
-            if let Some(value) = given {
+            // An empty value means that the setting is not set, because Compose files and Helm
+            // charts set a variable to an empty text to omit it.
+            let value = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
+            if let Some(value) = value {
                 values.give(setting.name, value.clone());
             }
         }
         Ok(values)
     }
 
-    /// Sets a setting, and overrides any given value.
+    /// Sets a setting. Overrides a given value.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.texts.insert(name, value.into());
     }
 
-    /// Sets a setting that was not given.
+    /// Sets a setting, unless a value was given.
     pub fn set_default(&mut self, name: &'static str, value: impl Into<String>) {
         if !self.given.contains(name) {
             self.set(name, value);
@@ -131,8 +131,8 @@ impl<'a> Reader<'a> {
         Self { values, mistakes: Vec::new() }
     }
 
-    /// Parses a setting. The parser's error says what the value must be. An invalid setting
-    /// yields the type's default, which is never used, because [`Reader::finish`] then fails.
+    /// Parses a setting. The parser's error describes a valid value. An invalid setting gives the
+    /// default of the type. This default is never used, because [`Reader::finish`] then fails.
     pub(super) fn read<T: Default>(
         &mut self,
         name: &str,
@@ -142,8 +142,8 @@ impl<'a> Reader<'a> {
             Some(text) => parse(text),
             None => Err("must be set".into()),
         };
-        result.unwrap_or_else(|wanted| {
-            self.mistakes.push(format!("{name} {wanted}"));
+        result.unwrap_or_else(|mistake| {
+            self.mistakes.push(format!("{name} {mistake}"));
             T::default()
         })
     }
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
 pub(super) fn threads(number: u32) -> usize {
     match number {
         0 => available_parallelism().map_or(1, usize::from),
-        given => size(given),
+        number => size(number),
     }
 }
 

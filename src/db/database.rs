@@ -72,8 +72,8 @@ impl Db {
     /// Loads the common data key, and creates it in a new database.
     ///
     /// # Errors
-    /// When Postgres or the key service is unavailable, or when the master key is not the one
-    /// that wrapped the database's common data key.
+    /// When Postgres or the key service is unavailable, or when another master key wrapped the
+    /// database's common data key.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         self.data_keys()?.prepare(&self.postgres).await
     }
@@ -106,8 +106,8 @@ impl Db {
         self.data_keys()?.find(&self.postgres, tenant).await
     }
 
-    /// Creates a data key for a tenant that is about to be created. This may call a key
-    /// service, so no transaction may be open meanwhile.
+    /// Creates a data key for a tenant that is about to be created. This may call a key service,
+    /// so the caller must have no open transaction.
     ///
     /// # Errors
     /// UNAVAILABLE when the key cannot be wrapped by the master key.
@@ -138,7 +138,7 @@ impl Db {
 
     /// Begins a transaction in `tenant`, on a connection of the tenant's share. The tenant's
     /// data key is loaded before the transaction begins, so a key service that hangs keeps no
-    /// transaction open. If the key cannot be loaded, only operations that need it fail.
+    /// transaction open. If the key cannot be loaded, only operations that need the key fail.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
@@ -147,8 +147,9 @@ impl Db {
         self.begin_in_share(tenant, tenant).await
     }
 
-    /// Like [`Db::begin`], but the connection counts against `share` instead of the share of
-    /// `tenant`: for callers that did not name the tenant, or named one that does not exist.
+    /// Like [`Db::begin`], but takes the connection from the share of tenant `share`, not from the
+    /// share of `tenant`: for callers that did not name the tenant, or named a tenant that does not
+    /// exist.
     ///
     /// # Errors
     /// As [`Db::begin`].
@@ -156,13 +157,13 @@ impl Db {
         if self.data_keys.is_none() {
             return self.begin_unsealed_within(share, tenant).await;
         }
-        let sealing = match self.cipher(tenant).await {
+        let cipher_state = match self.cipher(tenant).await {
             Ok(Some(cipher)) => CipherState::Ready(cipher),
             Ok(None) => CipherState::Absent,
             Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => CipherState::Away,
             Err(error) => return Err(error),
         };
-        Ok(self.begin_unsealed_within(share, tenant).await?.with(sealing))
+        Ok(self.begin_unsealed_within(share, tenant).await?.with(cipher_state))
     }
 
     /// Like [`Db::begin`], for work that neither encrypts nor decrypts personal data.
@@ -178,7 +179,8 @@ impl Db {
         Ok(TenantTx::new(tx, tenant, self.data_keys.clone(), self.feed.get().cloned()))
     }
 
-    /// From here on, each commit returns only after this process's caches have applied it.
+    /// Sets the feed. From now on, each commit returns only after this process's caches have
+    /// applied the changes.
     pub fn follow(&self, feed: Feed) {
         self.feed.set(feed).ok();
     }
@@ -196,7 +198,7 @@ impl Db {
         self.postgres.is_closed()
     }
 
-    /// Closes the pool, and waits until connections in use were returned and closed.
+    /// Closes the pool, and waits until all connections in use are returned and closed.
     pub async fn close(&self) {
         self.postgres.close().await;
     }

@@ -1,6 +1,6 @@
-//! Postgres as the features use it. [`Db`] begins transactions that work in one tenant and
-//! encrypt its personal data. This process's caches have applied a transaction when its commit
-//! returns.
+//! The access of the features to Postgres. [`Db`] begins transactions that work in one tenant and
+//! encrypt the tenant's personal data. A commit returns only after this process's caches have
+//! applied the transaction.
 
 mod database;
 mod tx;

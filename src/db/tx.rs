@@ -18,21 +18,21 @@ pub struct TenantTx {
     tenant: TenantId,
     /// The tenant whose rows the transaction sees now.
     current: TenantId,
-    sealing: CipherState,
+    cipher_state: CipherState,
     data_keys: Option<Arc<DataKeys>>,
     feed: Option<Feed>,
-    /// The cipher of a tenant that this transaction creates. It is kept here because the cache
+    /// The cipher of a tenant that this transaction creates. It is stored here because the cache
     /// may evict it before the commit.
-    made: Option<(TenantId, Arc<Cipher>)>,
+    new_cipher: Option<(TenantId, Arc<Cipher>)>,
 }
 
 /// The state of the cipher of the transaction's tenant.
 pub(super) enum CipherState {
-    /// It was loaded before the transaction began.
+    /// The cipher was loaded before the transaction began.
     Ready(Arc<Cipher>),
     /// The tenant does not exist.
     Absent,
-    /// It could not be loaded.
+    /// The cipher could not be loaded.
     Away,
 }
 
@@ -48,16 +48,16 @@ impl TenantTx {
             tx,
             tenant,
             current: tenant,
-            sealing: CipherState::Absent,
+            cipher_state: CipherState::Absent,
             data_keys,
             feed,
-            made: None,
+            new_cipher: None,
         }
     }
 
     /// Sets the cipher of the transaction's tenant.
-    pub(super) fn with(self, sealing: CipherState) -> Self {
-        Self { sealing, ..self }
+    pub(super) fn with(self, cipher_state: CipherState) -> Self {
+        Self { cipher_state, ..self }
     }
 
     /// The connection, for one statement.
@@ -82,8 +82,8 @@ impl TenantTx {
         self.current
     }
 
-    /// The cipher for the personal data of `tenant`: the tenant of this transaction, or one
-    /// that the transaction creates. Any other tenant's cipher is found only if it is cached.
+    /// The cipher for the personal data of `tenant`: the tenant of this transaction, or a tenant
+    /// that the transaction creates. The cipher of any other tenant is found only in the cache.
     ///
     /// # Errors
     /// `NOT_FOUND` when the tenant was deleted; UNAVAILABLE when its data key could not be
@@ -97,12 +97,12 @@ impl TenantTx {
     /// # Errors
     /// UNAVAILABLE when the tenant's data key could not be loaded.
     pub fn find_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        if let Some((made, cipher)) = &self.made
-            && *made == tenant
+        if let Some((new_tenant, cipher)) = &self.new_cipher
+            && *new_tenant == tenant
         {
             return Ok(Some(cipher.clone()));
         }
-        match &self.sealing {
+        match &self.cipher_state {
             CipherState::Ready(cipher) if tenant == self.tenant => Ok(Some(cipher.clone())),
             CipherState::Away if tenant == self.tenant => {
                 let text = "an encryption key is not available; try again";
@@ -125,8 +125,8 @@ impl TenantTx {
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
     pub async fn insert_data_key(&mut self, key: &NewDataKey) -> Result<()> {
-        let made = self.keys()?.clone().insert(&mut self.tx, key).await?;
-        self.made = Some(made);
+        let new_cipher = self.keys()?.clone().insert(&mut self.tx, key).await?;
+        self.new_cipher = Some(new_cipher);
         Ok(())
     }
 

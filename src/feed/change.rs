@@ -13,7 +13,7 @@ use crate::ids::TenantId;
 pub trait ChangeListener: Send + Sync + 'static {
     /// Called for each change.
     fn apply(&self, change: &Change);
-    /// Called when changes may have been missed. The listener must drop all its entries.
+    /// Called when changes may have been missed. The listener must drop all entries of its cache.
     fn clear(&self);
 }
 
@@ -43,8 +43,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Parses the value of the table's column `kind`; `None` for a kind that only a newer
-    /// version knows.
+    /// Parses the value of the column `changes.kind`; `None` for a kind that only a newer version
+    /// knows.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {

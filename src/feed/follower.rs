@@ -1,8 +1,8 @@
-//! The loop that reads the change feed, for as long as the process lives.
+//! The loop that reads the change feed until the pool is closed.
 //!
 //! Postgres assigns ids before the commit, so a reader that continues after the last id misses
 //! transactions that commit late. This reader keeps the snapshot of its last read and reads the
-//! changes that have become visible since. It sees each committed change exactly once, in the
+//! changes that have become visible since. The reader sees each committed change exactly once, in the
 //! first read after the commit, even while older transactions are still open.
 //!
 //! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
@@ -28,41 +28,41 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Follower {
     postgres: Postgres,
-    followers: Vec<Arc<dyn ChangeListener>>,
+    listeners: Vec<Arc<dyn ChangeListener>>,
     metrics: Metrics,
-    /// The snapshot of the last successful read; `None` before the first.
-    seen: Option<Seen>,
-    /// Whether the server may have been replaced since the last successful read. Then `seen`
+    /// The last successful read; `None` before the first read.
+    last_read: Option<LastRead>,
+    /// Whether the server may have been replaced since the last successful read. Then `last_read`
     /// may name transactions that the server does not have.
     in_doubt: bool,
 }
 
-struct Seen {
+struct LastRead {
     snapshot: String,
-    /// Start time of the Postgres server. Another time means another server, or a restart.
+    /// Start time of the Postgres server. A different time means another server, or a restart.
     server: OffsetDateTime,
 }
 
 impl Follower {
     pub(super) fn new(
         postgres: Postgres,
-        followers: Vec<Arc<dyn ChangeListener>>,
+        listeners: Vec<Arc<dyn ChangeListener>>,
         metrics: Metrics,
     ) -> Self {
-        Self { postgres, followers, metrics, seen: None, in_doubt: false }
+        Self { postgres, listeners, metrics, last_read: None, in_doubt: false }
     }
 
     pub(super) async fn run(mut self, state: Arc<State>) {
         let mut woken = true;
         while !self.postgres.is_closed() {
-            let began = state.begin();
-            let read = time::timeout(READ_TIMEOUT, self.read(&state)).await;
-            // A server that stops answering may be replaced by another.
-            self.in_doubt |= read.is_err();
-            match read.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
+            let read_start = state.begin();
+            let result = time::timeout(READ_TIMEOUT, self.read(&state)).await;
+            // A server that stops answering may be replaced by another server.
+            self.in_doubt |= result.is_err();
+            match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
                     self.metrics.read(changes, woken);
-                    if state.end(began) {
+                    if state.end(read_start) {
                         self.metrics.lapsed();
                     }
                 }
@@ -84,7 +84,7 @@ impl Follower {
                    tenant_id, kind, subject_id
             from read_changes($1::text::pg_snapshot)
             "#,
-            self.seen.as_ref().map(|seen| &seen.snapshot),
+            self.last_read.as_ref().map(|last| &last.snapshot),
         )
         .fetch_all(self.postgres.pool())
         .await?;
@@ -92,13 +92,13 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = bounds(&first.snapshot)?;
-        // Before anything depends on what this read returned.
+        // Must come before any use of the data that this read returned.
         state.progress.record_snapshot(xmax);
-        match &self.seen {
-            // The first read. Entries that were cached before it may have changed in between.
+        match &self.last_read {
+            // The first read. Entries that were cached before this read may be outdated.
             None => self.clear(state),
             // A connection pooler can switch to another server without closing the connection.
-            Some(seen) if first.missed || self.in_doubt || seen.server != first.server => {
+            Some(last) if first.missed || self.in_doubt || last.server != first.server => {
                 tracing::warn!("changes may have been missed: the in-memory caches are reset");
                 self.clear(state);
             }
@@ -120,20 +120,20 @@ impl Follower {
         }
         state.progress.set_horizon(xmin);
         self.in_doubt = false;
-        self.seen = Some(Seen { snapshot: first.snapshot.clone(), server: first.server });
+        self.last_read = Some(LastRead { snapshot: first.snapshot.clone(), server: first.server });
         Ok(changes)
     }
 
     fn apply(&self, change: &Change) {
-        for follower in &self.followers {
-            follower.apply(change);
+        for listener in &self.listeners {
+            listener.apply(change);
         }
     }
 
     fn clear(&self, state: &State) {
         state.record_reset();
-        for follower in &self.followers {
-            follower.clear();
+        for listener in &self.listeners {
+            listener.clear();
         }
     }
 }
@@ -147,8 +147,8 @@ fn bounds(snapshot: &str) -> Result<(u64, u64)> {
     }
 }
 
-/// Whether the connection was lost. A server that crashed, or one that took its place, may
-/// assign transaction ids again that belonged to transactions which were not durable.
+/// Whether the connection was lost. A restarted server, or a server that replaced it, may assign
+/// transaction ids a second time: the transactions that had these ids before were not durable.
 fn is_another_server(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,

@@ -1,5 +1,5 @@
-//! The feed's handle for the rest of the service: how fresh the in-memory caches are, and how
-//! to refresh them.
+//! The feed's handle for the rest of the service. It reports how fresh the in-memory caches are,
+//! and refreshes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub const CONNECTIONS: u32 = 2;
 
 /// The connections that the feed needs.
 pub struct Sources<'a> {
-    /// A pool for the feed alone, so calls that use up their own pool cannot delay it.
+    /// A pool for the feed alone, so calls that use up their own pool cannot delay the feed.
     pub postgres: Postgres,
     /// Publishes wake-ups for other replicas.
     pub redis: Redis,
@@ -48,11 +48,10 @@ pub struct Feed {
 pub struct FreshnessProof(());
 
 impl Feed {
-    /// Starts to follow the feed, and passes each change to `followers` until the pool is
-    /// closed.
+    /// Starts to follow the feed, and passes each change to `listeners` until the pool is closed.
     pub fn follow(
         sources: Sources<'_>,
-        followers: Vec<Arc<dyn ChangeListener>>,
+        listeners: Vec<Arc<dyn ChangeListener>>,
         sealer: Arc<Sealer>,
         registry: &mut Registry,
     ) -> Self {
@@ -62,12 +61,12 @@ impl Feed {
         let metrics = Metrics::register(registry, Lag(state.clone()));
         wake::listen(subscriber, postgres.clone(), woken, metrics.subscribed.clone());
         tokio::spawn(trim::spawn_trimming(postgres.clone()));
-        tokio::spawn(Follower::new(postgres, followers, metrics).run(state.clone()));
+        tokio::spawn(Follower::new(postgres, listeners, metrics).run(state.clone()));
         Self { state, redis }
     }
 
-    /// A proof that the caches are fresh enough to answer now; `None` when they are not. Ask
-    /// for it before reading a cache, and do not hold it across an await.
+    /// A proof that the caches are fresh enough to answer now; `None` when they are not. Get the
+    /// proof before you read a cache, and do not hold the proof across an await.
     #[must_use]
     pub fn fresh(&self) -> Option<FreshnessProof> {
         self.state.is_fresh().then_some(FreshnessProof(()))
@@ -92,8 +91,8 @@ impl Feed {
         self.state.lag()
     }
 
-    /// Call after a commit. Wakes the other replicas, and returns when this replica's caches
-    /// have applied the commit. If that takes longer than a second, the caches must not answer
+    /// Must be called after a commit. Wakes the other replicas, and returns when this replica's
+    /// caches have applied the commit. If the wait exceeds one second, the caches must not answer
     /// until the next successful read.
     pub async fn wait_for_commit(&self) {
         wake::others(&self.redis);
@@ -103,7 +102,7 @@ impl Feed {
     }
 
     /// Waits until the caches have applied every committed transaction below the revision's
-    /// position; false when that takes longer than a second. Concurrent callers share one read.
+    /// position; false when the wait exceeds one second. Concurrent callers share one read.
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
@@ -113,15 +112,15 @@ impl Feed {
         self.is_fresh() || self.state.wait_for_new_read().await
     }
 
-    /// A transaction id: every transaction below it has ended, and the caches have applied its
-    /// changes.
+    /// A transaction id. Every transaction below this id has ended, and the caches have applied
+    /// the changes of these transactions.
     #[must_use]
     pub fn horizon(&self) -> u64 {
         self.state.progress.horizon()
     }
 
-    /// Records the xmax of a snapshot of Postgres, before data read in it is used for a
-    /// decision or cached. Tokens made later cover this snapshot.
+    /// Records the xmax of a snapshot of Postgres. Must be called before data read in that snapshot
+    /// is cached or used for a decision. Tokens made later cover this snapshot.
     pub fn record_snapshot(&self, xmax: u64) {
         self.state.progress.record_snapshot(xmax);
     }

@@ -1,4 +1,4 @@
-//! The change feed: it keeps this replica's in-memory caches up to date.
+//! The change feed, which keeps this replica's in-memory caches up to date.
 //!
 //! Triggers write each change that can alter a decision to the table `changes`, in the same
 //! transaction. Each replica reads new changes every 250 ms, and immediately when it is woken.

@@ -1,4 +1,4 @@
-//! The transaction ids that this replica has reached, and the consistency tokens made of them.
+//! The transaction ids that this replica has reached, and the consistency tokens made from them.
 
 use std::sync::{
     Arc,
@@ -13,15 +13,15 @@ use crate::error::Result;
 /// The transaction ids that this replica has reached.
 pub(super) struct Progress {
     sealer: Arc<Sealer>,
-    /// Every transaction below this id has ended, and the listeners have its changes.
+    /// Every transaction below this id has ended, and the listeners have applied its changes.
     horizon: AtomicU64,
-    /// No data in memory was read in a snapshot that saw a transaction at or above this id.
+    /// No snapshot from which data was cached saw a transaction at or above this id.
     position: AtomicU64,
-    /// The last token, reused for the same revision.
-    latest: ArcSwapOption<Latest>,
+    /// The last sealed token, reused for the same revision.
+    last_token: ArcSwapOption<SealedToken>,
 }
 
-struct Latest {
+struct SealedToken {
     round: u64,
     revision: Revision,
     token: String,
@@ -33,7 +33,7 @@ impl Progress {
             sealer,
             horizon: AtomicU64::new(0),
             position: AtomicU64::new(0),
-            latest: ArcSwapOption::empty(),
+            last_token: ArcSwapOption::empty(),
         }
     }
 
@@ -41,12 +41,12 @@ impl Progress {
         self.horizon.load(Ordering::Acquire)
     }
 
-    /// Records that the listeners have all changes below `horizon`.
+    /// Records that the listeners have applied all changes below `horizon`.
     pub(super) fn set_horizon(&self, horizon: u64) {
         self.horizon.store(horizon, Ordering::Release);
     }
 
-    /// Records the xmax of a snapshot, before data read in it is used.
+    /// Records the xmax of a snapshot. Must be called before data read in that snapshot is used.
     pub(super) fn record_snapshot(&self, xmax: u64) {
         self.position.fetch_max(xmax, Ordering::AcqRel);
     }
@@ -55,17 +55,21 @@ impl Progress {
     /// read. One sealed token serves all decisions of the same revision.
     pub(super) fn token(&self, horizon: u64) -> Result<String> {
         let revision = Revision { horizon, position: self.position.load(Ordering::Acquire) };
-        // Read before sealing. If the keys change in between, the token is only sealed once
-        // more.
+        // The round is read before sealing. If the keys change in between, the next call seals
+        // the token again.
         let round = self.sealer.round();
-        if let Some(latest) = &*self.latest.load()
-            && latest.revision == revision
-            && latest.round == round
+        if let Some(last_token) = &*self.last_token.load()
+            && last_token.revision == revision
+            && last_token.round == round
         {
-            return Ok(latest.token.clone());
+            return Ok(last_token.token.clone());
         }
         let token = self.sealer.seal(revision)?;
-        self.latest.store(Some(Arc::new(Latest { round, revision, token: token.clone() })));
+        self.last_token.store(Some(Arc::new(SealedToken {
+            round,
+            revision,
+            token: token.clone(),
+        })));
         Ok(token)
     }
 

@@ -1,7 +1,7 @@
 //! The changes in one tenant since a horizon, for a stream that resumes.
 //!
-//! Rule: `read_changes_since` (`migrations/0020_read_changes.sql`) decides what a watcher that
-//! reconnects has missed.
+//! Rule: `read_changes_since` (`migrations/0020_read_changes.sql`) decides which changes a
+//! watcher missed before it reconnected.
 
 use uuid::Uuid;
 
@@ -14,10 +14,10 @@ use crate::{
 
 /// Changes since a horizon, without duplicates.
 pub struct ChangesSince {
-    /// Whether changes may be missing: older ones were trimmed, or the horizon is not in the
+    /// Whether changes may be missing: some changes were trimmed, or the horizon is not in the
     /// past of this server.
     pub missed: bool,
-    /// Kind and id of each change. The kind is `None` when only a newer version knows it.
+    /// Kind and id of each change. The kind is `None` when only a newer version knows that kind.
     pub changes: Vec<(Option<Kind>, Uuid)>,
 }
 

@@ -15,21 +15,21 @@ use tokio::{
 
 use super::progress::Progress;
 
-/// How long after the begin of a read the caches may answer: the bound that
-/// `CONSISTENCY_MINIMIZE_LATENCY` promises. It is also the timeout of a caller that waits for a
-/// read.
+/// Time after the begin of a read for which the caches may answer: the bound that
+/// `CONSISTENCY_MINIMIZE_LATENCY` promises. The same time is the timeout of a caller that waits
+/// for a read.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// State shared by the follower and the handles. All times are in milliseconds since `started`.
 pub(super) struct State {
     started: Instant,
-    /// When the last successful read began.
+    /// Begin of the last successful read.
     read_at: AtomicU64,
-    /// Until when the caches may answer.
+    /// Time from which the caches may no longer answer.
     fresh_until: AtomicU64,
-    /// When the caches were last reset.
+    /// Time of the last reset of the caches.
     reset_at: AtomicU64,
-    /// Number of reads that have begun. Reads are numbered from 1.
+    /// Number of reads that have begun. The first read has number 1.
     begun: AtomicU64,
     /// The number of the last read that succeeded.
     ended: watch::Sender<u64>,
@@ -62,42 +62,43 @@ impl State {
         self.fresh_until.store(0, Ordering::Release);
     }
 
-    /// How long the caches have applied every change, up to the last read.
+    /// Time since the last reset. The caches have applied every change of this time, up to the last
+    /// read.
     pub(super) fn followed_for(&self) -> Duration {
         self.since(&self.reset_at)
     }
 
-    /// Requests a read that begins after this call, so it sees every commit so far. Returns
+    /// Requests a read that begins after this call, so the read sees every earlier commit. Returns
     /// whether such a read succeeded within [`FRESH_FOR`].
     pub(super) async fn wait_for_new_read(&self) -> bool {
-        let wanted = self.begun.load(Ordering::Acquire) + 1;
+        let next_read = self.begun.load(Ordering::Acquire) + 1;
         self.woken.notify_one();
         let mut ended = self.ended.subscribe();
-        let read = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= wanted)).await;
-        matches!(read, Ok(Ok(_)))
+        let result = time::timeout(FRESH_FOR, ended.wait_for(|ended| *ended >= next_read)).await;
+        matches!(result, Ok(Ok(_)))
     }
 
-    /// Marks the begin of a read; returns its number and its time.
+    /// Marks the begin of a read; returns the number of the read and the time.
     pub(super) fn begin(&self) -> (u64, u64) {
         (self.begun.fetch_add(1, Ordering::AcqRel) + 1, self.now())
     }
 
-    /// Marks the successful end of a read. Returns whether it was late: the caches could not
-    /// answer for a while.
+    /// Marks the successful end of a read. Returns whether the read was late, so that the caches
+    /// could not answer for a while.
     pub(super) fn end(&self, (number, began): (u64, u64)) -> bool {
         let bound = u64::try_from(FRESH_FOR.as_millis()).unwrap_or(u64::MAX);
         self.read_at.store(began, Ordering::Release);
-        let until = self.fresh_until.swap(began + bound, Ordering::AcqRel);
+        let previous_limit = self.fresh_until.swap(began + bound, Ordering::AcqRel);
         self.ended.send_replace(number);
-        number > 1 && self.now() > until
+        number > 1 && self.now() > previous_limit
     }
 
-    /// Waits for a wake-up, at most for `limit`; returns whether one came.
+    /// Waits for a wake-up, at most for `limit`; returns whether a wake-up came.
     pub(super) async fn wait_for_wake_up(&self, limit: Duration) -> bool {
         time::timeout(limit, self.woken.notified()).await.is_ok()
     }
 
-    /// Records that the caches are reset now: changes committed before are not applied to them.
+    /// Records that the caches are reset now: they do not apply changes that were committed before.
     pub(super) fn record_reset(&self) {
         self.reset_at.store(self.now(), Ordering::Release);
     }

@@ -1,4 +1,5 @@
-//! Consistency tokens: they tell how much a response has seen, and clients send them back.
+//! Consistency tokens. A token says which transactions a response has seen. Clients send the token
+//! back with later requests.
 //!
 //! A token is opaque and can't be forged: it is sealed with a key that all replicas share.
 
@@ -12,17 +13,17 @@ use crate::{
 /// Format version, the first byte of the payload.
 const VERSION: u8 = 1;
 
-/// The label that the key is derived with, for this use alone.
+/// The label from which the key for consistency tokens is derived. No other use has this label.
 const LABEL: &str = "tenantry consistency token";
 
 /// Length of the payload in bytes: version, horizon, position.
 const PAYLOAD: usize = 1 + 8 + 8;
 
-/// How much a response has seen, as ids of Postgres transactions.
+/// The transactions that a response has seen, as bounds of Postgres transaction ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Revision {
-    /// Lower bound for resuming: reading the changes of all transactions from this id on misses
-    /// no change that the response had not seen.
+    /// Lower bound for resuming: a reader that reads the changes of all transactions from this id
+    /// on misses no change that the response had not seen.
     pub horizon: u64,
     /// Upper bound: a replica that has applied every committed transaction below this id has
     /// seen everything that the response saw.
@@ -45,8 +46,8 @@ impl Sealer {
         Ok(Self { tokens: OpaqueTokens::new(keyring, LABEL)?, round: AtomicU64::new(0) })
     }
 
-    /// A number that changes when the keys change. A token sealed in an earlier round may soon
-    /// stop opening.
+    /// A number that changes when the keys change. A token that was sealed in an earlier round may
+    /// soon be rejected.
     #[must_use]
     pub fn round(&self) -> u64 {
         self.round.load(Ordering::Acquire)
@@ -64,7 +65,7 @@ impl Sealer {
         self.tokens.seal(&[], payload)
     }
 
-    /// Opens a token; `None` when no replica sealed it.
+    /// Opens a token; `None` when no replica sealed the token.
     #[must_use]
     pub fn open(&self, token: &str) -> Option<Revision> {
         read(&self.tokens.open(&[], token)?)
@@ -91,13 +92,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_comes_back_as_it_was_sealed() {
-        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("a key");
+    fn an_opened_token_has_the_sealed_revision() {
+        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the tokens cannot be created");
         let sealer = Sealer { tokens, round: AtomicU64::new(0) };
         let revision = Revision { horizon: 7, position: u64::MAX };
-        let token = sealer.seal(revision).expect("sealed");
+        let token = sealer.seal(revision).expect("sealing failed");
         assert_eq!(sealer.open(&token), Some(revision));
-        let other = sealer.tokens.seal(&[], vec![VERSION; PAYLOAD + 1]).expect("sealed");
-        assert_eq!(sealer.open(&other), None, "another length");
+        let other = sealer.tokens.seal(&[], vec![VERSION; PAYLOAD + 1]).expect("sealing failed");
+        assert_eq!(sealer.open(&other), None, "a payload of another length");
     }
 }

@@ -1,4 +1,4 @@
-//! Deletes changes that every replica has had time to read.
+//! Deletes old changes, which every replica has had time to read.
 //!
 //! Rule: `trim_changes` (`migrations/0021_trim_changes.sql`) decides which changes every reader
 //! had time to read, and lets one replica at a time trim.
@@ -13,7 +13,7 @@ use crate::{error::Result, pg::Postgres};
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Retention of changes, in microseconds: one hour. A replica that has not read for longer
+/// Retention of changes: one hour. A replica that has not read the feed for longer
 /// resets its caches.
 const KEEP: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
 

@@ -76,9 +76,9 @@ async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribe
     let (mut pause, mut failures) = (RETRY, 0);
     while !postgres.is_closed() {
         time::timeout(pause, connected.recv()).await.ok();
-        let answer = client.subscribe(CHANNEL).await;
-        subscribed.set(i64::from(answer.is_ok()));
-        match answer {
+        let result = client.subscribe(CHANNEL).await;
+        subscribed.set(i64::from(result.is_ok()));
+        match result {
             Ok(()) => {
                 if failures >= FAILURES_BEFORE_WARNING {
                     tracing::info!("wake-ups arrive again");

@@ -1,16 +1,18 @@
 //! Limits guesses of passwords: after wrong passwords for an account, each further guess has to
-//! wait, longer each time.
+//! wait. The wait gets longer each time.
 //!
-//! Failures are counted per account and network. So nobody can lock out the owner, who signs in
-//! from another network (SP 800-63B-4, section 3.2.2; ASVS 6.3.1). Against guesses from many
-//! networks, all failures of an account are also counted together, with a higher limit. The
+//! Failures are counted per account and network. So an attacker cannot lock out the owner, who
+//! signs in from another network (SP 800-63B-4, section 3.2.2; ASVS 6.3.1). Against guesses from
+//! many networks, all failures of an account are also counted together, with a higher limit. The
 //! wait for this limit does not apply to networks where the owner signed in before.
 //!
-//! A guess counts when it begins, so concurrent guesses gain nothing over sequential ones.
+//! A guess is counted when it begins, so concurrent guesses have no advantage over sequential
+//! guesses.
 //!
-//! Guesses that do not name the account's tenant are counted separately. They also wait for the
-//! failures of guesses that name it, but not the other way round. Otherwise the answer to a
-//! guess that names a tenant would show whether guesses without a tenant tried its account.
+//! Guesses that do not name the account's tenant are counted separately. These guesses also wait
+//! for the failures of guesses that name the tenant. Guesses that name the tenant do not wait for
+//! the failures of guesses without a tenant. Otherwise the response to a guess that names a tenant
+//! would reveal whether guesses without a tenant tried the account.
 //!
 //! - Rule: `guess.lua` (`src/limits/guess.lua`) decides whether a guess may begin, or how long it
 //!   must wait. The numbers are the constants below.
@@ -25,29 +27,29 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Number of failures from one network without a wait. The next guess has to wait.
+/// Number of failures from one network that cause no wait. The next guess has to wait.
 const FREE: u64 = 10;
 
-/// Number of failures from all networks without a wait (SP 800-63B-4 allows 100 at most).
+/// Number of failures from all networks that cause no wait (SP 800-63B-4 allows 100 at most).
 const FREE_EVERYWHERE: u64 = 100;
 
 /// Maximum number of guesses in flight from one network, in addition to the failures without a
-/// wait. It allows for an owner with many devices, or a program.
+/// wait. An owner with many devices or with a program stays below this number.
 const MAX_IN_FLIGHT: u64 = 50;
 
-/// Time after which a guess that did not end no longer counts as in flight.
+/// Time after which a guess that did not end is no longer counted as in flight.
 const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The first wait. Each further wait is twice as long as the one before.
+/// The first wait. Each further wait is twice as long as the previous wait.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 
 /// Maximum wait. No account is locked permanently.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-/// Time that failures are kept after the last failure.
+/// Retention of the failures, from the last failure on.
 const FAILURE_RETENTION: Duration = Duration::from_hours(24);
 
-/// Time that a network is kept as one where the owner signed in.
+/// Retention of the mark that the owner signed in from a network.
 const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// A guess in flight.
@@ -70,7 +72,8 @@ impl Limits {
     ) -> Result<Guess> {
         let name = CounterNames::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
-        self.begin_guess(tenant, Counted::of(&name, account, &self.network_name(ip)), None).await
+        self.begin_guess(tenant, GuessCounter::of(&name, account, &self.network_name(ip)), None)
+            .await
     }
 
     /// Begins a guess at the password of an account whose tenant the call did not name.
@@ -84,10 +87,10 @@ impl Limits {
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
         let name = CounterNames::tenant(tenant);
-        let counted = |account| Counted::of(&name, account, &self.network_name(ip));
-        let named = counted(self.0.names.account(&name, email_key));
-        let unnamed = counted(self.0.names.account(&format!("{name} unnamed"), email_key));
-        self.begin_guess(tenant, unnamed, Some(&named)).await
+        let counter = |account| GuessCounter::of(&name, account, &self.network_name(ip));
+        let with_tenant = counter(self.0.names.account(&name, email_key));
+        let without_tenant = counter(self.0.names.account(&format!("{name} unnamed"), email_key));
+        self.begin_guess(tenant, without_tenant, Some(&with_tenant)).await
     }
 
     fn network_name(&self, ip: Option<IpAddr>) -> String {
@@ -97,50 +100,50 @@ impl Limits {
     async fn begin_guess(
         &self,
         tenant: TenantId,
-        own: Counted,
-        others: Option<&Counted>,
+        own: GuessCounter,
+        other_counter: Option<&GuessCounter>,
     ) -> Result<Guess> {
         let mut keys = own.keys.to_vec();
-        if let Some(Counted { keys: [here, everywhere, _, known], .. }) = others {
+        if let Some(GuessCounter { keys: [here, everywhere, _, known], .. }) = other_counter {
             keys.extend([here, everywhere, known].map(Clone::clone));
         }
         let arguments = vec![FREE, MAX_IN_FLIGHT, millis(IN_FLIGHT_TIMEOUT), millis(LONGEST_WAIT)];
-        let shared = self.0.redis.guess(keys, arguments).await;
-        let wait = shared.unwrap_or_else(|_| {
+        let redis_wait = self.0.redis.guess(keys, arguments).await;
+        let wait = redis_wait.unwrap_or_else(|_| {
             self.0.metrics.counted_alone();
             self.0.local.guess(&own.name)
         });
-        // Bounds the wait, whatever Redis answers.
+        // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(LONGEST_WAIT);
-        let judged = self.judge(wait, "guess", "account");
-        judged.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
+        let result = self.judge(wait, "guess", "account");
+        result.inspect_err(|_| self.0.trail.limited(tenant, "guess", "account"))?;
         Ok(Guess { limits: self.clone(), keys: own.keys.to_vec() })
     }
 }
 
 impl Guess {
-    /// Ends the guess by the error of its attempt; `None` is a right password.
+    /// Ends the guess with the error of its attempt; `None` means that the password matched.
     pub async fn end(self, error: Option<&Error>) {
         match error.map(Error::reason) {
             None => self.right().await,
-            // A cancelled attempt may have been right, and counts like a wrong one.
+            // A cancelled attempt is counted like a wrong password, because its result is unknown.
             Some(ErrorReason::InvalidCredentials | ErrorReason::Cancelled) => self.wrong().await,
             Some(_) => self.abandoned().await,
         }
     }
 
-    /// Ends the guess: the password was right.
+    /// Ends the guess: the password matched.
     pub async fn right(self) {
-        let sent = self.limits.0.redis.right(self.keys, KNOWN_NETWORK_RETENTION).await;
-        sent.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
+        let result = self.limits.0.redis.right(self.keys, KNOWN_NETWORK_RETENTION).await;
+        result.unwrap_or_else(|error| tracing::debug!(%error, "a sign-in was not counted"));
     }
 
-    /// Ends the guess: the password was wrong.
+    /// Ends the guess: the password did not match.
     pub async fn wrong(self) {
         self.count(1).await;
     }
 
-    /// Ends the guess without a result: it counts neither as right nor as wrong.
+    /// Ends the guess without a result: neither a success nor a failure is counted.
     pub async fn abandoned(self) {
         self.count(0).await;
     }
@@ -154,23 +157,23 @@ impl Guess {
             FAILURE_RETENTION.as_secs(),
             wrong,
         ];
-        let sent = self.limits.0.redis.wrong(self.keys, arguments).await;
-        sent.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
+        let result = self.limits.0.redis.wrong(self.keys, arguments).await;
+        result.unwrap_or_else(|error| tracing::debug!(%error, "a failure was not counted"));
     }
 }
 
 /// The keys that count guesses at an account from a network.
-struct Counted {
-    /// The name in this replica's memory, for when Redis is unavailable.
+struct GuessCounter {
+    /// The key in this replica's memory, used while Redis is unavailable.
     name: String,
     /// Redis keys: failures from the network, failures from all networks, guesses in flight,
     /// and the mark that the owner signed in from the network.
     keys: [String; 4],
 }
 
-impl Counted {
+impl GuessCounter {
     fn of(tenant: &str, account: String, network: &str) -> Self {
-        let key = |what: &str| format!("guess:{{{tenant}}}:{account}:{what}");
+        let key = |suffix: &str| format!("guess:{{{tenant}}}:{account}:{suffix}");
         let keys = [
             key(&format!("here:{network}")),
             key("everywhere"),

@@ -1,5 +1,5 @@
-//! Limits that one replica counts alone: while Redis is unavailable, and for calls that are too
-//! frequent to ask Redis.
+//! Rate limits that each replica counts alone: while Redis is unavailable, and for calls that are
+//! too frequent for a request to Redis each time.
 
 use std::{collections::HashMap, num::NonZeroU32, time::Duration};
 
@@ -11,15 +11,17 @@ use governor::{
 
 use super::rates::{Rate, RateClass, Rates, Rule};
 
-/// Maximum number of names that each rule counts separately. All further names share one count.
-const NAMES: usize = 100_000;
+/// Maximum number of rate-limit keys that each rule counts separately. All further keys share one
+/// counter.
+const MAX_KEYS: usize = 100_000;
 
-/// The name of that shared count.
-const OTHERS: &str = "";
+/// The key of that shared counter.
+const SHARED_KEY: &str = "";
 
-/// Number of guesses at one account from one network that may come at once, and the time until
-/// each allows another one.
+/// Maximum number of guesses at one account from one network that are allowed without a pause.
 const GUESSES: u32 = 10;
+
+/// Time after which one more guess is allowed.
 const GUESS_INTERVAL: Duration = Duration::from_secs(30);
 
 type Counter = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
@@ -44,24 +46,24 @@ impl LocalLimiter {
         }
     }
 
-    /// The time until the next call is allowed; zero when this call was counted.
-    pub(super) fn take(&self, rule: &Rule, name: &str) -> Duration {
-        self.ask(self.rates.get(&(rule.class, rule.by)), name)
+    /// Counts a call. Zero if this call is allowed; otherwise the time to wait.
+    pub(super) fn take(&self, rule: &Rule, key: &str) -> Duration {
+        self.check(self.rates.get(&(rule.class, rule.by)), key)
     }
 
-    /// The time until the next guess is allowed; zero when this guess was counted.
-    pub(super) fn guess(&self, name: &str) -> Duration {
-        self.ask(self.guesses.as_ref(), name)
+    /// Counts a guess. Zero if this guess is allowed; otherwise the time to wait.
+    pub(super) fn guess(&self, key: &str) -> Duration {
+        self.check(self.guesses.as_ref(), key)
     }
 
-    fn ask(&self, counter: Option<&Counter>, name: &str) -> Duration {
+    fn check(&self, counter: Option<&Counter>, key: &str) -> Duration {
         let Some(counter) = counter else { return Duration::ZERO };
-        if counter.len() >= NAMES {
+        if counter.len() >= MAX_KEYS {
             counter.retain_recent();
         }
-        let name = if counter.len() < NAMES { name } else { OTHERS };
-        let taken = counter.check_key(&name.to_owned());
-        taken.err().map_or(Duration::ZERO, |until| until.wait_time_from(self.clock.now()))
+        let key = if counter.len() < MAX_KEYS { key } else { SHARED_KEY };
+        let result = counter.check_key(&key.to_owned());
+        result.err().map_or(Duration::ZERO, |not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 

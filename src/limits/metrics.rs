@@ -10,12 +10,12 @@ use super::RateClass;
 
 #[derive(Default)]
 pub(super) struct Metrics {
-    refused: Family<Refused, Counter>,
+    refused: Family<RefusalLabel, Counter>,
     alone: Counter,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Refused {
+struct RefusalLabel {
     class: &'static str,
     by: &'static str,
 }
@@ -27,7 +27,7 @@ impl Metrics {
         registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
         for class in RateClass::ALL.map(RateClass::name) {
             for by in ["network", "tenant"] {
-                drop(metrics.refused.get_or_create(&Refused { class, by }));
+                drop(metrics.refused.get_or_create(&RefusalLabel { class, by }));
             }
         }
         let alone = "Calls counted by this replica alone because Redis did not answer";
@@ -36,7 +36,7 @@ impl Metrics {
     }
 
     pub(super) fn refused(&self, class: &'static str, by: &'static str) {
-        self.refused.get_or_create(&Refused { class, by }).inc();
+        self.refused.get_or_create(&RefusalLabel { class, by }).inc();
     }
 
     pub(super) fn counted_alone(&self) {

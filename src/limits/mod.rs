@@ -1,17 +1,17 @@
-//! Limits how often a caller may request what is expensive or worth guessing.
+//! Rate limits for calls that are expensive or that can guess a secret.
 //!
 //! Two independent rules:
 //!
 //! - **Rates** (`rates.rs`): a maximum number of calls of a class in a time, from one network
 //!   and for one tenant. The proto declares each method's class. The gate counts the call for
-//!   its network. The operation counts it for the tenant as soon as the tenant is known.
-//! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent
-//!   them has to wait, longer each time. Other networks do not wait.
+//!   its network. The operation counts the call for the tenant as soon as the tenant is known.
+//! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent these
+//!   passwords has to wait. The wait gets longer each time. Other networks do not wait.
 //!
-//! Redis counts both for all replicas together (`redis_limiter.rs`). While Redis is unavailable
-//! each replica counts alone (`local.rs`), and the limits apply to each replica.
+//! Redis counts rates and guesses for all replicas together (`redis_limiter.rs`). While Redis is
+//! unavailable each replica counts alone (`local.rs`), and the limits apply to each replica.
 //!
-//! Refusals for a tenant are counted for its audit trail ([`Refusals::limited`]).
+//! Refusals for a tenant are counted for the tenant's audit trail ([`Refusals::limited`]).
 
 mod guesses;
 mod local;
@@ -45,7 +45,7 @@ use crate::{
     redis::Redis,
 };
 
-/// Counts calls and refuses those above a limit. Cheap to clone.
+/// Counts calls and refuses the calls above a limit. Cheap to clone.
 #[derive(Clone)]
 pub struct Limits(Arc<Inner>);
 
@@ -93,22 +93,23 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed.
     pub async fn tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
-        self.take_of(tenant, self.0.rates.tenant(class), &CounterNames::tenant(tenant)).await
+        self.take_for_tenant(tenant, self.0.rates.tenant(class), &CounterNames::tenant(tenant))
+            .await
     }
 
     /// Counts a call that did not name this tenant. Such calls are counted separately.
-    /// Otherwise the answer to a call that names the tenant would show that other calls looked
-    /// at the tenant.
+    /// Otherwise the response to a call that names the tenant would reveal that other calls looked
+    /// up the tenant.
     ///
     /// # Errors
-    /// `RATE_LIMITED`. The caller must not learn of it.
+    /// `RATE_LIMITED`. The response must not reveal this error to the client.
     pub async fn tenant_without_name(&self, class: RateClass, tenant: TenantId) -> Result<()> {
         let name = format!("{}/unnamed", CounterNames::tenant(tenant));
-        self.take_of(tenant, self.0.rates.tenant(class), &name).await
+        self.take_for_tenant(tenant, self.0.rates.tenant(class), &name).await
     }
 
     /// An id that stands for a tenant that does not exist, derived from the id or slug that the
-    /// call named. Calls that name it are counted like those of an existing tenant.
+    /// call named. Calls that name such a tenant are counted like the calls of an existing tenant.
     #[must_use]
     pub fn placeholder_tenant(&self, named: &str) -> TenantId {
         self.0.names.placeholder_tenant(named)
@@ -124,46 +125,48 @@ impl Limits {
     /// all tenants together.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when enough mails were sent. The caller must not learn of it.
+    /// `RATE_LIMITED` above the limit of mails. The response must not reveal this error to the
+    /// client.
     pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         self.mail_to_verified(tenant, email_key).await?;
-        // Not in the tenant's audit trail, which would reveal mails to the address in other
-        // tenants.
+        // This refusal is not counted for the tenant's audit trail, because it would reveal mails
+        // to the address in other tenants.
         self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
     }
 
     /// Counts a mail to an account whose owner has verified the address. Mails to the same
-    /// address in other tenants, where it may be unverified, do not count.
+    /// address in other tenants are not included, because the address may be unverified there.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when enough mails were sent. The caller must not learn of it.
+    /// `RATE_LIMITED` above the limit of mails. The response must not reveal this error to the
+    /// client.
     pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         let name = CounterNames::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
-        self.take_of(tenant, Rates::account(), &format!("{name}/{account}")).await
+        self.take_for_tenant(tenant, Rates::account(), &format!("{name}/{account}")).await
     }
 
-    /// Counts a call for a tenant, and records a refusal in its audit trail.
-    async fn take_of(&self, tenant: TenantId, rule: Rule, name: &str) -> Result<()> {
-        let taken = self.take(rule, name).await;
-        taken.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
+    /// Counts a call for a tenant, and counts a refusal for the tenant's audit trail.
+    async fn take_for_tenant(&self, tenant: TenantId, rule: Rule, name: &str) -> Result<()> {
+        let result = self.take(rule, name).await;
+        result.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
     }
 
     async fn take(&self, rule: Rule, name: &str) -> Result<()> {
         let Some(rate) = rule.rate else { return Ok(()) };
-        let shared = if rule.class.is_shared() {
+        let redis_wait = if rule.class.is_shared() {
             let (limits, key) = (self.0.clone(), rule.key(name));
-            // In its own task, so that a call counts even if the client cancels it.
-            let taking = async move { limits.redis.take(&key, rate).await };
-            let taken = tokio::spawn(taking.with_current_context()).await.ok().and_then(Result::ok);
-            if taken.is_none() {
+            // In its own task, so that a call is counted even if the client cancels it.
+            let work = async move { limits.redis.take(&key, rate).await };
+            let wait = tokio::spawn(work.with_current_context()).await.ok().and_then(Result::ok);
+            if wait.is_none() {
                 self.0.metrics.counted_alone();
             }
-            taken
+            wait
         } else {
             None
         };
-        let wait = shared.unwrap_or_else(|| self.0.local.take(&rule, name));
+        let wait = redis_wait.unwrap_or_else(|| self.0.local.take(&rule, name));
         self.judge(wait, rule.class.name(), rule.by)
     }
 

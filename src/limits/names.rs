@@ -1,5 +1,5 @@
-//! Names of the counters in Redis. They have a fixed length, whatever an attacker sends, and
-//! reveal no email or address.
+//! Names of the counters in Redis. The names have a fixed length for any input, and reveal neither
+//! email nor IP address.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -17,13 +17,14 @@ use crate::{
     tokens::{Keyring, Renew},
 };
 
-/// The label of the key's derivation.
+/// The label from which the key is derived.
 const LABEL: &str = "tenantry limit names";
 
-/// Number of digest bytes that are used. They are enough to make collisions negligible.
-const LENGTH: usize = 16;
+/// Number of digest bytes in a name. 16 bytes make collisions negligible.
+const DIGEST_BYTES: usize = 16;
 
-/// The smallest IPv6 network of one customer is a /64 (RFC 6177).
+/// Prefix length of an IPv6 network, in bits. The smallest network of one customer is a /64
+/// (RFC 6177).
 const NETWORK_BITS: u32 = 64;
 
 /// Derives the names of counters with a secret key.
@@ -38,7 +39,7 @@ impl CounterNames {
         Ok(Self(ArcSwap::from_pointee(key(keyring)?)))
     }
 
-    /// A tenant's own id. It is not secret, and it is the hash tag of the tenant's keys.
+    /// A tenant's own id. The id is not secret, and is the hash tag of the tenant's Redis keys.
     pub(super) fn tenant(tenant: TenantId) -> String {
         tenant.to_string()
     }
@@ -72,14 +73,14 @@ impl CounterNames {
         BASE64_URL_SAFE_NO_PAD.encode(self.sum(parts))
     }
 
-    fn sum(&self, parts: &[&[u8]]) -> [u8; LENGTH] {
+    fn sum(&self, parts: &[&[u8]]) -> [u8; DIGEST_BYTES] {
         let mut context = hmac::Context::with_key(&self.0.load());
         for part in parts {
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part);
         }
-        let mut sum = [0; LENGTH];
-        sum.copy_from_slice(&context.sign().as_ref()[..LENGTH]);
+        let mut sum = [0; DIGEST_BYTES];
+        sum.copy_from_slice(&context.sign().as_ref()[..DIGEST_BYTES]);
         sum
     }
 }
@@ -120,13 +121,13 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// G03
+    /// G03: all addresses of one IPv6 /64 share a network.
     #[test]
-    fn addresses_of_one_holder_are_one_network() {
-        let of = |text: &str| network(text.parse().expect("an address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8:0:0:ffff::9"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
-        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
-        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    fn addresses_of_one_customer_are_one_network() {
+        let of = |text: &str| network(text.parse().expect("invalid address"));
+        assert_eq!(network_of("2001:db8::1"), network_of("2001:db8:0:0:ffff::9"));
+        assert_ne!(network_of("2001:db8:0:1::1"), network_of("2001:db8:0:2::1"));
+        assert_eq!(network_of("::ffff:192.0.2.7"), network_of("192.0.2.7"));
+        assert_ne!(network_of("192.0.2.7"), network_of("192.0.2.8"));
     }
 }

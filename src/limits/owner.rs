@@ -1,14 +1,14 @@
-//! The owner of work, for resources of which each owner has a share.
+//! The owner of work. A shared resource limits the share of each owner.
 
 use std::net::IpAddr;
 
 use super::network;
 use crate::ids::TenantId;
 
-/// A tenant, and the network of its call. Each of the two has a share.
+/// A tenant, and the network of its call. The tenant and the network each have a share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Owner {
-    /// The tenant, or an id that stands for one ([`super::Limits::placeholder_tenant`]).
+    /// The tenant, or a placeholder id ([`super::Limits::placeholder_tenant`]).
     pub tenant: TenantId,
     /// The network; `None` for work without an address, such as a command's.
     pub network: Option<IpAddr>,

@@ -1,4 +1,4 @@
-//! The client's IP address: the peer's, or the one that a trusted proxy reports.
+//! The client's IP address: the address of the peer, or the address that a trusted proxy reports.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -13,10 +13,10 @@ static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// The address of the client that sent a call. It is the peer's address, unless the peer is
-    /// a trusted proxy. Then it is the last address in `x-forwarded-for` that is not a trusted
-    /// proxy. Anybody can invent the addresses before that one. `forwarded` and `x-real-ip` are
-    /// not read.
+    /// The address of the client that sent a call. If the peer is not a trusted proxy, this is the
+    /// peer's address. If the peer is a trusted proxy, this is the last address in
+    /// `x-forwarded-for` that is not a trusted proxy: the client can forge all earlier addresses.
+    /// `forwarded` and `x-real-ip` are not read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -26,8 +26,8 @@ impl TrustedProxies {
         let values = headers.get_all(&FORWARDED_FOR).iter().rev();
         let hops = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
-            // The entries before an unreadable one cannot be trusted, so the proxy that added
-            // it counts as the client.
+            // The entries before an unreadable entry cannot be trusted, so the proxy that added
+            // the unreadable entry is taken as the client.
             let Some(ip) = address(hop) else { break };
             client = ip;
             if !self.trusts(ip) {
@@ -37,9 +37,9 @@ impl TrustedProxies {
         client
     }
 
-    /// The address of the client that sent a request about which a gateway asks. A trusted
-    /// gateway's report counts; otherwise it is the gateway's own address. `source` is the
-    /// gateway's peer, and the headers are the request's.
+    /// The address of the client whose request a gateway asks about. The report of a trusted
+    /// gateway is used: `source` is the gateway's peer, and `headers` are the headers of the
+    /// client's request. For any other gateway, this is the gateway's own address.
     #[must_use]
     pub fn client_behind_gateway(
         &self,
@@ -61,10 +61,10 @@ impl TrustedProxies {
 /// Parses an address with or without a port.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(hop).ok()?.trim();
-    let bare = text.parse().ok();
+    let plain = text.parse().ok();
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|addr| addr.ip());
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    bare.or_else(with_port).or_else(in_brackets).map(|ip: IpAddr| ip.to_canonical())
+    plain.or_else(with_port).or_else(in_brackets).map(|ip: IpAddr| ip.to_canonical())
 }
 
 impl FromStr for TrustedProxies {
@@ -91,17 +91,17 @@ mod tests {
     fn client(trusted: &str, peer: &str, sent: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in sent {
-            headers.append(&FORWARDED_FOR, value.parse().expect("a value"));
+            headers.append(&FORWARDED_FOR, value.parse().expect("invalid header value"));
         }
-        headers.append("x-real-ip", "9.9.9.9".parse().expect("a value"));
-        headers.append("forwarded", "for=9.9.9.9".parse().expect("a value"));
-        let trusted: TrustedProxies = trusted.parse().expect("networks");
-        trusted.client(peer.parse().expect("a peer"), &headers).to_string()
+        headers.append("x-real-ip", "9.9.9.9".parse().expect("invalid header value"));
+        headers.append("forwarded", "for=9.9.9.9".parse().expect("invalid header value"));
+        let trusted: TrustedProxies = trusted.parse().expect("invalid networks");
+        trusted.client(peer.parse().expect("invalid peer address"), &headers).to_string()
     }
 
-    /// G03
+    /// G03: a client cannot choose its address with a header.
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn addresses_in_headers_are_read_from_trusted_proxies_only() {
         assert_eq!(client("off", "192.0.2.1", &["1.1.1.1"]), "192.0.2.1");
         assert_eq!(client("10.0.0.0/8", "192.0.2.1", &["1.1.1.1"]), "192.0.2.1");
         assert_eq!(client("10.0.0.0/8", "10.1.1.1", &["1.1.1.1"]), "1.1.1.1");
@@ -109,41 +109,42 @@ mod tests {
         assert_eq!(client("10.1.1.1", "10.1.1.2", &["1.1.1.1"]), "10.1.1.2");
     }
 
-    /// G03
+    /// G03: addresses before the last hop that is not trusted are ignored.
     #[test]
-    fn the_last_hop_that_is_not_trusted_counts() {
-        let of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
-        assert_eq!(of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
-        assert_eq!(of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
-        assert_eq!(of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
-        assert_eq!(of(&["1.1.1.1:4711"]), "1.1.1.1");
-        assert_eq!(of(&["[2001:db8::1]:4711"]), "2001:db8::1");
-        assert_eq!(of(&["[2001:db8::1]"]), "2001:db8::1");
-        assert_eq!(of(&["1.1.1.1, unknown"]), "10.1.1.1");
-        assert_eq!(of(&["1.1.1.1, x, 10.2.2.2"]), "10.2.2.2");
-        assert_eq!(of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
-        assert_eq!(of(&[""]), "10.1.1.1");
-        assert_eq!(of(&[]), "10.1.1.1");
+    fn the_client_is_the_last_hop_that_is_not_trusted() {
+        let client_of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
+        assert_eq!(client_of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
+        assert_eq!(client_of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
+        assert_eq!(client_of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
+        assert_eq!(client_of(&["1.1.1.1:4711"]), "1.1.1.1");
+        assert_eq!(client_of(&["[2001:db8::1]:4711"]), "2001:db8::1");
+        assert_eq!(client_of(&["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(client_of(&["1.1.1.1, unknown"]), "10.1.1.1");
+        assert_eq!(client_of(&["1.1.1.1, x, 10.2.2.2"]), "10.2.2.2");
+        assert_eq!(client_of(&["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
+        assert_eq!(client_of(&[""]), "10.1.1.1");
+        assert_eq!(client_of(&[]), "10.1.1.1");
     }
 
-    /// N19
+    /// N19: a trusted gateway reports the address of the client.
     #[test]
-    fn a_gateway_that_is_trusted_says_whose_request_it_asks_about() {
-        let of = |gateway: &str, source: Option<&str>| {
-            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("networks");
-            let ip = |text: &str| text.parse().expect("an address");
+    fn only_a_trusted_gateway_reports_the_address_of_the_client() {
+        let client_of = |gateway: &str, source: Option<&str>| {
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("invalid networks");
+            let ip = |text: &str| text.parse().expect("invalid address");
             let mut headers = HeaderMap::new();
-            headers.insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("a value"));
+            headers
+                .insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("invalid header value"));
             trusted.client_behind_gateway(ip(gateway), source.map(ip), &headers).to_string()
         };
-        assert_eq!(of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
-        assert_eq!(of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");
-        assert_eq!(of("10.1.1.1", None), "10.1.1.1");
-        assert_eq!(of("192.0.2.9", Some("192.0.2.1")), "192.0.2.9");
+        assert_eq!(client_of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");
+        assert_eq!(client_of("10.1.1.1", Some("10.2.2.2")), "1.1.1.1");
+        assert_eq!(client_of("10.1.1.1", None), "10.1.1.1");
+        assert_eq!(client_of("192.0.2.9", Some("192.0.2.1")), "192.0.2.9");
     }
 
     #[test]
-    fn networks_are_read_or_refused() {
+    fn invalid_networks_are_refused() {
         for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/8,", "on"] {
             assert!(bad.parse::<TrustedProxies>().is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! Rates: which calls are limited, and how much.
+//! Rates: the classes of limited calls, and the limit of each class.
 
 use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
@@ -15,19 +15,19 @@ pub enum RateClass {
     Refresh,
     /// Methods that inspect an access token.
     Introspection,
-    /// Methods that send a mail to a user, or try the token from the mail.
+    /// Methods that send a mail to a user, or verify the token from the mail.
     PasswordReset,
     /// Methods that verify an API key.
     ApiKey,
 }
 
-/// A maximum number of calls in a time (GCRA). All of them may come at once. After that, one
+/// A maximum number of calls in a time (GCRA). All these calls may come at once. After that, one
 /// more call is allowed every `per / calls`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
-    /// The number of calls.
+    /// Maximum number of calls in the time `per`.
     pub calls: NonZeroU32,
-    /// The time for this number of calls.
+    /// The time in which `calls` calls are allowed.
     pub per: Duration,
 }
 
@@ -51,12 +51,12 @@ pub struct Pair {
     pub tenant: Option<Rate>,
 }
 
-/// One rate, and what it counts.
+/// One rate, and the calls that it counts together.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub(super) class: RateClass,
-    /// What the calls have in common that are counted together: `network`, `tenant`, `account`
-    /// or `mailbox`.
+    /// The property that all calls of one counter share: `network`, `tenant`, `account` or
+    /// `mailbox`.
     pub(super) by: &'static str,
     pub(super) rate: Option<Rate>,
 }
@@ -98,8 +98,8 @@ impl RateClass {
         }
     }
 
-    /// Whether a public method's calls are counted before their message is read. The message of
-    /// an API key call shows whether the call costs anything, so the operation counts it.
+    /// Whether the calls of a public method are counted before their message is read. A call with
+    /// an API key is expensive only for some messages, so the operation counts such a call.
     #[must_use]
     pub fn counts_by_metadata(self) -> bool {
         self != Self::ApiKey
@@ -107,7 +107,7 @@ impl RateClass {
 
     /// Whether all replicas count together. Introspection and refresh are limited because of
     /// their cost for a replica, not because of guesses: their tokens are signed. Other
-    /// services introspect a token on each of their requests, and memory answers. For a
+    /// services introspect a token on each of their requests, and the cache answers. For a
     /// refresh, two round trips to Redis would be a tenth of its cost.
     pub(super) fn is_shared(self) -> bool {
         !matches!(self, Self::Introspection | Self::Refresh)
@@ -134,15 +134,15 @@ impl Rates {
         Rule { class, by: "tenant", rate: self.pair(class).tenant }
     }
 
-    /// The rate of mails to one account. No setting changes it, because nobody may fill a
+    /// The rate of mails to one account. No setting changes this rate, because no caller may fill a
     /// user's mailbox.
     pub(super) fn account() -> Rule {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         Rule { class: RateClass::PasswordReset, by: "account", rate }
     }
 
-    /// The rate of mails to one address in all tenants together. Everybody may register tenants
-    /// with the same address.
+    /// The rate of mails to one address in all tenants together. An attacker can use the same
+    /// address in many tenants.
     pub(super) fn mailbox() -> Rule {
         let rate = NonZeroU32::new(10).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         Rule { class: RateClass::PasswordReset, by: "mailbox", rate }
@@ -150,12 +150,12 @@ impl Rates {
 }
 
 impl Rule {
-    /// The key in Redis. The braces are a hash tag: it puts all keys of a tenant into one slot
+    /// The key in Redis. The braces are a hash tag, which puts all keys of a tenant into one slot
     /// of a Redis cluster.
     pub(super) fn key(&self, name: &str) -> String {
         let class = self.class.name();
         match name.split_once('/') {
-            Some((tenant, of_it)) => format!("rate:{{{tenant}}}:{class}:{of_it}"),
+            Some((tenant, rest)) => format!("rate:{{{tenant}}}:{class}:{rest}"),
             None => format!("rate:{{{name}}}:{class}"),
         }
     }
@@ -165,18 +165,18 @@ impl FromStr for Pair {
     type Err = String;
 
     /// Parses `<rate>,<rate>`: the rate from one network, and the rate for one tenant. A rate
-    /// is `<calls>/<time>` or `off`. `off` alone turns both off.
+    /// is `<calls>/<time>` or `off`. `off` alone turns both rates off.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::default());
         }
-        let wanted = || "must be two rates like 600/1m,6000/1m, or off".to_owned();
-        let (network, tenant) = text.split_once(',').ok_or_else(wanted)?;
-        let read = |text: &str| match text.trim() {
+        let expected_format = || "must be two rates like 600/1m,6000/1m, or off".to_owned();
+        let (network, tenant) = text.split_once(',').ok_or_else(expected_format)?;
+        let parse = |text: &str| match text.trim() {
             "off" => Ok(None),
-            text => rate(text).map(Some).ok_or_else(wanted),
+            text => rate(text).map(Some).ok_or_else(expected_format),
         };
-        Ok(Self { network: read(network)?, tenant: read(tenant)? })
+        Ok(Self { network: parse(network)?, tenant: parse(tenant)? })
     }
 }
 
@@ -185,7 +185,7 @@ fn rate(text: &str) -> Option<Rate> {
     let (calls, per) = text.split_once('/')?;
     let per = humantime::parse_duration(per).ok().filter(|per| *per <= LONGEST)?;
     let rate = Rate { calls: calls.parse().ok()?, per };
-    // A shorter interval would be no limit; `off` is the setting for that.
+    // A shorter interval would be no limit. The setting `off` means no limit.
     (rate.interval() >= Duration::from_micros(1)).then_some(rate)
 }
 
@@ -206,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_read_or_refused() {
-        let read = |text: &str| text.parse::<Pair>().ok();
+    fn rates_are_parsed_and_invalid_rates_are_refused() {
+        let parse = |text: &str| text.parse::<Pair>().ok();
         let both = Pair { network: rate(600, 60), tenant: rate(5, 1) };
-        assert_eq!(read("600/1m,5/1s"), Some(both));
-        assert_eq!(read("600/1m, off"), Some(Pair { tenant: None, ..both }));
-        assert_eq!(read("off"), Some(Pair::default()));
+        assert_eq!(parse("600/1m,5/1s"), Some(both));
+        assert_eq!(parse("600/1m, off"), Some(Pair { tenant: None, ..both }));
+        assert_eq!(parse("off"), Some(Pair::default()));
         for bad in ["", "600/1m", "0/1m,off", "600,5", "-1/1m,off", "1/2d,off", "9999999/1s,off"] {
-            assert_eq!(read(bad), None, "{bad}");
+            assert_eq!(parse(bad), None, "{bad}");
         }
     }
 }

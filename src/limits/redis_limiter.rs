@@ -4,7 +4,7 @@
 //! - Rule: `guess.lua` (`src/limits/guess.lua`) decides whether a guess at a password may begin,
 //!   or how long it must wait.
 //! - Rule: `wrong.lua` (`src/limits/wrong.lua`) counts a wrong guess, and decides the next wait.
-//! - Rule: `right.lua` (`src/limits/right.lua`) forgets the wrong guesses after a right one.
+//! - Rule: `right.lua` (`src/limits/right.lua`) deletes the counted failures after a right guess.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct RedisLimiter {
     right: Script,
 }
 
-type Answer<T> = Result<T, fred::error::Error>;
+type RedisResult<T> = Result<T, fred::error::Error>;
 
 impl RedisLimiter {
     pub(super) fn new(redis: Redis) -> Self {
@@ -36,29 +36,37 @@ impl RedisLimiter {
         }
     }
 
-    /// The time until the next call is allowed; zero when this call was counted.
-    pub(super) async fn take(&self, key: &str, rate: Rate) -> Answer<Duration> {
+    /// Counts a call. Zero if this call is allowed; otherwise the time to wait.
+    pub(super) async fn take(&self, key: &str, rate: Rate) -> RedisResult<Duration> {
         let arguments = vec![rate.interval().as_micros().to_string(), rate.calls.to_string()];
         let keys = vec![key.to_owned()];
         let wait: u64 = self.run(&self.take, keys, arguments).await?;
-        // Bounds the wait, whatever Redis answers: after this time all calls are allowed again.
+        // Bounds the wait in case Redis returns a wrong value: after `per` all calls are allowed.
         Ok(Duration::from_micros(wait).min(rate.per))
     }
 
-    /// The time until the next guess is allowed; zero when this guess has begun.
-    pub(super) async fn guess(&self, keys: Vec<String>, arguments: Vec<u64>) -> Answer<Duration> {
+    /// Begins a guess. Zero if this guess is allowed; otherwise the time to wait.
+    pub(super) async fn guess(
+        &self,
+        keys: Vec<String>,
+        arguments: Vec<u64>,
+    ) -> RedisResult<Duration> {
         let arguments = arguments.iter().map(u64::to_string).collect::<Vec<_>>();
         let wait: u64 = self.run(&self.guess, keys, arguments).await?;
         Ok(Duration::from_millis(wait))
     }
 
-    pub(super) async fn wrong(&self, keys: Vec<String>, arguments: Vec<u64>) -> Answer<()> {
+    pub(super) async fn wrong(&self, keys: Vec<String>, arguments: Vec<u64>) -> RedisResult<()> {
         let arguments = arguments.iter().map(u64::to_string).collect::<Vec<_>>();
         self.run(&self.wrong, keys, arguments).await
     }
 
-    pub(super) async fn right(&self, keys: Vec<String>, known_for: Duration) -> Answer<()> {
-        let arguments = vec![known_for.as_secs().to_string()];
+    pub(super) async fn right(
+        &self,
+        keys: Vec<String>,
+        network_retention: Duration,
+    ) -> RedisResult<()> {
+        let arguments = vec![network_retention.as_secs().to_string()];
         self.run(&self.right, keys, arguments).await
     }
 
@@ -67,8 +75,8 @@ impl RedisLimiter {
         script: &Script,
         keys: Vec<String>,
         arguments: Vec<String>,
-    ) -> Answer<T> {
-        let answer = script.evalsha_with_reload(self.redis.client(), keys, arguments);
-        self.redis.observe("EVALSHA", answer).await
+    ) -> RedisResult<T> {
+        let result = script.evalsha_with_reload(self.redis.client(), keys, arguments);
+        self.redis.observe("EVALSHA", result).await
     }
 }

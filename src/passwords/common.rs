@@ -17,10 +17,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_whole() {
-        let list = Set::new(LIST).expect("a set");
+    fn the_list_is_complete_and_valid() {
+        let list = Set::new(LIST).expect("the list is not a set");
         assert_eq!(list.len(), 100_000);
-        list.as_fst().verify().expect("its checksum");
+        list.as_fst().verify().expect("the checksum does not match");
         for common in ["password", "12345678", "qwertyuiop", "smokey24"] {
             assert!(is_common(common), "{common}");
         }

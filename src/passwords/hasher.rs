@@ -1,6 +1,6 @@
-//! The thread pool that hashes passwords. It has few threads of low priority, so sign-ins never
-//! slow down decisions. Its queue is short, and fair between tenants and between networks, so
-//! the sign-ins of one tenant or network do not slow down those of others.
+//! The thread pool that hashes passwords. The pool has few threads of low priority, so sign-ins
+//! never slow down decisions. The queue is short, and fair between tenants and networks, so
+//! the sign-ins of one tenant or network do not slow down the sign-ins of others.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -44,7 +44,7 @@ struct Shared {
     work: Condvar,
     bounds: Bounds,
     /// The cost of a hash with the configured parameters, in microseconds of CPU time.
-    today: u64,
+    current_cost: u64,
     peppers: Arc<Peppers>,
     metrics: Metrics,
 }
@@ -56,16 +56,16 @@ struct State {
 
 struct Job {
     run: Box<dyn FnOnce(&mut Argon2id) + Send>,
-    since: Instant,
+    queued_at: Instant,
 }
 
-/// How full the queue is.
+/// Numbers of slots and jobs in the queue.
 pub struct Usage {
-    /// Slots in use, by waiting and running jobs and by holders without a job.
+    /// Number of slots in use, by waiting and running jobs and by holders without a job.
     pub taken: u64,
     /// Number of slots.
     pub slots: u64,
-    /// Jobs that wait for a thread.
+    /// Number of jobs that wait for a thread.
     pub waiting: u64,
 }
 
@@ -93,19 +93,19 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        let today = stored_hash::work(Argon2id::new(config, peppers.clone())?.params());
+        let current_cost = stored_hash::work(Argon2id::new(config, peppers.clone())?.params());
         let bounds = Bounds {
-            // A slot is held both by waiting and by running jobs. A tenant gets at most half of
+            // Both waiting and running jobs hold a slot. A tenant gets at most half of
             // the slots, and that half is enough to use all threads.
             slots: config.queue.max(config.threads) + config.threads,
             max_expensive_running: (config.threads / 2).max(1),
-            cheap: today,
+            cheap: current_cost,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(State { queue: queue::Queue::new(bounds), closed: false }),
             work: Condvar::new(),
             bounds,
-            today,
+            current_cost,
             peppers: peppers.clone(),
             metrics: Metrics::default(),
         });
@@ -124,7 +124,7 @@ impl Hasher {
         self.shared().metrics.register(registry);
     }
 
-    /// How full the queue is now.
+    /// The numbers of slots and jobs in the queue now.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
@@ -139,8 +139,8 @@ impl Hasher {
     /// The worst case of a comparison.
     #[must_use]
     pub fn worst_case(&self) -> WorstCase {
-        let Shared { bounds, today, .. } = self.shared();
-        let time = Duration::from_micros(stored_hash::MAX_IMPORT_WORK.max(*today));
+        let Shared { bounds, current_cost, .. } = self.shared();
+        let time = Duration::from_micros(stored_hash::MAX_IMPORT_WORK.max(*current_cost));
         WorstCase { time, at_once: bounds.max_expensive_running }
     }
 
@@ -148,21 +148,21 @@ impl Hasher {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, without waiting, when the queue is full or when the owner's tenant
-    /// or network holds its share of it.
+    /// or network holds its share of the slots.
     pub fn slot(&self, owner: Owner) -> Result<QueueSlot> {
-        let taken = self.shared().lock().queue.take(owner);
-        taken.map_err(|full| self.refused(full))?;
+        let result = self.shared().lock().queue.take(owner);
+        result.map_err(|full| self.refused(full))?;
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Whether [`Self::slot`] would succeed now: for callers that must query a store before
-    /// they know their tenant for certain.
+    /// Checks whether [`Self::slot`] would succeed now. For callers that must query a store before
+    /// they know their tenant.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, as [`Self::slot`].
     pub fn room(&self, owner: Owner) -> Result<()> {
-        let room = self.shared().lock().queue.room(owner);
-        room.map_err(|full| self.refused(full))
+        let result = self.shared().lock().queue.room(owner);
+        result.map_err(|full| self.refused(full))
     }
 
     fn refused(&self, full: Full) -> Error {
@@ -195,15 +195,15 @@ impl QueueSlot {
     /// # Errors
     /// INTERNAL when hashing fails. No password causes this.
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
-        let today = self.hasher.shared().today;
+        let current_cost = self.hasher.shared().current_cost;
         let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
-        self.run(today, hash).await
+        self.run(current_cost, hash).await
     }
 
-    /// Compares a password with the stored hash, as a job of the slot's owner. If there is no
-    /// stored hash, or it can't be read, a hash with the configured parameters is computed
-    /// instead and the outcome is [`Outcome::Wrong`], so the response time does not reveal it.
-    /// An unreadable hash is logged with the tenant.
+    /// Compares a password with the stored hash, as a job of the slot's owner. If the stored hash
+    /// is missing or unreadable, a hash with the configured parameters is computed instead and the
+    /// outcome is [`Outcome::Wrong`], so the response time does not reveal this case. An unreadable
+    /// hash is logged with the tenant.
     ///
     /// # Errors
     /// INTERNAL when the comparison fails. No password causes this.
@@ -211,18 +211,18 @@ impl QueueSlot {
         &mut self,
         tenant: TenantId,
         password: &Presented,
-        kept: Option<&str>,
+        stored: Option<&str>,
     ) -> Result<Outcome> {
-        let Some(kept) = kept.and_then(|kept| self.read(tenant, kept)) else {
+        let Some(stored) = stored.and_then(|stored| self.read(tenant, stored)) else {
             return self.dummy_hash(password.normalised()).await;
         };
-        let forms = password.forms(&kept);
-        let work = kept.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
-        // One job for all forms: the jobs of others between two jobs would reveal that there
-        // are two.
+        let forms = password.forms(&stored);
+        let work = stored.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
+        // One job compares all forms. With a job per form, jobs of other owners could run in
+        // between, and the response time would reveal the number of forms.
         let compare = move |scheme: &mut Argon2id| {
             for form in &forms {
-                let outcome = scheme.verify(form.expose_secret().as_bytes(), &kept)?;
+                let outcome = scheme.verify(form.expose_secret().as_bytes(), &stored)?;
                 if outcome != Outcome::Wrong {
                     return Ok(outcome);
                 }
@@ -233,14 +233,14 @@ impl QueueSlot {
     }
 
     async fn dummy_hash(&mut self, password: SecretString) -> Result<Outcome> {
-        let today = self.hasher.shared().today;
+        let current_cost = self.hasher.shared().current_cost;
         let work =
             move |scheme: &mut Argon2id| scheme.dummy_hash(password.expose_secret().as_bytes());
-        self.run(today, work).await.map(|()| Outcome::Wrong)
+        self.run(current_cost, work).await.map(|()| Outcome::Wrong)
     }
 
-    /// Parses a stored hash. If it can't be parsed, logs and counts that and returns `None`.
-    fn read(&self, tenant: TenantId, kept: &str) -> Option<StoredHash> {
+    /// Parses a stored hash. Logs and counts an unreadable hash, and returns `None` for it.
+    fn read(&self, tenant: TenantId, stored: &str) -> Option<StoredHash> {
         let shared = self.hasher.shared();
         let unreadable = |why| {
             match why {
@@ -254,7 +254,7 @@ impl QueueSlot {
             }
             shared.metrics.unreadable(why);
         };
-        StoredHash::read(kept, &shared.peppers).map_err(unreadable).ok()
+        StoredHash::read(stored, &shared.peppers).map_err(unreadable).ok()
     }
 
     /// Runs a job on a thread and returns its result. If this future is dropped, a waiting job
@@ -264,19 +264,19 @@ impl QueueSlot {
         work: u64,
         job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         let run = Box::new(move |scheme: &mut Argon2id| {
-            // The caller may have cancelled after the job left the queue.
+            // The caller may have cancelled the call after the job left the queue.
             if !reply.is_closed() {
                 reply.send(job(scheme)).ok();
             }
         });
-        let _waiting = Waiting::begin(self, work, Job { run, since: Instant::now() });
-        answer.await.map_err(|_| Error::defect("a hashing thread died"))?
+        let _waiting = Waiting::begin(self, work, Job { run, queued_at: Instant::now() });
+        receiver.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }
 
-/// A waiting job; it is removed from the queue on drop.
+/// A waiting job. Dropping the value removes the job from the queue.
 struct Waiting<'a> {
     slot: &'a QueueSlot,
     ticket: Ticket,
@@ -308,7 +308,7 @@ impl Shared {
         priority::set(priority::HASHING);
         while let Some(Turn { job, kind }) = self.next() {
             let _running = RunningJob { shared: self, kind };
-            self.metrics.waited(kind.expensive, job.since.elapsed().as_secs_f64());
+            self.metrics.waited(kind.expensive, job.queued_at.elapsed().as_secs_f64());
             (job.run)(&mut scheme);
         }
     }
@@ -328,7 +328,7 @@ impl Shared {
     }
 }
 
-/// A running job; marked as ended on drop.
+/// A running job. Dropping the value marks the job as ended.
 struct RunningJob<'a> {
     shared: &'a Shared,
     kind: Kind,
@@ -338,7 +338,7 @@ impl Drop for RunningJob<'_> {
     fn drop(&mut self) {
         self.shared.lock().queue.ended(self.kind);
         if self.kind.expensive {
-            // Another expensive job may wait for the end of this one.
+            // Another expensive job may wait for the end of this job.
             self.shared.work.notify_one();
         }
     }
@@ -364,34 +364,35 @@ mod tests {
             threads,
             queue: 16,
         };
-        Hasher::start(&config).expect("threads")
+        Hasher::start(&config).expect("the threads cannot start")
     }
 
     static HASHER: LazyLock<Hasher> = LazyLock::new(|| hasher(2));
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Runtime::new().expect("the runtime cannot start"));
 
-    fn nobody() -> Owner {
+    fn unknown_owner() -> Owner {
         Owner::new(TenantId::UNKNOWN, None)
     }
 
-    async fn compare(slot: &mut QueueSlot, password: &str, kept: Option<&str>) -> Outcome {
+    async fn compare(slot: &mut QueueSlot, password: &str, stored: Option<&str>) -> Outcome {
         let password = Presented::new(password);
-        slot.verify(TenantId::UNKNOWN, &password, kept).await.expect("compared")
+        slot.verify(TenantId::UNKNOWN, &password, stored).await.expect("the comparison failed")
     }
 
-    fn verify(password: &str, kept: &str) -> Outcome {
+    fn verify(password: &str, stored: &str) -> Outcome {
         RUNTIME.block_on(async {
-            let mut slot = HASHER.slot(nobody()).expect("a slot");
-            compare(&mut slot, password, Some(kept)).await
+            let mut slot = HASHER.slot(unknown_owner()).expect("no slot is free");
+            compare(&mut slot, password, Some(stored)).await
         })
     }
 
-    fn bcrypt_of(password: &str) -> String {
-        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt").to_string()
+    fn bcrypt_hash(password: &str) -> String {
+        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt failed").to_string()
     }
 
-    /// Texts of about 72 bytes, the length that bcrypt reads, with characters that NFKC
-    /// changes, some of them in length.
+    /// Passwords of about 72 bytes, the maximum that bcrypt reads. They contain characters that
+    /// NFKC changes; NFKC changes the length of some of these characters.
     fn password() -> impl Strategy<Value = String> {
         let characters = "[a-zé\u{301}…ﬁ½\u{fdfa}ｓ\u{0}]{0,6}";
         (60..76_usize, characters, "[a-z…ﬁ]{0,3}").prop_map(|(length, mut text, tail)| {
@@ -405,38 +406,42 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// N05: an imported hash accepts what its old system accepted, as typed or in NFKC
-        /// form. Only a password that the hash proves completely is rehashed.
+        /// N05: an imported hash accepts each password that its old system accepted, as typed or
+        /// in NFKC form. A password is rehashed only if the hash proves the whole password.
         #[test]
-        fn an_imported_hash_takes_what_its_old_system_took(
+        fn an_imported_hash_accepts_the_passwords_that_its_old_system_accepted(
             password in password(),
             tail in "[a-zé…ﬁ]{0,3}",
             cut in 0..4_usize,
         ) {
-            let kept = bcrypt_of(&password);
+            let stored = bcrypt_hash(&password);
             let normalised = normalise(&password).expose_secret().to_owned();
             let cut = password.floor_char_boundary(password.len() - cut);
             let other = format!("{}{tail}", &password[..cut]);
             for presented in [&password, &normalised, &other] {
                 let form = normalise(presented).expose_secret().to_owned();
-                let old = |form: &str| bcrypt::verify(form, &kept).expect("bcrypt");
-                let found = verify(presented, &kept);
-                prop_assert_eq!(found != Outcome::Wrong, old(presented) || old(&form));
-                if found == Outcome::RightButOutdated {
+                let old_system_accepts =
+                    |form: &str| bcrypt::verify(form, &stored).expect("bcrypt failed");
+                let outcome = verify(presented, &stored);
+                prop_assert_eq!(
+                    outcome != Outcome::Wrong,
+                    old_system_accepts(presented) || old_system_accepts(&form)
+                );
+                if outcome == Outcome::RightButOutdated {
                     prop_assert!(*presented == password || form == password);
                 }
             }
-            let whole = password.len() < 72 && !password.contains('\0');
-            let outcome = if whole { Outcome::RightButOutdated } else { Outcome::Right };
-            prop_assert_eq!(verify(&password, &kept), outcome);
+            let is_proven = password.len() < 72 && !password.contains('\0');
+            let outcome = if is_proven { Outcome::RightButOutdated } else { Outcome::Right };
+            prop_assert_eq!(verify(&password, &stored), outcome);
         }
     }
 
-    /// N12: a job whose caller has gone costs no hash.
+    /// N12: a job whose caller cancelled the call computes no hash.
     #[tokio::test]
-    async fn a_job_goes_with_its_caller() {
+    async fn a_waiting_job_is_removed_when_its_caller_cancels() {
         let hasher = hasher(1);
-        let slot = || hasher.slot(nobody()).expect("a slot");
+        let slot = || hasher.slot(unknown_owner()).expect("no slot is free");
         let (mut one, mut other) = (slot(), slot());
         let mut first = Box::pin(compare(&mut one, "password", None));
         let mut second = Box::pin(compare(&mut other, "password", None));
@@ -450,10 +455,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_not_be_read_is_wrong() {
-        let mut slot = HASHER.slot(nobody()).expect("a slot");
-        for kept in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
-            assert_eq!(compare(&mut slot, "password", Some(kept)).await, Outcome::Wrong, "{kept}");
+    async fn a_comparison_with_an_unreadable_hash_is_wrong() {
+        let mut slot = HASHER.slot(unknown_owner()).expect("no slot is free");
+        for stored in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
+            assert_eq!(
+                compare(&mut slot, "password", Some(stored)).await,
+                Outcome::Wrong,
+                "{stored}"
+            );
         }
     }
 }

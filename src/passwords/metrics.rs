@@ -10,23 +10,23 @@ use super::{queue::Full, stored_hash::UnreadableHash};
 use crate::telemetry::BUCKETS;
 
 pub(super) struct Metrics {
-    waited: Family<RateClass, Histogram, fn() -> Histogram>,
-    refused: Family<By, Counter>,
-    unreadable: Family<Cause, Counter>,
+    waited: Family<WaitLabel, Histogram, fn() -> Histogram>,
+    refused: Family<RefusedLabel, Counter>,
+    unreadable: Family<UnreadableLabel, Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct RateClass {
+struct WaitLabel {
     class: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct By {
+struct RefusedLabel {
     by: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Cause {
+struct UnreadableLabel {
     cause: &'static str,
 }
 
@@ -38,13 +38,13 @@ impl Default for Metrics {
             unreadable: Family::default(),
         };
         for class in ["cheap", "expensive"] {
-            drop(metrics.waited.get_or_create(&RateClass { class }));
+            drop(metrics.waited.get_or_create(&WaitLabel { class }));
         }
-        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(by) {
-            drop(metrics.refused.get_or_create(&By { by }));
+        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(limit_name) {
+            drop(metrics.refused.get_or_create(&RefusedLabel { by }));
         }
         for cause in [UnreadableHash::Form, UnreadableHash::Pepper].map(cause) {
-            drop(metrics.unreadable.get_or_create(&Cause { cause }));
+            drop(metrics.unreadable.get_or_create(&UnreadableLabel { cause }));
         }
         metrics
     }
@@ -63,19 +63,19 @@ impl Metrics {
 
     pub(super) fn waited(&self, expensive: bool, seconds: f64) {
         let class = if expensive { "expensive" } else { "cheap" };
-        self.waited.get_or_create(&RateClass { class }).observe(seconds);
+        self.waited.get_or_create(&WaitLabel { class }).observe(seconds);
     }
 
     pub(super) fn refused(&self, full: Full) {
-        self.refused.get_or_create(&By { by: by(full) }).inc();
+        self.refused.get_or_create(&RefusedLabel { by: limit_name(full) }).inc();
     }
 
-    pub(super) fn unreadable(&self, why: UnreadableHash) {
-        self.unreadable.get_or_create(&Cause { cause: cause(why) }).inc();
+    pub(super) fn unreadable(&self, reason: UnreadableHash) {
+        self.unreadable.get_or_create(&UnreadableLabel { cause: cause(reason) }).inc();
     }
 }
 
-fn by(full: Full) -> &'static str {
+fn limit_name(full: Full) -> &'static str {
     match full {
         Full::All => "all",
         Full::OfTenant => "tenant",
@@ -83,8 +83,8 @@ fn by(full: Full) -> &'static str {
     }
 }
 
-fn cause(why: UnreadableHash) -> &'static str {
-    match why {
+fn cause(reason: UnreadableHash) -> &'static str {
+    match reason {
         UnreadableHash::Form => "form",
         UnreadableHash::Pepper => "pepper",
     }

@@ -1,4 +1,4 @@
-//! Passwords: the rules for new ones, and how they are hashed and stored.
+//! Passwords: the rules for new passwords, the hashing, and the stored hashes.
 
 mod common;
 mod hasher;
@@ -20,7 +20,8 @@ use secrecy::SecretString;
 use unicode_normalization::UnicodeNormalization;
 
 /// The normalised form of a password, which is hashed: NFKC (SP 800-63B-4, section 3.1.1.2).
-/// With it, the encoding that a keyboard produces does not matter. Nothing else is changed.
+/// With NFKC, keyboards that encode the same characters differently give the same hash. No other
+/// change is made.
 #[must_use]
 pub fn normalise(password: &str) -> SecretString {
     password.nfkc().collect::<String>().into()

@@ -1,6 +1,6 @@
-//! Peppers: secret keys that go into each hash and are stored apart from the database
-//! (SP 800-63B-4, section 3.1.1.2). Without the pepper, stolen hashes can't be used to guess
-//! passwords.
+//! Peppers: secret keys that are an input of each hash and are stored apart from the database
+//! (SP 800-63B-4, section 3.1.1.2). Without the pepper, an attacker can't guess passwords with
+//! stolen hashes.
 //!
 //! A pepper is the secret value of argon2 (RFC 9106, section 3.1). The hash contains the
 //! pepper's id, so a new pepper can be introduced while hashes with old peppers still verify.
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::secrets::key_lines::{self, KeyLine};
 
-/// The configured peppers. The first is used for new hashes.
+/// The configured peppers. The first pepper is used for new hashes.
 #[derive(Default)]
 pub(super) struct Peppers(Vec<Pepper>);
 
@@ -59,10 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_for_new_hashes_and_all_verify() {
+    fn the_first_pepper_is_for_new_hashes_and_all_peppers_verify() {
         let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 40]));
         let keys = key_lines::parse(&format!("# two\n\nb {new}\na {old}\n").into());
-        let peppers = Peppers::of(keys.expect("keys")).expect("peppers");
+        let peppers =
+            Peppers::of(keys.expect("the file is invalid")).expect("the keys are no peppers");
         assert_eq!(peppers.current().as_bytes(), b"b");
         assert_eq!(peppers.secret(b"a"), Some([1; 32].as_slice()));
         assert_eq!(peppers.secret(b"b"), Some([2; 40].as_slice()));

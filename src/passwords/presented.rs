@@ -4,8 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{normalise, stored_hash::StoredHash};
 
-/// A password as typed, and in NFKC form. This service hashes the NFKC form. A hash from
-/// another system was made of whatever form that system used.
+/// A password as typed, and in NFKC form. This service hashes the NFKC form. Another system may
+/// have hashed the password as typed.
 #[derive(Clone)]
 pub struct Presented {
     typed: SecretString,
@@ -18,7 +18,7 @@ impl Presented {
         Self { typed: text.into(), normalised: normalise(text) }
     }
 
-    /// The NFKC form, which new hashes are made of.
+    /// The NFKC form, from which new hashes are computed.
     #[must_use]
     pub fn normalised(&self) -> SecretString {
         self.normalised.clone()
@@ -34,9 +34,9 @@ impl Presented {
         self.typed.expose_secret() == self.normalised.expose_secret()
     }
 
-    /// The forms to compare with this stored hash, in order.
-    pub(super) fn forms(&self, kept: &StoredHash) -> Vec<SecretString> {
-        match kept {
+    /// The forms of the password to compare with this stored hash, in order.
+    pub(super) fn forms(&self, stored: &StoredHash) -> Vec<SecretString> {
+        match stored {
             StoredHash::Bcrypt { .. } if !self.is_normalised() => {
                 vec![self.typed.clone(), self.normalised.clone()]
             }

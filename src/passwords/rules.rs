@@ -17,7 +17,7 @@ pub struct PasswordPolicy {
 }
 
 impl Default for PasswordPolicy {
-    /// The most lenient policy that a server may have.
+    /// The policy of a server with the lowest minimum length.
     fn default() -> Self {
         Self { min_length: Self::LOWEST.into() }
     }
@@ -36,7 +36,7 @@ impl PasswordPolicy {
         Self { min_length }
     }
 
-    /// The policy for users of a tenant whose settings may have a minimum length. The tenant can
+    /// The policy for users of a tenant. `min_length` is from the tenant's settings. A tenant can
     /// only make the server's policy stricter.
     #[must_use]
     pub fn for_tenant(self, min_length: Option<usize>) -> Self {
@@ -49,12 +49,11 @@ impl PasswordPolicy {
         self.min_length
     }
 
-    /// Checks a new, normalised password. Its maximum length is checked by the proto's field
-    /// rules.
+    /// Checks a new, normalised password. The proto's field rules check the maximum length.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` naming `field`: reason `INVALID_FIELDS` when the password is too short,
-    /// `PASSWORD_TOO_COMMON` when it is easy to guess.
+    /// `PASSWORD_TOO_COMMON` when the password is easy to guess.
     pub fn check(
         self,
         field: &'static str,
@@ -69,15 +68,15 @@ impl PasswordPolicy {
         let lower = password.to_lowercase();
         let local_part = context.email.split('@').next().unwrap_or_default();
         let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
-        let unit = unit(&lower);
-        let refused = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
-        if words.iter().any(|word| self::unit(&comparable(word)) == unit) {
-            return refused(
+        let repeated_prefix = repeated_prefix(&lower);
+        let too_common = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
+        if words.iter().any(|word| self::repeated_prefix(&comparable(word)) == repeated_prefix) {
+            return too_common(
                 "must not be the email, or the name of the organisation or the service",
             );
         }
         if is_common(&lower) {
-            return refused("must not be one of the most common passwords");
+            return too_common("must not be one of the most common passwords");
         }
         Ok(())
     }
@@ -98,18 +97,18 @@ fn comparable(word: &str) -> String {
     word.trim().nfkc().collect::<String>().to_lowercase()
 }
 
-/// The shortest prefix that `text` consists of, repeated one or more times.
-fn unit(text: &str) -> &str {
-    let ends = text.char_indices().map(|(at, _)| at).skip(1);
+/// The shortest prefix that gives `text` when it is repeated one or more times.
+fn repeated_prefix(text: &str) -> &str {
+    let ends = text.char_indices().map(|(index, _)| index).skip(1);
     let mut units = ends.filter(|end| text.len().is_multiple_of(*end)).map(|end| &text[..end]);
-    units.find(|unit| text == unit.repeat(text.len() / unit.len())).unwrap_or(text)
+    units.find(|prefix| text == prefix.repeat(text.len() / prefix.len())).unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(password: &str) -> Result<()> {
+    fn check(password: &str) -> Result<()> {
         let context = Context {
             email: "Ada.Lovelace@example.org",
             tenant_name: "Analytical Engines",
@@ -128,9 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn length_counts_code_points() {
-        assert!(verdict("🦀🦀🦀🦀🦀🦀🦀").is_err(), "seven, though 28 bytes");
-        assert!(verdict("🦀🦀🦀🦀🦀🦀🦀🐪").is_ok());
+    fn the_length_is_a_number_of_code_points() {
+        assert!(check("🦀🦀🦀🦀🦀🦀🦀").is_err(), "seven characters, although 28 bytes");
+        assert!(check("🦀🦀🦀🦀🦀🦀🦀🐪").is_ok());
     }
 
     #[test]
@@ -146,10 +145,10 @@ mod tests {
             "passwordPassword",
             "ｓｕｎｓｈｉｎｅ",
         ] {
-            assert!(verdict(word).is_err(), "{word}");
+            assert!(check(word).is_err(), "{word}");
         }
         for good in ["engines of delight", "password of mine", "abcabcabcabc", "xxxxxxxxxxxxxxx"] {
-            assert!(verdict(good).is_ok(), "{good}");
+            assert!(check(good).is_ok(), "{good}");
         }
     }
 }

@@ -20,17 +20,18 @@ use crate::{
 /// The result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The password is right.
+    /// The password matches the hash.
     Right,
-    /// The password is right, but its hash is weaker than a new one would be: rehash it.
+    /// The password matches, but the hash is weaker than a new hash. The caller must rehash the
+    /// password.
     RightButOutdated,
-    /// The password is wrong.
+    /// The password does not match the hash.
     Wrong,
 }
 
 impl Outcome {
-    fn of(is_right: bool, to_be_replaced: bool) -> Self {
-        match (is_right, to_be_replaced) {
+    fn of(is_right: bool, is_outdated: bool) -> Self {
+        match (is_right, is_outdated) {
             (false, _) => Self::Wrong,
             (true, false) => Self::Right,
             (true, true) => Self::RightButOutdated,
@@ -38,13 +39,13 @@ impl Outcome {
     }
 }
 
-/// Maximum input of bcrypt, in bytes. bcrypt ignores the rest.
+/// Maximum input of bcrypt, in bytes. bcrypt ignores all further bytes.
 const BCRYPT_INPUT: usize = 72;
 
 /// Length of new salts, in bytes (RFC 9106, section 4).
 const SALT: usize = 16;
 
-/// argon2id with the configured parameters and pepper. Its memory is reused between hashes.
+/// argon2id with the configured parameters and pepper. The working memory is reused between hashes.
 pub(super) struct Argon2id {
     params: Params,
     peppers: Arc<Peppers>,
@@ -73,18 +74,19 @@ impl Argon2id {
         encode(&params, &salt, &hash)
     }
 
-    /// Does the work of a comparison, for a user without a usable hash.
+    /// Computes a hash and discards it, so that a comparison for a user without a usable hash takes
+    /// the same time as any other comparison.
     pub(super) fn dummy_hash(&mut self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
         self.derive(password, &[0; SALT], &params).map(drop)
     }
 
     /// Compares a password with a stored hash.
-    pub(super) fn verify(&mut self, password: &[u8], kept: &StoredHash) -> Result<Outcome> {
-        match kept {
+    pub(super) fn verify(&mut self, password: &[u8], stored: &StoredHash) -> Result<Outcome> {
+        match stored {
             StoredHash::Argon2id { params, salt, hash } => {
-                let found = self.derive(password, salt, params)?;
-                let is_right = verify_slices_are_equal(&found, hash.as_bytes()).is_ok();
+                let derived = self.derive(password, salt, params)?;
+                let is_right = verify_slices_are_equal(&derived, hash.as_bytes()).is_ok();
                 Ok(Outcome::of(is_right, self.is_outdated(params)))
             }
             StoredHash::Bcrypt { text, .. } => {
@@ -96,11 +98,11 @@ impl Argon2id {
     }
 
     fn is_outdated(&self, params: &Params) -> bool {
-        let today = &self.params;
-        params.m_cost() < today.m_cost()
-            || params.t_cost() < today.t_cost()
-            || params.p_cost() != today.p_cost()
-            || params.keyid() != today.keyid()
+        let current = &self.params;
+        params.m_cost() < current.m_cost()
+            || params.t_cost() < current.t_cost()
+            || params.p_cost() != current.p_cost()
+            || params.keyid() != current.keyid()
     }
 
     pub(super) fn params(&self) -> &Params {
@@ -138,8 +140,8 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
 }
 
 /// Whether a match with a bcrypt hash proves the whole password. bcrypt hashes the password and
-/// a NUL byte, repeated up to 72 bytes. So it ignores bytes after the 72nd, and a password with
-/// a NUL can be equivalent to another password.
+/// a NUL byte, repeated up to 72 bytes. So bcrypt ignores all bytes after the 72nd byte, and a
+/// password with a NUL can be equivalent to another password.
 fn proves_all(password: &[u8]) -> bool {
     password.len() < BCRYPT_INPUT && !password.contains(&0)
 }
@@ -154,10 +156,10 @@ mod tests {
     };
 
     fn argon2id() -> Argon2id {
-        with(19_456, 2, Peppers::default())
+        argon2id_with(19_456, 2, Peppers::default())
     }
 
-    fn with(memory_kib: u32, iterations: u32, peppers: Peppers) -> Argon2id {
+    fn argon2id_with(memory_kib: u32, iterations: u32, peppers: Peppers) -> Argon2id {
         let config = Passwords {
             policy: PasswordPolicy::default(),
             memory_kib,
@@ -167,81 +169,85 @@ mod tests {
             threads: 1,
             queue: 1,
         };
-        Argon2id::new(&config, Arc::new(peppers)).expect("parameters")
+        Argon2id::new(&config, Arc::new(peppers)).expect("invalid parameters")
     }
 
     fn peppers(file: &str) -> Peppers {
-        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("keys")).expect("peppers")
+        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("invalid keys"))
+            .expect("invalid peppers")
     }
 
-    /// With peppers of these ids. The first is used for new hashes.
-    fn peppered(ids: &[&str]) -> Argon2id {
+    /// argon2id with peppers of these ids. The first pepper is used for new hashes.
+    fn with_peppers(ids: &[&str]) -> Argon2id {
         let line = |id: &&str| format!("{id} {}\n", STANDARD.encode([id.as_bytes()[0]; 32]));
         let file = ids.iter().map(line).collect::<String>();
-        with(19_456, 2, peppers(&file))
+        argon2id_with(19_456, 2, peppers(&file))
     }
 
-    fn verdict(scheme: &mut Argon2id, password: &[u8], kept: &str) -> Outcome {
-        let kept = StoredHash::read(kept, &scheme.peppers).expect("readable");
-        scheme.verify(password, &kept).expect("verify")
+    fn outcome_of(scheme: &mut Argon2id, password: &[u8], stored: &str) -> Outcome {
+        let stored = StoredHash::read(stored, &scheme.peppers).expect("the hash is unreadable");
+        scheme.verify(password, &stored).expect("the comparison failed")
     }
 
     #[test]
     fn salts_differ_and_parameters_are_in_the_hash() {
         let mut scheme = argon2id();
-        let (a, b) = (scheme.hash(b"same").expect("hash"), scheme.hash(b"same").expect("hash"));
+        let (a, b) = (
+            scheme.hash(b"same").expect("hashing failed"),
+            scheme.hash(b"same").expect("hashing failed"),
+        );
         assert_ne!(a, b);
         assert!(a.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
-        assert_eq!(verdict(&mut scheme, b"same", &a), Outcome::Right);
-        assert_eq!(verdict(&mut scheme, b"other", &a), Outcome::Wrong);
+        assert_eq!(outcome_of(&mut scheme, b"same", &a), Outcome::Right);
+        assert_eq!(outcome_of(&mut scheme, b"other", &a), Outcome::Wrong);
     }
 
     #[test]
     fn weaker_parameters_are_outdated() {
-        let old = with(12_288, 3, Peppers::default()).hash(b"pw").expect("hash");
-        let found = verdict(&mut argon2id(), b"pw", &old);
-        assert_eq!(found, Outcome::RightButOutdated);
+        let old = argon2id_with(12_288, 3, Peppers::default()).hash(b"pw").expect("hashing failed");
+        let result = outcome_of(&mut argon2id(), b"pw", &old);
+        assert_eq!(result, Outcome::RightButOutdated);
     }
 
     #[test]
-    fn a_peppered_hash_takes_its_pepper_to_verify() {
-        let kept = peppered(&["new"]).hash(b"pw").expect("hash");
-        assert!(kept.contains(",keyid="), "{kept}");
-        let found = |mut scheme: Argon2id| verdict(&mut scheme, b"pw", &kept);
-        assert_eq!(found(peppered(&["new", "old"])), Outcome::Right);
-        assert_eq!(found(peppered(&["old", "new"])), Outcome::RightButOutdated);
-        for without in [peppered(&["old"]), argon2id()] {
-            let read = StoredHash::read(&kept, &without.peppers);
-            assert_eq!(read.err(), Some(UnreadableHash::Pepper));
+    fn a_hash_with_a_pepper_verifies_only_with_that_pepper() {
+        let stored = with_peppers(&["new"]).hash(b"pw").expect("hashing failed");
+        assert!(stored.contains(",keyid="), "{stored}");
+        let result = |mut scheme: Argon2id| outcome_of(&mut scheme, b"pw", &stored);
+        assert_eq!(result(with_peppers(&["new", "old"])), Outcome::Right);
+        assert_eq!(result(with_peppers(&["old", "new"])), Outcome::RightButOutdated);
+        for without in [with_peppers(&["old"]), argon2id()] {
+            let parsed = StoredHash::read(&stored, &without.peppers);
+            assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
-        let without = argon2id().hash(b"pw").expect("hash");
-        let found = verdict(&mut peppered(&["new"]), b"pw", &without);
-        assert_eq!(found, Outcome::RightButOutdated);
+        let without = argon2id().hash(b"pw").expect("hashing failed");
+        let result = outcome_of(&mut with_peppers(&["new"]), b"pw", &without);
+        assert_eq!(result, Outcome::RightButOutdated);
     }
 
     #[test]
-    fn the_secret_and_not_its_name_makes_the_difference() {
-        let kept = peppered(&["aa"]).hash(b"pw").expect("hash");
+    fn a_hash_does_not_verify_with_another_secret_of_the_same_id() {
+        let stored = with_peppers(&["aa"]).hash(b"pw").expect("hashing failed");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
-        let mut other = with(19_456, 2, peppers(&other));
-        assert_eq!(verdict(&mut other, b"pw", &kept), Outcome::Wrong);
+        let mut other = argon2id_with(19_456, 2, peppers(&other));
+        assert_eq!(outcome_of(&mut other, b"pw", &stored), Outcome::Wrong);
     }
 
     #[test]
-    fn bcrypt_from_elsewhere_verifies_and_is_outdated() {
-        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt");
+    fn an_imported_bcrypt_hash_verifies_and_is_outdated() {
+        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt failed");
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
-            let kept = hash.format_for_version(version);
+            let stored = hash.format_for_version(version);
             let mut scheme = argon2id();
-            let right = verdict(&mut scheme, "pässword".as_bytes(), &kept);
-            assert_eq!(right, Outcome::RightButOutdated, "{kept}");
-            assert_eq!(verdict(&mut scheme, b"password", &kept), Outcome::Wrong);
+            let right = outcome_of(&mut scheme, "pässword".as_bytes(), &stored);
+            assert_eq!(right, Outcome::RightButOutdated, "{stored}");
+            assert_eq!(outcome_of(&mut scheme, b"password", &stored), Outcome::Wrong);
         }
     }
 
-    /// N05: a bcrypt hash proves only what bcrypt reads.
+    /// N05: a bcrypt hash proves only the bytes that bcrypt reads.
     #[test]
-    fn a_password_that_bcrypt_does_not_read_whole_is_right_and_not_outdated() {
+    fn a_password_that_bcrypt_reads_in_part_matches_and_is_not_outdated() {
         let long = "x".repeat(80);
         let mut scheme = argon2id();
         for (hashed, presented, outcome) in [
@@ -253,9 +259,10 @@ mod tests {
             ("ab", "ab\0ab", Outcome::Right),
             ("ab", "ab\0", Outcome::Wrong),
         ] {
-            let kept = bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt").to_string();
-            let found = verdict(&mut scheme, presented.as_bytes(), &kept);
-            assert_eq!(found, outcome, "{hashed:?} {presented:?}");
+            let stored =
+                bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt failed").to_string();
+            let result = outcome_of(&mut scheme, presented.as_bytes(), &stored);
+            assert_eq!(result, outcome, "{hashed:?} {presented:?}");
         }
     }
 }

@@ -11,52 +11,54 @@ use bcrypt::{HashParts, Version as BcryptVersion};
 use super::pepper::Peppers;
 use crate::error::{Error, Result};
 
-/// Length of the hashes that this service makes, in bytes (RFC 9106, section 4).
+/// Length of the hashes that this service computes, in bytes (RFC 9106, section 4).
 pub(super) const HASH: usize = 32;
 
 /// Maximum cost of a bcrypt hash at import.
 const BCRYPT_IMPORT: u32 = 12;
 
-/// Maximum cost of a stored bcrypt hash. It is higher because earlier versions imported such
-/// hashes.
+/// Maximum cost of a stored bcrypt hash. This cost is higher than [`BCRYPT_IMPORT`] because earlier
+/// versions imported such hashes.
 const BCRYPT_READ: u32 = 14;
 
 /// Minimum cost of bcrypt.
-const BCRYPT_LEAST: u32 = 4;
+const BCRYPT_MIN: u32 = 4;
 
-/// Maximum argon2id memory (KiB) and iterations of a stored hash: the maxima of the settings.
-const MEMORY_KIB: u32 = 4 << 20;
-const ITERATIONS: u32 = 100;
+/// Maximum argon2id memory of a stored hash, in KiB: the maximum of the setting.
+const MAX_MEMORY_KIB: u32 = 4 << 20;
+
+/// Maximum argon2id iterations of a stored hash: the maximum of the setting.
+const MAX_ITERATIONS: u32 = 100;
 
 /// Minimum length of an argon2 salt, in bytes (RFC 9106, section 3.1).
 const MIN_SALT: usize = 8;
 
 /// A stored hash that passwords can be compared with.
 pub(super) enum StoredHash {
-    /// Made by this service.
+    /// A hash that this service computed.
     Argon2id { params: Params, salt: Salt, hash: Output },
-    /// Imported from another system.
+    /// A hash imported from another system.
     Bcrypt { cost: u32, text: String },
 }
 
-/// Why a stored hash can't be used for a comparison.
+/// The reason why a stored hash can't be used for a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum UnreadableHash {
-    /// Its format is unknown.
+    /// The format of the hash is unknown.
     Form,
-    /// It names a pepper that is not configured.
+    /// The hash names a pepper that is not configured.
     Pepper,
 }
 
 impl StoredHash {
     /// Parses a stored hash.
     pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, UnreadableHash> {
-        let kept = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
-        match kept.ok_or(UnreadableHash::Form)? {
+        let stored = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
+        match stored.ok_or(UnreadableHash::Form)? {
             Self::Argon2id { params, .. } if peppers.secret(params.keyid()).is_none() => {
                 Err(UnreadableHash::Pepper)
             }
-            kept => Ok(kept),
+            stored => Ok(stored),
         }
     }
 
@@ -84,16 +86,16 @@ pub(super) fn work(params: &Params) -> u64 {
 }
 
 fn argon2id(text: &str) -> Option<StoredHash> {
-    let read = PasswordHash::new(text).ok()?;
-    let params = Params::try_from(&read).ok()?;
-    let (salt, hash) = (read.salt?, read.hash?);
-    let is_ours = read.algorithm.as_str() == "argon2id"
-        && read.version == Some(Version::V0x13.into())
+    let parsed = PasswordHash::new(text).ok()?;
+    let params = Params::try_from(&parsed).ok()?;
+    let (salt, hash) = (parsed.salt?, parsed.hash?);
+    let is_supported = parsed.algorithm.as_str() == "argon2id"
+        && parsed.version == Some(Version::V0x13.into())
         && salt.len() >= MIN_SALT
         && hash.len() == HASH
-        && params.m_cost() <= MEMORY_KIB
-        && params.t_cost() <= ITERATIONS;
-    is_ours.then_some(StoredHash::Argon2id { params, salt, hash })
+        && params.m_cost() <= MAX_MEMORY_KIB
+        && params.t_cost() <= MAX_ITERATIONS;
+    is_supported.then_some(StoredHash::Argon2id { params, salt, hash })
 }
 
 fn bcrypt(text: &str) -> Option<StoredHash> {
@@ -105,12 +107,12 @@ fn bcrypt(text: &str) -> Option<StoredHash> {
     };
     let parts = HashParts::from_str(text).ok()?;
     let cost = parts.get_cost();
-    let is_known =
-        parts.format_for_version(version) == text && (BCRYPT_LEAST..=BCRYPT_READ).contains(&cost);
-    is_known.then(|| StoredHash::Bcrypt { cost, text: text.to_owned() })
+    let is_supported =
+        parts.format_for_version(version) == text && (BCRYPT_MIN..=BCRYPT_READ).contains(&cost);
+    is_supported.then(|| StoredHash::Bcrypt { cost, text: text.to_owned() })
 }
 
-/// Checks a password hash that is imported for a user: it must be a valid bcrypt hash of an
+/// Checks a password hash that is imported for a user. The hash must be a valid bcrypt hash of an
 /// allowed cost.
 ///
 /// # Errors
@@ -131,13 +133,13 @@ pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn is_read(text: &str) -> bool {
+    fn is_readable(text: &str) -> bool {
         StoredHash::read(text, &Peppers::default()).is_ok()
     }
 
     #[test]
-    fn imports_are_parsed_by_what_compares_with_them() {
-        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt").to_string();
+    fn an_import_is_checked_by_the_parser_of_stored_hashes() {
+        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt failed").to_string();
         assert!(check_import("f", &good).is_ok());
         let salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
         let hash_bits = format!("{}{}", &good[..59], "/");
@@ -153,16 +155,19 @@ mod tests {
         ] {
             assert!(check_import("f", bad).is_err(), "{bad}");
         }
-        assert!(is_read(&good.replace("$04$", "$14$")), "stored before the bound was lower");
-        assert!(!is_read(&good.replace("$04$", "$15$")));
+        assert!(
+            is_readable(&good.replace("$04$", "$14$")),
+            "stored when the maximum cost was higher"
+        );
+        assert!(!is_readable(&good.replace("$04$", "$15$")));
     }
 
     #[test]
-    fn what_is_no_hash_of_ours_is_not_read() {
+    fn an_argon2id_hash_with_unsupported_parameters_is_unreadable() {
         let salt = "AAAAAAAAAAAAAAAAAAAAAA";
         let hash = "A".repeat(43);
         let with = |head: &str| format!("${head}${salt}${hash}");
-        assert!(is_read(&with("argon2id$v=19$m=19456,t=2,p=1")));
+        assert!(is_readable(&with("argon2id$v=19$m=19456,t=2,p=1")));
         for bad in [
             with("argon2i$v=19$m=19456,t=2,p=1"),
             with("argon2id$v=16$m=19456,t=2,p=1"),
@@ -175,7 +180,7 @@ mod tests {
             "$argon2id$".into(),
             String::new(),
         ] {
-            assert!(!is_read(&bad), "{bad}");
+            assert!(!is_readable(&bad), "{bad}");
         }
     }
 }

@@ -8,7 +8,7 @@ task_local! {
     static CONNECT_ON: Handle;
 }
 
-/// Runs `work`; the connections that it opens are opened on `runtime`, not on the current one.
+/// Runs `work`. Connections that `work` opens are opened on `runtime`, not on the current runtime.
 pub async fn connect_on<T>(runtime: Handle, work: impl Future<Output = T>) -> T {
     CONNECT_ON.scope(runtime, work).await
 }
@@ -20,6 +20,6 @@ pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgr
         return Ok(idle);
     }
     let pool = pool.clone();
-    let acquired = runtime.spawn(async move { pool.acquire().await }).await;
-    acquired.unwrap_or(Err(sqlx::Error::PoolClosed))
+    let connection = runtime.spawn(async move { pool.acquire().await }).await;
+    connection.unwrap_or(Err(sqlx::Error::PoolClosed))
 }

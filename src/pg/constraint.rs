@@ -1,7 +1,7 @@
 //! Maps the names of the schema's constraints to client errors.
 //!
-//! The constraint decides, not a query before the write, so two concurrent requests cannot both
-//! succeed.
+//! The constraint decides, not a query before the write, so two conflicting concurrent requests
+//! cannot both succeed.
 
 use crate::{error::Error, proto::v1::ErrorReason};
 

@@ -1,8 +1,8 @@
 //! Access to Postgres, independent of the features: connections that tenants share fairly,
-//! statements that end with their call, and transactions with a tenant set.
+//! statements that are cancelled with their call, and transactions with a tenant set.
 //!
-//! [`crate::db`] adds what the features need in a transaction: the keys for personal data, and
-//! in-memory caches that are up to date after each commit.
+//! [`crate::db`] adds two things to a transaction: the keys for personal data, and in-memory
+//! caches that are up to date after each commit.
 
 mod connecting;
 mod constraint;

@@ -41,8 +41,11 @@ enum Target<'c> {
 }
 
 impl<'c> Observed<'c> {
-    pub(super) fn transaction(held: &'c mut PooledConnection, operations: &Operations) -> Self {
-        Self { target: Target::Transaction(held), operations: operations.clone() }
+    pub(super) fn transaction(
+        connection_in_use: &'c mut PooledConnection,
+        operations: &Operations,
+    ) -> Self {
+        Self { target: Target::Transaction(connection_in_use), operations: operations.clone() }
     }
 
     pub(super) fn pool(pool: Pool, permit: Option<Permit>) -> Self {
@@ -55,8 +58,8 @@ impl<'c> Observed<'c> {
     }
 }
 
-/// Records the parts of a transaction that are not statements of their own: its begin and its
-/// end.
+/// Records the begin and the commit of a transaction, which do not run as statements of an
+/// [`Observed`].
 pub(super) async fn observe<T>(
     operations: &Operations,
     operation: &'static str,
@@ -80,7 +83,7 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         let (running, text, query) = self.begin(query);
         let rows = match self.target {
-            Target::Transaction(held) => match held.connection() {
+            Target::Transaction(connection_in_use) => match connection_in_use.connection() {
                 Ok(connection) => connection.fetch_many(query),
                 Err(error) => stream::iter([Err(error)]).boxed(),
             },
@@ -96,7 +99,7 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         let (running, text, query) = self.begin(query);
         let row = match self.target {
-            Target::Transaction(held) => match held.connection() {
+            Target::Transaction(connection_in_use) => match connection_in_use.connection() {
                 Ok(connection) => connection.fetch_optional(query),
                 Err(error) => future::err(error).boxed(),
             },
@@ -119,7 +122,9 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         Box::pin(async move {
             match self.target {
-                Target::Transaction(held) => held.connection()?.prepare_with(sql, parameters).await,
+                Target::Transaction(connection_in_use) => {
+                    connection_in_use.connection()?.prepare_with(sql, parameters).await
+                }
                 Target::Pool(pool, _) => pool.connections().prepare_with(sql, parameters).await,
             }
         })
@@ -131,7 +136,9 @@ impl<'c> Executor<'c> for Observed<'c> {
     {
         Box::pin(async move {
             match self.target {
-                Target::Transaction(held) => held.connection()?.describe(sql).await,
+                Target::Transaction(connection_in_use) => {
+                    connection_in_use.connection()?.describe(sql).await
+                }
                 Target::Pool(pool, _) => pool.connections().describe(sql).await,
             }
         })
@@ -144,28 +151,28 @@ async fn first_row<'q>(
     permit: Option<Permit>,
     query: impl Execute<'q, Postgres> + 'q,
 ) -> sqlx::Result<Option<PgRow>> {
-    let mut held = PooledConnection::acquire(&pool, permit).await?;
-    held.work = InProgress::Statement;
-    let row = held.connection()?.fetch_optional(query).await;
-    held.work = InProgress::Nothing;
+    let mut connection_in_use = PooledConnection::acquire(&pool, permit).await?;
+    connection_in_use.work = InProgress::Statement;
+    let row = connection_in_use.connection()?.fetch_optional(query).await;
+    connection_in_use.work = InProgress::Nothing;
     row
 }
 
-/// Runs a single statement on a pool connection. All rows are read before the first is
-/// returned, so the connection is free by then.
+/// Runs a single statement on a pool connection. All rows are read before the first row is
+/// returned, so the caller's work on the rows does not occupy the connection.
 async fn all_rows<'q>(
     pool: Pool,
     permit: Option<Permit>,
     query: impl Execute<'q, Postgres> + 'q,
 ) -> stream::Iter<std::vec::IntoIter<Step>> {
-    let read = async {
-        let mut held = PooledConnection::acquire(&pool, permit).await?;
-        held.work = InProgress::Statement;
-        let rows = held.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
-        held.work = InProgress::Nothing;
+    let all_rows = async {
+        let mut connection_in_use = PooledConnection::acquire(&pool, permit).await?;
+        connection_in_use.work = InProgress::Statement;
+        let rows = connection_in_use.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
+        connection_in_use.work = InProgress::Nothing;
         sqlx::Result::Ok(rows)
     };
-    stream::iter(read.await.unwrap_or_else(|error| vec![Err(error)]))
+    stream::iter(all_rows.await.unwrap_or_else(|error| vec![Err(error)]))
 }
 
 /// The text of a statement, set when sqlx takes the query.
@@ -222,8 +229,8 @@ impl Stream for Rows<'_> {
 
 fn end(running: RunningOperation, text: &SqlText, error: Option<&sqlx::Error>) {
     let sql = text.0.get().map_or("", |sql| sql.as_str());
-    let (operation, of) = summary(sql, running.is_traced());
-    running.end(operation, of, error.map(error_type));
+    let (operation, target) = summary(sql, running.is_traced());
+    running.end(operation, target, error.map(error_type));
 }
 
 /// The operation of a statement (its first word) and, if `with_name`, its target: the first
@@ -232,16 +239,16 @@ fn summary(sql: &str, with_name: bool) -> (&'static str, &str) {
     const OPERATIONS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
     let mut words = sql.split_whitespace();
     let first = words.next().unwrap_or_default();
-    let known = OPERATIONS.into_iter().find(|known| known.eq_ignore_ascii_case(first));
-    let operation = known.unwrap_or("OTHER");
+    let operation = OPERATIONS.into_iter().find(|name| name.eq_ignore_ascii_case(first));
+    let operation = operation.unwrap_or("OTHER");
     if !with_name {
         return (operation, "");
     }
     let name = if operation == "UPDATE" {
         words.next()
     } else {
-        let mut after = words.skip_while(|word| !matches!(*word, "from" | "into"));
-        after.nth(1)
+        let mut rest = words.skip_while(|word| !matches!(*word, "from" | "into"));
+        rest.nth(1)
     };
     let name = name.unwrap_or_default();
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -264,8 +271,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_is_summed_up_by_what_it_does_to_what() {
-        for (sql, wanted) in [
+    fn a_summary_is_the_operation_and_the_table_or_function_of_a_statement() {
+        for (sql, expected) in [
             ("select a from users where b = $1", ("SELECT", "users")),
             ("\n  insert into api_keys (a) values ($1)", ("INSERT", "api_keys")),
             ("update sessions set a = 1", ("UPDATE", "sessions")),
@@ -275,8 +282,8 @@ mod tests {
             ("begin", ("OTHER", "")),
             ("", ("OTHER", "")),
         ] {
-            assert_eq!(summary(sql, true), wanted, "{sql}");
-            assert_eq!(summary(sql, false), (wanted.0, ""), "{sql}");
+            assert_eq!(summary(sql, true), expected, "{sql}");
+            assert_eq!(summary(sql, false), (expected.0, ""), "{sql}");
         }
     }
 }

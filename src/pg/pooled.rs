@@ -9,8 +9,9 @@ use tokio::time;
 use super::connecting;
 use crate::{concurrency::fair_permits::Permit, telemetry::Operations};
 
-/// Grace period for a statement whose call was cancelled. Then its connection is closed, which
-/// ends the statement; see [`super::postgres`].
+/// Grace period for a statement whose call was cancelled, and then for closing its connection.
+/// After the grace period the connection is closed, which ends the statement; see
+/// [`super::postgres`].
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The pool and the metrics of its connections. Cheap to clone.
@@ -47,10 +48,10 @@ impl Pool {
     }
 }
 
-/// What is in progress on a connection.
+/// The work in progress on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum InProgress {
-    /// Nothing: the connection can return to the pool.
+    /// No work: the connection can return to the pool.
     Nothing,
     /// A single statement outside of a transaction.
     Statement,
@@ -70,8 +71,8 @@ pub(super) struct PooledConnection {
 }
 
 impl PooledConnection {
-    /// Takes a connection from the pool. `permit` is a permit of a tenant's share; it is
-    /// released when the connection is.
+    /// Takes a connection from the pool. `permit` is a permit of a tenant's share. The permit is
+    /// released with the connection.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         let connection = Some(connecting::acquire(&pool.connections).await?);
         Ok(Self {
@@ -104,16 +105,16 @@ impl Drop for PooledConnection {
 /// Ends unfinished work on a connection before the connection returns to the pool
 /// (launchbadge/sqlx#4393).
 async fn end(mut connection: PoolConnection<Postgres>, work: InProgress, abandoned: &Counter) {
-    let ended = async {
+    let cleanup = async {
         match work {
             InProgress::Transaction => (&mut *connection).execute("rollback").await.map(drop),
             InProgress::Statement | InProgress::Nothing => connection.ping().await,
         }
     };
-    match time::timeout(GRACE, ended).await {
+    match time::timeout(GRACE, cleanup).await {
         Ok(Ok(())) => {}
-        ended => {
-            if ended.is_err() {
+        result => {
+            if result.is_err() {
                 abandoned.inc();
             }
             // The connection may be broken, or the network may hang.

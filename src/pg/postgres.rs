@@ -86,7 +86,7 @@ impl Postgres {
     /// superuser, has `BYPASSRLS`, or owns tables or functions of the schema, directly or
     /// through a role that it is a member of.
     pub async fn check_privileges(&self) -> anyhow::Result<()> {
-        let found = sqlx::query!(
+        let role = sqlx::query!(
             r#"
             select current_user::text as "name!",
                    bool_or(r.rolsuper or r.rolbypassrls) as "bypasses!",
@@ -107,10 +107,10 @@ impl Postgres {
         .await
         .context("can't ask Postgres about the role of DATABASE_URL")?;
         ensure!(
-            !found.bypasses && !found.owns,
+            !role.bypasses && !role.owns,
             "DATABASE_URL connects as {}, which row-level security does not bind; \
              connect as {APP_ROLE}",
-            found.name
+            role.name
         );
         Ok(())
     }
@@ -151,8 +151,9 @@ impl Postgres {
         self.begin_in_share(tenant, tenant).await
     }
 
-    /// Like [`Postgres::begin`], but the connection counts against `share` instead of the share
-    /// of `tenant`: for callers that did not name the tenant, or named one that does not exist.
+    /// Like [`Postgres::begin`], but takes the connection from the share of tenant `share`, not
+    /// from the share of `tenant`: for callers that did not name the tenant, or named a tenant that
+    /// does not exist.
     ///
     /// # Errors
     /// As [`Postgres::begin`].
@@ -167,7 +168,7 @@ impl Postgres {
         self.connections().is_closed()
     }
 
-    /// Closes the pool, and waits until connections in use were returned and closed.
+    /// Closes the pool, and waits until all connections in use are returned and closed.
     pub async fn close(&self) {
         self.connections().close().await;
     }

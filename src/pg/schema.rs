@@ -14,8 +14,8 @@ pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
 }
 
-/// Applies all migrations. If `app_url` connects as the service's role and has a password, sets
-/// that password for the role.
+/// Applies all migrations. If `app_url` names the service's role and a password, sets that
+/// password for the role.
 ///
 /// # Errors
 /// When Postgres does not answer or a migration fails. A failed migration is rolled back.

@@ -1,4 +1,4 @@
-//! Each tenant's share of the pool's connections: see [`FairPermits`]. When one tenant's statements
+//! Each tenant's share of the pool's connections; see [`FairPermits`]. When one tenant's statements
 //! wait for locks, calls of other tenants still get connections.
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Timeout for a connection of the tenant's share.
+/// Timeout of the wait for a connection of the tenant's share.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// The connections, shared fairly by tenants.
@@ -38,7 +38,7 @@ impl ConnectionShares {
     /// Waits until the tenant may take another connection.
     ///
     /// # Errors
-    /// OVERLOADED when that takes longer than [`WAIT`].
+    /// OVERLOADED when the wait exceeds [`WAIT`].
     pub(super) async fn acquire(&self, tenant: TenantId) -> Result<Permit> {
         let permit = time::timeout(WAIT, self.shares.acquire(tenant)).await;
         permit.map_err(|_| {

@@ -1,8 +1,8 @@
 //! Enums that are stored in text columns.
 
 /// Declares an enum with the text of each variant, and its conversion to and from a text column.
-/// A check constraint of the column allows just these texts. Another text is a defect: the
-/// statement that reads it fails with INTERNAL.
+/// A check constraint of the column allows only these texts. Any other text is a defect: the
+/// statement that reads that text fails with INTERNAL.
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -61,12 +61,12 @@ pub(crate) use text_enum;
 #[cfg(test)]
 mod tests {
     text_enum! {
-        /// A light.
+        /// A traffic light.
         Light { Red = "red", Green = "green", }
     }
 
     #[test]
-    fn other_texts_are_no_variant() {
+    fn a_text_of_no_variant_is_an_error() {
         assert_eq!(Light::try_from("green"), Ok(Light::Green));
         assert_eq!(Light::Red.as_str(), "red");
         for text in ["", "Green", "blue"] {

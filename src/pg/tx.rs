@@ -1,7 +1,7 @@
 //! Transactions that work in one tenant.
 //!
 //! Rule: `current_tenant` (`migrations/0001_roles_and_context.sql`) decides which tenant a
-//! transaction works in. Row-level security compares each row with it.
+//! transaction works in. Row-level security compares the tenant of each row with that tenant.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
 /// Maximum statement timeout in a transaction.
 const MAX_STATEMENT: Duration = Duration::from_secs(10);
 
-/// Time from the call's deadline until Postgres ends a statement. By then the gate has already
+/// Time from the call's deadline until Postgres ends a statement. At that time the gate has already
 /// answered the caller.
 const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 
@@ -29,7 +29,7 @@ const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 /// drop without [`Tx::commit`] it rolls back, and a running statement is ended.
 #[derive(Debug)]
 pub struct Tx {
-    held: PooledConnection,
+    connection: PooledConnection,
     operations: Operations,
 }
 
@@ -38,26 +38,26 @@ impl Tx {
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
         let limit = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
         let limit = limit.min(MAX_STATEMENT).as_millis();
-        // The tenant is a UUID and the limit a number, so nothing needs escaping. One round
-        // trip does it all.
+        // The tenant is a UUID and the limit a number, so nothing needs escaping. One statement
+        // saves round trips.
         let statement = format!(
             "begin; select set_config('tenantry.tenant', '{tenant}', true), \
              set_config('statement_timeout', '{limit}ms', true)"
         );
-        let begun = async {
-            let mut held = PooledConnection::acquire(pool, Some(permit)).await?;
+        let work = async {
+            let mut connection = PooledConnection::acquire(pool, Some(permit)).await?;
             // From here on Postgres may be in a transaction, even if its answer never arrives.
-            held.work = InProgress::Transaction;
-            held.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
-            Ok(held)
+            connection.work = InProgress::Transaction;
+            connection.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
+            Ok(connection)
         };
-        let held = observe(pool.operations(), "BEGIN", begun).await?;
-        Ok(Self { held, operations: pool.operations().clone() })
+        let connection = observe(pool.operations(), "BEGIN", work).await?;
+        Ok(Self { connection, operations: pool.operations().clone() })
     }
 
     /// The connection, for one statement.
     pub fn conn(&mut self) -> Observed<'_> {
-        Observed::transaction(&mut self.held, &self.operations)
+        Observed::transaction(&mut self.connection, &self.operations)
     }
 
     /// Switches to another tenant for the rest of the transaction: for a change in two tenants,
@@ -77,9 +77,9 @@ impl Tx {
     /// # Errors
     /// When Postgres is unavailable. The transaction may or may not be committed then.
     pub async fn commit(mut self) -> Result<()> {
-        let commit = self.held.connection()?.execute("COMMIT");
+        let commit = self.connection.connection()?.execute("COMMIT");
         observe(&self.operations, "COMMIT", commit).await?;
-        self.held.work = InProgress::Nothing;
+        self.connection.work = InProgress::Nothing;
         Ok(())
     }
 }

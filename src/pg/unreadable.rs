@@ -1,6 +1,6 @@
-//! Reports rows that this program can't read. Such a row was not written by this program. It
-//! counts as absent. Operators see it as a log line with its ids, and in the metric
-//! `tenantry_unreadable_rows_total`.
+//! Reports rows that this program can't read. Another program or a manual change wrote such a row.
+//! The service treats the row as absent. Operators see a log line with the ids of the row, and the
+//! metric `tenantry_unreadable_rows_total`.
 
 use std::sync::LazyLock;
 
@@ -30,19 +30,19 @@ struct Label {
 
 /// One counter for the whole process, because the code that reads rows has no access to the
 /// server's state.
-static ROWS: LazyLock<Family<Label, Counter>> = LazyLock::new(Family::default);
+static UNREADABLE_ROWS: LazyLock<Family<Label, Counter>> = LazyLock::new(Family::default);
 
 /// Registers the metric.
 pub fn register(registry: &mut Registry) {
     let help = "Rows with stored data that can't be read";
-    registry.register("tenantry_unreadable_rows", help, ROWS.clone());
+    registry.register("tenantry_unreadable_rows", help, UNREADABLE_ROWS.clone());
     for table in [Table::role_assignment, Table::tenant] {
-        drop(ROWS.get_or_create(&Label { table }));
+        drop(UNREADABLE_ROWS.get_or_create(&Label { table }));
     }
 }
 
 /// Counts and logs a row that can't be read.
 pub fn report(table: Table, tenant: TenantId, row: Uuid) {
-    ROWS.get_or_create(&Label { table }).inc();
+    UNREADABLE_ROWS.get_or_create(&Label { table }).inc();
     tracing::error!(%tenant, ?table, %row, "a row can't be read and counts as absent");
 }

@@ -3,11 +3,11 @@
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
-/// Checks that a URL is valid; the error says what it should look like.
+/// Checks that a URL is valid. The error describes a valid URL.
 pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
     // The parser's own error may repeat a password.
-    let read = url.expose_secret().parse::<PgConnectOptions>();
-    read.map(drop).map_err(|_| "must be a URL like postgres://user@host/database")
+    let options = url.expose_secret().parse::<PgConnectOptions>();
+    options.map(drop).map_err(|_| "must be a URL like postgres://user@host/database")
 }
 
 /// The connection options of a URL.
@@ -16,7 +16,7 @@ pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
 /// When the URL is invalid. The error does not contain the URL, because it may hold a password.
 pub(super) fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
     check_url(url)
-        .map_err(|wanted| anyhow::anyhow!("a Postgres URL can't be read: it {wanted}"))?;
+        .map_err(|problem| anyhow::anyhow!("a Postgres URL can't be read: it {problem}"))?;
     let options: PgConnectOptions = url.expose_secret().parse()?;
     Ok(options.application_name("tenantry").disable_statement_logging())
 }

@@ -1,4 +1,4 @@
-//! Encryption of personal data with a tenant's data key, and blind indexes to look it up.
+//! Encryption of personal data with a tenant's data key, and blind indexes for lookups.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -22,9 +22,9 @@ use crate::{
 pub(super) const KEY: usize = 32;
 
 /// The first byte of a sealed value: the version of its format.
-const FORM: u8 = 1;
+const FORMAT_VERSION: u8 = 1;
 
-/// A blind index: a keyed hash by which an encrypted value is looked up.
+/// A blind index: a keyed hash for the lookup of an encrypted value.
 pub type Index = [u8; 16];
 
 /// Encrypts and decrypts ("seals" and "opens") the personal data of one tenant.
@@ -51,12 +51,12 @@ pub(super) fn show_tables(unreadable: &Unreadable) {
     }
 }
 
-/// The place where a value is stored. A sealed value opens only there.
+/// The table and the row of a value. A sealed value opens only for the same table and row.
 #[derive(Clone, Copy)]
 pub struct SealContext<'a> {
     pub table: &'static str,
-    /// The 16 bytes of the row's id, then other values of the row that the sealed value is
-    /// bound to.
+    /// The 16 bytes of the row's id, then the other values of the row to which the sealed value
+    /// is bound.
     pub row: &'a [u8],
 }
 
@@ -99,7 +99,7 @@ impl Cipher {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(failed)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + value.len() + AES_256_GCM.tag_len());
-        sealed.push(FORM);
+        sealed.push(FORMAT_VERSION);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(value);
         let key = self.key(&identity)?;
@@ -117,7 +117,7 @@ impl Cipher {
     /// `DATA_UNREADABLE` when the value was sealed in another context or was altered. The log
     /// names the table and the row.
     pub fn open(&self, context: SealContext<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.opened(context, sealed).ok_or_else(|| self.unreadable(context))
+        self.try_open(context, sealed).ok_or_else(|| self.unreadable(context))
     }
 
     fn unreadable(&self, context: SealContext<'_>) -> Error {
@@ -150,26 +150,27 @@ impl Cipher {
         serde_json::from_slice(&text).map_err(|_| self.unreadable(context))
     }
 
-    fn opened(&self, context: SealContext<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (form, rest) = sealed.split_first()?;
-        let (nonce, secret) = rest.split_at_checked(NONCE_LEN).filter(|_| *form == FORM)?;
+    fn try_open(&self, context: SealContext<'_>, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (version, rest) = sealed.split_first()?;
+        let (nonce, secret) =
+            rest.split_at_checked(NONCE_LEN).filter(|_| *version == FORMAT_VERSION)?;
         let identity = self.identity(context);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut value = secret.to_vec();
-        let opened =
+        let plaintext =
             self.key(&identity).ok()?.open_in_place(nonce, Aad::from(&identity), &mut value);
-        let length = opened.ok()?.len();
+        let length = plaintext.ok()?.len();
         value.truncate(length);
         Some(value)
     }
 
     /// The blind index of a value: HMAC-SHA-256 under a key of the tenant, truncated to half
-    /// its length (RFC 2104, section 5). `of` names the kind of value, so equal values of two
+    /// its length (RFC 2104, section 5). `kind` names the kind of value, so equal values of two
     /// kinds have different indexes.
     #[must_use]
-    pub fn index(&self, of: &str, value: &[u8]) -> Index {
+    pub fn index(&self, kind: &str, value: &[u8]) -> Index {
         let mut context = hmac::Context::with_key(&self.index);
-        context.update(of.as_bytes());
+        context.update(kind.as_bytes());
         context.update(&[0]);
         context.update(value);
         let mut index = Index::default();
@@ -196,39 +197,52 @@ mod tests {
 
     fn cipher(tenant: u128, key: u8) -> Cipher {
         let tenant = TenantId(Uuid::from_u128(tenant));
-        Cipher::new(tenant, &[key; KEY], Unreadable::default()).expect("a cipher")
+        Cipher::new(tenant, &[key; KEY], Unreadable::default())
+            .expect("the cipher cannot be created")
     }
 
     #[test]
-    fn a_value_opens_where_it_was_sealed_and_nowhere_else() {
-        let (here, row) = (cipher(1, 1), Uuid::from_u128(9));
+    fn a_value_opens_only_for_its_row_table_tenant_and_key() {
+        let (cipher_of_tenant, row) = (cipher(1, 1), Uuid::from_u128(9));
         let context = SealContext::row("users", &row);
-        let sealed = here.seal(context, b"ada@acme.test").expect("sealed");
-        assert_eq!(here.open(context, &sealed).expect("opened"), b"ada@acme.test");
-        assert_ne!(here.seal(context, b"ada@acme.test").expect("sealed"), sealed);
+        let sealed = cipher_of_tenant.seal(context, b"ada@acme.test").expect("sealing failed");
+        assert_eq!(
+            cipher_of_tenant.open(context, &sealed).expect("opening failed"),
+            b"ada@acme.test"
+        );
+        assert_ne!(
+            cipher_of_tenant.seal(context, b"ada@acme.test").expect("sealing failed"),
+            sealed
+        );
 
         let other = Uuid::from_u128(10);
-        assert!(here.open(SealContext::row("users", &other), &sealed).is_err(), "another row");
-        assert!(here.open(SealContext::row("sessions", &row), &sealed).is_err(), "another table");
+        assert!(
+            cipher_of_tenant.open(SealContext::row("users", &other), &sealed).is_err(),
+            "another row"
+        );
+        assert!(
+            cipher_of_tenant.open(SealContext::row("sessions", &row), &sealed).is_err(),
+            "another table"
+        );
         assert!(cipher(2, 1).open(context, &sealed).is_err(), "another tenant");
         assert!(cipher(1, 2).open(context, &sealed).is_err(), "another key");
     }
 
     #[test]
-    fn no_bit_can_be_changed_and_none_left_out() {
+    fn an_altered_or_truncated_value_does_not_open() {
         let (cipher, row) = (cipher(1, 1), Uuid::nil());
         let context = SealContext::row("users", &row);
-        let sealed = cipher.seal(context, b"Ada").expect("sealed");
-        for at in 0..sealed.len() {
+        let sealed = cipher.seal(context, b"Ada").expect("sealing failed");
+        for index in 0..sealed.len() {
             let mut altered = sealed.clone();
-            altered[at] ^= 1;
-            assert!(cipher.open(context, &altered).is_err(), "byte {at}");
-            assert!(cipher.open(context, &sealed[..at]).is_err(), "{at} bytes");
+            altered[index] ^= 1;
+            assert!(cipher.open(context, &altered).is_err(), "byte {index}");
+            assert!(cipher.open(context, &sealed[..index]).is_err(), "{index} bytes");
         }
     }
 
     #[test]
-    fn an_index_is_of_its_tenant_and_of_its_sort() {
+    fn an_index_depends_on_the_tenant_the_kind_and_the_value() {
         let index = cipher(1, 1).index("email", b"ada@acme.test");
         assert_eq!(index, cipher(1, 1).index("email", b"ada@acme.test"));
         assert_ne!(index, cipher(2, 2).index("email", b"ada@acme.test"));

@@ -25,7 +25,8 @@ use crate::{
 /// Maximum number of tenants whose ciphers are cached.
 const MAX_CACHED_TENANTS: usize = 50_000;
 
-/// The data keys of all tenants: read from Postgres, unwrapped by a master key, cached.
+/// The data keys of all tenants. Each key is read from Postgres, unwrapped by a master key and
+/// cached.
 pub struct DataKeys {
     masters: Arc<MasterKeys>,
     tenants: Cache<TenantId, Arc<Cipher>>,
@@ -42,7 +43,7 @@ pub struct NewDataKey {
 }
 
 impl DataKeys {
-    /// Loads the master keys. The data keys themselves are read when they are needed.
+    /// Loads the master keys. Each data key is read when it is needed.
     ///
     /// # Errors
     /// When the master keys can't be read.
@@ -68,8 +69,8 @@ impl DataKeys {
         &self.masters
     }
 
-    /// Reads the data key for data that belongs to no tenant, and creates it in a new database.
-    /// The other methods need this key first, so a start with a wrong master key fails.
+    /// Reads the data key for data that belongs to no tenant; in a new database, creates the key.
+    /// The server needs this key at its start, so a start with a wrong master key fails.
     ///
     /// # Errors
     /// When Postgres or the key service is unavailable, or when the key is wrapped by a master
@@ -80,19 +81,20 @@ impl DataKeys {
                 "there is no master key: a reader of the database can decrypt personal data"
             );
         }
-        let nobody = TenantId::UNKNOWN;
-        let mut kept = read(postgres, nobody).await?;
-        if kept.is_none() {
-            let made = self.make(nobody).await?;
-            let mut tx = postgres.begin(nobody).await?;
-            // Another replica may insert its key first. Then that key is used.
-            store::insert(&mut tx, nobody, &made.wrapped).await?;
-            kept = store::get(&mut tx, nobody).await?;
+        let no_tenant = TenantId::UNKNOWN;
+        let mut stored = read(postgres, no_tenant).await?;
+        if stored.is_none() {
+            let new = self.make(no_tenant).await?;
+            let mut tx = postgres.begin(no_tenant).await?;
+            // Another replica may insert its key first. Then the key of that replica is used.
+            store::insert(&mut tx, no_tenant, &new.wrapped).await?;
+            stored = store::get(&mut tx, no_tenant).await?;
             tx.commit().await?;
         }
-        let kept = kept.context("there is no common data key")?;
-        let key = self.unwrap(nobody, kept).await.context("the common data key can't be used")?;
-        self.common.set(Arc::new(self.cipher(nobody, &key)?)).ok();
+        let stored = stored.context("there is no common data key")?;
+        let key =
+            self.unwrap(no_tenant, stored).await.context("the common data key can't be used")?;
+        self.common.set(Arc::new(self.cipher(no_tenant, &key)?)).ok();
         Ok(())
     }
 
@@ -110,12 +112,13 @@ impl DataKeys {
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
     pub async fn find(&self, postgres: &Postgres, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        if let Some(known) = self.known(tenant)? {
-            return Ok(Some(known));
+        if let Some(cipher) = self.known(tenant)? {
+            return Ok(Some(cipher));
         }
-        let Some(kept) = read(postgres, tenant).await? else { return Ok(None) };
-        let key = self.unwrap(tenant, kept).await.map_err(|error| away(tenant, &error))?;
-        self.keep(tenant, &key).map(Some)
+        let Some(stored) = read(postgres, tenant).await? else { return Ok(None) };
+        let key =
+            self.unwrap(tenant, stored).await.map_err(|error| key_unavailable(tenant, &error))?;
+        self.cache(tenant, &key).map(Some)
     }
 
     /// Like [`DataKeys::find`], but from the cache only.
@@ -129,13 +132,13 @@ impl DataKeys {
         }
     }
 
-    /// Creates a data key for a new tenant. This may call a key service, so no transaction may
-    /// be open meanwhile.
+    /// Creates a data key for a new tenant. This may call a key service, so the caller must have
+    /// no open transaction.
     ///
     /// # Errors
     /// UNAVAILABLE when the key cannot be wrapped by the master key.
     pub async fn generate(&self, tenant: TenantId) -> Result<NewDataKey> {
-        self.make(tenant).await.map_err(|error| away(tenant, &error))
+        self.make(tenant).await.map_err(|error| key_unavailable(tenant, &error))
     }
 
     /// Stores the data key of a new tenant, and returns the tenant and its cipher. The
@@ -145,10 +148,10 @@ impl DataKeys {
     /// UNAVAILABLE when Postgres is unavailable.
     pub async fn insert(&self, tx: &mut Tx, new: &NewDataKey) -> Result<(TenantId, Arc<Cipher>)> {
         store::insert(tx, new.tenant, &new.wrapped).await?;
-        Ok((new.tenant, self.keep(new.tenant, &new.key)?))
+        Ok((new.tenant, self.cache(new.tenant, &new.key)?))
     }
 
-    fn keep(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
+    fn cache(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
         let cipher = Arc::new(self.cipher(tenant, key)?);
         self.tenants.insert(tenant, cipher.clone());
         Ok(cipher)
@@ -169,9 +172,9 @@ impl DataKeys {
         tokio::task::spawn_blocking(wrap).await?
     }
 
-    async fn unwrap(&self, tenant: TenantId, kept: Wrapped) -> anyhow::Result<DataKey> {
+    async fn unwrap(&self, tenant: TenantId, stored: Wrapped) -> anyhow::Result<DataKey> {
         let masters = self.masters.clone();
-        tokio::task::spawn_blocking(move || masters.unwrap(tenant, &kept)).await?
+        tokio::task::spawn_blocking(move || masters.unwrap(tenant, &stored)).await?
     }
 }
 
@@ -182,7 +185,8 @@ impl ChangeListener for DataKeys {
         }
     }
 
-    /// Changes may have been missed: a deleted tenant's key must not stay in memory.
+    /// Drops all keys. A missed change may be the deletion of a tenant, whose key must not stay in
+    /// memory.
     fn clear(&self) {
         self.tenants.clear();
     }
@@ -200,12 +204,12 @@ impl Reload for DataKeys {
 /// Reads a tenant's wrapped data key. The transaction has ended when this returns.
 async fn read(postgres: &Postgres, tenant: TenantId) -> Result<Option<Wrapped>> {
     let mut tx = postgres.begin(tenant).await?;
-    let kept = store::get(&mut tx, tenant).await?;
+    let stored = store::get(&mut tx, tenant).await?;
     tx.commit().await?;
-    Ok(kept)
+    Ok(stored)
 }
 
-fn away(tenant: TenantId, error: &anyhow::Error) -> Error {
+fn key_unavailable(tenant: TenantId, error: &anyhow::Error) -> Error {
     tracing::error!(%tenant, error = format!("{error:#}"), "a tenant's data key can't be loaded");
     let text = "an encryption key is not available; try again";
     Error::refused(ErrorReason::StoreUnavailable, text)

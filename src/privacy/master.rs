@@ -1,4 +1,4 @@
-//! Master keys: they wrap (encrypt) the data keys.
+//! Master keys, which wrap (encrypt) the data keys.
 
 use std::{
     fs,
@@ -30,8 +30,8 @@ use crate::{
 /// The value of [`Wrapped::by`] for a data key that is stored in plain text.
 const NONE: &str = "none";
 
-/// The configured sources of master keys. A new data key is wrapped by the key service if there
-/// is one, else by the first key in the file. With neither, it is not wrapped.
+/// The configured sources of master keys. If a key service is configured, it wraps new data keys;
+/// otherwise the first key in the file wraps them. Without both, new data keys are not wrapped.
 #[derive(Clone, Debug, Default)]
 pub struct MasterSource {
     /// Path of the file of master keys.
@@ -54,9 +54,9 @@ struct KeyFile {
 /// A data key as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Wrapped {
-    /// The encrypted key; the plain key when `by` is `none`.
+    /// The encrypted data key; the plain data key when `by` is `none`.
     pub bytes: Vec<u8>,
-    /// The master key that wraps it: `file:<id>`, `transit:<name>:v<version>` or `none`.
+    /// The master key that wraps the data key: `file:<id>`, `transit:<name>:v<version>` or `none`.
     pub by: String,
 }
 
@@ -87,7 +87,7 @@ impl MasterKeys {
         Ok(Self { file, service })
     }
 
-    /// Whether there is any master key, so that data keys are wrapped.
+    /// Whether a master key is configured, so that data keys are wrapped.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.file.is_some() || self.service.is_some()
@@ -150,10 +150,10 @@ impl MasterKeys {
         let (nonce, secret) = bytes.split_at_checked(NONCE_LEN).context("it is cut short")?;
         let mut plain = Zeroizing::new(secret.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context("it is cut short")?;
-        let opened = cipher(master)?
+        let plaintext = cipher(master)?
             .open_in_place(nonce, Aad::from(associated(tenant)), &mut plain)
             .map_err(|_| anyhow::anyhow!("the master key {id} does not open it"))?;
-        let length = opened.len();
+        let length = plaintext.len();
         plain.truncate(length);
         Ok(plain)
     }
@@ -186,21 +186,21 @@ impl KeyFile {
 
     fn reload(&self) -> anyhow::Result<bool> {
         let keys = read(&self.path)?;
-        let same = {
+        let is_unchanged = {
             let old = self.keys.load();
             let is_same = |(a, b): (&KeyLine, &KeyLine)| {
                 a.id == b.id && a.key.expose_secret() == b.key.expose_secret()
             };
             old.len() == keys.len() && old.iter().zip(&keys).all(is_same)
         };
-        if !same {
+        if !is_unchanged {
             self.keys.store(Arc::new(keys));
         }
-        Ok(!same)
+        Ok(!is_unchanged)
     }
 }
 
-/// Reads the master keys of a file. The first is the current one.
+/// Reads the master keys of a file. The first key is the current master key.
 fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     let keys = key_lines::read(path)?;
     for key in &keys {
@@ -223,7 +223,7 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let _lock = lock(path)?;
-    if path.exists() { Ok(None) } else { put_in_front(path, "").map(Some) }
+    if path.exists() { Ok(None) } else { prepend_key(path, "").map(Some) }
 }
 
 /// Adds a new current key at the front of a file, and returns its id.
@@ -231,12 +231,12 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// When the file can't be read, has no keys, or can't be written.
 pub fn add_key(path: &Path) -> anyhow::Result<String> {
-    // Without the lock, the second of two concurrent writers would overwrite the first one's
-    // key, and every data key wrapped by it would be lost.
+    // Without the lock, the second of two concurrent writers would overwrite the key of the first
+    // writer. Every data key wrapped by the overwritten key would be lost.
     let _lock = lock(path)?;
     read(path)?;
     let old = fs::read_to_string(path).map(Zeroizing::new);
-    put_in_front(path, &old.with_context(|| format!("can't read {}", path.display()))?)
+    prepend_key(path, &old.with_context(|| format!("can't read {}", path.display()))?)
 }
 
 fn lock(path: &Path) -> anyhow::Result<fs::File> {
@@ -244,7 +244,7 @@ fn lock(path: &Path) -> anyhow::Result<fs::File> {
     files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }
 
-fn put_in_front(path: &Path, old: &str) -> anyhow::Result<String> {
+fn prepend_key(path: &Path, old: &str) -> anyhow::Result<String> {
     let (mut id, mut key) = ([0; 4], Zeroizing::new([0; KEY]));
     let filled = rand::fill(&mut id).and_then(|()| rand::fill(key.as_mut_slice()));
     filled.map_err(|_| anyhow::anyhow!("no random bytes"))?;

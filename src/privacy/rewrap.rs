@@ -1,9 +1,9 @@
 //! Rotation of the master key: each data key is wrapped by the new master key. Data that the
 //! data keys sealed stays unchanged.
 //!
-//! The table `data_keys` records which keys are still to do, so an interrupted run can be
-//! continued. Several runs may work concurrently, because a key is replaced only if it has not
-//! changed since it was read.
+//! The table `data_keys` records the master key of each data key, so an interrupted run can be
+//! continued. Several runs may work concurrently, because a data key is replaced only if it has
+//! not changed since it was read.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{ids::TenantId, pg::Postgres};
 /// Maximum number of data keys that one transaction reads or replaces.
 const BATCH: i64 = 500;
 
-/// Number of consecutive failures after which the run stops: then the key service is probably
-/// at fault, not the individual data keys.
+/// Number of consecutive failures after which the run stops. After this number, the key service is
+/// probably at fault, not the single data keys.
 const MAX_CONSECUTIVE_FAILURES: u64 = 20;
 
 /// The result of a run so far.
@@ -40,20 +40,20 @@ pub struct Progress {
 /// The result of wrapping one batch.
 #[derive(Default)]
 struct Batch {
-    ready: Vec<(Kept, Wrapped)>,
+    rewrapped: Vec<(Kept, Wrapped)>,
     failed: u64,
-    failed_in_a_row: u64,
+    consecutive_failures: u64,
     reason: String,
 }
 
-/// Wraps all data keys by the current master key. Calls `tell` after each batch.
+/// Wraps all data keys by the current master key. Calls `report` after each batch.
 ///
 /// # Errors
 /// When there is no master key, or when Postgres or the key service is unavailable.
 pub async fn all(
     postgres: &Postgres,
     masters: &Arc<MasterKeys>,
-    tell: impl Fn(&Progress),
+    report: impl Fn(&Progress),
 ) -> anyhow::Result<Progress> {
     ensure!(
         masters.is_configured(),
@@ -63,39 +63,39 @@ pub async fn all(
     let mut after = None;
     loop {
         let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
-        let kept = store::others(&mut tx, &progress.by, after, BATCH).await?;
+        let rows = store::others(&mut tx, &progress.by, after, BATCH).await?;
         // No transaction may be open while a key service is called.
         drop(tx);
-        let Some(last) = kept.last() else { return Ok(progress) };
+        let Some(last) = rows.last() else { return Ok(progress) };
         after = Some(last.tenant_id);
         let masters = masters.clone();
-        let batch = tokio::task::spawn_blocking(move || Batch::wrap(&masters, kept)).await?;
-        progress.rewrapped += replace(postgres, &batch.ready).await?;
+        let batch = tokio::task::spawn_blocking(move || Batch::wrap(&masters, rows)).await?;
+        progress.rewrapped += replace(postgres, &batch.rewrapped).await?;
         progress.failed += batch.failed;
         if batch.failed > 0 {
             progress.reason = batch.reason;
         }
-        tell(&progress);
-        if batch.failed_in_a_row >= MAX_CONSECUTIVE_FAILURES {
+        report(&progress);
+        if batch.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {
             return Ok(progress);
         }
     }
 }
 
 impl Batch {
-    fn wrap(masters: &MasterKeys, kept: Vec<Kept>) -> Self {
+    fn wrap(masters: &MasterKeys, rows: Vec<Kept>) -> Self {
         let mut batch = Self::default();
-        for kept in kept {
-            match wrap(masters, &kept) {
+        for old in rows {
+            match wrap(masters, &old) {
                 Ok(new) => {
-                    batch.ready.push((kept, new));
-                    batch.failed_in_a_row = 0;
+                    batch.rewrapped.push((old, new));
+                    batch.consecutive_failures = 0;
                 }
                 Err(error) => {
                     batch.failed += 1;
-                    batch.failed_in_a_row += 1;
+                    batch.consecutive_failures += 1;
                     batch.reason = format!("{error:#}");
-                    if batch.failed_in_a_row >= MAX_CONSECUTIVE_FAILURES {
+                    if batch.consecutive_failures >= MAX_CONSECUTIVE_FAILURES {
                         break;
                     }
                 }
@@ -105,9 +105,9 @@ impl Batch {
     }
 }
 
-fn wrap(masters: &MasterKeys, kept: &Kept) -> anyhow::Result<Wrapped> {
-    let tenant = TenantId(kept.tenant_id);
-    let wrapped = masters.unwrap(tenant, &kept.key).and_then(|key| masters.wrap(tenant, &key));
+fn wrap(masters: &MasterKeys, old: &Kept) -> anyhow::Result<Wrapped> {
+    let tenant = TenantId(old.tenant_id);
+    let wrapped = masters.unwrap(tenant, &old.key).and_then(|key| masters.wrap(tenant, &key));
     wrapped.with_context(|| format!("the data key of the tenant {tenant}"))
 }
 
@@ -132,7 +132,7 @@ pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
 }
 
 /// The name of the current master key, in the format of the column `wrapped_by`. A key service
-/// returns its key's version only when it wraps a key, so this wraps a dummy key.
+/// returns the version of its key only when it wraps a key, so this function wraps a dummy key.
 ///
 /// # Errors
 /// When the file can't be read or the key service is unavailable.

@@ -1,11 +1,11 @@
 //! SQL for the table of wrapped data keys.
 //!
 //! - Rule: `works_in_no_tenant` (`migrations/0024_rewrap_data_keys.sql`) decides that only a
-//!   transaction of no tenant sees the data keys of all.
+//!   transaction of no tenant sees the data keys of all tenants.
 //! - Rule: `data_keys_not_by` (`migrations/0024_rewrap_data_keys.sql`) decides which data keys a
 //!   rotation still has to wrap.
 //! - Rule: `rewrap_data_key` (`migrations/0024_rewrap_data_keys.sql`) replaces a data key only if
-//!   nobody replaced it meanwhile.
+//!   no other run replaced it since it was read.
 //! - Rule: `count_data_keys` (`migrations/0024_rewrap_data_keys.sql`) counts the data keys of
 //!   each master key.
 //! - Rule: `destroy_data_key` (`migrations/0004_data_keys.sql`) deletes the data key with its
@@ -28,7 +28,7 @@ pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
     Ok(row)
 }
 
-/// Inserts the data key of the tenant that the transaction works in, unless the tenant has one.
+/// Inserts the data key of the tenant that the transaction works in, unless the tenant has a key.
 pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> {
     sqlx::query!(
         r#"
@@ -63,15 +63,15 @@ pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> R
     )
     .fetch_all(tx.conn())
     .await?;
-    let kept = rows.into_iter().map(|row| Kept {
+    let keys = rows.into_iter().map(|row| Kept {
         tenant_id: row.tenant_id,
         key: Wrapped { bytes: row.wrapped, by: row.wrapped_by },
     });
-    Ok(kept.collect())
+    Ok(keys.collect())
 }
 
-/// Replaces a tenant's data key, unless it has changed since `old` was read. Returns whether it
-/// was replaced.
+/// Replaces a tenant's data key, unless the key has changed since `old` was read. Returns whether
+/// the key was replaced.
 pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
     let done = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,

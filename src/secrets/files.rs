@@ -10,7 +10,7 @@ use std::{
 /// Replaces a file atomically, with the permission bits `mode`.
 ///
 /// # Errors
-/// When the file can't be written. The old file then stays, unless only the last sync failed.
+/// When the file can't be written. Then the old file stays, unless only the last sync failed.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let draft = path.with_extension("draft");
     fs::remove_file(&draft).or_else(|error| match error.kind() {
@@ -21,11 +21,11 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
-    // Syncs the folder, so the new name also survives a crash of the machine.
+    // The sync of the folder makes the new name durable too.
     File::open(folder(path))?.sync_all()
 }
 
-/// Takes an exclusive lock on a folder, until the result is dropped. It serialises changes of
+/// Takes an exclusive lock on a folder, until the result is dropped. The lock serialises changes of
 /// the folder's files.
 ///
 /// # Errors

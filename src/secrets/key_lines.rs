@@ -1,5 +1,5 @@
-//! Files of secret keys, each with an id. The first key is used for new data, the others for
-//! data made with them earlier.
+//! Files of secret keys. Each key has an id. The first key is used for new data, the other keys for
+//! existing data.
 
 use std::{fs, path::Path};
 
@@ -7,14 +7,14 @@ use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-/// Minimum length of a key, in bytes. It exceeds the 112 bits that SP 800-131A requires.
+/// Minimum length of a key, in bytes. 32 bytes exceed the 112 bits that SP 800-131A requires.
 const MIN_KEY_BYTES: usize = 32;
 
 /// Maximum length of an id, in characters.
 const MAX_ID_LENGTH: usize = 8;
 
 pub struct KeyLine {
-    /// Identifies the key in data made with it.
+    /// The id of the key. Data that was made with the key contains the id.
     pub id: String,
     pub key: SecretSlice<u8>,
 }
@@ -36,15 +36,15 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
 /// When there is no key, or a line is invalid.
 pub fn parse(text: &SecretString) -> anyhow::Result<Vec<KeyLine>> {
     let mut keys: Vec<KeyLine> = Vec::new();
-    for (at, line) in text.expose_secret().lines().enumerate() {
+    for (index, line) in text.expose_secret().lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
-        let key = KeyLine::parse(line).with_context(|| format!("line {}", at + 1))?;
+        let key = KeyLine::parse(line).with_context(|| format!("line {}", index + 1))?;
         ensure!(
-            keys.iter().all(|above| above.id != key.id),
+            keys.iter().all(|earlier| earlier.id != key.id),
             "line {}: its id is used above",
-            at + 1
+            index + 1
         );
         keys.push(key);
     }
@@ -71,9 +71,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_wrong_is_named_and_not_repeated() {
+    fn an_error_names_the_invalid_line_but_not_the_key() {
         let key = STANDARD.encode([7; 32]);
-        for (text, wanted) in [
+        for (text, expected) in [
             (String::new(), "there is none"),
             ("a".into(), "line 1: it must be an id"),
             (format!("a {key} more"), "line 1: it must be an id"),
@@ -85,7 +85,7 @@ mod tests {
         ] {
             let message = parse(&text.clone().into()).err().map(|e| format!("{e:#}"));
             let message = message.unwrap_or_default();
-            assert!(message.contains(wanted) && !message.contains(&key), "{text}: {message}");
+            assert!(message.contains(expected) && !message.contains(&key), "{text}: {message}");
         }
     }
 }

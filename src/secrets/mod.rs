@@ -1,5 +1,5 @@
-//! Keys and secrets: where they are read from, how they are replaced while the server runs,
-//! and random ones.
+//! Keys and secrets: their files and their key service, their reload while the server runs, and
+//! random secrets.
 
 pub mod files;
 pub mod key_lines;

@@ -22,10 +22,10 @@ pub trait Reload: Send + Sync + 'static {
     /// The name of the counter of changes, by outcome.
     const METRIC: &str;
 
-    /// Reads the files, and returns whether they had changed.
+    /// Reads the files, and returns whether the files had changed.
     ///
     /// # Errors
-    /// When the files cannot be used. The current value then stays in use.
+    /// When the files cannot be used. Then the current value stays in use.
     fn reload(&self) -> anyhow::Result<bool>;
 }
 
@@ -35,7 +35,7 @@ struct Outcome {
 }
 
 /// Reloads the value when its files change, until the value is dropped.
-pub fn keep_current<R: Reload>(subject: &Arc<R>, registry: &mut Registry) {
+pub fn keep_current<R: Reload>(value: &Arc<R>, registry: &mut Registry) {
     let reloads = Family::<Outcome, Counter>::default();
     let help = "Changes of the files, by whether the new content could be used";
     registry.register(R::METRIC, help, reloads.clone());
@@ -44,18 +44,18 @@ pub fn keep_current<R: Reload>(subject: &Arc<R>, registry: &mut Registry) {
     for outcome in ["ok", "failed"] {
         drop(reloads.get_or_create(&Outcome { outcome }));
     }
-    tokio::spawn(follow(Arc::downgrade(subject), reloads));
+    tokio::spawn(reload_until_dropped(Arc::downgrade(value), reloads));
 }
 
-async fn follow<R: Reload>(subject: Weak<R>, reloads: Family<Outcome, Counter>) {
+async fn reload_until_dropped<R: Reload>(value: Weak<R>, reloads: Family<Outcome, Counter>) {
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_error = String::new();
     loop {
         ticks.tick().await;
-        let Some(subject) = subject.upgrade() else { return };
-        let read = tokio::task::spawn_blocking(move || subject.reload()).await;
-        match read.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that read files died"))) {
+        let Some(value) = value.upgrade() else { return };
+        let result = tokio::task::spawn_blocking(move || value.reload()).await;
+        match result.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that read files died"))) {
             Ok(changed) => {
                 last_error.clear();
                 if changed {

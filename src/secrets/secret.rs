@@ -1,4 +1,4 @@
-//! Random secrets that are shown once and stored as hashes.
+//! Random secrets. Each secret is returned to a client once and stored as a hash.
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// Length of a secret, in bytes. Its 256 random bits can't be guessed, so a fast hash is enough
-/// to protect it.
+/// Length of a secret, in bytes. 256 random bits can't be guessed, so a fast hash is enough
+/// to protect the secret.
 pub const LENGTH: usize = 32;
 
 /// Generates a random secret.
@@ -23,6 +23,6 @@ pub fn random() -> Result<Zeroizing<[u8; LENGTH]>> {
 }
 
 #[must_use]
-pub fn hash(of: &[u8]) -> Vec<u8> {
-    digest(&SHA256, of).as_ref().to_vec()
+pub fn hash(secret: &[u8]) -> Vec<u8> {
+    digest(&SHA256, secret).as_ref().to_vec()
 }

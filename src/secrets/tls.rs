@@ -1,5 +1,5 @@
 //! TLS: the server's certificate and the authorities of client certificates. `reload`
-//! loads changed files again. Open connections keep the configuration that they began with.
+//! loads changed files again. An open connection keeps the configuration of its begin.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -18,18 +18,20 @@ use zeroize::Zeroizing;
 use super::reload::Reload;
 use crate::{config::TlsPaths, credentials::api_keys::ClientNames};
 
-/// The ALPN protocol names (RFC 7301). gRPC uses HTTP/2; gRPC-Web uses HTTP/2 or HTTP/1.
+/// The ALPN protocol names (RFC 7301) when only gRPC is served, which uses HTTP/2.
 const GRPC: &[&[u8]] = &[b"h2"];
+
+/// The ALPN protocol names when gRPC-Web is served too, which uses HTTP/2 or HTTP/1.
 const GRPC_AND_WEB: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// The TLS configuration of new connections.
 pub struct Tls {
     paths: TlsPaths,
     protocols: &'static [&'static [u8]],
-    current: ArcSwap<Loaded>,
+    current: ArcSwap<LoadedFiles>,
 }
 
-struct Loaded {
+struct LoadedFiles {
     files: Files,
     acceptor: TlsAcceptor,
 }
@@ -43,22 +45,22 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files. Clients may ask for HTTP/1 when gRPC-Web is served.
+    /// Reads the files. Clients may negotiate HTTP/1 when gRPC-Web is served.
     ///
     /// # Errors
     /// When a file is missing, or when the certificate and the key do not match.
     pub fn load(paths: TlsPaths, serves_web: bool) -> anyhow::Result<Arc<Self>> {
         let protocols = if serves_web { GRPC_AND_WEB } else { GRPC };
         let files = Files::read(&paths)?;
-        let current = ArcSwap::from_pointee(Loaded::new(files, &paths, protocols)?);
+        let current = ArcSwap::from_pointee(LoadedFiles::new(files, &paths, protocols)?);
         Ok(Arc::new(Self { paths, protocols, current }))
     }
 
     /// Runs the TLS handshake with a client (RFC 8446, section 4).
     ///
     /// # Errors
-    /// When the handshake fails, when the client lacks a required certificate, or when it asks
-    /// for no protocol that is served.
+    /// When the handshake fails, when the client lacks a required certificate, or when the client
+    /// names no protocol that is served.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.current.load().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
@@ -69,7 +71,7 @@ impl Tls {
     }
 }
 
-/// The names in the client's verified certificate; `None` when it sent none.
+/// The names in the client's verified certificate; `None` when the client sent no certificate.
 pub fn client_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
     stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(ClientNames::of)
 }
@@ -83,24 +85,24 @@ impl Reload for Tls {
         if files == self.current.load().files {
             return Ok(false);
         }
-        self.current.store(Arc::new(Loaded::new(files, &self.paths, self.protocols)?));
+        self.current.store(Arc::new(LoadedFiles::new(files, &self.paths, self.protocols)?));
         Ok(true)
     }
 }
 
 impl Files {
     fn read(paths: &TlsPaths) -> anyhow::Result<Self> {
-        let read =
+        let read_file =
             |path: &Path| fs::read(path).with_context(|| format!("can't read {}", path.display()));
         Ok(Self {
-            cert: read(&paths.cert)?,
-            key: Zeroizing::new(read(&paths.key)?),
-            client_ca: paths.client_ca.as_deref().map(read).transpose()?,
+            cert: read_file(&paths.cert)?,
+            key: Zeroizing::new(read_file(&paths.key)?),
+            client_ca: paths.client_ca.as_deref().map(read_file).transpose()?,
         })
     }
 }
 
-impl Loaded {
+impl LoadedFiles {
     fn new(files: Files, paths: &TlsPaths, protocols: &[&[u8]]) -> anyhow::Result<Self> {
         let chain = certificates(&files.cert, &paths.cert)?;
         let key_path = paths.key.display();
@@ -115,8 +117,10 @@ impl Loaded {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
                 for authority in certificates(pem, path)? {
-                    let shown = path.display();
-                    roots.add(authority).with_context(|| format!("{shown} has no authority"))?;
+                    let path_text = path.display();
+                    roots
+                        .add(authority)
+                        .with_context(|| format!("{path_text} has no authority"))?;
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -133,9 +137,9 @@ impl Loaded {
 }
 
 fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let shown = path.display();
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let read = read.map_err(|_| anyhow::anyhow!("{shown} is not PEM"))?;
-    ensure!(!read.is_empty(), "{shown} has no certificate");
-    Ok(read)
+    let path_text = path.display();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|_| anyhow::anyhow!("{path_text} is not PEM"))?;
+    ensure!(!certificates.is_empty(), "{path_text} has no certificate");
+    Ok(certificates)
 }

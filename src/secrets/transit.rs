@@ -1,7 +1,7 @@
-//! Client of a key service with Vault's Transit API. Its keys never leave the service
+//! Client of a key service with Vault's Transit API. The keys never leave the service
 //! (ASVS 13.3.3).
 //!
-//! The client blocks, as signing does, so call it off the runtime's threads.
+//! The client blocks, like signing with a local key, so it must not run on the runtime's threads.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -17,17 +17,18 @@ use url::Url;
 /// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The address of the key service, and how to authenticate to it.
+/// The address of the key service, and the token that authenticates the client.
 #[derive(Clone, Debug)]
 pub struct TransitAddress {
     /// Base URL of the service.
     pub url: Url,
     /// Mount path of the Transit engine.
     pub mount: String,
-    /// File with the access token. It is read at each call, because an agent renews it.
+    /// File with the access token. The file is read at each call, because an agent renews the
+    /// token.
     pub token: PathBuf,
-    /// File with the CA certificates of the service, in PEM; `None` for those that the system
-    /// trusts.
+    /// File with the CA certificates of the service, in PEM; `None` for the certificates that the
+    /// system trusts.
     pub ca: Option<PathBuf>,
 }
 
@@ -38,24 +39,25 @@ pub struct Transit {
 }
 
 #[derive(Deserialize)]
-struct Answer<T> {
+struct ApiResponse<T> {
     data: T,
 }
 
 impl Transit {
-    /// Creates a client. It connects at the first request.
+    /// Creates a client. The client connects at the first request.
     ///
     /// # Errors
     /// When the CA certificates can't be read.
     pub fn new(address: &TransitAddress) -> anyhow::Result<Self> {
         let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
         if let Some(path) = &address.ca {
-            let shown = path.display();
-            let pem = fs::read(path).with_context(|| format!("can't read {shown}"))?;
+            let path_text = path.display();
+            let pem = fs::read(path).with_context(|| format!("can't read {path_text}"))?;
             let authorities = Certificate::from_pem_bundle(&pem);
-            let authorities = authorities.ok().filter(|found| !found.is_empty());
-            client = client
-                .tls_certs_only(authorities.with_context(|| format!("{shown} has no authority"))?);
+            let authorities = authorities.ok().filter(|certificates| !certificates.is_empty());
+            client = client.tls_certs_only(
+                authorities.with_context(|| format!("{path_text} has no authority"))?,
+            );
         }
         let client = client.build().context("no client for TRANSIT_URL")?;
         Ok(Self { client, address: address.clone() })
@@ -66,7 +68,7 @@ impl Transit {
     /// # Errors
     /// When the service does not answer, or answers with an error or another type of data.
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<T> {
-        self.ask(self.client.get(self.at(path)?))
+        self.send(self.client.get(self.endpoint(path)?))
     }
 
     /// Sends a POST request; returns the `data` of the response.
@@ -78,10 +80,10 @@ impl Transit {
         path: &[&str],
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        self.ask(self.client.post(self.at(path)?).json(body))
+        self.send(self.client.post(self.endpoint(path)?).json(body))
     }
 
-    fn at(&self, path: &[&str]) -> anyhow::Result<Url> {
+    fn endpoint(&self, path: &[&str]) -> anyhow::Result<Url> {
         let mut url = self.address.url.clone();
         {
             let mut segments =
@@ -91,24 +93,24 @@ impl Transit {
         Ok(url)
     }
 
-    /// No error contains the request or the response, because they may be secret.
-    fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let shown = self.address.token.display();
+    /// Sends a request. No error contains the request or the response, because both may be secret.
+    fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let path_text = self.address.token.display();
         let token = fs::read_to_string(&self.address.token)
             .map(SecretString::from)
-            .with_context(|| format!("can't read {shown}"))?;
-        let answer = request
+            .with_context(|| format!("can't read {path_text}"))?;
+        let response = request
             .header("x-vault-token", token.expose_secret().trim())
             .header("x-vault-request", "true")
             .send()
             .map_err(|error| {
                 anyhow::anyhow!("the key service does not answer: {}", kind(&error))
             })?;
-        let status = answer.status();
+        let status = response.status();
         ensure!(status.is_success(), "the key service answers {status}");
-        let answer: Answer<T> =
-            answer.json().ok().context("the key service sends an unexpected response")?;
-        Ok(answer.data)
+        let response: ApiResponse<T> =
+            response.json().ok().context("the key service sends an unexpected response")?;
+        Ok(response.data)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Serves one connection: HTTP from the first byte to an orderly end.
+//! Serves one connection: HTTP from the first byte to a graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -39,17 +39,19 @@ use crate::{
     secrets::tls::{self, Tls},
 };
 
-/// Maximum size of a call's metadata that is read, in bytes. The gate allows less and explains
-/// its refusal; above this size the connection answers with HTTP status 431.
+/// Maximum size of a call's metadata, in bytes. The gate has a lower limit and returns an error
+/// with a reason. Above this size the connection answers with HTTP status 431.
 const MAX_METADATA_READ: u32 = 32 * 1024;
 
 /// Maximum number of open streams of one connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Maximum number of streams that the peer resets before they are handled, and of streams that
-/// the server resets because of the peer's errors. Above it the peer gets `ENHANCE_YOUR_CALM`
-/// (CVE-2023-44487, CVE-2025-8671).
+/// Maximum number of streams that the peer resets before the server handles them. Above this number
+/// the peer gets `ENHANCE_YOUR_CALM` (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
+
+/// Maximum number of streams that the server resets because of the peer's errors. Above this number
+/// the peer gets `ENHANCE_YOUR_CALM` (CVE-2025-8671).
 const MAX_RESETS_FOR_ERRORS: usize = 128;
 
 /// Timeout of a connection's TLS handshake, and of its first HTTP bytes.
@@ -59,7 +61,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter.
 const PREFACE: usize = 24 + 9;
 
-/// Time without traffic before a connection is pinged, and then before it is closed.
+/// Time without traffic before the server pings a connection, and the timeout of the answer, after
+/// which the connection is closed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The entry point of calls: the gate, and the services behind it.
@@ -72,7 +75,7 @@ pub(super) struct Entry {
     pub(super) tls: Option<Arc<Tls>>,
     /// Age at which a connection accepts no more calls.
     pub(super) max_age: Duration,
-    /// Time that the calls in progress have after that.
+    /// Time for the calls in progress after the connection has reached that age.
     pub(super) grace: Duration,
 }
 
@@ -85,43 +88,43 @@ pub(super) async fn serve(
     stopping: watch::Receiver<bool>,
 ) {
     let Some(tls) = entry.tls.clone() else {
-        return speak(stream, Peer { address: peer, names: None }, entry, stopping).await;
+        return serve_http(stream, Peer { address: peer, names: None }, entry, stopping).await;
     };
-    let greeted = tokio::select! {
-        greeted = time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => greeted,
+    let handshake = tokio::select! {
+        handshake = time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => handshake,
         () = stopped(stopping.clone()) => return,
     };
-    match greeted {
+    match handshake {
         Ok(Ok(stream)) => {
             let names = tls::client_names(&stream);
-            Box::pin(speak(stream, Peer { address: peer, names }, entry, stopping)).await;
+            Box::pin(serve_http(stream, Peer { address: peer, names }, entry, stopping)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn speak(
+async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
     entry: Arc<Entry>,
     stopping: watch::Receiver<bool>,
 ) {
     let (max_age, grace) = (spread(entry.max_age, peer.address), entry.grace);
-    let read = Arc::new(AtomicUsize::new(0));
-    let stream = TokioIo::new(Counted::new(stream, read.clone()));
+    let bytes_read = Arc::new(AtomicUsize::new(0));
+    let stream = TokioIo::new(Counted::new(stream, bytes_read.clone()));
     let protocol = protocol(entry.web.is_some());
     let mut connection = pin!(protocol.serve_connection(stream, Calls { entry, peer }));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = silent(&read) => {
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = preface_timeout(&bytes_read) => {
             tracing::debug!("a connection sent nothing in time");
             return;
         }
         () = time::sleep(max_age) => {
             connection.as_mut().graceful_shutdown();
             match time::timeout(grace, connection).await {
-                Ok(ended) => ended,
+                Ok(result) => result,
                 Err(_) => Ok(()),
             }
         }
@@ -130,23 +133,23 @@ async fn speak(
             connection.await
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = result {
         tracing::debug!(%error, "a connection ended with an error");
     }
     drop(stopping);
 }
 
-/// Completes when the peer has not sent the HTTP preface in time. A connection that is silent
-/// later is pinged.
-async fn silent(read: &AtomicUsize) {
+/// Completes when the peer has not sent the HTTP preface in time. A connection that is idle later
+/// is pinged.
+async fn preface_timeout(bytes_read: &AtomicUsize) {
     time::sleep(HANDSHAKE_TIMEOUT).await;
-    if read.load(Ordering::Relaxed) >= PREFACE {
+    if bytes_read.load(Ordering::Relaxed) >= PREFACE {
         future::pending::<()>().await;
     }
 }
 
-/// Shortens the age by up to a tenth, depending on the client's port. Connections that began
-/// together then do not end together.
+/// Shortens the age by up to a tenth, depending on the client's port. So connections that began at
+/// the same time do not end at the same time.
 fn spread(age: Duration, peer: SocketAddr) -> Duration {
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
@@ -163,7 +166,7 @@ fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
-        // gRPC does not use the date header, and each response would pay for it.
+        // gRPC does not use the date header, which would cost time for each response.
         .auto_date_header(false);
     builder
         .http1()
@@ -176,7 +179,7 @@ fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
 /// The other end of the connection.
 struct Peer {
     address: SocketAddr,
-    /// The names in the client's certificate; `None` when it sent none.
+    /// The names in the client's certificate; `None` when the client sent no certificate.
     names: Option<ClientNames>,
 }
 
@@ -203,7 +206,7 @@ impl Service<Request<Incoming>> for Calls {
                 (Kind::Web(content), Some(web)) => {
                     let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
                     // Boxed, so that the future of a gRPC call does not reserve space for this
-                    // one.
+                    // future.
                     Box::pin(web.call(request, content, service_fn(pass))).await
                 }
                 (Kind::Preflight, Some(web)) => Box::pin(web.preflight(request)).await,
@@ -219,8 +222,8 @@ enum Kind {
     Web(web::Content),
     /// The CORS preflight of a browser.
     Preflight,
-    /// Not gRPC, so it is refused (gRPC over HTTP/2, "Requests", Content-Type). Any web page
-    /// can make a browser send some of these requests without a preflight.
+    /// A request that is not gRPC, so it is refused (gRPC over HTTP/2, "Requests", Content-Type).
+    /// Any web page can make a browser send some of these requests without a preflight.
     Other,
 }
 

@@ -1,6 +1,6 @@
 //! Runs one single-threaded runtime per core and distributes connections among them.
 //!
-//! A call stays on the core of its connection, so it needs no work stealing, wake-up or lock
+//! A call stays on the core of its connection, so the call needs no work stealing, wake-up or lock
 //! across cores. All cores share the caches and the connections to Postgres and Redis.
 
 use std::{
@@ -33,32 +33,33 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time without traffic before the operating system probes the peer (TCP keepalive).
 const IDLE: Duration = Duration::from_mins(1);
 
-/// The runtimes of all cores. They run until dropped.
+/// The runtimes of all cores. Dropping the value stops them.
 pub(super) struct Cores {
     all: Vec<Core>,
     open: Connections,
-    /// Tells connections to accept no more calls. It is closed when all connections have ended.
+    /// Signals connections to accept no more calls. The channel is closed when all connections have
+    /// ended.
     stopping: watch::Sender<bool>,
 }
 
 struct Core {
-    connections: mpsc::UnboundedSender<Accepted>,
+    connections: mpsc::UnboundedSender<AcceptedConnection>,
     open: Arc<AtomicUsize>,
-    /// Keeps the runtime running until dropped, because other threads may use the connections
-    /// that it opened.
-    _kept: oneshot::Sender<()>,
+    /// Keeps the runtime running until this value is dropped, because other threads may use the
+    /// connections that the runtime opened.
+    _keep_alive: oneshot::Sender<()>,
 }
 
-struct Accepted {
+struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    counted: (Open, OnCore),
+    counts: (Open, CoreCount),
 }
 
-/// Counts a connection of a core until dropped.
-struct OnCore(Arc<AtomicUsize>);
+/// Counts a connection of a core until this value is dropped.
+struct CoreCount(Arc<AtomicUsize>);
 
-impl Drop for OnCore {
+impl Drop for CoreCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -80,19 +81,19 @@ impl Cores {
         Ok(Self { all, open, stopping })
     }
 
-    /// Accepts connections for as long as it is polled, and gives each to the core with the
-    /// fewest connections.
+    /// Accepts connections while the future is polled, and gives each connection to the core with
+    /// the fewest connections.
     pub(super) async fn accept(&self, listener: &TcpListener) {
         loop {
             let accepted = listener.accept().await.and_then(|(stream, peer)| {
                 // Responses are small, and waiting to fill a packet (Nagle) costs 40 ms.
                 stream.set_nodelay(true)?;
-                // HTTP/2 has pings. HTTP/1 has nothing else that detects a vanished peer.
+                // HTTP/2 has pings. On HTTP/1 only TCP keepalive detects a lost peer.
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE))?;
                 Ok((stream.into_std()?, peer))
             });
             match accepted {
-                Ok((stream, peer)) => self.deal(stream, peer),
+                Ok((stream, peer)) => self.assign(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     time::sleep(ACCEPT_PAUSE).await;
@@ -101,14 +102,15 @@ impl Cores {
         }
     }
 
-    fn deal(&self, stream: std::net::TcpStream, peer: SocketAddr) {
-        // A connection above the limit is closed without a response, which would cost
+    fn assign(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+        // A connection above the limit is closed without a response, because a response would cost
         // resources.
         let Some(open) = self.open.open(peer.ip()) else { return };
         let core = self.all.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
         let Some(core) = core else { return };
         core.open.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted { stream, peer, counted: (open, OnCore(core.open.clone())) };
+        let accepted =
+            AcceptedConnection { stream, peer, counts: (open, CoreCount(core.open.clone())) };
         if core.connections.send(accepted).is_err() {
             tracing::error!("a core accepts no more connections");
         }
@@ -132,22 +134,22 @@ impl Core {
             .build()
             .context("can't start a runtime")?;
         let (connections, accepted) = mpsc::unbounded_channel();
-        let (kept, dropped) = oneshot::channel();
+        let (keep_alive, dropped) = oneshot::channel();
         let work = async move {
-            tokio::spawn(take(accepted, entry, stopping));
+            tokio::spawn(serve_connections(accepted, entry, stopping));
             dropped.await.ok();
         };
         thread::Builder::new()
             .name(format!("core-{number}"))
             .spawn(move || runtime.block_on(work))
             .context("can't start a thread")?;
-        Ok(Self { connections, open: Arc::default(), _kept: kept })
+        Ok(Self { connections, open: Arc::default(), _keep_alive: keep_alive })
     }
 }
 
 /// Serves each connection that is given to this core.
-async fn take(
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+async fn serve_connections(
+    mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
     entry: Arc<Entry>,
     stopping: watch::Receiver<bool>,
 ) {
@@ -156,14 +158,14 @@ async fn take(
             next = accepted.recv() => next,
             () = stopped(stopping.clone()) => return,
         };
-        let Some(Accepted { stream, peer, counted }) = next else { return };
+        let Some(AcceptedConnection { stream, peer, counts }) = next else { return };
         let (entry, stopping) = (entry.clone(), stopping.clone());
         tokio::spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => connection::serve(stream, peer, entry, stopping).await,
                 Err(error) => tracing::warn!(%error, "a connection can't be served"),
             }
-            drop(counted);
+            drop(counts);
         });
     }
 }

@@ -15,13 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Wraps a stream and counts the bytes that are read.
 pub(super) struct Counted<S> {
     inner: S,
-    read: Arc<AtomicUsize>,
 }
 
 impl<S> Counted<S> {
-    /// Adds the number of bytes read to `read`.
-    pub(super) fn new(inner: S, read: Arc<AtomicUsize>) -> Self {
-        Self { inner, read }
+    /// Adds the number of read bytes to `bytes_read`.
+    pub(super) fn new(inner: S, bytes_read: Arc<AtomicUsize>) -> Self {
+        Self { inner, bytes_read }
     }
 }
 
@@ -32,9 +31,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        self.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
-        polled
+        let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        self.bytes_read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        result
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP for metrics and probes. `well_known` has the routes for keys.
+//! HTTP for metrics and probes. `well_known` has the routes for public keys.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The routes for metrics and probes.
 pub(super) fn routes(registry: Registry, ready: watch::Receiver<bool>) -> Router {
     Router::new()
-        // OK while the process answers. A restart would not repair any other failure.
+        // OK while the process answers. A restart repairs no other failure.
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(metrics).with_state(Arc::new(registry)))
 }
 
-/// Serves HTTP for as long as it is polled.
+/// Serves HTTP while the future is polled.
 pub(super) async fn serve(listener: Option<TcpListener>, routes: Router) {
     let Some(listener) = listener else { return std::future::pending().await };
     if let Err(error) = axum::serve(listener, routes).await {

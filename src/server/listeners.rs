@@ -19,8 +19,8 @@ impl Listeners {
     /// Listens on the configured addresses.
     ///
     /// # Errors
-    /// When an address cannot be used. If the default HTTP address is in use, the server starts
-    /// without HTTP, because the operator did not ask for that address.
+    /// When an address cannot be used. If only the default HTTP address cannot be used, the server
+    /// starts without HTTP, because the operator did not configure that address.
     pub async fn bind(config: &Server) -> anyhow::Result<Self> {
         let grpc = bind(config.addr).await?;
         let http = match config.http_addr {
@@ -30,7 +30,7 @@ impl Listeners {
                     tracing::warn!("no metrics and no probes over HTTP: {error:#}; set HTTP_ADDR");
                     None
                 }
-                bound => Some(bound?),
+                result => Some(result?),
             },
         };
         Ok(Self { grpc, http })

@@ -1,8 +1,8 @@
-//! Serves connections from the first accept to an orderly shutdown.
+//! Serves connections from the first accept to a graceful shutdown.
 //!
-//! [`services`] lists what is served. `cores` runs a single-threaded runtime per core and
-//! distributes connections to them. `connection` speaks HTTP and passes each call to the gate.
-//! `web` translates gRPC-Web for browsers.
+//! [`services`] lists the gRPC services. `cores` runs a single-threaded runtime per core and
+//! distributes connections to the runtimes. `connection` serves HTTP and passes each call to the
+//! gate. `web` translates gRPC-Web for browsers.
 
 mod connection;
 mod connections;
@@ -39,7 +39,7 @@ use web::Web;
 ///
 /// # Errors
 /// When Postgres or the key service is unavailable, when the database role is not bound by
-/// row-level security, when the master key is not the one that the database was created with,
+/// row-level security, when the configured master key did not wrap the database's common data key,
 /// or when the operating system cannot start the threads.
 pub async fn serve(
     app: App,
@@ -88,7 +88,7 @@ pub async fn serve(
         () = http::serve(listeners.http, routes) => {}
     }
     readiness.report(false).await;
-    // A stream never ends by itself.
+    // A watch stream ends only when the server stops it.
     watchers.stop();
     seals.stop();
     let drained = cores.drain();
@@ -112,7 +112,7 @@ async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
     {
         tracing::warn!("stopped with mails that were not sent");
     }
-    // Refusals that are still only counted in memory.
+    // Records the refusals that are only counted in memory.
     if !matches!(time::timeout(CLOSE_TIMEOUT, refusals.flush()).await, Ok(Ok(()))) {
         tracing::warn!("stopped before all refusals were recorded");
     }

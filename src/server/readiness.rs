@@ -1,4 +1,4 @@
-//! Reports the readiness of this replica to probes. Without Postgres it is not ready.
+//! Reports the readiness of this replica to probes. Without Postgres the replica is not ready.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::db::Db;
 /// Interval between two checks of Postgres.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Timeout of a check. A Postgres that does not answer in time counts as unavailable.
+/// Timeout of a check. If Postgres does not answer in time, it is unavailable.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness that probes see, over gRPC and HTTP.
@@ -21,8 +21,8 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Starts as not ready, until the first check of Postgres. Health checks know every service
-    /// from the start.
+    /// Starts as not ready, until the first check of Postgres. Health checks have an entry for
+    /// every service from the start.
     pub(super) async fn new(health: HealthReporter) -> Self {
         let readiness = Self { health, ready: watch::Sender::new(false) };
         readiness.report(false).await;
@@ -34,14 +34,14 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    /// Checks Postgres and reports the result, for as long as it is polled.
+    /// Checks Postgres and reports the result, while the future is polled.
     pub(super) async fn watch(&self, db: &Db) {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let answer = time::timeout(TIMEOUT, db.postgres().is_up()).await;
-            self.report(answer.unwrap_or(false)).await;
+            let is_up = time::timeout(TIMEOUT, db.postgres().is_up()).await;
+            self.report(is_up.unwrap_or(false)).await;
         }
     }
 

@@ -52,15 +52,16 @@ pub(super) const NAMES: &[&str] = &[
     AuditServiceServer::<Events>::NAME,
 ];
 
-/// Maximum size of a message to the health and reflection services, in bytes. They require no
-/// token, so this bounds the memory that unfinished messages hold.
+/// Maximum size of a message to the health and reflection services, in bytes. These services
+/// require no token, so the limit bounds the memory of unfinished messages.
 const PROBE: usize = 4 * 1024;
 
 /// All services.
 pub(super) struct Services {
-    /// Other services call it on each of their own requests, so its calls skip the router.
+    /// Other services call `PermissionService` on each of their own requests, so these calls skip
+    /// the router.
     permissions: PermissionServiceServer<Permissions>,
-    others: Routes,
+    other_services: Routes,
 }
 
 impl Services {
@@ -73,22 +74,22 @@ impl Services {
         health: HealthServer<impl Health>,
         envoy: Option<Authorizer>,
         limit: usize,
-        reflected: bool,
+        serves_reflection: bool,
     ) -> anyhow::Result<Self> {
-        let (reflection, reflection_alpha) = reflection(reflected)?;
-        let mut others = Routes::builder();
-        others.add_service(health.max_decoding_message_size(PROBE));
+        let (reflection, reflection_alpha) = reflection(serves_reflection)?;
+        let mut other_services = Routes::builder();
+        other_services.add_service(health.max_decoding_message_size(PROBE));
         if let Some(envoy) = envoy {
             let server = AuthorizationServer::new(envoy);
-            others.add_service(server.max_decoding_message_size(limit));
+            other_services.add_service(server.max_decoding_message_size(limit));
         }
         if let Some(reflection) = reflection {
-            others.add_service(reflection.max_decoding_message_size(PROBE));
+            other_services.add_service(reflection.max_decoding_message_size(PROBE));
         }
         if let Some(reflection) = reflection_alpha {
-            others.add_service(reflection.max_decoding_message_size(PROBE));
+            other_services.add_service(reflection.max_decoding_message_size(PROBE));
         }
-        others
+        other_services
             .add_service(TenantServiceServer::new(serving.tenants).max_decoding_message_size(limit))
             .add_service(AuthServiceServer::new(serving.auth).max_decoding_message_size(limit))
             .add_service(
@@ -104,7 +105,7 @@ impl Services {
         let permissions = PermissionServiceServer::new(serving.permissions);
         Ok(Self {
             permissions: permissions.max_decoding_message_size(limit),
-            others: others.routes().prepare(),
+            other_services: other_services.routes().prepare(),
         })
     }
 }
@@ -124,7 +125,7 @@ impl Service<Request<Body>> for &Services {
         if service == Some(PermissionServiceServer::<Permissions>::NAME) {
             self.permissions.clone().call(request)
         } else {
-            Box::pin(self.others.clone().call(request))
+            Box::pin(self.other_services.clone().call(request))
         }
     }
 }

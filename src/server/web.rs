@@ -11,7 +11,7 @@ use tower_http::{cors::CorsLayer, timeout::TimeoutBody};
 
 use crate::gate;
 
-/// Request headers that a page may send in addition to the CORS-safelisted ones (Fetch
+/// Request headers that a page may send in addition to the CORS-safelisted headers (Fetch
 /// standard, section 4.8: CORS-unsafe request headers).
 const ALLOWED_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
@@ -35,7 +35,7 @@ const EXPOSED_HEADERS: [HeaderName; 4] = [
     gate::REQUEST_ID,
 ];
 
-/// Time that a browser may cache a preflight response. Chromium caches it for no longer.
+/// Time that a browser may cache a preflight response. This is the maximum that Chromium allows.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 /// Maximum time between two frames of a request's body.
@@ -50,24 +50,26 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// The encoding of a request's body; `None` when it is not gRPC-Web with protobuf.
+    /// The encoding of a request's body; `None` when the request is not gRPC-Web with protobuf.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let said = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         // Parameters have no meaning here (RFC 9110, section 8.3.1).
-        let kind = said.split(';').next().unwrap_or(said).trim().to_ascii_lowercase();
-        match kind.strip_suffix("+proto").unwrap_or(&kind) {
+        let media_type =
+            content_type.split(';').next().unwrap_or(content_type).trim().to_ascii_lowercase();
+        match media_type.strip_suffix("+proto").unwrap_or(&media_type) {
             "application/grpc-web" => Some(Self::Binary),
             "application/grpc-web-text" => Some(Self::Text),
             _ => None,
         }
     }
 
-    /// The encoding of the response: the request's, unless the `accept` header names the other.
+    /// The encoding of the response: the encoding of the request, unless the header `accept` names
+    /// the other encoding.
     fn accepted(self, headers: &HeaderMap) -> Self {
-        let named = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        match named {
-            Some(named) if named.contains("application/grpc-web-text") => Self::Text,
-            Some(named) if named.contains("application/grpc-web") => Self::Binary,
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        match accept {
+            Some(accept) if accept.contains("application/grpc-web-text") => Self::Text,
+            Some(accept) if accept.contains("application/grpc-web") => Self::Binary,
             _ => self,
         }
     }
@@ -84,7 +86,7 @@ impl Content {
 /// Serves gRPC-Web and CORS preflights.
 pub(super) struct Web {
     origins: Vec<HeaderValue>,
-    /// Without credentials: tokens are not cookies, which a browser adds by itself.
+    /// CORS without credentials: browsers add cookies by themselves, and tokens are not cookies.
     cors: CorsLayer,
 }
 
@@ -100,7 +102,7 @@ impl Web {
         Self { origins, cors }
     }
 
-    /// Translates a call for a service, and the service's response back.
+    /// Translates a call to gRPC for a service, and translates the service's response back.
     pub(super) async fn call<S>(
         &self,
         mut request: Request<Incoming>,
@@ -116,12 +118,12 @@ impl Web {
         if origin.is_some_and(|origin| !self.origins.contains(origin)) {
             return refuse(request, StatusCode::FORBIDDEN);
         }
-        let accepted = content.accepted(request.headers());
+        let response_content = content.accepted(request.headers());
         request.headers_mut().insert(header::CONTENT_TYPE, content.name());
-        request.headers_mut().insert(header::ACCEPT, accepted.name());
+        request.headers_mut().insert(header::ACCEPT, response_content.name());
         let request = request.map(|body| TimeoutBody::new(BODY_IDLE_TIMEOUT, body));
-        let mut translated = self.cors.layer(GrpcWebLayer::new().layer(service));
-        let Ok(response) = translated.call(request).await;
+        let mut translating_service = self.cors.layer(GrpcWebLayer::new().layer(service));
+        let Ok(response) = translating_service.call(request).await;
         response
     }
 
@@ -129,14 +131,14 @@ impl Web {
     pub(super) async fn preflight(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         gate::discard_body(body);
-        let nothing = |_| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
-        let mut asked = self.cors.layer(service_fn(nothing));
-        let Ok(response) = asked.call(Request::from_parts(head, Body::empty())).await;
+        let empty_response = |_| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
+        let mut cors_service = self.cors.layer(service_fn(empty_response));
+        let Ok(response) = cors_service.call(Request::from_parts(head, Body::empty())).await;
         response
     }
 }
 
-/// Answers a request that is not a call with an HTTP status.
+/// Answers a request that is not a gRPC call with an HTTP status.
 pub(super) fn refuse(request: Request<Incoming>, status: StatusCode) -> Response<Body> {
     gate::discard_body(request.into_body());
     let mut response = Response::new(Body::empty());

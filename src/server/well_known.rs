@@ -1,4 +1,4 @@
-//! The `/.well-known/` documents for services that verify tokens themselves.
+//! The `/.well-known/` documents, for other services that verify tokens without a call.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::tokens::Keyring;
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// Cache lifetime of the responses. A new key is published for at least this long before it
+/// Cache lifetime of the responses. A new key is published for at least this time before the key
 /// signs.
 const CACHE_HEADER: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
@@ -55,7 +55,7 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
 }
 
 /// The location of the keys (`OpenID` Connect Discovery 1.0, section 4), for libraries that
-/// start from the issuer. It exists only when the issuer is a URL.
+/// start from the issuer. The document exists only when the issuer is a URL.
 async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let issuer = keyring.issuer();
     if !issuer.starts_with("https://") && !issuer.starts_with("http://") {

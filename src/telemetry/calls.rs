@@ -12,28 +12,28 @@ use tonic::Code;
 
 use super::{BUCKETS, codes, traces::trace_id};
 
-type Durations = HistogramWithExemplars<Trace>;
+type Durations = HistogramWithExemplars<TraceLabel>;
 
 /// Counts calls. The duration runs from the arrival of the metadata to the response. For a
-/// stream, it ends when the response begins.
+/// stream, the duration runs to the begin of the response.
 pub struct Calls {
-    durations: Family<Call, Durations, fn() -> Durations>,
-    /// The histograms of successful calls, by the method's number. Most calls are successful,
-    /// and this avoids a lookup.
+    durations: Family<CallLabel, Durations, fn() -> Durations>,
+    /// The histograms of successful calls, by the method's number. Most calls are successful, and
+    /// the number avoids a lookup by name.
     successful: Vec<Durations>,
 }
 
-#[expect(clippy::struct_field_names, reason = "labels are called so")]
+#[expect(clippy::struct_field_names, reason = "the fields have the names of the labels")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Call {
+struct CallLabel {
     rpc_system_name: &'static str,
     rpc_method: String,
     rpc_response_status_code: &'static str,
 }
 
-/// The trace of one call in a bucket, as an exemplar.
+/// The exemplar of a bucket: the trace of one call.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Trace {
+struct TraceLabel {
     trace_id: String,
 }
 
@@ -51,29 +51,29 @@ impl Calls {
         Self { successful: successful.collect(), durations }
     }
 
-    /// Counts a finished call of the method with this number and name.
+    /// Counts a finished call. `method` is the number and the name of the method.
     pub fn ended(
         &self,
         method: (usize, &str),
         code: Code,
-        took: Duration,
+        duration: Duration,
         trace: Option<&Context>,
     ) {
         let (number, name) = method;
         match self.successful.get(number).filter(|_| code == Code::Ok) {
-            Some(durations) => observe(durations, took, trace),
-            None => observe(&self.durations.get_or_create(&call(name, code)), took, trace),
+            Some(durations) => observe(durations, duration, trace),
+            None => observe(&self.durations.get_or_create(&call(name, code)), duration, trace),
         }
     }
 }
 
-fn observe(durations: &Durations, took: Duration, trace: Option<&Context>) {
-    let trace = trace.map(|call| Trace { trace_id: trace_id(call) });
-    durations.observe(took.as_secs_f64(), trace, None);
+fn observe(durations: &Durations, duration: Duration, trace: Option<&Context>) {
+    let trace = trace.map(|call| TraceLabel { trace_id: trace_id(call) });
+    durations.observe(duration.as_secs_f64(), trace, None);
 }
 
-fn call(method: &str, code: Code) -> Call {
-    Call {
+fn call(method: &str, code: Code) -> CallLabel {
+    CallLabel {
         rpc_system_name: "grpc",
         rpc_method: method.to_owned(),
         rpc_response_status_code: codes::name(code),

@@ -1,4 +1,4 @@
-//! Logs: one line per call with its id, method, code and duration, and one per error.
+//! Logs: one line per call with its id, method, code and duration, and one line per error.
 //!
 //! A separate thread writes the lines. Logging never waits for the reader of standard error:
 //! when the thread's queue is full, lines are dropped and counted.
@@ -24,7 +24,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, filter_fn},
-    fmt as lines,
+    fmt as format,
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
@@ -40,11 +40,11 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Counts the dropped lines.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Keeps the log thread running. Dropping it waits for the lines in the queue, for one second
-/// at most.
+/// Keeps the log thread running. Dropping this guard waits for the lines in the queue, for one
+/// second at most.
 #[must_use]
 #[derive(Debug)]
-pub struct Writing {
+pub struct LogGuard {
     _guard: WorkerGuard,
 }
 
@@ -52,42 +52,42 @@ pub struct Writing {
 ///
 /// # Errors
 /// When the settings are invalid, or logging was started before.
-pub fn init(values: &Values) -> anyhow::Result<Writing> {
+pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
     let level = values.get("LOG_LEVEL").unwrap_or("info");
     let filter = EnvFilter::builder()
         .parse(level)
         .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
     let colours = io::stderr().is_terminal();
-    let (writer, writing) = non_blocking_writer(io::stderr());
+    let (writer, guard) = non_blocking_writer(io::stderr());
     let dropped = writer.error_counter();
-    let lines = lines::layer().with_writer(writer).with_ansi(colours);
+    let lines = format::layer().with_writer(writer).with_ansi(colours);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match values.get("LOG_FORMAT") {
         Some("json") => Box::new(lines.json().flatten_event(true)),
         Some("human") | None => Box::new(lines.with_target(false)),
         Some(_) => anyhow::bail!("LOG_FORMAT must be human or json"),
     };
     let lines = lines.with_filter(filter.and(filter_fn(may_log)));
-    let started = tracing_subscriber::registry().with(lines).try_init();
-    started.map_err(|_| anyhow::anyhow!("logging was started before"))?;
+    let result = tracing_subscriber::registry().with(lines).try_init();
+    result.map_err(|_| anyhow::anyhow!("logging was started before"))?;
     DROPPED.set(dropped).ok();
-    panic::set_hook(Box::new(|panicked| {
+    panic::set_hook(Box::new(|panic_info| {
         let trace = Backtrace::capture();
         let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
-        tracing::error!(backtrace = trace, "{panicked}");
+        tracing::error!(backtrace = trace, "{panic_info}");
     }));
-    Ok(writing)
+    Ok(guard)
 }
 
-/// Creates a writer that never blocks, in front of one that may block. Each write must be one
+/// Creates a writer that never blocks, in front of a writer that may block. Each write must be one
 /// line.
-pub fn non_blocking_writer(writer: impl Write + Send + 'static) -> (NonBlocking, Writing) {
+pub fn non_blocking_writer(writer: impl Write + Send + 'static) -> (NonBlocking, LogGuard) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true);
     let (lines, guard) = builder.thread_name("log").finish(writer);
-    (lines, Writing { _guard: guard })
+    (lines, LogGuard { _guard: guard })
 }
 
-/// Writes a line to standard error. Gives up after a second if nobody reads it, so that the
-/// process can end.
+/// Writes a line to standard error. Gives up after one second if no process reads standard error,
+/// so that this process can end.
 pub fn write_last_line(line: String) {
     let (sender, receiver) = mpsc::channel();
     let write = move || {
@@ -100,7 +100,7 @@ pub fn write_last_line(line: String) {
 }
 
 /// Whether an event may be logged. At level TRACE, libraries log whole frames with the data of
-/// users, so their TRACE events are never logged, whatever the settings say.
+/// users, so TRACE events of libraries are never logged, with any settings.
 fn may_log(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::DEBUG || metadata.target().starts_with("tenantry")
 }
@@ -125,10 +125,10 @@ mod tests {
 
     use super::*;
 
-    /// Accepts no line before it receives a message.
-    struct Stuck(Receiver<()>);
+    /// A writer that blocks until it receives a message.
+    struct StuckWriter(Receiver<()>);
 
-    impl Write for Stuck {
+    impl Write for StuckWriter {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             self.0.recv().ok();
             Ok(line.len())
@@ -139,18 +139,18 @@ mod tests {
         }
     }
 
-    /// N24
+    /// N24: logging never waits for the reader of the log.
     #[test]
-    fn lines_that_nobody_takes_are_dropped_and_counted() {
-        let (go_on, stuck) = channel();
-        let (mut writer, writing) = non_blocking_writer(Stuck(stuck));
+    fn lines_above_the_queue_limit_are_dropped_and_counted() {
+        let (unblock, blocked) = channel();
+        let (mut writer, guard) = non_blocking_writer(StuckWriter(blocked));
         let dropped = writer.error_counter();
         for _ in 0..QUEUE + 100 {
-            writer.write_all(b"a line").expect("it never fails");
+            writer.write_all(b"a line").expect("the writer never fails");
         }
         // The log thread may have taken one line from the queue.
         assert!((99..=100).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
-        drop(go_on);
-        drop(writing);
+        drop(unblock);
+        drop(guard);
     }
 }

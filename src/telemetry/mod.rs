@@ -17,7 +17,7 @@ pub use pools::ResourceGauges;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};
 
-/// Upper bounds of the histogram buckets, in seconds. Decisions from memory fall into the first
-/// bucket; calls that take longer than 10 s fall into the overflow bucket.
+/// Upper bounds of the histogram buckets, in seconds. Decisions from the cache are in the first
+/// bucket. Calls that take longer than 10 s are in the overflow bucket.
 pub(crate) const BUCKETS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];

@@ -1,5 +1,5 @@
-//! Metrics and traces of operations on Postgres and Redis: their name, result and duration.
-//! Their arguments are never recorded.
+//! Metrics and traces of operations on Postgres and Redis: name, result and duration. The arguments
+//! of an operation are never recorded.
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ impl Operations {
         registry.register_with_unit(name, help, Unit::Seconds, self.0.clone());
     }
 
-    /// Begins an operation. It gets a span when the current call is traced.
+    /// Begins an operation. The operation gets a span when the current call is traced.
     #[must_use]
     pub fn begin(&self, system: &'static str) -> RunningOperation {
         let span = Context::map_current(|call| {
@@ -59,7 +59,8 @@ impl Operations {
     }
 }
 
-/// An operation in progress. If it is dropped before [`RunningOperation::end`], it counts as cancelled.
+/// An operation in progress. An operation that is dropped before [`RunningOperation::end`] is
+/// recorded as cancelled.
 #[derive(Debug)]
 pub struct RunningOperation {
     operations: Operations,
@@ -76,16 +77,16 @@ impl RunningOperation {
         self.span.is_some()
     }
 
-    /// Ends the operation with its name, its object (such as a table) and the type of its
+    /// Ends the operation with its name, its target (such as a table) and the type of its
     /// error.
-    pub fn end(mut self, operation: &'static str, of: &str, error: Option<String>) {
-        self.finish(operation, of, error);
+    pub fn end(mut self, operation: &'static str, target: &str, error: Option<String>) {
+        self.finish(operation, target, error);
     }
 
-    fn finish(&mut self, operation: &'static str, of: &str, error: Option<String>) {
+    fn finish(&mut self, operation: &'static str, target: &str, error: Option<String>) {
         self.ended = true;
         if let Some(mut span) = self.span.take() {
-            let summary = [operation, of].join(" ");
+            let summary = [operation, target].join(" ");
             span.update_name(summary.trim_end().to_owned());
             span.set_attribute(KeyValue::new("db.system.name", self.system));
             span.set_attribute(KeyValue::new("db.operation.name", operation));
@@ -100,8 +101,8 @@ impl RunningOperation {
             db_operation_name: operation,
             error_type: error.unwrap_or_default(),
         };
-        let took = self.started.elapsed().as_secs_f64();
-        self.operations.0.get_or_create(&operation).observe(took);
+        let duration = self.started.elapsed().as_secs_f64();
+        self.operations.0.get_or_create(&operation).observe(duration);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Metrics of bounded resources: how much of each is in use.
+//! Metrics of bounded resources: the used amount and the limit of each resource.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use crate::{passwords::Hasher, permissions::Memory};
 
 /// The connections to Postgres, the slots of the hashing queue, and the size of the subject
-/// cache. They are read when the metrics are scraped.
+/// cache. The values are read when the metrics are scraped.
 pub struct ResourceGauges {
     /// The Postgres connections for calls.
     pub connections: PgPool,
@@ -43,11 +43,15 @@ impl Collector for ResourceGauges {
             let label = [("db_client_connection_state", state)];
             ConstGauge::new(count).encode(counts.encode_family(&label)?)?;
         }
-        let most = u64::from(self.connections.options().get_max_connections());
+        let max_connections = u64::from(self.connections.options().get_max_connections());
         let queue = self.hasher.usage();
         let memory = self.memory.fill();
         for (name, help, value) in [
-            ("db_client_connection_max", "Connections to Postgres for calls, at most", most),
+            (
+                "db_client_connection_max",
+                "Connections to Postgres for calls, at most",
+                max_connections,
+            ),
             ("tenantry_hashing_queue", "Passwords that are being hashed or wait", queue.taken),
             ("tenantry_hashing_queue_max", "Slots of the hashing queue", queue.slots),
             ("tenantry_hashing_waiting", "Passwords that wait for a hashing thread", queue.waiting),

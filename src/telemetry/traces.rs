@@ -1,9 +1,9 @@
-//! Traces: a span for each sampled call, with a child span for each operation on a store. They
+//! Traces: a span for each sampled call, with a child span for each operation on a store. The spans
 //! are sent to a collector by OTLP.
 //!
 //! A call continues the trace of its caller (W3C Trace Context), and the caller decides whether
-//! it is recorded. Of the calls without a trace, a configured share is recorded. A call that is
-//! not recorded costs only this decision. While the collector is unavailable, spans are dropped
+//! the trace is recorded. A configured share of the calls without a trace is recorded. A call that
+//! is not recorded costs only this decision. While the collector is unavailable, spans are dropped
 //! when the queue is full.
 
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct Traces {
 pub(super) struct CallTracer(pub(super) SdkTracer);
 
 impl Traces {
-    /// Creates the exporter. It connects when it has something to send. Must be called within a
-    /// Tokio runtime.
+    /// Creates the exporter. The exporter connects when it has spans to send. Must be called
+    /// within a Tokio runtime.
     ///
     /// # Errors
     /// When the URL is invalid.
@@ -66,10 +66,10 @@ impl Traces {
             exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
         }
         let exporter = exporter.build().context("the collector's URL can't be used")?;
-        let share = Sampler::TraceIdRatioBased(settings.ratio);
+        let ratio_sampler = Sampler::TraceIdRatioBased(settings.ratio);
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            .with_sampler(Sampler::ParentBased(Box::new(share)))
+            .with_sampler(Sampler::ParentBased(Box::new(ratio_sampler)))
             .with_resource(Resource::builder().with_attributes(resource()).build())
             .build();
         let tracer = provider.tracer("tenantry");
@@ -82,12 +82,11 @@ impl Traces {
         let caller = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
         let builder = self.tracer.span_builder("rpc").with_kind(SpanKind::Server);
         let span = builder.start_with_context(&self.tracer, &caller);
-        let recorded = Context::new().with_span(span);
-        recorded
-            .span()
+        let call = Context::new().with_span(span);
+        call.span()
             .span_context()
             .is_sampled()
-            .then(|| recorded.with_value(CallTracer(self.tracer.clone())))
+            .then(|| call.with_value(CallTracer(self.tracer.clone())))
     }
 
     /// Sends the remaining spans, for up to `EXPORT_TIMEOUT`.

@@ -1,4 +1,4 @@
-//! JWT assertions: a client signs one with its own key to authenticate (RFC 7523).
+//! JWT assertions. A client signs an assertion with its own key to authenticate (RFC 7523).
 
 use jsonwebtoken::Validation;
 use serde::Deserialize;
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::clock;
 
-/// Maximum time until the expiry of a presented assertion, in seconds. It bounds how long a
-/// stolen one is usable.
+/// Maximum time until the expiry of a presented assertion, in seconds. The limit bounds how long a
+/// stolen assertion is usable.
 const MAX_REMAINING_SECONDS: i64 = 300;
 
 /// A public key that verifies the assertions of one subject.
 pub struct AssertionKey(VerifyingKey);
 
-/// A valid assertion. The caller must reject it when it is presented again.
+/// A valid assertion. The caller must reject the same assertion when it is presented again.
 pub struct Assertion {
     /// The claim `jti`.
     pub jti: String,
@@ -32,7 +32,7 @@ struct Claims {
 }
 
 impl AssertionKey {
-    /// Reads a public key in PEM. It verifies assertions by `subject` for `audience`.
+    /// Reads a public key in PEM. The key verifies assertions by `subject` for `audience`.
     ///
     /// # Errors
     /// When the key is not RSA with at least 2048 bits, P-256 or Ed25519.
@@ -44,14 +44,15 @@ impl AssertionKey {
         Ok(Self(key))
     }
 
-    /// The key id in an assertion's header, not verified; `None` when there is no valid one.
+    /// The key id in an assertion's header, not verified; `None` when the header has no valid key
+    /// id.
     #[must_use]
     pub fn named_in(jwt: &str) -> Option<Uuid> {
         let header = jsonwebtoken::decode_header(jwt).ok().filter(key::is_plain)?;
         Uuid::try_parse(&header.kid?).ok()
     }
 
-    /// Verifies an assertion; `None` when anything is wrong with it.
+    /// Verifies an assertion; `None` when the assertion is invalid.
     #[must_use]
     pub fn verify(&self, jwt: &str) -> Option<Assertion> {
         let claims: Claims =

@@ -11,7 +11,7 @@ pub const LEEWAY_SECONDS: i64 = 30;
 pub enum TokenKind {
     /// Authenticates calls (RFC 9068).
     Access,
-    /// Accepted only by Refresh.
+    /// Accepted only by the method `Refresh`.
     Refresh,
 }
 
@@ -25,7 +25,7 @@ impl TokenKind {
         }
     }
 
-    /// Whether a header's `typ` names this kind. It is a media type, so case does not matter
+    /// Whether a header's `typ` names this kind. The `typ` is a media type, so case does not matter
     /// and the prefix `application/` is optional (RFC 7515, section 4.1.9).
     pub(super) fn matches(self, typ: &str) -> bool {
         const PREFIX: &str = "application/";
@@ -73,13 +73,13 @@ impl SubjectType {
     }
 }
 
-/// The claims of a token (RFC 7519, section 4.1). All are required, except `sub_type` and
+/// The claims of a token (RFC 7519, section 4.1). All claims are required, except `sub_type` and
 /// `roles`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
     /// The issuer.
     pub iss: String,
-    /// The audience. It differs between access and refresh tokens.
+    /// The audience. Access and refresh tokens have different audiences.
     pub aud: String,
     /// The id of the user or service account.
     pub sub: Uuid,
@@ -88,8 +88,8 @@ pub struct Claims {
     pub sub_type: SubjectType,
     /// The subject's tenant.
     pub org: Uuid,
-    /// The names of the subject's roles at the time of issue. Only access tokens have them, for
-    /// the information of other services. Decisions never use them.
+    /// The names of the subject's roles at the time of issue. Only access tokens have role names,
+    /// for the information of other services. Decisions never use these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
     /// The session; for a service account, the API key.
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typ_is_a_media_type() {
+    fn typ_is_compared_as_a_media_type() {
         for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
             assert!(TokenKind::Access.matches(typ), "{typ}");
         }

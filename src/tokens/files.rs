@@ -1,4 +1,4 @@
-//! PEM files with several keys, oldest first. A line before a key says from when the key signs:
+//! PEM files with several keys, oldest first. A line before a key has the key's start time:
 //!
 //! ```text
 //! signs from 2026-11-24T10:00:00Z
@@ -17,11 +17,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
 
 const BEGIN: &str = "-----BEGIN ";
-const STARTS: &str = "signs from ";
+const START_PREFIX: &str = "signs from ";
 
 /// One key in a file.
 pub(super) struct KeyBlock {
-    /// From when the key signs; `None` for a key without a start time.
+    /// Time from which the key signs; `None` for a key without a start time.
     pub starts: Option<OffsetDateTime>,
     pem: Pem,
 }
@@ -31,18 +31,18 @@ impl KeyBlock {
         Self { starts, pem }
     }
 
-    /// The key alone, in PEM, without the line about its start.
+    /// The key in PEM, without the line of its start time.
     pub fn text(&self) -> Zeroizing<String> {
         Zeroizing::new(pem::encode(&self.pem))
     }
 
-    fn render(&self, into: &mut String) -> anyhow::Result<()> {
+    fn render(&self, text: &mut String) -> anyhow::Result<()> {
         if let Some(starts) = self.starts {
-            into.push_str(STARTS);
-            into.push_str(&starts.format(&Rfc3339).context("a time can't be written")?);
-            into.push('\n');
+            text.push_str(START_PREFIX);
+            text.push_str(&starts.format(&Rfc3339).context("a time can't be written")?);
+            text.push('\n');
         }
-        into.push_str(&self.text());
+        text.push_str(&self.text());
         Ok(())
     }
 }
@@ -60,15 +60,16 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<KeyBlock>> {
 
 fn parse(text: &str) -> anyhow::Result<Vec<KeyBlock>> {
     let keys = pem::parse_many(text).ok().context("it is not PEM")?;
-    let before: Vec<_> = text.split(BEGIN).collect();
+    let preceding_texts: Vec<_> = text.split(BEGIN).collect();
     ensure!(!keys.is_empty(), "it has no key in PEM");
-    ensure!(before.len() == keys.len() + 1, "a key in it is incomplete");
-    let with_starts = keys.into_iter().zip(before).map(|(pem, before)| {
-        let line = before.lines().rev().find_map(|line| line.trim().strip_prefix(STARTS));
+    ensure!(preceding_texts.len() == keys.len() + 1, "a key in it is incomplete");
+    let blocks = keys.into_iter().zip(preceding_texts).map(|(pem, preceding_text)| {
+        let line =
+            preceding_text.lines().rev().find_map(|line| line.trim().strip_prefix(START_PREFIX));
         let starts = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
         Ok(KeyBlock { starts: starts.ok().context("a time in it is not RFC 3339")?, pem })
     });
-    with_starts.collect()
+    blocks.collect()
 }
 
 /// Renders the text of a file with these keys.
@@ -85,20 +86,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_says_from_when_each_of_its_keys_signs() {
-        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time");
-        let blocks =
-            [KeyBlock::new(None, Pem::new("A", [1])), KeyBlock::new(Some(at), Pem::new("B", [2]))];
-        let read = parse(&render(&blocks).expect("text")).expect("keys");
-        assert_eq!(read.iter().map(|block| block.starts).collect::<Vec<_>>(), [None, Some(at)]);
-        assert_eq!(*read[1].text(), *blocks[1].text());
+    fn the_start_time_of_each_key_is_written_and_read() {
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("invalid time");
+        let blocks = [
+            KeyBlock::new(None, Pem::new("A", [1])),
+            KeyBlock::new(Some(start), Pem::new("B", [2])),
+        ];
+        let parsed = parse(&render(&blocks).expect("rendering failed")).expect("parsing failed");
+        assert_eq!(
+            parsed.iter().map(|block| block.starts).collect::<Vec<_>>(),
+            [None, Some(start)]
+        );
+        assert_eq!(*parsed[1].text(), *blocks[1].text());
     }
 
     #[test]
-    fn what_is_not_whole_is_refused() {
+    fn incomplete_and_invalid_files_are_refused() {
         let whole = pem::encode(&Pem::new("A", [1; 40]));
         let half = &whole[..whole.len() / 2];
-        for text in ["", "text", half, &format!("{whole}{half}"), &format!("{STARTS}noon\n{whole}")]
+        for text in
+            ["", "text", half, &format!("{whole}{half}"), &format!("{START_PREFIX}noon\n{whole}")]
         {
             assert!(parse(text).is_err(), "{text}");
         }

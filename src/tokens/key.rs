@@ -1,4 +1,4 @@
-//! A key of a token, bound to one kind of token and one algorithm (RFC 8725, section 3.1).
+//! Keys of tokens, each bound to one kind of token and one algorithm (RFC 8725, section 3.1).
 
 use std::sync::Arc;
 
@@ -42,9 +42,9 @@ pub(super) struct SigningKey {
     private: Private,
 }
 
-/// Where a private key is stored: in memory, or in a key service.
+/// The storage of a private key: memory, or a key service.
 enum Private {
-    Here(Signer),
+    InMemory(Signer),
     Transit { service: Arc<KeyService>, name: String, version: u32 },
 }
 
@@ -66,14 +66,14 @@ impl SigningKey {
         // A key that can't be published must not sign.
         published(&jwk, alg, &kid)?;
         let root = root(encoding.as_bytes());
-        let private = Private::Here(Signer::parse(&encoding, alg)?);
+        let private = Private::InMemory(Signer::parse(&encoding, alg)?);
         Ok(Self { kid, starts: block.starts, alg, root, private })
     }
 
-    /// Uses a version of a key in a key service. `public` is its public key.
+    /// Uses a version of a key in a key service. `public` is the public key of that version.
     ///
     /// # Errors
-    /// When the service returns no root secret for it.
+    /// When the service returns no root secret for the version.
     pub fn in_transit(
         service: &Arc<KeyService>,
         name: &str,
@@ -98,7 +98,9 @@ impl SigningKey {
     /// UNAVAILABLE when the key service does not sign.
     pub fn sign(&self, message: &str) -> Result<String> {
         match &self.private {
-            Private::Here(key) => Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())?)),
+            Private::InMemory(key) => {
+                Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())?))
+            }
             Private::Transit { service, name, version } => {
                 service.sign(name, *version, message.as_bytes()).map_err(|error| {
                     tracing::error!(error = format!("{error:#}"), "a token was not signed");
@@ -144,9 +146,10 @@ impl VerifyingKey {
         } else {
             bail!("it is no RSA, P-256 or Ed25519 public key in PEM");
         };
-        let own = Jwk::from_decoding_key(&decoding, Some(alg)).ok().context("it can't be used")?;
-        let kid = thumbprint(&own)?;
-        let jwk = published(&own, alg, &kid)?;
+        let public_jwk =
+            Jwk::from_decoding_key(&decoding, Some(alg)).ok().context("it can't be used")?;
+        let kid = thumbprint(&public_jwk)?;
+        let jwk = published(&public_jwk, alg, &kid)?;
         let mut validation = Validation::new(alg);
         validation.leeway = LEEWAY_SECONDS.unsigned_abs();
         validation.validate_nbf = true;
@@ -174,7 +177,7 @@ fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {
 
 /// The published form of a public key (RFC 7517, RFC 8037).
 fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey> {
-    let mut shown = JsonWebKey {
+    let mut published_key = JsonWebKey {
         r#use: "sig".into(),
         alg: name(alg).into(),
         kid: kid.into(),
@@ -184,21 +187,21 @@ fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey>
         AlgorithmParameters::RSA(rsa) => {
             let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).context("an unreadable modulus")?;
             ensure!(modulus.len() >= MIN_MODULUS, "RSA keys must have at least 2048 bits");
-            shown.kty = "RSA".into();
-            (shown.n, shown.e) = (rsa.n.clone(), rsa.e.clone());
+            published_key.kty = "RSA".into();
+            (published_key.n, published_key.e) = (rsa.n.clone(), rsa.e.clone());
         }
         AlgorithmParameters::EllipticCurve(ec) => {
             ensure!(ec.curve == EllipticCurve::P256, "EC keys must be of the curve P-256");
-            (shown.kty, shown.crv) = ("EC".into(), "P-256".into());
-            (shown.x, shown.y) = (ec.x.clone(), ec.y.clone());
+            (published_key.kty, published_key.crv) = ("EC".into(), "P-256".into());
+            (published_key.x, published_key.y) = (ec.x.clone(), ec.y.clone());
         }
         AlgorithmParameters::OctetKeyPair(okp) => {
-            (shown.kty, shown.crv) = ("OKP".into(), "Ed25519".into());
-            shown.x.clone_from(&okp.x);
+            (published_key.kty, published_key.crv) = ("OKP".into(), "Ed25519".into());
+            published_key.x.clone_from(&okp.x);
         }
         _ => bail!("it is of an unknown kind"),
     }
-    Ok(shown)
+    Ok(published_key)
 }
 
 /// The name of an algorithm (RFC 7518, section 3.1).

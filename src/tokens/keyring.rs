@@ -27,14 +27,14 @@ use crate::{
     proto::v1::JsonWebKey,
 };
 
-/// Lifetime of the trial token with which a new keyring is tested.
+/// Lifetime of the trial tokens that test a new keyring.
 const TRIAL_LIFETIME: time::Duration = time::Duration::SECOND;
 
-/// Maximum length of a token, in bytes. A longer one is refused before any other work.
+/// Maximum length of a token, in bytes. A longer token is refused before any other work.
 const MAX_TOKEN: usize = 8192;
 
-/// Maximum length of the role names in a token, in bytes as JSON. With more, the token could be
-/// too long to be sent. Decisions never depend on the names.
+/// Maximum length of the role names in a token, in bytes as JSON. A token with longer role names
+/// could be too long to be sent. Decisions never depend on the names.
 const MAX_ROLES_BYTES: usize = 2048;
 
 /// The content of a token to be signed. Times have whole seconds.
@@ -63,13 +63,13 @@ struct KeySet {
     current: usize,
 }
 
-/// The keys of both kinds, as read at one time.
+/// The keys for both kinds of token, read at the same time.
 struct Ring {
     access: KeySet,
     refresh: KeySet,
 }
 
-/// The service's keys, as read from their source. [`Keyring::load`] checks that they sign and
+/// The service's keys, as read from their source. [`Keyring::load`] checks that the keys sign and
 /// verify.
 pub struct Keyring {
     source: Source,
@@ -80,16 +80,16 @@ pub struct Keyring {
     ring: ArcSwap<Ring>,
 }
 
-/// A key, as shown to operators.
-pub struct Listed {
+/// A key, in the form that operators see.
+pub struct KeyEntry {
     /// The key id: the key's thumbprint (RFC 7638).
     pub kid: String,
     /// Name of the algorithm (RFC 7518, section 3.1).
     pub alg: &'static str,
-    /// `published`: verifies, and signs later. `signing`: signs now. `retired`: verifies only
-    /// what it signed before.
+    /// `published`: the key verifies, and signs later. `signing`: the key signs now. `retired`: the
+    /// key only verifies tokens that it signed before.
     pub state: &'static str,
-    /// From when the key signs, if its file or key service says so.
+    /// Time from which the key signs; `None` when its source names no start.
     pub starts: Option<OffsetDateTime>,
 }
 
@@ -106,8 +106,8 @@ impl VerifiedBy {
 }
 
 impl Keyring {
-    /// Reads the keys, then signs and verifies a trial token with each signing key. Blocks when
-    /// the keys are in a key service. Then it must not be called on a thread of the runtime.
+    /// Reads the keys, then signs and verifies a trial token with each signing key. If the keys are
+    /// in a key service, this function blocks and must not run on a thread of the runtime.
     ///
     /// # Errors
     /// When a file can't be read or has no key, when a key is not RSA with at least 2048 bits,
@@ -125,21 +125,21 @@ impl Keyring {
     /// identity, so cached tokens that they verified stay valid.
     ///
     /// # Errors
-    /// As [`Keyring::load`]. The old keys then stay in use.
+    /// As [`Keyring::load`]. After an error the old keys stay in use.
     pub fn reload(&self) -> anyhow::Result<bool> {
         let old = self.ring.load_full();
         let new = Ring::load(&self.source, &self.issuer, &self.audiences, Some(&old));
         self.reached.store(new.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
         let new = new?;
-        let changed = !new.is_like(&old);
+        let changed = !new.equals(&old);
         if changed {
             self.ring.store(Arc::new(new));
         }
         Ok(changed)
     }
 
-    /// Checks that tokens can probably be signed. It is for operations that do something
-    /// irreversible and issue tokens afterwards.
+    /// Checks that the key service answered at the last reload, so tokens can probably be signed.
+    /// For operations that make an irreversible change and issue tokens afterwards.
     ///
     /// # Errors
     /// UNAVAILABLE when the key service did not answer at the last reload.
@@ -159,7 +159,7 @@ impl Keyring {
         &self.issuer
     }
 
-    /// The public keys for access tokens, including those that will sign later (RFC 7517).
+    /// The public keys for access tokens, including keys that sign later (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
         self.ring.load().access.keys.verifying.iter().map(|key| key.jwk.clone()).collect()
@@ -167,40 +167,41 @@ impl Keyring {
 
     /// The keys for a kind of token, oldest first.
     #[must_use]
-    pub fn list(&self, kind: TokenKind) -> Vec<Listed> {
+    pub fn list(&self, kind: TokenKind) -> Vec<KeyEntry> {
         let ring = self.ring.load();
         let set = ring.set(kind);
-        let listed = set.keys.verifying.iter().map(|key| {
-            let at = set.keys.signing.iter().position(|signing| signing.kid == key.kid);
-            Listed {
+        let entries = set.keys.verifying.iter().map(|key| {
+            let index = set.keys.signing.iter().position(|signing| signing.kid == key.kid);
+            KeyEntry {
                 kid: key.kid.clone(),
                 alg: name(key.alg),
-                state: match at {
-                    Some(at) if at == set.current => "signing",
-                    Some(at) if at > set.current => "published",
+                state: match index {
+                    Some(index) if index == set.current => "signing",
+                    Some(index) if index > set.current => "published",
                     _ => "retired",
                 },
-                starts: at.and_then(|at| set.keys.signing[at].starts),
+                starts: index.and_then(|index| set.keys.signing[index].starts),
             }
         });
-        listed.collect()
+        entries.collect()
     }
 
-    /// Derives secrets for one use, the same on every replica. There is one secret for each
-    /// signing key for refresh tokens. The secret of the current key comes first.
+    /// Derives secrets for one use. All replicas derive the same secrets: one secret from each
+    /// signing key for refresh tokens. The secret from the current key comes first.
     ///
     /// # Errors
     /// When the derivation fails. No input causes this.
     pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
         let ring = self.ring.load();
         let current = ring.refresh.current();
-        let others = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
-        std::iter::once(current).chain(others).map(|key| expand(&key.root, label)).collect()
+        let other_keys = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
+        std::iter::once(current).chain(other_keys).map(|key| expand(&key.root, label)).collect()
     }
 
-    /// Signs a token with the key of this id. If there is no such key, the current key signs.
-    /// RS256 and `EdDSA` are deterministic: the same content gives the same bytes. This takes
-    /// up to a millisecond of CPU time and may call a key service, so call it off the runtime.
+    /// Signs a token with the key of this id. If the key does not exist, the current key signs.
+    /// RS256 and `EdDSA` are deterministic: the same content gives the same bytes. Signing takes
+    /// up to a millisecond of CPU time and may call a key service, so this function must not run on
+    /// a thread of the runtime.
     ///
     /// # Errors
     /// INTERNAL when the key does not sign, which [`Keyring::load`] rules out; UNAVAILABLE when
@@ -210,15 +211,14 @@ impl Keyring {
         self.ring.load().set(kind).sign(kind, key_id, &self.issuer, audience, content)
     }
 
-    /// Verifies the signature, the kind and the times of a token. `None` when anything is
-    /// wrong.
+    /// Verifies the signature, the kind and the times of a token; `None` when the token is invalid.
     #[must_use]
     pub fn verify(&self, kind: TokenKind, token: &str) -> Option<Claims> {
         self.verify_by(kind, token).map(|(claims, _)| claims)
     }
 
     /// Like [`Keyring::verify`], and returns the key that verified the token. A cached token
-    /// must not be accepted after its key is gone.
+    /// must not be accepted after its key was removed.
     #[must_use]
     pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
         self.ring.load().set(kind).verify(kind, token)
@@ -236,7 +236,7 @@ impl Ring {
             let purpose = Purpose { issuer, audience };
             let old = old.map(|old| old.set(kind));
             let set = KeySet::of(source.read(kind, purpose, old.map(|old| &old.keys))?);
-            if !old.is_some_and(|old| old.is_like(&set)) {
+            if !old.is_some_and(|old| old.equals(&set)) {
                 set.try_out(kind, purpose)?;
             }
             anyhow::Ok(set)
@@ -257,8 +257,8 @@ impl Ring {
         Ok(ring)
     }
 
-    fn is_like(&self, other: &Self) -> bool {
-        self.access.is_like(&other.access) && self.refresh.is_like(&other.refresh)
+    fn equals(&self, other: &Self) -> bool {
+        self.access.equals(&other.access) && self.refresh.equals(&other.refresh)
     }
 
     fn set(&self, kind: TokenKind) -> &KeySet {
@@ -286,7 +286,7 @@ impl KeySet {
         self.keys.verifying(kid)
     }
 
-    fn is_like(&self, other: &Self) -> bool {
+    fn equals(&self, other: &Self) -> bool {
         let signing = |set: &Self| -> Vec<_> {
             set.keys.signing.iter().map(|key| (key.kid.clone(), key.starts)).collect()
         };
@@ -306,15 +306,15 @@ impl KeySet {
         audience: &str,
         content: TokenContent,
     ) -> Result<Token> {
-        let named = self.keys.signing.iter().find(|key| key.kid == key_id);
-        let key = named.unwrap_or(self.current());
+        let requested_key = self.keys.signing.iter().find(|key| key.kid == key_id);
+        let key = requested_key.unwrap_or(self.current());
         let claims = Claims {
             iss: issuer.to_owned(),
             aud: audience.to_owned(),
             sub: content.user.0,
             sub_type: content.subject_type,
             org: content.tenant.0,
-            roles: fitting(content.roles),
+            roles: fitting_roles(content.roles),
             sid: content.session.0,
             jti: content.jti,
             iat: content.issued_at.unix_timestamp(),
@@ -324,7 +324,7 @@ impl KeySet {
         let mut header = Header::new(key.alg);
         header.typ = Some(kind.typ().to_owned());
         header.kid = Some(key.kid.clone());
-        let message = [part(&header)?, part(&claims)?].join(".");
+        let message = [encode_part(&header)?, encode_part(&claims)?].join(".");
         let signature = key.sign(&message)?;
         let jwt = [message, signature].join(".").into();
         Ok(Token { jwt, expires_at: content.expires_at })
@@ -346,8 +346,9 @@ impl KeySet {
         (claims.iat <= latest).then(|| (claims, VerifiedBy(Arc::downgrade(key))))
     }
 
-    /// Signs and verifies a trial token with each key. A build of the library without its
-    /// cryptography compiles and fails only at first use; this makes it fail at the start.
+    /// Signs and verifies a trial token with each key. A build of the JWT library without its
+    /// cryptography compiles, and fails only at the first use. With the trial, the server fails at
+    /// its start.
     fn try_out(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let now = clock::now();
         for key in &self.keys.signing {
@@ -372,13 +373,13 @@ impl KeySet {
 }
 
 /// Encodes a part of a JWT (RFC 7515, section 3.1).
-fn part(of: &impl Serialize) -> Result<String> {
-    let json = serde_json::to_vec(of).map_err(|_| Error::defect("claims are no JSON"))?;
+fn encode_part(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_vec(value).map_err(|_| Error::defect("claims are no JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
 /// The role names that fit into a token.
-fn fitting(mut roles: Vec<String>) -> Vec<String> {
+fn fitting_roles(mut roles: Vec<String>) -> Vec<String> {
     let mut length = 0;
     roles.retain(|role| {
         // Two quotes and a comma for each name in the JSON list.

@@ -1,5 +1,5 @@
 //! Access and refresh tokens: JWTs. The two kinds have different keys, `typ` and `aud`
-//! (RFC 8725, sections 3.11 and 3.12), so one can't be used as the other.
+//! (RFC 8725, sections 3.11 and 3.12), so a token of one kind can't be used as the other kind.
 
 mod assertion;
 mod claims;
@@ -36,13 +36,13 @@ pub struct Token {
 pub struct TokenPair {
     /// Authenticates calls, in the metadata `authorization`.
     pub access: Token,
-    /// Accepted by the next Refresh.
+    /// Accepted by the next call of `Refresh`.
     pub refresh: Token,
     /// The session of both tokens.
     pub session: crate::ids::SessionId,
 }
 
-/// A random `jti`. It has 122 random bits, which suffices because the token is signed.
+/// A random `jti`. Its 122 random bits are enough, because the token is signed.
 #[must_use]
 pub fn new_jti() -> String {
     Uuid::new_v4().simple().to_string()

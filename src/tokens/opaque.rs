@@ -1,5 +1,5 @@
-//! Opaque tokens: clients send their payload back unread. They are sealed with keys that all
-//! replicas derive from the signing keys for refresh tokens.
+//! Opaque tokens: clients send the tokens back unchanged and cannot read their payload. The tokens
+//! are sealed with keys that all replicas derive from the signing keys for refresh tokens.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use super::{Keyring, Renew};
 use crate::error::{Error, Result};
 
-/// Maximum length of a token, in bytes. A longer one is refused unread.
+/// Maximum length of a token, in bytes. A longer token is refused before it is decoded.
 const MAX_TOKEN: usize = 1024;
 
 /// Seals and opens the tokens of one use with AES-256-GCM (SP 800-38D). Clients can neither
@@ -18,7 +18,7 @@ const MAX_TOKEN: usize = 1024;
 pub struct OpaqueTokens {
     /// The use of the tokens. Each use has keys of its own.
     label: &'static str,
-    /// The first key seals. All keys open.
+    /// The first key seals new tokens. All keys open tokens.
     keys: ArcSwap<Vec<RandomizedNonceKey>>,
 }
 
@@ -31,10 +31,10 @@ impl OpaqueTokens {
         Self::with(label, &keyring.derive(label)?)
     }
 
-    /// Makes the keys of these secrets.
+    /// Creates the keys from these secrets.
     ///
     /// # Errors
-    /// When a key can't be made. No secret of 32 bytes causes this.
+    /// When a key can't be created. No secret of 32 bytes causes this.
     pub(crate) fn with(label: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
         Ok(Self { label, keys: ArcSwap::from_pointee(keys(secrets)?) })
     }
@@ -88,24 +88,24 @@ mod tests {
 
     fn tokens(bytes: &[u8]) -> OpaqueTokens {
         let secrets: Vec<_> = bytes.iter().map(|byte| [*byte; 32]).collect();
-        OpaqueTokens::with("test", &secrets).expect("keys")
+        OpaqueTokens::with("test", &secrets).expect("the keys cannot be created")
     }
 
     #[test]
-    fn what_was_sealed_opens_with_the_same_key_and_binding_alone() {
-        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
+    fn a_token_opens_only_with_the_same_key_and_binding() {
+        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
         assert_eq!(tokens(&[1]).open(b"list", &token), Some(vec![7]));
         assert_eq!(tokens(&[2]).open(b"list", &token), None);
         assert_eq!(tokens(&[1]).open(b"lisT", &token), None);
-        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealed");
-        assert_ne!(again, token, "each has its own nonce");
+        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
+        assert_ne!(again, token, "each token has its own nonce");
     }
 
     #[test]
-    fn another_key_seals_and_the_one_before_still_opens() {
-        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealed");
+    fn a_new_first_key_seals_and_the_old_key_still_opens() {
+        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealing failed");
         let both = tokens(&[2, 1]);
-        let new = both.seal(b"", vec![8]).expect("sealed");
+        let new = both.seal(b"", vec![8]).expect("sealing failed");
         assert_eq!(both.open(b"", &old), Some(vec![7]));
         assert_eq!(tokens(&[2]).open(b"", &new), Some(vec![8]));
         assert_eq!(tokens(&[1]).open(b"", &new), None);
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn an_altered_token_does_not_open() {
-        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealed");
-        for at in 0..token.len() {
+        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealing failed");
+        for index in 0..token.len() {
             let mut altered = token.clone().into_bytes();
-            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
-            let altered = String::from_utf8(altered).expect("text");
-            assert_eq!(tokens(&[1]).open(b"", &altered), None, "{at}");
+            altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).expect("the token is not UTF-8");
+            assert_eq!(tokens(&[1]).open(b"", &altered), None, "{index}");
         }
         for other in ["", "AAAA", "=", &token[1..], &format!("{token}A"), &"A".repeat(10_000)] {
             assert_eq!(tokens(&[1]).open(b"", other), None, "{other}");

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::clock;
 
-/// How long a private key is kept after it was replaced. Until then its secrets open
-/// consistency tokens, and a repeated refresh is signed with it again.
+/// Retention of a private key after its replacement. During this time the secrets derived from the
+/// key open consistency tokens, and a repeated refresh is signed with the same key again.
 const PRIVATE_KEY_RETENTION: Duration = Duration::from_hours(24);
 
 /// The algorithm of a key.
@@ -56,22 +56,22 @@ pub fn source(dir: &Path) -> KeySource {
 }
 
 /// Generates both key pairs in a folder, unless all files exist. Only their owner can read the
-/// private keys. Returns whether it generated keys.
+/// private keys. Returns whether keys were generated.
 ///
 /// # Errors
-/// When some files exist and others don't (keys are never overwritten), or when a file can't be
+/// When only some of the files exist (keys are never overwritten), or when a file can't be
 /// written.
 pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     let paths = paths(dir);
-    // Checked before locking: a process that may only read the folder can't take the lock.
-    // Files that are only partly there may be the work of another process, so the lock is
+    // The check comes before the lock, because a process that may only read the folder can't take
+    // the lock. If only some files exist, another process may be writing them, so the lock is
     // taken.
-    if matches!(are_there(&paths), Ok(true)) {
+    if matches!(all_exist(&paths), Ok(true)) {
         return Ok(false);
     }
     fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
     let _lock = lock(dir)?;
-    if are_there(&paths)? {
+    if all_exist(&paths)? {
         return Ok(false);
     }
     for pair in Pair::both(&paths) {
@@ -82,20 +82,21 @@ pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Whether all files exist; an error when only some do.
-fn are_there(paths: &KeyPaths) -> anyhow::Result<bool> {
+/// Whether all files exist; an error when only some of the files exist.
+fn all_exist(paths: &KeyPaths) -> anyhow::Result<bool> {
     let files = Pair::both(paths).map(|pair| [pair.private, pair.public]).concat();
     let missing = files.iter().filter(|file| !file.exists()).count();
     match files.iter().find(|file| file.exists()) {
         Some(file) if missing > 0 => {
             bail!("{} is there without the other keys; move it away first", file.display())
         }
-        found => Ok(found.is_some()),
+        existing => Ok(existing.is_some()),
     }
 }
 
-/// Adds a key to both pairs. It verifies from now on and signs from `starts` on. Removes
-/// expired keys. Returns whether a key was added: none is while another waits for its start.
+/// Adds a key to both pairs. The key verifies from now on and signs from `starts` on. Removes
+/// expired keys. Returns whether a key was added: no key is added to a pair while another key of
+/// that pair waits for its start.
 ///
 /// # Errors
 /// When a file can't be read, is invalid, or can't be written.
@@ -103,12 +104,12 @@ pub fn rotate(
     dir: &Path,
     algorithm: Option<KeyAlgorithm>,
     starts: OffsetDateTime,
-    lives: Lifetimes,
+    lifetimes: Lifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
     let mut added = false;
-    for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
-        pair.retire(life)?;
+    for (pair, lifetime) in Pair::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
+        pair.retire(lifetime)?;
         let (mut private, mut public) = pair.read()?;
         let now = clock::now();
         if private.iter().any(|key| key.starts.is_some_and(|starts| starts > now)) {
@@ -118,7 +119,7 @@ pub fn rotate(
         let (new_private, new_public) = generate(algorithm, Some(starts))?;
         private.push(new_private);
         public.push(new_public);
-        // A crash between the two writes leaves an unused public key, which does no harm.
+        // A crash between the two writes leaves an unused public key, which has no effect.
         pair.write_public(&public)?;
         pair.write_private(&private)?;
         added = true;
@@ -126,7 +127,7 @@ pub fn rotate(
     Ok(added)
 }
 
-/// Replaces all keys by new ones. Tokens signed by the old keys are no longer valid.
+/// Replaces all keys by new keys. Tokens signed by the old keys are no longer valid.
 ///
 /// # Errors
 /// When a file can't be written.
@@ -147,10 +148,10 @@ pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()
 ///
 /// # Errors
 /// When a file can't be read, is invalid, or can't be written.
-pub fn retire(dir: &Path, lives: Lifetimes) -> anyhow::Result<()> {
+pub fn retire(dir: &Path, lifetimes: Lifetimes) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
-    for (pair, life) in Pair::both(&paths(dir)).into_iter().zip(lives.both()) {
-        pair.retire(life)?;
+    for (pair, lifetime) in Pair::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
+        pair.retire(lifetime)?;
     }
     Ok(())
 }
@@ -186,14 +187,14 @@ impl<'a> Pair<'a> {
         Ok((files::read(self.private)?, files::read(self.public)?))
     }
 
-    fn retire(&self, life: Duration) -> anyhow::Result<()> {
+    fn retire(&self, lifetime: Duration) -> anyhow::Result<()> {
         let (private, public) = self.read()?;
-        // Private keys first: a private key without its public key is refused at load.
-        if let Some(kept) = lasting(private, PRIVATE_KEY_RETENTION)? {
-            self.write_private(&kept)?;
+        // Private keys are removed first: a private key without its public key is refused at load.
+        if let Some(remaining) = remaining_keys(private, PRIVATE_KEY_RETENTION)? {
+            self.write_private(&remaining)?;
         }
-        if let Some(kept) = lasting(public, life.max(PRIVATE_KEY_RETENTION))? {
-            self.write_public(&kept)?;
+        if let Some(remaining) = remaining_keys(public, lifetime.max(PRIVATE_KEY_RETENTION))? {
+            self.write_public(&remaining)?;
         }
         Ok(())
     }
@@ -207,12 +208,15 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// The keys, oldest first, without those whose successor started to sign at least `kept` ago;
-/// `None` when nothing is removed.
-fn lasting(keys: Vec<KeyBlock>, kept: Duration) -> anyhow::Result<Option<Vec<KeyBlock>>> {
-    let limit = clock::now() - kept;
-    let over = |key: &KeyBlock| key.starts.is_some_and(|starts| starts <= limit);
-    let first = keys.iter().rposition(over).unwrap_or(0);
+/// The keys, oldest first, without the keys whose successor started to sign at least `retention`
+/// ago; `None` when no key is removed.
+fn remaining_keys(
+    keys: Vec<KeyBlock>,
+    retention: Duration,
+) -> anyhow::Result<Option<Vec<KeyBlock>>> {
+    let limit = clock::now() - retention;
+    let replaced_older_keys = |key: &KeyBlock| key.starts.is_some_and(|starts| starts <= limit);
+    let first = keys.iter().rposition(replaced_older_keys).unwrap_or(0);
     anyhow::ensure!(keys.is_sorted_by_key(|key| key.starts), "keys must be in the files by age");
     Ok((first > 0).then(|| keys.into_iter().skip(first).collect()))
 }
@@ -221,7 +225,7 @@ fn generate(
     algorithm: KeyAlgorithm,
     starts: Option<OffsetDateTime>,
 ) -> anyhow::Result<(KeyBlock, KeyBlock)> {
-    let made = || -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
+    let key_pair = || -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
         Ok(match algorithm {
             KeyAlgorithm::Rs256 => {
                 let pair = RsaKeyPair::generate(KeySize::Rsa3072)?;
@@ -241,7 +245,7 @@ fn generate(
             }
         })
     };
-    let (private, public) = made().ok().context("can't make a key")?;
+    let (private, public) = key_pair().ok().context("can't make a key")?;
     let block = |tag: &str, der| KeyBlock::new(starts, pem::Pem::new(tag, der));
     Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
 }
@@ -256,7 +260,7 @@ fn newest_algorithm(private: &[KeyBlock]) -> anyhow::Result<KeyAlgorithm> {
     })
 }
 
-/// Locks the folder: one process at a time creates or rotates keys.
+/// Locks the folder, so that one process at a time creates or rotates keys.
 fn lock(dir: &Path) -> anyhow::Result<File> {
     crate::secrets::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }

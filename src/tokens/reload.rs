@@ -1,5 +1,5 @@
-//! Reload of keys without a restart. A key starts to sign at its start time, and secrets
-//! derived from the keys are renewed.
+//! Reload of keys without a restart. At each reload a key may start to sign, and the secrets
+//! derived from changed keys are renewed.
 
 use std::sync::{
     Arc,
@@ -22,7 +22,7 @@ pub trait Renew: Send + Sync {
 pub struct KeyringReload {
     keyring: Arc<Keyring>,
     derived: Vec<Arc<dyn Renew>>,
-    /// Whether the keys changed and some derived secrets are still those of the old keys.
+    /// Whether the keys changed and some derived secrets are still derived from the old keys.
     is_pending: AtomicBool,
 }
 
@@ -42,10 +42,10 @@ impl Reload for KeyringReload {
         if changed {
             self.is_pending.store(true, Ordering::Relaxed);
         }
-        // A failure is tried again at the next reload.
+        // After a failure, the next reload tries again.
         if self.is_pending.load(Ordering::Relaxed) {
-            for one in &self.derived {
-                one.renew(&self.keyring)?;
+            for holder in &self.derived {
+                holder.renew(&self.keyring)?;
             }
             self.is_pending.store(false, Ordering::Relaxed);
         }

@@ -26,7 +26,7 @@ impl Signer {
     /// Parses a private key.
     ///
     /// # Errors
-    /// When it is not a key for the algorithm. No error contains key bytes.
+    /// When the key is not a key for the algorithm. No error contains key bytes.
     pub fn parse(key: &EncodingKey, alg: Algorithm) -> anyhow::Result<Self> {
         let der = key.as_bytes();
         let parsed = match alg {

@@ -27,7 +27,7 @@ pub struct KeyPaths {
 }
 
 impl KeyPaths {
-    /// The files of private and of public keys for a kind of token.
+    /// The files of private keys and of public keys for a kind of token.
     pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
         match kind {
             TokenKind::Access => (&self.access_private, &self.access_public),
@@ -86,11 +86,11 @@ impl Source {
         match self {
             Self::Files(paths) => {
                 let (private, public) = paths.of(kind);
-                of_files(private, public, purpose, old)
+                read_files(private, public, purpose, old)
             }
             Self::Transit(service) => {
                 let name = service.keys.name(kind);
-                of_service(service, name, purpose, old)
+                read_service(service, name, purpose, old)
                     .with_context(|| format!("the key {name} of the key service can't be used"))
             }
         }
@@ -104,7 +104,7 @@ impl Keys {
     }
 }
 
-fn of_files(
+fn read_files(
     private: &Path,
     public: &Path,
     purpose: Purpose<'_>,
@@ -133,7 +133,7 @@ fn of_files(
     Ok(keys)
 }
 
-fn of_service(
+fn read_service(
     service: &Arc<KeyService>,
     name: &str,
     purpose: Purpose<'_>,
@@ -145,14 +145,14 @@ fn of_service(
         if version.signs {
             keys.signing.push(signing(service, name, &version, &public, old)?);
         }
-        let known = old.and_then(|old| old.verifying(&public.kid)).cloned();
-        keys.verifying.push(known.unwrap_or_else(|| Arc::new(public)));
+        let old_key = old.and_then(|old| old.verifying(&public.kid)).cloned();
+        keys.verifying.push(old_key.unwrap_or_else(|| Arc::new(public)));
     }
     ensure!(!keys.signing.is_empty(), "no version of it signs");
     Ok(keys)
 }
 
-/// Reuses a known version, so the service is asked for a version's root secret only once.
+/// Reuses the key of a version in `old`, so the root secret of a version is requested only once.
 fn signing(
     service: &Arc<KeyService>,
     name: &str,
@@ -163,7 +163,7 @@ fn signing(
     let is_same =
         |key: &&Arc<SigningKey>| key.kid == public.kid && key.starts == version.public.starts;
     match old.and_then(|old| old.signing.iter().find(is_same)) {
-        Some(known) => Ok(known.clone()),
+        Some(old_key) => Ok(old_key.clone()),
         None => SigningKey::in_transit(service, name, version, public).map(Arc::new),
     }
 }

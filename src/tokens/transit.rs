@@ -1,8 +1,8 @@
 //! Signing keys in a key service.
 //!
-//! A version of a key verifies from its creation and signs 15 minutes later, as keys in files
-//! do. The oldest version signs without a start time. Raising `min_decryption_version` retires
-//! older versions.
+//! A version of a key verifies from its creation on and signs 15 minutes later, like a key in a
+//! file. The oldest version has no start time. An operator retires older versions with
+//! `min_decryption_version`.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{TokenKind, files::KeyBlock};
 use crate::secrets::transit::{Transit, TransitAddress};
 
-/// Time between the creation of a version and its first signature: longer than anybody may
-/// cache the published keys.
+/// Time between the creation of a version and its first signature. This time exceeds the cache
+/// lifetime of the published keys.
 const PUBLISHED_BEFORE_SIGNING: time::Duration = time::Duration::minutes(15);
 
-/// Input of the HMAC that gives the root secret of a version, from which other secrets are
+/// Input of the HMAC that computes the root secret of a version, from which other secrets are
 /// derived.
 const ROOT: &str = "tenantry: root of derived secrets";
 
@@ -80,12 +80,12 @@ struct PublicKey {
 }
 
 #[derive(Deserialize)]
-struct Signed {
+struct SignResponse {
     signature: String,
 }
 
 #[derive(Deserialize)]
-struct Hmac {
+struct HmacResponse {
     hmac: String,
 }
 
@@ -99,9 +99,9 @@ impl KeyService {
         let key: Key = self.service.get(&["keys", name])?;
         let oldest = key.keys.keys().next().copied();
         let versions = key.keys.iter().map(|(number, public)| {
-            let made = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
-            let made = made.ok().context("it has no time of creation")?;
-            let starts = (Some(*number) != oldest).then(|| made + PUBLISHED_BEFORE_SIGNING);
+            let created = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
+            let created = created.ok().context("it has no time of creation")?;
+            let starts = (Some(*number) != oldest).then(|| created + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
                 public: KeyBlock::new(starts, public.pem(&key.kind)?),
@@ -119,14 +119,14 @@ impl KeyService {
             "marshaling_algorithm": "jws",
             "signature_algorithm": "pkcs1v15",
         });
-        let signed: Signed = self.service.post(&["sign", name, "sha2-256"], &body)?;
-        Ok(value(&signed.signature, version)?.to_owned())
+        let response: SignResponse = self.service.post(&["sign", name, "sha2-256"], &body)?;
+        Ok(value(&response.signature, version)?.to_owned())
     }
 
     /// The root secret of a version, for deriving other secrets.
     pub fn root(&self, name: &str, version: u32) -> anyhow::Result<Vec<u8>> {
         let body = json!({ "input": BASE64_STANDARD.encode(ROOT), "key_version": version });
-        let hmac: Hmac = self.service.post(&["hmac", name, "sha2-256"], &body)?;
+        let hmac: HmacResponse = self.service.post(&["hmac", name, "sha2-256"], &body)?;
         let secret = BASE64_STANDARD.decode(value(&hmac.hmac, version)?);
         let secret = secret.ok().context("the response of the key service is not base64")?;
         ensure!(secret.len() == 32, "the response of the key service is not an HMAC of 32 bytes");
@@ -150,7 +150,7 @@ impl PublicKey {
     }
 }
 
-/// Removes the prefix `vault:v1:` of a result, and checks the version in it.
+/// Removes the prefix of a result, such as `vault:v1:`, and checks the version in the prefix.
 fn value(text: &str, version: u32) -> anyhow::Result<&str> {
     let value = text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
     match value {

@@ -1,8 +1,8 @@
-//! The waiting jobs of one owner: of one tenant from one network.
+//! The waiting jobs of one owner (one tenant from one network).
 
 use std::collections::VecDeque;
 
-/// Identifies a waiting job. Tickets increase with time.
+/// The number of a waiting job. Later jobs have higher numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::passwords) struct Ticket(pub(super) u64);
 
@@ -30,24 +30,24 @@ impl<J> Jobs<J> {
     }
 
     pub(super) fn push(&mut self, expensive: bool, waiting: Waiting<J>) {
-        self.of(expensive).push_back(waiting);
+        self.list(expensive).push_back(waiting);
     }
 
     pub(super) fn pop(&mut self, expensive: bool) -> Option<Waiting<J>> {
-        self.of(expensive).pop_front()
+        self.list(expensive).pop_front()
     }
 
     /// Removes a waiting job.
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<J> {
         [false, true].into_iter().find_map(|expensive| {
-            let jobs = self.of(expensive);
-            let at = jobs.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()?;
-            jobs.remove(at).map(|waiting| waiting.job)
+            let jobs = self.list(expensive);
+            let index = jobs.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()?;
+            jobs.remove(index).map(|waiting| waiting.job)
         })
     }
 
-    /// The next job: whether it is expensive, and its ticket. The job that has waited longest
-    /// is next, except that an expensive job does not follow an expensive one while a cheap job
+    /// The next job: whether the job is expensive, and its ticket. The job that has waited longest
+    /// is next, except that an expensive job does not follow an expensive job while a cheap job
     /// waits.
     pub(super) fn head(
         &self,
@@ -71,7 +71,7 @@ impl<J> Jobs<J> {
         !self.cheap.is_empty()
     }
 
-    fn of(&mut self, expensive: bool) -> &mut VecDeque<Waiting<J>> {
+    fn list(&mut self, expensive: bool) -> &mut VecDeque<Waiting<J>> {
         if expensive { &mut self.expensive } else { &mut self.cheap }
     }
 }

@@ -1,21 +1,21 @@
-//! The bounded queue of the hashing threads, fair between tenants and between networks. It does
-//! not contain the threads.
+//! The bounded queue of the hashing threads, fair between tenants and between networks. The threads
+//! are in `hasher.rs`.
 //!
 //! - **Slots.** A caller takes a slot before it hashes. A tenant gets a slot while it holds
-//!   fewer slots than are free. A network gets a slot while it holds fewer than three times the
-//!   free slots (dynamic thresholds, Choudhury and Hahne 1998). So one tenant holds at most
+//!   fewer slots than are free. A network gets a slot while it holds fewer slots than three times
+//!   the free slots (dynamic thresholds, Choudhury and Hahne 1998). So one tenant holds at most
 //!   half of all slots. One network holds at most three quarters, for any number of tenants.
-//!   Others always find some. Within a tenant's share, a network gets a slot while it holds
-//!   fewer than twice what is left of that share: an attacker who guesses passwords of a
-//!   tenant's users leaves slots for the users' own networks.
+//!   Other tenants and networks always find free slots. Within a tenant's share, a network gets a
+//!   slot while it holds fewer slots than twice the rest of that share. So an attacker who guesses
+//!   passwords of a tenant's users leaves slots for the users' own networks.
 //! - **Expensive jobs** run on a part of the threads only. Jobs of other owners and cheap jobs
-//!   of the same tenant overtake them. Expensive jobs are not refused, because an error would
-//!   reveal which user has an expensive hash.
+//!   of the same tenant overtake expensive jobs. Expensive jobs are not refused, because an error
+//!   would reveal which user has an expensive hash.
 //! - **Turns.** Start-time fair queueing (Goyal 1996), by tenant and by network. The start of a
-//!   job is the later one of its tenant's and its network's start, and its cost counts for
-//!   both. So neither a tenant with many networks nor a network with many tenants gets more
-//!   than one share. Among jobs with the same start, the one whose tenant or network was served
-//!   less comes first. Idle time gives no credit.
+//!   job is the later of two starts: the start of its tenant and the start of its network. The cost
+//!   of the job is added to both. So neither a tenant with many networks nor a network with many
+//!   tenants gets more than one share. Among jobs with the same start, the job whose tenant or
+//!   network was served less comes first. Idle time gives no credit.
 
 mod jobs;
 mod share;
@@ -38,7 +38,7 @@ pub(super) struct Bounds {
     pub slots: usize,
     /// Maximum number of expensive jobs that run concurrently.
     pub max_expensive_running: usize,
-    /// The maximum cost of a cheap job. A job above it is expensive.
+    /// The maximum cost of a cheap job. A job with a higher cost is expensive.
     pub cheap: u64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Queue<J> {
     taken: usize,
     expensive_running: usize,
     /// The virtual time of the fair queueing, in units of cost: the start of the last job that
-    /// was handed out. It never decreases.
+    /// [`Queue::next`] returned. The virtual time never decreases.
     clock: u64,
     tickets: u64,
     tenants: FairPermits<TenantId>,
@@ -62,7 +62,7 @@ pub(super) struct Queue<J> {
 /// A job that a thread must run now.
 pub(super) struct Turn<J> {
     pub job: J,
-    /// To be passed to [`Queue::ended`].
+    /// The value to pass to [`Queue::ended`].
     pub kind: Kind,
 }
 
@@ -88,7 +88,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Whether the owner can take a slot.
+    /// Checks whether the owner can take a slot.
     pub(super) fn room(&self, owner: Owner) -> Result<(), Full> {
         let free = self.bounds.slots.saturating_sub(self.taken);
         let (tenant, network) = self.shares(owner);
@@ -125,7 +125,7 @@ impl<J> Queue<J> {
         self.waiting.values().map(Jobs::len).sum()
     }
 
-    /// Adds a job behind the owner's other jobs. The owner must hold a slot for it.
+    /// Adds a job after the owner's other jobs. The owner must hold a slot for the job.
     pub(super) fn push(&mut self, owner: Owner, cost: u64, job: J) -> Ticket {
         let expensive = cost > self.bounds.cheap;
         self.count(owner);
@@ -136,7 +136,7 @@ impl<J> Queue<J> {
         ticket
     }
 
-    /// Removes a cancelled job, if it still waits.
+    /// Removes a cancelled job, if the job still waits.
     pub(super) fn remove(&mut self, owner: Owner, ticket: Ticket) -> Option<J> {
         let job = self.waiting.get_mut(&owner)?.remove(ticket)?;
         self.drop_empty(owner);
@@ -160,7 +160,7 @@ impl<J> Queue<J> {
         Some(Turn { job, kind })
     }
 
-    /// Records the end of a job that was handed out.
+    /// Records the end of a job that [`Queue::next`] returned.
     pub(super) fn ended(&mut self, kind: Kind) {
         self.expensive_running -= usize::from(kind.expensive).min(self.expensive_running);
         self.uncount(kind.owner);
@@ -171,7 +171,7 @@ impl<J> Queue<J> {
         let (tenant, network) = self.shares(owner);
         let may_be_expensive = self.expensive_running < self.bounds.max_expensive_running;
         let (expensive, ticket) = jobs.head(may_be_expensive, tenant.last_expensive)?;
-        // Idle time gives no credit.
+        // Idle time gives no credit: a start is never before the virtual time.
         let [tenant_start, network_start] =
             [tenant, network].map(|share| share.start.max(self.clock));
         let order = Order {
@@ -215,10 +215,10 @@ impl<J> Queue<J> {
     }
 
     fn forget(&mut self) {
-        let most = 2 * self.bounds.slots;
-        self.tenants.forget(self.clock, most);
-        self.networks.forget(self.clock, most);
-        self.both.forget(self.clock, most);
+        let max_entries = 2 * self.bounds.slots;
+        self.tenants.forget(self.clock, max_entries);
+        self.networks.forget(self.clock, max_entries);
+        self.both.forget(self.clock, max_entries);
     }
 }
 
@@ -226,9 +226,9 @@ impl<J> Queue<J> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Order {
     start: u64,
-    /// Whether the tenant's last job was expensive, as this one is.
+    /// Whether both this job and the tenant's last job are expensive.
     expensive_again: bool,
-    /// The lesser of the starts of tenant and network: that of the one that was served less.
+    /// The earlier of the starts of tenant and network, which belongs to the less served of both.
     other_start: u64,
     ticket: Ticket,
 }

@@ -2,15 +2,15 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// A network may hold this many times the number of free slots; a tenant may hold as many as
+/// A network may hold this many times the number of free slots. A tenant may hold as many slots as
 /// are free. So one network leaves a quarter of the slots free, and one tenant leaves half.
 const OF_NETWORK: usize = 3;
 
-/// Within a tenant's share, a network may hold this many times what is left of the share. So it
-/// leaves slots for the tenant's other networks.
+/// Within a tenant's share, a network may hold this many times the free rest of the share. So one
+/// network leaves slots for the tenant's other networks.
 const OF_TENANTS_NETWORK: usize = 2;
 
-/// Why a slot is refused.
+/// The reason why a slot is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::passwords) enum Full {
     /// All slots are in use.
@@ -25,16 +25,16 @@ pub(in crate::passwords) enum Full {
 #[derive(Clone, Copy)]
 pub(super) struct Usage {
     pub free: usize,
-    /// Held by the tenant.
+    /// Slots that the tenant holds.
     pub tenant: usize,
-    /// Held by the network.
+    /// Slots that the network holds.
     pub network: usize,
-    /// Held by the tenant within the network.
+    /// Slots that the tenant holds within the network.
     pub both: usize,
 }
 
 impl Usage {
-    /// Whether the tenant may take one more slot from the network (dynamic thresholds).
+    /// Checks whether the tenant may take one more slot from the network (dynamic thresholds).
     pub(super) fn room(self) -> Result<(), Full> {
         let Self { free, tenant, network, both } = self;
         let left_of_tenant = free.saturating_sub(tenant);
@@ -73,21 +73,21 @@ impl<K> Default for FairPermits<K> {
 }
 
 impl<K: Eq + Hash> FairPermits<K> {
-    pub(super) fn get(&self, of: &K) -> Share {
-        self.0.get(of).copied().unwrap_or_default()
+    pub(super) fn get(&self, key: &K) -> Share {
+        self.0.get(key).copied().unwrap_or_default()
     }
 
-    pub(super) fn get_mut(&mut self, of: K) -> &mut Share {
-        self.0.entry(of).or_default()
+    pub(super) fn get_mut(&mut self, key: K) -> &mut Share {
+        self.0.entry(key).or_default()
     }
 
     /// Drops entries without slots and jobs, unless their start is ahead of the clock. If more
-    /// than `most` entries remain, drops those as well.
-    pub(super) fn forget(&mut self, clock: u64, most: usize) {
-        let has_any = |share: &Share| share.slots > 0 || share.jobs > 0;
-        self.0.retain(|_, share| has_any(share) || share.start > clock);
-        if self.0.len() > most {
-            self.0.retain(|_, share| has_any(share));
+    /// than `max_entries` entries remain, drops all entries without slots and jobs.
+    pub(super) fn forget(&mut self, clock: u64, max_entries: usize) {
+        let is_in_use = |share: &Share| share.slots > 0 || share.jobs > 0;
+        self.0.retain(|_, share| is_in_use(share) || share.start > clock);
+        if self.0.len() > max_entries {
+            self.0.retain(|_, share| is_in_use(share));
         }
     }
 
