@@ -124,7 +124,7 @@ mod tests {
     /// G03: all addresses of one IPv6 /64 share a network.
     #[test]
     fn addresses_of_one_customer_are_one_network() {
-        let of = |text: &str| network(text.parse().expect("invalid address"));
+        let network_of = |text: &str| network(text.parse().expect("an address"));
         assert_eq!(network_of("2001:db8::1"), network_of("2001:db8:0:0:ffff::9"));
         assert_ne!(network_of("2001:db8:0:1::1"), network_of("2001:db8:0:2::1"));
         assert_eq!(network_of("::ffff:192.0.2.7"), network_of("192.0.2.7"));

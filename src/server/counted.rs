@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Wraps a stream and counts the bytes that are read.
 pub(super) struct Counted<S> {
     inner: S,
+    bytes_read: Arc<AtomicUsize>,
 }
 
 impl<S> Counted<S> {
