@@ -176,11 +176,11 @@ impl<'a> Parser<'a> {
 
     /// Parses a value in double quotes.
     fn quoted(&mut self) -> Result<Value> {
-        let start = self.at;
-        let mut value = Value { text: String::new(), star: None, at: start };
+        let opening_quote = self.at;
+        let mut value = Value { text: String::new(), star: None, at: opening_quote };
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((offset, c)) = chars.next() {
-            let at = start + offset;
+            let at = opening_quote + offset;
             if let Some(star) = value.star.filter(|_| c != '"') {
                 return mistake(star, STAR_NOT_LAST);
             }
@@ -198,7 +198,7 @@ impl<'a> Parser<'a> {
                 c => value.text.push(c),
             }
         }
-        mistake(start, "the closing double quote is missing")
+        mistake(opening_quote, "the closing double quote is missing")
     }
 }
 

@@ -365,8 +365,7 @@ mod tests {
         let mut reads = 0;
         while let Some(read) = page.next_read(1000) {
             let rows = vec![(); usize::try_from(read.limit).expect("a limit")];
-            let result =
-                page.take(read.page_ids(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
+            let result = page.take(read.found(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
             result.await.expect("the page accepts the rows");
             reads += 1;
         }
