@@ -365,7 +365,8 @@ where
     respond(answered)
 }
 
-/// Starts the handler and returns its future; `None` when the handler panicked at once.
+/// Starts the handler and returns its future; `None` when the handler panicked
+/// immediately.
 fn call<S: Service<Request<Body>>>(mut services: S, request: Request<Body>) -> Option<S::Future> {
     panic::catch_unwind(AssertUnwindSafe(|| services.call(request))).ok()
 }

@@ -384,7 +384,10 @@ mod tests {
             ..v1::Policy::default()
         };
         let named = |power| policy(v1::Access::Permission, power);
-        assert!(check(named(v1::Power::Unspecified), false).is_err(), "a policy without a declaration");
+        assert!(
+            check(named(v1::Power::Unspecified), false).is_err(),
+            "a policy without a declaration"
+        );
         assert!(
             check(named(v1::Power::None), false)
                 .is_ok_and(|read| read.power == Some(Power::Nothing))

@@ -47,8 +47,7 @@ impl Changed {
             Some(Kind::Role) => {
                 self.roles.insert(subject);
             }
-            // The end of a session changes nobody's permissions, but may end the call of a
-            // watcher.
+            // The end of a session changes no permissions, but may end the call of a watcher.
             Some(Kind::Session) => self.session_ended = true,
             Some(Kind::Tenant) | None => self.add_all(),
         }

@@ -19,7 +19,7 @@ type Names = HashSet<Box<str>, RandomState>;
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
 const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 
-/// The permissions of a role. Lookups take constant time, whatever the number of permissions.
+/// The permissions of a role. Lookups take constant time for any number of permissions.
 #[derive(Debug, Default)]
 pub struct PermissionSet {
     /// All permissions, sorted.

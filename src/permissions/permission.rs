@@ -1,5 +1,5 @@
 //! Permissions: `resource:action`. In a role, either part may be the wildcard `*`;
-//! `compiled` decides what a wildcard covers.
+//! `compiled` decides which permissions a wildcard covers.
 
 use crate::error::{Error, Result};
 

@@ -1,5 +1,5 @@
 //! Distributes changes to the `WatchPermissions` streams. Each tenant with a stream has one hub,
-//! so a change is looked up once, whatever the number of streams.
+//! so a change is looked up once for any number of streams.
 
 use std::{
     collections::HashMap,
@@ -83,7 +83,7 @@ impl Watchers {
             return hub.news.subscribe();
         }
         let (news, receiver) = broadcast::channel(BACKLOG);
-        // After `stop`, the sender is dropped here, so the receiver ends at once.
+        // After `stop`, the sender is dropped here, so the receiver ends immediately.
         if !self.stopped.load(Ordering::Acquire) {
             let hub = Arc::new(Hub {
                 changed: Mutex::default(),

@@ -2,7 +2,7 @@
 //!
 //! An actor *covers* a target when the actor's level is no lower than the level of each role of
 //! the target, and the actor holds each permission of those roles everywhere. The target's roles
-//! are included whatever their scope.
+//! are included with any scope.
 //!
 //! To take something, the actor must cover the target now. To give something, the actor must hold
 //! the given level and permissions until the given right expires. To make a change that lets the

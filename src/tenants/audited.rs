@@ -57,7 +57,7 @@ mod tests {
         let event = Event::new(EventKind::TenantUpdated);
         let before = json!({ "note": "secret", "theme": 1, "self_registration": true });
         let after = json!({ "note": "other", "theme": 1, "password_min_length": 12 });
-        let object = |value: &Value| value.as_object().cloned().expect("an object");
+        let object = |value: &Value| value.as_object().cloned().expect("the value is an object");
         let detail = with_settings(event, &object(&before), &object(&after)).into_detail();
         let expected = json!({
             "settings": {

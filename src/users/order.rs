@@ -13,7 +13,8 @@ use crate::{
 pub enum Order {
     /// The time of creation, which the id contains.
     Created(Direction),
-    /// The time of the last sign-in. Users who never signed in come before all others.
+    /// The time of the last sign-in. Users who never signed in come first in ascending
+    /// order.
     SignedIn(Direction),
 }
 

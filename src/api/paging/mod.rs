@@ -310,10 +310,10 @@ mod tests {
 
     /// Reads a page of the roles 1, 2, …, `count`, whose names are `bytes` bytes long.
     async fn read(request: &ListRolesRequest, count: u128, bytes: usize) -> (Vec<u128>, String) {
-        let mut page = pages().begin(asker(1, 2, 3), request).expect("a page");
+        let mut page = pages().begin(asker(1, 2, 3), request).expect("the page token is valid");
         while let Some(read) = page.next_read(100) {
             let from = read.after_id().as_u128() + 1;
-            let limit = u128::try_from(read.limit).expect("a limit");
+            let limit = u128::try_from(read.limit).expect("the limit fits");
             let rows = (from..=count.min(from + limit - 1)).collect();
             let at = |n: &u128| Position::of(Uuid::from_u128(*n));
             let to_item = |n: u128| {
@@ -322,9 +322,9 @@ mod tests {
             };
             page.take(read.found(rows), at, to_item).await.expect("the page accepts the rows");
         }
-        let (roles, token) = page.finish().expect("a page");
+        let (roles, token) = page.finish().expect("the token is sealed");
         assert!(roles.iter().map(encoded_bytes).sum::<usize>() < MAX_REPLY_BYTES);
-        (roles.iter().map(|role| role.id.parse().expect("a number")).collect(), token)
+        (roles.iter().map(|role| role.id.parse().expect("the id is a number")).collect(), token)
     }
 
     async fn all(page_size: i32, count: u128, bytes: usize) -> (Vec<u128>, usize) {
@@ -354,23 +354,24 @@ mod tests {
         ] {
             let (ids, read) = all(size, count, bytes).await;
             assert!(ids.iter().copied().eq((1..=count).step_by(2)), "{size} of {count}: {ids:?}");
-            // A slow machine needs more pages, because a page also ends by time.
+            // A slow machine needs more pages, because a page also ends after the maximum time.
             assert!(read >= pages, "{size} of {count}: {read}");
         }
     }
 
     #[tokio::test]
     async fn a_page_reads_at_most_the_maximum_number_of_rows() {
-        let mut page = pages().begin(asker(1, 2, 3), &request(0, "")).expect("a page");
+        let mut page =
+            pages().begin(asker(1, 2, 3), &request(0, "")).expect("the page token is valid");
         let mut reads = 0;
         while let Some(read) = page.next_read(1000) {
-            let rows = vec![(); usize::try_from(read.limit).expect("a limit")];
+            let rows = vec![(); usize::try_from(read.limit).expect("the limit fits")];
             let result = page.take(read.found(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
             result.await.expect("the page accepts the rows");
             reads += 1;
         }
         assert!(reads <= 11, "{reads}");
-        let (items, token) = page.finish().expect("a page");
+        let (items, token) = page.finish().expect("the token is sealed");
         assert!(items.is_empty() && !token.is_empty());
     }
 
