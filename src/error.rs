@@ -1,8 +1,8 @@
 //! The errors of operations, and the only place that maps them to a gRPC status.
 //!
 //! Every status carries a `google.rpc.ErrorInfo` with a documented [`ErrorReason`].
-//! `INVALID_ARGUMENT` lists all field violations in a `BadRequest`. `RetryInfo` says when to
-//! retry, if a retry helps. The causes of internal errors are logged here, and the client gets a
+//! `INVALID_ARGUMENT` lists all field violations in a `BadRequest`. If a retry helps, `RetryInfo`
+//! has the delay before the retry. The causes of internal errors are logged here, and the client gets a
 //! general message.
 #![warn(missing_docs)]
 
@@ -19,28 +19,29 @@ pub const DOMAIN: &str = "tenantry";
 /// The delay before a retry when a store is unavailable or a queue is full.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The result of an operation.
+/// The result of an operation: a value of type `T`, or an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A limit on the count or size of something that is stored.
+/// A limit on the number or the size of stored data.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Bound {
     /// The value of `limit` in the metadata of the `ErrorInfo`.
     pub name: &'static str,
     /// The largest allowed value.
     pub max: i64,
-    /// What is limited, as part of the error message.
+    /// The limited data, as part of the error message.
     pub meaning: &'static str,
 }
 
 /// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields break their rules. For each violation, the field's path and a description, but never
-    /// the value.
+    /// Fields violate their rules. Contains the field's path and a description for each violation,
+    /// but never the value.
     #[error("invalid fields")]
     Fields(Vec<(String, String)>),
-    /// One field breaks a rule that has a reason of its own. The field's path and a description.
+    /// One field violates a rule that has its own reason. Contains the reason, the field's path and
+    /// a description.
     #[error("{1} {2}")]
     Field(ErrorReason, &'static str, &'static str),
     /// The operation was refused for a documented reason. The text is shown to the caller.
@@ -52,11 +53,12 @@ pub enum Error {
     /// A rate limit is reached. The caller may retry after this time.
     #[error("rate limited")]
     RateLimited(Duration),
-    /// A query failed. [`Error::reason`] tells an outage of Postgres from a defect of this
+    /// A query failed. [`Error::reason`] distinguishes an outage of Postgres from a defect of this
     /// program.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
-    /// A sealed value can't be opened, because it was altered. This was already logged.
+    /// A sealed value can't be opened, because the value was altered. The failure is already
+    /// logged.
     #[error("a sealed value does not open")]
     Unreadable,
     /// A defect of this program. The text is only for the log.
@@ -65,7 +67,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Creates the error for one field that breaks its rule.
+    /// Creates the error for one field that violates its rule.
     pub fn field(path: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Fields(vec![(path.into(), description.into())])
     }
@@ -115,7 +117,7 @@ impl From<Error> for Status {
             Error::Field(_, path, text) => invalid(reason, vec![(path.into(), text.into())]),
             Error::Refused(_, message) => status(reason, &message),
             Error::Limit(bound) => limit_reached(reason, bound),
-            Error::RateLimited(wait) => with_retry(reason, "too many; try again later", wait),
+            Error::RateLimited(wait) => with_retry(reason, "too many calls; try again later", wait),
             Error::Database(_) | Error::Unreadable | Error::Defect(_) => {
                 status(reason, plain_message(reason))
             }
@@ -141,7 +143,7 @@ fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     Status::with_error_details(code(reason), text, details)
 }
 
-/// Creates a status. If a retry helps, its details give the delay before it.
+/// Creates a status. If a retry helps, the details of the status have the delay before the retry.
 fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
     let code = code(reason);
     let mut details = ErrorDetails::new();
@@ -179,15 +181,15 @@ pub fn with_reason(foreign: &Status) -> Option<Status> {
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
         Code::NotFound => ErrorReason::NotFound,
-        // This program's errors have details, so this one comes from tonic: the request breaks the
-        // framing of gRPC or has no message.
+        // This program's errors have details, so this error comes from tonic: the request violates
+        // the framing of gRPC or has no message.
         Code::Internal => return Some(undecodable()),
         _ => return Some(status(ErrorReason::Internal, "internal error")),
     };
     Some(status(reason, foreign.message()))
 }
 
-/// The reason as it is written in `ErrorInfo`: without the prefix of the enum.
+/// The text of the reason in `ErrorInfo`: the name of the enum value without its prefix.
 #[must_use]
 pub fn reason_text(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
@@ -203,13 +205,14 @@ fn invalid(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
     Status::with_error_details(code(reason), summary, details)
 }
 
-/// The message of the status: the first line of the first few violations. The details have all.
+/// The message of the status: the first line of each of the first violations. The details of the
+/// status have all violations.
 fn summary(fields: &[(String, String)]) -> String {
-    const SHOWN: usize = 3;
+    const MAX_SHOWN: usize = 3;
     let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-    let shown = fields.iter().take(SHOWN).map(|(path, text)| format!("{path} {}", line(text)));
+    let shown = fields.iter().take(MAX_SHOWN).map(|(path, text)| format!("{path} {}", line(text)));
     let mut summary = shown.collect::<Vec<_>>().join("; ");
-    if fields.len() > SHOWN {
+    if fields.len() > MAX_SHOWN {
         summary.push_str("; …");
     }
     summary
@@ -267,7 +270,7 @@ fn plain_message(reason: ErrorReason) -> &'static str {
     match reason {
         ErrorReason::StoreUnavailable => "a store that the request needs is unavailable; try again",
         ErrorReason::Conflict => "another transaction changed the same data; try again",
-        ErrorReason::DeadlineExceeded => "the deadline passed before the answer was there",
+        ErrorReason::DeadlineExceeded => "the deadline passed before the response was ready",
         ErrorReason::DataUnreadable => "the stored data was altered and can't be read",
         _ => "internal error",
     }
@@ -295,7 +298,7 @@ fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
         // SQLSTATE classes: 08 connection, 53 resources, 57 operator intervention (shutdown).
-        // 25006 is a read-only server, as in a failover.
+        // SQLSTATE 25006 means a read-only server, which is seen during a failover.
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
             ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
         }),
@@ -303,8 +306,8 @@ fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a conflict with another transaction failed this one: serialization failure, deadlock,
-/// or lock timeout.
+/// Whether the transaction failed because of a conflict with another transaction: a serialization
+/// failure, a deadlock or a lock timeout.
 fn is_race(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

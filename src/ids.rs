@@ -1,6 +1,6 @@
-//! Typed identifiers: an id of one kind can't be used as another.
+//! Typed identifiers: an id of one kind can't be used as an id of another kind.
 //!
-//! All are UUIDv7 (RFC 9562). They are ordered by creation time, so that new primary keys are
+//! All ids are UUIDv7 (RFC 9562). Ids are ordered by creation time, so that new primary keys are
 //! inserted at the end of the index. Never use an id as a secret: its 74 random bits are too few.
 
 use std::fmt;
@@ -39,8 +39,8 @@ macro_rules! id {
 }
 
 impl TenantId {
-    /// Stands for all tenants that a caller named and that don't exist, in metrics, rate limits
-    /// and audit events.
+    /// In metrics, rate limits and audit events, this id replaces any tenant id that does not
+    /// exist.
     pub const UNKNOWN: Self = Self(Uuid::nil());
 }
 

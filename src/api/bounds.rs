@@ -1,20 +1,21 @@
-//! Limits on stored data, checked on each write. docs/limits.md lists them. Data that exceeds a
-//! limit already can still be read and removed, but it can't grow.
+//! Limits on stored data, checked on each write. docs/limits.md lists the limits. Data that already
+//! exceeds a limit can still be read and removed, but it can't grow.
 //!
 //! The limits keep a decision, a reply and a cache entry small. The limit of a single field is a
 //! field rule, in the proto or next to the code that reads the field.
 
 use crate::error::{Bound, Error, Result};
 
-/// The maximum number of role assignments of one subject. Ended assignments don't count.
+/// The maximum number of role assignments of one subject. Expired assignments are
+/// not included.
 pub const ASSIGNMENTS_OF_SUBJECT: Bound = Bound {
     name: "assignments_of_subject",
     max: 1_000,
     meaning: "role assignments of one subject",
 };
 
-/// The maximum total size of the scopes of these assignments, in bytes of the JSON that Postgres
-/// writes, because decisions read that form.
+/// The maximum total size of the scopes of one subject's role assignments, in bytes of the JSON
+/// that Postgres writes, because decisions read that form.
 pub const SCOPE_BYTES_OF_SUBJECT: Bound = Bound {
     name: "scope_bytes_of_subject",
     max: 256 * 1024,
@@ -26,14 +27,15 @@ pub const ROLES_OF_TENANT: Bound =
     Bound { name: "roles_of_tenant", max: 1_000, meaning: "roles of the tenant" };
 
 /// The maximum number of permissions of all roles of one tenant. A subject can't hold more, so
-/// this limit and the next one also bound replies that list a subject's permissions.
+/// this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound replies that list a subject's
+/// permissions.
 pub const PERMISSIONS_OF_ROLES: Bound = Bound {
     name: "permissions_of_roles",
     max: 50_000,
     meaning: "permissions of all roles of the tenant",
 };
 
-/// The maximum total length of these permissions, in bytes.
+/// The maximum total length of the permissions of all roles of one tenant, in bytes.
 pub const PERMISSION_BYTES_OF_ROLES: Bound = Bound {
     name: "permission_bytes_of_roles",
     max: 1024 * 1024,
@@ -47,17 +49,17 @@ pub const SERVICE_ACCOUNTS_OF_TENANT: Bound = Bound {
     meaning: "service accounts of the tenant",
 };
 
-/// The number of ended assignments of one subject that are kept to explain denials. The latest are
-/// kept.
+/// The number of expired assignments of one subject that are kept to explain denials: those that
+/// expired last.
 pub const ENDED_ASSIGNMENTS_KEPT: i64 = 100;
 
 impl Bound {
-    /// Checks the value that a write would lead to. The caller must hold a lock against concurrent
-    /// writes of the same kind.
+    /// Checks the value that a write results in. The caller must hold a lock that excludes
+    /// concurrent writes of the same kind.
     ///
     /// # Errors
     /// Returns `LIMIT_REACHED` when the value is above the limit.
-    pub fn check(&'static self, would_be: i64) -> Result<()> {
-        if would_be > self.max { Err(Error::Limit(self)) } else { Ok(()) }
+    pub fn check(&'static self, new_value: i64) -> Result<()> {
+        if new_value > self.max { Err(Error::Limit(self)) } else { Ok(()) }
     }
 }

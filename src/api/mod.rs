@@ -1,6 +1,6 @@
-//! What all RPCs share, after Google's API Improvement Proposals: pages (AIP-158), filters
-//! (AIP-160), update masks and etags (AIP-134, AIP-154), request ids (AIP-155), and the
-//! bounds and canonical forms of stored fields.
+//! Parts that all RPCs share. Pages (AIP-158), filters (AIP-160), update masks and etags (AIP-134,
+//! AIP-154) and request ids (AIP-155) follow Google's API Improvement Proposals. The other parts
+//! are the bounds and the canonical forms of stored fields.
 
 pub mod bounds;
 pub mod filter;

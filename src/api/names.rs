@@ -13,8 +13,8 @@ pub fn role_key(name: &str) -> String {
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
-/// Whether a name looks like the name of a system role. The characters that separate words don't
-/// matter.
+/// Whether a name looks like the name of a system role. The characters that separate words are
+/// ignored.
 #[must_use]
 pub fn is_built_in_role(name: &str) -> bool {
     let letters = role_words(name).collect::<String>().to_ascii_lowercase();
@@ -34,8 +34,8 @@ pub fn account_key(name: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a character is a joiner or a variation selector. Names may have these characters; they
-/// only change how their neighbouring characters are drawn.
+/// Whether a character is a joiner or a variation selector. Names may have these characters. Such
+/// a character only changes how the characters next to it are drawn.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
@@ -44,30 +44,32 @@ fn is_invisible(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// N16
+    /// N16: role names that differ only in case and word separators have the same key.
     #[test]
-    fn role_names_that_read_alike_are_the_same() {
-        for same in ["Ops Team", "ops_team", "OPS-TEAM", "ops. team", "ops team.", "ops__team"] {
-            assert_eq!(role_key(same), "ops-team");
+    fn role_names_that_look_alike_have_the_same_key() {
+        for alike in ["Ops Team", "ops_team", "OPS-TEAM", "ops. team", "ops team.", "ops__team"] {
+            assert_eq!(role_key(alike), "ops-team");
         }
         for other in ["opsteam", "ops team 1", "o.p.s team"] {
             assert_ne!(role_key(other), "ops-team");
         }
-        for taken in ["org_admin", "Org Admin", "OrgAdmin", "MEMBER", "v.i.e.w.e.r", "manager-"] {
-            assert!(is_built_in_role(taken), "{taken}");
+        for reserved in ["org_admin", "Org Admin", "OrgAdmin", "MEMBER", "v.i.e.w.e.r", "manager-"]
+        {
+            assert!(is_built_in_role(reserved), "{reserved}");
         }
-        for free in ["org_admins", "members", "admin", "view"] {
-            assert!(!is_built_in_role(free), "{free}");
+        for unreserved in ["org_admins", "members", "admin", "view"] {
+            assert!(!is_built_in_role(unreserved), "{unreserved}");
         }
     }
 
-    /// N16
+    /// N16: account names that differ only in case, spaces and invisible characters have the same
+    /// key.
     #[test]
-    fn account_names_that_read_alike_are_the_same() {
-        for same in
+    fn account_names_that_look_alike_have_the_same_key() {
+        for alike in
             ["Été  1", "été 1", "ÉTÉ\u{a0}1", "e\u{301}te\u{301} 1", "été １", "é\u{200d}té 1"]
         {
-            assert_eq!(account_key(same), "été 1", "{same:?}");
+            assert_eq!(account_key(alike), "été 1", "{alike:?}");
         }
         assert_ne!(account_key("ete 1"), "été 1");
     }

@@ -17,37 +17,38 @@ pub fn etag(version: i64) -> String {
 ///
 /// # Errors
 /// Returns ABORTED when the row has changed.
-pub fn check_etag(given: &str, version: i64) -> Result<()> {
-    if given.is_empty() || given == etag(version) {
+pub fn check_etag(etag_of_request: &str, version: i64) -> Result<()> {
+    if etag_of_request.is_empty() || etag_of_request == etag(version) {
         return Ok(());
     }
-    Err(Error::refused(ErrorReason::EtagMismatch, "it changed since this etag was read"))
+    Err(Error::refused(ErrorReason::EtagMismatch, "the resource changed since this etag was read"))
 }
 
-/// The fields that an update changes; `None` means the fields that are set.
+/// The fields that an update changes. `None` means all fields that the request sets.
 pub struct Mask<'a>(Option<&'a [String]>);
 
 impl<'a> Mask<'a> {
-    /// Parses a mask. It may name only these fields.
+    /// Parses a mask. The mask may name only `fields`.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` when it names another field.
+    /// Returns `INVALID_ARGUMENT` when the mask names another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
-        // `*` is refused too. It would replace the whole resource (AIP-134), and so clear fields
-        // that an older client does not know.
+        // `*` is refused too. `*` means to replace the whole resource (AIP-134), which would clear
+        // fields that an older client does not know.
         if !paths.unwrap_or_default().iter().all(|path| fields.contains(&path.as_str())) {
-            let text = format!("must name fields, of {}", fields.join(", "));
+            let text = format!("must name only these fields: {}", fields.join(", "));
             return Err(Error::field("update_mask", text));
         }
         Ok(Self(paths))
     }
 
-    /// The new value of a field if the update changes it. With a mask, it changes when the mask
-    /// names it; without a mask, when it is set.
+    /// The new value of a field, or `None` when the update does not change the field. With a mask,
+    /// the update changes the fields that the mask names. Without a mask, the update changes the
+    /// fields that are set.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` when the mask names the field and it is not set.
+    /// Returns `INVALID_ARGUMENT` when the mask names the field and the field is not set.
     pub fn take<T>(&self, field: &str, value: Option<T>) -> Result<Option<T>> {
         match self.0 {
             Some(paths) if paths.iter().any(|path| path == field) => match value {
@@ -59,13 +60,13 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// The new value of a list field if the update changes it. With a mask, it changes when the
-    /// mask names it; without a mask, when it has items, because an unset list looks like an empty
-    /// one.
+    /// The new value of a list field, or `None` when the update does not change the field. With a
+    /// mask, the update changes the fields that the mask names. Without a mask, it changes a list
+    /// only when the list has items, because an unset list looks like an empty list.
     #[must_use]
     pub fn take_list<T>(&self, field: &str, items: Vec<T>) -> Option<Vec<T>> {
-        let named = self.0.map(|paths| paths.iter().any(|path| path == field));
-        named.unwrap_or(!items.is_empty()).then_some(items)
+        let is_named = self.0.map(|paths| paths.iter().any(|path| path == field));
+        is_named.unwrap_or(!items.is_empty()).then_some(items)
     }
 }
 
@@ -74,32 +75,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_decides_and_without_one_what_is_set() {
-        let given = FieldMask { paths: vec!["name".into()] };
-        let mask = Mask::read(Some(&given), &["name", "slug"]).expect("a mask");
+    fn the_mask_selects_the_fields_and_without_a_mask_the_set_fields_change() {
+        let field_mask = FieldMask { paths: vec!["name".into()] };
+        let mask = Mask::read(Some(&field_mask), &["name", "slug"])
+            .expect("the mask names only allowed fields");
         assert_eq!(mask.take("name", Some(1)).ok(), Some(Some(1)));
         assert_eq!(mask.take("slug", Some(1)).ok(), Some(None));
         assert!(mask.take::<i32>("name", None).is_err());
         assert_eq!(mask.take_list("name", Vec::<i32>::new()), Some(vec![]));
 
-        let none = Mask::read(None, &["name"]).expect("no mask");
-        assert_eq!(none.take("name", Some(1)).ok(), Some(Some(1)));
-        assert_eq!(none.take_list("name", Vec::<i32>::new()), None);
+        let no_mask = Mask::read(None, &["name"]).expect("a missing mask is valid");
+        assert_eq!(no_mask.take("name", Some(1)).ok(), Some(Some(1)));
+        assert_eq!(no_mask.take_list("name", Vec::<i32>::new()), None);
 
-        assert!(Mask::read(Some(&given), &["slug"]).is_err());
+        assert!(Mask::read(Some(&field_mask), &["slug"]).is_err());
     }
 
-    /// N20
+    /// N20: an update never replaces the whole resource.
     #[test]
-    fn a_mask_of_everything_is_refused() {
+    fn a_mask_with_a_wildcard_or_an_unknown_field_is_refused() {
         for paths in [vec!["*"], vec!["name", "*"], vec![""], vec!["NAME"]] {
-            let given = FieldMask { paths: paths.into_iter().map(str::to_owned).collect() };
-            assert!(Mask::read(Some(&given), &["name"]).is_err(), "{given:?}");
+            let field_mask = FieldMask { paths: paths.into_iter().map(str::to_owned).collect() };
+            assert!(Mask::read(Some(&field_mask), &["name"]).is_err(), "{field_mask:?}");
         }
     }
 
     #[test]
-    fn etags_guard() {
+    fn an_outdated_etag_is_refused_and_an_empty_etag_is_accepted() {
         assert!(check_etag("", 3).is_ok() && check_etag(&etag(3), 3).is_ok());
         assert!(check_etag(&etag(2), 3).is_err() && check_etag("x", 3).is_err());
     }

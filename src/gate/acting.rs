@@ -22,13 +22,13 @@ use crate::{
     tokens::SubjectType,
 };
 
-/// A caller whose act is checked inside its transaction. The transaction admits the caller
-/// again. Where the act affects what other subjects hold, it also applies the rule for power
-/// (`power/rule.rs`). The [`Caller`] is returned only after these checks, and nothing can be
-/// recorded in the audit trail without it.
+/// A caller whose change is checked inside the transaction of the change. The transaction admits
+/// the caller again. If the change affects the permissions of other subjects, the transaction also
+/// applies the rule for power (`power/rule.rs`). The [`Caller`] is returned only after these
+/// checks, and the audit trail can record nothing without a [`Caller`].
 ///
-/// A caller *covers* a subject when its level is no lower than that of each role of the
-/// subject, and when it holds each permission of these roles.
+/// A caller *covers* a subject when the caller's level is no lower than the level of each role of
+/// the subject, and when the caller holds each permission of these roles.
 #[derive(Clone, Debug)]
 pub struct WriteCaller {
     caller: Caller,
@@ -55,7 +55,7 @@ impl<'a> From<&'a RoleRow> for RoleGrant<'a> {
 }
 
 impl RoleGrant<'_> {
-    /// The end of an actor's right to the level and all permissions.
+    /// The time until which an actor holds the role's level and all its permissions.
     async fn right_of(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
@@ -66,7 +66,7 @@ impl WriteCaller {
         Self { caller, reach, access }
     }
 
-    /// The tenant that the call works in. It differs from [`Self::home`] for platform staff at
+    /// The tenant that the call works in. It differs from [`Self::home`] for platform staff who
     /// work in another tenant.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
@@ -97,20 +97,20 @@ impl WriteCaller {
         self.caller.may_act_across()
     }
 
-    /// The only subject whose things the caller may reach; `None` when it may reach everybody's
-    /// in the tenant.
+    /// The only subject whose data the caller may access; `None` when the caller may access the
+    /// data of all subjects of the tenant.
     #[must_use]
     pub fn owner(&self) -> Option<UserId> {
         self.reach.owner()
     }
 
-    /// The subject that a request names, or the caller when the request names none.
+    /// The subject that a request names, or the caller when the request names no subject.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when the request names another subject and the caller lacks the
+    /// Returns `PERMISSION_DENIED` when the request names another subject and the caller lacks the
     /// permission.
-    pub fn target(&self, named: Option<UserId>) -> Result<UserId> {
-        let target = named.unwrap_or(self.caller.user);
+    pub fn target(&self, requested: Option<UserId>) -> Result<UserId> {
+        let target = requested.unwrap_or(self.caller.user);
         if self.reach.has(target) {
             return Ok(target);
         }
@@ -120,46 +120,48 @@ impl WriteCaller {
         ))
     }
 
-    /// The caller, when it is itself the target.
+    /// The caller, when the caller is the target; `None` when another subject is the target.
     #[must_use]
     pub fn itself(&self, target: UserId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_at_home() && caller.user == target)
     }
 
-    /// Admits an act that does not affect what another subject holds. Call this after the
-    /// transaction's last lock: a change that commits during a later wait is not seen. `tenant`
-    /// is the tenant that the transaction works in.
+    /// Admits a change that does not affect the permissions of another subject. Call this after the
+    /// transaction's last lock: this check does not see a change that commits during a later wait.
+    /// `tenant` is the tenant that the transaction works in.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` or `PERMISSION_DENIED` when the caller would not be admitted now.
+    /// Returns `UNAUTHENTICATED` or `PERMISSION_DENIED` when the caller would not be admitted now.
     pub async fn authorize_write(&self, tx: &mut TenantTx, tenant: TenantId) -> Result<&Caller> {
         self.readmitted(tx, tenant, None).await?;
         Ok(&self.caller)
     }
 
-    /// Admits an act that takes something from a subject: the caller must cover the subject
-    /// now. Platform staff in another tenant need only a level that is not lower than the
-    /// subject's.
+    /// Admits a change that takes something from a subject: the caller must cover the subject
+    /// now. Platform staff in another tenant need only a level that is no lower than the level of
+    /// the subject.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
+    /// Returns `PERMISSION_DENIED` when the caller may not make this change, and `NOT_FOUND` when
+    /// the subject does not exist.
     pub async fn authorize_take(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
-        let Between { actor, other } = self.between(tx, target).await?;
-        match other {
-            Some(other) if self.is_at_home() => {
-                rule::covers(&Rights::of(&actor).await, &other).await?;
+        let Standings { actor, target: target_standing } = self.standings(tx, target).await?;
+        match target_standing {
+            Some(target_standing) if self.is_at_home() => {
+                rule::covers(&Rights::of(&actor).await, &target_standing).await?;
             }
-            Some(other) => rule::outranks(&actor, &other)?,
+            Some(target_standing) => rule::outranks(&actor, &target_standing)?,
             None => {}
         }
         Ok(&self.caller)
     }
 
-    /// Admits an act that gives a subject a role until `end`: the caller must cover the
-    /// subject, and must hold the role's level and permissions until `end`.
+    /// Admits a change that gives a subject a role until `end`: the caller must cover the subject,
+    /// and must hold the role's level and permissions until `end`.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
+    /// Returns `PERMISSION_DENIED` when the caller may not make this change, and `NOT_FOUND` when
+    /// the subject does not exist.
     pub async fn authorize_give(
         &self,
         tx: &mut TenantTx,
@@ -167,21 +169,23 @@ impl WriteCaller {
         role: RoleGrant<'_>,
         end: End,
     ) -> Result<&Caller> {
-        let Between { actor, other } = self.between(tx, target).await?;
+        let Standings { actor, target: target_standing } = self.standings(tx, target).await?;
         let actor = Rights::of(&actor).await;
         let right = role.right_of(&actor, &mut Pace::new()).await?;
-        if let Some(other) = other {
-            rule::covers(&actor, &other).await?;
+        if let Some(target_standing) = target_standing {
+            rule::covers(&actor, &target_standing).await?;
         }
         rule::check_end(end, right)?;
         Ok(&self.caller)
     }
 
-    /// Admits an act that gives every newcomer a role without an end; `None` when it gives no
-    /// role. The caller must hold the role's level and permissions without an end.
+    /// Admits a change that gives every new user a role without an expiry. `role` is `None` when
+    /// the change gives no role. The caller must hold the role's level and permissions without an
+    /// expiry.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
+    /// Returns `PERMISSION_DENIED` when the caller does not hold the role's level and permissions,
+    /// or would not be admitted now.
     pub async fn authorize_default_role(
         &self,
         tx: &mut TenantTx,
@@ -196,52 +200,55 @@ impl WriteCaller {
         Ok(&self.caller)
     }
 
-    /// Admits an act that lets a subject act again, or lets the caller act as the subject: the
-    /// caller must cover the subject for as long as the subject's roles last.
+    /// Admits a change that lets a disabled subject act again, or lets the caller act as the
+    /// subject: the caller must cover the subject for as long as the subject's roles last.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the subject does not exist.
+    /// Returns `PERMISSION_DENIED` when the caller may not make this change, and `NOT_FOUND` when
+    /// the subject does not exist.
     pub async fn authorize_use(&self, tx: &mut TenantTx, target: UserId) -> Result<&Caller> {
-        let Between { actor, other } = self.between(tx, target).await?;
-        if let Some(other) = other {
-            rule::covers_while_target_holds(&Rights::of(&actor).await, &other).await?;
+        let Standings { actor, target: target_standing } = self.standings(tx, target).await?;
+        if let Some(target_standing) = target_standing {
+            rule::covers_while_target_holds(&Rights::of(&actor).await, &target_standing).await?;
         }
         Ok(&self.caller)
     }
 
-    /// Admits the creation of an API key for a service account, and returns the latest end that
-    /// the key may have. That is the time until which the caller holds `permission` and covers
-    /// the account. When the caller is a service account too, it is no later than the end of
-    /// its own key.
+    /// Admits the creation of an API key for a service account, and returns the latest expiry that
+    /// the key may have: the time until which the caller holds `permission` and covers the account.
+    /// If the caller is a service account too, this expiry is no later than the expiry of the
+    /// caller's own key.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, or `NOT_FOUND` when the account does not exist.
+    /// Returns `PERMISSION_DENIED` when the caller may not create the key, and `NOT_FOUND` when the
+    /// account does not exist.
     pub async fn authorize_api_key(
         &self,
         tx: &mut TenantTx,
         account: UserId,
         permission: &str,
     ) -> Result<(&Caller, End)> {
-        let Between { actor, other } = self.between(tx, account).await?;
-        let Some(other) = other else {
-            let text = "a service account makes no key for itself";
+        let Standings { actor, target: target_standing } = self.standings(tx, account).await?;
+        let Some(target_standing) = target_standing else {
+            let text = "a service account can't create an API key for itself";
             return Err(Error::refused(ErrorReason::OwnApiKey, text));
         };
         let actor = Rights::of(&actor).await;
-        let covered = rule::covered_until(&actor, &other).await?;
-        let mut until = covered.min(actor.permission(permission)?);
+        let covered_until = rule::covered_until(&actor, &target_standing).await?;
+        let mut latest_expiry = covered_until.min(actor.permission(permission)?);
         if self.caller.subject_type == SubjectType::ServiceAccount {
-            until = until.min(self.own_key_ends(tx).await?);
+            latest_expiry = latest_expiry.min(self.own_key_expiry(tx).await?);
         }
-        Ok((&self.caller, until))
+        Ok((&self.caller, latest_expiry))
     }
 
-    /// Admits the creation of a role, or the deletion of a role that nobody has: the caller
-    /// must hold the role's level and permissions. Only platform administrators may do this
-    /// with system roles.
+    /// Admits the creation of a role, or the deletion of a role that no subject has: the caller
+    /// must hold the role's level and permissions. Only platform administrators may create or
+    /// delete system roles.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when the caller does not hold them, or would not be admitted now.
+    /// Returns `PERMISSION_DENIED` when the caller does not hold the role's level and permissions,
+    /// or would not be admitted now.
     pub async fn authorize_role(&self, tx: &mut TenantTx, role: RoleGrant<'_>) -> Result<&Caller> {
         let actor = self.actor(tx, self.caller.tenant, None).await?;
         guard::may_change(role.is_system, actor.is_platform_admin())?;
@@ -249,13 +256,13 @@ impl WriteCaller {
         Ok(&self.caller)
     }
 
-    /// Admits the change of a locked role. The caller must hold the role's level and
-    /// permissions as they were and as they will be. It must hold an added permission or a
-    /// higher level without an end. When more than the name changes, the caller must also cover
-    /// all subjects that have the role.
+    /// Admits the change of a locked role. The caller must hold the role's level and permissions
+    /// before and after the change. The caller must hold an added permission, or a higher level,
+    /// without an expiry. When more than the name changes, the caller must also cover all subjects
+    /// that have the role.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when the caller may not change the role.
+    /// Returns `PERMISSION_DENIED` when the caller may not change the role.
     pub async fn authorize_role_change(
         &self,
         tx: &mut TenantTx,
@@ -272,17 +279,19 @@ impl WriteCaller {
         if before == after {
             return Ok(&self.caller);
         }
-        for held in store::roles_of_holders(tx, tenant, role).await? {
-            let permissions = &held.permissions;
-            let held = RoleGrant { level: held.level, permissions, is_system: false };
-            held.right_of(&actor, &mut pace).await?;
+        for other_role in store::roles_of_holders(tx, tenant, role).await? {
+            let permissions = &other_role.permissions;
+            let grant = RoleGrant { level: other_role.level, permissions, is_system: false };
+            grant.right_of(&actor, &mut pace).await?;
         }
         if after.level > before.level {
             rule::check_end(End::Never, actor.level(after.level.into())?)?;
         }
-        let kept = PermissionSet::compile(before.permissions.to_vec());
+        let old_permissions = PermissionSet::compile(before.permissions.to_vec());
         for text in after.permissions {
-            if !Permission::parse(text).is_some_and(|permission| kept.covers(&permission)) {
+            if !Permission::parse(text)
+                .is_some_and(|permission| old_permissions.covers(&permission))
+            {
                 rule::check_end(End::Never, actor.permission(text)?)?;
             }
         }
@@ -293,21 +302,22 @@ impl WriteCaller {
         self.caller.tenant == self.caller.home
     }
 
-    /// Reads both sides of an act on a subject. It locks the subject first, so that a role that
-    /// is given or taken concurrently is seen.
-    async fn between(&self, tx: &mut TenantTx, target: UserId) -> Result<Between> {
+    /// Reads the standings of the caller and of the target. Locks the target first, so that the
+    /// read sees a role that another transaction gives or takes at the same time.
+    async fn standings(&self, tx: &mut TenantTx, target: UserId) -> Result<Standings> {
         let tenant = self.caller.tenant;
         store::lock(tx, tenant, target).await?;
         let actor = self.actor(tx, tenant, Some(target)).await?;
-        let other = match self.itself(target) {
+        let target_standing = match self.itself(target) {
             Some(_) => None,
             None => Some(store::standing(tx, tenant, target).await?),
         };
-        Ok(Between { actor, other })
+        Ok(Standings { actor, target: target_standing })
     }
 
-    /// What the caller holds now. Platform staff in another tenant must still be allowed to
-    /// work there. `target` is the subject of the act; `None` when the act is not on a subject.
+    /// The current standing of the caller. Platform staff in another tenant must still be allowed
+    /// to work there. `target` is the subject that the change affects; `None` when the change
+    /// affects no subject.
     async fn actor(
         &self,
         tx: &mut TenantTx,
@@ -321,8 +331,8 @@ impl WriteCaller {
         Ok(standing)
     }
 
-    /// Checks again what admitted the call, because the call may have waited since for a lock
-    /// or a permit. Returns what the caller holds now.
+    /// Repeats the checks that admitted the call, because the call may have waited for a lock or a
+    /// permit since then. Returns the current standing of the caller.
     async fn readmitted(
         &self,
         tx: &mut TenantTx,
@@ -344,27 +354,27 @@ impl WriteCaller {
         if !self.is_at_home() && !may_act_across(&standing) {
             return Err(tenant_mismatch());
         }
-        let may = match (self.access.reach(user, &standing), target) {
+        let is_allowed = match (self.access.reach(user, &standing), target) {
             (Some(Reach::Tenant), _) => true,
             (Some(Reach::Own(own)), Some(target)) => own == target,
             _ => false,
         };
-        if may { Ok(standing) } else { Err(permission_missing(self.access.permissions())) }
+        if is_allowed { Ok(standing) } else { Err(permission_missing(self.access.permissions())) }
     }
 
-    async fn own_key_ends(&self, tx: &mut TenantTx) -> Result<End> {
+    async fn own_key_expiry(&self, tx: &mut TenantTx) -> Result<End> {
         let (tenant, home) = (self.caller.tenant, self.caller.home);
         tx.switch_tenant(home).await?;
-        let ends = store::key_ends(tx, home, ApiKeyId(self.caller.session.0)).await?;
+        let expiry = store::key_ends(tx, home, ApiKeyId(self.caller.session.0)).await?;
         tx.switch_tenant(tenant).await?;
-        Ok(ends)
+        Ok(expiry)
     }
 }
 
-/// The caller and the target of an act.
-struct Between {
-    /// What the caller holds.
+/// The standings of the caller and of the target of a change.
+struct Standings {
+    /// The standing of the caller.
     actor: Standing,
-    /// What the target holds; `None` when the caller is the target.
-    other: Option<Standing>,
+    /// The standing of the target; `None` when the caller is the target.
+    target: Option<Standing>,
 }

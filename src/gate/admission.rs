@@ -1,4 +1,4 @@
-//! The admission of a stream, which is checked again while the stream stays open.
+//! The admission of a stream. The admission is checked again while the stream stays open.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use http::{HeaderMap, header};
 use super::{Caller, Gatekeeper};
 use crate::{audit::Origin, error::Result};
 
-/// What is needed to admit an open stream again.
+/// The data that is needed to check again whether an open stream is admitted.
 #[derive(Clone)]
 pub struct Admission {
     keeper: Arc<Gatekeeper>,
     path: String,
-    /// The `authorization` header alone.
+    /// Only the `authorization` header of the call.
     headers: HeaderMap,
     origin: Origin,
-    /// Whether the call works in another tenant than the caller's own.
+    /// Whether the call works in a tenant other than the caller's own tenant.
     across: bool,
 }
 
@@ -26,14 +26,14 @@ impl Admission {
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Self {
-        let mut token = HeaderMap::new();
+        let mut authorization = HeaderMap::new();
         if let Some(value) = headers.get(header::AUTHORIZATION) {
-            token.insert(header::AUTHORIZATION, value.clone());
+            authorization.insert(header::AUTHORIZATION, value.clone());
         }
         Self {
             keeper,
             path: path.to_owned(),
-            headers: token,
+            headers: authorization,
             origin: caller.origin.clone(),
             across: caller.tenant != caller.home,
         }
@@ -42,8 +42,8 @@ impl Admission {
     /// Checks that the call would still be admitted.
     ///
     /// # Errors
-    /// UNAUTHENTICATED when the token or its session has ended; `PERMISSION_DENIED` when a
-    /// permission is gone.
+    /// Returns UNAUTHENTICATED when the token has expired or its session has ended, and
+    /// `PERMISSION_DENIED` when the caller no longer holds a required permission.
     pub async fn renew(&self) -> Result<()> {
         let origin = self.origin.clone();
         self.keeper.readmit(&self.path, &self.headers, origin, self.across).await

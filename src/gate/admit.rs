@@ -1,8 +1,8 @@
 //! Admits calls. The checks run in one order: metadata size, policy, tenant metadata, token,
 //! session, tenant, rate limit, permission.
 //!
-//! The tenant is that of the token, or for public calls the one that the metadata names. Public
-//! calls may also name it in the message: see `sign_in/named_tenant.rs`.
+//! The tenant is the tenant of the token. For a public call, it is the tenant that the metadata
+//! names. A public call may also name the tenant in the message: see `sign_in/named_tenant.rs`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -29,7 +29,7 @@ use crate::{
     tenants,
 };
 
-/// The parts that admit a call.
+/// Admits calls.
 pub struct Gatekeeper {
     /// The access policy of each method.
     pub policies: Policies,
@@ -46,9 +46,9 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// Admits a call of one of this service's methods; `None` stands for an unknown method.
-    /// Puts the proof of admission into the request's extensions. Returns the caller; `None`
-    /// for a public method.
+    /// Admits a call of one of this service's methods. `method` is `None` for an unknown method.
+    /// Puts the proof of admission into the request's extensions. Returns the caller; `None` for a
+    /// public method.
     pub(super) async fn admit<B>(
         &self,
         request: &mut Request<B>,
@@ -67,8 +67,8 @@ impl Gatekeeper {
         }
 
         let mut caller = self.identify(request.headers(), origin).await?;
-        let admitted = self.admit_caller(request, method, named, &mut caller).await;
-        if let Err(error) = admitted {
+        let admission = self.admit_caller(request, method, named, &mut caller).await;
+        if let Err(error) = admission {
             let refusal = Status::from(error);
             self.record_refusal(&caller, &method.path, &refusal).await;
             return Err(refusal);
@@ -89,24 +89,24 @@ impl Gatekeeper {
         if let Some(named) = named {
             Box::pin(self.switch_tenant(caller, named, &method.path)).await?;
         }
-        let proven = caller.clone();
+        let admitted_caller = caller.clone();
         match &method.access {
             Access::Public | Access::Authenticated => {
-                request.extensions_mut().insert(proven);
+                request.extensions_mut().insert(admitted_caller);
             }
             access @ Access::Permission { permissions, self_allowed, .. } => {
                 let reach = access.reach(caller.user, &caller.standing);
                 let reach = reach.ok_or_else(|| permission_missing(permissions))?;
                 if method.power.is_some() {
                     request.extensions_mut().insert(WriteCaller::new(
-                        proven,
+                        admitted_caller,
                         reach,
                         access.clone(),
                     ));
                 } else if *self_allowed {
-                    request.extensions_mut().insert(SelfOrPermitted::new(proven, reach));
+                    request.extensions_mut().insert(SelfOrPermitted::new(admitted_caller, reach));
                 } else {
-                    request.extensions_mut().insert(proven);
+                    request.extensions_mut().insert(admitted_caller);
                 }
             }
         }
@@ -122,19 +122,19 @@ impl Gatekeeper {
         }
     }
 
-    /// Admits a call of another package's service: health probes and reflection. They know no
-    /// tenant and read no store.
+    /// Admits a call of another package's service: health probes and reflection. These services
+    /// have no tenant and read no store.
     pub(super) fn admit_public<B>(request: &Request<B>) -> Result<()> {
         metadata::bounded(request.headers())?;
-        let known = policy::is_public_service(request.uri().path());
-        if known { Ok(()) } else { Err(method_unknown()) }
+        let is_known = policy::is_public_service(request.uri().path());
+        if is_known { Ok(()) } else { Err(method_unknown()) }
     }
 
-    /// Identifies the caller and tenant from the headers of a call that another server handles.
-    /// `path` names that call.
+    /// Identifies the caller and the tenant from the headers of a call that another server handles.
+    /// `path` is the path of that call.
     ///
     /// # Errors
-    /// The same refusals as for a call of this service's own methods.
+    /// Returns the same errors as for a call of this service's own methods.
     pub async fn identify_for_proxy(
         &self,
         headers: &HeaderMap,
@@ -150,8 +150,8 @@ impl Gatekeeper {
         Ok(caller)
     }
 
-    /// Refuses a call that its metadata alone rules out: too large, no such method, or a bad
-    /// token.
+    /// Checks only the metadata of a call. Refuses metadata that is too large, an unknown method,
+    /// and an invalid token.
     pub(super) async fn screen(
         &self,
         headers: &HeaderMap,
@@ -193,13 +193,13 @@ impl Gatekeeper {
         Ok(found.map_or(NamedTenant::Unknown(named), NamedTenant::Known))
     }
 
-    /// Identifies the token's subject. The subject and its tenant must be active.
+    /// Identifies the subject of the token. The subject and its tenant must be active.
     async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
         let bearer = metadata::bearer(headers)?;
-        // Only Postgres can verify the secret of an API key that is not cached, so the attempt
-        // counts against the rate limit.
+        // Only Postgres can verify the secret of an API key that is not cached, so the rate limit
+        // counts the attempt.
         if Secret::has_prefix(bearer) && !self.authenticator.remembers(bearer) {
-            // A malformed secret costs no query, so it does not count.
+            // A malformed secret causes no query, so the rate limit does not count it.
             if Secret::read(bearer).is_none() {
                 return Err(metadata::token_invalid());
             }
@@ -225,13 +225,13 @@ impl Gatekeeper {
     }
 
     async fn limit(&self, class: RateClass, caller: &Caller) -> Result<()> {
-        let counted = self.limits.network(class, caller.origin.ip).await;
-        counted.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
+        let result = self.limits.network(class, caller.origin.ip).await;
+        result.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
         self.limits.tenant(class, caller.home).await
     }
 
-    /// Moves the call into the tenant that the metadata names, when that is not the token's
-    /// tenant. Only platform staff may do this, and each such call is recorded.
+    /// Moves the call into the tenant that the metadata names, if it is not the token's tenant.
+    /// Only platform staff may work in another tenant. The audit trail records each such call.
     async fn switch_tenant(&self, caller: &mut Caller, named: String, path: &str) -> Result<()> {
         if named == caller.home.to_string() {
             return Ok(());
@@ -253,7 +253,8 @@ impl Gatekeeper {
     }
 }
 
-/// Reads what the metadata says before any lookup: the method's policy, and the named tenant.
+/// Checks the metadata before any lookup. Returns the policy of the method, and the tenant that the
+/// metadata names.
 fn read<'a>(
     headers: &HeaderMap,
     method: Option<&'a MethodPolicy>,

@@ -1,4 +1,4 @@
-//! The callers that the gate admitted. Only the gate makes these values.
+//! The callers that the gate admitted. Only the gate can create these values.
 
 use std::{sync::Arc, time::Instant};
 
@@ -21,14 +21,14 @@ const ACT_ACROSS: &str = "tenant:act";
 pub enum NamedTenant {
     /// The metadata names no tenant.
     Absent,
-    /// The metadata names a tenant that does not exist, by this id or slug.
+    /// The metadata names a tenant that does not exist. Contains the id or slug from the metadata.
     Unknown(String),
     /// The metadata names this tenant.
     Known(TenantRef),
 }
 
 impl NamedTenant {
-    /// The named tenant, when it exists.
+    /// The named tenant; `None` when the metadata names no tenant or an unknown tenant.
     #[must_use]
     pub fn known(&self) -> Option<&TenantRef> {
         match self {
@@ -37,7 +37,7 @@ impl NamedTenant {
         }
     }
 
-    /// Whether the metadata names another tenant than `tenant`.
+    /// Whether the metadata names a tenant other than `tenant`.
     #[must_use]
     pub fn is_other_than(&self, tenant: TenantId) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl NamedTenant {
     }
 }
 
-/// The caller of a public method. It is not authenticated.
+/// The caller of a public method. The caller is not authenticated.
 #[derive(Clone, Debug)]
 pub struct Visitor {
     tenant: NamedTenant,
@@ -61,15 +61,15 @@ impl Visitor {
         Self { tenant, origin, began }
     }
 
-    /// When the call's message was complete, before any lookup. Failed sign-ins are answered at
-    /// a fixed time after it.
+    /// The time when the call's message was complete, before any lookup. A failed sign-in is
+    /// answered at a fixed time after this time.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// The tenant that the metadata names. The handler must decide how to treat an unknown
-    /// tenant: it differs from no tenant.
+    /// The tenant that the metadata names. The handler must treat an unknown tenant
+    /// differently from no tenant.
     #[must_use]
     pub fn tenant(&self) -> &NamedTenant {
         &self.tenant
@@ -82,7 +82,7 @@ impl Visitor {
     }
 }
 
-/// A subject with a valid token of a live session, admitted to the method.
+/// A subject with a valid token of a live session. The gate admitted the subject to the method.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) tenant: TenantId,
@@ -101,7 +101,7 @@ impl Caller {
         self.tenant
     }
 
-    /// The caller's own tenant. It equals [`Self::tenant`], except for platform staff at work
+    /// The caller's own tenant. It equals [`Self::tenant`], except for platform staff who work
     /// in another tenant.
     #[must_use]
     pub fn home(&self) -> TenantId {
@@ -126,7 +126,7 @@ impl Caller {
         self.subject_type
     }
 
-    /// The session of the caller's token. For a service account it is the id of its API key.
+    /// The session of the caller's token. For a service account, the id of its API key.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
@@ -181,17 +181,17 @@ pub(super) fn may_act_across(standing: &Standing) -> bool {
     standing.tenant.get().is_platform && standing.holds(ACT_ACROSS)
 }
 
-/// Whose things a caller may reach on a method that admits callers for their own things.
+/// The subjects whose data a caller may access, on a method that admits callers for their own data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// Everybody's things in the tenant: the caller holds the permission.
+    /// All subjects of the tenant: the caller holds the permission.
     Tenant,
-    /// The caller's own things; this is the caller's id.
+    /// Only the caller. Contains the caller's id.
     Own(UserId),
 }
 
 impl Reach {
-    /// Whether this user's things are within reach.
+    /// Whether the caller may access the data of this user.
     #[must_use]
     pub fn has(self, user: UserId) -> bool {
         match self {
@@ -200,7 +200,8 @@ impl Reach {
         }
     }
 
-    /// The only user whose things are within reach; `None` when everybody's are.
+    /// The only user whose data the caller may access; `None` when the caller may access the data
+    /// of all users.
     #[must_use]
     pub fn owner(self) -> Option<UserId> {
         match self {
@@ -210,7 +211,7 @@ impl Reach {
     }
 }
 
-/// A caller of a method that admits callers for their own things. The caller is available only
+/// A caller of a method that admits callers for their own data. The caller is available only
 /// together with its reach.
 #[derive(Clone, Debug)]
 pub struct SelfOrPermitted {
@@ -223,11 +224,11 @@ impl SelfOrPermitted {
         Self { caller, reach }
     }
 
-    /// The caller and the user that it acts for: the user that the request names, or the caller
-    /// itself when the request names none.
+    /// The caller, and the user whose data the request concerns: the user that the request names,
+    /// or the caller when the request names no user.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` when the request names another user and the caller lacks the
+    /// Returns `PERMISSION_DENIED` when the request names another user and the caller lacks the
     /// permission.
     pub fn acting_for(&self, user: Option<UserId>) -> Result<(&Caller, UserId)> {
         let user = user.unwrap_or(self.caller.user);
@@ -240,8 +241,9 @@ impl SelfOrPermitted {
         }
     }
 
-    /// The caller and its reach, for a request whose owner is not known yet. The handler must
-    /// report a resource out of reach exactly as one that does not exist.
+    /// The caller and its reach, for a request on a resource whose owner is not known yet. For a
+    /// resource that the caller may not access, the handler must return the same error as for a
+    /// resource that does not exist.
     #[must_use]
     pub fn within(&self) -> (&Caller, Reach) {
         (&self.caller, self.reach)

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-/// The time limit of a call: its `grpc-timeout`, at most the server's limit. A missing or
-/// malformed `grpc-timeout` gives the server's limit.
+/// The time limit of a call: the `grpc-timeout` of the call, at most the server's limit. If the
+/// `grpc-timeout` is missing or malformed, the server's limit applies.
 pub(super) fn of(headers: &HeaderMap, limit: Duration) -> Duration {
-    let wanted = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
-    wanted.and_then(read).map_or(limit, |wanted| wanted.min(limit))
+    let timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    timeout.and_then(read).map_or(limit, |timeout| timeout.min(limit))
 }
 
 /// Parses a `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
@@ -35,20 +35,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_digits_and_a_unit() {
+    fn a_timeout_is_one_to_eight_digits_and_a_unit() {
         assert_eq!(read("1H"), Some(Duration::from_hours(1)));
         assert_eq!(read("2M"), Some(Duration::from_mins(2)));
         assert_eq!(read("3S"), Some(Duration::from_secs(3)));
         assert_eq!(read("99999999m"), Some(Duration::from_millis(99_999_999)));
         assert_eq!(read("5u"), Some(Duration::from_micros(5)));
         assert_eq!(read("6n"), Some(Duration::from_nanos(6)));
-        for bad in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "ä", "1ä"] {
-            assert_eq!(read(bad), None, "{bad}");
+        for malformed in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "ä", "1ä"]
+        {
+            assert_eq!(read(malformed), None, "{malformed}");
         }
     }
 
     #[test]
-    fn the_server_allows_no_more_than_its_limit() {
+    fn the_time_limit_is_at_most_the_limit_of_the_server() {
         let limit = Duration::from_secs(30);
         let with = |value: &'static str| {
             let mut headers = HeaderMap::new();

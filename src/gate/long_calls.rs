@@ -22,11 +22,11 @@ use crate::{
     pg,
 };
 
-/// Messages of more bytes than this are large. Decoding a message of this size takes less than
-/// a millisecond.
+/// Maximum size of a message that is not large, in bytes. Decoding a message of this size takes
+/// less than a millisecond.
 pub(super) const LARGE: usize = 32 * 1024;
 
-/// Maximum number of long calls in progress for each thread. The others wait until their
+/// Maximum number of long calls in progress for each thread. Further calls wait until their
 /// deadline. Most calls in progress wait for Postgres, so a thread can serve many.
 const CALLS_OF_THREAD: usize = 32;
 
@@ -50,7 +50,7 @@ impl LongCalls {
     /// Starts the threads: half as many as serve calls, at least one.
     ///
     /// # Errors
-    /// When the operating system cannot start the threads.
+    /// Returns an error when the operating system can't start the threads.
     pub(super) fn start(serving: usize) -> anyhow::Result<Self> {
         let threads = (serving / 2).max(1);
         let runtime = Builder::new_multi_thread()
@@ -65,17 +65,18 @@ impl LongCalls {
         Ok(Self { runtime: Some(runtime), shares, subjects, connecting })
     }
 
-    /// Runs a call on these threads when its subject and its tenant have a permit. Returns
-    /// `None` when the call panicked. Dropping the returned future ends the call.
+    /// Waits for a permit of the subject and a permit of the tenant, then runs the call on these
+    /// threads. Returns `None` when the call panicked. Dropping the returned future cancels the
+    /// call.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: TenantId,
         subject: UserId,
         call: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let of_subject = self.subjects.of(subject);
-        let _of_subject = of_subject.acquire().await.ok()?;
-        let _of_tenant = self.shares.acquire(tenant).await;
+        let subject_permits = self.subjects.permits(subject);
+        let _subject_permit = subject_permits.acquire().await.ok()?;
+        let _tenant_permit = self.shares.acquire(tenant).await;
         let call = pg::connect_on(self.connecting.clone(), call);
         // A `JoinSet`, because it aborts its tasks when it is dropped.
         let mut tasks = JoinSet::new();
@@ -89,7 +90,7 @@ impl LongCalls {
 struct Subjects(Mutex<HashMap<UserId, Weak<Semaphore>>>);
 
 impl Subjects {
-    fn of(&self, subject: UserId) -> Arc<Semaphore> {
+    fn permits(&self, subject: UserId) -> Arc<Semaphore> {
         let mut subjects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(permits) = subjects.get(&subject).and_then(Weak::upgrade) {
             return permits;

@@ -12,10 +12,12 @@ use crate::{error, proto::v1::ErrorReason};
 
 /// Length of the prefix of a message: the compression flag and the message length (gRPC over
 /// HTTP/2, `Length-Prefixed-Message`).
-const PREFIX: usize = 5;
+const PREFIX_BYTES: usize = 5;
 
-/// Limits for reading the rest of a refused call's body: bytes, and time.
-const MAX_REST: usize = 64 * 1024;
+/// Maximum size of the rest of a refused call's body that is read, in bytes.
+const MAX_REST_BYTES: usize = 64 * 1024;
+
+/// Maximum time for reading the rest of a refused call's body.
 const MAX_REST_TIME: Duration = Duration::from_secs(2);
 
 /// A request's body: HTTP/2 directly, or translated from gRPC-Web.
@@ -32,37 +34,38 @@ impl<B> RequestBody for B where
 /// Reads a request's whole body. Every method takes exactly one message.
 ///
 /// # Errors
-/// `OUT_OF_RANGE` when the body is longer than a message of `limit` bytes; `INVALID_ARGUMENT`
-/// when the gRPC-Web body cannot be translated; CANCELLED when the body ends early.
+/// Returns `OUT_OF_RANGE` when the body is longer than a message of `limit` bytes,
+/// `INVALID_ARGUMENT` when the gRPC-Web body can't be translated, and CANCELLED when the body ends
+/// early.
 pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Status> {
-    let mut body = Limited::new(body, limit + PREFIX);
-    let first = next(&mut body, limit).await?.unwrap_or_default();
+    let mut body = Limited::new(body, limit + PREFIX_BYTES);
+    let first_piece = next_piece(&mut body, limit).await?.unwrap_or_default();
     // Most messages come in one frame, which is returned without a copy.
     if body.is_end_stream() {
-        return Ok(first);
+        return Ok(first_piece);
     }
-    let mut whole = Vec::from(first);
-    while let Some(more) = next(&mut body, limit).await? {
-        whole.extend_from_slice(&more);
+    let mut message = Vec::from(first_piece);
+    while let Some(piece) = next_piece(&mut body, limit).await? {
+        message.extend_from_slice(&piece);
     }
-    Ok(Bytes::from(whole))
+    Ok(Bytes::from(message))
 }
 
-/// Reads and discards the rest of a refused call's body. The message is usually on its way
-/// already. If the stream were reset, the message would arrive at a closed stream, which is a
-/// protocol error, and a connection is closed after a limited number of such errors.
+/// Reads and discards the rest of a refused call's body. Usually the client has already sent the
+/// message. If the server reset the stream, the message would arrive at a closed stream. That is a
+/// protocol error, and the connection is closed after a limited number of such errors.
 pub fn discard_body(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
     }
-    let mut body = Limited::new(body, MAX_REST);
+    let mut body = Limited::new(body, MAX_REST_BYTES);
     tokio::spawn(time::timeout(MAX_REST_TIME, async move {
         while let Some(Ok(_)) = body.frame().await {}
     }));
 }
 
 /// The next piece of the body. Trailers are not part of the message.
-async fn next(
+async fn next_piece(
     body: &mut Limited<&mut impl RequestBody>,
     limit: usize,
 ) -> Result<Option<Bytes>, Status> {
@@ -72,8 +75,8 @@ async fn next(
             let text = format!("the message has more than {limit} bytes");
             Err(error::status(ErrorReason::MessageTooLarge, &text))
         }
-        // The gRPC-Web translation failed: its text is not base64. A body that the client cut
-        // off gives the same error, but then nobody waits for the answer.
+        // The gRPC-Web translation failed, because the body is not base64. A body that the client
+        // cut off gives the same error, but then no client waits for the response.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),
         Err(_) => Err(error::status(ErrorReason::Cancelled, "the client cancelled the call")),
     }

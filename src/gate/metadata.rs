@@ -1,5 +1,5 @@
-//! Reads a call's metadata. A header that is repeated or malformed is an error: the gate never
-//! guesses which value was meant.
+//! Reads a call's metadata. A repeated or malformed header is an error: the gate never guesses the
+//! intended value.
 
 use std::net::IpAddr;
 
@@ -11,13 +11,16 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The metadata key of the request id, which finds a request in the log. The client sends the
-/// id, or the gate generates it. A response carries the id when the client sent it, or when the
-/// log has a line about the call.
+/// The metadata key of the request id. The request id identifies a request in the log. The client
+/// sends the id, or the gate generates it. A response has the id when the client sent it, or when
+/// the log has a line about the call.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Maximum size of a call's metadata, in bytes, counted as in HTTP/2 (RFC 9113, section 6.5.2).
 const MAX_METADATA: usize = 16 * 1024;
+
+/// Bytes that are added for each header to the length of its name and its value (RFC 9113, section
+/// 6.5.2).
 const ENTRY_OVERHEAD: usize = 32;
 
 static TENANT: [HeaderName; 2] =
@@ -33,7 +36,7 @@ const MAX_TENANT: usize = 63;
 /// Checks the size of the metadata.
 ///
 /// # Errors
-/// `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
+/// Returns `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
 pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
     let size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD
@@ -45,18 +48,18 @@ pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// The tenant that the metadata names, by id or slug; `None` when it names none.
+/// The id or slug of the tenant that the metadata names; `None` when the metadata names no tenant.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when the metadata names a tenant twice, in both headers, or by a text
-/// that can be neither an id nor a slug.
+/// Returns `INVALID_ARGUMENT` when the metadata names a tenant twice or in both headers, and when
+/// the text can be neither an id nor a slug.
 pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
     if TENANT_BINARY.iter().any(|name| headers.contains_key(name)) {
         return Err(invalid("tenant metadata must be text"));
     }
-    let mut named = TENANT.iter().flat_map(|name| headers.get_all(name));
-    let Some(value) = named.next() else { return Ok(None) };
-    if named.next().is_some() {
+    let mut values = TENANT.iter().flat_map(|name| headers.get_all(name));
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
         return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
     }
     let is_key = |text: &&str| {
@@ -73,8 +76,8 @@ pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
 /// The bearer token (RFC 6750, section 2.1).
 ///
 /// # Errors
-/// UNAUTHENTICATED when there is no `authorization` header, more than one, or one that is not a
-/// single bearer token.
+/// Returns UNAUTHENTICATED unless the metadata has exactly one `authorization` header with a single
+/// bearer token.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
@@ -90,22 +93,28 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     // of a loop over characters.
     let parts = str::from_utf8(value.as_bytes()).ok().and_then(|text| text.split_once(' '));
     let (scheme, token) = parts.ok_or_else(token_invalid)?;
-    let is_one = !token.is_empty() && memchr::memchr2(b' ', b',', token.as_bytes()).is_none();
-    if scheme.eq_ignore_ascii_case("bearer") && is_one { Ok(token) } else { Err(token_invalid()) }
+    let is_single_token =
+        !token.is_empty() && memchr::memchr2(b' ', b',', token.as_bytes()).is_none();
+    if scheme.eq_ignore_ascii_case("bearer") && is_single_token {
+        Ok(token)
+    } else {
+        Err(token_invalid())
+    }
 }
 
-/// UNAUTHENTICATED. The error is the same for every defect of a token.
+/// The error UNAUTHENTICATED for an invalid token. The error is the same for every defect of a
+/// token.
 pub(super) fn token_invalid() -> Error {
     Error::refused(ErrorReason::TokenInvalid, "the access token is not in force")
 }
 
-/// The origin of a call. A request id that is not a plain word is replaced, because it goes
-/// into logs and back to the client.
+/// The origin of a call. A request id that is not a plain word is replaced, because the request id
+/// is written to logs and returned to the client.
 pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let headers = request.headers();
-    let sent = headers.get(REQUEST_ID).and_then(CorrelationId::accept);
+    let client_id = headers.get(REQUEST_ID).and_then(CorrelationId::accept);
     Origin {
-        correlation_id: sent.unwrap_or_else(CorrelationId::new),
+        correlation_id: client_id.unwrap_or_else(CorrelationId::new),
         ip: Some(ip),
         user_agent: headers.get(header::USER_AGENT).cloned(),
     }
@@ -125,34 +134,35 @@ mod tests {
             .map(|(name, value)| {
                 (
                     HeaderName::from_static(name),
-                    HeaderValue::from_bytes(value.as_bytes()).expect("a header"),
+                    HeaderValue::from_bytes(value.as_bytes()).expect("the header value is valid"),
                 )
             })
             .collect()
     }
 
-    /// A16
+    /// A16: a call has exactly one bearer token in one `authorization` header.
     #[test]
-    fn one_bearer_token_or_none() {
-        for good in ["Bearer abc", "bearer abc", "BEARER abc"] {
-            assert_eq!(bearer(&headers(&[("authorization", good)])).ok(), Some("abc"));
+    fn only_a_single_bearer_token_is_accepted() {
+        for valid in ["Bearer abc", "bearer abc", "BEARER abc"] {
+            assert_eq!(bearer(&headers(&[("authorization", valid)])).ok(), Some("abc"));
         }
-        for bad in ["", "abc", "Basic abc", "Bearer", "Bearer ", "Bearer a b", "Bearer a,Bearer b"]
+        for invalid in
+            ["", "abc", "Basic abc", "Bearer", "Bearer ", "Bearer a b", "Bearer a,Bearer b"]
         {
-            assert!(bearer(&headers(&[("authorization", bad)])).is_err(), "{bad}");
+            assert!(bearer(&headers(&[("authorization", invalid)])).is_err(), "{invalid}");
         }
         let both = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
         assert!(bearer(&both).is_err());
         assert!(bearer(&headers(&[("authorization-bin", "YWJj")])).is_err());
     }
 
-    /// D03, D04, D05
+    /// D03, D04, D05: the metadata names at most one tenant, once, as plain text.
     #[test]
-    fn one_tenant_or_none() {
+    fn metadata_names_at_most_one_tenant() {
         assert_eq!(tenant(&HeaderMap::new()).ok(), Some(None));
-        let named = tenant(&headers(&[("x-tenant-id", "Acme-1")])).ok().flatten();
-        assert_eq!(named.as_deref(), Some("acme-1"));
-        for bad in [
+        let key = tenant(&headers(&[("x-tenant-id", "Acme-1")])).ok().flatten();
+        assert_eq!(key.as_deref(), Some("acme-1"));
+        for invalid in [
             &[("x-tenant-id", "")] as &[_],
             &[("x-tenant-id", "a,b")],
             &[("x-tenant-id", "ä")],
@@ -162,7 +172,7 @@ mod tests {
             &[("x-tenant-id-bin", "YQ")],
             &[("x-organization-slug", &"a".repeat(64))],
         ] {
-            assert!(tenant(&headers(bad)).is_err(), "{bad:?}");
+            assert!(tenant(&headers(invalid)).is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The layer that every call passes before its handler.
 //!
-//! [`admit`] has the order of the checks; the other files are its steps. The gate puts a
+//! [`admit`] has the order of the checks. The other files have the single checks. The gate puts a
 //! [`Visitor`], a [`Caller`], a [`SelfOrPermitted`] or a [`WriteCaller`] into the extensions of an
 //! admitted request. Only the gate can make these values, so a handler that holds one has proof
 //! of admission.
@@ -60,12 +60,12 @@ use crate::{
     telemetry::{self, Calls, Traces},
 };
 
-/// Maximum size of a public method's message, in bytes. It bounds the memory that a client
-/// without a token can make the server hold for messages that it never finishes.
+/// Maximum size of a public method's message, in bytes. This size bounds the memory that the
+/// server holds for unfinished messages of clients without a token.
 const PUBLIC_MESSAGE: usize = 64 * 1024;
 
 /// Status message of a call whose deadline has passed.
-const TOO_LATE: &str = "the deadline passed before the answer was there";
+const TOO_LATE: &str = "the deadline passed before the response was ready";
 
 /// Admits calls, runs their handlers within the limits, and records the outcome.
 pub struct Gate {
@@ -83,7 +83,7 @@ pub struct Gate {
 pub struct GateLimits {
     /// Maximum number of calls in progress at the same time.
     pub requests: usize,
-    /// Maximum duration of a call. A longer deadline of the client does not extend it.
+    /// Maximum duration of a call. A longer deadline of the client does not extend this duration.
     pub time: Duration,
     /// Maximum message size, in bytes.
     pub message: usize,
@@ -102,7 +102,7 @@ impl Gate {
     /// Creates a gate with these limits and starts the threads for long calls.
     ///
     /// # Errors
-    /// When the operating system cannot start the threads.
+    /// Returns an error when the operating system can't start the threads.
     pub fn new(
         keeper: Arc<Gatekeeper>,
         calls: Calls,
@@ -135,9 +135,9 @@ impl Gate {
         if policy::is_own(request.uri().path()) {
             return self.pass_own(request, ip, services).await;
         }
-        // Health probes and reflection. They wait for nothing, and a log line for each would
-        // hide the other lines. They do not count as calls in progress: a probe that is refused
-        // because of load would make the orchestrator restart the server.
+        // Health probes and reflection. These calls wait for nothing. A log line for each of these
+        // calls would hide the other lines. These calls are not counted as calls in progress,
+        // because the orchestrator restarts the server when a probe is refused because of load.
         match Gatekeeper::admit_public(&request) {
             Ok(()) => {
                 let answered = forward(services, request.map(Body::new));
@@ -182,8 +182,8 @@ impl Gate {
         let is_frequent = method.is_some_and(|method| method.is_frequent);
         // An unknown path is logged as `unknown`, because any client can send any text.
         let path = method.map_or("unknown", |method| &method.path);
-        // A call that is answered from memory is ready at the first poll. Only a call that has
-        // to wait needs a timer, and a span for the lines that it logs meanwhile.
+        // A call that is answered from the cache is ready at the first poll. Only a call that has
+        // to wait needs a timer, and a span for the lines that the call logs.
         let waiting = |work| {
             let span = tracing::info_span!("rpc", method = path, request_id = %correlation_id);
             time::timeout(time_limit, work).instrument(span)
@@ -196,22 +196,24 @@ impl Gate {
             },
         };
         let mut response = answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)));
-        let took = started.elapsed();
+        let duration = started.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-        let known = method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
-        self.calls.ended(known, code, took, trace.as_ref());
-        let logged = !is_frequent || code != Code::Ok;
-        if logged {
-            let (micros, trace_id) = (took.as_micros(), trace.as_ref().map(telemetry::trace_id));
+        let (number, name) =
+            method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
+        self.calls.ended((number, name), code, duration, trace.as_ref());
+        let is_logged = !is_frequent || code != Code::Ok;
+        if is_logged {
+            let (micros, trace_id) =
+                (duration.as_micros(), trace.as_ref().map(telemetry::trace_id));
             tracing::info!(
                 method = path, request_id = %correlation_id, trace_id, ?code, micros,
                 "done"
             );
         }
         if let Some(trace) = trace {
-            telemetry::end(&trace, known.1, code, &correlation_id.to_string());
+            telemetry::end(&trace, name, code, &correlation_id.to_string());
         }
-        if logged || matches!(correlation_id, CorrelationId::Sent(_)) {
+        if is_logged || matches!(correlation_id, CorrelationId::Sent(_)) {
             let value = correlation_id.header();
             response.headers_mut().extend(value.map(|value| (REQUEST_ID, value)));
         }
@@ -232,10 +234,9 @@ impl Gate {
         }
     }
 
-    /// Admits a call after its whole message has arrived, because what was true of the caller
-    /// when the call began may have changed. A call that its metadata already rules out is
-    /// refused without waiting for the message. Returns the caller too; `None` for a public
-    /// method.
+    /// Admits a call after its whole message has arrived, because the caller's permissions may have
+    /// changed since the call began. A call with invalid metadata is refused without a wait for the
+    /// message. Also returns the caller; `None` for a public method.
     async fn admit(
         &self,
         request: Request<impl RequestBody>,
@@ -292,8 +293,8 @@ impl Gate {
         }
     }
 
-    /// Runs the handler. A call that has to wait counts against its owner's share from its
-    /// first wait on.
+    /// Runs the handler. A call that has to wait takes a permit of its owner's share from its first
+    /// wait on.
     async fn answer<S>(
         &self,
         admitted: Admitted<'_>,
@@ -318,7 +319,7 @@ impl Gate {
         }
     }
 
-    /// Waits for a response. The call counts against its owner's share meanwhile.
+    /// Waits for a response. During the wait, the call holds a permit of its owner's share.
     async fn wait_for(
         &self,
         answered: impl Future<Output = Response<Body>>,
@@ -364,20 +365,22 @@ where
     respond(answered)
 }
 
-/// Starts the handler and returns its future; `None` when the handler panicked at once.
+/// Starts the handler and returns its future; `None` when the handler panicked
+/// immediately.
 fn call<S: Service<Request<Body>>>(mut services: S, request: Request<Body>) -> Option<S::Future> {
     panic::catch_unwind(AssertUnwindSafe(|| services.call(request))).ok()
 }
 
-/// The handler's response; INTERNAL when it panicked (`None`). An error status without details,
-/// as a library makes it, gets the error details of this API.
+/// The handler's response; INTERNAL when the handler panicked (`None`). An error status without
+/// details comes from a library, and gets the error details of this API.
 fn respond(answered: Option<Result<Response<Body>, Infallible>>) -> Response<Body> {
     let Some(Ok(response)) = answered else {
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
-    let bare = Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
-    bare.map_or(response, |status| refuse(&status))
+    let with_details =
+        Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
+    with_details.map_or(response, |status| refuse(&status))
 }
 
 fn refuse(status: &Status) -> Response<Body> {
@@ -401,30 +404,32 @@ mod tests {
         Request::new(Body::empty())
     }
 
-    fn is_internal(response: &Response<Body>) -> bool {
-        let status = Status::from_header_map(response.headers()).expect("a status");
-        status.code() == Code::Internal && status.message() == "internal error"
+    fn assert_internal(response: &Response<Body>) {
+        let status =
+            Status::from_header_map(response.headers()).expect("the response has a status");
+        assert_eq!((status.code(), status.message()), (Code::Internal, "internal error"));
     }
 
-    async fn holds_and_panics(places: Arc<Semaphore>) -> Result<Response<Body>, Infallible> {
-        let _place = places.acquire_owned().await;
+    async fn take_permit_and_panic(permits: Arc<Semaphore>) -> Result<Response<Body>, Infallible> {
+        let _permit = permits.acquire_owned().await;
         tokio::task::yield_now().await;
         panic!("later")
     }
 
-    /// K11: a panic fails only its own call, immediately or later, and what the call held is
+    /// K11: a panic fails only its own call, immediately or later. The permits of the call are
     /// released.
     #[tokio::test]
-    async fn a_panic_in_a_handler_is_its_own_calls_error_and_nothing_more() {
+    async fn a_panic_in_a_handler_fails_only_its_own_call() {
         let at_once = |_| -> Ready<Result<Response<Body>, Infallible>> { panic!("at once") };
-        assert!(is_internal(&forward(service_fn(at_once), request()).await));
+        assert_internal(&forward(service_fn(at_once), request()).await);
 
-        let places = Arc::new(Semaphore::new(1));
-        let held = places.clone();
-        let later = service_fn(move |_: Request<Body>| holds_and_panics(held.clone()));
+        let permits = Arc::new(Semaphore::new(1));
+        let handler_permits = permits.clone();
+        let later =
+            service_fn(move |_: Request<Body>| take_permit_and_panic(handler_permits.clone()));
         for _ in 0..3 {
-            assert!(is_internal(&forward(later.clone(), request()).await));
-            assert_eq!(places.available_permits(), 1);
+            assert_internal(&forward(later.clone(), request()).await);
+            assert_eq!(permits.available_permits(), 1);
         }
     }
 }

@@ -17,10 +17,12 @@ use crate::{
 
 /// The package whose methods must all declare a policy.
 const PACKAGE: &str = "tenantry.v1";
+
+/// The name of the proto option with the policy of a method.
 const OPTION: &str = "tenantry.v1.policy";
 
-/// Envoy's external authorization method. Its proto belongs to Envoy and cannot declare a
-/// policy, so the policy is made here: the method is public, because the request contains the
+/// Envoy's external authorization method. Its proto belongs to Envoy and can't declare a
+/// policy, so this file defines the policy. The method is public, because the request contains the
 /// token to check.
 pub const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
@@ -39,7 +41,7 @@ const PUBLIC_SERVICES: &[&str] = &[
 
 /// Methods that other services call on each of their own requests, thousands of times per
 /// second.
-const CONSTANT: &[&str] = &[
+const FREQUENT_METHODS: &[&str] = &[
     ENVOY_CHECK,
     "/tenantry.v1.AuthService/IntrospectToken",
     "/tenantry.v1.PermissionService/BatchCheck",
@@ -47,27 +49,27 @@ const CONSTANT: &[&str] = &[
     "/tenantry.v1.PermissionService/ListPermissions",
 ];
 
-/// Who may call a method.
+/// The callers that may call a method.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Everybody, without a token.
+    /// Every client, without a token.
     Public,
     /// Every caller with a valid access token.
     Authenticated,
-    /// A caller that holds all the permissions.
+    /// A caller that holds all these permissions.
     Permission {
         /// The permissions that the caller must hold in a role assignment without a scope.
         permissions: Vec<String>,
-        /// Whether a caller without the permissions is admitted for its own things.
+        /// Whether a caller without the permissions is admitted for its own data.
         self_allowed: bool,
-        /// Whether the permissions count only for callers of the platform tenant.
+        /// Whether the permissions are valid only for callers of the platform tenant.
         platform_only: bool,
     },
 }
 
 impl Access {
-    /// Whose things a subject with this standing reaches by the method. `None` when the subject
-    /// may not call the method, or when the method requires no permission.
+    /// The subjects whose data a subject with this standing may access with the method. `None` when
+    /// the subject may not call the method, or when the method requires no permission.
     #[must_use]
     pub fn reach(&self, subject: UserId, standing: &Standing) -> Option<Reach> {
         let Self::Permission { permissions, self_allowed, platform_only } = self else {
@@ -90,8 +92,8 @@ impl Access {
     }
 }
 
-/// Whether a method lists or changes things. All methods do, except those that decide, sign in
-/// or read a token.
+/// Whether a method lists or changes resources. All methods do so, except for methods that decide,
+/// sign in or read a token.
 fn is_long(service: &str, method: &str) -> bool {
     match service {
         "AuthService" => false,
@@ -100,18 +102,18 @@ fn is_long(service: &str, method: &str) -> bool {
     }
 }
 
-/// The effect of a method on what other subjects hold. Each method that changes something
-/// declares it. The method's transaction admits the caller again and applies the rule for
+/// The effect of a method on the permissions of other subjects. Each method that changes something
+/// declares its effect. The method's transaction admits the caller again and applies the rule for
 /// power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
-    /// Other subjects hold what they held before.
+    /// The permissions of other subjects do not change.
     Nothing,
-    /// Another subject holds more afterwards.
+    /// Another subject has more permissions afterwards.
     Gives,
-    /// Another subject holds less afterwards, or is signed out.
+    /// Another subject has fewer permissions afterwards, or is signed out.
     Takes,
-    /// The caller could act as another subject afterwards.
+    /// The caller can act as another subject afterwards.
     Uses,
 }
 
@@ -122,19 +124,20 @@ pub struct MethodPolicy {
     pub path: String,
     /// The index of the method in the call metrics, from 0.
     pub number: usize,
-    /// Who may call the method.
+    /// The callers that may call the method.
     pub access: Access,
     /// The rate limit class that counts the calls; `None` when the calls are not limited.
     pub limit: Option<RateClass>,
-    /// How the method affects what other subjects hold; `None` for a method that only reads.
+    /// The effect of the method on the permissions of other subjects; `None` for a method that only
+    /// reads.
     pub power: Option<Power>,
     /// Whether the method is a stream, whose caller must be admitted again while it stays open.
     pub is_stream: bool,
     /// Whether other services call the method on each of their own requests. Its successful
     /// calls are not logged.
     pub is_frequent: bool,
-    /// Whether a call may take long, because the method lists or changes things. Long calls run
-    /// on other threads than decisions and sign-ins.
+    /// Whether a call may take long, because the method lists or changes resources. Long calls do
+    /// not run on the threads of decisions and sign-ins.
     pub is_long: bool,
 }
 
@@ -180,7 +183,7 @@ impl Policies {
     /// Reads the policies from the descriptors that are built into this binary.
     ///
     /// # Errors
-    /// When a method has no policy, or an inconsistent one.
+    /// Returns an error when a method has no policy or an inconsistent policy.
     pub fn load() -> anyhow::Result<Self> {
         Self::from_descriptors(proto::DESCRIPTORS)
     }
@@ -189,7 +192,7 @@ impl Policies {
     /// compiler: prost drops custom options when it decodes and encodes them.
     ///
     /// # Errors
-    /// When a method has no policy, or an inconsistent one.
+    /// Returns an error when a method has no policy or an inconsistent policy.
     pub fn from_descriptors(descriptors: &[u8]) -> anyhow::Result<Self> {
         let pool = DescriptorPool::decode(descriptors).context("unreadable descriptors")?;
         let mut methods = HashMap::default();
@@ -199,7 +202,7 @@ impl Policies {
             let policy = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
             let Policy { access, limit, power } = policy;
             let is_stream = method.is_server_streaming();
-            let is_frequent = CONSTANT.contains(&path.as_str());
+            let is_frequent = FREQUENT_METHODS.contains(&path.as_str());
             let is_long = !is_stream && is_long(method.parent_service().name(), method.name());
             let method = MethodPolicy {
                 path,
@@ -228,14 +231,15 @@ impl Policies {
         Ok(Self { methods })
     }
 
-    /// The access rule for a request's path; `None` when no such method exists.
+    /// The access rule for the method with this path; `None` when the method does not exist.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&Access> {
-        let own = self.method(path).map(|method| &method.access);
-        own.or_else(|| is_public_service(path).then_some(&Access::Public))
+        let access = self.method(path).map(|method| &method.access);
+        access.or_else(|| is_public_service(path).then_some(&Access::Public))
     }
 
-    /// The policy for a request's path; `None` when it is not one of this service's methods.
+    /// The policy for the method with this path; `None` when the method does not belong to this
+    /// service.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&MethodPolicy> {
         self.methods.get(path)
@@ -282,35 +286,38 @@ fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Poli
 }
 
 /// The verbs that begin the names of read-only methods.
-const READS: &[&str] =
+const READ_VERBS: &[&str] =
     &["BatchCheck", "Check", "Get", "Introspect", "List", "Lookup", "Watch", "WhoAmI"];
 
 fn is_read(method: &str) -> bool {
-    READS.iter().any(|verb| {
+    READ_VERBS.iter().any(|verb| {
         let rest = method.strip_prefix(verb);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_uppercase))
     })
 }
 
 fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
-    let said = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
+    let limit = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
     let power = power(&policy, is_read)?;
     let access = access(policy)?;
-    let open = access == Access::Public && said == v1::Limit::Unspecified;
-    ensure!(!open, "must say how a public method is limited");
-    let named = matches!(access, Access::Permission { .. });
+    let is_unlimited = access == Access::Public && limit == v1::Limit::Unspecified;
+    ensure!(!is_unlimited, "must say how a public method is limited");
+    let has_permissions = matches!(access, Access::Permission { .. });
     let has_power = power.is_some_and(|power| power != Power::Nothing);
-    ensure!(named || !has_power, "only ACCESS_PERMISSION may have power over others");
-    Ok(Policy { access, limit: RateClass::of(said), power })
+    ensure!(has_permissions || !has_power, "only ACCESS_PERMISSION may have power over others");
+    Ok(Policy { access, limit: RateClass::of(limit), power })
 }
 
 fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
-    let said = v1::Power::try_from(policy.power).context("has an unknown power")?;
+    let declared_power = v1::Power::try_from(policy.power).context("has an unknown power")?;
     if is_read {
-        ensure!(said == v1::Power::Unspecified, "has power, but its name is that of a read");
+        ensure!(
+            declared_power == v1::Power::Unspecified,
+            "has power, but its name is that of a read"
+        );
         return Ok(None);
     }
-    match said {
+    match declared_power {
         v1::Power::Unspecified => bail!("must say what the method does to the power of others"),
         v1::Power::None => Ok(Some(Power::Nothing)),
         v1::Power::Gives => Ok(Some(Power::Gives)),
@@ -320,10 +327,10 @@ fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
 }
 
 fn access(policy: v1::Policy) -> anyhow::Result<Access> {
-    let plain = policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
+    let is_plain = policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
     match policy.access() {
-        v1::Access::Public if plain => Ok(Access::Public),
-        v1::Access::Authenticated if plain => Ok(Access::Authenticated),
+        v1::Access::Public if is_plain => Ok(Access::Public),
+        v1::Access::Authenticated if is_plain => Ok(Access::Authenticated),
         v1::Access::Permission => {
             ensure!(!policy.permissions.is_empty(), "names no permission");
             Ok(Access::Permission {
@@ -342,24 +349,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_says_all_or_nothing() {
+    fn an_incomplete_or_contradictory_policy_is_refused() {
         let check = |policy| super::check(policy, true);
         let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
-        assert!(check(unlimited.clone()).is_err(), "public, and nothing about limits");
+        assert!(check(unlimited.clone()).is_err(), "a public method without a limit");
         let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
         let read = Policy { access: Access::Public, limit: Some(RateClass::SignIn), power: None };
         assert_eq!(check(public.clone()).ok(), Some(read));
         assert!(check(v1::Policy { limit: 99, ..public.clone() }).is_err(), "an unknown limit");
-        let odd = v1::Policy { permissions: vec!["user:read".into()], ..public };
-        assert!(check(odd).is_err(), "public with a permission");
-        assert!(check(v1::Policy::default()).is_err(), "nothing said");
-        let bare = v1::Policy { access: v1::Access::Permission.into(), ..Default::default() };
-        assert!(check(bare).is_err(), "a permission that is not named");
+        let contradictory = v1::Policy { permissions: vec!["user:read".into()], ..public };
+        assert!(check(contradictory).is_err(), "public with a permission");
+        assert!(check(v1::Policy::default()).is_err(), "a policy without a declaration");
+        let without_permission =
+            v1::Policy { access: v1::Access::Permission.into(), ..Default::default() };
+        assert!(check(without_permission).is_err(), "access by permission without a permission");
     }
 
-    /// N11
+    /// N11: each method that changes something declares its effect on other subjects.
     #[test]
-    fn what_changes_something_says_what_it_does_to_others() {
+    fn a_method_that_changes_something_must_declare_its_power() {
         for read in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
             assert!(is_read(read), "{read}");
         }
@@ -376,12 +384,15 @@ mod tests {
             ..v1::Policy::default()
         };
         let named = |power| policy(v1::Access::Permission, power);
-        assert!(check(named(v1::Power::Unspecified), false).is_err(), "nothing said");
+        assert!(
+            check(named(v1::Power::Unspecified), false).is_err(),
+            "a policy without a declaration"
+        );
         assert!(
             check(named(v1::Power::None), false)
                 .is_ok_and(|read| read.power == Some(Power::Nothing))
         );
-        let gives = check(named(v1::Power::Gives), false).expect("a policy");
+        let gives = check(named(v1::Power::Gives), false).expect("the policy is valid");
         assert_eq!(gives.power, Some(Power::Gives));
         assert!(check(named(v1::Power::Takes), true).is_err(), "a read");
         let anybody = policy(v1::Access::Authenticated, v1::Power::Takes);
@@ -390,7 +401,7 @@ mod tests {
 
     #[test]
     fn unknown_paths_have_no_policy() {
-        let policies = Policies::load().expect("the table");
+        let policies = Policies::load().expect("the built-in policies are valid");
         for path in ["", "/", "/tenantry.v1.UserService", "/tenantry.v1.UserService/Nothing"] {
             assert_eq!(policies.of(path), None, "{path}");
         }

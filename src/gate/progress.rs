@@ -1,8 +1,8 @@
 //! Limits the number of calls in progress: in total, per tenant, per subject and per network.
 //!
-//! A call counts from the moment its message is complete. Calls whose message is late are
-//! counted separately, by network, so that a client that sends only headers takes no permit
-//! from other calls.
+//! A call is counted from the moment when its message is complete. Calls whose message is late are
+//! counted separately, by network, so that a client that sends only headers takes no permit from
+//! other calls.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -23,18 +23,20 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// One tenant, or one network without a token, gets at most 1/`SHARE_OF_OWNER` of all calls in
-/// progress.
+/// Divisor of the share of one owner: a tenant, or a network for calls without a token. An owner
+/// gets at most 1/`SHARE_OF_OWNER` of all calls in progress.
 const SHARE_OF_OWNER: usize = 2;
 
-/// One subject gets at most 1/`SHARE_OF_SUBJECT` of all calls in progress.
+/// Divisor of the share of one subject. A subject gets at most 1/`SHARE_OF_SUBJECT` of all calls in
+/// progress.
 const SHARE_OF_SUBJECT: usize = 8;
 
-/// One network gets at most 1/`SHARE_OF_NETWORK` of all late messages.
+/// Divisor of the share of one network. A network gets at most 1/`SHARE_OF_NETWORK` of all late
+/// messages.
 const SHARE_OF_NETWORK: usize = 8;
 
-/// Time after the headers when a missing message counts as late. When many calls begin at once,
-/// their headers arrive before their messages.
+/// Time after the headers after which a missing message is late. When many calls begin at the same
+/// time, their headers arrive before their messages.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// Maximum time that a late message may take to arrive.
@@ -42,14 +44,14 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counts calls in progress.
 pub(super) struct Progress {
-    all: Semaphore,
-    waiting: Arc<BoundedPermits<Share>>,
-    of_subjects: Arc<BoundedPermits<UserId>>,
-    late: Arc<BoundedPermits<Option<IpAddr>>>,
-    refused: Family<Refused, Counter>,
+    calls: Semaphore,
+    waiting_calls: Arc<BoundedPermits<Share>>,
+    subject_calls: Arc<BoundedPermits<UserId>>,
+    late_messages: Arc<BoundedPermits<Option<IpAddr>>>,
+    refused_calls: Family<RefusalLabels, Counter>,
 }
 
-/// The owner of a call, whose share the call takes.
+/// The owner of a call. The call takes a permit of the owner's share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallOwner {
     /// The subject of the caller's token, and its tenant.
@@ -59,21 +61,21 @@ pub(super) enum CallOwner {
     Network(Option<IpAddr>),
 }
 
-/// The owner whose share of all calls a waiting call takes.
+/// The owner of a share of all calls. A waiting call takes a permit of this share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Share {
     Tenant(TenantId),
     Network(Option<IpAddr>),
 }
 
-/// A waiting call, counted until dropped.
+/// The permits of a waiting call. Dropping the value releases the permits.
 pub(super) struct WaitingCall {
-    _of_owner: BoundedPermit<Share>,
-    _of_subject: Option<BoundedPermit<UserId>>,
+    _owner_permit: BoundedPermit<Share>,
+    _subject_permit: Option<BoundedPermit<UserId>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Refused {
+struct RefusalLabels {
     by: &'static str,
 }
 
@@ -92,16 +94,16 @@ impl Progress {
     pub(super) fn new(max: usize, registry: &mut Registry) -> Self {
         let part = |share: usize| (max / share).max(1);
         let progress = Self {
-            all: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
-            waiting: BoundedPermits::new(max, part(SHARE_OF_OWNER)),
-            of_subjects: BoundedPermits::new(max, part(SHARE_OF_SUBJECT)),
-            late: BoundedPermits::new(max, part(SHARE_OF_NETWORK)),
-            refused: Family::default(),
+            calls: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
+            waiting_calls: BoundedPermits::new(max, part(SHARE_OF_OWNER)),
+            subject_calls: BoundedPermits::new(max, part(SHARE_OF_SUBJECT)),
+            late_messages: BoundedPermits::new(max, part(SHARE_OF_NETWORK)),
+            refused_calls: Family::default(),
         };
         let help = "Calls refused because too many were in progress";
-        registry.register("tenantry_requests_refused", help, progress.refused.clone());
+        registry.register("tenantry_requests_refused", help, progress.refused_calls.clone());
         for by in ["all", "owner", "subject", "late"] {
-            drop(progress.refused.get_or_create(&Refused { by }));
+            drop(progress.refused_calls.get_or_create(&RefusalLabels { by }));
         }
         progress
     }
@@ -109,37 +111,38 @@ impl Progress {
     /// Counts a call whose message is complete.
     ///
     /// # Errors
-    /// `OVERLOADED` when the maximum number of calls is in progress.
+    /// Returns `OVERLOADED` when the maximum number of calls is in progress.
     pub(super) fn begin(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.all.try_acquire().map_err(|_| self.refuse("all"))
+        self.calls.try_acquire().map_err(|_| self.refuse("all"))
     }
 
-    /// Counts a call that has to wait. A call that is answered from memory never waits.
+    /// Counts a call that has to wait. A call that is answered from the cache never waits.
     ///
     /// # Errors
-    /// `OVERLOADED` when the tenant, the network or the subject has used its share.
+    /// Returns `OVERLOADED` when the tenant, the network or the subject has used its share.
     pub(super) fn wait(&self, owner: CallOwner) -> Result<WaitingCall, Status> {
         let (share, subject) = match owner {
             CallOwner::Subject(tenant, subject) => (Share::Tenant(tenant), Some(subject)),
             CallOwner::Network(network) => (Share::Network(network), None),
         };
-        let of_subject = subject.map(|subject| self.of_subjects.open(subject)).transpose();
-        let of_subject = of_subject.map_err(|_| self.refuse("subject"))?;
-        let of_owner = self.waiting.open(share).map_err(|_| self.refuse("owner"))?;
-        Ok(WaitingCall { _of_owner: of_owner, _of_subject: of_subject })
+        let subject_permit = subject.map(|subject| self.subject_calls.open(subject)).transpose();
+        let subject_permit = subject_permit.map_err(|_| self.refuse("subject"))?;
+        let owner_permit = self.waiting_calls.open(share).map_err(|_| self.refuse("owner"))?;
+        Ok(WaitingCall { _owner_permit: owner_permit, _subject_permit: subject_permit })
     }
 
     /// Counts a call whose message is late.
     ///
     /// # Errors
-    /// `OVERLOADED` when the network has used its share, or when too many messages are late.
+    /// Returns `OVERLOADED` when the network has used its share, or when too many messages are
+    /// late.
     pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<BoundedPermit<Option<IpAddr>>, Status> {
-        self.late.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
+        self.late_messages.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }
 
     fn refuse(&self, by: &'static str) -> Status {
-        self.refused.get_or_create(&Refused { by }).inc();
-        let text = "the server handles as many requests as it may";
+        self.refused_calls.get_or_create(&RefusalLabels { by }).inc();
+        let text = "the maximum number of requests is in progress";
         error::status(ErrorReason::Overloaded, text)
     }
 }

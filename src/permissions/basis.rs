@@ -1,4 +1,5 @@
-//! Consistency of one decision: how fresh its data must be, and which changes it has seen.
+//! The consistency of one decision: how fresh the data of the decision must be, and which changes
+//! the data includes.
 
 use super::Engine;
 use crate::{
@@ -8,30 +9,31 @@ use crate::{
 
 const FIELD: &str = "consistency_token";
 
-/// Consistency of one decision.
+/// The consistency of one decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis {
-    /// `MinimizeLatency` when the cache may answer, `FullyConsistent` when Postgres must be read.
+    /// `MinimizeLatency` when the decision may use the cache, `FullyConsistent` when the decision
+    /// must read Postgres.
     pub consistency: Consistency,
-    /// The feed's horizon, taken before the decision.
+    /// The horizon of the feed, taken before the decision.
     horizon: u64,
 }
 
 impl Engine {
-    /// Brings the cache up to the freshness that a request asks for. When the cache can't reach it
-    /// in time, the decision must read Postgres.
+    /// Waits until the cache is as fresh as the request requires. If the wait takes too long, the
+    /// decision must read Postgres.
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
     /// contradicts the requested consistency.
-    pub async fn basis(&self, asked: Consistency, token: &str) -> Result<Basis> {
+    pub async fn basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
-        let fresh = match (asked, revision) {
+        let is_fresh = match (requested, revision) {
             (C::Unspecified | C::MinimizeLatency, None) => true,
             (C::FullyConsistent, _) => false,
-            (C::Unspecified | C::AtLeastAsFresh, Some(seen)) => {
-                Box::pin(self.feed.wait_for_revision(seen)).await
+            (C::Unspecified | C::AtLeastAsFresh, Some(revision)) => {
+                Box::pin(self.feed.wait_for_revision(revision)).await
             }
             (C::AtLeastAsFresh, None) => {
                 return Err(Error::field(FIELD, "must be given with AT_LEAST_AS_FRESH"));
@@ -40,7 +42,7 @@ impl Engine {
                 return Err(Error::field(FIELD, "must be empty with MINIMIZE_LATENCY"));
             }
         };
-        let consistency = if fresh { C::MinimizeLatency } else { C::FullyConsistent };
+        let consistency = if is_fresh { C::MinimizeLatency } else { C::FullyConsistent };
         Ok(Basis { consistency, horizon: self.feed.horizon() })
     }
 

@@ -1,5 +1,5 @@
-//! `BatchCheck`: many questions in one call. The subjects are read in groups, and each group is
-//! dropped once its questions are answered: all subjects of a batch may exceed the memory.
+//! `BatchCheck`: many questions in one call. The subjects are read in groups. Each group is dropped
+//! when its questions are answered, because all subjects of a batch together may exceed the memory.
 
 use std::mem;
 
@@ -44,8 +44,8 @@ impl Permissions {
         let mut pace = Pace::new();
         for users in users.chunks(SUBJECTS_PER_READ) {
             let standings = self.engine.standings(caller.tenant(), users, consistency).await?;
-            let asked = users[0]..=users[users.len() - 1];
-            for &(subject, number) in questions.iter().filter(|(user, _)| asked.contains(user)) {
+            let group = users[0]..=users[users.len() - 1];
+            for &(subject, number) in questions.iter().filter(|(user, _)| group.contains(user)) {
                 let standing = standings.get(&subject).map(AsRef::as_ref);
                 results[number] = answer(&mut items[number], Ok(standing));
                 pace.pause().await;
@@ -61,8 +61,8 @@ impl Permissions {
         reaching: &SelfOrPermitted,
         results: &[BatchCheckResult],
     ) {
-        let refused = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
-        if results.iter().filter_map(|result| result.error.as_ref()).any(refused) {
+        let is_refusal = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
+        if results.iter().filter_map(|result| result.error.as_ref()).any(is_refusal) {
             let (caller, _) = reaching.within();
             let reason = reason_text(ErrorReason::PermissionMissing);
             self.refusals.record(caller.refusal(PATH, reason)).await;
@@ -71,8 +71,8 @@ impl Permissions {
 }
 
 fn subject(reaching: &SelfOrPermitted, item: &BatchCheckItem) -> Result<UserId> {
-    let named = UserId::parse_optional("user_id", &item.user_id)?;
-    reaching.acting_for(named).map(|(_, user)| user)
+    let requested_user = UserId::parse_optional("user_id", &item.user_id)?;
+    reaching.acting_for(requested_user).map(|(_, user)| user)
 }
 
 fn answer(item: &mut BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {

@@ -1,4 +1,4 @@
-//! Collects the changes of a tenant for its watchers, as the subjects they affect.
+//! Collects the changes of a tenant, and finds the subjects that the changes affect.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,8 +13,8 @@ use crate::{
     ids::TenantId,
 };
 
-/// Maximum number of subjects that one message names. With more, the message reports all subjects
-/// as changed.
+/// Maximum number of subjects that one message names. Above this number, the message reports all
+/// subjects as changed.
 pub const MAX_SUBJECTS: usize = 1000;
 
 /// Timeout of the query for the holders of changed roles.
@@ -25,8 +25,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Changed {
     users: HashSet<Uuid>,
     roles: HashSet<Uuid>,
-    all: bool,
-    sessions: bool,
+    all_subjects: bool,
+    session_ended: bool,
 }
 
 /// The subjects whose permissions may have changed.
@@ -38,7 +38,7 @@ pub enum Subjects {
 }
 
 impl Changed {
-    /// Adds a change. A change of an unknown kind counts as a change of everything.
+    /// Adds a change. A change of an unknown kind marks all subjects as changed.
     pub fn add(&mut self, kind: Option<Kind>, subject: Uuid) {
         match kind {
             Some(Kind::User | Kind::Assignment) => {
@@ -47,9 +47,8 @@ impl Changed {
             Some(Kind::Role) => {
                 self.roles.insert(subject);
             }
-            // The end of a session changes nobody's permissions, but may end the call of a
-            // watcher.
-            Some(Kind::Session) => self.sessions = true,
+            // The end of a session changes no permissions, but may end the call of a watcher.
+            Some(Kind::Session) => self.session_ended = true,
             Some(Kind::Tenant) | None => self.add_all(),
         }
         if self.users.len() + self.roles.len() > MAX_SUBJECTS {
@@ -61,25 +60,25 @@ impl Changed {
     pub fn add_all(&mut self) {
         self.users.clear();
         self.roles.clear();
-        self.all = true;
+        self.all_subjects = true;
     }
 
-    /// Whether nothing changed at all.
+    /// Whether there is no change, not even an ended session.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.sessions && self.has_nothing_to_report()
+        !self.session_ended && self.has_nothing_to_report()
     }
 
-    /// Whether there is nothing to report to clients. Ended sessions are not reported to them.
+    /// Whether there is nothing to report to clients. Ended sessions are not reported to clients.
     #[must_use]
     pub fn has_nothing_to_report(&self) -> bool {
-        self.users.is_empty() && self.roles.is_empty() && !self.all
+        self.users.is_empty() && self.roles.is_empty() && !self.all_subjects
     }
 
     /// The affected subjects; a changed role affects its holders. Returns [`Subjects::All`] when
     /// the holders can't be read, or when there are too many subjects.
     pub async fn subjects(self, db: &Db, tenant: TenantId) -> Subjects {
-        if self.all {
+        if self.all_subjects {
             return Subjects::All;
         }
         let mut users = self.users;
@@ -88,7 +87,7 @@ impl Changed {
             match time::timeout(QUERY_TIMEOUT, holders_of(db, tenant, &roles)).await {
                 Ok(Ok(holders)) => users.extend(holders),
                 Ok(Err(error)) => {
-                    log(&error);
+                    log_failure(&error);
                     return Subjects::All;
                 }
                 Err(_) => return Subjects::All,
@@ -101,13 +100,13 @@ impl Changed {
     }
 }
 
-/// Reads one holder more than a message can name: the extra one shows that there are too many.
+/// Reads one holder more than a message can name. The extra holder shows that there are too many.
 async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut tx = db.begin_unsealed(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
     holders::of_roles(&mut tx, tenant, roles, limit).await
 }
 
-fn log(error: &Error) {
+fn log_failure(error: &Error) {
     tracing::warn!(%error, "can't read the holders of changed roles: reporting all subjects");
 }

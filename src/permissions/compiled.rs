@@ -1,6 +1,6 @@
-//! The permissions of a role in a form for fast checks. [`PermissionSet::covers`] decides whether
-//! one of them, perhaps with a wildcard, covers a permission. A replica checks thousands of them
-//! per second.
+//! The permissions of a role, compiled for fast checks. [`PermissionSet::covers`] decides whether
+//! the set has a permission, perhaps with a wildcard, that covers a given permission. A replica
+//! makes thousands of these checks per second.
 
 use std::{
     collections::HashSet,
@@ -11,15 +11,15 @@ use foldhash::fast::RandomState;
 
 use super::Permission;
 
-/// Each set has a hash seed of its own. Only an administrator of the tenant can provoke
-/// collisions, and they slow down only the lookups in that administrator's own role.
+/// Each set has its own hash seed. Only an administrator of the tenant can provoke collisions, and
+/// the collisions slow down only lookups in that role.
 type Names = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
 const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 
-/// The permissions of a role. Lookups take constant time, whatever the number of permissions.
+/// The permissions of a role. Lookups take constant time for any number of permissions.
 #[derive(Debug, Default)]
 pub struct PermissionSet {
     /// All permissions, sorted.
@@ -56,14 +56,14 @@ impl PermissionSet {
         set
     }
 
-    /// Whether this set covers `wanted`, which may itself have wildcards. Allocates nothing. A
+    /// Whether this set covers `permission`, which may itself have wildcards. Allocates nothing. A
     /// lookup in an empty set computes no hash.
     #[must_use]
-    pub fn covers(&self, wanted: &Permission<'_>) -> bool {
+    pub fn covers(&self, permission: &Permission<'_>) -> bool {
         self.everything
-            || self.exact.contains(wanted.text())
-            || self.any_action.contains(wanted.resource())
-            || self.any_resource.contains(wanted.action())
+            || self.exact.contains(permission.text())
+            || self.any_action.contains(permission.resource())
+            || self.any_resource.contains(permission.action())
     }
 
     /// Approximate memory use, in bytes.
@@ -84,8 +84,8 @@ impl PermissionSet {
     }
 }
 
-/// A value that many standings share. One change marks it stale for all of them at once, so the
-/// cost of a change does not depend on their number.
+/// A value that many standings share. One change marks the value as stale for all standings at
+/// once, so the cost of a change does not depend on the number of standings.
 #[derive(Debug)]
 pub struct Shared<T> {
     value: T,
@@ -93,7 +93,7 @@ pub struct Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// A value that was just read, not stale.
+    /// Creates a value that is not stale.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self { value, stale: AtomicBool::new(false) }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_covers_what_one_of_its_permissions_covers() {
+    fn a_set_covers_a_permission_when_one_of_its_permissions_covers_it() {
         let parts = ["a", "b", "c.d", "*"];
         let all: Vec<String> =
             parts.iter().flat_map(|r| parts.iter().map(move |a| format!("{r}:{a}"))).collect();
@@ -131,10 +131,10 @@ mod tests {
             for second in &all {
                 let set = PermissionSet::compile(vec![first.clone(), second.clone()]);
                 for wanted in &all {
-                    let wanted = Permission::parse(wanted).expect("wanted");
-                    let model = [first, second]
-                        .iter()
-                        .any(|held| Permission::parse(held).expect("held").covers(&wanted));
+                    let wanted = Permission::parse(wanted).expect("the permission is valid");
+                    let model = [first, second].iter().any(|held| {
+                        Permission::parse(held).expect("the permission is valid").covers(&wanted)
+                    });
                     assert_eq!(set.covers(&wanted), model, "{first} {second} {wanted:?}");
                 }
             }

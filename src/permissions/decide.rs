@@ -4,12 +4,12 @@
 use super::{Permission, Scope, Standing, UserStanding};
 use crate::proto::v1::DecisionReason;
 
-/// Decides whether a subject may do this within the scope of the request. Pass `None` for
-/// `standing` when the tenant does not exist. Only `Granted` allows.
+/// Decides whether a subject has a permission within the scope of the request. Pass `None` for
+/// `standing` when the tenant does not exist. Only `Granted` allows the request.
 #[must_use]
 pub fn decide(
     standing: Option<&Standing>,
-    wanted: &Permission<'_>,
+    permission: &Permission<'_>,
     requested: &Scope,
 ) -> DecisionReason {
     let Some(standing) = standing.filter(|s| s.tenant.get().active) else {
@@ -21,7 +21,7 @@ pub fn decide(
         UserStanding::Active => {}
     }
     let mut reason = DecisionReason::NotGranted;
-    for grant in standing.grants().filter(|grant| grant.permits(wanted)) {
+    for grant in standing.grants().filter(|grant| grant.permits(permission)) {
         if grant.applies(requested) {
             return DecisionReason::Granted;
         }

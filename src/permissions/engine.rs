@@ -1,5 +1,5 @@
-//! Loads what each subject holds: from the cache when the cache may answer, else from Postgres in
-//! one round trip.
+//! Loads the standing of a subject: from the cache when the cache is fresh enough, else from
+//! Postgres in one round trip.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::{
     proto::v1::Consistency,
 };
 
-/// Loads what subjects hold. Cheap to clone.
+/// Loads the standings of subjects. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     db: Db,
@@ -34,17 +34,17 @@ pub struct Engine {
 /// about 4 MiB once they are decoded.
 pub const SUBJECTS_PER_READ: usize = 16;
 
-/// Permits for concurrent reads of several subjects. One tenant gets at most half of them. Further
-/// reads wait before they query Postgres: this bounds the memory for rows that were read and wait
-/// to be decoded.
-static READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(8));
+/// Permits for concurrent reads of several subjects. One tenant gets at most half of the permits.
+/// Further reads wait before they query Postgres. This bounds the memory for rows that wait to be
+/// decoded.
+static READ_PERMITS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(8));
 
-/// What subjects of one tenant hold, by subject.
+/// The standings of several subjects of one tenant, by subject.
 pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
 
 /// The result of [`Engine::read`].
 pub struct Read {
-    /// What the subject holds.
+    /// The standing of the subject.
     pub standing: Arc<Standing>,
     /// Whether the given session belongs to the subject and is live. False when no session was
     /// given.
@@ -58,8 +58,8 @@ impl Engine {
         Self { db, memory, feed }
     }
 
-    /// The cached standing of a subject, if there is one. The [`FreshnessProof`] argument proves that the
-    /// cache may answer.
+    /// The cached standing of a subject; `None` when the standing is not cached. The
+    /// [`FreshnessProof`] argument proves that the cache is fresh enough.
     #[must_use]
     pub fn remembered(
         &self,
@@ -70,12 +70,11 @@ impl Engine {
         self.memory.get(tenant, user)
     }
 
-    /// What a subject holds, as fresh as `consistency` asks; `None` when the tenant does not
-    /// exist. Concurrent callers that miss the cache for the same subject share one query.
+    /// The standing of a subject, as fresh as `consistency` requires; `None` when the tenant does
+    /// not exist. Concurrent callers that miss the cache for the same subject share one query.
     ///
     /// # Errors
-    /// Returns UNAVAILABLE when the cache may not answer and Postgres is unavailable. It never
-    /// guesses.
+    /// Returns UNAVAILABLE when the cache is not fresh enough and Postgres is unavailable.
     pub async fn standing(
         &self,
         tenant: TenantId,
@@ -94,15 +93,16 @@ impl Engine {
     }
 
     async fn fetch(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
-        // Checks the freshness in each iteration. When Postgres becomes unavailable, callers that
-        // wait for one read must not read one after the other: after the loop all read at once.
+        // Checks the freshness in each iteration. When Postgres becomes unavailable, the callers
+        // that wait for one read must not read one after the other. After the loop, all callers
+        // read at the same time.
         while self.feed.is_fresh() {
             if let Some(standing) = self.memory.get(tenant, user) {
                 return Ok(Some(standing));
             }
             let Err(placeholder) = self.memory.get_or_placeholder(tenant, user).await else {
-                // Another call read the standing. The next iteration finds it, unless it is
-                // already stale.
+                // Another call read the standing. The next iteration finds the standing in the
+                // cache, unless it is already stale.
                 continue;
             };
             if !self.feed.is_fresh() {
@@ -122,60 +122,61 @@ impl Engine {
         Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
     }
 
-    /// What several subjects hold, as fresh as `consistency` asks. Takes at most [`SUBJECTS_PER_READ`]
-    /// subjects, each once. The result is empty when the tenant does not exist. One query reads
-    /// all subjects that are neither cached nor being read by another call.
+    /// The standings of several subjects, as fresh as `consistency` requires. `users` has at most
+    /// [`SUBJECTS_PER_READ`] subjects, each once. The result is empty when the tenant does not
+    /// exist. One query reads all subjects that are neither cached nor being read by another call.
     ///
     /// # Errors
-    /// Returns UNAVAILABLE when the cache may not answer and Postgres is unavailable.
+    /// Returns UNAVAILABLE when the cache is not fresh enough and Postgres is unavailable.
     pub async fn standings(
         &self,
         tenant: TenantId,
         users: &[UserId],
         consistency: Consistency,
     ) -> Result<Standings> {
-        let mut found = Standings::with_capacity_and_hasher(users.len(), RandomState::default());
-        let (mut ours, mut placeholders, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let from_memory = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
+        let mut standings =
+            Standings::with_capacity_and_hasher(users.len(), RandomState::default());
+        let (mut to_read, mut placeholders, mut in_flight) = (Vec::new(), Vec::new(), Vec::new());
+        let from_cache = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
         for &user in users {
-            if !from_memory {
-                ours.push(user);
+            if !from_cache {
+                to_read.push(user);
             } else if let Some(standing) = self.memory.get(tenant, user) {
-                found.insert(user, standing);
+                standings.insert(user, standing);
             } else if let Some(placeholder) = self.memory.placeholder(tenant, user) {
-                ours.push(user);
+                to_read.push(user);
                 placeholders.push(placeholder);
             } else {
-                others.push(user);
+                in_flight.push(user);
             }
         }
-        if !ours.is_empty() {
-            let _permit = READS.acquire(tenant).await;
+        if !to_read.is_empty() {
+            let _permit = READ_PERMITS.acquire(tenant).await;
             let generation = self.memory.generation(tenant);
-            let read = self.query(tenant, &ours, None).await?;
-            let read = read.map(|read| read.standings).unwrap_or_default();
+            let read = self.query(tenant, &to_read, None).await?;
+            let read_standings = read.map(|read| read.standings).unwrap_or_default();
             let mut placeholders = placeholders.into_iter();
-            for (user, standing) in ours.into_iter().zip(read) {
+            for (user, standing) in to_read.into_iter().zip(read_standings) {
                 let standing = match placeholders.next() {
                     Some(placeholder) => {
                         self.memory.keep(tenant, standing, generation, placeholder)
                     }
                     None => Arc::new(standing),
                 };
-                found.insert(user, standing);
+                standings.insert(user, standing);
             }
         }
         // Wait for the reads of other calls only after this call's own reads are done, so that two
         // calls can't wait for each other.
-        for user in others {
+        for user in in_flight {
             let standing = self.standing(tenant, user, consistency).await?;
-            found.extend(standing.map(|standing| (user, standing)));
+            standings.extend(standing.map(|standing| (user, standing)));
         }
-        Ok(found)
+        Ok(standings)
     }
 
-    /// Reads from Postgres, in one round trip, what a subject holds now and whether a session is
-    /// live. Also caches the standing.
+    /// Reads from Postgres, in one round trip, the current standing of a subject and whether a
+    /// session is live. Also caches the standing.
     ///
     /// # Errors
     /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -195,7 +196,7 @@ impl Engine {
         let session_live = read.session_live;
         let standing = read.standings.pop().map(|standing| {
             // The cached copy may share roles that were read earlier, as old as the feed allows.
-            // The caller gets the standing exactly as it was read.
+            // The caller gets the standing exactly as this call read it.
             if let Some(placeholder) = placeholder {
                 self.memory.keep(tenant, standing.clone(), generation, placeholder);
             }

@@ -29,12 +29,13 @@ use crate::{
 /// Maximum number of near misses of each kind in an explanation.
 const MAX_NEAR_MISSES: usize = 10;
 
-/// The permission a caller needs to be shown roles that the subject does not have.
-const SEES_ROLES: &str = "role:read";
+/// The permission that a caller needs to see roles that the subject does not have.
+const ROLE_READ_PERMISSION: &str = "role:read";
 
 impl Permissions {
-    /// Decides and explains. If a session is given and it is not live, returns `TokenInvalid`
-    /// without an explanation: the caller learns nothing about an invalid token.
+    /// Decides and explains the decision. If `session` is given and is not live, returns
+    /// `TokenInvalid` without an explanation, so that the caller learns nothing about an invalid
+    /// token.
     pub(super) async fn explain(
         &self,
         caller: &Caller,
@@ -43,12 +44,13 @@ impl Permissions {
         permission: &Permission<'_>,
         requested: &Scope,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
-        // The tenant's roles are not the subject's own data. Whether they are shown depends on
-        // this request, so the method's policy can't express the check.
-        let roles = if caller.standing().holds(SEES_ROLES) { MAX_NEAR_MISSES } else { 0 };
-        let roles = i64::try_from(roles).unwrap_or_default();
+        // The tenant's roles are not the subject's own data. Only some requests show these roles,
+        // so the method's policy can't express the check.
+        let max_roles =
+            if caller.standing().holds(ROLE_READ_PERMISSION) { MAX_NEAR_MISSES } else { 0 };
+        let max_roles = i64::try_from(max_roles).unwrap_or_default();
         let (tenant, forms) = (caller.tenant(), permission.forms());
-        let read = store::explained(&self.db, tenant, user, session, &forms, roles).await?;
+        let read = store::explained(&self.db, tenant, user, session, &forms, max_roles).await?;
         let Some(read) = read else { return Ok((DecisionReason::NotGranted, None)) };
         self.engine.feed.record_snapshot(read.xmax);
         if session.is_some() && !read.session_live {
@@ -69,58 +71,61 @@ async fn explain(
     // Read the clock once: all assignments are compared with the same time.
     let now = clock::now().unix_timestamp();
     let (tenant_active, user) = (read.tenant_active, read.user);
-    let mut held = Held::default();
+    let mut grouped = GroupedAssignments::default();
     let mut pace = Pace::new();
     for row in read.assignments {
-        held.sort_in(row.read(tenant), now, requested);
+        grouped.add(row.read(tenant), now, requested);
         pace.pause().await;
     }
-    let decisive = held.applying.as_ref().or(held.elsewhere.first().map(|(_, row)| row));
+    let decisive = grouped.applying.as_ref().or(grouped.out_of_scope.first().map(|(_, row)| row));
     let standing = standing(tenant_active, user, decisive);
     let reason = decide(Some(&standing), permission, requested);
     if reason == DecisionReason::Granted {
-        let granted_by = held.applying.map(assignment);
+        let granted_by = grouped.applying.map(assignment);
         return (reason, Explanation { subject_state, granted_by, ..Explanation::default() });
     }
-    let out_of_scope = first(held.elsewhere, |(misses, _)| *misses);
+    let out_of_scope = near_misses(grouped.out_of_scope, |(misses, _)| *misses);
     let out_of_scope = out_of_scope.map(|(_, row)| with_mismatches(row, requested)).collect();
-    let expired = first(held.ended, |row| Reverse(row.expires_at)).map(assignment).collect();
+    let expired =
+        near_misses(grouped.expired, |row| Reverse(row.expires_at)).map(assignment).collect();
     let missing_roles = read.missing_roles.into_iter().map(missing_role).collect();
     let explanation =
         Explanation { subject_state, granted_by: None, out_of_scope, expired, missing_roles };
     (reason, explanation)
 }
 
-/// The subject's assignments whose role permits what was asked, by how they relate to the request.
+/// The subject's assignments whose role has the requested permission, grouped by their effect on
+/// the request.
 #[derive(Default)]
-struct Held {
+struct GroupedAssignments {
     /// The first assignment that is in force and applies.
     applying: Option<AssignmentRow>,
     /// Assignments in force whose scope does not match, each with the number of keys that do not
     /// match.
-    elsewhere: Vec<(usize, AssignmentRow)>,
-    /// Assignments that have ended.
-    ended: Vec<AssignmentRow>,
+    out_of_scope: Vec<(usize, AssignmentRow)>,
+    /// Expired assignments.
+    expired: Vec<AssignmentRow>,
 }
 
-impl Held {
-    /// Adds an assignment. `None`, an assignment whose scope can't be read, does not apply.
-    fn sort_in(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
+impl GroupedAssignments {
+    /// Adds an assignment to its group. `row` is `None` when the scope can't be read; such an
+    /// assignment does not apply.
+    fn add(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
         let Some(row) = row else { return };
         if row.expires_at.is_some_and(|end| end <= now) {
-            self.ended.push(row);
+            self.expired.push(row);
             return;
         }
         match scope::mismatches(row.scope.as_ref(), requested).count() {
             0 if self.applying.is_none() => self.applying = Some(row),
             0 => {}
-            misses => self.elsewhere.push((misses, row)),
+            misses => self.out_of_scope.push((misses, row)),
         }
     }
 }
 
 /// The first [`MAX_NEAR_MISSES`] rows, ordered by a key.
-fn first<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
+fn near_misses<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
     rows.sort_by_key(key);
     rows.into_iter().take(MAX_NEAR_MISSES)
 }
@@ -134,7 +139,7 @@ fn state(read: &Explained) -> SubjectState {
     }
 }
 
-/// The part of a standing that this decision depends on.
+/// The part of a standing that the decision depends on.
 fn standing(tenant_active: bool, user: UserStanding, applying: Option<&AssignmentRow>) -> Standing {
     let grants = applying.into_iter().map(|row| {
         let role = Role {

@@ -1,5 +1,5 @@
-//! `ListPermissions`: what a subject holds, page by page, ordered by permission, then by role
-//! name, then by the scope's key.
+//! `ListPermissions`: pages of the permissions that a subject holds, ordered by permission, then by
+//! role name, then by the scope's key.
 
 use std::{
     cmp::Reverse,
@@ -22,7 +22,7 @@ use crate::{
 type Key = [u8; KEY];
 
 impl Permissions {
-    /// A page of what a subject holds, and the token of the next page.
+    /// A page of the permissions that a subject holds, and the token of the next page.
     pub(super) async fn held(
         &self,
         asker: PageCaller,
@@ -73,38 +73,43 @@ impl Position {
 }
 
 /// A role of the subject, and the scopes in which the subject has it.
-struct Held<'a> {
+struct RoleScopes<'a> {
     role: &'a Role,
     scopes: Vec<(Key, Option<&'a AssignedScope>)>,
 }
 
-/// The grants after a position, as many as fit, and the position of the last one if others follow.
-/// Merges the sorted permission lists of the roles.
+/// The grants after a position, as many as fit into the page. Also returns the position of the last
+/// grant if more grants follow. Merges the sorted permission lists of the roles.
 async fn page(
     standing: &Standing,
     after: Option<&Position>,
     size: usize,
 ) -> (Vec<PermissionGrant>, Option<Position>) {
     let mut pacing = Pace::new();
-    let held = by_role(standing, &mut pacing).await;
-    let mut next: BinaryHeap<_> = held
+    let roles = by_role(standing, &mut pacing).await;
+    let mut heap: BinaryHeap<_> = roles
         .iter()
         .enumerate()
-        .filter_map(|(at, held)| {
-            let listed = held.role.permissions.listed();
-            let from = after.map_or(0, |after| {
+        .filter_map(|(role_index, role_scopes)| {
+            let listed = role_scopes.role.permissions.listed();
+            let index = after.map_or(0, |after| {
                 listed.partition_point(|permission| **permission < *after.permission)
             });
-            Some(Reverse((&**listed.get(from)?, held.role.name.as_str(), at, from)))
+            Some(Reverse((
+                &**listed.get(index)?,
+                role_scopes.role.name.as_str(),
+                role_index,
+                index,
+            )))
         })
         .collect();
     let (mut page, mut bytes, mut end) = (Vec::new(), ENVELOPE_BYTES, None);
-    while let Some(Reverse((permission, role_name, at, index))) = next.pop() {
-        let held = &held[at];
-        for (key, scope) in &held.scopes {
-            let place = (permission, role_name, key);
+    while let Some(Reverse((permission, role_name, role_index, index))) = heap.pop() {
+        let role_scopes = &roles[role_index];
+        for (key, scope) in &role_scopes.scopes {
+            let grant_position = (permission, role_name, key);
             let is_before = |after: &Position| {
-                place <= (after.permission.as_str(), after.role_name.as_str(), &after.key)
+                grant_position <= (after.permission.as_str(), after.role_name.as_str(), &after.key)
             };
             if after.is_some_and(is_before) {
                 continue;
@@ -114,38 +119,39 @@ async fn page(
                 scope: scope.map(AssignedScope::to_struct),
                 role_name: role_name.to_owned(),
             };
-            let more = encoded_bytes(&grant);
-            if page.len() == size || bytes + more > MAX_REPLY_BYTES && !page.is_empty() {
+            let grant_bytes = encoded_bytes(&grant);
+            if page.len() == size || bytes + grant_bytes > MAX_REPLY_BYTES && !page.is_empty() {
                 return (page, end);
             }
-            bytes += more;
+            bytes += grant_bytes;
             page.push(grant);
             let (permission, role_name) = (permission.to_owned(), role_name.to_owned());
             end = Some(Position { permission, role_name, key: *key });
             pacing.pause().await;
         }
-        if let Some(permission) = held.role.permissions.listed().get(index + 1) {
-            next.push(Reverse((&**permission, role_name, at, index + 1)));
+        if let Some(permission) = role_scopes.role.permissions.listed().get(index + 1) {
+            heap.push(Reverse((&**permission, role_name, role_index, index + 1)));
         }
     }
     (page, None)
 }
 
 /// The subject's roles, each with its scopes sorted by their keys.
-async fn by_role<'a>(standing: &'a Standing, pacing: &mut Pace) -> Vec<Held<'a>> {
-    let mut held: HashMap<_, Held<'a>> = HashMap::new();
+async fn by_role<'a>(standing: &'a Standing, pacing: &mut Pace) -> Vec<RoleScopes<'a>> {
+    let mut by_role_id: HashMap<_, RoleScopes<'a>> = HashMap::new();
     for grant in standing.grants() {
         let (role, scope) = (grant.role.get(), grant.scope());
         let key = scope.map_or([0; KEY], AssignedScope::key);
-        let of_role = held.entry(role.id).or_insert_with(|| Held { role, scopes: Vec::new() });
-        of_role.scopes.push((key, scope));
+        let role_scopes =
+            by_role_id.entry(role.id).or_insert_with(|| RoleScopes { role, scopes: Vec::new() });
+        role_scopes.scopes.push((key, scope));
         pacing.pause().await;
     }
-    let mut held: Vec<_> = held.into_values().collect();
-    for of_role in &mut held {
-        of_role.scopes.sort_unstable_by_key(|(key, _)| *key);
+    let mut roles: Vec<_> = by_role_id.into_values().collect();
+    for role_scopes in &mut roles {
+        role_scopes.scopes.sort_unstable_by_key(|(key, _)| *key);
     }
-    held
+    roles
 }
 
 #[cfg(test)]
@@ -191,15 +197,15 @@ mod tests {
         }
     }
 
-    /// N21
+    /// N21: the pages together have each grant exactly once, for each page size.
     #[tokio::test]
-    async fn pages_of_any_size_join_to_the_whole_list() {
+    async fn pages_of_any_size_together_are_the_whole_list() {
         let standing = standing(0);
         let whole = pages(&standing, 1000).await.concat();
         assert_eq!(whole.len(), 15);
         let names: Vec<_> = whole.iter().map(|g| (&g.permission, &g.role_name)).collect();
         assert!(names.is_sorted(), "{names:?}");
-        assert_eq!(whole[0].scope, None, "what applies everywhere comes first");
+        assert_eq!(whole[0].scope, None, "a grant without a scope comes first");
         for size in 1..20 {
             let pages = pages(&standing, size).await;
             assert_eq!(pages.concat(), whole, "{size}");
@@ -207,9 +213,9 @@ mod tests {
         }
     }
 
-    /// N21
+    /// N21: a page never exceeds the maximum size of a reply.
     #[tokio::test]
-    async fn pages_are_cut_short_by_bytes() {
+    async fn a_page_ends_before_it_exceeds_the_maximum_bytes() {
         let pages = pages(&standing(1_000_000), 1000).await;
         assert_eq!(pages.concat().len(), 15);
         assert!(pages.len() > 3);

@@ -1,11 +1,11 @@
 //! The cache of standings: bounded in bytes, and invalidated by the change feed.
 //!
-//! [`Memory::apply`] removes what a change affects. One race remains: a read of Postgres that
-//! begins before a change must not be cached after the change. Two rules prevent this:
+//! [`Memory::apply`] removes the entries that a change affects. One race remains: the result of a
+//! read that begins before a change must not be cached after the change. Two rules prevent this:
 //!
 //! - A change of one subject removes its entry, or the placeholder that a read in flight would
-//!   fill. The result of that read goes to the callers that already wait for it, because they
-//!   asked before the change. It is not cached.
+//!   fill. The callers that already wait for the read get its result, because they called before
+//!   the change. The result is not cached.
 //! - A change of shared data (a role or a tenant) starts a new generation in the tenant's shard. A
 //!   read that began in an older generation is not cached either.
 //!
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Number of shards for shared data. Tenants in the same shard share a generation, so a change in
-/// one tenant only stops the reads in flight of the others from being cached.
+/// one tenant only prevents the caching of reads in flight of the other tenants.
 const SHARDS: usize = 256;
 
 /// Approximate memory of an entry without its standing, in bytes: the ids, the links and the table
@@ -83,13 +83,13 @@ impl Weighter<Subject, Arc<Standing>> for Weight {
     }
 }
 
-/// How full the cache is.
+/// The fill level of the cache.
 pub struct Fill {
     /// The number of cached subjects.
     pub subjects: u64,
-    /// The sum of their weights, in bytes.
+    /// The sum of the weights of all entries, in bytes.
     pub bytes: u64,
-    /// The maximum of that sum, in bytes.
+    /// The maximum sum of the weights, in bytes.
     pub capacity: u64,
 }
 
@@ -97,7 +97,7 @@ pub struct Fill {
 /// the last standing that has it.
 #[derive(Default)]
 struct Shard {
-    /// Number of changes of shared data so far.
+    /// Number of changes of shared data in this shard.
     generation: u64,
     roles: WeakMap<(TenantId, Uuid), Role>,
     tenants: WeakMap<TenantId, Tenant>,
@@ -111,25 +111,25 @@ impl Memory {
     /// Creates a cache of at most `bytes` bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let parts = usize::try_from(bytes / MIN_SEGMENT).unwrap_or(usize::MAX);
+        let segments = usize::try_from(bytes / MIN_SEGMENT).unwrap_or(usize::MAX);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let usual = usize::try_from(bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
+        let expected_entries = usize::try_from(bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
-            .shards(parts.clamp(1, 4 * threads))
-            .estimated_items_capacity(usual.max(1))
+            .shards(segments.clamp(1, 4 * threads))
+            .estimated_items_capacity(expected_entries.max(1))
             .weight_capacity(bytes)
             .build();
         let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
         let subjects = match options {
             Ok(options) => Cache::with_options(options, Weight, hasher, lifecycle),
             // Can't happen: `build` fails only when an option is missing, and all are set.
-            Err(_) => Cache::with_weighter(usual.max(1), bytes, Weight),
+            Err(_) => Cache::with_weighter(expected_entries.max(1), bytes, Weight),
         };
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { subjects, shards }
     }
 
-    /// How full the cache is.
+    /// The fill level of the cache.
     #[must_use]
     pub fn fill(&self) -> Fill {
         let subjects = u64::try_from(self.subjects.len()).unwrap_or(u64::MAX);
@@ -141,16 +141,17 @@ impl Memory {
     #[must_use]
     pub fn get(&self, tenant: TenantId, user: UserId) -> Option<Arc<Standing>> {
         let subject = (tenant, user);
-        let found = self.subjects.get(&subject)?;
-        if found.is_stale() {
-            self.subjects.remove_if(&subject, |kept| Arc::ptr_eq(kept, &found));
+        let standing = self.subjects.get(&subject)?;
+        if standing.is_stale() {
+            self.subjects.remove_if(&subject, |cached| Arc::ptr_eq(cached, &standing));
             return None;
         }
-        Some(found)
+        Some(standing)
     }
 
     /// The cached standing, or the placeholder to fill. When several callers miss the same subject
-    /// at once, one gets the placeholder and the others wait for it.
+    /// at the same time, one caller gets the placeholder. The other callers wait until it is
+    /// filled.
     ///
     /// # Errors
     /// Returns the placeholder when the standing is not cached.
@@ -183,28 +184,28 @@ impl Memory {
     pub fn keep(
         &self,
         tenant: TenantId,
-        mut read: Standing,
+        mut standing: Standing,
         generation: Generation,
         placeholder: Placeholder<'_>,
     ) -> Arc<Standing> {
-        let mut weight = ENTRY_OVERHEAD + read.bytes();
-        // The lock is held to the end of this function, so that no change of shared data comes in
-        // between.
+        let mut weight = ENTRY_OVERHEAD + standing.bytes();
+        // The lock is held to the end of this function, so that no change of shared data is applied
+        // in the meantime.
         let mut shard = self.shard(tenant);
         if shard.generation != generation.0 {
-            return Arc::new(read);
+            return Arc::new(standing);
         }
-        read.tenant = shard.tenants.share(tenant, read.tenant);
-        for grant in &mut read.grants {
+        standing.tenant = shard.tenants.share(tenant, standing.tenant);
+        for grant in &mut standing.grants {
             let role = (tenant, grant.role.get().id);
             grant.role = shard.roles.share(role, grant.role.clone());
             let holders = Arc::strong_count(&grant.role);
             weight += grant.role.get().permissions.bytes() / holders.max(1);
         }
-        read.weight = u32::try_from(weight).unwrap_or(u32::MAX);
-        let read = Arc::new(read);
-        placeholder.insert(read.clone()).ok();
-        read
+        standing.weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        let standing = Arc::new(standing);
+        placeholder.insert(standing.clone()).ok();
+        standing
     }
 
     fn shard(&self, tenant: TenantId) -> MutexGuard<'_, Shard> {
@@ -260,8 +261,9 @@ impl<K, V> Default for WeakMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
-    /// The value that is already shared under this key, else `read`, which is shared from now on.
-    fn share(&mut self, key: K, read: Arc<Shared<V>>) -> Arc<Shared<V>> {
+    /// Returns the value that is already shared under this key. If no value is shared yet, shares
+    /// `value` and returns it.
+    fn share(&mut self, key: K, value: Arc<Shared<V>>) -> Arc<Shared<V>> {
         if let Some(shared) = self.values.get(&key).and_then(Weak::upgrade) {
             return shared;
         }
@@ -269,11 +271,11 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
             self.values.retain(|_, value| value.strong_count() > 0);
             self.sweep_at = (self.values.len() * 2).max(64);
         }
-        self.values.insert(key, Arc::downgrade(&read));
-        read
+        self.values.insert(key, Arc::downgrade(&value));
+        value
     }
 
-    /// Marks the value as stale for all that share it.
+    /// Marks the value as stale for all standings that share the value.
     fn make_stale(&mut self, key: &K) {
         if let Some(value) = self.values.remove(key).and_then(|value| value.upgrade()) {
             value.make_stale();
@@ -315,21 +317,21 @@ mod tests {
         Standing { tenant: tenant(), user: UserStanding::Active, grants, weight: 0 }
     }
 
-    fn keep(memory: &Memory, user: u128, read: Standing) -> Arc<Standing> {
+    fn keep(memory: &Memory, user: u128, standing: Standing) -> Arc<Standing> {
         let (tenant, user) = (TenantId(Uuid::nil()), UserId(Uuid::from_u128(user)));
         let generation = memory.generation(tenant);
-        let placeholder = memory.placeholder(tenant, user).expect("nobody else reads it");
-        memory.keep(tenant, read, generation, placeholder)
+        let placeholder = memory.placeholder(tenant, user).expect("no other read is in flight");
+        memory.keep(tenant, standing, generation, placeholder)
     }
 
-    /// N21
+    /// N21: the capacity of the cache is measured in bytes, not in subjects.
     #[test]
-    fn a_cache_is_full_by_bytes_and_not_by_subjects() {
+    fn the_cache_evicts_entries_when_its_bytes_are_used_up() {
         let memory = Memory::new(4 << 20);
         for user in 0..1000 {
             keep(&memory, user, standing(0, role(1, 0)));
         }
-        assert_eq!(memory.fill().subjects, 1000, "small ones");
+        assert_eq!(memory.fill().subjects, 1000, "1000 small entries fit");
         for user in 1000..1100 {
             keep(&memory, user, standing(100, role(1, 0)));
             let fill = memory.fill();
@@ -340,16 +342,20 @@ mod tests {
         assert!(fill.subjects < 1100, "not all of them fit: {}", fill.subjects);
     }
 
-    /// N21
+    /// N21: the weight of a shared role is divided among the standings that share the role.
     #[test]
-    fn roles_are_weighed_by_those_who_share_them() {
+    fn each_standing_is_weighed_with_its_share_of_a_role() {
         let memory = Memory::new(64 << 20);
         let large = role(1, 1000);
-        let bytes = u32::try_from(large.get().permissions.bytes()).expect("fits");
+        let bytes = u32::try_from(large.get().permissions.bytes()).expect("the number fits");
         assert!(bytes > 50_000, "{bytes}");
         let first = keep(&memory, 1, standing(1, role(1, 1000)));
         let small = keep(&memory, 2, standing(1, role(2, 0))).weight;
-        assert_eq!(first.weight - small, bytes, "the first brings the role in");
+        assert_eq!(
+            first.weight - small,
+            bytes,
+            "the first standing is weighed with the whole role"
+        );
         let second = keep(&memory, 3, standing(1, role(1, 1000)));
         assert!(Arc::ptr_eq(&first.grants[0].role, &second.grants[0].role));
         assert_eq!(second.weight - small, bytes / 2);

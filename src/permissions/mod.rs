@@ -1,7 +1,7 @@
-//! Permission checks: may this subject do this, in this tenant, now?
+//! Permission checks: whether a subject has a permission in a tenant now.
 //!
-//! [`Engine`] loads what a subject holds, [`decide`] makes the decision without any I/O, `rpc` is
-//! the gRPC service.
+//! [`Engine`] loads the standing of a subject, [`decide`] makes the decision without any I/O, and
+//! `rpc` is the gRPC service.
 #![warn(missing_docs)]
 
 mod assigned;
@@ -44,7 +44,7 @@ pub struct Permissions {
     pub db: Db,
     /// Starts the pages of lists and seals their page tokens.
     pub pages: Pages,
-    /// Loads what subjects hold, from the cache or from Postgres.
+    /// Loads the standings of subjects, from the cache or from Postgres.
     pub engine: Engine,
     /// Verifies access tokens that a request gives in place of a subject's id.
     pub authenticator: Authenticator,

@@ -1,10 +1,10 @@
 //! Permissions: `resource:action`. In a role, either part may be the wildcard `*`;
-//! `compiled` decides what a wildcard covers.
+//! `compiled` decides which permissions a wildcard covers.
 
 use crate::error::{Error, Result};
 
 /// The maximum length of a permission, in bytes.
-const MAX: usize = 200;
+const MAX_BYTES: usize = 200;
 
 /// A well-formed permission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,14 +18,14 @@ impl<'a> Permission<'a> {
     /// Parses a permission, which may have wildcards. Returns `None` when it is malformed.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
-        let (resource, action) = text.split_once(':').filter(|_| text.len() <= MAX)?;
+        let (resource, action) = text.split_once(':').filter(|_| text.len() <= MAX_BYTES)?;
         (is_part(resource) && is_part(action)).then_some(Self { text, resource, action })
     }
 
     /// Parses a permission that a Check asks for, without wildcards.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` for `field` when it is malformed or has a wildcard.
+    /// Returns `INVALID_ARGUMENT` for `field` when the permission is malformed or has a wildcard.
     pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
         Self::parse(text)
             .filter(|p| p.resource != "*" && p.action != "*")
@@ -64,12 +64,12 @@ impl<'a> Permission<'a> {
         self.covering().map(|(resource, action)| format!("{resource}:{action}"))
     }
 
-    /// Whether a holder of this permission also holds `wanted`. Both may have wildcards. A `*`
+    /// Whether a holder of this permission also holds `other`. Both may have wildcards. A `*`
     /// matches a whole part, never a part of a word.
     #[must_use]
-    pub fn covers(&self, wanted: &Permission<'_>) -> bool {
-        (self.resource == "*" || self.resource == wanted.resource)
-            && (self.action == "*" || self.action == wanted.action)
+    pub fn covers(&self, other: &Permission<'_>) -> bool {
+        (self.resource == "*" || self.resource == other.resource)
+            && (self.action == "*" || self.action == other.action)
     }
 }
 
@@ -83,14 +83,14 @@ fn is_part(part: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// F02
+    /// F02: a malformed permission is never accepted.
     #[test]
-    fn the_grammar_has_no_accidents() {
-        for good in ["users:read", "users:*", "*:*", "*:read", "a.b-c_d:0"] {
-            assert!(Permission::parse(good).is_some(), "{good}");
+    fn only_well_formed_permissions_are_parsed() {
+        for valid in ["users:read", "users:*", "*:*", "*:read", "a.b-c_d:0"] {
+            assert!(Permission::parse(valid).is_some(), "{valid}");
         }
         let long = format!("{}:read", "a".repeat(1024));
-        for bad in [
+        for malformed in [
             "",
             ":",
             "users",
@@ -107,18 +107,18 @@ mod tests {
             "users:**",
             &long,
         ] {
-            assert!(Permission::parse(bad).is_none(), "{bad}");
+            assert!(Permission::parse(malformed).is_none(), "{malformed}");
         }
         assert!(Permission::concrete("permission", "users:*").is_err());
         assert!(Permission::concrete("permission", "*:read").is_err());
     }
 
-    /// F03
+    /// F03: a wildcard never matches a part of a word.
     #[test]
-    fn wildcards_stand_for_whole_parts() {
+    fn a_wildcard_matches_a_whole_part() {
         let covers = |held: &str, wanted: &str| {
-            let held = Permission::parse(held).expect("held");
-            held.covers(&Permission::parse(wanted).expect("wanted"))
+            let held = Permission::parse(held).expect("the permission is valid");
+            held.covers(&Permission::parse(wanted).expect("the permission is valid"))
         };
         assert!(covers("users:*", "users:read"));
         assert!(!covers("users:*", "users_archive:read"));
@@ -127,13 +127,13 @@ mod tests {
         assert!(!covers("users:read", "users:*") && !covers("users:*", "*:*"));
     }
 
-    /// F03
+    /// F03: the forms and the covering rule agree.
     #[test]
-    fn the_forms_are_just_those_that_cover() {
+    fn the_forms_are_exactly_the_permissions_that_cover() {
         let parts = ["a", "b", "a.b", "*"];
-        let wanted = Permission::parse("a:b").expect("wanted");
+        let wanted = Permission::parse("a:b").expect("the permission is valid");
         for held in parts.iter().flat_map(|r| parts.map(|action| format!("{r}:{action}"))) {
-            let covers = Permission::parse(&held).expect("held").covers(&wanted);
+            let covers = Permission::parse(&held).expect("the permission is valid").covers(&wanted);
             assert_eq!(wanted.forms().contains(&held), covers, "{held}");
         }
     }

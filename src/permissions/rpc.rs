@@ -59,8 +59,8 @@ impl PermissionService for Permissions {
     ) -> Result<Response<ListPermissionsResponse>, Status> {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
-        let named = UserId::parse_optional("user_id", &message.user_id)?;
-        let (caller, user) = reaching.acting_for(named)?;
+        let requested_user = UserId::parse_optional("user_id", &message.user_id)?;
+        let (caller, user) = reaching.acting_for(requested_user)?;
         let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
         let standing = self.engine.standing(caller.tenant(), user, basis.consistency).await?;
         let standing = standing.filter(|standing| standing.is_active());
@@ -95,8 +95,8 @@ impl PermissionService for Permissions {
     }
 }
 
-/// The subject of a question, and the caller that asks.
-struct Asked<'a> {
+/// The subject of a Check, and the caller of the Check.
+struct Question<'a> {
     caller: &'a Caller,
     user: UserId,
     /// The verified access token that the request gave in place of the subject's id.
@@ -112,59 +112,61 @@ impl Permissions {
     ) -> Result<(DecisionReason, Option<Explanation>)> {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
-        let Some(asked) = self.subject(reaching, request).await? else {
+        let Some(question) = self.subject(reaching, request).await? else {
             return Ok((DecisionReason::TokenInvalid, None));
         };
         if request.explain {
-            let session = asked.token.map(|found| found.token.session);
+            let session = question.token.map(|token| token.token.session);
             let explained =
-                self.explain(asked.caller, asked.user, session, &permission, &requested);
+                self.explain(question.caller, question.user, session, &permission, &requested);
             return Box::pin(explained).await;
         }
-        let reason = self.check_one(asked, &permission, &requested, consistency).await?;
+        let reason = self.check_one(question, &permission, &requested, consistency).await?;
         Ok((reason, None))
     }
 
-    /// Finds the subject of a question. Returns `None` when the request gives an access token that
-    /// is not valid in the caller's tenant; a token of another tenant is not.
+    /// Finds the subject of a Check. Returns `None` when the request has an access token that is
+    /// not valid in the caller's tenant. A token of another tenant is not valid there.
     async fn subject<'a>(
         &self,
         reaching: &'a SelfOrPermitted,
         request: &CheckRequest,
-    ) -> Result<Option<Asked<'a>>> {
-        let named = UserId::parse_optional("user_id", &request.user_id)?;
+    ) -> Result<Option<Question<'a>>> {
+        let requested_user = UserId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
-            let (caller, user) = reaching.acting_for(named)?;
-            return Ok(Some(Asked { caller, user, token: None }));
+            let (caller, user) = reaching.acting_for(requested_user)?;
+            return Ok(Some(Question { caller, user, token: None }));
         }
-        if named.is_some() {
+        if requested_user.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
         let (caller, _) = reaching.within();
-        let found = self.authenticator.authenticate(&request.access_token).await?;
-        let Some(found) = found.filter(|found| found.token.tenant == caller.tenant()) else {
+        let authenticated = self.authenticator.authenticate(&request.access_token).await?;
+        let Some(authenticated) =
+            authenticated.filter(|authenticated| authenticated.token.tenant == caller.tenant())
+        else {
             return Ok(None);
         };
-        let (caller, user) = reaching.acting_for(Some(found.token.user))?;
-        Ok(Some(Asked { caller, user, token: Some(found) }))
+        let (caller, user) = reaching.acting_for(Some(authenticated.token.user))?;
+        Ok(Some(Question { caller, user, token: Some(authenticated) }))
     }
 
     async fn check_one(
         &self,
-        asked: Asked<'_>,
+        question: Question<'_>,
         permission: &Permission<'_>,
         requested: &Scope,
         consistency: Consistency,
     ) -> Result<DecisionReason> {
-        let tenant = asked.caller.tenant();
-        let Some(found) = asked.token else {
-            let standing = self.engine.standing(tenant, asked.user, consistency).await?;
+        let tenant = question.caller.tenant();
+        let Some(authenticated) = question.token else {
+            let standing = self.engine.standing(tenant, question.user, consistency).await?;
             return Ok(decide(standing.as_deref(), permission, requested));
         };
         if consistency != Consistency::FullyConsistent {
-            return Ok(decide(Some(&found.standing), permission, requested));
+            return Ok(decide(Some(&authenticated.standing), permission, requested));
         }
-        let read = self.engine.read(tenant, asked.user, Some(found.token.session));
+        let read = self.engine.read(tenant, question.user, Some(authenticated.token.session));
         let read = Box::pin(read).await?;
         Ok(match read.filter(|read| read.session_live) {
             Some(read) => decide(Some(&read.standing), permission, requested),
@@ -173,11 +175,12 @@ impl Permissions {
     }
 }
 
-/// Creates a decision's id and logs it. A replica makes thousands of decisions per second and
-/// people look into denials, so a granted decision is logged at level `debug` only.
+/// Creates the id of a decision and logs the decision. A granted decision is logged only at level
+/// `debug`, because a replica makes thousands of decisions per second and people investigate only
+/// denials.
 fn log_decision(
     reaching: &SelfOrPermitted,
-    asked: &CheckRequest,
+    request: &CheckRequest,
     reason: DecisionReason,
 ) -> String {
     let decision_id = Uuid::now_v7().to_string();
@@ -186,7 +189,7 @@ fn log_decision(
         return decision_id;
     }
     let (caller, _) = reaching.within();
-    let CheckRequest { user_id, permission, .. } = asked;
+    let CheckRequest { user_id, permission, .. } = request;
     tracing::info!(
         %decision_id,
         reason = reason.as_str_name(),
@@ -200,7 +203,7 @@ fn log_decision(
     decision_id
 }
 
-/// The same for a batch. Logs how many questions were not granted.
+/// Creates the id of a batch, and logs the number of questions that were not granted.
 fn log_decisions(results: &[BatchCheckResult]) -> String {
     let decision_id = Uuid::now_v7().to_string();
     let denied = results.iter().filter(|result| !result.allowed).count();

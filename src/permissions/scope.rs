@@ -1,4 +1,4 @@
-//! Scopes: where an assignment applies, and what a request asks for.
+//! Scopes: the scope of an assignment limits the requests to which the assignment applies.
 
 use std::cmp::Ordering;
 
@@ -16,17 +16,25 @@ use crate::{
 /// A scope: JSON values by key.
 pub type Scope = Map<String, Value>;
 
+/// Maximum number of keys of an assigned scope.
 const MAX_KEYS: usize = 50;
+
+/// Maximum length of a key, in characters.
 const MAX_KEY: usize = 100;
+
+/// Maximum length of a text value, in characters.
 const MAX_TEXT: usize = 1000;
+
+/// Maximum number of values of a list.
 const MAX_LISTED: usize = 1000;
 
 /// The maximum size of a stored scope, in bytes of JSON without spaces.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// Whether an assignment's scope applies to the scope of a request. Each key of the assignment's
-/// scope must be in the request's scope with an equal value; if the assignment has a list, with
-/// one of the list's values. An assignment without a scope always applies.
+/// Whether an assignment's scope applies to the scope of a request. The request's scope must have
+/// each key of the assignment's scope with an equal value. If the assignment has a list, the
+/// request's value must equal one of the values of the list. An assignment without a scope always
+/// applies.
 #[must_use]
 pub fn applies(assigned: Option<&Scope>, requested: &Scope) -> bool {
     mismatches(assigned, requested).next().is_none()
@@ -37,10 +45,12 @@ pub fn mismatches<'a>(
     assigned: Option<&'a Scope>,
     requested: &Scope,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let matches = |key: &str, wanted: &Value| {
-        requested.get(key).is_some_and(|given| alternatives(wanted).any(|one| equal(one, given)))
+    let matches = |key: &str, assigned: &Value| {
+        requested
+            .get(key)
+            .is_some_and(|value| alternatives(assigned).any(|item| equal(item, value)))
     };
-    assigned.into_iter().flatten().filter(move |(key, wanted)| !matches(key, wanted))
+    assigned.into_iter().flatten().filter(move |(key, value)| !matches(key, value))
 }
 
 /// Whether two values are equal JSON. 1 and 1.0 are the same number.
@@ -51,8 +61,8 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// An order of all scalars. Scalars that are equal in it are [`equal`]. Lists and objects come
-/// after all scalars, and have no order among themselves.
+/// Compares two values in an order of all scalars. Two scalars compare as equal exactly when they
+/// are [`equal`]. Lists and objects come after all scalars, and have no order among themselves.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => double(a).total_cmp(&double(b)),
@@ -62,7 +72,7 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// A number as a double. Adding 0.0 turns -0.0 into 0.0, so that the two are equal.
+/// A number as a double. Adding 0.0 changes -0.0 to 0.0, so that both zeros are equal.
 fn double(number: &Number) -> f64 {
     number.as_f64().unwrap_or_default() + 0.0
 }
@@ -83,7 +93,7 @@ pub(super) fn is_scalar(value: &Value) -> bool {
     !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
-/// The scope of a request; empty when unset. It may have any JSON values.
+/// The scope of a request; empty when unset. The scope may have any JSON values.
 ///
 /// # Errors
 /// Returns INVALID_ARGUMENT when the scope has a number that is not finite or not exact (2^53 and
@@ -92,9 +102,9 @@ pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
     scope.map_or_else(|| Ok(Scope::new()), |scope| json::compared("scope", scope))
 }
 
-/// The scope of an assignment, from a request to assign or unassign a role. Returns `None` when it
-/// is unset or has no keys: such an assignment applies everywhere. Postgres stores the scope in
-/// canonical form (`canonical_scope`).
+/// The scope of an assignment, from a request to assign or unassign a role. Returns `None` when the
+/// scope is unset or has no keys: such an assignment applies everywhere. Postgres stores the scope
+/// in canonical form (`canonical_scope`).
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when a value is not a string, number, bool or list of those, or when
@@ -112,7 +122,7 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
         Value::Array(listed) => {
             (1..=MAX_LISTED).contains(&listed.len()) && listed.iter().all(is_plain)
         }
-        one => is_plain(one),
+        value => is_plain(value),
     });
     if !all_plain {
         return Err(Error::field(
@@ -126,7 +136,7 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
 /// Checks that an assignment's scope is not too large to be stored.
 ///
 /// # Errors
-/// Returns `INVALID_ARGUMENT` when it is longer than the maximum.
+/// Returns `INVALID_ARGUMENT` when the scope as JSON has more than the maximum number of bytes.
 pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
     let bytes = scope.as_ref().map(serde_json::to_string);
     if bytes.is_some_and(|text| text.map_or(true, |text| text.len() > MAX_BYTES)) {
@@ -135,14 +145,14 @@ pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
     Ok(scope)
 }
 
-/// The stored scope of an assignment can't be read.
+/// The error for a stored scope of an assignment that can't be read.
 pub struct Unreadable;
 
 /// The stored scope of an assignment; `None` applies everywhere.
 ///
 /// # Errors
-/// Returns [`Unreadable`] when the stored value is not one that [`assigned`] accepts, and logs and
-/// counts the row. Such an assignment does not apply.
+/// Returns [`Unreadable`] when the stored value is not a scope that [`assigned`] accepts. Also logs
+/// and counts the row. Such an assignment does not apply.
 pub fn kept(
     stored: Option<&RawValue>,
     tenant: TenantId,
@@ -150,8 +160,8 @@ pub fn kept(
 ) -> Result<Option<Scope>, Unreadable> {
     let Some(stored) = stored else { return Ok(None) };
     let scope = json::read(stored).filter(|scope| {
-        let is_fine = |value: &Value| is_scalar(value) && !value.is_null();
-        !scope.is_empty() && scope.values().all(|value| alternatives(value).all(is_fine))
+        let is_valid = |value: &Value| is_scalar(value) && !value.is_null();
+        !scope.is_empty() && scope.values().all(|value| alternatives(value).all(is_valid))
     });
     if scope.is_none() {
         unreadable::report(Table::role_assignment, tenant, assignment);
@@ -185,8 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn every_key_must_match() {
-        assert!(matches(json!(null), json!({})), "unscoped applies everywhere");
+    fn a_scope_applies_only_when_every_key_matches() {
+        assert!(
+            matches(json!(null), json!({})),
+            "an assignment without a scope applies everywhere"
+        );
         assert!(matches(json!({"p": "a"}), json!({"p": "a", "q": 1})));
         assert!(!matches(json!({"p": "a", "q": 1}), json!({"p": "a"})));
         assert!(!matches(json!({"p": "a"}), json!({"p": "A"})));
@@ -194,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_offers_its_values() {
+    fn a_list_matches_each_of_its_values_but_not_a_list() {
         assert!(matches(json!({"p": ["a", "b"]}), json!({"p": "b"})));
         assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": "c"})));
         assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": ["a"]})));
@@ -202,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_not_mixed_but_numbers_are_numbers() {
+    fn values_of_different_types_never_match_and_numbers_match_by_value() {
         assert!(matches(json!({"p": 1}), json!({"p": 1.0})));
         assert!(!matches(json!({"p": 1}), json!({"p": "1"})));
         assert!(!matches(json!({"p": true}), json!({"p": "true"})));

@@ -1,4 +1,4 @@
-//! A subject's standing: everything that a decision about the subject depends on.
+//! A subject's standing: all data of a subject that decisions depend on.
 
 use std::{collections::BTreeSet, mem::size_of, sync::Arc};
 
@@ -22,9 +22,10 @@ pub struct Standing {
     pub tenant: Arc<Shared<Tenant>>,
     /// Whether the subject exists in the tenant and is active.
     pub user: UserStanding,
-    /// The subject's role assignments. Ended assignments may be among them and don't count.
+    /// The subject's role assignments. They may include expired assignments, which decisions
+    /// ignore.
     pub grants: Box<[Grant]>,
-    /// The weight of this standing in the cache, in bytes, computed when it was cached.
+    /// The weight of this standing in the cache, in bytes, computed when the standing was cached.
     pub weight: u32,
 }
 
@@ -65,9 +66,9 @@ pub struct Role {
     pub permissions: PermissionSet,
 }
 
-/// An assignment of a role to a subject, with its scope and end. Memory has one for each role of
-/// each cached subject, so it takes only two words: most assignments have neither a scope nor an
-/// end.
+/// An assignment of a role to a subject, with its scope and expiry. The cache has a grant for each
+/// role of each cached subject, so a grant takes only two words: most assignments have neither a
+/// scope nor an expiry.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The assigned role.
@@ -75,7 +76,7 @@ pub struct Grant {
     limits: Option<Box<Limits>>,
 }
 
-/// The scope and the end of an assignment.
+/// The scope and the expiry of an assignment.
 #[derive(Clone, Debug)]
 struct Limits {
     scope: Option<AssignedScope>,
@@ -83,8 +84,8 @@ struct Limits {
 }
 
 impl Grant {
-    /// Creates a grant. `scope` is `None` when it applies everywhere. `expires_at` is in seconds
-    /// since 1970, `None` when it never ends.
+    /// Creates a grant. A `scope` of `None` applies everywhere. `expires_at` is in seconds since
+    /// 1970; `None` means that the grant never expires.
     #[must_use]
     pub fn new(role: Arc<Shared<Role>>, scope: Option<Scope>, expires_at: Option<i64>) -> Self {
         let scope = scope.map(AssignedScope::compile);
@@ -116,23 +117,23 @@ impl Grant {
         size_of::<Self>() + limits
     }
 
-    /// Whether the role has this permission, in whatever scope the grant applies.
+    /// Whether the role has this permission. Ignores the scope of the grant.
     #[must_use]
-    pub fn permits(&self, wanted: &Permission<'_>) -> bool {
-        self.role.get().permissions.covers(wanted)
+    pub fn permits(&self, permission: &Permission<'_>) -> bool {
+        self.role.get().permissions.covers(permission)
     }
 
-    /// When the grant ends, in seconds since 1970; `None` means never.
+    /// The expiry of the grant, in seconds since 1970; `None` means never.
     #[must_use]
     pub fn expires_at(&self) -> Option<i64> {
         self.limits.as_ref().and_then(|limits| limits.expires_at)
     }
 
-    /// Whether the grant has not ended. It ends by time alone, without a write. The clock is read
-    /// only for a grant with an end.
+    /// Whether the grant has not expired. A grant expires without a write. The clock is read only
+    /// for a grant with an expiry.
     #[must_use]
     pub fn in_force(&self) -> bool {
-        self.expires_at().is_none_or(|end| end > clock::now().unix_timestamp())
+        self.expires_at().is_none_or(|expiry| expiry > clock::now().unix_timestamp())
     }
 }
 
@@ -147,37 +148,37 @@ impl Standing {
     /// overhead of the allocator.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let counts = 2 * size_of::<usize>();
+        let reference_counts = 2 * size_of::<usize>();
         let grants = self.grants.iter().map(Grant::bytes).sum::<usize>();
-        counts + size_of::<Self>() + grants + 2 * BLOCK_OVERHEAD
+        reference_counts + size_of::<Self>() + grants + 2 * BLOCK_OVERHEAD
     }
 
-    /// Whether the tenant or one of the roles has changed since it was read.
+    /// Whether the tenant or one of the roles has changed since this standing was read.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.tenant.is_stale() || self.grants.iter().any(|grant| grant.role.is_stale())
     }
 
-    /// The grants that have not ended.
+    /// The grants that have not expired.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.iter().filter(|grant| grant.in_force())
     }
 
-    /// The grants in force without a scope, which apply everywhere. Only these count for method
-    /// policies, and for the actor in the rule for power over others.
+    /// The grants without a scope that have not expired. These grants apply everywhere. Method
+    /// policies, and the rule for power over others for its actor, use only these grants.
     pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
         self.grants().filter(|grant| grant.scope().is_none())
     }
 
-    /// Whether the subject holds a permission everywhere. `text` may have wildcards. A malformed
-    /// `text` is never held.
+    /// Whether the subject holds the permission `text` in a grant without a scope. `text` may have
+    /// wildcards. Returns false for a malformed `text`.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         Permission::parse(text)
-            .is_some_and(|wanted| self.unscoped().any(|grant| grant.permits(&wanted)))
+            .is_some_and(|permission| self.unscoped().any(|grant| grant.permits(&permission)))
     }
 
-    /// The permissions that the subject holds everywhere, sorted, each once.
+    /// The permissions that the subject holds in grants without a scope, sorted, each once.
     pub async fn held_everywhere(&self) -> Vec<String> {
         let mut pace = Pace::new();
         let mut held = BTreeSet::new();
@@ -225,8 +226,9 @@ mod tests {
     fn a_subject_with_five_roles_takes_less_than_300_bytes() {
         assert_eq!(size_of::<Grant>(), 16);
         assert_eq!(size_of::<Standing>(), 32);
-        let counts = 2 * size_of::<usize>();
-        let standing = block(counts + size_of::<Standing>()) + block(5 * size_of::<Grant>());
+        let reference_counts = 2 * size_of::<usize>();
+        let standing =
+            block(reference_counts + size_of::<Standing>()) + block(5 * size_of::<Grant>());
         // One cache entry: two ids, the pointer, usage data and two links. Then one slot of the
         // hash table at its lowest load. The cache also keeps half as many entries again for
         // evicted keys.

@@ -1,9 +1,9 @@
-//! SQL that reads what decisions depend on.
+//! SQL that reads the data that decisions depend on.
 //!
 //! - Rule: `subject_standings` (`migrations/0015_decide_permissions.sql`) decides which
 //!   assignments, sessions and API keys are in force.
-//! - Rule: `explained_standing` (`migrations/0016_explain_permission.sql`) decides the same, and
-//!   which roles an explanation suggests.
+//! - Rule: `explained_standing` (`migrations/0016_explain_permission.sql`) decides the same for
+//!   explanations, and which roles an explanation suggests.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,7 @@ use crate::{
     users::UserState,
 };
 
-/// Timeout of one query. Postgres counts as unavailable after it.
+/// Timeout of one query. After this time, the query fails as if Postgres were unavailable.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum size of JSON that is decoded on the thread that serves the call, in bytes. Decoding this
@@ -46,9 +46,9 @@ const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// for a permit until their deadline.
 static LONG_READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(2));
 
-/// What several subjects of one tenant hold, read in one snapshot.
+/// The standings of several subjects of one tenant, read in one snapshot.
 pub struct Subjects {
-    /// The standings, in the order in which the subjects were asked for.
+    /// The standings, in the order of the requested subjects.
     pub standings: Vec<Standing>,
     /// Whether the given session belongs to one of the subjects and is live. False when no session
     /// was given.
@@ -81,8 +81,8 @@ struct GrantRow {
     expires_at: Option<i64>,
 }
 
-/// What several subjects hold, in one round trip. Each subject may be named only once. Returns
-/// `None` when the tenant does not exist.
+/// Reads the standings of several subjects in one round trip. `users` has each subject only once.
+/// Returns `None` when the tenant does not exist.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -95,8 +95,8 @@ pub async fn standings(
     read(db.statement_in_share(tenant_id).await?, tenant_id, users, session).await
 }
 
-/// What a subject holds as the transaction `tx` sees it, and whether the given session belongs to
-/// the subject and is live. Returns `None` when the tenant does not exist.
+/// Reads the standing of a subject as the transaction `tx` sees it, and whether the given session
+/// belongs to the subject and is live. Returns `None` when the tenant does not exist.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -156,13 +156,15 @@ async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let permit = LONG_READS.acquire(tenant).await;
-    // The work holds the permit: it continues when the client cancels the call.
+    // The work holds the permit, because the work continues when the client cancels the call.
     let work = move || {
-        let done = work();
+        let result = work();
         drop(permit);
-        done
+        result
     };
-    task::spawn_blocking(work).await.map_err(|_| Error::defect("a read was given up"))?
+    task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::defect("the decoding of a read did not finish"))?
 }
 
 /// Decodes standings from the JSON of roles and subjects.
@@ -176,9 +178,11 @@ fn decode(
     let roles: Vec<RoleRow> = parse(roles)?;
     let subjects: Vec<SubjectRow> = parse(subjects)?;
     let roles = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
-    let mut found: HashMap<Uuid, SubjectRow> =
+    let mut rows_by_id: HashMap<Uuid, SubjectRow> =
         subjects.into_iter().map(|subject| (subject.user_id, subject)).collect();
-    ids.iter().map(|id| standing(tenant_id, tenant.clone(), found.remove(id), &roles)).collect()
+    ids.iter()
+        .map(|id| standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles))
+        .collect()
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
@@ -188,21 +192,21 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
 fn standing(
     tenant_id: TenantId,
     tenant: Arc<Shared<Tenant>>,
-    found: Option<SubjectRow>,
+    row: Option<SubjectRow>,
     roles: &HashMap<Uuid, Arc<Shared<Role>>>,
 ) -> Result<Standing> {
-    let user = user_standing(found.as_ref().map(|subject| subject.state));
-    let grants = found.map(|subject| subject.grants).unwrap_or_default();
-    // The exact capacity: the vector stays in the cache.
-    let mut held = Vec::with_capacity(grants.len());
+    let user = user_standing(row.as_ref().map(|subject| subject.state));
+    let grants = row.map(|subject| subject.grants).unwrap_or_default();
+    // The vector gets its exact capacity, because it stays in the cache.
+    let mut valid_grants = Vec::with_capacity(grants.len());
     for row in grants {
-        let kept = scope::kept(row.scope.as_deref(), tenant_id, row.assignment_id);
-        let Ok(scope) = kept else { continue };
+        let scope = scope::kept(row.scope.as_deref(), tenant_id, row.assignment_id);
+        let Ok(scope) = scope else { continue };
         let role = roles.get(&row.role_id).cloned();
         let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
-        held.push(Grant::new(role, scope, row.expires_at));
+        valid_grants.push(Grant::new(role, scope, row.expires_at));
     }
-    Ok(Standing { tenant, user, grants: held.into(), weight: 0 })
+    Ok(Standing { tenant, user, grants: valid_grants.into(), weight: 0 })
 }
 
 impl From<RoleRow> for Arc<Shared<Role>> {
@@ -233,19 +237,19 @@ pub struct Explained {
     /// Whether the given session belongs to the subject and is live. False when no session was
     /// given.
     pub session_live: bool,
-    /// The subject's assignments, including ended ones, whose role has the permission. Their
+    /// The subject's assignments, including expired ones, whose role has the permission. The
     /// scopes are not parsed yet.
     pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
-    /// Roles that have the permission and of which the subject has no assignment, not even an
-    /// ended one. Lowest level first.
+    /// Roles that have the permission and that are not assigned to the subject, not even in an
+    /// expired assignment. The lowest level comes first.
     pub missing_roles: Vec<MissingRoleRow>,
     /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
     /// has a lower id.
     pub xmax: u64,
 }
 
-/// An assignment whose role has the permission that was asked for. `S` is the type of its scope:
-/// raw JSON, or parsed.
+/// An assignment whose role has the requested permission. `S` is the type of its scope: raw JSON
+/// or a parsed scope.
 #[derive(Debug, Deserialize)]
 pub struct AssignmentRow<S = Option<Scope>> {
     /// The id of the assignment.
@@ -256,11 +260,11 @@ pub struct AssignmentRow<S = Option<Scope>> {
     pub role_name: String,
     /// The level of the role.
     pub level: i32,
-    /// The most specific permission of the role that covers what was asked for.
+    /// The most specific permission of the role that covers the requested permission.
     pub permission: String,
     /// The assignment's scope; `None` applies everywhere.
     pub scope: S,
-    /// When the assignment ends, in seconds since 1970; `None` means never.
+    /// The expiry of the assignment, in seconds since 1970; `None` means never.
     pub expires_at: Option<i64>,
 }
 
@@ -281,7 +285,7 @@ impl AssignmentRow<Option<Box<RawValue>>> {
     }
 }
 
-/// A role that has the permission and of which the subject has no assignment.
+/// A role that has the requested permission and that is not assigned to the subject.
 #[derive(Debug, Deserialize)]
 pub struct MissingRoleRow {
     /// The id of the role.
@@ -290,13 +294,13 @@ pub struct MissingRoleRow {
     pub role_name: String,
     /// The level of the role.
     pub level: i32,
-    /// The most specific permission of the role that covers what was asked for.
+    /// The most specific permission of the role that covers the requested permission.
     pub permission: String,
 }
 
-/// Reads what explains a decision, in one round trip. Returns `None` when the tenant does not
-/// exist. `forms` are all permissions that cover what is asked for; `roles` is the maximum number
-/// of missing roles.
+/// Reads the rows that explain a decision, in one round trip. Returns `None` when the tenant does
+/// not exist. `forms` has all permissions that cover the requested permission. `max_roles` is the
+/// maximum number of missing roles.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -306,7 +310,7 @@ pub async fn explained(
     user: UserId,
     session: Option<SessionId>,
     forms: &[String],
-    roles: i64,
+    max_roles: i64,
 ) -> Result<Option<Explained>> {
     let row = sqlx::query!(
         r#"
@@ -321,7 +325,7 @@ pub async fn explained(
         user.0,
         session.map(|id| id.0),
         forms,
-        roles,
+        max_roles,
     )
     .fetch_optional(db.statement_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
@@ -335,7 +339,7 @@ pub async fn explained(
     }))
 }
 
-/// Runs a query with a timeout. A query that hangs counts as an unavailable Postgres.
+/// Runs a query with a timeout. A query that times out fails as if Postgres were unavailable.
 async fn with_timeout<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     Ok(time::timeout(QUERY_TIMEOUT, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
 }

@@ -1,4 +1,4 @@
-//! `ListSubjects`: the subjects that may do something within a scope.
+//! `ListSubjects`: the subjects that have a permission within a scope.
 
 use super::{
     Permission, Permissions, Scope,
@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-/// Minimum number of assignments that a page looks at. When few assignments match the scope, a
-/// small page would otherwise need many calls.
+/// Minimum number of assignments that a page examines. Otherwise, when few assignments match the
+/// scope, a list with small pages would need many calls.
 const ASSIGNMENTS_PER_PAGE: i64 = 250;
 
 impl Permissions {
-    /// A page of the subjects that a Check of the same question would allow.
+    /// A page of the subjects for which a Check with the same permission and scope returns allowed.
     pub(super) async fn subjects(
         &self,
         caller: &Caller,
@@ -33,19 +33,20 @@ impl Permissions {
         let tenant = caller.tenant();
         let mut page = self.pages.begin(caller.asker(), &request)?;
         if let Some(read) = page.next_read(ROWS_PER_READ) {
-            let look_at = read.limit.max(ASSIGNMENTS_PER_PAGE);
+            let max_examined = read.limit.max(ASSIGNMENTS_PER_PAGE);
             let mut tx = self.db.begin_unsealed(tenant).await?;
             let forms = permission.forms();
-            let found = holders::next(&mut tx, tenant, &forms, read.after_id(), look_at).await?;
-            let show = |row: HolderRow| Ok(subject(tenant, row, &requested));
-            page.take(found, |row| Position::of(row.user_id), show).await?;
+            let holders =
+                holders::next(&mut tx, tenant, &forms, read.after_id(), max_examined).await?;
+            let to_subject = |row: HolderRow| Ok(subject(tenant, row, &requested));
+            page.take(holders, |row| Position::of(row.user_id), to_subject).await?;
         }
         let (subjects, next_page_token) = page.finish()?;
         Ok(ListSubjectsResponse { subjects, next_page_token })
     }
 }
 
-/// The holder with the first of its assignments that applies; `None` when none applies.
+/// The holder, with its first assignment that applies; `None` when no assignment applies.
 fn subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
     let applying = |held: HeldRow| {
         let scope = scope::kept(held.scope.as_deref(), tenant, held.assignment_id).ok()?;

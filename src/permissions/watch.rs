@@ -1,5 +1,5 @@
-//! `WatchPermissions`: tells callers that cache decisions which subjects' decisions may have
-//! changed. A stream ends when its caller is no longer admitted (`readmit` in `gate/admit.rs`).
+//! `WatchPermissions`: reports the subjects whose decisions may have changed, to callers that cache
+//! decisions. A stream ends when its caller is no longer admitted (`readmit` in `gate/admit.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
     proto::v1::{ErrorReason, WatchPermissionsResponse as Message},
 };
 
-/// How often a stream checks that its caller is still admitted. It also checks at each change in
-/// the tenant.
-const RECHECK: Duration = Duration::from_secs(1);
+/// Interval at which a stream checks that its caller is still admitted. The stream also checks at
+/// each change in the tenant.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Opens the streams of `WatchPermissions`.
 pub struct Watch {
@@ -56,7 +56,7 @@ impl Watch {
         admission: Admission,
         token: &str,
     ) -> Result<Messages> {
-        let open = self.streams.open(caller.tenant())?;
+        let permit = self.streams.open(caller.tenant())?;
         let from = if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
         if !self.feed.refresh().await {
             return Err(interrupted());
@@ -71,7 +71,7 @@ impl Watch {
         };
         first.consistency_token = self.feed.token(horizon)?;
         let feed = self.feed.clone();
-        let stream = Stream { news, admission, feed, lost: false, _open: open };
+        let stream = Stream { news, admission, feed, lost_messages: false, _permit: permit };
         let rest = stream::try_unfold(stream, |mut stream| async move {
             let message = stream.next().await?;
             Ok(Some((message, stream)))
@@ -79,9 +79,10 @@ impl Watch {
         Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
     }
 
-    /// The changes since the horizon of a token.
+    /// Reads the changes since the horizon of a token.
     async fn since(&self, tenant: TenantId, horizon: u64) -> Result<Message> {
-        // Reads one more than a message can name: the extra one shows that there are too many.
+        // Reads one subject more than a message can name. The extra subject shows that there are
+        // too many.
         let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
         let since = self.feed.since(&self.db, tenant, horizon, limit).await?;
         let mut changed = Changed::default();
@@ -102,26 +103,28 @@ struct Stream {
     news: Receiver<Arc<ChangeMessage>>,
     admission: Admission,
     feed: Feed,
-    /// Whether news was lost since the last message.
-    lost: bool,
-    _open: BoundedPermit<TenantId>,
+    /// Whether messages were lost since the last message that was sent.
+    lost_messages: bool,
+    _permit: BoundedPermit<TenantId>,
 }
 
 impl Stream {
     /// Waits for the next message. An error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
-            let news = time::timeout(RECHECK, self.news.recv()).await;
+            let news = time::timeout(RECHECK_INTERVAL, self.news.recv()).await;
             // When the feed is not fresh, the check would need one query per stream.
             if self.feed.is_fresh() {
                 self.admission.renew().await?;
             }
             match news {
-                Ok(Ok(news)) if news.for_clients || self.lost => return Ok(self.message(&news)),
+                Ok(Ok(news)) if news.for_clients || self.lost_messages => {
+                    return Ok(self.message(&news));
+                }
                 Ok(Ok(_)) | Err(_) => {}
-                // The backlog of a slow reader is bounded. After a loss, its next message reports
-                // all subjects as changed.
-                Ok(Err(RecvError::Lagged(_))) => self.lost = true,
+                // The backlog of a slow stream is bounded. After messages were lost, the next
+                // message of the stream reports all subjects as changed.
+                Ok(Err(RecvError::Lagged(_))) => self.lost_messages = true,
                 Ok(Err(RecvError::Closed)) => return Err(interrupted()),
             }
         }
@@ -130,7 +133,7 @@ impl Stream {
     fn message(&mut self, news: &ChangeMessage) -> Message {
         let consistency_token = news.token.clone();
         let (user_ids, all_subjects) = news.subjects.spelled();
-        if std::mem::take(&mut self.lost) {
+        if std::mem::take(&mut self.lost_messages) {
             return Message { user_ids: Vec::new(), all_subjects: true, consistency_token };
         }
         Message { user_ids, all_subjects, consistency_token }

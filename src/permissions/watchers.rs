@@ -1,5 +1,5 @@
 //! Distributes changes to the `WatchPermissions` streams. Each tenant with a stream has one hub,
-//! so a change is looked up once, whatever the number of streams.
+//! so a change is looked up once for any number of streams.
 
 use std::{
     collections::HashMap,
@@ -29,14 +29,15 @@ use crate::{
 /// leave time for a slow query.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How often a hub checks its state when nothing wakes it.
+/// Interval at which a hub checks its state when no change wakes the hub.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The minimum time between two messages. Changes in between are combined into one message, so
-/// that many streams stay affordable.
+/// The minimum time between two messages. Changes in this time are combined into one message,
+/// which limits the cost of many streams.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// The streams of this replica end when it could not read the feed for this long.
+/// Maximum time without a successful read of the feed. After this time, the streams of this
+/// replica end.
 const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of messages that a slow stream may lag behind.
@@ -63,14 +64,14 @@ pub struct Watchers {
 /// Collects the changes of one tenant and sends them to its streams.
 struct Hub {
     changed: Mutex<Changed>,
-    woken: Notify,
+    wake_up: Notify,
     closed: AtomicBool,
     news: broadcast::Sender<Arc<ChangeMessage>>,
 }
 
 impl Watchers {
-    /// Subscribes to a tenant's messages from now on. They end when the server stops, or when the
-    /// feed can't be read.
+    /// Subscribes to a tenant's messages from now on. The messages end when the server stops, or
+    /// when the feed can't be read.
     pub fn subscribe(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -82,11 +83,11 @@ impl Watchers {
             return hub.news.subscribe();
         }
         let (news, receiver) = broadcast::channel(BACKLOG);
-        // After `stop`, the sender is dropped here, so the receiver ends at once.
+        // After `stop`, the sender is dropped here, so the receiver ends immediately.
         if !self.stopped.load(Ordering::Acquire) {
             let hub = Arc::new(Hub {
                 changed: Mutex::default(),
-                woken: Notify::new(),
+                wake_up: Notify::new(),
                 closed: AtomicBool::new(false),
                 news,
             });
@@ -103,14 +104,15 @@ impl Watchers {
         self.stopped.store(true, Ordering::Release);
         for (_, hub) in hubs.drain() {
             hub.closed.store(true, Ordering::Release);
-            hub.woken.notify_one();
+            hub.wake_up.notify_one();
         }
     }
 
-    /// Removes a hub and returns true. With `unused`, only removes a hub without receivers.
-    fn forget(&self, tenant: TenantId, hub: &Hub, unused: bool) -> bool {
+    /// Removes a hub. Returns whether the hub was removed. With `only_if_unused`, a hub with
+    /// receivers is not removed.
+    fn forget(&self, tenant: TenantId, hub: &Hub, only_if_unused: bool) -> bool {
         let mut hubs = self.hubs();
-        if unused && hub.news.receiver_count() > 0 {
+        if only_if_unused && hub.news.receiver_count() > 0 {
             return false;
         }
         hubs.remove(&tenant);
@@ -126,23 +128,23 @@ impl ChangeListener for Watchers {
     fn apply(&self, change: &Change) {
         if let Some(hub) = self.hubs().get(&change.tenant) {
             hub.changed().add(Some(change.kind), change.subject);
-            hub.woken.notify_one();
+            hub.wake_up.notify_one();
         }
     }
 
     fn clear(&self) {
         for hub in self.hubs().values() {
             hub.changed().add_all();
-            hub.woken.notify_one();
+            hub.wake_up.notify_one();
         }
     }
 }
 
 impl Hub {
     async fn run(&self, watchers: &Watchers, tenant: TenantId, db: &Db, feed: &Feed) {
-        let mut sent = Instant::now();
+        let mut last_sent = Instant::now();
         loop {
-            time::timeout(TICK, self.woken.notified()).await.ok();
+            time::timeout(TICK, self.wake_up.notified()).await.ok();
             if self.closed.load(Ordering::Acquire) {
                 return;
             }
@@ -153,11 +155,11 @@ impl Hub {
             if self.news.receiver_count() == 0 && watchers.forget(tenant, self, true) {
                 return;
             }
-            let is_late = sent.elapsed() >= HEARTBEAT;
+            let is_late = last_sent.elapsed() >= HEARTBEAT;
             match self.gather(tenant, db, feed, is_late).await {
                 Ok(Some(news)) => {
                     if news.for_clients {
-                        sent = Instant::now();
+                        last_sent = Instant::now();
                     }
                     // An error only means that no stream is left.
                     self.news.send(Arc::new(news)).ok();
@@ -173,8 +175,8 @@ impl Hub {
         }
     }
 
-    /// The next message; `None` when there is nothing to send. With `is_late`, there always is a
-    /// message.
+    /// The next message; `None` when there is nothing to send. With `is_late`, there is always
+    /// a message.
     async fn gather(
         &self,
         tenant: TenantId,

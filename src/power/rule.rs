@@ -2,11 +2,11 @@
 //!
 //! An actor *covers* a target when the actor's level is no lower than the level of each role of
 //! the target, and the actor holds each permission of those roles everywhere. The target's roles
-//! count in any scope.
+//! are included with any scope.
 //!
 //! To take something, the actor must cover the target now. To give something, the actor must hold
-//! it for as long as it is given. To do something that lets the actor act as the target
-//! afterwards, the actor must cover the target for as long as the target's roles last.
+//! the given level and permissions until the given right expires. To make a change that lets the
+//! actor act as the target, the actor must cover the target for as long as the target's roles last.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,12 +20,12 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// When a right ends.
+/// The expiry of a right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum End {
     /// At this time, in seconds since 1970.
     At(i64),
-    /// The right has no end.
+    /// The right never expires.
     Never,
 }
 
@@ -41,12 +41,12 @@ impl From<Option<i64>> for End {
     }
 }
 
-/// What an actor holds everywhere, and until when. When several grants have the same permission,
-/// the latest end counts.
+/// The levels and permissions that an actor holds everywhere, each with its expiry. When several
+/// grants have the same permission, the latest expiry applies.
 pub struct Rights<'a> {
-    /// The levels of the actor's roles, each with its latest end.
+    /// The levels of the actor's roles, each with its latest expiry.
     levels: BTreeMap<i32, End>,
-    /// Permissions by resource and action, either of which may be a wildcard.
+    /// The expiry of each permission, by resource and action. Resource and action may be wildcards.
     permissions: HashMap<(&'a str, &'a str), End>,
 }
 
@@ -55,23 +55,23 @@ impl<'a> Rights<'a> {
     pub async fn of(actor: &'a Standing) -> Self {
         let mut pace = Pace::new();
         let mut rights = Self { levels: BTreeMap::new(), permissions: HashMap::new() };
-        for (role, end) in latest(actor.unscoped()) {
-            let level = rights.levels.entry(role.level).or_insert(end);
-            *level = end.max(*level);
+        for (role, end) in roles_with_latest_end(actor.unscoped()) {
+            let latest_end = rights.levels.entry(role.level).or_insert(end);
+            *latest_end = end.max(*latest_end);
             for permission in role.permissions.iter().filter_map(Permission::parse) {
                 let key = (permission.resource(), permission.action());
-                let held = rights.permissions.entry(key).or_insert(end);
-                *held = end.max(*held);
+                let latest_end = rights.permissions.entry(key).or_insert(end);
+                *latest_end = end.max(*latest_end);
                 pace.pause().await;
             }
         }
         rights
     }
 
-    /// Until when the actor holds both a level and all of these permissions.
+    /// The time until which the actor holds both a level and all of these permissions.
     ///
     /// # Errors
-    /// Returns `PERMISSION_DENIED` when the actor does not hold them all now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold the level and all permissions now.
     pub async fn all<'p>(
         &self,
         level: i32,
@@ -86,21 +86,21 @@ impl<'a> Rights<'a> {
         Ok(until)
     }
 
-    /// Until when the actor holds a level, or a higher one.
+    /// The time until which the actor holds a level or a higher level.
     ///
     /// # Errors
-    /// Returns `PERMISSION_DENIED` when the actor does not hold it now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold the level now.
     pub fn level(&self, level: i32) -> Result<End> {
         self.levels.range(level..).map(|(_, end)| *end).max().ok_or_else(level_too_high)
     }
 
-    /// Until when the actor holds a permission.
+    /// The time until which the actor holds a permission.
     ///
     /// # Errors
-    /// Returns `PERMISSION_DENIED` when the actor does not hold it now.
+    /// Returns `PERMISSION_DENIED` when the actor does not hold the permission now.
     pub fn permission(&self, text: &str) -> Result<End> {
-        let wanted = Permission::parse(text).ok_or_else(not_held)?;
-        let covering = wanted.covering();
+        let permission = Permission::parse(text).ok_or_else(not_held)?;
+        let covering = permission.covering();
         let ends = covering.iter().filter_map(|form| self.permissions.get(form));
         ends.max().copied().ok_or_else(not_held)
     }
@@ -109,7 +109,7 @@ impl<'a> Rights<'a> {
 /// Checks that the actor covers the target now.
 ///
 /// # Errors
-/// Returns `PERMISSION_DENIED` when the actor does not.
+/// Returns `PERMISSION_DENIED` when the actor does not cover the target.
 pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     covered_until(actor, target).await.map(drop)
 }
@@ -117,7 +117,7 @@ pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
 /// Checks that the actor's level is no lower than the target's highest level.
 ///
 /// # Errors
-/// Returns `PERMISSION_DENIED` when it is lower.
+/// Returns `PERMISSION_DENIED` when the actor's level is lower.
 pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
     let highest = target.grants().map(|grant| grant.role.get().level).max();
     if highest.is_some_and(|highest| highest > actor.level()) {
@@ -129,7 +129,7 @@ pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
 /// Checks that the actor covers the target for as long as each of the target's roles lasts.
 ///
 /// # Errors
-/// Returns `PERMISSION_DENIED` when the actor does not.
+/// Returns `PERMISSION_DENIED` when the actor does not cover the target.
 pub async fn covers_while_target_holds(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     match covered_until(actor, target).await? {
         End::Never => Ok(()),
@@ -137,14 +137,14 @@ pub async fn covers_while_target_holds(actor: &Rights<'_>, target: &Standing) ->
     }
 }
 
-/// Until when the actor covers the target: the earliest time at which the actor loses something
-/// that the target still holds.
+/// The time until which the actor covers the target: the earliest time at which the actor loses a
+/// level or a permission that the target still holds.
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target now.
 pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<End> {
     let (mut until, mut pace) = (End::Never, Pace::new());
-    for (role, needed_until) in latest(target.grants()) {
+    for (role, needed_until) in roles_with_latest_end(target.grants()) {
         let held_until = actor.all(role.level, role.permissions.iter(), &mut pace).await?;
         if held_until < needed_until {
             until = until.min(held_until);
@@ -153,22 +153,24 @@ pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<End>
     Ok(until)
 }
 
-/// Checks that what the actor gives (until `given`) ends no later than the actor's own right to
-/// it.
+/// Checks that a right that the actor gives until `given_end` expires no later than the actor's own
+/// right, `own_end`.
 ///
 /// # Errors
-/// Returns `PERMISSION_DENIED` with the latest allowed end when it ends later.
-pub fn check_end(given: End, right: End) -> Result<()> {
-    if given > right { Err(outlasts(right)) } else { Ok(()) }
+/// Returns `PERMISSION_DENIED` with the latest allowed expiry when the given right expires later.
+pub fn check_end(given_end: End, own_end: End) -> Result<()> {
+    if given_end > own_end { Err(outlasts(own_end)) } else { Ok(()) }
 }
 
-/// The roles of some grants, each once, with the latest end of its grants.
-fn latest<'a>(grants: impl Iterator<Item = &'a Grant>) -> impl Iterator<Item = (&'a Role, End)> {
+/// The roles of the given grants, each once, with the latest expiry of the grants of the role.
+fn roles_with_latest_end<'a>(
+    grants: impl Iterator<Item = &'a Grant>,
+) -> impl Iterator<Item = (&'a Role, End)> {
     let mut roles: BTreeMap<Uuid, (&Role, End)> = BTreeMap::new();
     for grant in grants {
         let (role, end) = (grant.role.get(), End::from(grant.expires_at()));
-        let (_, latest) = roles.entry(role.id).or_insert((role, end));
-        *latest = end.max(*latest);
+        let (_, latest_end) = roles.entry(role.id).or_insert((role, end));
+        *latest_end = end.max(*latest_end);
     }
     roles.into_values()
 }
@@ -182,9 +184,9 @@ fn not_held() -> Error {
     Error::refused(ErrorReason::GrantNotHeld, text)
 }
 
-/// The error for something that would last longer than the actor's right to it.
-fn outlasts(right: End) -> Error {
-    let at = match right {
+/// The error for a given right that would expire later than the actor's own right.
+fn outlasts(own_end: End) -> Error {
+    let at = match own_end {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
     };

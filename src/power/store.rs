@@ -30,7 +30,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Resul
     found.map(drop).ok_or_else(Error::not_found)
 }
 
-/// What a subject holds now. A disabled subject's roles are included.
+/// The current standing of a subject. The roles of a disabled subject are included.
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant does not exist.
@@ -39,7 +39,7 @@ pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> R
     read.map(|(standing, _)| standing).ok_or_else(Error::not_found)
 }
 
-/// What a caller holds now, and whether its session or API key is live.
+/// The current standing of a caller, and whether the caller's session or API key is live.
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant does not exist.
@@ -92,17 +92,17 @@ pub async fn roles_of_holders(
     Ok(roles)
 }
 
-/// When an API key ends. A service account signs in with API keys.
+/// The expiry of an API key. A key that does not exist has already expired.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn key_ends(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<End> {
-    let ends = sqlx::query_scalar!(
+    let expiry = sqlx::query_scalar!(
         "select expires_at from api_keys where tenant_id = $1 and key_id = $2",
         tenant.0,
         key.0,
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(ends.map_or(End::At(0), |at| Some(at).into()))
+    Ok(expiry.map_or(End::At(0), |at| Some(at).into()))
 }

@@ -37,22 +37,22 @@ impl Roles {
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let wanted = Assignment {
+        let assignment = Assignment {
             user: UserId::parse("user_id", &message.user_id)?,
             role: RoleId::parse("role_id", &message.role_id)?,
             scope: scope::assigned(message.scope.as_ref()).and_then(scope::storable)?,
-            expires_at: message.expire_time.as_ref().map(end).transpose()?,
+            expires_at: message.expire_time.as_ref().map(parse_expiry).transpose()?,
         };
-        let user = wanted.user;
+        let user = assignment.user;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
-            let (caller, row) = assign(tx, acting, wanted).await?;
+            let (caller, row) = assign(tx, acting, assignment).await?;
             let event = Event::new(EventKind::RoleAssigned).target(user.0);
             let event = audited::assigned(event, &row);
-            let made = row.assignment_id.0;
+            let assignment_id = row.assignment_id.0;
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
             let role_assignment = Some(row.into());
-            Ok((made, AssignRoleResponse { role_assignment, consistency_token }))
+            Ok((assignment_id, AssignRoleResponse { role_assignment, consistency_token }))
         })
         .await
     }
@@ -75,23 +75,23 @@ impl Roles {
         let admins = AdminGuard::watch(&mut tx, tenant).await?;
         let row = store::get(&mut tx, tenant, role).await?;
         let caller = acting.authorize_take(&mut tx, user).await?;
-        let taken = assignments::delete(&mut tx, tenant, user, role, which).await?;
-        if taken.is_empty() {
+        let deleted_rows = assignments::delete(&mut tx, tenant, user, role, which).await?;
+        if deleted_rows.is_empty() {
             return Err(Error::not_found());
         }
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = audited::taken(event, &row, &taken);
+        let event = audited::taken(event, &row, &deleted_rows);
         audit::finish(tx, &caller.actor(), event).await
     }
 }
 
-fn end(at: &Timestamp) -> Result<OffsetDateTime> {
+fn parse_expiry(at: &Timestamp) -> Result<OffsetDateTime> {
     clock::in_the_future(at)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
-/// An assignment that a caller wants to make.
+/// The assignment that a request asks for.
 pub(super) struct Assignment {
     pub(super) user: UserId,
     pub(super) role: RoleId,
@@ -109,24 +109,24 @@ pub(super) struct Assignment {
 async fn assign<'a>(
     tx: &mut TenantTx,
     acting: &'a WriteCaller,
-    wanted: Assignment,
+    assignment: Assignment,
 ) -> Result<(&'a Caller, AssignmentRow)> {
     let tenant = acting.tenant();
-    let role = store::lock(tx, tenant, wanted.role).await?;
-    let end = wanted.expires_at.into();
-    let caller = acting.authorize_give(tx, wanted.user, RoleGrant::from(&role), end).await?;
+    let role = store::lock(tx, tenant, assignment.role).await?;
+    let expiry = assignment.expires_at.into();
+    let caller = acting.authorize_give(tx, assignment.user, RoleGrant::from(&role), expiry).await?;
     let new = NewAssignment {
         id: AssignmentId::new(),
-        user: wanted.user,
-        role: wanted.role,
-        scope: wanted.scope.map(Value::Object),
-        expires_at: wanted.expires_at,
+        user: assignment.user,
+        role: assignment.role,
+        scope: assignment.scope.map(Value::Object),
+        expires_at: assignment.expires_at,
     };
     let inserted = assignments::insert(tx, tenant, &new).await?;
     Ok((caller, new.row(tenant, role.name, inserted)))
 }
 
-/// Assigns a role to a new user, without a scope or an end. Returns the assignment.
+/// Assigns a role to a new user, without a scope and without an expiry. Returns the assignment.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.

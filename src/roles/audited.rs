@@ -9,7 +9,7 @@ use crate::{
     proto::{json, v1::RoleLevel},
 };
 
-/// Adds all of a role that is created or deleted.
+/// Adds all attributes of a role that is created or deleted.
 pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
     event
         .detail("name", role.name.as_str())
@@ -20,19 +20,19 @@ pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
 
 /// Adds the changes of a role.
 pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event {
-    let not_in = |these: &RoleRow, those: &RoleRow| {
-        let is_new = |permission: &&String| !those.permissions.contains(permission);
-        these.permissions.iter().filter(is_new).cloned().collect::<Vec<_>>()
+    let difference = |role: &RoleRow, other: &RoleRow| {
+        let is_missing = |permission: &&String| !other.permissions.contains(permission);
+        role.permissions.iter().filter(is_missing).cloned().collect::<Vec<_>>()
     };
     event
         .detail("role_name", after.name.as_str())
         .change("name", before.name.as_str(), after.name.as_str())
         .change("level", level(before.level), level(after.level))
-        .list("permissions_added", not_in(after, before))
-        .list("permissions_removed", not_in(before, after))
+        .list("permissions_added", difference(after, before))
+        .list("permissions_removed", difference(before, after))
 }
 
-/// Adds one assignment, for the event that records it.
+/// Adds a new assignment.
 pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
     event
         .detail("role_id", row.role_id.to_string())
@@ -44,9 +44,9 @@ pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
 
 /// Adds the assignments of one role that were removed.
 pub(super) fn taken(event: Event, role: &RoleRow, rows: &[AssignmentRow]) -> Event {
-    let of_role =
+    let event =
         event.detail("role_id", role.role_id.to_string()).detail("role_name", role.name.as_str());
-    of_role.list("assignments", rows.iter().map(|row| entry(row, false)))
+    event.list("assignments", rows.iter().map(|row| entry(row, false)))
 }
 
 /// Adds the assignments that were deleted with their user or service account.
@@ -54,18 +54,18 @@ pub fn gone(event: Event, rows: &[AssignmentRow]) -> Event {
     event.list("assignments", rows.iter().map(|row| entry(row, true)))
 }
 
-/// An assignment as an entry of a list. Unset values are left out.
+/// An assignment as a JSON object in a list. Unset values are omitted.
 fn entry(row: &AssignmentRow, with_role: bool) -> Value {
     let mut entry = serde_json::json!({ "assignment_id": row.assignment_id.to_string() });
     let role = with_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
     let (role_id, role_name) = role.unzip();
-    let rest = [
+    let optional_values = [
         ("role_id", role_id.map(Value::from)),
         ("role_name", role_name.map(Value::from)),
         ("scope", scope(row)),
         ("expire_time", row.expires_at.map(|at| clock::text(at).into())),
     ];
-    for (key, value) in rest {
+    for (key, value) in optional_values {
         if let Some(value) = value {
             entry[key] = value;
         }

@@ -3,7 +3,7 @@
 use super::{
     Roles, audited,
     guard::AdminGuard,
-    store::{self, NewRole, Others},
+    store::{self, NewRole, TotalsOfOtherRoles},
 };
 use crate::{
     api::{
@@ -23,7 +23,7 @@ use crate::{
     tenants,
 };
 
-/// The maximum size of one role's permissions, in bytes.
+/// Maximum total size of the permissions of one role, in bytes.
 const MAX_BYTES: i64 = 64 * 1024;
 
 impl Roles {
@@ -41,14 +41,14 @@ impl Roles {
             fingerprint: idempotency::fingerprint(&message),
         };
         let level = level(message.level())?;
-        let permissions = checked(message.permissions.clone())?;
+        let permissions = normalised(message.permissions.clone())?;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
-            // Lock first: waiting for the lock after the permission check would make its result
-            // stale.
+            // Lock before the permission check: a wait for the lock after the check would make
+            // the result of the check stale.
             tenants::store::lock(tx, tenant).await?;
-            let made = RoleGrant { level, permissions: &permissions, is_system: message.system };
-            let caller = acting.authorize_role(tx, made).await?;
+            let grant = RoleGrant { level, permissions: &permissions, is_system: message.system };
+            let caller = acting.authorize_role(tx, grant).await?;
             if !message.system {
                 refuse_built_in(&message.name)?;
             }
@@ -60,9 +60,9 @@ impl Roles {
                 system: message.system,
             };
             refuse_platform_level(caller, level)?;
-            let others = store::others(tx, tenant, new.id).await?;
-            ROLES_OF_TENANT.check(others.count + 1)?;
-            others.leave_room_for(&permissions)?;
+            let totals = store::totals_except(tx, tenant, new.id).await?;
+            ROLES_OF_TENANT.check(totals.count + 1)?;
+            totals.check_with(&permissions)?;
             let row = store::insert(tx, tenant, &new).await?;
             let event = Event::new(EventKind::RoleCreated).target(new.id.0);
             let event = audited::whole(event, &row);
@@ -96,16 +96,17 @@ impl Roles {
         }
         row.level = new_level.unwrap_or(row.level);
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
-            row.permissions = checked(permissions)?;
+            row.permissions = normalised(permissions)?;
         }
         let caller = acting
             .authorize_role_change(&mut tx, role, RoleGrant::from(&before), RoleGrant::from(&row))
             .await?;
         refuse_platform_level(caller, row.level)?;
-        let after = size(&row.permissions);
+        let size_after = size(&row.permissions);
         let size_before = size(&before.permissions);
-        if after.0 > size_before.0 || after.1 > size_before.1 {
-            store::others(&mut tx, tenant, role).await?.leave_room_for(&row.permissions)?;
+        if size_after.0 > size_before.0 || size_after.1 > size_before.1 {
+            let totals = store::totals_except(&mut tx, tenant, role).await?;
+            totals.check_with(&row.permissions)?;
         }
         let row = store::update(&mut tx, &row).await?;
         admins.check(&mut tx).await?;
@@ -140,7 +141,8 @@ fn level(level: RoleLevel) -> Result<i16> {
     }
 }
 
-/// Refuses names that look like a system role, because role names also appear in token claims.
+/// Refuses a name that looks like the name of a system role, because role names also appear in
+/// token claims.
 fn refuse_built_in(name: &str) -> Result<()> {
     if names::is_built_in_role(name) {
         return Err(Error::refused(
@@ -151,8 +153,8 @@ fn refuse_built_in(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the level `PLATFORM_ADMIN` outside the platform tenant, also for platform staff that
-/// works in another tenant.
+/// Refuses the level `PLATFORM_ADMIN` outside the platform tenant, even for platform staff who work
+/// in another tenant.
 fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
     let in_platform = caller.is_platform() && caller.tenant() == caller.home();
     if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
@@ -164,12 +166,12 @@ fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
     Ok(())
 }
 
-/// Permissions as they are stored: sorted and without duplicates.
-fn checked(mut permissions: Vec<String>) -> Result<Vec<String>> {
+/// Normalises permissions for storage: sorted, without duplicates.
+fn normalised(mut permissions: Vec<String>) -> Result<Vec<String>> {
     permissions.sort_unstable();
     permissions.dedup();
     if size(&permissions).1 > MAX_BYTES {
-        let text = format!("must have at most {MAX_BYTES} bytes together");
+        let text = format!("must have at most {MAX_BYTES} bytes in total");
         return Err(Error::field("permissions", text));
     }
     Ok(permissions)
@@ -182,13 +184,13 @@ fn size(permissions: &[String]) -> (i64, i64) {
     })
 }
 
-impl Others {
-    /// Checks that a role with these permissions fits into the tenant's limits with its other
-    /// roles.
+impl TotalsOfOtherRoles {
+    /// Checks that the tenant's other roles and a role with these permissions together stay within
+    /// the tenant's limits.
     ///
     /// # Errors
     /// Returns `LIMIT_REACHED` when a limit is exceeded.
-    fn leave_room_for(&self, permissions: &[String]) -> Result<()> {
+    fn check_with(&self, permissions: &[String]) -> Result<()> {
         let (count, bytes) = size(permissions);
         PERMISSIONS_OF_ROLES.check(self.permissions + count)?;
         PERMISSION_BYTES_OF_ROLES.check(self.bytes + bytes)

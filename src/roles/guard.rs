@@ -1,5 +1,6 @@
-//! Checks that hold whatever the caller holds: system roles are protected, and a tenant keeps an
-//! administrator. The rule that a caller gives and takes only what it holds is in `power/rule.rs`.
+//! Checks that do not depend on the caller's permissions: only platform administrators change
+//! system roles, and a tenant keeps at least one administrator. `power/rule.rs` has the rule that a
+//! caller gives and takes only permissions that the caller holds.
 
 use super::store;
 use crate::{
@@ -16,8 +17,8 @@ const ADMIN_LEVEL: i16 = RoleLevel::OrgAdmin as i16;
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` for a system role, unless the caller is a platform administrator.
-pub fn may_change(is_system: bool, by_platform_admin: bool) -> Result<()> {
-    if is_system && !by_platform_admin {
+pub fn may_change(is_system: bool, is_platform_admin: bool) -> Result<()> {
+    if is_system && !is_platform_admin {
         return Err(Error::refused(
             ErrorReason::SystemRole,
             "only platform administrators may change system roles",
@@ -27,30 +28,31 @@ pub fn may_change(is_system: bool, by_platform_admin: bool) -> Result<()> {
 }
 
 /// Checks that a change leaves the tenant an administrator: an active user who has a role of
-/// administrator level with the permission `*:*`, without a scope or an end. The level alone is
-/// not enough: an administrator with a role without permissions could not administer the tenant.
+/// administrator level with the permission `*:*`, without a scope and without an expiry. The level
+/// alone is not enough: a user whose role has no permissions can't administer the tenant.
 pub struct AdminGuard {
     tenant: TenantId,
-    before: i64,
+    /// The number of administrators before the change.
+    admins_before: i64,
 }
 
 impl AdminGuard {
-    /// Call it before the change. It locks the tenant, so such changes run one after the other:
-    /// otherwise two administrators could remove each other at the same time.
+    /// Call this before the change. The call locks the tenant, so that such changes run one after
+    /// the other. Otherwise two administrators could remove each other at the same time.
     ///
     /// # Errors
     /// Returns `NOT_FOUND` when the tenant was deleted.
     pub async fn watch(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
         crate::tenants::store::lock(tx, tenant).await?;
-        Ok(Self { tenant, before: store::count_admins(tx, tenant, ADMIN_LEVEL).await? })
+        Ok(Self { tenant, admins_before: store::count_admins(tx, tenant, ADMIN_LEVEL).await? })
     }
 
-    /// Call it after the change.
+    /// Call this after the change.
     ///
     /// # Errors
     /// Returns `FAILED_PRECONDITION` when the change removed the last administrator.
     pub async fn check(self, tx: &mut TenantTx) -> Result<()> {
-        if self.before > 0 && store::count_admins(tx, self.tenant, ADMIN_LEVEL).await? == 0 {
+        if self.admins_before > 0 && store::count_admins(tx, self.tenant, ADMIN_LEVEL).await? == 0 {
             return Err(Error::refused(
                 ErrorReason::LastOrgAdmin,
                 "the tenant would be left without an administrator",

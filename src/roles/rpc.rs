@@ -93,8 +93,8 @@ impl RoleService for Roles {
         let message = request.into_inner();
         let user = UserId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let which = which(&message)?;
-        let consistency_token = self.unassign(&acting, user, role, &which).await?;
+        let selection = selection(&message)?;
+        let consistency_token = self.unassign(&acting, user, role, &selection).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 
@@ -104,11 +104,11 @@ impl RoleService for Roles {
     ) -> Result<Response<ListRoleAssignmentsResponse>, Status> {
         let reaching = gate::reaching(&request)?;
         let message = request.into_inner();
-        let named = UserId::parse_optional("user_id", &message.user_id)?;
+        let requested_user = UserId::parse_optional("user_id", &message.user_id)?;
         let (caller, user) = match reaching.within() {
-            (caller, Reach::Tenant) => (caller, named),
+            (caller, Reach::Tenant) => (caller, requested_user),
             (_, Reach::Own(own)) => reaching
-                .acting_for(named.or(Some(own)))
+                .acting_for(requested_user.or(Some(own)))
                 .map(|(caller, user)| (caller, Some(user)))?,
         };
         let (role_assignments, next_page_token) =
@@ -118,7 +118,7 @@ impl RoleService for Roles {
 }
 
 /// The assignments that a request removes.
-fn which(request: &UnassignRoleRequest) -> Result<Which> {
+fn selection(request: &UnassignRoleRequest) -> Result<Which> {
     if !request.all_scopes {
         return Ok(Which::Just(scope::assigned(request.scope.as_ref())?.map(Value::Object)));
     }

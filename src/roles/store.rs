@@ -43,8 +43,8 @@ pub struct RoleRow {
 /// Inserts a role.
 ///
 /// # Errors
-/// Returns `ALREADY_EXISTS` when the tenant has a role whose name differs only in case or in how
-/// its words are separated.
+/// Returns `ALREADY_EXISTS` when the tenant has a role with this name; case and word separators are
+/// ignored.
 pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
@@ -108,11 +108,11 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<R
     .ok_or_else(Error::not_found)
 }
 
-/// Totals of a tenant's roles, except for one role.
-pub struct Others {
+/// Totals over all roles of a tenant except for one role.
+pub struct TotalsOfOtherRoles {
     /// The number of roles.
     pub count: i64,
-    /// The number of their permissions.
+    /// The number of permissions of these roles.
     pub permissions: i64,
     /// The total length of these permissions, in bytes.
     pub bytes: i64,
@@ -122,9 +122,13 @@ pub struct Others {
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Others> {
-    let others = sqlx::query_as!(
-        Others,
+pub async fn totals_except(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    role: RoleId,
+) -> Result<TotalsOfOtherRoles> {
+    let totals = sqlx::query_as!(
+        TotalsOfOtherRoles,
         r#"
         select count(*) as "count!", coalesce(sum(cardinality(permissions)), 0) as "permissions!",
                coalesce(sum(octet_length(array_to_string(permissions, ''))), 0) as "bytes!"
@@ -135,11 +139,11 @@ pub async fn others(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(others)
+    Ok(totals)
 }
 
-/// The system role with this name, for users who register in the tenant. `None` in the platform
-/// tenant, where nobody may register, and in a tenant without this role.
+/// The system role with this name, for users who register in the tenant. Returns `None` in the
+/// platform tenant, where nobody may register, and in a tenant without this role.
 pub async fn self_registration_role(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -168,7 +172,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Role>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             RoleRow,
             r#"
@@ -181,14 +185,14 @@ pub async fn list(
             limit $4
             "#,
             tenant.0,
-            read.after_id(),
+            batch.after_id(),
             level,
-            read.limit,
+            batch.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: RoleRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.role_id.0), show).await?;
+        let to_item = |row: RoleRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
+        page.take(batch.found(rows), |row| Position::of(row.role_id.0), to_item).await?;
     }
     Ok(())
 }
@@ -197,7 +201,7 @@ pub async fn list(
 ///
 /// # Errors
 /// Returns `ALREADY_EXISTS` when another role of the tenant has the new name.
-pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
+pub async fn update(tx: &mut TenantTx, new_row: &RoleRow) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
         r#"
@@ -208,19 +212,19 @@ pub async fn update(tx: &mut TenantTx, changed: &RoleRow) -> Result<RoleRow> {
         returning tenant_id as "tenant_id: TenantId", role_id as "role_id: RoleId", name, level,
                   permissions, is_system, version, created_at, updated_at
         "#,
-        changed.tenant_id.0,
-        changed.role_id.0,
-        changed.name,
-        changed.level,
-        &changed.permissions,
-        names::role_key(&changed.name),
+        new_row.tenant_id.0,
+        new_row.role_id.0,
+        new_row.name,
+        new_row.level,
+        &new_row.permissions,
+        names::role_key(&new_row.name),
     )
     .fetch_one(tx.conn())
     .await?;
     Ok(row)
 }
 
-/// Deletes a role and its ended assignments. The role must be locked.
+/// Deletes a role and its expired assignments. The role must be locked.
 ///
 /// # Errors
 /// Returns `FAILED_PRECONDITION` while a subject has the role.
@@ -241,8 +245,8 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result
     Ok(())
 }
 
-/// The number of active users that have, without a scope or an end, a role of at least this level
-/// with the permission `*:*`.
+/// Counts the active users who have a role of at least this level with the permission `*:*`,
+/// assigned without a scope and without an expiry.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.

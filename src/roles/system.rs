@@ -1,4 +1,4 @@
-//! System roles: the roles that each tenant is created with.
+//! System roles: the roles that each new tenant gets.
 
 use super::store::{self, NewRole};
 use crate::{
@@ -51,12 +51,12 @@ pub const PLATFORM: &[SystemRole] = &[
     VIEWER,
 ];
 
-/// Creates the system roles of a new tenant. Returns the first one.
+/// Creates the system roles of a new tenant. Returns the id of the first role.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -> Result<RoleId> {
-    let mut first = None;
+    let mut first_id = None;
     for role in roles {
         let permissions: Vec<_> = role.permissions.iter().map(|p| (*p).to_owned()).collect();
         let new = NewRole {
@@ -67,7 +67,7 @@ pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -
             system: true,
         };
         store::insert(tx, tenant, &new).await?;
-        first = first.or(Some(new.id));
+        first_id = first_id.or(Some(new.id));
     }
-    first.ok_or_else(|| Error::defect("a tenant without roles"))
+    first_id.ok_or_else(|| Error::defect("a tenant without roles"))
 }

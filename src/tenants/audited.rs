@@ -1,32 +1,33 @@
-//! Audit event details about tenants. A tenant may store any data in its settings. The trail has
-//! the names of all changed settings, but only the values of the settings that the service uses.
+//! Audit event details about tenants. A tenant may store any data in its settings. The audit trail
+//! gets the names of all changed settings, but only the values of the settings that the service
+//! interprets.
 
 use serde_json::{Map, Value, json};
 
-use super::{settings::KNOWN, store::TenantRow};
+use super::{settings::KNOWN_KEYS, store::TenantRow};
 use crate::{audit::Event, proto::json as stored};
 
-/// Adds the name and the slug, for the event of a deletion.
+/// Adds the tenant's name and slug.
 pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
     event.detail("name", tenant.name.as_str()).detail("slug", tenant.slug.as_str())
 }
 
-/// Adds a tenant that was created.
+/// Adds all attributes of a new tenant.
 pub fn made(event: Event, tenant: &TenantRow) -> Event {
     with_settings(named(event, tenant), &Map::new(), &settings(tenant))
 }
 
 /// Adds the changes of a tenant.
 pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Event {
-    let named = event.change("name", before.name.as_str(), after.name.as_str()).change(
+    let event = event.change("name", before.name.as_str(), after.name.as_str()).change(
         "slug",
         before.slug.as_str(),
         after.slug.as_str(),
     );
-    with_settings(named, &settings(before), &settings(after))
+    with_settings(event, &settings(before), &settings(after))
 }
 
-/// A tenant's settings; empty when they can't be read.
+/// A tenant's settings; empty when the settings can't be read.
 fn settings(tenant: &TenantRow) -> Map<String, Value> {
     stored::read(&tenant.settings).unwrap_or_default()
 }
@@ -36,8 +37,8 @@ fn with_settings(event: Event, before: &Map<String, Value>, after: &Map<String, 
     let mut keys: Vec<_> = before.keys().chain(after.keys()).filter(is_changed).collect();
     keys.sort_unstable();
     keys.dedup();
-    let known = keys.iter().filter(|key| KNOWN.contains(&key.as_str()));
-    let values: Map<_, _> = known
+    let known_keys = keys.iter().filter(|key| KNOWN_KEYS.contains(&key.as_str()));
+    let values: Map<_, _> = known_keys
         .map(|&key| (key.clone(), json!({ "from": before.get(key), "to": after.get(key) })))
         .collect();
     event
@@ -50,21 +51,21 @@ mod tests {
     use super::*;
     use crate::audit::EventKind;
 
-    /// N09
+    /// N09: the audit trail names all changed settings, but does not show a tenant's own data.
     #[test]
-    fn settings_are_named_and_known_ones_shown() {
+    fn changed_settings_are_named_and_only_known_values_are_recorded() {
         let event = Event::new(EventKind::TenantUpdated);
         let before = json!({ "note": "secret", "theme": 1, "self_registration": true });
         let after = json!({ "note": "other", "theme": 1, "password_min_length": 12 });
-        let object = |value: &Value| value.as_object().cloned().expect("an object");
+        let object = |value: &Value| value.as_object().cloned().expect("the value is an object");
         let detail = with_settings(event, &object(&before), &object(&after)).into_detail();
-        let wanted = json!({
+        let expected = json!({
             "settings": {
                 "password_min_length": { "from": null, "to": 12 },
                 "self_registration": { "from": true, "to": null },
             },
             "settings_changed": ["note", "password_min_length", "self_registration"],
         });
-        assert_eq!(Value::Object(detail), wanted);
+        assert_eq!(Value::Object(detail), expected);
     }
 }

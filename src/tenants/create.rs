@@ -38,8 +38,8 @@ impl Tenants {
         let data_key = self.db.generate_data_key(id).await?;
         let tx = self.db.begin(acting.home()).await?;
         idempotency::once(tx, &key, async |tx| {
-            let opens = settings.as_ref().is_some_and(settings::opens_registration);
-            let caller = admit(tx, acting, opens).await?;
+            let opens_registration = settings.as_ref().is_some_and(settings::opens_registration);
+            let caller = admit(tx, acting, opens_registration).await?;
             tx.switch_tenant(id).await?;
             let new = NewTenant {
                 id,
@@ -61,10 +61,14 @@ impl Tenants {
     }
 }
 
-/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
-/// it must hold that role's permissions.
-async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> Result<&'a Caller> {
-    if !opens {
+/// Admits the caller. Opening registration gives everybody the role of new users, so a caller that
+/// opens registration must hold the permissions of that role.
+async fn admit<'a>(
+    tx: &mut TenantTx,
+    acting: &'a WriteCaller,
+    opens_registration: bool,
+) -> Result<&'a Caller> {
+    if !opens_registration {
         return acting.authorize_write(tx, acting.home()).await;
     }
     let system::SystemRole { level, permissions, .. } = system::SELF_REGISTRATION_ROLE;
@@ -73,28 +77,30 @@ async fn admit<'a>(tx: &mut TenantTx, acting: &'a WriteCaller, opens: bool) -> R
     acting.authorize_default_role(tx, acting.home(), Some(role)).await
 }
 
-/// The slug of a new tenant: the given one, or one that is derived from the name.
+/// The slug of a new tenant: the requested slug, or a slug derived from the name when no slug is
+/// requested.
 #[must_use]
-pub fn slug_for(given: &str, name: &str) -> String {
-    if given.is_empty() { slug::from_name(name) } else { given.to_owned() }
+pub fn slug_for(requested: &str, name: &str) -> String {
+    if requested.is_empty() { slug::from_name(name) } else { requested.to_owned() }
 }
 
 /// A tenant to create.
 pub struct NewTenant<'a> {
-    /// The id, which must be the transaction's tenant.
+    /// The id of the new tenant. The transaction must already work in this tenant.
     pub id: TenantId,
     pub name: &'a str,
     pub slug: &'a str,
     pub settings: Map<String, Value>,
-    /// The server's policy.
+    /// The server's password policy.
     pub password_policy: PasswordPolicy,
     pub data_key: &'a NewDataKey,
 }
 
-/// Creates the tenant, and returns its `org_admin` role.
+/// Creates the tenant. Returns the id of its `org_admin` role.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for invalid settings, `ALREADY_EXISTS` when the slug is taken.
+/// Returns `INVALID_ARGUMENT` for invalid settings, and `ALREADY_EXISTS` when another tenant has
+/// the slug.
 pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
     settings::check(&new.settings, new.password_policy)?;
     let settings = Value::Object(new.settings);

@@ -2,8 +2,8 @@
 //!
 //! - Rule: `find_tenant` (`migrations/0014_find_tenants.sql`) finds a tenant by its whole id or
 //!   slug only.
-//! - Rule: `sign_in_tenants` (`migrations/0014_find_tenants.sql`) decides which tenants a sign-in
-//!   by email alone may mean.
+//! - Rule: `sign_in_tenants` (`migrations/0014_find_tenants.sql`) decides which tenants are
+//!   candidates for a sign-in that gives only an email.
 
 pub mod audited;
 pub mod create;
@@ -30,6 +30,6 @@ pub struct Tenants {
     pub db: Db,
     pub pages: Pages,
     pub cache: SessionCache,
-    /// The server's policy, which a tenant's settings can only make stricter.
+    /// The server's password policy. A tenant's settings can only make it stricter.
     pub password_policy: PasswordPolicy,
 }

@@ -8,11 +8,11 @@ use crate::{
     passwords::{Context, PasswordPolicy},
 };
 
-/// Checks a new, normalised password of a tenant's user, by the server's policy and the tenant's
-/// settings.
+/// Checks a new, normalised password of a tenant's user against the server's policy and the
+/// tenant's settings.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field`, as [`PasswordPolicy::check`].
+/// Returns `INVALID_ARGUMENT` for `field` when [`PasswordPolicy::check`] refuses the password.
 pub fn check_password(
     tenant: &TenantRow,
     server: PasswordPolicy,

@@ -1,4 +1,4 @@
-//! `GetTenant` and `ListTenants`. Reads across tenants are recorded.
+//! `GetTenant` and `ListTenants`. Reads across tenants are recorded in the audit trail.
 
 use super::{
     Tenants,
@@ -25,8 +25,8 @@ const FIELDS: &[Field] = &[
 ];
 
 impl Tenants {
-    pub(super) async fn get(&self, caller: &Caller, named: &str) -> Result<TenantRow> {
-        let tenant = self.reachable(caller.tenant(), caller.may_act_across(), named).await?;
+    pub(super) async fn get(&self, caller: &Caller, key: &str) -> Result<TenantRow> {
+        let tenant = self.reachable(caller.tenant(), caller.may_act_across(), key).await?;
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
@@ -55,26 +55,27 @@ impl Tenants {
         page.finish()
     }
 
-    /// The tenant that a request names: the call's own, or any tenant when `across` is set.
-    /// Otherwise another tenant is reported as one that does not exist.
+    /// Finds the tenant with the id or slug `key`. An empty key means the call's own tenant.
+    /// Another tenant is found only when the caller may act across tenants. Otherwise the error is
+    /// the same as for a tenant that does not exist.
     pub(super) async fn reachable(
         &self,
         own: TenantId,
-        across: bool,
-        named: &str,
+        may_act_across: bool,
+        key: &str,
     ) -> Result<TenantId> {
-        if named.is_empty() {
+        if key.is_empty() {
             return Ok(own);
         }
-        let found = self.find(named).await?;
-        if found.id == own || across {
-            return Ok(found.id);
+        let tenant = self.find(key).await?;
+        if tenant.id == own || may_act_across {
+            return Ok(tenant.id);
         }
         Err(Error::not_found())
     }
 
     /// The tenant with this id or slug.
-    pub(super) async fn find(&self, named: &str) -> Result<TenantRef> {
-        store::find(&self.db, named).await?.ok_or_else(Error::not_found)
+    pub(super) async fn find(&self, key: &str) -> Result<TenantRef> {
+        store::find(&self.db, key).await?.ok_or_else(Error::not_found)
     }
 }

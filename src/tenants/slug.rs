@@ -3,11 +3,12 @@
 use aws_lc_rs::digest;
 use unicode_normalization::UnicodeNormalization;
 
-const MAX: usize = 63;
+/// Maximum length of a slug, in bytes.
+const MAX_BYTES: usize = 63;
 
 /// Derives a slug from a name: its ASCII letters and digits in lower case and without accents. Each
-/// sequence of other characters becomes one dash. A name without such characters gets a slug with
-/// its hash. The same name always gets the same slug.
+/// sequence of other characters becomes one dash. A name without ASCII letters and digits gets a
+/// slug from its hash. The same name always gets the same slug.
 pub fn from_name(name: &str) -> String {
     let mut slug = String::new();
     for c in name.nfkd().filter(|c| !is_accent(*c)).flat_map(char::to_lowercase) {
@@ -17,7 +18,7 @@ pub fn from_name(name: &str) -> String {
             slug.push('-');
         }
     }
-    slug.truncate(MAX);
+    slug.truncate(MAX_BYTES);
     let slug = slug.trim_end_matches('-');
     if slug.is_empty() {
         let hash = digest::digest(&digest::SHA256, name.as_bytes());
@@ -36,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slugs_have_the_letters_and_digits_of_the_name() {
+    fn a_slug_has_the_letters_and_digits_of_the_name() {
         assert_eq!(from_name("Acme, Inc."), "acme-inc");
         assert_eq!(from_name("  Café  Zürich 24 "), "cafe-zurich-24");
-        assert_eq!(from_name(&"a".repeat(100)).len(), MAX);
+        assert_eq!(from_name(&"a".repeat(100)).len(), MAX_BYTES);
         assert!(from_name("日本").starts_with("tenant-"));
     }
 }

@@ -19,7 +19,7 @@ impl From<TenantState> for v1::TenantState {
     }
 }
 
-/// For a filter, where `TENANT_STATE_UNSPECIFIED` stands for active.
+/// Converts the state in a filter, where `TENANT_STATE_UNSPECIFIED` means active.
 impl From<v1::TenantState> for TenantState {
     fn from(state: v1::TenantState) -> Self {
         match state {

@@ -47,7 +47,8 @@ impl TenantRow {
         self.state == TenantState::Active
     }
 
-    /// The settings. `None` when they can't be read, which is logged and counted.
+    /// The settings. Returns `None` when the settings can't be read. Logs and counts the unreadable
+    /// row.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
@@ -58,7 +59,7 @@ impl TenantRow {
     }
 }
 
-/// Inserts a tenant, which must be the transaction's tenant, and its data key.
+/// Inserts a tenant and its data key. The transaction must already work in this tenant.
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -82,7 +83,7 @@ pub async fn insert(
 /// Reads the transaction's tenant.
 ///
 /// # Errors
-/// `NOT_FOUND` when it was deleted.
+/// Returns `NOT_FOUND` when the tenant was deleted.
 pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
@@ -102,7 +103,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
 /// Reads the transaction's tenant and locks its row until the transaction ends.
 ///
 /// # Errors
-/// `NOT_FOUND` when it was deleted.
+/// Returns `NOT_FOUND` when the tenant was deleted.
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
@@ -121,7 +122,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
 }
 
 /// Updates a locked tenant.
-pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow> {
+pub async fn update(tx: &mut TenantTx, new_row: &TenantRow) -> Result<TenantRow> {
     let row = sqlx::query_as!(
         TenantRow,
         r#"
@@ -133,18 +134,18 @@ pub async fn update(tx: &mut TenantTx, changed: &TenantRow) -> Result<TenantRow>
                   settings as "settings: Stored", state as "state: TenantState", version,
                   created_at, updated_at
         "#,
-        changed.tenant_id.0,
-        changed.name,
-        changed.slug,
-        &changed.settings as _,
-        changed.state.as_str(),
+        new_row.tenant_id.0,
+        new_row.name,
+        new_row.slug,
+        &new_row.settings as _,
+        new_row.state.as_str(),
     )
     .fetch_one(tx.conn())
     .await?;
     Ok(row)
 }
 
-/// Suspends a locked tenant, which ends its sessions.
+/// Suspends a locked tenant, and so ends the tenant's sessions.
 pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
     row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
@@ -169,7 +170,7 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
     Ok(Ended::in_tenant(tenant))
 }
 
-/// A tenant as lookups across tenants find it.
+/// The result of a lookup across tenants.
 #[derive(Clone, Debug)]
 pub struct TenantRef {
     pub id: TenantId,
@@ -180,9 +181,9 @@ pub struct TenantRef {
 /// Finds the tenant with this id or slug.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
-    let found = sqlx::query!(
+    let row = sqlx::query!(
         r#"
         select tenant_id as "id!: TenantId", slug as "slug!", is_platform as "is_platform!"
         from find_tenant($1)
@@ -191,25 +192,25 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     )
     .fetch_optional(db.pool())
     .await?;
-    Ok(found.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
+    Ok(row.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
 }
 
 /// The tenants that have an active user with this normalised email, at most three. Tenants where
-/// the address is verified come first, then the oldest. With `only_verified`, addresses that
-/// their user has not verified do not count.
+/// the address is verified come first, then the oldest. With `only_verified`, ignores addresses
+/// that their users have not verified.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
     let lookup = email::index(&*db.common_cipher()?, email_key);
-    let found = sqlx::query_scalar!(
+    let tenants = sqlx::query_scalar!(
         r#"select tenant_id as "tenant_id!: TenantId" from sign_in_tenants($1, $2)"#,
         lookup.as_slice(),
         only_verified,
     )
     .fetch_all(db.pool())
     .await?;
-    Ok(found)
+    Ok(tenants)
 }
 
 /// Fills a page with the tenants whose name matches the filter, ordered by id. The page stays empty
@@ -221,7 +222,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Tenant>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             TenantRow,
             r#"
@@ -230,15 +231,15 @@ pub async fn list(
                    version as "version!", created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4)
             "#,
-            read.after_id(),
-            read.limit,
+            batch.after_id(),
+            batch.limit,
             state.map(TenantState::as_str),
             slug_like,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.tenant_id.0), show).await?;
+        let to_item = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
+        page.take(batch.found(rows), |row| Position::of(row.tenant_id.0), to_item).await?;
     }
     Ok(())
 }

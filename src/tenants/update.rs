@@ -1,4 +1,4 @@
-//! `UpdateTenant`
+//! `UpdateTenant`.
 
 use super::{
     Tenants, audited,
@@ -31,7 +31,7 @@ impl Tenants {
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
-        let was_open = Known::read(&row).self_registration;
+        let was_registration_open = Known::read(&row).self_registration;
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
@@ -43,8 +43,8 @@ impl Tenants {
             settings::check(&settings, self.password_policy)?;
             row.settings = json::store(&settings)?;
         }
-        let opens = Known::read(&row).self_registration && !was_open;
-        let caller = admit(&mut tx, acting, tenant, opens).await?;
+        let opens_registration = Known::read(&row).self_registration && !was_registration_open;
+        let caller = admit(&mut tx, acting, tenant, opens_registration).await?;
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
         let event = audited::changed(event, &before, &row);
@@ -53,18 +53,19 @@ impl Tenants {
     }
 }
 
-/// Admits the caller. A caller that opens registration gives the role of new users to everybody, so
-/// it must hold that role's permissions.
+/// Admits the caller. Opening registration gives everybody the role of new users, so a caller that
+/// opens registration must hold the permissions of that role.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`; `INVALID_ARGUMENT` when the tenant has no such role.
+/// Returns `PERMISSION_DENIED` when the caller lacks a permission, and `INVALID_ARGUMENT` when the
+/// tenant has no role for new users.
 async fn admit<'a>(
     tx: &mut TenantTx,
     acting: &'a WriteCaller,
     tenant: TenantId,
-    opens: bool,
+    opens_registration: bool,
 ) -> Result<&'a Caller> {
-    if !opens {
+    if !opens_registration {
         return acting.authorize_default_role(tx, tenant, None).await;
     }
     let Some(role) =

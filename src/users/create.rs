@@ -30,7 +30,7 @@ impl Users {
             request_id: &message.request_id,
             fingerprint,
         };
-        let fields = given(&message, credential.as_ref());
+        let fields = set_fields(&message, credential.as_ref());
         let hash = self.hash_of(acting, &message, credential).await?;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
@@ -74,7 +74,7 @@ impl Users {
 }
 
 /// The names of the fields that the request sets.
-fn given(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
+fn set_fields(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
     let credential = credential.map(|credential| match credential {
         Credential::Password(_) => "password",
         Credential::PasswordHash(_) => "password_hash",

@@ -58,13 +58,13 @@ impl Users {
         let version = store::lock_version(&mut tx, tenant, user).await?;
         check_etag(etag, version)?;
         let caller = acting.authorize_take(&mut tx, user).await?;
-        let held = roles::held(&mut tx, tenant, user).await?;
+        let assignments = roles::held(&mut tx, tenant, user).await?;
         let count = sessions::store::count_live(&mut tx, tenant, user).await?;
         let ended = store::delete(&mut tx, tenant, user).await?;
         admins.check(&mut tx).await?;
         let event = Event::new(EventKind::UserDeleted).target(user.0);
         let event = event.detail("sessions_revoked", count);
-        let event = roles::audited::gone(event, &held);
+        let event = roles::audited::gone(event, &assignments);
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

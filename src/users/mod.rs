@@ -30,11 +30,11 @@ pub struct Users {
     pub pages: Pages,
     pub cache: SessionCache,
     pub hasher: Hasher,
-    /// Decides when a wrong current password is answered.
+    /// Decides at which time a call with a wrong current password is answered.
     pub failures: Arc<Failures>,
     pub limits: Limits,
     /// Sends a mail to the old address of a changed email; `None` when the server sends no mail.
     pub mails: Option<Arc<Mails>>,
-    /// The server's policy, which a tenant's settings can only make stricter.
+    /// The server's password policy. A tenant's settings can only make it stricter.
     pub password_policy: PasswordPolicy,
 }

@@ -13,7 +13,8 @@ use crate::{
 pub enum Order {
     /// The time of creation, which the id contains.
     Created(Direction),
-    /// The time of the last sign-in. Users who never signed in come before all others.
+    /// The time of the last sign-in. Users who never signed in come first in ascending
+    /// order.
     SignedIn(Direction),
 }
 
@@ -27,7 +28,7 @@ pub enum Direction {
 }
 
 impl Order {
-    /// The position before all users.
+    /// The position before the first user in this order.
     #[must_use]
     pub fn start(self) -> Position {
         match self {
@@ -43,24 +44,24 @@ impl Order {
     /// Parses an `order_by`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an unknown field or direction.
+    /// Returns `INVALID_ARGUMENT` for an unknown field or direction.
     pub fn parse(text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
         let order = match words.next() {
             None | Some("create_time") => Self::Created,
             Some("last_sign_in_time") => Self::SignedIn,
-            Some(_) => return Err(unknown()),
+            Some(_) => return Err(unknown_order()),
         };
         match (words.next(), words.next()) {
             (None | Some("asc"), None) => Ok(order(Direction::Ascending)),
             (Some("desc"), None) => Ok(order(Direction::Descending)),
-            _ => Err(unknown()),
+            _ => Err(unknown_order()),
         }
     }
 }
 
-fn unknown() -> Error {
-    let text = "must be create_time or last_sign_in_time, with asc or desc behind it";
+fn unknown_order() -> Error {
+    let text = "must be create_time or last_sign_in_time, optionally followed by asc or desc";
     Error::field("order_by", text)
 }
 
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_and_a_direction_are_an_order() {
+    fn order_by_is_a_field_with_an_optional_direction() {
         for (text, order) in [
             ("", Order::Created(Direction::Ascending)),
             ("create_time desc", Order::Created(Direction::Descending)),
@@ -79,8 +80,10 @@ mod tests {
         ] {
             assert_eq!(Order::parse(text).expect(text), order);
         }
-        for bad in ["email", "desc", "create_time down", "create_time, id", "create_time asc asc"] {
-            assert!(Order::parse(bad).is_err(), "{bad}");
+        for invalid in
+            ["email", "desc", "create_time down", "create_time, id", "create_time asc asc"]
+        {
+            assert!(Order::parse(invalid).is_err(), "{invalid}");
         }
     }
 }

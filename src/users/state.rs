@@ -3,7 +3,7 @@
 use crate::{pg::text_enum, proto::v1};
 
 text_enum! {
-    /// The state of a user. A service account has no state of its own and counts as active.
+    /// The state of a user. A service account has no state of its own and is always active.
     UserState {
         Active = "active",
         Disabled = "disabled",
@@ -19,7 +19,7 @@ impl From<UserState> for v1::UserState {
     }
 }
 
-/// For a filter, where `USER_STATE_UNSPECIFIED` stands for active.
+/// Converts the state in a filter, where `USER_STATE_UNSPECIFIED` means active.
 impl From<v1::UserState> for UserState {
     fn from(state: v1::UserState) -> Self {
         match state {

@@ -1,7 +1,7 @@
 //! SQL for users. Emails and names are sealed. Users are found by keyed hashes of their emails.
 //!
-//! Rule: `keep_subject` (`migrations/0007_users.sql`) makes each user and each service account
-//! a subject, and deletes it with them (triggers).
+//! Rule: `keep_subject` (`migrations/0007_users.sql`) inserts a subject for each user and each
+//! service account, and deletes the subject with the user or the service account (triggers).
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -28,7 +28,7 @@ pub struct UserRow {
     pub email: String,
     pub display_name: String,
     pub state: UserState,
-    /// Whether the user has proved to own the email.
+    /// Whether the user has proved control of the email address.
     pub email_verified: bool,
     /// Incremented with each change; the source of the etag.
     pub version: i64,
@@ -39,8 +39,8 @@ pub struct UserRow {
     pub unreadable: bool,
 }
 
-/// A row of `users`.
-pub(super) struct Kept {
+/// A row of `users`, with the sealed profile.
+pub(super) struct SealedUserRow {
     pub(super) tenant_id: TenantId,
     pub(super) user_id: UserId,
     pub(super) profile: Vec<u8>,
@@ -62,15 +62,16 @@ struct Profile {
 }
 
 /// The sealed columns for an email and a name.
-struct Sealed {
+struct SealedColumns {
     profile: Vec<u8>,
     email_index: Index,
     email_lookup: Index,
 }
 
-impl Kept {
+impl SealedUserRow {
     pub(super) fn open(self, cipher: &Cipher) -> Result<UserRow> {
-        let row = row(self.user_id, self.version, &self.email_index, &self.email_lookup);
+        let row =
+            profile_context(self.user_id, self.version, &self.email_index, &self.email_lookup);
         let context = SealContext { table: "users", row: &row };
         let profile: Profile = cipher.open_parts(context, &self.profile)?;
         Ok(UserRow {
@@ -99,10 +100,10 @@ impl Kept {
     }
 }
 
-/// The context that a sealed profile is bound to: the user; the version of the row, so that an
-/// older profile does not open; and the hashes of the email, so that they can't be moved to
-/// another user.
-fn row(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
+/// The context that a sealed profile is bound to. It contains the user, the version of the row, so
+/// that an older profile does not open, and the hashes of the email, so that the hashes can't be
+/// moved to another user.
+fn profile_context(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
     bound_row(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
 }
 
@@ -119,15 +120,15 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Whether the found user really has the email: its hashes were not moved from another row.
+    /// Whether the email hashes belong to this user, and were not moved here from another row.
     #[must_use]
     pub fn is_whole(&self, cipher: &Cipher) -> bool {
-        let row = row(self.user, self.version, self.email_index, self.email_lookup);
+        let row = profile_context(self.user, self.version, self.email_index, self.email_lookup);
         cipher.open(SealContext { table: "users", row: &row }, self.profile).is_ok()
     }
 }
 
-impl Sealed {
+impl SealedColumns {
     /// Seals a profile for the row's next version.
     fn new(
         tx: &TenantTx,
@@ -139,7 +140,7 @@ impl Sealed {
         let key = email::key(&profile.email);
         let email_index = email::index(cipher, &key);
         let email_lookup = email::index(&*tx.common_cipher()?, &key);
-        let row = row(user, version, &email_index, &email_lookup);
+        let row = profile_context(user, version, &email_index, &email_lookup);
         let profile = cipher.seal_parts(SealContext { table: "users", row: &row }, profile)?;
         Ok(Self { profile, email_index, email_lookup })
     }
@@ -158,9 +159,9 @@ pub async fn insert(
 ) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let profile = Profile { email: email.to_owned(), display_name: display_name.to_owned() };
-    let sealed = Sealed::new(tx, &cipher, user, FIRST_VERSION, &profile)?;
+    let sealed = SealedColumns::new(tx, &cipher, user, FIRST_VERSION, &profile)?;
     let row = sqlx::query_as!(
-        Kept,
+        SealedUserRow,
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
@@ -187,7 +188,7 @@ pub async fn insert(
 pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
-        Kept,
+        SealedUserRow,
         r#"
         select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
                profile, email_index, email_lookup,
@@ -210,7 +211,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
 pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
-        Kept,
+        SealedUserRow,
         r#"
         select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
                profile, email_index, email_lookup,
@@ -227,8 +228,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
     row.ok_or_else(Error::not_found)?.open(&cipher)
 }
 
-/// Locks a user like [`lock`], and returns its version. It works even if the sealed values can't be
-/// opened.
+/// Locks a user like [`lock`], and returns the version of the row. Does not open the sealed values,
+/// so it works for an unreadable row too.
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
@@ -264,7 +265,7 @@ pub async fn find_by_email(
     let cipher = tx.cipher(tenant)?;
     let index = email::index(&cipher, &email::key(email));
     let row = sqlx::query_as!(
-        Kept,
+        SealedUserRow,
         r#"
         select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
                profile, email_index, email_lookup,
@@ -284,14 +285,14 @@ pub async fn find_by_email(
 ///
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
-pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
-    let cipher = tx.cipher(changed.tenant_id)?;
+pub async fn update(tx: &mut TenantTx, new_row: &UserRow) -> Result<UserRow> {
+    let cipher = tx.cipher(new_row.tenant_id)?;
     let profile =
-        Profile { email: changed.email.clone(), display_name: changed.display_name.clone() };
-    let next = changed.version + 1;
-    let sealed = Sealed::new(tx, &cipher, changed.user_id, next, &profile)?;
+        Profile { email: new_row.email.clone(), display_name: new_row.display_name.clone() };
+    let next_version = new_row.version + 1;
+    let sealed = SealedColumns::new(tx, &cipher, new_row.user_id, next_version, &profile)?;
     let row = sqlx::query_as!(
-        Kept,
+        SealedUserRow,
         r#"
         update users
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
@@ -302,21 +303,22 @@ pub async fn update(tx: &mut TenantTx, changed: &UserRow) -> Result<UserRow> {
                   state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         "#,
-        changed.tenant_id.0,
-        changed.user_id.0,
+        new_row.tenant_id.0,
+        new_row.user_id.0,
         sealed.profile,
         sealed.email_index.as_slice(),
         sealed.email_lookup.as_slice(),
-        changed.state.as_str(),
-        changed.email_verified,
-        next,
+        new_row.state.as_str(),
+        new_row.email_verified,
+        next_version,
     )
     .fetch_one(tx.conn())
     .await?;
     row.open(&cipher)
 }
 
-/// Disables a locked user, which ends the user's sessions. Returns their number.
+/// Disables a locked user and revokes the user's sessions. Returns the new row, the number of
+/// revoked sessions, and the [`Ended`] that empties the session cache.
 pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u64, Ended)> {
     row.state = UserState::Disabled;
     let row = update(tx, &row).await?;
@@ -332,7 +334,7 @@ pub async fn enable(tx: &mut TenantTx, mut row: UserRow) -> Result<UserRow> {
     update(tx, &row).await
 }
 
-/// Deletes a locked user with its credentials, sessions and assignments.
+/// Deletes a locked user with the user's credentials, sessions and assignments.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Ended> {
     sqlx::query!("delete from users where tenant_id = $1 and user_id = $2", tenant.0, user.0)
         .execute(tx.conn())

@@ -9,17 +9,17 @@ use super::text::Pattern;
 pub struct Field {
     /// The name in the filter's text.
     pub name: &'static str,
-    /// The type of the field, which decides how it is compared.
+    /// The type of the field. It decides how the field is compared.
     pub kind: Kind,
 }
 
 /// The type of a field.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// Text that people write. Matches the whole text, its beginning or a part of it, without
-    /// regard to case and accents.
+    /// Text that people write. A condition compares the whole text, the beginning or a part of the
+    /// text, and ignores case and accents.
     Text,
-    /// A lower-case word such as a slug. Matches like `Text`, but ignores only case.
+    /// A lower-case word such as a slug. A condition compares like `Text`, but ignores only case.
     Word,
     /// Text that must be equal byte by byte.
     Exact,
@@ -29,8 +29,8 @@ pub enum Kind {
     Flag,
     /// A time (RFC 3339), compared with `<`, `<=`, `>` and `>=`.
     Time,
-    /// A value of an enum: the prefix of its names, which a filter may leave out, and a function
-    /// from the whole name to the number.
+    /// A value of an enum. Contains the prefix of the enum's names, which a filter may omit, and a
+    /// function from the whole name to the number.
     Choice(&'static str, fn(&str) -> Option<i32>),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Condition {
 }
 
 pub(super) enum Test {
-    Text { pattern: Pattern, written: String },
+    Text { pattern: Pattern, raw_text: String },
     Word(Pattern),
     Exact(String),
     Id(Uuid),

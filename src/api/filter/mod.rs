@@ -26,11 +26,11 @@ impl Filter {
         conditions.map(Self).map_err(|mistake| Error::field("filter", mistake.shown_in(text)))
     }
 
-    /// Whether a row satisfies all text conditions. `text` returns the row's value of a field. The
-    /// store checks all other conditions in SQL.
-    pub fn matches<'a>(&self, text: impl Fn(&str) -> &'a str) -> bool {
+    /// Whether a row satisfies all text conditions. `value_of` returns the row's value of a field.
+    /// The store checks all other conditions in SQL.
+    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> &'a str) -> bool {
         self.0.iter().all(|condition| match &condition.test {
-            Test::Text { pattern, .. } => pattern.matches(text(condition.field)),
+            Test::Text { pattern, .. } => pattern.matches(value_of(condition.field)),
             _ => true,
         })
     }
@@ -40,16 +40,16 @@ impl Filter {
         self.0.iter().any(|condition| matches!(condition.test, Test::Text { .. }))
     }
 
-    /// Removes and returns a condition that a text field equals a whole value. Returns the value
-    /// as the client wrote it. The caller looks it up with an index.
+    /// Removes a condition that compares a text field with a whole value. Returns the value as the
+    /// client wrote it, so that the caller can look up the value with an index.
     pub fn take_exact(&mut self, field: &str) -> Option<String> {
         let is_whole = |condition: &Condition| {
             condition.field == field
                 && matches!(&condition.test, Test::Text { pattern: Pattern::Whole(_), .. })
         };
-        let at = self.0.iter().position(is_whole)?;
-        match self.0.swap_remove(at).test {
-            Test::Text { written, .. } => Some(written),
+        let index = self.0.iter().position(is_whole)?;
+        match self.0.swap_remove(index).test {
+            Test::Text { raw_text, .. } => Some(raw_text),
             _ => None,
         }
     }
@@ -104,19 +104,19 @@ impl Filter {
     pub fn times(&self, field: &str) -> Times {
         let mut times = Times::default();
         for condition in self.0.iter().filter(|condition| condition.field == field) {
-            if let Test::Time(other) = &condition.test {
-                times.from = times.from.max(other.from);
-                times.before = match (times.before, other.before) {
-                    (Some(one), Some(other)) => Some(one.min(other)),
-                    (one, other) => one.or(other),
+            if let Test::Time(range) = &condition.test {
+                times.from = times.from.max(range.from);
+                times.before = match (times.before, range.before) {
+                    (Some(first), Some(second)) => Some(first.min(second)),
+                    (first, second) => first.or(second),
                 };
             }
         }
         times
     }
 
-    fn find<T>(&self, field: &str, read: impl Fn(&Test) -> Option<T>) -> Option<T> {
-        self.0.iter().filter(|condition| condition.field == field).find_map(|c| read(&c.test))
+    fn find<T>(&self, field: &str, value: impl Fn(&Test) -> Option<T>) -> Option<T> {
+        self.0.iter().filter(|condition| condition.field == field).find_map(|c| value(&c.test))
     }
 }
 
@@ -148,13 +148,13 @@ mod tests {
     fn mistake(text: &str) -> String {
         match Filter::parse(text, FIELDS) {
             Err(Error::Fields(fields)) => fields[0].1.clone(),
-            _ => panic!("{text} is understood"),
+            _ => panic!("the filter was accepted: {text}"),
         }
     }
 
-    /// N10
+    /// N10: a text condition compares the whole text, the beginning or a part.
     #[test]
-    fn texts_match_whole_by_their_beginning_or_by_a_part() {
+    fn a_text_condition_matches_the_whole_text_its_beginning_or_a_part() {
         for (filter, text, matches) in [
             ("name = ada", "Ada", true),
             ("name = ada", "Ada L", false),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_are_compared_as_they_are() {
+    fn conditions_on_other_kinds_of_fields_return_their_values() {
         let id = Uuid::from_u128(7);
         let filter = parse(&format!(
             "state = ACTIVE AND id={id} AND verified = true AND slug=Ac_me* AND request_id = R-1"
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_spans_of_whole_microseconds() {
+    fn time_conditions_become_ranges_of_whole_microseconds() {
         let times = |filter: &str| parse(filter).times("time");
         let at = datetime!(2026-01-02 03:04:05 UTC);
         let next = datetime!(2026-01-02 03:04:05.000001 UTC);
@@ -222,32 +222,36 @@ mod tests {
         }
     }
 
-    /// N10
+    /// N10: an error message shows the mistake in the filter.
     #[test]
-    fn a_mistake_is_shown_with_a_caret_under_it() {
+    fn an_error_message_marks_the_mistake_with_a_caret() {
         for (filter, caret, text) in [
             ("email = a", 0, "there is no such field"),
             ("= a", 0, "a field is missing"),
-            ("name", 4, "name takes =, :"),
+            ("name", 4, "name allows only these operators: `=` `:`"),
             ("name=", 5, "a value is missing"),
-            ("name < a", 5, "name takes =, :"),
-            ("state : A", 6, "state takes ="),
-            ("time = 2026-01-02T03:04:05Z", 5, "time takes <, <=, >, >="),
-            ("name = \"*x\"", 8, "a * may only be the last"),
-            ("name = a*b", 8, "a * may only be the last"),
-            ("name:a*", 6, "a part takes no *"),
-            ("name:\"\"", 5, "a part must not be empty"),
-            ("request_id = a*", 14, "request_id takes no *"),
+            ("name < a", 5, "name allows only these operators: `=` `:`"),
+            ("state : A", 6, "state allows only these operators: `=`"),
+            (
+                "time = 2026-01-02T03:04:05Z",
+                5,
+                "time allows only these operators: `<` `<=` `>` `>=`",
+            ),
+            ("name = \"*x\"", 8, "a * is only allowed as the last character"),
+            ("name = a*b", 8, "a * is only allowed as the last character"),
+            ("name:a*", 6, "with `:` the value must not have a *"),
+            ("name:\"\"", 5, "with `:` the value must not be empty"),
+            ("request_id = a*", 14, "request_id allows no *"),
             (r#"name = "a\n""#, 9, "only"),
-            ("name = \"a", 7, "the text has no end"),
-            ("name = \"a\\", 7, "the text has no end"),
+            ("name = \"a", 7, "the closing double quote is missing"),
+            ("name = \"a\\", 7, "the closing double quote is missing"),
             ("name = a\"b", 8, "put the text into double quotes"),
             ("name = (a)", 7, "put the text into double quotes"),
             ("name = a AND", 12, "a field is missing"),
-            ("name = a name = b", 9, "only AND"),
-            ("name = a OR state = ACTIVE", 9, "only AND"),
-            ("name = a and name = b", 9, "only AND"),
-            ("name = a ANDname = b", 9, "only AND"),
+            ("name = a name = b", 9, "only AND is allowed here"),
+            ("name = a OR state = ACTIVE", 9, "only AND is allowed here"),
+            ("name = a and name = b", 9, "only AND is allowed here"),
+            ("name = a ANDname = b", 9, "only AND is allowed here"),
             ("id = x", 5, "id must be a UUID"),
             ("verified = yes", 11, "verified must be true or false"),
             ("time > yesterday", 7, "time must be a time"),
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_filter_the_place_of_the_mistake_is_shown() {
+    fn an_error_message_shows_only_the_part_of_a_long_filter_around_the_mistake() {
         let filter = format!("name = \"{}\n*x{}\"", "é".repeat(200), "y".repeat(200));
         let shown = mistake(&filter);
         let lines: Vec<_> = shown.lines().collect();

@@ -1,4 +1,4 @@
-//! Parser of filters. Error messages show the place of the mistake.
+//! Parser of filters. Error messages show where the mistake is.
 
 use std::iter;
 
@@ -10,12 +10,13 @@ use super::{
     text::{Pattern, folded},
 };
 
-/// Maximum number of characters of the filter that an error message shows before and after the
-/// mistake.
-const BEFORE: usize = 40;
-const AFTER: usize = 40;
+/// Maximum number of characters of the filter that an error message shows before the mistake.
+const MAX_BEFORE: usize = 40;
 
-/// A mistake in a filter: its byte offset and a description.
+/// Maximum number of characters of the filter that an error message shows after the mistake.
+const MAX_AFTER: usize = 40;
+
+/// A mistake in a filter: the byte offset of the mistake, and a description.
 pub(super) struct Mistake {
     at: usize,
     text: String,
@@ -28,16 +29,17 @@ fn mistake<T>(at: usize, text: impl Into<String>) -> Result<T> {
 }
 
 impl Mistake {
-    /// The error message, in three lines: the mistake, the filter or the part around the mistake,
-    /// and a caret.
+    /// The error message, in three lines: the description, the part of the filter around the
+    /// mistake, and a caret.
     pub(super) fn shown_in(&self, filter: &str) -> String {
         let (before, after) = filter.split_at(self.at);
-        let is_cut = before.chars().count() > BEFORE;
-        let skipped = before.chars().count().saturating_sub(BEFORE);
-        let cut = |is_cut: bool| is_cut.then_some('…');
-        let start: String = cut(is_cut).into_iter().chain(before.chars().skip(skipped)).collect();
-        let more = after.chars().count() > AFTER;
-        let end = after.chars().take(AFTER).chain(cut(more));
+        let is_start_cut = before.chars().count() > MAX_BEFORE;
+        let skipped = before.chars().count().saturating_sub(MAX_BEFORE);
+        let ellipsis = |is_cut: bool| is_cut.then_some('…');
+        let start: String =
+            ellipsis(is_start_cut).into_iter().chain(before.chars().skip(skipped)).collect();
+        let is_end_cut = after.chars().count() > MAX_AFTER;
+        let end = after.chars().take(MAX_AFTER).chain(ellipsis(is_end_cut));
         let line: String = start.chars().chain(end).map(plain).collect();
         let caret: String = iter::repeat_n(' ', start.chars().count()).collect();
         format!("{}\n{line}\n{caret}^", self.text)
@@ -78,8 +80,8 @@ struct Parser<'a> {
     at: usize,
 }
 
-/// A parsed value: its text, the offset of a final `*` if there is one, and the offset of its
-/// beginning.
+/// A parsed value: the text, the byte offset of a final `*` if the value has one, and the byte
+/// offset of the beginning of the value.
 struct Value {
     text: String,
     star: Option<usize>,
@@ -103,7 +105,7 @@ impl<'a> Parser<'a> {
                 self.skip_space();
                 Ok(())
             }
-            _ => mistake(self.at, "only AND may stand here"),
+            _ => mistake(self.at, "only AND is allowed here"),
         }
     }
 
@@ -111,10 +113,12 @@ impl<'a> Parser<'a> {
         let field = self.field(fields)?;
         self.skip_space();
         let at = self.at;
-        let takes = operators(field.kind);
-        let operator = self.operator().filter(|operator| takes.contains(operator));
+        let allowed = operators(field.kind);
+        let operator = self.operator().filter(|operator| allowed.contains(operator));
         let Some(operator) = operator else {
-            return mistake(at, format!("{} takes {}", field.name, takes.join(", ")));
+            let list = allowed.join("` `");
+            let text = format!("{} allows only these operators: `{list}`", field.name);
+            return mistake(at, text);
         };
         self.skip_space();
         let value = self.value()?;
@@ -138,9 +142,10 @@ impl<'a> Parser<'a> {
 
     fn operator(&mut self) -> Option<&'static str> {
         let rest = self.rest();
-        let found = ["<=", ">=", "<", ">", "=", ":"].into_iter().find(|op| rest.starts_with(op))?;
-        self.at += found.len();
-        Some(found)
+        let operator =
+            ["<=", ">=", "<", ">", "=", ":"].into_iter().find(|op| rest.starts_with(op))?;
+        self.at += operator.len();
+        Some(operator)
     }
 
     fn value(&mut self) -> Result<Value> {
@@ -151,7 +156,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Parses a value without quotes. It ends at white space.
+    /// Parses a value without quotes. The value ends at white space.
     fn word(&mut self) -> Result<Value> {
         let (at, rest) = (self.at, self.rest());
         let word = &rest[..rest.find(char::is_whitespace).unwrap_or(rest.len())];
@@ -164,20 +169,20 @@ impl<'a> Parser<'a> {
             return Ok(Value { text: word.to_owned(), star: None, at });
         };
         if star + 1 < word.len() {
-            return mistake(at + star, NOT_LAST);
+            return mistake(at + star, STAR_NOT_LAST);
         }
         Ok(Value { text: word[..star].to_owned(), star: Some(at + star), at })
     }
 
     /// Parses a value in double quotes.
     fn quoted(&mut self) -> Result<Value> {
-        let begin = self.at;
-        let mut value = Value { text: String::new(), star: None, at: begin };
+        let opening_quote = self.at;
+        let mut value = Value { text: String::new(), star: None, at: opening_quote };
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((offset, c)) = chars.next() {
-            let at = begin + offset;
+            let at = opening_quote + offset;
             if let Some(star) = value.star.filter(|_| c != '"') {
-                return mistake(star, NOT_LAST);
+                return mistake(star, STAR_NOT_LAST);
             }
             match c {
                 '"' => {
@@ -193,11 +198,12 @@ impl<'a> Parser<'a> {
                 c => value.text.push(c),
             }
         }
-        mistake(begin, "the text has no end: a double quote is missing")
+        mistake(opening_quote, "the closing double quote is missing")
     }
 }
 
-const NOT_LAST: &str = "a * may only be the last; the character itself is \\* in double quotes";
+const STAR_NOT_LAST: &str =
+    "a * is only allowed as the last character; for a literal * write \\* in double quotes";
 
 fn operators(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -210,18 +216,18 @@ fn operators(kind: Kind) -> &'static [&'static str] {
 fn test(field: &Field, operator: &str, value: Value) -> Result<Test> {
     let (name, at) = (field.name, value.at);
     if let Kind::Text | Kind::Word = field.kind {
-        let written = value.text.clone();
+        let raw_text = value.text.clone();
         let pattern = pattern(operator, value)?;
         return Ok(match field.kind {
             Kind::Word => Test::Word(pattern.map(str::to_lowercase)),
-            _ => Test::Text { pattern: pattern.map(folded), written },
+            _ => Test::Text { pattern: pattern.map(folded), raw_text },
         });
     }
     if let Some(star) = value.star {
-        return mistake(star, format!("{name} takes no *"));
+        return mistake(star, format!("{name} allows no *"));
     }
     let text = value.text;
-    let found = match field.kind {
+    let test = match field.kind {
         Kind::Id => Uuid::try_parse(&text).ok().map(Test::Id).ok_or("must be a UUID"),
         Kind::Flag => text.parse().ok().map(Test::Flag).ok_or("must be true or false"),
         Kind::Time => times(operator, &text)
@@ -234,13 +240,17 @@ fn test(field: &Field, operator: &str, value: Value) -> Result<Test> {
         }
         Kind::Exact | Kind::Text | Kind::Word => Ok(Test::Exact(text)),
     };
-    found.or_else(|text| mistake(at, format!("{name} {text}")))
+    test.or_else(|text| mistake(at, format!("{name} {text}")))
 }
 
 fn pattern(operator: &str, value: Value) -> Result<Pattern> {
     match (operator, value.star) {
-        (":", Some(star)) => mistake(star, "a part takes no *: it may stand anywhere"),
-        (":", None) if value.text.is_empty() => mistake(value.at, "a part must not be empty"),
+        (":", Some(star)) => {
+            mistake(star, "with `:` the value must not have a *: it already matches any part")
+        }
+        (":", None) if value.text.is_empty() => {
+            mistake(value.at, "with `:` the value must not be empty")
+        }
         (":", None) => Ok(Pattern::Part(value.text)),
         (_, Some(_)) => Ok(Pattern::Start(value.text)),
         (_, None) => Ok(Pattern::Whole(value.text)),

@@ -1,29 +1,29 @@
-//! Text comparison without regard to case and accents.
+//! Text comparison that ignores case and accents.
 
 use unicode_normalization::{UnicodeNormalization, char::canonical_combining_class};
 
-/// A pattern for texts. Its text is in normalized form.
+/// A pattern for texts. The text of the pattern is in normalized form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pattern {
-    /// Matches exactly this text.
+    /// Matches only this text.
     Whole(String),
-    /// Matches texts that begin with this.
+    /// Matches every text that begins with this text.
     Start(String),
-    /// Matches texts that contain this.
+    /// Matches every text that contains this text.
     Part(String),
 }
 
 impl Pattern {
     /// Applies a function to the pattern's text.
-    pub(super) fn map(self, form: impl Fn(&str) -> String) -> Self {
+    pub(super) fn map(self, normalize: impl Fn(&str) -> String) -> Self {
         match self {
-            Self::Whole(text) => Self::Whole(form(&text)),
-            Self::Start(text) => Self::Start(form(&text)),
-            Self::Part(text) => Self::Part(form(&text)),
+            Self::Whole(text) => Self::Whole(normalize(&text)),
+            Self::Start(text) => Self::Start(normalize(&text)),
+            Self::Part(text) => Self::Part(normalize(&text)),
         }
     }
 
-    /// Whether a text matches, without regard to case and accents.
+    /// Whether a text matches. Ignores case and accents.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let text = folded(text);
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn case_accents_and_width_do_not_matter() {
-        for (one, other) in [
+    fn comparison_ignores_case_accents_and_width() {
+        for (left, right) in [
             ("Ada", "ADA"),
             ("José", "JOSE\u{301}"),
             ("Müller", "muller"),
@@ -77,10 +77,10 @@ mod tests {
             ("Ἀθήνα", "αθηνα"),
             ("ﬁn", "FIN"),
         ] {
-            assert_eq!(folded(one), folded(other));
+            assert_eq!(folded(left), folded(right));
         }
-        for (one, other) in [("か", "が"), ("a", "b"), ("क", "कि"), ("ที", "ท")] {
-            assert_ne!(folded(one), folded(other));
+        for (left, right) in [("か", "が"), ("a", "b"), ("क", "कि"), ("ที", "ท")] {
+            assert_ne!(folded(left), folded(right));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Idempotent retries (AIP-155): when a caller repeats a request with the same `request_id`, it
-//! gets the first response again.
+//! Idempotent retries (AIP-155): a caller that repeats a request with the same `request_id` gets
+//! the first response again.
 //!
 //! A record expires after 24 hours.
 //!
@@ -29,7 +29,7 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The table whose name is part of the seal of each response.
+/// The name of the table. Each sealed response is bound to this name.
 const TABLE: &str = "idempotency_records";
 
 /// The SHA-256 of a whole request, including its secrets. Keep it in memory only; the database
@@ -40,32 +40,32 @@ pub fn fingerprint(request: &impl Message) -> Vec<u8> {
     digest::digest(&digest::SHA256, &bytes).as_ref().to_vec()
 }
 
-/// Runs `work` once for each request id, in the transaction, and commits. `work` returns the id of
-/// the resource that it made, and the response. A repeated request gets the first response again
+/// Runs `work` once for each request id in the transaction, and commits. `work` returns the id of
+/// the created resource, and the response. A repeated request gets the first response again
 /// and changes nothing.
 ///
 /// # Errors
-/// Returns `INVALID_ARGUMENT` when the id was used for a different request, and the errors of
-/// `work`.
+/// Returns `INVALID_ARGUMENT` when the request id was used for a different request, and the errors
+/// of `work`.
 pub async fn once<R: Message + Default>(
     mut tx: TenantTx,
     key: &Key<'_>,
     work: impl AsyncFnOnce(&mut TenantTx) -> Result<(Uuid, R)>,
 ) -> Result<R> {
-    if let Some(first) = find_response(&mut tx, key).await? {
-        return Ok(first);
+    if let Some(response) = find_response(&mut tx, key).await? {
+        return Ok(response);
     }
-    let (made, response) = work(&mut tx).await?;
-    store_response(&mut tx, key, made, &response).await?;
+    let (created_id, response) = work(&mut tx).await?;
+    store_response(&mut tx, key, created_id, &response).await?;
     tx.commit().await?;
     Ok(response)
 }
 
-/// The first response, if this request was made before. Equal requests in other transactions wait
-/// from this call until this transaction ends.
+/// Finds the first response to this request; `None` when the request is new. Equal requests in
+/// other transactions wait from this call until this transaction ends.
 ///
 /// # Errors
-/// Returns `INVALID_ARGUMENT` when the id was used for a different request.
+/// Returns `INVALID_ARGUMENT` when the request id was used for a different request.
 pub async fn find_response<R: Message + Default>(
     tx: &mut TenantTx,
     key: &Key<'_>,
@@ -74,27 +74,28 @@ pub async fn find_response<R: Message + Default>(
         return Ok(None);
     }
     store::lock(tx, key).await?;
-    let Some(kept) = store::find(tx, key).await? else { return Ok(None) };
+    let Some(record) = store::find(tx, key).await? else { return Ok(None) };
     let cipher = tx.cipher(key.tenant)?;
-    if kept.fingerprint != key.keyed(&cipher) {
+    if record.fingerprint != key.keyed(&cipher) {
         return Err(Error::refused(
             ErrorReason::RequestIdReused,
             "this request_id was used for another request",
         ));
     }
-    let response = cipher.open(SealContext { table: TABLE, row: &key.row() }, &kept.response)?;
+    let response = cipher.open(SealContext { table: TABLE, row: &key.row() }, &record.response)?;
     let response = R::decode(response.as_slice());
     response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
 }
 
-/// Stores the response for retries. The record is deleted with the resource `made`.
+/// Stores the response for retries. The record is deleted together with the resource
+/// `created_id`.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn store_response(
     tx: &mut TenantTx,
     key: &Key<'_>,
-    made: Uuid,
+    created_id: Uuid,
     response: &impl Message,
 ) -> Result<()> {
     if key.request_id.is_empty() {
@@ -104,5 +105,5 @@ pub async fn store_response(
     let response =
         cipher.seal(SealContext { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
     let record = Record { fingerprint: key.keyed(&cipher), response };
-    store::save(tx, key, &record, made).await
+    store::save(tx, key, &record, created_id).await
 }

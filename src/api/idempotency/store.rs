@@ -9,8 +9,9 @@ use crate::{
     error::Result,
 };
 
-/// How long a record is kept: 24 hours, in microseconds.
-const LIFE: PgInterval = PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
+/// Lifetime of a record: 24 hours, in microseconds.
+const LIFETIME: PgInterval =
+    PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
 
 /// The sealed part of a record.
 pub(super) struct Record {
@@ -29,7 +30,7 @@ pub(super) async fn lock(tx: &mut TenantTx, key: &Key<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Reads the record of a request that has not expired.
+/// Reads the record of a request, unless the record has expired.
 pub(super) async fn find(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<Record>> {
     let record = sqlx::query_as!(
         Record,
@@ -42,19 +43,20 @@ pub(super) async fn find(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<Reco
         key.actor_or_nil(),
         key.method,
         key.request_id,
-        LIFE,
+        LIFETIME,
     )
     .fetch_optional(tx.conn())
     .await?;
     Ok(record)
 }
 
-/// Stores a record, in place of an expired one. It is deleted with the resource `made`.
+/// Stores a record, or replaces an expired record. The record is deleted together with the resource
+/// `created_id`.
 pub(super) async fn save(
     tx: &mut TenantTx,
     key: &Key<'_>,
     record: &Record,
-    made: Uuid,
+    created_id: Uuid,
 ) -> Result<()> {
     sqlx::query!(
         r#"
@@ -71,17 +73,17 @@ pub(super) async fn save(
         key.request_id,
         record.fingerprint,
         record.response,
-        made,
+        created_id,
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// Deletes at most `limit` expired records, and returns their number: 0 also when another replica
-/// is deleting records.
+/// Deletes at most `limit` expired records. Returns the number of deleted records. Deletes nothing
+/// while another replica deletes records.
 pub(super) async fn delete_expired(db: &Db, limit: i64) -> Result<i64> {
-    let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFE, limit)
+    let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFETIME, limit)
         .fetch_one(db.pool())
         .await?;
     Ok(deleted.unwrap_or_default())

@@ -1,7 +1,7 @@
 //! Deletes expired idempotency records.
 //!
 //! Rule: `trim_requests` (`migrations/0025_trim_requests.sql`) decides which records have
-//! ended, and lets one replica at a time trim.
+//! expired, and lets only one replica at a time delete records.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const BATCH: i64 = 1000;
 /// closed. Only one replica works at a time.
 pub fn spawn_trimming(db: &Db, registry: &mut Registry) {
     let trimmed = Counter::default();
-    let help = "Ended records of requests with a request_id that this replica deleted";
+    let help = "Expired idempotency records (requests with a request_id) that this replica deleted";
     registry.register("tenantry_requests_trimmed", help, trimmed.clone());
     tokio::spawn(run(db.clone(), trimmed));
 }
@@ -30,8 +30,8 @@ async fn run(db: Db, trimmed: Counter) {
     while !db.is_closed() {
         match trim(&db, &trimmed).await {
             Ok(0) => {}
-            Ok(deleted) => tracing::debug!(deleted, "ended records of requests were deleted"),
-            Err(error) => tracing::warn!(%error, "ended records of requests can't be deleted"),
+            Ok(deleted) => tracing::debug!(deleted, "expired idempotency records were deleted"),
+            Err(error) => tracing::warn!(%error, "can't delete expired idempotency records"),
         }
         time::sleep(INTERVAL).await;
     }

@@ -36,7 +36,8 @@ pub const MAX_SIZE: usize = 1000;
 /// The maximum number of rows that a page reads to find its items.
 const MAX_ROWS: usize = 10_000;
 
-/// The maximum time that a page reads rows. A page that reaches it is returned with fewer items.
+/// The maximum time for reading the rows of a page. A page that reaches this time is returned with
+/// fewer items.
 const MAX_TIME: Duration = Duration::from_millis(100);
 
 /// The number of rows that one statement reads, for rows that are small.
@@ -69,7 +70,7 @@ impl Pages {
         Self(tokens)
     }
 
-    /// Starts the page that a request asks for. The page token is bound to the caller, the tenant,
+    /// Starts the page of a list request. The page token is bound to the caller, the tenant,
     /// the method and all fields of the request except for `page_size` and `page_token`.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ pub struct Page<M> {
     binding: Vec<u8>,
     size: usize,
     began: Instant,
-    /// The last row that was looked at, by this page or the previous one.
+    /// The position of the last row that this page or the previous page examined.
     after: Option<Position>,
     items: Vec<M>,
     /// The encoded size of the reply so far, in bytes.
@@ -184,14 +185,14 @@ pub struct Read {
 }
 
 impl Read {
-    /// Wraps the rows of this read. Fewer rows than `limit` mean that the list ends.
+    /// Wraps the rows of this read. If there are fewer rows than `limit`, the list ends after them.
     #[must_use]
     pub fn found<T>(&self, rows: Vec<T>) -> Found<T> {
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < self.limit);
         Found { rows, is_last }
     }
 
-    /// The id to read after, in a list that is ordered only by id.
+    /// The id after which to read, in a list that is ordered only by id.
     #[must_use]
     pub fn after_id(&self) -> uuid::Uuid {
         self.after.map(|position| position.id).unwrap_or_default()
@@ -207,32 +208,33 @@ pub struct Found<T> {
 }
 
 impl<M: Message> Page<M> {
-    /// The next rows to read, at most `most`; `None` when the page is complete. The first read
+    /// The next rows to read, at most `max_rows`; `None` when the page is complete. The first read
     /// asks for one row more than the page holds: that row shows whether another page follows.
     #[must_use]
-    pub fn next_read(&self, most: usize) -> Option<Read> {
-        let is_over = self.rows >= MAX_ROWS || self.rows > 0 && self.began.elapsed() >= MAX_TIME;
-        if self.end.is_some() || is_over {
+    pub fn next_read(&self, max_rows: usize) -> Option<Read> {
+        let is_exhausted =
+            self.rows >= MAX_ROWS || self.rows > 0 && self.began.elapsed() >= MAX_TIME;
+        if self.end.is_some() || is_exhausted {
             return None;
         }
         let limit = match self.rows {
-            0 => most.min(self.size + 1),
+            0 => max_rows.min(self.size + 1),
             _ if self.items.len() == self.size => 1,
-            _ => most,
+            _ => max_rows,
         };
         Some(Read { after: self.after, limit: i64::try_from(limit).unwrap_or(i64::MAX) })
     }
 
-    /// Adds rows to the page until it is full. `show` converts a row to an item, or returns `None`
-    /// when the filter excludes the row.
+    /// Adds rows to the page until it is full. `to_item` converts a row to an item, or returns
+    /// `None` when the filter excludes the row.
     ///
     /// # Errors
-    /// Returns the error of `show`.
+    /// Returns the error of `to_item`.
     pub async fn take<T: Send>(
         &mut self,
         found: Found<T>,
         position: impl Fn(&T) -> Position + Send,
-        mut show: impl FnMut(T) -> Result<Option<M>> + Send,
+        mut to_item: impl FnMut(T) -> Result<Option<M>> + Send,
     ) -> Result<()> {
         let mut pace = Pace::new();
         for row in found.rows {
@@ -240,10 +242,11 @@ impl<M: Message> Page<M> {
                 self.end = Some(End::OfPage);
                 return Ok(());
             }
-            let at = position(&row);
-            if let Some(item) = show(row)? {
+            let row_position = position(&row);
+            if let Some(item) = to_item(row)? {
                 let bytes = self.bytes + encoded_bytes(&item);
-                // A single item is sent whatever its size: the size of stored items is limited.
+                // A page has at least one item, even if the item is too large. The size of stored
+                // items is limited.
                 if bytes > MAX_REPLY_BYTES && !self.items.is_empty() {
                     self.end = Some(End::OfPage);
                     return Ok(());
@@ -251,7 +254,7 @@ impl<M: Message> Page<M> {
                 self.bytes = bytes;
                 self.items.push(item);
             }
-            self.after = Some(at);
+            self.after = Some(row_position);
             self.rows += 1;
             pace.pause().await;
         }
@@ -287,7 +290,9 @@ mod tests {
     use crate::proto::v1::{ListRolesRequest, ListUsersRequest, Role};
 
     fn pages() -> Pages {
-        Pages::new(Arc::new(OpaqueTokens::with(Pages::LABEL, &[[1; 32]]).expect("a key")))
+        Pages::new(Arc::new(
+            OpaqueTokens::with(Pages::LABEL, &[[1; 32]]).expect("the key is valid"),
+        ))
     }
 
     fn asker(home: u128, user: u128, tenant: u128) -> PageCaller {
@@ -305,28 +310,28 @@ mod tests {
 
     /// Reads a page of the roles 1, 2, …, `count`, whose names are `bytes` bytes long.
     async fn read(request: &ListRolesRequest, count: u128, bytes: usize) -> (Vec<u128>, String) {
-        let mut page = pages().begin(asker(1, 2, 3), request).expect("a page");
+        let mut page = pages().begin(asker(1, 2, 3), request).expect("the page token is valid");
         while let Some(read) = page.next_read(100) {
             let from = read.after_id().as_u128() + 1;
-            let limit = u128::try_from(read.limit).expect("a limit");
+            let limit = u128::try_from(read.limit).expect("the limit fits");
             let rows = (from..=count.min(from + limit - 1)).collect();
             let at = |n: &u128| Position::of(Uuid::from_u128(*n));
-            let show = |n: u128| {
+            let to_item = |n: u128| {
                 let name = "x".repeat(bytes);
                 Ok((n % 2 == 1).then(|| Role { id: n.to_string(), name, ..Role::default() }))
             };
-            page.take(read.found(rows), at, show).await.expect("taken");
+            page.take(read.found(rows), at, to_item).await.expect("the page accepts the rows");
         }
-        let (roles, token) = page.finish().expect("a page");
+        let (roles, token) = page.finish().expect("the token is sealed");
         assert!(roles.iter().map(encoded_bytes).sum::<usize>() < MAX_REPLY_BYTES);
-        (roles.iter().map(|role| role.id.parse().expect("a number")).collect(), token)
+        (roles.iter().map(|role| role.id.parse().expect("the id is a number")).collect(), token)
     }
 
     async fn all(page_size: i32, count: u128, bytes: usize) -> (Vec<u128>, usize) {
         let (mut ids, mut pages, mut token) = (Vec::new(), 0, String::new());
         loop {
-            let (found, next) = read(&request(page_size, &token), count, bytes).await;
-            ids.extend(found);
+            let (page_ids, next) = read(&request(page_size, &token), count, bytes).await;
+            ids.extend(page_ids);
             pages += 1;
             if next.is_empty() {
                 return (ids, pages);
@@ -336,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_join_without_gap_or_double() {
+    async fn the_pages_together_have_each_item_exactly_once() {
         for (size, count, bytes, pages) in [
             (0, 99, 1, 1),
             (0, 101, 1, 2),
@@ -349,30 +354,30 @@ mod tests {
         ] {
             let (ids, read) = all(size, count, bytes).await;
             assert!(ids.iter().copied().eq((1..=count).step_by(2)), "{size} of {count}: {ids:?}");
-            // A slow machine needs more pages, because a page also ends by time.
+            // A slow machine needs more pages, because a page also ends after the maximum time.
             assert!(read >= pages, "{size} of {count}: {read}");
         }
     }
 
     #[tokio::test]
-    async fn a_page_reads_so_many_rows_and_no_more() {
-        let mut page = pages().begin(asker(1, 2, 3), &request(0, "")).expect("a page");
+    async fn a_page_reads_at_most_the_maximum_number_of_rows() {
+        let mut page =
+            pages().begin(asker(1, 2, 3), &request(0, "")).expect("the page token is valid");
         let mut reads = 0;
         while let Some(read) = page.next_read(1000) {
-            let rows = vec![(); usize::try_from(read.limit).expect("a limit")];
-            let nothing =
-                page.take(read.found(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
-            nothing.await.expect("taken");
+            let rows = vec![(); usize::try_from(read.limit).expect("the limit fits")];
+            let result = page.take(read.found(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
+            result.await.expect("the page accepts the rows");
             reads += 1;
         }
         assert!(reads <= 11, "{reads}");
-        let (items, token) = page.finish().expect("a page");
+        let (items, token) = page.finish().expect("the token is sealed");
         assert!(items.is_empty() && !token.is_empty());
     }
 
-    /// N14
+    /// N14: a page token is valid only for the request that it was made for.
     #[tokio::test]
-    async fn a_token_is_bound_to_caller_tenant_method_and_request() {
+    async fn a_page_token_is_bound_to_caller_tenant_method_and_request() {
         let first = ListRolesRequest { filter: "name = x".into(), ..request(1, "") };
         let (_, token) = read(&first, 5, 1).await;
         let next = ListRolesRequest { page_token: token.clone(), ..first.clone() };

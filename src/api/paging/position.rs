@@ -1,5 +1,5 @@
-//! The position where a page ended, as a page token holds it. `paging/mod.rs` seals the token and
-//! binds it to its list and its caller (`Pages::begin`, `Page::finish`).
+//! The position of the last row of a page, encoded for a page token. `paging/mod.rs` seals the
+//! token and binds the token to its list and its caller (`Pages::begin`, `Page::finish`).
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Position {
     /// The id of the row.
     pub id: Uuid,
-    /// The time of the row, in whole microseconds. Only in a list that is ordered by time.
+    /// The time of the row, in whole microseconds; `None` in a list that is ordered only by id.
     pub at: Option<OffsetDateTime>,
 }
 
@@ -34,8 +34,8 @@ impl Position {
         let at = match rest {
             [] => None,
             rest => {
-                let since = Duration::microseconds(i64::from_be_bytes(rest.try_into().ok()?));
-                Some(OffsetDateTime::UNIX_EPOCH.checked_add(since)?)
+                let since_epoch = Duration::microseconds(i64::from_be_bytes(rest.try_into().ok()?));
+                Some(OffsetDateTime::UNIX_EPOCH.checked_add(since_epoch)?)
             }
         };
         Some(Self { id: Uuid::from_bytes(*id), at })
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_comes_back_as_it_was_written() {
+    fn decoding_returns_the_encoded_position() {
         let id = Uuid::from_u128(7);
         for at in [
             None,
@@ -65,8 +65,8 @@ mod tests {
             let position = Position { id, at };
             assert_eq!(Position::read(&position.write()), Some(position));
         }
-        for bad in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 16 + 9]] {
-            assert_eq!(Position::read(bad), None, "{bad:?}");
+        for invalid in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 16 + 9]] {
+            assert_eq!(Position::read(invalid), None, "{invalid:?}");
         }
         let out_of_range = [&[0; 16][..], &i64::MAX.to_be_bytes()].concat();
         assert_eq!(Position::read(&out_of_range), None);

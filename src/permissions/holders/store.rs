@@ -10,8 +10,8 @@ use crate::{
     api::paging::Found, concurrency::pace::Pace, db::TenantTx, error::Result, ids::TenantId,
 };
 
-/// Maximum size of the scopes that are read for a page, in bytes. The last subject that is read may
-/// exceed it.
+/// Maximum size of the scopes that are read for a page, in bytes. The scopes of the last subject
+/// may exceed this size.
 const SCOPE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A subject with at least one assignment of a role that has the permission.
@@ -21,10 +21,9 @@ pub struct HolderRow {
     /// The kind of the subject: `user` or `service_account`.
     pub kind: String,
     /// The subject's assignments in force that grant the permission, in any scope; empty for a
-    /// disabled user. Assignments without a scope come first, and of those the ones that last
-    /// longest.
+    /// disabled user. Assignments without a scope come first. Then the later expiry comes first.
     pub held: Json<Vec<HeldRow>>,
-    /// How many assignments were looked at to find the holders of this page.
+    /// The number of assignments that were examined to find the holders of this page.
     pub looked_at: i64,
 }
 
@@ -37,22 +36,22 @@ pub struct HeldRow {
     pub role_name: String,
     /// The assignment's scope; `None` applies everywhere.
     pub scope: Option<Box<RawValue>>,
-    /// When the assignment ends, in seconds since 1970; `None` means never.
+    /// The expiry of the assignment, in seconds since 1970; `None` means never.
     pub expires_at: Option<i64>,
 }
 
 /// The next subjects after `after`, in the order of their ids, with an assignment of a role that
 /// has one of the permissions `forms`.
 ///
-/// Looks at the next `look_at` assignments only, so the work does not grow with the tenant. Reads
-/// fewer subjects when their scopes are large. If fewer than `look_at` assignments were found, no
-/// holders follow. A suspended tenant has no holders.
+/// Examines only the next `max_examined` assignments, so the work does not grow with the tenant.
+/// Reads fewer subjects when their scopes are large. If fewer than `max_examined` assignments were
+/// found, no holders follow. A suspended tenant has no holders.
 pub async fn next(
     tx: &mut TenantTx,
     tenant: TenantId,
     forms: &[String],
     after: Uuid,
-    look_at: i64,
+    max_examined: i64,
 ) -> Result<Found<HolderRow>> {
     let mut rows = sqlx::query_as!(
         HolderRow,
@@ -94,20 +93,20 @@ pub async fn next(
         tenant.0,
         forms,
         after,
-        look_at,
+        max_examined,
     )
     .fetch(tx.conn());
-    let (mut read, mut bytes, mut pace) = (Vec::<HolderRow>::new(), 0, Pace::new());
+    let (mut holders, mut bytes, mut pace) = (Vec::<HolderRow>::new(), 0, Pace::new());
     while bytes < SCOPE_BYTES {
         let Some(row) = rows.try_next().await? else {
-            let is_last = read.last().is_none_or(|row| row.looked_at < look_at);
-            return Ok(Found { rows: read, is_last });
+            let is_last = holders.last().is_none_or(|row| row.looked_at < max_examined);
+            return Ok(Found { rows: holders, is_last });
         };
         bytes += row.scope_bytes();
-        read.push(row);
+        holders.push(row);
         pace.pause().await;
     }
-    Ok(Found { rows: read, is_last: false })
+    Ok(Found { rows: holders, is_last: false })
 }
 
 impl HolderRow {

@@ -2,9 +2,9 @@
 //!
 //! - Rule: `keep_scope` (`migrations/0011_scopes.sql`) stores each scope in its canonical form
 //!   (trigger).
-//! - Rule: `canonical_scope` (`migrations/0011_scopes.sql`) decides what the canonical form is,
+//! - Rule: `canonical_scope` (`migrations/0011_scopes.sql`) decides the canonical form of a scope,
 //!   with `canonical_number`.
-//! - Rule: `scope_key_of` (`migrations/0011_scopes.sql`) decides which scopes are the same.
+//! - Rule: `scope_key_of` (`migrations/0011_scopes.sql`) decides which scopes are equal.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -27,14 +27,14 @@ pub struct NewAssignment {
     /// The user or service account that gets the role.
     pub user: UserId,
     pub role: RoleId,
-    /// Where the assignment applies; `None` means everywhere.
+    /// The scope in which the assignment applies; `None` means everywhere.
     pub scope: Option<Value>,
-    /// When the assignment ends; `None` means never.
+    /// When the assignment expires; `None` means never.
     pub expires_at: Option<OffsetDateTime>,
 }
 
 impl NewAssignment {
-    /// The whole row, after the insert.
+    /// The inserted row, with the columns that Postgres computed.
     pub fn row(self, tenant: TenantId, role_name: String, inserted: Inserted) -> AssignmentRow {
         AssignmentRow {
             tenant_id: tenant,
@@ -70,9 +70,9 @@ pub struct Inserted {
     pub created_at: OffsetDateTime,
 }
 
-/// Inserts an assignment. The subject must be locked. Deletes an ended assignment of the same role
-/// with the same scope. Of the subject's other ended assignments, keeps the latest
-/// [`ENDED_ASSIGNMENTS_KEPT`].
+/// Inserts an assignment. The subject must be locked. Deletes an expired assignment of the same
+/// role with the same scope. Also deletes the subject's other expired assignments, except for the
+/// latest [`ENDED_ASSIGNMENTS_KEPT`].
 ///
 /// # Errors
 /// Returns `ALREADY_EXISTS` when the subject has the role with this scope, and `LIMIT_REACHED`
@@ -96,7 +96,7 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     )
     .execute(tx.conn())
     .await?;
-    // A statement does not see the row that it inserts itself, so the counts add it.
+    // A statement does not see the row that it inserts, so both totals add the new row.
     let row = sqlx::query!(
         r#"
         insert into role_assignments
@@ -126,11 +126,11 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
     Ok(Inserted { scope: row.scope, created_at: row.created_at })
 }
 
-/// The assignments of one role to one user.
+/// Selects assignments of one role to one subject.
 pub enum Which {
-    /// All assignments, whatever their scope.
+    /// All assignments, with any scope.
     All,
-    /// The assignment with exactly this scope; `None` is the assignment without a scope.
+    /// The assignment with exactly this scope; `None` selects the assignment without a scope.
     Just(Option<Value>),
 }
 
@@ -170,7 +170,7 @@ pub async fn delete(
     Ok(rows)
 }
 
-/// The assignments in force of a user or service account, ordered by id.
+/// Lists the assignments of a user or service account that have not expired, ordered by id.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -200,7 +200,7 @@ pub async fn held(
     Ok(rows)
 }
 
-/// Filter of the list of assignments. `None` matches all.
+/// Filter of the list of assignments. `None` matches every assignment.
 pub struct AssignmentFilter {
     pub user: Option<UserId>,
     pub role: Option<RoleId>,
@@ -208,14 +208,14 @@ pub struct AssignmentFilter {
     pub role_name: Filter,
 }
 
-/// Fills a page with assignments in force, ordered by id.
+/// Fills a page with the assignments that match the filter and have not expired, ordered by id.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     filter: &AssignmentFilter,
     page: &mut Page<RoleAssignment>,
 ) -> Result<()> {
-    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             AssignmentRow,
             r#"
@@ -233,17 +233,17 @@ pub async fn list(
             limit $5
             "#,
             tenant.0,
-            read.after_id(),
+            batch.after_id(),
             filter.user.map(|id| id.0),
             filter.role.map(|id| id.0),
-            read.limit,
+            batch.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let show = |row: AssignmentRow| {
+        let to_item = |row: AssignmentRow| {
             Ok(filter.role_name.matches(|_| &row.role_name).then(|| row.into()))
         };
-        page.take(read.found(rows), |row| Position::of(row.assignment_id.0), show).await?;
+        page.take(batch.found(rows), |row| Position::of(row.assignment_id.0), to_item).await?;
     }
     Ok(())
 }

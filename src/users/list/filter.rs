@@ -23,12 +23,12 @@ const FIELDS: &[Field] = &[
 pub(super) struct UserFilter {
     pub(super) state: Option<UserState>,
     pub(super) id: Option<uuid::Uuid>,
-    pub(super) verified: Option<bool>,
-    pub(super) signed_in: Times,
-    /// A whole email, which is looked up by its keyed hash.
+    pub(super) email_verified: Option<bool>,
+    pub(super) last_sign_in: Times,
+    /// An exact email. It is looked up by its keyed hash.
     pub(super) email: Option<String>,
-    /// The conditions that are checked in the opened rows.
-    pub(super) texts: Filter,
+    /// The conditions on texts. They are checked in each row after the row is opened.
+    pub(super) text_conditions: Filter,
     pub(super) order: Order,
 }
 
@@ -36,16 +36,16 @@ impl UserFilter {
     /// Parses a request's filter and order.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` when they can't be parsed.
+    /// Returns `INVALID_ARGUMENT` when the filter or the order can't be parsed.
     pub(super) fn parse(request: &ListUsersRequest) -> Result<Self> {
         let mut filter = Filter::parse(&request.filter, FIELDS)?;
         Ok(Self {
             state: filter.choice("state").map(|state: v1::UserState| state.into()),
             id: filter.id("id"),
-            verified: filter.flag("email_verified"),
-            signed_in: filter.times("last_sign_in_time"),
+            email_verified: filter.flag("email_verified"),
+            last_sign_in: filter.times("last_sign_in_time"),
             email: filter.take_exact("email"),
-            texts: filter,
+            text_conditions: filter,
             order: Order::parse(&request.order_by)?,
         })
     }

@@ -1,12 +1,12 @@
-//! `ListUsers`. Names and parts of emails are sealed, so a condition on them is checked in each
-//! row after it is opened.
+//! `ListUsers`. Names and emails are sealed, so a condition on a name or on a part of an email is
+//! checked in each row after the row is opened.
 
 mod filter;
 mod store;
 
 use filter::UserFilter;
 
-use super::{Users, order::Order, store::Kept};
+use super::{Users, order::Order, store::SealedUserRow};
 use crate::{
     api::paging::{Page, Position, ROWS_PER_READ},
     db::TenantTx,
@@ -23,10 +23,10 @@ impl Users {
         caller: &Caller,
         message: &ListUsersRequest,
     ) -> Result<(Vec<User>, String)> {
-        let wanted = UserFilter::parse(message)?;
+        let filter = UserFilter::parse(message)?;
         let mut page = self.pages.begin(caller.asker(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        fill(&mut tx, caller.tenant(), &wanted, &mut page).await?;
+        fill(&mut tx, caller.tenant(), &filter, &mut page).await?;
         page.finish()
     }
 }
@@ -35,33 +35,35 @@ impl Users {
 async fn fill(
     tx: &mut TenantTx,
     tenant: TenantId,
-    wanted: &UserFilter,
+    filter: &UserFilter,
     page: &mut Page<User>,
 ) -> Result<()> {
     let cipher = tx.cipher(tenant)?;
-    let is_by_time = matches!(wanted.order, Order::SignedIn(_));
-    while let Some(read) = page.next_read(ROWS_PER_READ) {
-        let rows = store::next(tx, tenant, &cipher, wanted, &read).await?;
-        let position = |row: &Kept| Position {
+    let is_by_time = matches!(filter.order, Order::SignedIn(_));
+    while let Some(batch) = page.next_read(ROWS_PER_READ) {
+        let rows = store::next_rows(tx, tenant, &cipher, filter, &batch).await?;
+        let position = |row: &SealedUserRow| Position {
             id: row.user_id.0,
             at: row.last_sign_in_at.filter(|_| is_by_time),
         };
-        let show = |kept: Kept| {
-            let unreadable = kept.unreadable();
-            let row = match kept.open(&cipher) {
+        let to_user = |sealed: SealedUserRow| {
+            let unreadable = sealed.unreadable();
+            let row = match sealed.open(&cipher) {
                 Ok(row) => row,
-                // A filter on texts can't match a row that can't be opened.
+                // A text condition can't match a row that can't be opened.
                 Err(Error::Unreadable) => {
-                    return Ok((!wanted.texts.has_text_condition()).then(|| unreadable.into()));
+                    return Ok(
+                        (!filter.text_conditions.has_text_condition()).then(|| unreadable.into())
+                    );
                 }
                 Err(error) => return Err(error),
             };
-            let text =
+            let value_of =
                 |field: &str| if field == "email" { &*row.email } else { &*row.display_name };
-            let is_meant = wanted.texts.matches(text);
-            Ok(is_meant.then(|| row.into()))
+            let is_match = filter.text_conditions.matches(value_of);
+            Ok(is_match.then(|| row.into()))
         };
-        page.take(read.found(rows), position, show).await?;
+        page.take(batch.found(rows), position, to_user).await?;
     }
     Ok(())
 }

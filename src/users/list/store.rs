@@ -4,7 +4,7 @@ use super::{
     super::{
         UserState,
         order::{Direction, Order},
-        store::Kept,
+        store::SealedUserRow,
     },
     filter::UserFilter,
 };
@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// One query with the conditions that Postgres checks, and the position in the order. `order by`
-/// names the table `users`: the bare name is the selected column, which is null for a user who
-/// never signed in.
+/// names the table `users`, because the bare column name means the selected column, which is null
+/// for a user who never signed in.
 macro_rules! users {
-    ($tx:ident, $tenant:ident, $wanted:ident, $index:ident, $read:ident, $order:literal,
+    ($tx:ident, $tenant:ident, $filter:ident, $index:ident, $batch:ident, $order:literal,
      $($after:expr),*) => {
         sqlx::query_as!(
-            Kept,
+            SealedUserRow,
             r#"
             select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
                    profile, email_index, email_lookup,
@@ -41,13 +41,13 @@ macro_rules! users {
                    or last_sign_in_at < $7 and last_sign_in_at > '-infinity')
             "# + $order,
             $tenant.0,
-            $wanted.state.map(UserState::as_str),
+            $filter.state.map(UserState::as_str),
             $index,
-            $wanted.id,
-            $wanted.verified,
-            $wanted.signed_in.from,
-            $wanted.signed_in.before,
-            $read.limit,
+            $filter.id,
+            $filter.email_verified,
+            $filter.last_sign_in.from,
+            $filter.last_sign_in.before,
+            $batch.limit,
             $($after),*
         )
         .fetch_all($tx.conn())
@@ -55,61 +55,61 @@ macro_rules! users {
     };
 }
 
-/// Reads the next rows in the wanted order. Each order follows an index: by id, or by time and then
-/// id. A user who never signed in has the time `-infinity`.
+/// Reads the next rows in the order of the filter. Each order follows an index: by id, or by time
+/// and then id. A user who never signed in has the time `-infinity`.
 ///
 /// # Errors
-/// When Postgres is unavailable.
-pub(super) async fn next(
+/// Returns UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn next_rows(
     tx: &mut TenantTx,
     tenant: TenantId,
     cipher: &Cipher,
-    wanted: &UserFilter,
-    read: &Read,
-) -> Result<Vec<Kept>> {
-    let key = wanted.email.as_deref().map(email::key);
+    filter: &UserFilter,
+    batch: &Read,
+) -> Result<Vec<SealedUserRow>> {
+    let key = filter.email.as_deref().map(email::key);
     let index = key.map(|key| email::index(cipher, &key).to_vec());
-    let Position { id: after, at } = read.after.unwrap_or(wanted.order.start());
-    Ok(match wanted.order {
+    let Position { id: after_id, at: after_time } = batch.after.unwrap_or(filter.order.start());
+    Ok(match filter.order {
         Order::Created(Direction::Ascending) => users!(
             tx,
             tenant,
-            wanted,
+            filter,
             index,
-            read,
+            batch,
             "and user_id > $9 order by user_id limit $8",
-            after
+            after_id
         ),
         Order::Created(Direction::Descending) => users!(
             tx,
             tenant,
-            wanted,
+            filter,
             index,
-            read,
+            batch,
             "and user_id < $9 order by user_id desc limit $8",
-            after
+            after_id
         ),
         Order::SignedIn(Direction::Ascending) => users!(
             tx,
             tenant,
-            wanted,
+            filter,
             index,
-            read,
+            batch,
             "and (last_sign_in_at, user_id) > (coalesce($10, '-infinity'::timestamptz), $9)
              order by users.last_sign_in_at, user_id limit $8",
-            after,
-            at
+            after_id,
+            after_time
         ),
         Order::SignedIn(Direction::Descending) => users!(
             tx,
             tenant,
-            wanted,
+            filter,
             index,
-            read,
+            batch,
             "and (last_sign_in_at, user_id) < (coalesce($10, '-infinity'::timestamptz), $9)
              order by users.last_sign_in_at desc, user_id desc limit $8",
-            after,
-            at
+            after_id,
+            after_time
         ),
     })
 }
