@@ -1,7 +1,7 @@
 //! Tail latency of decisions compared with empty calls, at half of the server's highest rate. A
 //! closed loop measures the highest rate, with many calls for each wake-up of the server. Calls
-//! that arrive one by one cost twice as much, so the scenario also measures at a quarter of the rate,
-//! where neither kind of call uses the whole core.
+//! that arrive one by one cost twice as much, so the scenario also measures at a quarter of the
+//! rate, where neither kind of call uses the whole core.
 
 use super::{Bench, USERS, requests};
 use crate::{
