@@ -1,5 +1,5 @@
-//! The gate before every method, tested from the descriptors. So a new method is covered, and a
-//! weaker policy fails a test.
+//! The gate before every method, tested from the descriptors, so that the tests also cover new
+//! methods. A weaker policy fails a test.
 
 use std::process::Command;
 
@@ -25,22 +25,22 @@ fn guarded() -> Vec<Method> {
 }
 
 /// Asserts that each of these methods refuses the client.
-async fn all_refused(client: &Client, methods: &[Method], code: Code, wanted: &str) {
+async fn all_refused(client: &Client, methods: &[Method], code: Code, expected: &str) {
     assert!(!methods.is_empty());
     for method in methods {
         let reply = method.call(client, &method.sample(&Ids::random())).await;
         assert!(reply.is_err(), "{} answers", method.path());
-        refused(reply, code, wanted);
+        refused(reply, code, expected);
     }
 }
 
 #[tokio::test]
 async fn without_a_token_only_public_methods_answer() {
     let app = TestApp::spawn().await;
-    let nobody = app.anonymous();
-    all_refused(&nobody, &guarded(), Code::Unauthenticated, "TOKEN_MISSING").await;
+    let anonymous = app.anonymous();
+    all_refused(&anonymous, &guarded(), Code::Unauthenticated, "TOKEN_MISSING").await;
     for method in methods().iter().filter(|method| policy(method) == Access::Public) {
-        let reply = method.call(&nobody, &method.sample(&Ids::random())).await;
+        let reply = method.call(&anonymous, &method.sample(&Ids::random())).await;
         assert_ne!(precise(&method.path(), &reply), "TOKEN_MISSING", "{}", method.path());
     }
 }
@@ -73,7 +73,7 @@ async fn no_method_accepts_an_invalid_token() {
     }
 }
 
-/// D01
+/// D01: the tenant of a token limits every call.
 #[tokio::test]
 async fn no_method_works_in_another_tenant_than_the_tokens() {
     let app = TestApp::spawn().await;
@@ -101,22 +101,22 @@ async fn no_method_works_in_another_tenant_than_the_tokens() {
 async fn a_user_without_a_role_can_use_no_method_that_requires_a_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = acme.member("nobody", &[]).await;
+    let member_without_permission = acme.member("nobody", &[]).await;
     let before = app.rows_of(&acme.tenant_id).await;
     let strict =
         |method: &Method| matches!(policy(method), Access::Permission { self_allowed: false, .. });
     let strict: Vec<_> = methods().into_iter().filter(strict).collect();
-    all_refused(&nobody, &strict, Code::PermissionDenied, "PERMISSION_MISSING").await;
+    all_refused(&member_without_permission, &strict, Code::PermissionDenied, "PERMISSION_MISSING")
+        .await;
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
 }
 
-/// Objects of another user look as if they did not exist: the answer equals that for an unknown
-/// id.
+/// An object of another user gets the same answer as an unknown id.
 #[tokio::test]
 async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = acme.member("nobody", &[]).await;
+    let member_without_permission = acme.member("nobody", &[]).await;
     let role = acme.create_role("theirs", 1.try_into().expect("a level"), &[]).await;
     let theirs = Ids::of(&acme, &role);
     let before = app.rows_of(&acme.tenant_id).await;
@@ -133,8 +133,12 @@ async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
         if shows_token {
             asked.set_field_by_name("token", Value::String(acme.tokens.access_token.clone()));
         }
-        let answer = method.answer(&nobody, &asked).await;
-        assert_eq!(answer, method.answer(&nobody, &method.sample(&Ids::random())).await, "{path}");
+        let answer = method.answer(&member_without_permission, &asked).await;
+        assert_eq!(
+            answer,
+            method.answer(&member_without_permission, &method.sample(&Ids::random())).await,
+            "{path}"
+        );
         match answer.code {
             Code::PermissionDenied | Code::NotFound => {}
             // These two answer OK: `active: false`, and an error for each item.
@@ -168,7 +172,7 @@ async fn platform_methods_refuse_the_administrators_of_other_tenants() {
         refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     }
     assert_eq!(app.row_counts().await, before);
-    // A permission with the right name, in another tenant, does not help.
+    // The same permission in another tenant does not allow the call.
     let named = acme.member("named", &["tenant:*"]).await;
     all_refused(&named, &methods, Code::PermissionDenied, "PERMISSION_MISSING").await;
 }

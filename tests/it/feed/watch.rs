@@ -339,7 +339,7 @@ async fn a_stream_ends_when_its_callers_token_expires() {
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_INVALID"));
 }
 
-/// J02
+/// J02: a shutdown is not delayed by open streams.
 #[tokio::test]
 async fn a_shutdown_ends_streams_with_unavailable() {
     let app = TestApp::with(|values| values.set("SHUTDOWN_GRACE", "20s")).await;

@@ -71,7 +71,7 @@ async fn change(by: &Client, targets: &Targets, number: usize) -> Result<(), Sta
     }
 }
 
-/// I07
+/// I07: concurrent changes do not deadlock.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fails() {
     let app = TestApp::spawn().await;

@@ -64,7 +64,7 @@ async fn refresh(client: &Client) -> Client {
     refreshed
 }
 
-/// J03 J04
+/// J03, J04: a key rotation does not interrupt service.
 #[tokio::test]
 async fn a_rotation_makes_no_token_fail_on_any_replica() {
     let dir = keys(KeyAlgorithm::Es256);
