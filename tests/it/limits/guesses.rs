@@ -143,7 +143,7 @@ async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     at(&app, &address()).auth().login(correct_sign_in()).await.expect("signs in elsewhere");
 }
 
-/// A wrong current password in ChangePassword is counted as a guess.
+/// A wrong current password in `ChangePassword` is counted as a guess.
 #[tokio::test]
 async fn the_holder_of_a_session_cannot_guess_its_password() {
     let (app, acme) = acme().await;

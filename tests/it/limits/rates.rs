@@ -124,7 +124,7 @@ async fn without_redis_each_replica_counts_alone() {
     wrong(guess_at_new_account(&second_network).await);
 }
 
-/// R23: Refresh and IntrospectToken have separate limits.
+/// R23: Refresh and `IntrospectToken` have separate limits.
 #[tokio::test]
 async fn refreshes_and_introspections_are_limited_separately() {
     let app = TestApp::with(|values| {

@@ -139,7 +139,7 @@ async fn a_batch_has_at_most_a_thousand_items() {
     }
 }
 
-/// D09: BatchCheck gives the same answer for another tenant's user and for an unknown user.
+/// D09: `BatchCheck` gives the same answer for another tenant's user and for an unknown user.
 #[tokio::test]
 async fn another_tenants_users_get_the_same_result_as_unknown_users() {
     let app = TestApp::shared();

@@ -55,7 +55,7 @@ async fn answers(client: &Client, user: &str) -> Vec<bool> {
     reply.into_inner().results.into_iter().map(|result| result.allowed).collect()
 }
 
-/// F01: BatchCheck agrees with the model, and denies users of another tenant.
+/// F01: `BatchCheck` agrees with the model, and denies users of another tenant.
 #[tokio::test]
 async fn each_role_grants_exactly_the_permissions_of_the_model_in_its_own_tenant_only() {
     let app = TestApp::shared();
@@ -73,7 +73,7 @@ async fn each_role_grants_exactly_the_permissions_of_the_model_in_its_own_tenant
     }
 }
 
-/// F01: Check and BatchCheck give the same answers.
+/// F01: Check and `BatchCheck` give the same answers.
 #[tokio::test]
 async fn check_and_batch_check_agree() {
     let app = TestApp::shared();

@@ -1,4 +1,4 @@
-//! Compares BatchCheck with an independent model, for random roles and assignments.
+//! Compares `BatchCheck` with an independent model, for random roles and assignments.
 
 use serde_json::{Map, Value, json};
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, RoleLevel};

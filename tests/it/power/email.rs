@@ -78,7 +78,7 @@ async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
     refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// N11: wrong passwords in Login and in UpdateUser have one common limit.
+/// N11: wrong passwords in Login and in `UpdateUser` have one common limit.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
     let app = TestApp::shared();
