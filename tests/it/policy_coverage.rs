@@ -54,7 +54,7 @@ async fn no_method_accepts_an_invalid_token() {
     let (header, claims) = crate::harness::Forge::read(token);
     let other_key = jsonwebtoken::encode(&header, &claims, &forge.refresh).expect("a token");
     let (signed, _) = token.rsplit_once('.').expect("a signature");
-    let elsewhere = json!({ "org": uuid::Uuid::now_v7() });
+    let other_tenant_claims = json!({ "org": uuid::Uuid::now_v7() });
 
     let ended = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     ended.auth().logout(LogoutRequest::default()).await.expect("signs out");
@@ -64,7 +64,7 @@ async fn no_method_accepts_an_invalid_token() {
         ("signed by another key", other_key),
         ("not signed", format!("{signed}.")),
         ("of another kind", acme.tokens.refresh_token.clone()),
-        ("of no tenant", forge.with_claims(token, &elsewhere)),
+        ("of no tenant", forge.with_claims(token, &other_tenant_claims)),
         ("of a session that has ended", ended.tokens.access_token.clone()),
     ] {
         println!("{what}");
@@ -78,7 +78,8 @@ async fn no_method_accepts_an_invalid_token() {
 async fn no_method_works_in_another_tenant_than_the_tokens() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let (ours, theirs) = (app.rows_of(&acme.tenant_id).await, app.rows_of(&other.tenant_id).await);
+    let (own_rows, other_rows) =
+        (app.rows_of(&acme.tenant_id).await, app.rows_of(&other.tenant_id).await);
     let unknown = uuid::Uuid::now_v7().to_string();
     for (key, value) in [
         ("x-tenant-id", other.tenant_id.as_str()),
@@ -93,8 +94,8 @@ async fn no_method_works_in_another_tenant_than_the_tokens() {
         let client = acme.with(key, value);
         all_refused(&client, &guarded(), Code::PermissionDenied, "TENANT_MISMATCH").await;
     }
-    assert_eq!(app.rows_of(&other.tenant_id).await, theirs);
-    assert_eq!(app.rows_of(&acme.tenant_id).await, ours);
+    assert_eq!(app.rows_of(&other.tenant_id).await, other_rows);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, own_rows);
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
     let acme = app.tenant("acme").await;
     let member_without_permission = acme.member("nobody", &[]).await;
     let role = acme.create_role("theirs", 1.try_into().expect("a level"), &[]).await;
-    let theirs = Ids::of(&acme, &role);
+    let other_users_ids = Ids::of(&acme, &role);
     let before = app.rows_of(&acme.tenant_id).await;
 
     let mut seen = 0;
@@ -129,7 +130,7 @@ async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
         if strict || (method.id_fields().is_empty() && !shows_token) {
             continue;
         }
-        let mut asked = method.sample(&theirs);
+        let mut asked = method.sample(&other_users_ids);
         if shows_token {
             asked.set_field_by_name("token", Value::String(acme.tokens.access_token.clone()));
         }

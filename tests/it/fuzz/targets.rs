@@ -125,7 +125,7 @@ async fn permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let concrete = Regex::new(r"\A[a-z0-9_.-]+:[a-z0-9_.-]+\z").expect("a pattern");
-    let held = Regex::new(r"\A(\*|[a-z0-9_.-]+):(\*|[a-z0-9_.-]+)\z").expect("a pattern");
+    let grant_pattern = Regex::new(r"\A(\*|[a-z0-9_.-]+):(\*|[a-z0-9_.-]+)\z").expect("a pattern");
     Corpus::kept("permission").try_each(async |input| {
         let fits = input.len() <= 200;
         let question = CheckRequest { permission: input.into(), ..CheckRequest::default() };
@@ -140,7 +140,7 @@ async fn permissions() {
         };
         let made = answer(input, acme.roles().create_role(role).await);
         // Only system roles may have `*:*`.
-        let may = fits && held.is_match(input) && input != "*:*";
+        let may = fits && grant_pattern.is_match(input) && input != "*:*";
         assert_eq!(made.is_some(), may, "{input:?}");
     });
 }

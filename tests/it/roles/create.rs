@@ -102,8 +102,9 @@ async fn the_platform_level_exists_only_in_the_platform_tenant() {
     let staff = app.platform_admin().await;
     let expected = || role("root", RoleLevel::PlatformAdmin, &["tenant:read"]);
 
-    let elsewhere = create(&staff.with("x-tenant-id", &acme.tenant_id), expected()).await;
-    refused(elsewhere, Code::InvalidArgument, "INVALID_FIELDS");
+    let created_in_other_tenant =
+        create(&staff.with("x-tenant-id", &acme.tenant_id), expected()).await;
+    refused(created_in_other_tenant, Code::InvalidArgument, "INVALID_FIELDS");
     assert_eq!(made(create(&staff, expected()).await).level(), RoleLevel::PlatformAdmin);
 }
 

@@ -82,14 +82,14 @@ async fn roles_above_the_caller_system_roles_and_foreign_roles_cannot_be_deleted
     let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
     let viewer = acme.system_role("viewer").await;
     let manager = acme.system_role("manager").await;
-    let theirs = other.create_role("ops", RoleLevel::Viewer, &[]).await;
+    let other_tenants_role = other.create_role("ops", RoleLevel::Viewer, &[]).await;
 
     for (by, role, code, reason) in [
         (&ada, &high, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
         (&ada, &manager, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&ada, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&acme, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
-        (&acme, &theirs, Code::NotFound, "NOT_FOUND"),
+        (&acme, &other_tenants_role, Code::NotFound, "NOT_FOUND"),
         (&acme, &unknown_id(), Code::NotFound, "NOT_FOUND"),
     ] {
         refused(delete(by, role).await, code, reason);

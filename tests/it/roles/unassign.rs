@@ -101,15 +101,15 @@ async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
 async fn another_tenants_assignment_looks_like_an_unknown_one() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let theirs = a.system_role("org_admin").await;
-    let ours = b.system_role("viewer").await;
+    let other_tenants_role = a.system_role("org_admin").await;
+    let own_role = b.system_role("viewer").await;
 
     for (user, role) in [
-        (&a.user_id, &theirs),
-        (&b.user_id, &theirs),
-        (&a.user_id, &ours),
-        (&b.user_id, &ours),
-        (&unknown_id(), &ours),
+        (&a.user_id, &other_tenants_role),
+        (&b.user_id, &other_tenants_role),
+        (&a.user_id, &own_role),
+        (&b.user_id, &own_role),
+        (&unknown_id(), &own_role),
         (&b.user_id, &unknown_id()),
     ] {
         refused(unassign(&b, user, role, json!(null)).await, Code::NotFound, "NOT_FOUND");

@@ -162,10 +162,10 @@ async fn an_update_has_the_same_limits_as_a_creation() {
 async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let theirs = a.create_role("ops", RoleLevel::Member, &[]).await;
+    let other_tenants_role = a.create_role("ops", RoleLevel::Member, &[]).await;
 
     let mut seen = Vec::new();
-    for id in [theirs, unknown_id()] {
+    for id in [other_tenants_role, unknown_id()] {
         let rename = UpdateRoleRequest { name: Some("mine".into()), ..change(&id) };
         let status = refused(update(&b, rename).await, Code::NotFound, "NOT_FOUND");
         let read = b.roles().get_role(GetRoleRequest { role_id: id }).await;

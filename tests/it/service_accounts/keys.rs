@@ -152,8 +152,8 @@ async fn an_account_may_revoke_only_its_own_keys() {
     let itself = app.anonymous().exchange(&own_key.secret).await;
     let other_id = other_key.api_key.expect("a key").id;
     let request = RevokeApiKeyRequest { api_key_id: other_id };
-    let theirs = itself.service_accounts().revoke_api_key(request).await;
-    refused(theirs, Code::NotFound, "NOT_FOUND");
+    let refusal = itself.service_accounts().revoke_api_key(request).await;
+    refused(refusal, Code::NotFound, "NOT_FOUND");
     let listed = list(&itself, &own).await;
     revoke(&itself, &listed[0]).await;
     let ended = itself.auth().who_am_i(WhoAmIRequest {}).await;

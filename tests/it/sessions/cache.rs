@@ -213,12 +213,12 @@ async fn callers_that_never_stop_see_the_end_of_their_session() {
     let acme = app.tenant("acme").await;
     for round in 0..10 {
         let victim = acme.member(&format!("victim-{round}"), &[]).await;
-        let over = AtomicBool::new(false);
+        let is_finished = AtomicBool::new(false);
         let calls = (0..8).map(|n| {
             let caller = victim.on(if n % 2 == 0 { &app.channel } else { &second_replica.channel });
-            let over = &over;
+            let is_finished = &is_finished;
             async move {
-                while !over.load(Ordering::Relaxed) {
+                while !is_finished.load(Ordering::Relaxed) {
                     is_signed_in(&caller).await;
                 }
             }
@@ -235,7 +235,7 @@ async fn callers_that_never_stop_see_the_end_of_their_session() {
             for channel in [&app.channel, &second_replica.channel].repeat(10) {
                 is_signed_out(&victim.on(channel)).await;
             }
-            over.store(true, Ordering::Relaxed);
+            is_finished.store(true, Ordering::Relaxed);
         };
         tokio::join!(futures::future::join_all(calls), end);
     }

@@ -75,9 +75,9 @@ async fn a_callers_trace_continues_through_every_store() {
         assert_eq!(attribute(found[0], "db.operation.name").as_deref(), Some(operation));
         assert!(!is_error(found[0]));
     }
-    let told = format!("{spans:?}");
+    let span_text = format!("{spans:?}");
     for secret in [acme.email.as_str(), PASSWORD, "canary", "acme", &acme.tenant_id] {
-        assert!(!told.contains(secret), "{secret}");
+        assert!(!span_text.contains(secret), "{secret}");
     }
 }
 
@@ -142,8 +142,8 @@ async fn invalid_trace_headers_begin_a_new_trace() {
     let client = client.with("tracestate", &"a=b,".repeat(500)).with("baggage", "canary=1");
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     let spans = collector.trace(&id).await;
-    let told = format!("{spans:?}");
-    assert!(!told.contains("canary") && !told.contains("a=b"), "{told}");
+    let span_text = format!("{spans:?}");
+    assert!(!span_text.contains("canary") && !span_text.contains("a=b"), "{span_text}");
 }
 
 #[tokio::test]

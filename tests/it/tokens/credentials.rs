@@ -27,21 +27,21 @@ async fn a_call_with_several_credentials_is_refused() {
     let other = app.tenant("other").await;
     let good = format!("Bearer {}", acme.tokens.access_token);
     let bad = "Bearer a.b.c".to_owned();
-    let theirs = format!("Bearer {}", other.tokens.access_token);
+    let other_credential = format!("Bearer {}", other.tokens.access_token);
     let basic = "Basic YTpi".to_owned();
 
     for values in [
         vec![good.clone(), bad.clone()],
         vec![bad.clone(), good.clone()],
         vec![good.clone(), good.clone()],
-        vec![good.clone(), theirs.clone()],
+        vec![good.clone(), other_credential.clone()],
         vec![good.clone(), basic.clone()],
         vec![basic.clone(), good.clone()],
         vec![good.clone(), String::new()],
-        vec![format!("{good},{theirs}")],
+        vec![format!("{good},{other_credential}")],
         vec![format!("{good}, {bad}")],
         vec![format!("{bad},{good}")],
-        vec![format!("{good} {theirs}")],
+        vec![format!("{good} {other_credential}")],
         vec![basic],
         vec![acme.tokens.access_token.clone()],
         vec![good.replace("Bearer ", "Bearer")],

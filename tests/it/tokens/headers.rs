@@ -42,8 +42,8 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
             header[name] = value.clone();
         }
         let (header, claims) = (header.to_string(), claims.to_string());
-        let theirs = Forge::sign_with(&attacker, Algorithm::RS256, &header, &claims);
-        token_refused(&acme, &format!("{what}, their signature"), &theirs).await;
+        let attacker_token = Forge::sign_with(&attacker, Algorithm::RS256, &header, &claims);
+        token_refused(&acme, &format!("{what}, their signature"), &attacker_token).await;
         let ours = app.forge().sign_raw(&header, &claims);
         token_refused(&acme, &format!("{what}, our signature"), &ours).await;
     }
