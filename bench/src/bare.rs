@@ -1,4 +1,4 @@
-//! Minimal gRPC server: the health service alone. It measures what gRPC itself costs on this
+//! Minimal gRPC server with only the health service. Its cost is the cost of gRPC itself on this
 //! machine.
 
 use std::net::SocketAddr;

@@ -1,12 +1,12 @@
-//! Assignment of CPU cores. The server has one core for itself. The load generator and the
-//! stores (Postgres and Redis) never use that core.
+//! Assignment of CPU cores. The server has one core. The load generator and the stores (Postgres
+//! and Redis) never use the server's core.
 
 use anyhow::{Context, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
-/// Maximum number of cores that generate load. With more, the stores would lack CPU and the
-/// benchmark would measure that.
+/// Maximum number of cores that generate load. With more load cores, the benchmark would measure
+/// stores that lack CPU.
 const MAX_LOAD: usize = 3;
 
 /// Core numbers by purpose.
@@ -16,8 +16,8 @@ pub struct Cores {
     pub server: usize,
     /// Cores that generate load.
     pub load: Vec<usize>,
-    /// Cores of Postgres and Redis. On a machine with two cores they share the core of the
-    /// load.
+    /// Cores of Postgres and Redis. On a machine with two cores, the stores share the core of
+    /// the load.
     pub stores: Vec<usize>,
 }
 
@@ -63,12 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_has_a_core_of_its_own() {
+    fn the_server_gets_a_core_that_nothing_else_uses() {
         assert!(Cores::of(&[3]).is_err());
         let of = |allowed: &[usize]| Cores::of(allowed).expect("cores");
         assert_eq!(of(&[0, 1]), Cores { server: 1, load: vec![0], stores: vec![0] });
         assert_eq!(of(&[0, 2, 5]), Cores { server: 5, load: vec![0], stores: vec![2] });
-        let many: Vec<usize> = (0..16).collect();
-        assert_eq!(of(&many), Cores { server: 15, load: vec![0, 1, 2], stores: (3..15).collect() });
+        let sixteen_cores: Vec<usize> = (0..16).collect();
+        assert_eq!(
+            of(&sixteen_cores),
+            Cores { server: 15, load: vec![0, 1, 2], stores: (3..15).collect() }
+        );
     }
 }

@@ -24,16 +24,16 @@ use crate::{
     world::World,
 };
 
-/// Number of users with `--quick`, at most.
+/// Maximum number of users with `--quick`.
 const QUICK_USERS: u64 = 100_000;
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
-    let done = match matches.subcommand() {
+    let result = match matches.subcommand() {
         Some(("bare", matches)) => serve_bare(matches),
         _ => bench(&matches),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -105,12 +105,14 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
             measured: Duration::from_secs(1),
         };
     }
-    let only: Vec<&String> = matches.get_many("only").unwrap_or_default().collect();
-    let chosen: Vec<&Scenario> = SCENARIOS
+    let only_names: Vec<&String> = matches.get_many("only").unwrap_or_default().collect();
+    let selected: Vec<&Scenario> = SCENARIOS
         .iter()
-        .filter(|scenario| only.is_empty() || only.iter().any(|name| *name == scenario.name))
+        .filter(|scenario| {
+            only_names.is_empty() || only_names.iter().any(|name| *name == scenario.name)
+        })
         .collect();
-    let sizes = scenarios::sizes(&chosen, users);
+    let sizes = scenarios::sizes(&selected, users);
     let dir: &PathBuf = matches.get_one("dir").context("no folder")?;
 
     let cores = Cores::divide()?;
@@ -118,10 +120,10 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let report = Report::new(&world)?;
     let mut bench = Bench { world, report, effort, users };
     let mut failure = None;
-    for scenario in chosen {
+    for scenario in selected {
         say(&format!("{}: {}", scenario.name, scenario.about));
         bench.report.begin(scenario.name);
-        // A failed scenario does not make the results of the others invalid, so the run
+        // The results of other scenarios stay valid when one scenario fails, so the run
         // continues.
         if let Err(error) = (scenario.run)(&mut bench).context(scenario.name) {
             say(&format!("    {error:#}"));
@@ -136,13 +138,13 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 /// Prints a line on standard output.
-#[expect(clippy::print_stdout, reason = "a command talks to people")]
+#[expect(clippy::print_stdout, reason = "the output of a command")]
 pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// Converts a count to `f64` for calculations. The conversion is exact up to 2^53; no count
-/// here comes near that.
+/// Converts a count to `f64` for calculations. The conversion is exact up to 2^53, and every count
+/// here is far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 pub(crate) fn number(count: u64) -> f64 {
     count as f64

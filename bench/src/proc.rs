@@ -4,8 +4,8 @@ use std::{fs, time::Duration};
 
 use anyhow::Context;
 
-/// Processor time that a process's threads have used so far, with nanosecond resolution.
-/// Threads that have ended are not included; a server under load ends none.
+/// Processor time that the threads of a process have used so far, with nanosecond resolution.
+/// Excludes ended threads. A server under load ends no thread.
 ///
 /// # Errors
 /// Returns an error when the process has ended.

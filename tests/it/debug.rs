@@ -22,19 +22,19 @@ fn secret_and_personal_fields_are_marked_in_the_proto() {
             let name = field.name();
             let telling = ["password", "token", "secret", "email", "display_name", "assertion"];
             let is_telling = name == "api_key" || telling.iter().any(|word| name.contains(word));
-            let wanted = !PLAIN.contains(&name) && is_telling;
+            let expected = !PLAIN.contains(&name) && is_telling;
             let options = field.options();
             let is = options
                 .get_field_by_name("debug_redact")
                 .is_some_and(|value| *value == Value::Bool(true));
-            assert_eq!(is, wanted, "{}", field.full_name());
+            assert_eq!(is, expected, "{}", field.full_name());
             marked += usize::from(is);
         }
     }
     assert!(marked > 15, "{marked}");
 }
 
-/// K09
+/// K09: debug output contains no sensitive field.
 #[test]
 fn marked_fields_are_not_printed() {
     let canary = || "canary".to_owned();

@@ -20,7 +20,7 @@ const CANARY: &str = "canary7f3a";
 const PASSWORD: &str = "a canary7f3a of a password";
 const EMAIL: &str = "canary7f3a@acme.test";
 
-/// If it were logged unescaped, it would end its line and begin a forged one.
+/// A text that, when logged without escapes, would end its line and begin a forged line.
 const FORGED_LINE: &str = "canary7f3a\n{\"level\":\"INFO\",\"forged\":true}\n\u{1b}[31m\u{202e}";
 
 async fn register(client: &Client) {
@@ -35,7 +35,7 @@ async fn register(client: &Client) {
     client.auth().register(request).await.expect_err("it is taken");
 }
 
-/// Failed sign-ins, each with another cause.
+/// Failed sign-ins. Each sign-in fails for a different cause.
 async fn fail_to_sign_in(client: &Client) {
     for (email, password, slug) in [
         (EMAIL, "wrong canary7f3a", "acme"),
@@ -117,7 +117,7 @@ fn fill(message: &mut DynamicMessage) {
     }
 }
 
-/// K01 K02
+/// K01, K02: no log contains a secret or personal data.
 #[tokio::test]
 async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
     for level in ["info", "debug", "trace"] {

@@ -1,5 +1,5 @@
-//! The gate before every method, tested from the descriptors. So a new method is covered, and a
-//! weaker policy fails a test.
+//! The gate before every method, tested from the descriptors, so that the tests also cover new
+//! methods. A weaker policy fails a test.
 
 use std::process::Command;
 
@@ -25,22 +25,22 @@ fn guarded() -> Vec<Method> {
 }
 
 /// Asserts that each of these methods refuses the client.
-async fn all_refused(client: &Client, methods: &[Method], code: Code, wanted: &str) {
+async fn all_refused(client: &Client, methods: &[Method], code: Code, expected: &str) {
     assert!(!methods.is_empty());
     for method in methods {
         let reply = method.call(client, &method.sample(&Ids::random())).await;
         assert!(reply.is_err(), "{} answers", method.path());
-        refused(reply, code, wanted);
+        refused(reply, code, expected);
     }
 }
 
 #[tokio::test]
 async fn without_a_token_only_public_methods_answer() {
     let app = TestApp::spawn().await;
-    let nobody = app.anonymous();
-    all_refused(&nobody, &guarded(), Code::Unauthenticated, "TOKEN_MISSING").await;
+    let anonymous = app.anonymous();
+    all_refused(&anonymous, &guarded(), Code::Unauthenticated, "TOKEN_MISSING").await;
     for method in methods().iter().filter(|method| policy(method) == Access::Public) {
-        let reply = method.call(&nobody, &method.sample(&Ids::random())).await;
+        let reply = method.call(&anonymous, &method.sample(&Ids::random())).await;
         assert_ne!(precise(&method.path(), &reply), "TOKEN_MISSING", "{}", method.path());
     }
 }
@@ -54,7 +54,7 @@ async fn no_method_accepts_an_invalid_token() {
     let (header, claims) = crate::harness::Forge::read(token);
     let other_key = jsonwebtoken::encode(&header, &claims, &forge.refresh).expect("a token");
     let (signed, _) = token.rsplit_once('.').expect("a signature");
-    let elsewhere = json!({ "org": uuid::Uuid::now_v7() });
+    let other_tenant_claims = json!({ "org": uuid::Uuid::now_v7() });
 
     let ended = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     ended.auth().logout(LogoutRequest::default()).await.expect("signs out");
@@ -64,7 +64,7 @@ async fn no_method_accepts_an_invalid_token() {
         ("signed by another key", other_key),
         ("not signed", format!("{signed}.")),
         ("of another kind", acme.tokens.refresh_token.clone()),
-        ("of no tenant", forge.with_claims(token, &elsewhere)),
+        ("of no tenant", forge.with_claims(token, &other_tenant_claims)),
         ("of a session that has ended", ended.tokens.access_token.clone()),
     ] {
         println!("{what}");
@@ -73,12 +73,13 @@ async fn no_method_accepts_an_invalid_token() {
     }
 }
 
-/// D01
+/// D01: the tenant of a token limits every call.
 #[tokio::test]
 async fn no_method_works_in_another_tenant_than_the_tokens() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let (ours, theirs) = (app.rows_of(&acme.tenant_id).await, app.rows_of(&other.tenant_id).await);
+    let (own_rows, other_rows) =
+        (app.rows_of(&acme.tenant_id).await, app.rows_of(&other.tenant_id).await);
     let unknown = uuid::Uuid::now_v7().to_string();
     for (key, value) in [
         ("x-tenant-id", other.tenant_id.as_str()),
@@ -93,32 +94,32 @@ async fn no_method_works_in_another_tenant_than_the_tokens() {
         let client = acme.with(key, value);
         all_refused(&client, &guarded(), Code::PermissionDenied, "TENANT_MISMATCH").await;
     }
-    assert_eq!(app.rows_of(&other.tenant_id).await, theirs);
-    assert_eq!(app.rows_of(&acme.tenant_id).await, ours);
+    assert_eq!(app.rows_of(&other.tenant_id).await, other_rows);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, own_rows);
 }
 
 #[tokio::test]
 async fn a_user_without_a_role_can_use_no_method_that_requires_a_permission() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = acme.member("nobody", &[]).await;
+    let member_without_permission = acme.member("nobody", &[]).await;
     let before = app.rows_of(&acme.tenant_id).await;
     let strict =
         |method: &Method| matches!(policy(method), Access::Permission { self_allowed: false, .. });
     let strict: Vec<_> = methods().into_iter().filter(strict).collect();
-    all_refused(&nobody, &strict, Code::PermissionDenied, "PERMISSION_MISSING").await;
+    all_refused(&member_without_permission, &strict, Code::PermissionDenied, "PERMISSION_MISSING")
+        .await;
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
 }
 
-/// Objects of another user look as if they did not exist: the answer equals that for an unknown
-/// id.
+/// An object of another user gets the same answer as an unknown id.
 #[tokio::test]
 async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = acme.member("nobody", &[]).await;
+    let member_without_permission = acme.member("nobody", &[]).await;
     let role = acme.create_role("theirs", 1.try_into().expect("a level"), &[]).await;
-    let theirs = Ids::of(&acme, &role);
+    let other_users_ids = Ids::of(&acme, &role);
     let before = app.rows_of(&acme.tenant_id).await;
 
     let mut seen = 0;
@@ -129,12 +130,16 @@ async fn methods_for_ones_own_objects_do_not_reach_those_of_others() {
         if strict || (method.id_fields().is_empty() && !shows_token) {
             continue;
         }
-        let mut asked = method.sample(&theirs);
+        let mut asked = method.sample(&other_users_ids);
         if shows_token {
             asked.set_field_by_name("token", Value::String(acme.tokens.access_token.clone()));
         }
-        let answer = method.answer(&nobody, &asked).await;
-        assert_eq!(answer, method.answer(&nobody, &method.sample(&Ids::random())).await, "{path}");
+        let answer = method.answer(&member_without_permission, &asked).await;
+        assert_eq!(
+            answer,
+            method.answer(&member_without_permission, &method.sample(&Ids::random())).await,
+            "{path}"
+        );
         match answer.code {
             Code::PermissionDenied | Code::NotFound => {}
             // These two answer OK: `active: false`, and an error for each item.
@@ -168,7 +173,7 @@ async fn platform_methods_refuse_the_administrators_of_other_tenants() {
         refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     }
     assert_eq!(app.row_counts().await, before);
-    // A permission with the right name, in another tenant, does not help.
+    // The same permission in another tenant does not allow the call.
     let named = acme.member("named", &["tenant:*"]).await;
     all_refused(&named, &methods, Code::PermissionDenied, "PERMISSION_MISSING").await;
 }

@@ -31,7 +31,7 @@ async fn create_user(client: &Client, request: CreateUserRequest) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N04
+/// N04: a request id identifies one request of one caller.
 #[tokio::test]
 async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
     let app = TestApp::shared();
@@ -55,7 +55,7 @@ async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
     }
 }
 
-/// N04
+/// N04: a request id identifies one request of one caller.
 #[tokio::test]
 async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     let app = TestApp::spawn().await;
@@ -119,7 +119,7 @@ async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     }
 }
 
-/// N04
+/// N04: a request id identifies one request of one caller.
 #[tokio::test]
 async fn records_are_deleted_with_their_caller() {
     let app = TestApp::spawn().await;
@@ -166,7 +166,7 @@ async fn a_secret_is_part_of_the_request() {
     refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
-/// N04
+/// N04: a request id identifies one request of one caller.
 #[tokio::test]
 async fn the_request_id_of_an_api_key_belongs_to_its_caller() {
     let app = TestApp::shared();
@@ -189,7 +189,7 @@ async fn the_request_id_of_an_api_key_belongs_to_its_caller() {
     refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
-/// N04
+/// N04: a request id identifies one request of one caller.
 #[tokio::test]
 async fn a_record_expires_after_a_day() {
     let app = TestApp::spawn().await;
@@ -208,10 +208,12 @@ async fn a_record_expires_after_a_day() {
         select tenant_id, gen_random_uuid(), '', n::text, '', '', now() - interval '25 hours'
         from tenants, generate_series(1, 2500) n";
     sqlx::query(fill).execute(&mut app.owner().await).await.expect("rows");
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     until(10, || async { records(&app).await == 1 }).await;
-    until(10, || async { twin.metric("tenantry_requests_trimmed_total").await == Some(2500.0) })
-        .await;
+    until(10, || async {
+        second_replica.metric("tenantry_requests_trimmed_total").await == Some(2500.0)
+    })
+    .await;
     assert_eq!(create_user(&acme, user("bob@acme.test")).await, bob);
     acme.create_user_without_password(&format!("{}@acme.test", unknown_id())).await;
 }

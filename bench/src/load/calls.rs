@@ -1,4 +1,4 @@
-//! Calls of one method, with requests that are encoded before the first one is sent.
+//! Calls of one method. All requests are encoded before the first call.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ pub enum Verdict {
     /// A refusal that this load provokes on purpose. The value is the time to wait before the
     /// next call.
     Refused(Duration),
-    /// Any other answer. It ends the measurement.
+    /// Any other answer. A wrong answer stops the measurement.
     Wrong,
 }
 
@@ -48,7 +48,7 @@ pub struct Calls {
     requests: Arc<[Request]>,
     next: Arc<AtomicUsize>,
     judge: Judge,
-    /// Values of `x-forwarded-for`, used in turn. Empty: the calls do not send that header.
+    /// Values of `x-forwarded-for`, used in turn. When empty, the calls do not send the header.
     addresses: Arc<[MetadataValue<Ascii>]>,
     /// Timeout after which the client cancels a call.
     cancelled_after: Option<Duration>,
@@ -80,7 +80,7 @@ impl Calls {
         Self { addresses: addresses.into(), ..self }
     }
 
-    /// Cancels each call after this timeout. A cancelled call counts as refused.
+    /// Cancels each call after this timeout. A cancelled call is recorded as refused.
     pub fn cancelled_after(self, time: Duration) -> Self {
         Self { cancelled_after: Some(time), ..self }
     }
@@ -90,12 +90,12 @@ impl Calls {
         Self { name, ..self }
     }
 
-    /// Restarts from the first request, with a position of its own.
+    /// A copy that starts from the first request and has its own position.
     pub fn again(&self) -> Self {
         Self { next: Arc::default(), ..self.clone() }
     }
 
-    /// The next request. The list starts again after the last one.
+    /// The next request. After the last request, the list starts again.
     pub(super) fn next(&self) -> &Request {
         &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
     }

@@ -10,8 +10,8 @@ use tonic::client::Grpc;
 
 use super::{Calls, Recorder, Verdict, Window, connection::Connection};
 
-/// Keeps `streams` calls in flight on each connection until the window ends. After a refusal a
-/// caller waits once to twice the time that the answer asks for.
+/// Keeps `streams` calls in flight on each connection until the window ends. After a refusal, a
+/// caller waits 1 to 2 times the retry delay of the answer.
 ///
 /// # Errors
 /// Returns the errors of [`Calls::send`].
@@ -49,15 +49,15 @@ async fn call_on(
     while started < window.until {
         let verdict = calls.send(calls.next(), &mut connection).await?;
         let ended = Instant::now();
-        // A call counts when its answer comes within the window, because the server's CPU time
-        // of the window was spent on it.
+        // A call is recorded when its answer arrives within the window, because the server spent
+        // CPU time of the window on the call.
         if (window.from..window.until).contains(&ended) {
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
         }
         started = match verdict {
             Verdict::Refused(wait) => {
-                tokio::time::sleep(spread(wait, turn)).await;
+                tokio::time::sleep(spread_wait(wait, turn)).await;
                 turn += 1;
                 Instant::now()
             }
@@ -67,9 +67,9 @@ async fn call_on(
     Ok(())
 }
 
-/// Returns once to twice the wait, spread evenly by turn, so that callers that were refused at
-/// the same moment do not return at the same moment.
-fn spread(wait: Duration, turn: u64) -> Duration {
+/// Returns 1 to 2 times the wait, spread evenly by turn. So callers that were refused at the same
+/// moment do not retry at the same moment.
+fn spread_wait(wait: Duration, turn: u64) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_895;
     wait.mul_f64(1.0 + (crate::number(turn) * GOLDEN).fract())
 }
@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn refused_callers_return_at_evenly_spread_times() {
-        let mut waits: Vec<_> = (0..100).map(|turn| spread(Duration::from_secs(1), turn)).collect();
+        let mut waits: Vec<_> =
+            (0..100).map(|turn| spread_wait(Duration::from_secs(1), turn)).collect();
         waits.sort_unstable();
         assert!(waits[0] >= Duration::from_secs(1) && waits[99] < Duration::from_secs(2));
         let longest = waits.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();

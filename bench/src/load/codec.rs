@@ -1,4 +1,4 @@
-//! Codec that passes encoded bytes through, so that the load spends no CPU time on encoding.
+//! Codec that sends and receives encoded bytes, so that the load uses no CPU time for encoding.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -6,7 +6,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// Codec of messages that are encoded already.
+/// Codec of messages that are already encoded.
 #[derive(Clone, Copy)]
 pub(super) struct Encoded;
 

@@ -1,8 +1,8 @@
 //! HTTP/2 connection under tonic's client.
 //!
-//! Tonic's own channel passes each call through two queues. That costs the load more CPU time
-//! than a bare server spends on the call, so the benchmark would measure the load. This type
-//! passes calls directly to the connection.
+//! Tonic's own channel passes each call through two queues. The queues cost the load more CPU time
+//! than a bare server uses for the call, so the benchmark would measure the load. `Connection`
+//! passes calls directly to HTTP/2.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,15 +22,15 @@ use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Flow-control window, in bytes. It is larger than any answer, so that flow control does not
-/// limit the calls.
+/// Flow-control window, in bytes. Larger than every answer, so that flow control does not limit
+/// the calls.
 const WINDOW: u32 = 4 << 20;
 
 /// A connection. A clone is cheap.
 #[derive(Clone)]
 pub(super) struct Connection(SendRequest<Bytes>);
 
-/// Opens connections. A task of this runtime drives each of them.
+/// Opens connections. A task of the current runtime drives each connection.
 ///
 /// # Errors
 /// Returns an error when the server does not answer.
@@ -45,7 +45,7 @@ pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<G
             .initial_connection_window_size(WINDOW)
             .handshake::<_, Bytes>(stream)
             .await?;
-        // If the connection ends, the calls on it fail, so the driver's result is not needed.
+        // When the connection ends, its calls fail, so the driver's result is not needed.
         tokio::spawn(async { driver.await.ok() });
         connections.push(Grpc::with_origin(Connection(requests), origin.clone()));
     }
@@ -69,8 +69,7 @@ impl Service<Request<Body>> for Connection {
                 requests.send_request(Request::from_parts(parts, ()), false)?;
             let mut next = next_frame(&mut body).await?;
             while let Some(data) = next {
-                // The end of the stream goes with the last data frame, as other clients send
-                // it.
+                // The last data frame ends the stream, as with other clients.
                 next = next_frame(&mut body).await?;
                 sending.send_data(data, next.is_none())?;
             }

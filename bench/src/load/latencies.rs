@@ -19,9 +19,10 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
+    /// An empty recorder.
     ///
     /// # Errors
-    /// Returns an error only for invalid bounds, which these are not.
+    /// Never in practice: the bounds of the histogram are valid.
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self { good: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
     }
@@ -88,20 +89,20 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_good_answers() {
-        let mut taken = Latencies::new(Duration::from_secs(2));
+        let mut latencies = Latencies::new(Duration::from_secs(2));
         for core in 0..2 {
             let mut recorder = Recorder::new().expect("bounds");
             for micros in 1..=500 {
                 recorder.record(Verdict::Good, Duration::from_micros(core * 500 + micros));
             }
             recorder.record(Verdict::Refused(Duration::ZERO), Duration::from_secs(1));
-            taken.add(&recorder);
+            latencies.add(&recorder);
         }
-        assert_eq!((taken.calls(), taken.refused), (1000, 2));
-        assert!((taken.per_second() - 500.0).abs() < 1e-9);
+        assert_eq!((latencies.calls(), latencies.refused), (1000, 2));
+        assert!((latencies.per_second() - 500.0).abs() < 1e-9);
         for (share, micros) in [(0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
-            let found = taken.micros_at(share);
-            assert!((found / micros - 1.0).abs() < 0.002, "{share}: {found}");
+            let actual = latencies.micros_at(share);
+            assert!((actual / micros - 1.0).abs() < 0.002, "{share}: {actual}");
         }
     }
 }

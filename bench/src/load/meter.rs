@@ -25,9 +25,9 @@ pub struct Reading {
 pub struct Used {
     /// Processor time of the server.
     pub cpu: Duration,
-    /// The share of the time in which the server's core was busy.
+    /// Share of the time in which the server's core was busy, from 0 to 1.
     pub server_core: f64,
-    /// The same of the load's cores, on average.
+    /// Average share of the time in which a load core was busy, from 0 to 1.
     pub load_cores: f64,
 }
 
@@ -58,8 +58,12 @@ impl Meter {
 impl Reading {
     /// CPU time used since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Used {
-        let load: f64 =
-            self.load.iter().zip(&earlier.load).map(|(now, then)| now.busy_since(*then)).sum();
+        let load: f64 = self
+            .load
+            .iter()
+            .zip(&earlier.load)
+            .map(|(now, earlier)| now.busy_since(*earlier))
+            .sum();
         Used {
             cpu: self.cpu.saturating_sub(earlier.cpu),
             server_core: self.server.busy_since(earlier.server),

@@ -1,10 +1,10 @@
 //! Load generators.
 //!
-//! Each load core has one thread with a runtime of its own. A closed loop keeps a fixed number
-//! of calls in flight and finds the server's highest rate. An open loop sends calls at fixed
-//! times, whether or not earlier calls were answered, and measures each latency from the time
-//! when the call was due. So a stall of the server shows in the latencies of all calls that
-//! were due during the stall.
+//! Each load core has one thread with its own runtime. A closed loop keeps a fixed number of calls
+//! in flight and finds the server's highest rate. An open loop sends calls at fixed times, whether
+//! or not earlier calls were answered. It measures each latency from the time when the call was
+//! due. So a stall of the server is part of the latencies of all calls that were due during the
+//! stall.
 
 mod calls;
 mod closed;
@@ -32,7 +32,7 @@ pub use once::once;
 
 use crate::cores::pin;
 
-/// Number of connections, where a pace does not set another.
+/// Number of connections, unless a pace sets another number.
 pub const CONNECTIONS: usize = 8;
 
 /// Calls in flight on each connection.
@@ -41,7 +41,7 @@ pub const STREAMS: usize = 32;
 /// Pace of the calls.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// Closed loop: a caller sends its next call when the one before is answered.
+    /// Closed loop: a caller sends its next call after the answer to its previous call.
     Closed {
         /// Number of connections.
         connections: usize,
@@ -63,8 +63,8 @@ impl Pace {
     fn share(self, core: usize, cores: usize) -> Self {
         match self {
             Self::Closed { connections, streams } => {
-                let own = (core..connections).step_by(cores).count();
-                Self::Closed { connections: own, streams }
+                let connections_of_core = (core..connections).step_by(cores).count();
+                Self::Closed { connections: connections_of_core, streams }
             }
             Self::Open { rate } => Self::Open { rate: rate / crate::number(cores as u64) },
         }
@@ -88,7 +88,7 @@ pub struct Span {
     pub measured: Duration,
 }
 
-/// A span as moments: begin of the warm-up, begin of the measurement, end.
+/// A [`Span`] as three moments: start of the warm-up, start and end of the measurement.
 #[derive(Clone, Copy)]
 struct Window {
     begin: Instant,
@@ -96,8 +96,8 @@ struct Window {
     until: Instant,
 }
 
-/// Runs all parts at once. Returns the latencies of each part, and the CPU that all of them
-/// used.
+/// Runs all parts at once. Returns the latencies of each part, and the CPU time of all parts
+/// together.
 ///
 /// # Errors
 /// Returns an error when a server cannot be reached or an answer is wrong.
@@ -107,7 +107,7 @@ pub fn drive(
     span: Span,
     meter: &Meter,
 ) -> anyhow::Result<(Vec<Latencies>, Used)> {
-    // Leaves all threads time to connect.
+    // Give all threads time to connect.
     let begin = Instant::now() + Duration::from_millis(50);
     let from = begin + span.warm_up;
     let window = Window { begin, from, until: from + span.measured };
@@ -119,13 +119,14 @@ pub fn drive(
         let before = meter.read()?;
         sleep_until(window.until);
         let used = meter.read()?.since(&before);
-        let mut taken: Vec<Latencies> =
+        let mut latencies: Vec<Latencies> =
             parts.iter().map(|_| Latencies::new(span.measured)).collect();
         for worker in workers {
-            let found = worker.join().map_err(|_| anyhow!("a thread of the load panicked"))??;
-            taken.iter_mut().zip(found).for_each(|(all, one)| all.add(&one));
+            let recorders =
+                worker.join().map_err(|_| anyhow!("a thread of the load panicked"))??;
+            latencies.iter_mut().zip(recorders).for_each(|(all, one)| all.add(&one));
         }
-        Ok((taken, used))
+        Ok((latencies, used))
     })
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cores::pin;
 
-/// Sends every request of a part once. Returns the latencies and the CPU that was used.
+/// Sends every request of a part once. Returns the latencies and the used CPU time.
 ///
 /// # Errors
 /// Returns an error when the server cannot be reached, an answer is wrong, or the pace is an
@@ -38,9 +38,9 @@ pub fn once(cores: &[usize], part: &Part<'_>, meter: &Meter) -> anyhow::Result<(
             caller.await.context("a caller panicked")??;
         }
         let used = meter.read()?.since(&before);
-        let mut taken = Latencies::new(started.elapsed());
-        taken.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok((taken, used))
+        let mut latencies = Latencies::new(started.elapsed());
+        latencies.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((latencies, used))
     })
 }
 
@@ -52,8 +52,8 @@ async fn call_on(
     while let Some(request) = calls.next_unsent() {
         let started = Instant::now();
         let verdict = calls.send(request, &mut connection).await?;
-        let took = started.elapsed();
-        recorder.lock().unwrap_or_else(PoisonError::into_inner).record(verdict, took);
+        let latency = started.elapsed();
+        recorder.lock().unwrap_or_else(PoisonError::into_inner).record(verdict, latency);
     }
     Ok(())
 }

@@ -11,12 +11,12 @@ use tonic::client::Grpc;
 
 use super::{Calls, Recorder, Window, connection::Connection, timer::Timer};
 
-/// Maximum number of calls in flight. Above it the server cannot follow the rate, and latencies
-/// have no meaning. A stall of one second must stay below it, because the report has to show
-/// that stall.
+/// Maximum number of calls in flight. Above the maximum, the server cannot follow the rate and
+/// latencies have no meaning. The maximum is high enough for a stall of one second, because the
+/// report must show such a stall.
 const MAX_IN_PROGRESS: usize = 100_000;
 
-/// Sends each call when it is due until the window ends, then waits for all answers.
+/// Sends each call at its due time until the window ends, then waits for all answers.
 ///
 /// # Errors
 /// Returns an error when the server cannot follow the rate, and the errors of [`Calls::send`].
@@ -34,16 +34,16 @@ pub(super) async fn run(
         .zip(connections.iter().cycle())
     {
         timer.until(due).await?;
-        while let Some(ended) = callers.try_join_next() {
-            ended.context("a caller panicked")??;
+        while let Some(result) = callers.try_join_next() {
+            result.context("a caller panicked")??;
         }
         ensure!(callers.len() < MAX_IN_PROGRESS, "{}: {rate:.0}/s is too much", calls.name);
         let (calls, recorder) = (calls.clone(), recorder.clone());
-        let counts = (window.from..window.until).contains(&due);
-        callers.spawn(call_once(calls, connection.clone(), due, counts.then_some(recorder)));
+        let is_measured = (window.from..window.until).contains(&due);
+        callers.spawn(call_once(calls, connection.clone(), due, is_measured.then_some(recorder)));
     }
-    while let Some(ended) = callers.join_next().await {
-        ended.context("a caller panicked")??;
+    while let Some(result) = callers.join_next().await {
+        result.context("a caller panicked")??;
     }
     let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(recorder.take())
@@ -51,7 +51,7 @@ pub(super) async fn run(
 
 /// Moments at which calls are due.
 fn schedule(begin: Instant, rate: f64) -> impl Iterator<Item = Instant> {
-    // Each moment is calculated from the beginning, so that rounding errors do not add up.
+    // Each moment is calculated from the start, so that rounding errors do not add up.
     (0_u64..).map(move |index| begin + Duration::from_secs_f64(crate::number(index) / rate))
 }
 

@@ -1,4 +1,4 @@
-//! A figure: one number per round, compared with a target.
+//! A figure: a measured number with one value per round, compared with a target.
 
 use serde::Serialize;
 
@@ -103,11 +103,11 @@ impl Figure {
 
 /// The median of sorted numbers.
 pub(super) fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
+    let middle_index = sorted.len() / 2;
     if sorted.len().is_multiple_of(2) {
-        f64::midpoint(sorted[middle - 1], sorted[middle])
+        f64::midpoint(sorted[middle_index - 1], sorted[middle_index])
     } else {
-        sorted[middle]
+        sorted[middle_index]
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTML report: tables and plots in one file. It loads nothing else and runs no scripts.
+//! HTML report: tables and plots in one file. The page loads no other file and runs no script.
 
 use std::fmt::Write;
 
@@ -81,13 +81,13 @@ impl Report {
         *page +=
             "<h2>Latency</h2>\n<p>Times from when a call was due, medians of the rounds.</p>\n";
         open.sort_by_key(|runs| runs[0].scenario);
-        for of_scenario in open.chunk_by(|a, b| a[0].scenario == b[0].scenario) {
-            let lines: Vec<_> = of_scenario.iter().map(|runs| distribution(runs)).collect();
+        for scenario_groups in open.chunk_by(|a, b| a[0].scenario == b[0].scenario) {
+            let lines: Vec<_> = scenario_groups.iter().map(|runs| distribution(runs)).collect();
             add(
                 page,
                 format_args!(
                     "<figure><figcaption>{}</figcaption>\n{}</figure>\n",
-                    of_scenario[0][0].scenario,
+                    scenario_groups[0][0].scenario,
                     plot::distribution(&lines)?,
                 ),
             );
@@ -110,9 +110,9 @@ impl Report {
             ("p99, microseconds", true, |run| run.p99),
         ];
         for (unit, open, value) in plots {
-            let shown =
+            let runs_of_plot =
                 sizes.iter().filter(|runs| runs[0].name == "Check" && runs[0].is_open() == open);
-            let points = shown.filter_map(|runs| by_users(runs, value)).collect();
+            let points = runs_of_plot.filter_map(|runs| by_users(runs, value)).collect();
             let line = Line { name: unit.to_owned(), points };
             add(
                 page,
@@ -143,15 +143,15 @@ impl Report {
                     pace_of(&runs),
                 ),
             );
-            let middle = |value: Value| median_of(&runs, value);
+            let median = |value: Value| median_of(&runs, value);
             for (number, digits) in [
-                (middle(|run| run.per_second), 0),
-                (middle(|run| run.p50), 0),
-                (middle(|run| run.p99), 0),
-                (middle(|run| run.p999), 0),
-                (middle(|run| run.cpu_micros), 2),
-                (middle(|run| run.server_core * 100.0), 0),
-                (middle(|run| run.load_cores * 100.0), 0),
+                (median(|run| run.per_second), 0),
+                (median(|run| run.p50), 0),
+                (median(|run| run.p99), 0),
+                (median(|run| run.p999), 0),
+                (median(|run| run.cpu_micros), 2),
+                (median(|run| run.server_core * 100.0), 0),
+                (median(|run| run.load_cores * 100.0), 0),
             ] {
                 add(page, format_args!("<td class=n>{number:.digits$}"));
             }

@@ -1,4 +1,4 @@
-//! Description of the machine and the versions that were measured.
+//! Description of the machine and of the measured versions.
 
 use std::{fs, process::Command};
 
@@ -19,7 +19,7 @@ pub struct Machine {
     pub rustc: String,
     pub postgres: String,
     pub redis: String,
-    /// Commit that was measured.
+    /// The measured commit.
     pub commit: String,
     /// Assignment of the cores.
     pub cores: Cores,
@@ -43,10 +43,10 @@ impl Machine {
             processor: value(&read("/proc/cpuinfo"), "model name"),
             memory: value(&read("/proc/meminfo"), "MemTotal:"),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            rustc: said("rustc", &["--version"]),
-            postgres: said("psql", &["--version"]),
-            redis: said("redis-server", &["--version"]),
-            commit: said("git", &["describe", "--always", "--dirty"]),
+            rustc: program_output("rustc", &["--version"]),
+            postgres: program_output("psql", &["--version"]),
+            redis: program_output("redis-server", &["--version"]),
+            commit: program_output("git", &["describe", "--always", "--dirty"]),
             cores: cores.clone(),
             settings: SETTINGS
                 .iter()
@@ -59,7 +59,7 @@ impl Machine {
 }
 
 /// Output of a program, or `unknown` when the program is not installed.
-fn said(program: &str, arguments: &[&str]) -> String {
+fn program_output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map_or_else(
         |_| "unknown".to_owned(),

@@ -55,7 +55,7 @@ impl Report {
         self.runs.push(Run { scenario: self.scenario, ..run.clone() });
     }
 
-    /// Concludes figures and adds them.
+    /// Calculates the results of figures and adds the figures.
     pub fn add(&mut self, figures: impl IntoIterator<Item = Figure>) {
         for mut figure in figures {
             figure.scenario = self.scenario;

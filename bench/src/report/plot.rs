@@ -41,8 +41,8 @@ pub struct Point {
     pub spread: Option<(f64, f64)>,
 }
 
-/// Plots latencies by the share of calls that took no longer. Each further nine has the same
-/// width on the axis: 0, 90, 99, 99.9, 99.99 %.
+/// Plots the latency within which each share of the calls was answered. Each additional nine has
+/// the same width on the x axis: 0, 90, 99, 99.9, 99.99 %.
 ///
 /// # Errors
 /// Returns an error when there is nothing to draw.
@@ -59,8 +59,8 @@ pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
     axes.draw(&nines)
 }
 
-/// Plots a number by the users in the database. Each power of ten has the same width on the x
-/// axis; the y axis starts at zero.
+/// Plots a number by the number of users in the database. The x axis is logarithmic. The y axis
+/// starts at zero.
 ///
 /// # Errors
 /// Returns an error when there is nothing to draw.
@@ -145,11 +145,11 @@ where
 }
 
 impl Line {
-    /// Converts shares to their number of nines. The axis has no place for the slowest call
-    /// (share 1).
+    /// Converts shares to their number of nines. Omits the slowest call (share 1), whose number
+    /// of nines is infinite.
     fn in_nines(&self) -> Self {
-        let shown = self.points.iter().filter(|point| point.x < 1.0);
-        let points = shown.map(|point| Point { x: nines(point.x), ..*point }).collect();
+        let finite_points = self.points.iter().filter(|point| point.x < 1.0);
+        let points = finite_points.map(|point| Point { x: nines(point.x), ..*point }).collect();
         Self { name: self.name.clone(), points }
     }
 }
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn each_nine_has_the_same_width() {
-        for (share, wanted) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
-            assert!((nines(share) - wanted).abs() < 1e-9, "{share}");
+        for (share, expected) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
+            assert!((nines(share) - expected).abs() < 1e-9, "{share}");
         }
         assert_eq!([0.0, 1.0, 2.0, 3.0].map(percent), ["0 %", "90 %", "99 %", "99.9 %"]);
     }

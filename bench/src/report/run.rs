@@ -4,15 +4,15 @@ use serde::Serialize;
 
 use crate::load::{Latencies, Pace, Part, Used};
 
-/// Share of the core's time that the server must use in a closed loop. Below it the load, not
-/// the server, limited the rate.
-const FULL: f64 = 0.95;
+/// Share of the core's time that the server must use in a closed loop. Below this share, the load
+/// and not the server limited the rate.
+const FULL_CORE: f64 = 0.95;
 
-/// Share of the server's core that other processes may use. Above it the measurement counts as
+/// Share of the server's core that other processes may use. Above this share, the measurement is
 /// disturbed.
-const DISTURBED: f64 = 0.1;
+const DISTURBANCE_LIMIT: f64 = 0.1;
 
-/// Shares of calls whose latencies are kept, for the table and the plot.
+/// Shares of calls whose latencies the report contains, for the table and the plot.
 const SHARES: [f64; 20] = [
     0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995,
     0.999, 0.9995, 0.9999, 1.0,
@@ -22,7 +22,7 @@ const SHARES: [f64; 20] = [
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     pub scenario: &'static str,
-    /// What was called.
+    /// Name of the calls.
     pub name: &'static str,
     /// Number of users in the server's database, if it has one.
     pub users: Option<u64>,
@@ -49,7 +49,8 @@ pub struct Run {
     pub p999: f64,
     /// Highest latency, in microseconds.
     pub max: f64,
-    /// Shares of the calls with the latency within which they were answered, in microseconds.
+    /// Pairs of a share of the calls and the latency within which that share was answered, in
+    /// microseconds.
     pub distribution: Vec<(f64, f64)>,
     /// Processor time of the server per answer, in microseconds. With several parts, the time
     /// of all parts is divided by the answers of this part.
@@ -65,13 +66,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Describes the result of a part on a server with this many users. `alone` says that no
-    /// other part ran at the same time.
+    /// Describes the result of a part on a server with `users` users in its database. `alone`
+    /// is true when no other part ran at the same time.
     pub fn new(
         part: &Part<'_>,
         users: Option<u64>,
         round: u64,
-        taken: &Latencies,
+        latencies: &Latencies,
         used: Used,
         alone: bool,
     ) -> Self {
@@ -81,7 +82,7 @@ impl Run {
             }
             Pace::Open { rate } => (format!("open {rate:.0}/s"), false),
         };
-        let answers = crate::number((taken.calls() + taken.refused).max(1));
+        let answers = crate::number((latencies.calls() + latencies.refused).max(1));
         let cpu = used.cpu.as_secs_f64();
         Self {
             scenario: "",
@@ -89,28 +90,28 @@ impl Run {
             users,
             round,
             pace,
-            calls: taken.calls(),
-            refused: taken.refused,
-            seconds: taken.span.as_secs_f64(),
-            per_second: taken.per_second(),
-            p50: taken.micros_at(0.5),
-            p90: taken.micros_at(0.9),
-            p95: taken.micros_at(0.95),
-            p99: taken.micros_at(0.99),
-            p999: taken.micros_at(0.999),
-            max: taken.micros_at(1.0),
-            distribution: SHARES.map(|share| (share, taken.micros_at(share))).to_vec(),
+            calls: latencies.calls(),
+            refused: latencies.refused,
+            seconds: latencies.span.as_secs_f64(),
+            per_second: latencies.per_second(),
+            p50: latencies.micros_at(0.5),
+            p90: latencies.micros_at(0.9),
+            p95: latencies.micros_at(0.95),
+            p99: latencies.micros_at(0.99),
+            p999: latencies.micros_at(0.999),
+            max: latencies.micros_at(1.0),
+            distribution: SHARES.map(|share| (share, latencies.micros_at(share))).to_vec(),
             cpu_micros: cpu * 1e6 / answers,
-            server_cpu: cpu / taken.span.as_secs_f64(),
+            server_cpu: cpu / latencies.span.as_secs_f64(),
             server_core: used.server_core,
             load_cores: used.load_cores,
-            client_bound: closed && alone && cpu / taken.span.as_secs_f64() < FULL,
+            client_bound: closed && alone && cpu / latencies.span.as_secs_f64() < FULL_CORE,
         }
     }
 
     /// Whether other processes used a considerable part of the server's core.
     pub fn is_disturbed(&self) -> bool {
-        self.server_core - self.server_cpu > DISTURBED
+        self.server_core - self.server_cpu > DISTURBANCE_LIMIT
     }
 
     /// Whether this was an open loop.
@@ -121,7 +122,7 @@ impl Run {
     /// Whether `other` is another round of the same measurement. The rate of an open loop may
     /// differ.
     pub fn is_of(&self, other: &Self) -> bool {
-        let kind = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
-        kind(self) == kind(other) && (self.is_open() || self.pace == other.pace)
+        let key = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
+        key(self) == key(other) && (self.is_open() || self.pace == other.pace)
     }
 }

@@ -43,7 +43,7 @@ impl Report {
             "load"
         )?;
         for runs in self.grouped() {
-            let middle = |value: fn(&Run) -> f64| median_of(&runs, value);
+            let median = |value: fn(&Run) -> f64| median_of(&runs, value);
             let Run { scenario, name, users, .. } = runs[0];
             let users = users.map(|users| users.to_string()).unwrap_or_default();
             let pace = pace_of(&runs);
@@ -51,14 +51,14 @@ impl Report {
                 out,
                 "{scenario:<9} {name:<32} {users:>9} {pace:>15} {:>9.0} {:>8.0} {:>8.0} {:>8.0} \
                  {:>9.2} {:>6.0}% {:>5.0}% {:>5.0}%",
-                middle(|run| run.per_second),
-                middle(|run| run.p50),
-                middle(|run| run.p99),
-                middle(|run| run.p999),
-                middle(|run| run.cpu_micros),
-                middle(|run| run.server_cpu * 100.0),
-                middle(|run| run.server_core * 100.0),
-                middle(|run| run.load_cores * 100.0),
+                median(|run| run.per_second),
+                median(|run| run.p50),
+                median(|run| run.p99),
+                median(|run| run.p999),
+                median(|run| run.cpu_micros),
+                median(|run| run.server_cpu * 100.0),
+                median(|run| run.server_core * 100.0),
+                median(|run| run.load_cores * 100.0),
             )?;
         }
         if let Some(warning) = self.disturbed() {
@@ -73,8 +73,8 @@ impl Report {
             (self.runs.len(), self.runs.iter().filter(|r| r.is_disturbed()).count());
         (disturbed > 0).then(|| {
             format!(
-                "{disturbed} of {all} measurements were disturbed: something else used the \
-                 server's core. Tails and rates of this run say little."
+                "{disturbed} of {all} measurements were disturbed: other processes used the \
+                 server's core. The tail latencies and rates of this run are unreliable."
             )
         })
     }
@@ -101,7 +101,7 @@ pub(super) fn median_of(runs: &[&Run], value: impl Fn(&Run) -> f64) -> f64 {
     super::figure::median(&values)
 }
 
-/// The pace of some runs. If their rates differ, the median rate.
+/// The pace of several runs, or the median rate when the paces differ.
 pub(super) fn pace_of(runs: &[&Run]) -> String {
     if runs.iter().all(|run| run.pace == runs[0].pace) {
         return runs[0].pace.clone();

@@ -1,4 +1,4 @@
-//! Memory that a subject takes in the server.
+//! Memory of the server per cached subject.
 
 use anyhow::ensure;
 
@@ -10,22 +10,22 @@ use crate::{
     world::{server::Server, shape::Shape},
 };
 
-/// One in this many of the subjects, and of the tokens, is used before the measurement. What
-/// the server allocates only once is then not counted.
-const FIRST: u64 = 10;
+/// One in this many subjects and tokens is used before the measurement. So the measurement
+/// excludes memory that the server allocates only once.
+const WARM_UP_FRACTION: u64 = 10;
 
-/// Memory limit for subjects: larger than what they take, so that none is evicted.
-const ROOM: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
+/// Memory limit for subjects. Large enough that no subject is evicted.
+const LARGE_CACHE: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let shape = Shape { users: USERS };
-    // So few tokens that the server has all of them in memory before the measurement.
-    let askers = bench.world.askers_tokens(USERS)?.into_iter().take(10).collect::<Vec<_>>();
+    // Few tokens, so that the server has cached all of them before the measurement.
+    let checker_tokens = bench.world.askers_tokens(USERS)?.into_iter().take(10).collect::<Vec<_>>();
     let tokens = bench.world.subjects_tokens(USERS)?;
-    let (all, first) = (shape.subjects(), shape.subjects() / FIRST);
-    let (some, rest) = tokens.split_at(tokens.len() / 10);
+    let (all, first) = (shape.subjects(), shape.subjects() / WARM_UP_FRACTION);
+    let (warm_up_tokens, measured_tokens) = tokens.split_at(tokens.len() / 10);
     let batches = |from, until| {
-        let batches = requests::batches(shape, &askers, from..until, 100);
+        let batches = requests::batches(shape, &checker_tokens, from..until, 100);
         batches.named("BatchCheck, 100 cold subjects")
     };
 
@@ -34,27 +34,33 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
     for round in 1..=bench.effort.rounds {
         // Each round starts a server with an empty cache.
-        let server = bench.world.serve(USERS, &[ROOM])?;
+        let server = bench.world.serve(USERS, &[LARGE_CACHE])?;
         bench.once(round, &server, &batches(0, first), ONE_BY_ONE)?;
-        let grown = growth(bench, round, &server, &batches(first, all))?;
-        subject.push(grown / crate::number(all - first));
+        let grown_bytes = memory_growth(bench, round, &server, &batches(first, all))?;
+        subject.push(grown_bytes / crate::number(all - first));
 
-        let again = batches(0, all).named("BatchCheck, 100 warm subjects");
-        let (_, asked) = bench.once(round, &server, &again, ONE_BY_ONE)?;
-        ensure!(asked < 1.0, "not all subjects are in memory");
+        let warm_batches = batches(0, all).named("BatchCheck, 100 warm subjects");
+        let (_, statements) = bench.once(round, &server, &warm_batches, ONE_BY_ONE)?;
+        ensure!(statements < 1.0, "not all subjects are cached");
 
-        bench.warm(&server, &requests::check_self(shape, some, 0))?;
-        let others = requests::check_self(shape, rest, some.len() as u64);
-        let others = others.named("Check, cold token");
-        let grown = growth(bench, round, &server, &others)?;
-        token.push(grown / crate::number(rest.len() as u64));
+        bench.warm(&server, &requests::check_self(shape, warm_up_tokens, 0))?;
+        let cold_token_calls =
+            requests::check_self(shape, measured_tokens, warm_up_tokens.len() as u64);
+        let cold_token_calls = cold_token_calls.named("Check, cold token");
+        let grown_bytes = memory_growth(bench, round, &server, &cold_token_calls)?;
+        token.push(grown_bytes / crate::number(measured_tokens.len() as u64));
     }
     bench.report.add([subject, token]);
     Ok(())
 }
 
 /// Growth of the server's private memory caused by these calls, in bytes.
-fn growth(bench: &mut Bench, round: u64, server: &Server, calls: &Calls) -> anyhow::Result<f64> {
+fn memory_growth(
+    bench: &mut Bench,
+    round: u64,
+    server: &Server,
+    calls: &Calls,
+) -> anyhow::Result<f64> {
     let before = anonymous_memory(server.pid())?;
     bench.once(round, server, calls, ONE_BY_ONE)?;
     let after = anonymous_memory(server.pid())?;

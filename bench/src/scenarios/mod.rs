@@ -1,6 +1,6 @@
-//! The scenarios, one file each. A scenario measures the things that it compares one after the
-//! other, in each of several rounds, so that drift of the machine affects all of them. A figure
-//! is the median of the rounds' ratios.
+//! The scenarios, one per file. In each of several rounds, a scenario measures the compared calls
+//! one after the other, so that a drift of the machine's speed affects all of them. A figure is the
+//! median of its values in the rounds.
 
 mod batch;
 mod cold;
@@ -33,7 +33,7 @@ const ONE_BY_ONE: Pace = Pace::Closed { connections: 1, streams: 1 };
 /// 64 calls in flight, where each request is sent once.
 const WIDE: Pace = Pace::Closed { connections: 8, streams: 8 };
 
-/// One question that the benchmark answers.
+/// A scenario: one question that the benchmark answers.
 pub struct Scenario {
     /// Name on the command line.
     pub name: &'static str,
@@ -51,67 +51,67 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "overhead",
         about: "cost of a decision beyond gRPC itself",
-        sizes: usual,
+        sizes: default_size,
         run: overhead::run,
     },
     Scenario {
         name: "tail",
         about: "latency of the slowest decisions against that of an empty call",
-        sizes: usual,
+        sizes: default_size,
         run: tail::run,
     },
     Scenario {
         name: "batch",
         about: "cost of a hundred decisions in one call, against one",
-        sizes: usual,
+        sizes: default_size,
         run: batch::run,
     },
     Scenario {
         name: "flood",
         about: "effect of a flood of sign-ins on decisions",
-        sizes: usual,
+        sizes: default_size,
         run: flood::run,
     },
     Scenario {
         name: "neighbours",
         about: "effect of a tenant's worst load on another's decisions and sign-ins",
-        sizes: usual,
+        sizes: default_size,
         run: neighbours::run,
     },
     Scenario {
         name: "sign_in",
         about: "cost of a sign-in beyond argon2, two signatures and a commit",
-        sizes: usual,
+        sizes: default_size,
         run: sign_in::run,
     },
     Scenario {
         name: "refresh",
         about: "cost of a refresh beyond two signatures and a commit",
-        sizes: usual,
+        sizes: default_size,
         run: refresh::run,
     },
     Scenario {
         name: "search",
         about: "time for a page of a search through 100,000 users",
-        sizes: usual,
+        sizes: default_size,
         run: search::run,
     },
     Scenario {
         name: "cold",
         about: "cost of a decision about a subject that is not in memory",
-        sizes: usual,
+        sizes: default_size,
         run: cold::run,
     },
     Scenario {
         name: "memory",
         about: "memory that a subject takes in the server",
-        sizes: usual,
+        sizes: default_size,
         run: memory::run,
     },
     Scenario {
         name: "start",
         about: "start time of the server, and size of the program",
-        sizes: usual,
+        sizes: default_size,
         run: start::run,
     },
     Scenario {
@@ -122,7 +122,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn usual(_: u64) -> Vec<u64> {
+fn default_size(_: u64) -> Vec<u64> {
     vec![USERS]
 }
 
@@ -144,7 +144,7 @@ pub struct Effort {
     pub measured: Duration,
 }
 
-/// State that scenarios work with.
+/// Shared state of the scenarios.
 pub struct Bench {
     /// Servers and data.
     pub world: World,
@@ -178,11 +178,13 @@ impl Bench {
         let cores = self.world.cores.clone();
         let meter = Meter::new(server.pid(), cores.clone());
         let span = Span { warm_up: self.effort.warm_up, measured: self.effort.measured };
-        let (taken, used) = load::drive(&cores.load, parts, span, &meter)?;
+        let (latencies, used) = load::drive(&cores.load, parts, span, &meter)?;
         let runs: Vec<_> = parts
             .iter()
-            .zip(&taken)
-            .map(|(part, taken)| Run::new(part, server.users, round, taken, used, parts.len() == 1))
+            .zip(&latencies)
+            .map(|(part, latencies)| {
+                Run::new(part, server.users, round, latencies, used, parts.len() == 1)
+            })
             .collect();
         for run in &runs {
             self.report.record(run);
@@ -202,15 +204,15 @@ impl Bench {
         let users = server.users.ok_or_else(|| anyhow::anyhow!("a server without a database"))?;
         let part = Part { calls, addr: server.addr, pace };
         let before = self.world.asked(users)?;
-        let (taken, used) = self.send(server, &part)?;
+        let (latencies, used) = self.send(server, &part)?;
         let asked = self.world.asked(users)? - before;
-        let run = Run::new(&part, server.users, round, &taken, used, true);
+        let run = Run::new(&part, server.users, round, &latencies, used, true);
         self.report.record(&run);
         Ok((run, crate::number(asked)))
     }
 
-    /// Sends every request of `calls` once, so that the server has their tokens and subjects in
-    /// memory when they are sent again.
+    /// Sends every request of `calls` once, so that the server caches the tokens and subjects of
+    /// the requests.
     fn warm(&self, server: &Server, calls: &Calls) -> anyhow::Result<()> {
         self.send(server, &Part { calls, addr: server.addr, pace: WIDE })?;
         Ok(())

@@ -1,5 +1,5 @@
-//! Cost of a decision beyond an empty call on the same server, and of the server beyond gRPC
-//! itself.
+//! Additional cost of a decision compared with an empty call on the same server, and of the server
+//! compared with gRPC itself.
 
 use super::{Bench, USERS, requests};
 use crate::{
@@ -25,23 +25,24 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut to_health = Figure::new("Check ÷ health, calls/s", Target::AtLeast(0.65));
     let mut cpu_token = Figure::record("health with a token ÷ Check, server CPU");
     let mut cpu_health = Figure::record("health ÷ Check, server CPU");
-    let mut beyond = Figure::new("Check − health with a token, server CPU µs", Target::AtMost(3.0));
+    let mut difference =
+        Figure::new("Check − health with a token, server CPU µs", Target::AtMost(3.0));
 
     for round in 1..=bench.effort.rounds {
-        let plain = bench.measure(round, &server, &health, Pace::FULL)?;
-        let nothing = bench.measure(round, &bare, &on_bare, Pace::FULL)?;
-        let empty = bench.measure(round, &server, &with_token, Pace::FULL)?;
-        let decided = bench.measure(round, &server, &check, Pace::FULL)?;
+        let health_run = bench.measure(round, &server, &health, Pace::FULL)?;
+        let bare_run = bench.measure(round, &bare, &on_bare, Pace::FULL)?;
+        let token_run = bench.measure(round, &server, &with_token, Pace::FULL)?;
+        let check_run = bench.measure(round, &server, &check, Pace::FULL)?;
 
-        bare_server.ratio_of_rates(&plain, &nothing);
-        bare_cost.push(plain.cpu_micros / nothing.cpu_micros);
-        to_token.ratio_of_rates(&decided, &empty);
-        to_health.ratio_of_rates(&decided, &plain);
-        cpu_token.push(empty.cpu_micros / decided.cpu_micros);
-        cpu_health.push(plain.cpu_micros / decided.cpu_micros);
-        beyond.push(decided.cpu_micros - empty.cpu_micros);
+        bare_server.ratio_of_rates(&health_run, &bare_run);
+        bare_cost.push(health_run.cpu_micros / bare_run.cpu_micros);
+        to_token.ratio_of_rates(&check_run, &token_run);
+        to_health.ratio_of_rates(&check_run, &health_run);
+        cpu_token.push(token_run.cpu_micros / check_run.cpu_micros);
+        cpu_health.push(health_run.cpu_micros / check_run.cpu_micros);
+        difference.push(check_run.cpu_micros - token_run.cpu_micros);
     }
-    let figures = [to_token, cpu_token, to_health, cpu_health, beyond, bare_server, bare_cost];
+    let figures = [to_token, cpu_token, to_health, cpu_health, difference, bare_server, bare_cost];
     bench.report.add(figures);
     Ok(())
 }

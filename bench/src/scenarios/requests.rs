@@ -43,8 +43,8 @@ pub fn health_with(tokens: &[Bearer]) -> Calls {
     Calls::new("health with token", HEALTH, requests, serving_or_allowed)
 }
 
-/// Each subject asks, with its token, about a permission that it holds. The tokens belong to
-/// the sessions from `first` on.
+/// Each subject checks a permission that the subject holds, with the subject's token. The tokens
+/// belong to the sessions from `first` on.
 pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
     let requests = tokens
         .iter()
@@ -57,12 +57,12 @@ pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// The asker asks about these subjects.
+/// The asker, the user that may check other subjects, checks these subjects.
 pub fn check_about(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
     check_others(shape, askers, subjects, Consistency::MinimizeLatency)
 }
 
-/// The asker asks about these subjects, with decisions from Postgres instead of from memory.
+/// The asker checks these subjects, with decisions from Postgres instead of from the cache.
 pub fn check_fresh(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
     check_others(shape, askers, subjects, Consistency::FullyConsistent).named("Check from Postgres")
 }
@@ -74,7 +74,7 @@ fn check_others(
     consistency: Consistency,
 ) -> Calls {
     let ask = |(subject, token)| {
-        let BatchCheckItem { user_id, permission, .. } = about(shape, subject);
+        let BatchCheckItem { user_id, permission, .. } = question_about(shape, subject);
         let consistency = consistency.into();
         request(
             token,
@@ -85,8 +85,8 @@ fn check_others(
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// Each subject asks, with its token, about all [`PERMISSIONS`] permissions, like a program
-/// that shows what its user may do.
+/// Each subject checks all [`PERMISSIONS`] permissions with its own token, like a program that
+/// shows the user's allowed actions.
 pub fn batch_self(tokens: &[Bearer]) -> Calls {
     let ask = |number| {
         let permission = shape::permission(number);
@@ -97,19 +97,22 @@ pub fn batch_self(tokens: &[Bearer]) -> Calls {
     Calls::new("BatchCheck, oneself", BATCH_CHECK, requests, some_allowed)
 }
 
-/// The asker asks about these subjects, `size` per batch.
+/// The asker checks these subjects, `size` subjects per batch.
 pub fn batches(shape: Shape, askers: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
-    let firsts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
+    let batch_starts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
     let ask = |(first, token): (u64, &Bearer)| {
-        let asked = first..(first + size).min(subjects.end);
-        request(token, &batch(asked.map(|subject| about(shape, subject)).collect()))
+        let batch_subjects = first..(first + size).min(subjects.end);
+        request(
+            token,
+            &batch(batch_subjects.map(|subject| question_about(shape, subject)).collect()),
+        )
     };
-    let requests = firsts.zip(askers.iter().cycle()).map(ask).collect();
+    let requests = batch_starts.zip(askers.iter().cycle()).map(ask).collect();
     Calls::new("BatchCheck, subjects", BATCH_CHECK, requests, all_allowed)
 }
 
-/// Asks about a permission that the subject holds.
-fn about(shape: Shape, subject: u64) -> BatchCheckItem {
+/// Question about a permission that the subject holds.
+fn question_about(shape: Shape, subject: u64) -> BatchCheckItem {
     let user = shape.subject(subject);
     BatchCheckItem {
         user_id: shape::user_id(user).to_string(),
@@ -126,8 +129,8 @@ fn request(token: &Bearer, message: &impl Message) -> Request {
     Request { token: Some(token.clone()), message: message.encode_to_vec().into() }
 }
 
-/// Accepts a batch where no question has an error and at least one is allowed: a subject holds
-/// some of all permissions.
+/// Accepts a batch where no question has an error and at least one question is allowed, because a
+/// subject holds some of all permissions.
 fn some_allowed(answer: &Result<Bytes, Status>) -> Verdict {
     judge_batch(answer, |results| {
         results.len() as u64 == PERMISSIONS
@@ -150,7 +153,7 @@ fn judge_batch(
     if reply.is_some_and(|reply| is_good(&reply.results)) { Verdict::Good } else { Verdict::Wrong }
 }
 
-/// The guests sign in, in turn.
+/// Sign-ins of the guests, in turn.
 pub fn sign_in(shape: Shape) -> Calls {
     let request = |guest| {
         let message = LoginRequest {
@@ -162,7 +165,7 @@ pub fn sign_in(shape: Shape) -> Calls {
         Request { token: None, message: message.encode_to_vec().into() }
     };
     let requests = shape.guests().map(request).collect();
-    Calls::new("Login", LOGIN, requests, signed_in_or_told_to_wait)
+    Calls::new("Login", LOGIN, requests, signed_in_or_overloaded)
 }
 
 /// Refreshes with these tokens. Each token works only once.
@@ -171,11 +174,11 @@ pub fn refresh(tokens: &[String]) -> Calls {
         let message = RefreshRequest { refresh_token: token.clone(), ..RefreshRequest::default() };
         Request { token: None, message: message.encode_to_vec().into() }
     };
-    Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), answered)
+    Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), any_success)
 }
 
-/// The asker searches the users with this filter and order, and reads the first page in the
-/// default size.
+/// The asker lists the users with this filter and order, and reads the first page with the default
+/// page size.
 pub fn search(askers: &[Bearer], filter: &str, order_by: &str) -> Calls {
     let message = ListUsersRequest {
         filter: filter.to_owned(),
@@ -183,14 +186,14 @@ pub fn search(askers: &[Bearer], filter: &str, order_by: &str) -> Calls {
         ..ListUsersRequest::default()
     };
     let requests = askers.iter().map(|token| request(token, &message)).collect();
-    Calls::new("ListUsers", LIST_USERS, requests, answered)
+    Calls::new("ListUsers", LIST_USERS, requests, any_success)
 }
 
-fn answered(answer: &Result<Bytes, Status>) -> Verdict {
+fn any_success(answer: &Result<Bytes, Status>) -> Verdict {
     if answer.is_ok() { Verdict::Good } else { Verdict::Wrong }
 }
 
-fn signed_in_or_told_to_wait(answer: &Result<Bytes, Status>) -> Verdict {
+fn signed_in_or_overloaded(answer: &Result<Bytes, Status>) -> Verdict {
     match answer {
         Ok(_) => Verdict::Good,
         Err(status) if status.code() == Code::ResourceExhausted => {

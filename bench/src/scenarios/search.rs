@@ -1,6 +1,6 @@
-//! Time that a support desk waits for a page of a search through 100,000 users. Names and parts
-//! of emails are stored encrypted, so the server decrypts row by row. A page ends at its limit
-//! of rows or of time, and its page token continues from there.
+//! Latency of one page of a support desk's search through 100,000 users. Names and emails are
+//! stored encrypted, so the server decrypts each row of a search by name or by a part of an email.
+//! A page ends at its limit of rows or of time, and its page token continues from that row.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
@@ -9,13 +9,13 @@ use crate::{
     world::tokens::Bearer,
 };
 
-/// Wait that a person does not notice, in milliseconds.
+/// Target latency, in milliseconds. A person does not notice this wait.
 const TARGET: Target = Target::AtMost(150.0);
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.serve(USERS, &[])?;
-    let askers = bench.world.askers_tokens(USERS)?;
-    let mut searches = searches(&askers);
+    let support_desk_tokens = bench.world.askers_tokens(USERS)?;
+    let mut searches = searches(&support_desk_tokens);
 
     for round in 1..=bench.effort.rounds {
         for (calls, figure) in &mut searches {
@@ -27,13 +27,13 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Searches, each with its figure. A search that matches only the last users takes longest.
-fn searches(askers: &[Bearer]) -> Vec<(Calls, Figure)> {
+/// The searches and their figures. A search that matches only the last users takes longest.
+fn searches(support_desk_tokens: &[Bearer]) -> Vec<(Calls, Figure)> {
     let searches = [
         ("search by a whole email, p95, ms", "email = user-00099000@bench.test", ""),
         ("search by a part of an email, p95, ms", r#"email:"-0009999""#, ""),
-        ("search by the begin of a name, p95, ms", r#"display_name = "person 9999*""#, ""),
-        ("search that finds nothing, p95, ms", "display_name:nobody", ""),
+        ("search by a name prefix, p95, ms", r#"display_name = "person 9999*""#, ""),
+        ("search without a match, p95, ms", "display_name:nobody", ""),
         (
             "search by state, last sign-in first, p95, ms",
             "state = ACTIVE",
@@ -42,7 +42,7 @@ fn searches(askers: &[Bearer]) -> Vec<(Calls, Figure)> {
     ];
     searches
         .map(|(name, filter, order)| {
-            let calls = requests::search(askers, filter, order).named(name);
+            let calls = requests::search(support_desk_tokens, filter, order).named(name);
             (calls, Figure::new(name, TARGET))
         })
         .into()

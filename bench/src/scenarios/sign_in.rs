@@ -1,5 +1,5 @@
-//! CPU cost of a sign-in, against its necessary parts: the password hash, two signatures and a
-//! commit.
+//! CPU cost of a sign-in, compared with its necessary parts: the password hash, two signatures and
+//! a commit.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
@@ -14,19 +14,20 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
     let mut cost =
         Figure::new("sign-in ÷ argon2, two signatures and a commit, CPU", Target::AtMost(1.05));
-    let mut whole = Figure::record("sign-in, CPU, µs");
+    let mut total = Figure::record("sign-in, CPU, µs");
     let mut floor = Figure::record("argon2, two signatures and a commit, CPU, µs");
-    let mut asked = Figure::record("statements for a sign-in");
+    let mut statement_count = Figure::record("statements for a sign-in");
 
     for round in 1..=bench.effort.rounds {
         let least = bench.world.floor(USERS)?;
-        let (signed_in, statements) = bench.once(round, &server, &sign_in.again(), ONE_BY_ONE)?;
+        let (run_of_sign_ins, statements) =
+            bench.once(round, &server, &sign_in.again(), ONE_BY_ONE)?;
         let least = least.hash + least.signatures + least.commit;
-        cost.push(signed_in.cpu_micros / least);
-        whole.push(signed_in.cpu_micros);
+        cost.push(run_of_sign_ins.cpu_micros / least);
+        total.push(run_of_sign_ins.cpu_micros);
         floor.push(least);
-        asked.push(statements / crate::number(signed_in.calls));
+        statement_count.push(statements / crate::number(run_of_sign_ins.calls));
     }
-    bench.report.add([cost, whole, floor, asked]);
+    bench.report.add([cost, total, floor, statement_count]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Start time of the server on a migrated database, and size of its program.
+//! Start time of the server on a migrated database, and size of the server's binary.
 
 use std::fs;
 

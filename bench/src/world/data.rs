@@ -53,12 +53,12 @@ pub async fn load(
     keys: &Keys,
     guest_hash: &str,
 ) -> anyhow::Result<u64> {
-    let (tenants, everywhere) = make_tenant(owner, &keys.master).await?;
-    let ciphers = Ciphers { tenants: &tenants, everywhere: &everywhere };
+    let (tenants, common) = make_tenant(owner, &keys.master).await?;
+    let ciphers = Ciphers { tenants: &tenants, common: &common };
     let mut first = loader(owner).await?;
     let mut second = loader(owner).await?;
     run(&mut first, &roles(guest_hash, shape)).await?;
-    // Both run at the same time, because each connection uses one core of Postgres.
+    // The two loads run at the same time, because each connection uses one core of Postgres.
     let (users, assignments) = tokio::try_join!(
         load_users(&mut first, shape, ciphers),
         load_assignments(&mut second, shape)
@@ -86,8 +86,8 @@ pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
     Ok(row.try_get(0)?)
 }
 
-/// A connection whose rows fire no triggers. The triggers announce changes of decisions, and no
-/// server has decided about these rows yet.
+/// A connection whose inserts fire no triggers. The triggers announce changes of decisions, and no
+/// server has cached these rows yet.
 async fn loader(owner: &SecretString) -> anyhow::Result<PgConnection> {
     let mut connection = pg::connect_owner(owner).await?;
     run(&mut connection, "set session_replication_role = replica").await?;
@@ -100,11 +100,11 @@ async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ciphers that seal the tenant's personal data and calculate its lookup indexes.
+/// Ciphers that encrypt the tenant's personal data and calculate the indexes for lookups.
 #[derive(Clone, Copy)]
 struct Ciphers<'a> {
     tenants: &'a Cipher,
-    everywhere: &'a Cipher,
+    common: &'a Cipher,
 }
 
 /// Creates the tenant as the service does, with a data key.
@@ -125,9 +125,9 @@ async fn make_tenant(
     tx.insert_data_key(&data_key).await?;
     tx.commit().await?;
     let cipher = db.cipher(tenant).await?.context("the tenant has no data key")?;
-    let everywhere = db.common_cipher()?;
+    let common = db.common_cipher()?;
     db.close().await;
-    Ok((cipher, everywhere))
+    Ok((cipher, common))
 }
 
 /// Statement for the few rows that need no COPY.
@@ -151,7 +151,7 @@ fn roles(guest_hash: &str, shape: Shape) -> String {
     )
 }
 
-/// Version of a user that was never changed.
+/// Version of an unchanged user.
 const FIRST_VERSION: i64 = 1;
 
 /// Email of a user.
@@ -169,7 +169,7 @@ async fn load_users(
         let (id, email) = (shape::user_id(user), email(user));
         let profile = format!(r#"{{"email":"{email}","display_name":"Person {user}"}}"#);
         let index = ciphers.tenants.index("email", email.as_bytes());
-        let lookup = ciphers.everywhere.index("email", email.as_bytes());
+        let lookup = ciphers.common.index("email", email.as_bytes());
         let row = bound_row(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
         let context = SealContext { table: "users", row: &row };
         let profile = bytes(&ciphers.tenants.seal(context, profile.as_bytes())?);
@@ -209,14 +209,14 @@ async fn load_sessions(
 ) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
     let (refresh, access) = (keys.kid(TokenKind::Refresh), keys.kid(TokenKind::Access));
-    let end = tenantry::clock::now() + time::Duration::days(30);
+    let expiry = tenantry::clock::now() + time::Duration::days(30);
     let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
         let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
         let row = bound_row(&id.0, &[user.0.as_bytes()]);
         let context = SealContext { table: "sessions", row: &row };
         let client = bytes(&ciphers.tenants.seal(context, CLIENT.as_bytes())?);
         Ok(format!(
-            "{tenant}\t{id}\t{user}\t{client}\t{session}\t{end}\t{end}\t{refresh}\t{session}\t{end}\t{access}\t{end}"
+            "{tenant}\t{id}\t{user}\t{client}\t{session}\t{expiry}\t{expiry}\t{refresh}\t{session}\t{expiry}\t{access}\t{expiry}"
         ))
     });
     let columns = "sessions (tenant_id, session_id, user_id, client, refresh_jti, refresh_issued_at, \
@@ -245,7 +245,7 @@ async fn copy(
     Ok(copy.finish().await?)
 }
 
-/// Runs `work` and measures how long it takes.
+/// Runs `work` and returns its result and its duration.
 pub async fn timed<T>(
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(T, Duration)> {

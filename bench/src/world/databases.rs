@@ -1,4 +1,4 @@
-//! The databases: created, or kept from an earlier run.
+//! The databases of the benchmark, created or kept from an earlier run.
 
 use std::collections::BTreeMap;
 
@@ -34,11 +34,11 @@ pub fn name(users: u64) -> String {
 /// # Errors
 /// Returns an error when Postgres is unavailable.
 pub async fn drop(services: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
-    let drops: Vec<_> = sizes.map(|users| drop_of(&name(*users))).collect();
+    let drops: Vec<_> = sizes.map(|users| drop_statement(&name(*users))).collect();
     services::administer(services, &drops).await
 }
 
-fn drop_of(database: &str) -> String {
+fn drop_statement(database: &str) -> String {
     format!("drop database if exists {database} with (force)")
 }
 
@@ -54,14 +54,14 @@ pub async fn load(
     keep: bool,
 ) -> anyhow::Result<BTreeMap<u64, Loaded>> {
     // Autovacuum and frequent checkpoints would disturb the measurements.
-    let quiet = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
-    services::administer(services, &quiet.map(str::to_owned)).await?;
+    let settings = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
+    services::administer(services, &settings.map(str::to_owned)).await?;
     services::administer(services, &["select pg_reload_conf()".to_owned()]).await?;
     let hash = guest_hash().await?;
     let mut loaded = BTreeMap::new();
     for users in sizes {
-        let kept = keep && is_current(services, *users).await;
-        let (rows, took) = if kept {
+        let is_kept = keep && is_current(services, *users).await;
+        let (rows, took) = if is_kept {
             (0, None)
         } else {
             let work = load_one(services, keys, Shape { users: *users }, &hash);
@@ -76,8 +76,8 @@ pub async fn load(
     Ok(loaded)
 }
 
-/// Whether an earlier run left this database complete and its schema can be migrated to the
-/// current one.
+/// Whether an earlier run completed this database and its schema can be migrated to the current
+/// schema.
 async fn is_current(services: &Services, users: u64) -> bool {
     if !services::exists(services, &name(users)).await.unwrap_or(false) {
         return false;
@@ -96,15 +96,19 @@ async fn load_one(
     guest_hash: &str,
 ) -> anyhow::Result<u64> {
     let name = name(shape.users);
-    let fresh = [drop_of(&name), drop_of(UNFINISHED), format!("create database {UNFINISHED}")];
-    services::administer(services, &fresh).await?;
+    let create_statements = [
+        drop_statement(&name),
+        drop_statement(UNFINISHED),
+        format!("create database {UNFINISHED}"),
+    ];
+    services::administer(services, &create_statements).await?;
     let owner = services::owner_url(services, UNFINISHED);
     let mut connection = pg::connect_owner(&owner).await?;
     pg::migrate(&mut connection, None).await?;
     sqlx::Connection::close(connection).await?;
     let rows = data::load(&owner, shape, keys, guest_hash).await?;
-    let complete = format!("alter database {UNFINISHED} rename to {name}");
-    services::administer(services, &[complete]).await?;
+    let rename_statement = format!("alter database {UNFINISHED} rename to {name}");
+    services::administer(services, &[rename_statement]).await?;
     Ok(rows)
 }
 

@@ -1,6 +1,6 @@
-//! Lower bound of the cost of a sign-in and a refresh: the argon2 computation, the two
-//! signatures and the commit. One thread on the server's core runs each of them alone, in a
-//! loop. All figures are processor time per operation, in microseconds.
+//! Lower bound of the cost of a sign-in and a refresh: the argon2 computation, the two signatures
+//! and the commit. One thread on the server's core runs each operation alone, in a loop. The unit
+//! is processor time per operation, in microseconds.
 
 use std::{fs, hint::black_box, path::Path, thread};
 
@@ -17,12 +17,14 @@ use tenantry::{config::Passwords, pg, tokens::pem as keys};
 use super::databases::PASSWORD;
 use crate::cores::pin;
 
-/// Number of repetitions.
+/// Number of measured hashes.
 const HASHES: u32 = 20;
+/// Number of measured pairs of signatures.
 const SIGNATURES: u32 = 100;
+/// Number of measured commits.
 const COMMITS: u32 = 500;
 
-/// About the length of an access token's header and claims, in bytes.
+/// Approximate length of an access token's header and claims, in bytes.
 const TOKEN_BYTES: usize = 600;
 
 /// Cost of each part, in microseconds of processor time.
@@ -32,11 +34,11 @@ pub struct Floor {
     pub hash: f64,
     /// One signature with the access key and one with the refresh key.
     pub signatures: f64,
-    /// One update of a row with its commit, on the side of the client.
+    /// One update of a row with its commit. Includes only the client's processor time.
     pub commit: f64,
 }
 
-/// Measures all three on a core that does nothing else.
+/// Measures the three operations on an otherwise idle core.
 ///
 /// # Errors
 /// Returns an error when a key cannot be read or Postgres is unavailable.
@@ -66,7 +68,7 @@ fn hash(passwords: &Passwords) -> anyhow::Result<f64> {
         .map_err(|error| anyhow!("argon2: {error}"))?;
     let mut memory = vec![Block::default(); params.block_count()];
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    each(HASHES, || {
+    time_per_run(HASHES, || {
         let mut out = [0; 32];
         argon2
             .hash_password_into_with_memory(PASSWORD.as_bytes(), &[7; 16], &mut out, &mut memory)
@@ -81,7 +83,7 @@ fn signatures(keys_dir: &Path) -> anyhow::Result<f64> {
     let (access, refresh) = (key(&paths.access_private)?, key(&paths.refresh_private)?);
     let random = SystemRandom::new();
     let message = [b'x'; TOKEN_BYTES];
-    each(SIGNATURES, || {
+    time_per_run(SIGNATURES, || {
         for key in [&access, &refresh] {
             let mut signature = vec![0; key.public_modulus_len()];
             key.sign(&RSA_PKCS1_SHA256, &random, &message, &mut signature)
@@ -110,7 +112,7 @@ fn commit(database: &SecretString) -> anyhow::Result<f64> {
         runtime.block_on(update.bind(1).execute(&mut connection))?;
         Ok(())
     };
-    let cost = each(COMMITS, update)?;
+    let cost = time_per_run(COMMITS, update)?;
     runtime.block_on(connection.close())?;
     Ok(cost)
 }
@@ -120,8 +122,8 @@ async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time of one run of `work`, in microseconds. A first run is not counted.
-fn each(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+/// Processor time of one run of `work`, in microseconds. Excludes a first run.
+fn time_per_run(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     work()?;
     let before = cpu_nanos()?;
     for _ in 0..times {

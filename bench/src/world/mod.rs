@@ -1,4 +1,4 @@
-//! The measured system: private stores, databases of several sizes, and servers.
+//! The measured system: its own stores, databases of several sizes, and servers.
 //!
 //! All data is loaded before the first measurement, on all cores. Then the stores are restarted
 //! on cores other than the server's.
@@ -71,7 +71,7 @@ impl World {
         let loaded = runtime.block_on(databases::load(&services, &keys, sizes, keep))?;
         runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
-        // Otherwise the kernel would write this data to disk during a measurement.
+        // Without this sync, the kernel would write the data to disk during a measurement.
         rustix::fs::sync();
 
         pin(&cores.load)?;
@@ -93,7 +93,7 @@ impl World {
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
             ("MASTER_KEY_PATH", tokens::master_key(&self.keys_dir).display().to_string()),
-            // Several servers run at the same time, so none may use the fixed HTTP port.
+            // Several servers run at the same time, so no server may use the fixed HTTP port.
             ("HTTP_ADDR", "off".to_owned()),
             // All sign-ins of a flood come from one address.
             ("RATE_LIMIT_SIGN_IN", "off".to_owned()),
@@ -132,7 +132,7 @@ impl World {
         Ok(self.tokens(users)?[..usize::try_from(SESSIONS)?].to_vec())
     }
 
-    /// Access tokens of the asker, the user that may ask about others.
+    /// Access tokens of the asker, the user that may check other subjects.
     ///
     /// # Errors
     /// Returns an error when there is no such database.

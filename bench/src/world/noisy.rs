@@ -1,5 +1,5 @@
-//! A tenant that registers itself and stores as much as the server allows, to measure its
-//! effect on another tenant.
+//! A tenant that registers itself and stores as much data as the server allows. The benchmark
+//! measures the effect of this tenant on another tenant.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,15 @@ const IMPORTED: usize = 200;
 /// Highest bcrypt cost that the server accepts.
 const COST: u32 = 12;
 
-/// Number of bytes of a password that bcrypt reads. The server never rehashes a longer
-/// password.
+/// Number of password bytes that bcrypt reads. The server never rehashes a longer password.
 const BCRYPT_INPUT: usize = 72;
 
-/// Larger than the server's limits: objects are added until the server refuses one.
+/// Upper bound of the number of roles. Above the server's limit, so that the server's limit
+/// applies.
 const MOST_ROLES: usize = 40;
+/// Upper bound of the number of assignments. Above the server's limit.
 const MOST_ASSIGNMENTS: usize = 100;
+/// Size of the first tried scope, in bytes. Above the server's limit.
 const LARGEST_SCOPE: usize = 512 * 1024;
 
 /// Number of keys in a scope.
@@ -41,19 +43,19 @@ pub const PERMISSION: &str = "resource-000:action";
 
 /// The filled tenant.
 pub struct NoisyTenant {
-    /// Slug of the tenant. It is new in each run, because databases may be kept.
+    /// Slug of the tenant. Each run uses a new slug, because a run may reuse a database.
     pub slug: String,
-    /// Access token of its administrator.
+    /// Access token of the tenant's administrator.
     pub token: Bearer,
     /// Emails of the users with imported hashes.
     pub imported: Vec<String>,
-    /// Password of all of those users.
+    /// Password of the users with imported hashes.
     pub imported_password: String,
-    /// User with as many of the largest assignments as the server allows.
+    /// Id of the user with as many of the largest assignments as the server allows.
     pub subject: String,
-    /// Scope that each of those assignments fails to match only at its last key.
+    /// Requested scope that differs from each of these assignments only in the last key.
     pub nearly: Struct,
-    /// A role of the largest size.
+    /// Id of a role of the largest size.
     pub role: String,
     /// Permissions of that role.
     pub permissions: Vec<String>,
@@ -95,14 +97,14 @@ pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
             permissions: permissions.clone(),
             ..Default::default()
         };
-        let Ok(made) = roles.create_role(request).await else { break };
-        first = first.or(made.into_inner().role.map(|role| role.id));
+        let Ok(reply) = roles.create_role(request).await else { break };
+        first = first.or(reply.into_inner().role.map(|role| role.id));
     }
     let role = first.context("the server takes no role of this size")?;
 
     let email = "subject@noisy.test".to_owned();
-    let made = users.create_user(CreateUserRequest { email, ..Default::default() }).await?;
-    let subject = made.into_inner().user.context("no user")?.id;
+    let reply = users.create_user(CreateUserRequest { email, ..Default::default() }).await?;
+    let subject = reply.into_inner().user.context("no user")?.id;
     let mut size = LARGEST_SCOPE;
     let mut number = 0;
     while number < MOST_ASSIGNMENTS && size > SCOPE_KEYS {
@@ -114,7 +116,7 @@ pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
         };
         match roles.assign_role(request).await {
             Ok(_) => number += 1,
-            // The scope is too large, or the limit leaves no space for another of this size.
+            // The scope is too large, or the limit leaves no space for another scope of this size.
             Err(_) => size /= 2,
         }
     }
@@ -151,8 +153,8 @@ async fn register(mut auth: AuthServiceClient<Channel>, slug: &str) -> anyhow::R
     Ok(format!("Bearer {}", tokens.access_token).parse()?)
 }
 
-/// A scope of about this many bytes. Every list ends with `last`, except that of the last key,
-/// which ends with `other`.
+/// A scope of about `bytes` bytes. The list of every key ends with `last`. The list of the last
+/// key ends with `other`.
 fn scope(number: usize, bytes: usize) -> Struct {
     let each = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
     let list = |key: usize| {

@@ -1,4 +1,4 @@
-//! A server as a process of its own, on a core of its own.
+//! A server as its own process on its own core.
 
 use std::{
     env,
@@ -18,7 +18,8 @@ use tonic_health::pb::{
 /// Timeout for the start of a server.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A running server. It ends when this value is dropped and when this process ends.
+/// A running server process. The process is killed when this value is dropped or this program
+/// exits.
 pub struct Server {
     /// Address on which it serves.
     pub addr: SocketAddr,
@@ -30,11 +31,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` on `core` and waits until it serves. `users` is the number of users in
-    /// its database. `arguments` makes the command line from the server's address.
+    /// Starts `program` on `core` and waits until the server answers health checks. `users` is the
+    /// number of users in the server's database. `arguments` makes the command line from the
+    /// server's address.
     ///
     /// # Errors
-    /// Returns an error with the program's output when it does not start or ends early.
+    /// Returns an error with the program's output when the program does not start or exits early.
     pub async fn start(
         core: usize,
         program: &Path,
@@ -46,7 +48,7 @@ impl Server {
         let mut command = command(core, program);
         command.args(arguments(addr)).envs(settings.iter().map(|(name, value)| (name, value)));
         command.env("GRPC_ADDR", addr.to_string());
-        // The log has a line for each call. If it were kept, the benchmark would measure the
+        // The log has a line for each call. With a stored log, the benchmark would measure the
         // disk.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
@@ -56,8 +58,8 @@ impl Server {
         if let Err(error) = server.serving().await {
             drop(server);
             // The first start discarded the output, so a second start reads the error message.
-            let said = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
-            return Err(error.context(String::from_utf8_lossy(&said.stderr).into_owned()));
+            let output = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+            return Err(error.context(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
         server.started_in = started.elapsed();
         Ok(server)
@@ -107,9 +109,9 @@ pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The two util-linux programs replace themselves with the program that they start, so the
-/// child process is the server itself. It stays on its core, and is killed when the thread that
-/// started it ends.
+/// Command that pins the server to its core, and kills the server when the starting thread ends.
+/// `setpriv` and `taskset` (util-linux) each replace themselves with the next program, so the
+/// child process is the server itself.
 fn command(core: usize, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list", &core.to_string()]);

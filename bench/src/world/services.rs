@@ -1,4 +1,4 @@
-//! The private Postgres and Redis.
+//! The benchmark's own Postgres and Redis.
 
 use std::{path::Path, thread};
 
@@ -12,16 +12,16 @@ use tenantry::{
 
 use crate::cores::pin;
 
-/// Niceness of the stores. It matters where they share a core with the load: load that waits
-/// for the stores would distort the latencies.
+/// Niceness of the stores. Matters only when the stores share a core with the load: a load that
+/// waits for the stores would distort the latencies.
 const NICENESS: i32 = 10;
 
-/// Starts both on these cores.
+/// Starts Postgres and Redis on these cores. `None` means all cores.
 ///
 /// # Errors
 /// Returns an error when a store is not installed or does not start.
 pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
-    // Affinity and niceness belong to a thread, and the processes that it starts inherit them.
+    // Affinity and niceness belong to a thread, and child processes of the thread inherit both.
     let start = || {
         if let Some(cores) = cores {
             pin(cores)?;
@@ -50,7 +50,7 @@ pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool>
     Ok(row.try_get(0)?)
 }
 
-/// Runs statements on the cluster, each in a transaction of its own.
+/// Runs statements on the cluster, each in its own transaction.
 ///
 /// # Errors
 /// Returns an error when a statement fails.

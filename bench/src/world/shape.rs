@@ -1,4 +1,4 @@
-//! Contents of a database. All of it is calculated from the number of users.
+//! Contents of a database. All contents are calculated from the number of users.
 
 use tenantry::ids::{SessionId, TenantId, UserId};
 use uuid::Uuid;
@@ -9,11 +9,11 @@ pub const ROLES: u64 = 50;
 /// Number of permissions of a role.
 pub const ROLE_PERMISSIONS: u64 = 10;
 
-/// Number of different permissions. Roles share them.
+/// Number of different permissions. Roles have permissions in common.
 pub const PERMISSIONS: u64 = 100;
 
-/// Number of roles of a subject, which is a user that questions are asked about. All other
-/// users have one role.
+/// Number of roles of a subject. A subject is a user that the benchmark checks. All other users
+/// have one role.
 pub const SUBJECT_ROLES: u64 = 5;
 
 /// Maximum number of subjects.
@@ -22,10 +22,10 @@ const MAX_SUBJECTS: u64 = 100_000;
 /// Number of sessions of the subjects.
 pub const SESSIONS: u64 = 10_000;
 
-/// Number of sessions of the asker, the user that may ask about others.
+/// Number of sessions of the asker, the user that may check other subjects.
 pub const ASKER_SESSIONS: u64 = 1_000;
 
-/// Users and what they hold.
+/// The users, roles, assignments and sessions of a database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Shape {
     /// Number of users.
@@ -46,27 +46,29 @@ enum Kind {
 const GUESTS: u64 = 64;
 
 impl Shape {
-    /// Number of subjects. They are spread evenly over all users.
+    /// Number of subjects. The subjects are spread evenly over all users.
     pub fn subjects(self) -> u64 {
         self.users.min(MAX_SUBJECTS)
     }
 
-    /// The user that is this subject.
+    /// User number of the subject with this index.
     pub fn subject(self, index: u64) -> u64 {
         index % self.subjects() * self.stride()
     }
 
-    /// The user that may ask about others.
+    /// User number of the asker, the user that may check other subjects.
     pub fn asker(self) -> u64 {
         self.users
     }
 
-    /// The users that sign in. There are enough of them that none reaches a limit per account.
+    /// Numbers of the users that sign in. The number of guests is large enough that no guest
+    /// reaches a limit per account.
     pub fn guests(self) -> std::ops::Range<u64> {
         self.users + 1..self.users + 1 + GUESTS
     }
 
-    /// The user of a session: first the subjects, in turn, then the asker.
+    /// User of a session. The first sessions belong to the subjects in turn, and the others to
+    /// the asker.
     pub fn session_user(self, session: u64) -> u64 {
         if session < SESSIONS { self.subject(session) } else { self.asker() }
     }
@@ -83,7 +85,7 @@ impl Shape {
         (0..count).map(move |turn| if asker { ROLES } else { (first + turn * step) % ROLES })
     }
 
-    /// A permission that a user holds through the first of its roles.
+    /// A permission that a user holds through the user's first role.
     pub fn permission_of(self, user: u64) -> String {
         let first = self.roles_of(user).next().unwrap_or_default();
         permissions_of_role(first).into_iter().next().unwrap_or_default()
@@ -94,8 +96,8 @@ impl Shape {
     }
 }
 
-/// The permissions of a role. Roles with adjacent numbers share most of theirs. The role after
-/// the last is the asker's.
+/// The permissions of a role. Roles with adjacent numbers have most permissions in common. The role
+/// with the number [`ROLES`] is the asker's role.
 pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
         return vec!["permission:check".to_owned(), "user:read".to_owned()];
@@ -129,7 +131,7 @@ pub fn session_id(session: u64) -> SessionId {
     SessionId(id(Kind::Session, session))
 }
 
-/// A `UUIDv7` that grows with `number`, as ids of the service grow with time.
+/// A `UUIDv7` that grows with `number`, as the service's ids grow with time.
 fn id(kind: Kind, number: u64) -> Uuid {
     const EPOCH_MILLIS: u128 = 0x0190_0000_0000;
     Uuid::from_u128(

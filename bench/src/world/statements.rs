@@ -1,23 +1,22 @@
-//! Number of statements that Postgres received, from its own counters.
+//! Number of statements that Postgres received, from `pg_stat_statements`.
 
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tenantry::{dev::Services, pg};
 
 use super::services::{administer, owner_url};
 
-/// Makes Postgres count statements from its next start on.
+/// Configures Postgres to count statements from the next start on.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
 pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
     let load = "alter system set shared_preload_libraries = 'pg_stat_statements'";
-    let see = "create extension if not exists pg_stat_statements";
-    administer(services, &[load, see].map(str::to_owned)).await
+    let create_extension = "create extension if not exists pg_stat_statements";
+    administer(services, &[load, create_extension].map(str::to_owned)).await
 }
 
-/// Number of statements that the service's role has sent to a database so far. Statements that
-/// are sent without a call are left out: reading and trimming the feed, and the health check of
-/// Postgres.
+/// Number of statements that the service's role has sent to a database so far. Excludes statements
+/// without a call: reads and trims of the feed, and the health check of Postgres.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable or does not count statements.

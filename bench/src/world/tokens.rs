@@ -59,9 +59,9 @@ pub fn sign(keys: &Keyring, shape: Shape, sessions: u64) -> anyhow::Result<Vec<B
             .collect();
         let mut tokens = Vec::new();
         for share in shares {
-            let signed: anyhow::Result<Vec<_>> =
+            let share_tokens: anyhow::Result<Vec<_>> =
                 share.join().map_err(|_| anyhow!("signing panicked"))?;
-            tokens.extend(signed?);
+            tokens.extend(share_tokens?);
         }
         Ok(tokens)
     })
@@ -73,7 +73,7 @@ fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> 
         roles: roles.map(|role| format!("role-{role:02}")).collect(),
         ..content(shape, session, tenantry::tokens::new_jti())
     };
-    Ok(format!("Bearer {}", signed(keys, TokenKind::Access, content)?).parse()?)
+    Ok(format!("Bearer {}", sign_token(keys, TokenKind::Access, content)?).parse()?)
 }
 
 /// The refresh token that a session was loaded with. Its `jti` is the session's number.
@@ -81,7 +81,7 @@ fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> 
 /// # Errors
 /// Never in practice: loaded keys can sign.
 pub fn refresh_token(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<String> {
-    signed(keys, TokenKind::Refresh, content(shape, session, session.to_string()))
+    sign_token(keys, TokenKind::Refresh, content(shape, session, session.to_string()))
 }
 
 fn content(shape: Shape, session: u64, jti: String) -> TokenContent {
@@ -98,7 +98,7 @@ fn content(shape: Shape, session: u64, jti: String) -> TokenContent {
     }
 }
 
-fn signed(keys: &Keyring, kind: TokenKind, content: TokenContent) -> anyhow::Result<String> {
+fn sign_token(keys: &Keyring, kind: TokenKind, content: TokenContent) -> anyhow::Result<String> {
     let token = keys.sign(kind, &keys.kid(kind), content).ok().context("a key does not sign")?;
     Ok(token.jwt.expose_secret().to_owned())
 }

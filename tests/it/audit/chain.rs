@@ -1,5 +1,5 @@
-//! Positions in the audit chain: each event of a tenant gets the next one, whichever replica
-//! seals it.
+//! Positions in the audit chain: each event of a tenant gets the next position, on every replica
+//! that seals the event.
 
 use futures::future::join_all;
 use tenantry::{config::Values, proto::v1::RoleLevel};
@@ -7,17 +7,17 @@ use tenantry::{config::Values, proto::v1::RoleLevel};
 use super::events;
 use crate::harness::{Client, Proxy, TestApp, Then, until};
 
-/// The events of a tenant's registration and of its administrator's first sign-in.
+/// Number of events of a tenant's registration and of its administrator's first sign-in.
 const AT_FIRST: i64 = 3;
 
-/// Asserts that the positions of there are these events after the first ones, and that all run
-/// from 1 without gaps.
-async fn has_no_gaps(of: &Client, app: &TestApp, more: i64) {
+/// Asserts that the tenant has `more` events after the first events, and that the positions of all
+/// events run from 1 without gaps.
+async fn assert_no_gaps(of: &Client, app: &TestApp, more: i64) {
     app.audit_settled().await;
     let mut places: Vec<_> = events(of, "").await.iter().map(|event| event.position).collect();
     places.sort_unstable();
-    let wanted: Vec<_> = (1..=AT_FIRST + more).collect();
-    assert_eq!(places, wanted);
+    let expected: Vec<_> = (1..=AT_FIRST + more).collect();
+    assert_eq!(places, expected);
 }
 
 async fn create_roles(by: &Client, prefix: &str, count: usize) {
@@ -29,19 +29,19 @@ async fn create_roles(by: &Client, prefix: &str, count: usize) {
 
 #[tokio::test]
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
-    // On a busy machine so many writers wait longer than the default number of connections allows.
+    // With the default number of connections, so many writers would time out on a busy machine.
     let connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
     let app = TestApp::with(connections).await;
-    let twin = TestApp::on(&app.database, connections).await;
+    let second_replica = TestApp::on(&app.database, connections).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let there = acme.on(&twin.channel);
+    let replica_client = acme.on(&second_replica.channel);
     tokio::join!(
         create_roles(&acme, "here", 40),
-        create_roles(&there, "there", 40),
+        create_roles(&replica_client, "there", 40),
         create_roles(&other, "other", 20),
     );
-    has_no_gaps(&acme, &app, 80).await;
-    has_no_gaps(&other, &app, 20).await;
+    assert_no_gaps(&acme, &app, 80).await;
+    assert_no_gaps(&other, &app, 20).await;
 }
 
 /// A transaction that commits late gets a late position, so the sealer misses no event.
@@ -69,7 +69,7 @@ async fn an_event_committed_late_gets_the_next_position() {
     };
     until(10, || has_place("kind = role_created")).await;
     late.commit().await.expect("committed");
-    has_no_gaps(&acme, &app, 4).await;
+    assert_no_gaps(&acme, &app, 4).await;
     let all = events(&acme, "").await;
     let last = all.iter().max_by_key(|event| event.position).expect("events");
     assert_eq!(last.kind, "late");
@@ -95,8 +95,8 @@ async fn a_sealer_cut_off_at_any_step_leaves_a_complete_chain() {
         let url = proxy.postgres_url(&database);
         let cut = TestApp::on(&database, |values| values.set("DATABASE_URL", url)).await;
         proxy.when_sent(step, then);
-        let there = acme.on(&cut.channel);
-        there.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
+        let replica_client = acme.on(&cut.channel);
+        replica_client.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
         if then == Then::HoldReplies {
             proxy.until_held().await;
             proxy.cut();
@@ -104,13 +104,13 @@ async fn a_sealer_cut_off_at_any_step_leaves_a_complete_chain() {
             until(10, || async { proxy.is_cut() }).await;
         }
         proxy.pass();
-        has_no_gaps(&there, &cut, n).await;
+        assert_no_gaps(&replica_client, &cut, n).await;
         cut.stop().await;
     }
 }
 
-/// A replica that hangs while it seals delays the others only until its open transaction
-/// reaches the idle timeout.
+/// A replica that hangs while it seals delays other replicas only until the idle timeout of its
+/// open transaction.
 #[tokio::test]
 async fn a_hanging_sealer_delays_others_only_until_its_idle_timeout() {
     let app = TestApp::spawn().await;

@@ -38,7 +38,7 @@ async fn change_everything(by: &Client) -> (String, String) {
     (user, role)
 }
 
-/// K12
+/// K12: the audit trail matches the committed changes.
 #[tokio::test]
 async fn each_change_is_recorded_once_with_its_actor_and_target() {
     let app = TestApp::spawn().await;
@@ -75,7 +75,7 @@ async fn each_change_is_recorded_once_with_its_actor_and_target() {
     }
 }
 
-/// K12
+/// K12: the audit trail matches the committed changes.
 #[tokio::test]
 async fn a_refused_change_changes_and_records_nothing() {
     let app = TestApp::spawn().await;

@@ -44,7 +44,7 @@ fn update_role(role_id: &str) -> UpdateRoleRequest {
     UpdateRoleRequest { role_id: role_id.into(), ..UpdateRoleRequest::default() }
 }
 
-/// N09
+/// N09: the detail of an event describes the change without personal data.
 #[tokio::test]
 async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let app = TestApp::shared();
@@ -75,7 +75,7 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let mut taken = newest(&acme, "role_unassigned").await;
     let list = taken["assignments"].as_array_mut().expect("a list");
     list.sort_by_key(|entry| entry["assignment_id"].to_string());
-    let wanted = json!({
+    let expected = json!({
         "role_id": role, "role_name": "ops",
         "assignments": [
             {
@@ -85,11 +85,11 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
             { "assignment_id": everywhere["assignment_id"] },
         ],
     });
-    assert_eq!(taken, wanted);
+    assert_eq!(taken, expected);
     assert_documented(&acme).await;
 }
 
-/// N09
+/// N09: the detail of an event describes the change without personal data.
 #[tokio::test]
 async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     let app = TestApp::spawn().await;
@@ -136,7 +136,7 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     assert_documented(&acme).await;
 }
 
-/// N09
+/// N09: the detail of an event describes the change without personal data.
 #[tokio::test]
 async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     let app = TestApp::shared();
@@ -180,7 +180,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     assert_documented(&acme).await;
 }
 
-/// N09
+/// N09: the detail of an event describes the change without personal data.
 #[tokio::test]
 async fn a_deletion_records_what_was_deleted_with_it() {
     let app = TestApp::shared();

@@ -28,9 +28,9 @@ async fn an_administrator_sees_the_tenants_events_newest_first() {
 
     let list = ListEventsRequest::default();
     let found = acme.audit().list_events(list).await.expect("events").into_inner();
-    let wanted =
+    let expected =
         ["role_created", "sign_in_failed", "signed_in", "user_registered", "tenant_created"];
-    assert_eq!(kinds(&found.events), wanted);
+    assert_eq!(kinds(&found.events), expected);
     assert_eq!(found.next_page_token, "");
     assert!(found.events.iter().all(|event| event.tenant_id == acme.tenant_id));
 
@@ -140,8 +140,8 @@ async fn invalid_filters_and_times_are_refused() {
 async fn the_trail_is_readable_only_with_its_permission_and_in_its_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let nobody = acme.member("nobody", &["user:read"]).await;
-    let reply = nobody.audit().list_events(ListEventsRequest::default()).await;
+    let member_without_permission = acme.member("nobody", &["user:read"]).await;
+    let reply = member_without_permission.audit().list_events(ListEventsRequest::default()).await;
     refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     let auditor = acme.member("auditor", &["audit:read"]).await;
     assert!(!events(&auditor, "").await.is_empty());
@@ -155,9 +155,9 @@ async fn the_trail_is_readable_only_with_its_permission_and_in_its_tenant() {
     assert_eq!(last.actor_id, staff.user_id);
     assert_ne!(last.actor_tenant_id, other.tenant_id);
     let method = &last.detail.as_ref().expect("a detail").fields["method"];
-    let wanted =
+    let expected =
         prost_types::value::Kind::StringValue("/tenantry.v1.AuditService/ListEvents".into());
-    assert_eq!(method.kind, Some(wanted));
+    assert_eq!(method.kind, Some(expected));
 }
 
 /// The trail must not contain emails, passwords or names of people.

@@ -1,4 +1,4 @@
-//! Refused calls are recorded one by one, and above a rate only counted.
+//! Refused calls are recorded one by one. Above a rate they are recorded only as a count.
 
 use futures::future::join_all;
 use prost_types::value::Kind;
@@ -21,7 +21,7 @@ fn detail(event: &AuditEvent, name: &str) -> String {
     }
 }
 
-/// R33
+/// R33: every refusal for missing rights leaves an audit event.
 #[tokio::test]
 async fn every_call_refused_for_permissions_is_recorded() {
     let app = TestApp::spawn().await;
@@ -33,8 +33,8 @@ async fn every_call_refused_for_permissions_is_recorded() {
     let reply = weak.users().list_users(ListUsersRequest::default()).await;
     refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     // Refused because of the tenant.
-    let elsewhere = weak.with("x-tenant-id", &other.tenant_id);
-    let reply = elsewhere.users().list_users(ListUsersRequest::default()).await;
+    let other_tenant_client = weak.with("x-tenant-id", &other.tenant_id);
+    let reply = other_tenant_client.users().list_users(ListUsersRequest::default()).await;
     refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
     // Refused because of values in the request.
     let grant = AssignRoleRequest {
@@ -140,7 +140,7 @@ async fn a_flood_of_refusals_is_recorded_as_a_count() {
     join_all(calls).await;
     assert_eq!(events(&acme, "kind = call_refused").await.len(), 20);
 
-    // The remaining refusals are recorded as a count at shutdown, and once per minute.
+    // Refusals above the rate are recorded as a count, once per minute and at shutdown.
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on(&database, |_| {}).await;
@@ -159,16 +159,16 @@ async fn a_cancelled_call_is_recorded_all_the_same() {
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&app.database);
     let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = weak.on(&replica.channel);
+    let replica_client = weak.on(&replica.channel);
     proxy.when_sent("call_refused", Then::Hold);
-    let mut users = there.users();
+    let mut users = replica_client.users();
     tokio::select! {
         reply = users.list_users(ListUsersRequest::default()) => panic!("held: {reply:?}"),
         () = proxy.until_held() => {}
     }
-    // When this call is answered, the server has received the cancellation.
+    // When the server has answered these calls, it has also received the cancellation.
     for _ in 0..2 {
-        there.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
+        replica_client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     }
     proxy.pass();
     until(10, || async { events(&acme, "kind = call_refused").await.len() == 1 }).await;

@@ -122,8 +122,7 @@ async fn a_blocked_stream_does_not_delay_the_streams_of_other_tenants() {
     assert_eq!(ids(&acme).await, first(before + 250)[before..]);
 }
 
-/// N23: an event counts as sent when its stream contains it, not when the stream has a higher
-/// id.
+/// N23: an event is sent when its stream contains the event, not when the stream has a higher id.
 #[tokio::test]
 async fn a_stream_with_foreign_entries_loses_no_events() {
     let app = TestApp::spawn().await;
@@ -153,7 +152,7 @@ async fn a_stream_with_foreign_entries_loses_no_events() {
     }
 }
 
-/// N23: the same with any number of blocked streams.
+/// N23: any number of blocked streams does not delay other streams.
 #[tokio::test]
 async fn a_thousand_blocked_streams_do_not_delay_the_streams_of_other_tenants() {
     let app = TestApp::spawn().await;

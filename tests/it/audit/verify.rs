@@ -52,7 +52,7 @@ async fn an_unaltered_trail_verifies() {
     assert!(!verify(&app, &["--tenant", "nowhere"]).await.ok);
 }
 
-/// R33, K12: a change by somebody with write access to the database is detected.
+/// R33, K12: `audit verify` detects changes by a user with write access to the database.
 #[tokio::test]
 async fn every_alteration_is_found() {
     let app = TestApp::spawn().await;
@@ -97,8 +97,8 @@ async fn every_alteration_is_found() {
     }
 }
 
-/// A chain alone cannot show a removed or rewritten end. An end position with its hash, kept
-/// elsewhere, shows it.
+/// The chain alone cannot reveal that its last events were removed or rewritten. A last position
+/// and hash that are stored outside of the database reveal such a change.
 #[tokio::test]
 async fn a_kept_end_shows_a_truncated_or_rewritten_chain() {
     let app = TestApp::spawn().await;

@@ -15,7 +15,7 @@ async fn next(stream: &mut Streaming<Message>) -> Message {
     within(12, stream.message()).await.expect("goes on").expect("a message")
 }
 
-/// The next `count` messages with an event. Messages without one are skipped.
+/// The next `count` messages with an event. Messages without an event are skipped.
 async fn next_events(stream: &mut Streaming<Message>, count: usize) -> Vec<Message> {
     let mut delivered = Vec::new();
     while delivered.len() < count {
@@ -34,10 +34,11 @@ fn kinds(messages: &[Message]) -> Vec<&str> {
 #[tokio::test]
 async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     app.audit_settled().await;
-    let mut streams = [watch(&acme, None).await, watch(&acme.on(&twin.channel), None).await];
+    let mut streams =
+        [watch(&acme, None).await, watch(&acme.on(&second_replica.channel), None).await];
     let start = events(&acme, "").await.len();
     for stream in &mut streams {
         let first = next(stream).await;

@@ -8,9 +8,9 @@ use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, PASSWORD, Proxy, TestApp, Then, refused};
 
-const NEW: &str = "a password that is new";
+const NEW_PASSWORD: &str = "a password that is new";
 
-async fn change(
+async fn change_password(
     client: &Client,
     current: &str,
     new: &str,
@@ -30,7 +30,7 @@ async fn signs_in(client: &Client, password: &str) -> bool {
     client.with_token("").auth().login(request).await.is_ok()
 }
 
-async fn kept(app: &TestApp, user: &str) -> String {
+async fn stored_hash(app: &TestApp, user: &str) -> String {
     sqlx::query_scalar("select password_hash from credentials where user_id = $1::uuid")
         .bind(user)
         .fetch_one(&mut app.owner().await)
@@ -38,47 +38,51 @@ async fn kept(app: &TestApp, user: &str) -> String {
         .expect("a hash")
 }
 
-/// B09
+/// B09: a new password takes effect on every replica and ends the user's other sessions.
 #[tokio::test]
 async fn a_new_password_applies_at_once_on_every_replica_and_ends_other_sessions() {
     let app = TestApp::spawn().await;
     let replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
-    let elsewhere = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+    let other_session = app.anonymous().login("acme", &ada.email, PASSWORD).await;
 
-    change(&ada, PASSWORD, NEW).await.expect("changed");
+    change_password(&ada, PASSWORD, NEW_PASSWORD).await.expect("changed");
     for server in [&app.channel, &replica.channel] {
         assert!(!signs_in(&ada.on(server), PASSWORD).await);
-        assert!(signs_in(&ada.on(server), NEW).await);
+        assert!(signs_in(&ada.on(server), NEW_PASSWORD).await);
     }
-    let me = elsewhere.auth().who_am_i(WhoAmIRequest {}).await;
-    refused(me, Code::Unauthenticated, "TOKEN_INVALID");
-    let refresh_token = elsewhere.tokens.refresh_token;
+    let reply = other_session.auth().who_am_i(WhoAmIRequest {}).await;
+    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let refresh_token = other_session.tokens.refresh_token;
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
     let refresh = app.anonymous().auth().refresh(request).await;
     assert_eq!(refresh.expect_err("refused").code(), Code::Unauthenticated);
 
-    ada.auth().who_am_i(WhoAmIRequest {}).await.expect("this session goes on");
+    ada.auth().who_am_i(WhoAmIRequest {}).await.expect("the session of the change continues");
     let refresh_token = ada.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
-    app.anonymous().auth().refresh(request).await.expect("this session can be refreshed");
+    app.anonymous()
+        .auth()
+        .refresh(request)
+        .await
+        .expect("the session of the change can be refreshed");
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the sessions of other users continue");
 }
 
-/// B09
+/// B09: without the current password, the stored hash stays the same.
 #[tokio::test]
 async fn a_wrong_current_password_changes_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
-    let before = kept(&app, &ada.user_id).await;
+    let before = stored_hash(&app, &ada.user_id).await;
 
-    for wrong in ["wrong", NEW, &PASSWORD[1..]] {
-        let result = change(&ada, wrong, NEW).await;
+    for wrong in ["wrong", NEW_PASSWORD, &PASSWORD[1..]] {
+        let result = change_password(&ada, wrong, NEW_PASSWORD).await;
         refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    assert_eq!(kept(&app, &ada.user_id).await, before);
+    assert_eq!(stored_hash(&app, &ada.user_id).await, before);
     assert_eq!(app.recorded("password_change_failed").await.len(), 3);
     assert!(signs_in(&ada, PASSWORD).await);
 }
@@ -89,12 +93,12 @@ async fn a_new_password_must_follow_the_rules_of_register() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
 
-    for bad in ["", "short", &"x".repeat(1025)] {
-        let result = change(&ada, PASSWORD, bad).await;
+    for invalid in ["", "short", &"x".repeat(1025)] {
+        let result = change_password(&ada, PASSWORD, invalid).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
     for common in [&ada.email, "acmeacme", "THE ACME company", "football"] {
-        let result = change(&ada, PASSWORD, common).await;
+        let result = change_password(&ada, PASSWORD, common).await;
         refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
     }
     assert!(signs_in(&ada, PASSWORD).await);
@@ -107,8 +111,8 @@ async fn a_user_without_a_password_cannot_change_it() {
     let user = acme.create_user_without_password("ada@acme.test").await;
     let ada = app.sign_in_as(&user, &acme).await;
 
-    for guess in [PASSWORD, "x"] {
-        let result = change(&ada, guess, NEW).await;
+    for current in [PASSWORD, "x"] {
+        let result = change_password(&ada, current, NEW_PASSWORD).await;
         refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
@@ -119,8 +123,8 @@ async fn of_two_concurrent_changes_exactly_one_succeeds() {
     let acme = app.tenant("acme").await;
 
     let (a, b) = tokio::join!(
-        change(&acme, PASSWORD, "the first new"),
-        change(&acme, PASSWORD, "the second")
+        change_password(&acme, PASSWORD, "the first new"),
+        change_password(&acme, PASSWORD, "the second")
     );
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     assert_eq!(signs_in(&acme, "the first new").await, a.is_ok());
@@ -129,7 +133,7 @@ async fn of_two_concurrent_changes_exactly_one_succeeds() {
 
 /// N07: the user and the session are checked again when the password is stored.
 #[tokio::test]
-async fn a_user_disabled_or_signed_out_meanwhile_changes_nothing() {
+async fn a_change_is_refused_when_the_user_is_disabled_or_signed_out_meanwhile() {
     for disables in [true, false] {
         let direct = TestApp::spawn().await;
         let acme = direct.tenant("acme").await;
@@ -139,7 +143,8 @@ async fn a_user_disabled_or_signed_out_meanwhile_changes_nothing() {
         let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
         proxy.when_sent("for no key update", Then::Hold);
         let parked = ada.on(&app.channel);
-        let parked = tokio::spawn(async move { change(&parked, PASSWORD, NEW).await });
+        let parked =
+            tokio::spawn(async move { change_password(&parked, PASSWORD, NEW_PASSWORD).await });
         proxy.until_held().await;
         let user_id = ada.user_id.clone();
         if disables {

@@ -13,7 +13,7 @@ async fn jwks(client: &Client) -> Vec<JsonWebKey> {
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys").into_inner().keys
 }
 
-/// Verifies a token as a third party does that has only the public keys.
+/// Verifies a token like a third party that has only the public keys.
 fn verifies(key: &JsonWebKey, token: &str) -> bool {
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_audience(&["tenantry"]);
@@ -39,7 +39,7 @@ async fn an_access_token_verifies_with_the_published_keys_alone() {
     assert!(keys.iter().all(|key| key.kid != refresh_kid));
 }
 
-/// R21
+/// R21: the key id is the RFC 7638 thumbprint of the key.
 #[tokio::test]
 async fn the_id_of_a_key_is_its_thumbprint() {
     let app = TestApp::shared();
@@ -62,7 +62,7 @@ async fn anyone_gets_the_keys_except_for_an_unknown_tenant() {
     assert!(!keys.is_empty());
     assert_eq!(jwks(&acme).await, keys);
     assert_eq!(jwks(&app.anonymous().with("x-tenant-id", "acme")).await, keys);
-    let nowhere = app.anonymous().with("x-tenant-id", "nowhere");
-    let result = nowhere.auth().get_jwks(GetJwksRequest {}).await;
+    let client = app.anonymous().with("x-tenant-id", "nowhere");
+    let result = client.auth().get_jwks(GetJwksRequest {}).await;
     refused(result, Code::NotFound, "NOT_FOUND");
 }

@@ -44,7 +44,11 @@ async fn an_active_token_is_described_by_its_claims() {
             token_type: kind.into(),
         };
         assert_eq!(answer, expected);
-        assert_eq!(introspect(&ada, token).await, expected, "one's own token needs no permission");
+        assert_eq!(
+            introspect(&ada, token).await,
+            expected,
+            "a user's own token needs no permission"
+        );
     }
 }
 
@@ -53,13 +57,13 @@ async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none()
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
-    let newer = refresh(&acme).await;
+    let new_tokens = refresh(&acme).await;
     let spent = introspect(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(spent, IntrospectTokenResponse::default());
-    assert!(introspect(&acme, &newer.refresh_token).await.active);
-    assert!(introspect(&acme, &newer.refresh_token).await.active);
+    assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
+    assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
     let request =
-        RefreshRequest { refresh_token: newer.refresh_token, ..RefreshRequest::default() };
+        RefreshRequest { refresh_token: new_tokens.refresh_token, ..RefreshRequest::default() };
     acme.auth().refresh(request).await.expect("the token is still unspent");
 }
 
@@ -68,18 +72,21 @@ async fn introspection_reveals_nothing_about_an_inactive_token() {
     let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
-    let gone = acme.member("gone", &[]).await;
-    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let signed_out = acme.member("gone", &[]).await;
+    signed_out.auth().logout(LogoutRequest::default()).await.expect("signed out");
     let disabled = acme.member("disabled", &[]).await;
-    assert!(introspect(&acme, &disabled.tokens.access_token).await.active, "cached from now on");
+    assert!(
+        introspect(&acme, &disabled.tokens.access_token).await.active,
+        "active, and now cached"
+    );
     let request = DisableUserRequest { user_id: disabled.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
     let access = &acme.tokens.access_token;
     let tampered = Forge::tampered(access);
 
-    for (case, asker, token) in [
-        ("revoked", &acme, &gone.tokens.access_token),
-        ("revoked", &acme, &gone.tokens.refresh_token),
+    for (case, caller, token) in [
+        ("revoked", &acme, &signed_out.tokens.access_token),
+        ("revoked", &acme, &signed_out.tokens.refresh_token),
         ("disabled user's", &acme, &disabled.tokens.access_token),
         ("disabled user's", &acme, &disabled.tokens.refresh_token),
         ("another tenant's", &acme, &other.tokens.access_token),
@@ -90,7 +97,7 @@ async fn introspection_reveals_nothing_about_an_inactive_token() {
         ("tampered", &acme, &tampered),
         ("garbage", &acme, &"garbage".to_owned()),
     ] {
-        let answer = introspect(asker, token).await;
+        let answer = introspect(caller, token).await;
         assert_eq!(answer, IntrospectTokenResponse::default(), "{case}");
     }
 }

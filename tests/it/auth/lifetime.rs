@@ -1,4 +1,4 @@
-//! Lifetimes of sessions and refresh tokens, and what is stored of the tokens.
+//! Lifetimes of sessions and refresh tokens, and the absence of tokens in the database and log.
 
 use std::process::Stdio;
 
@@ -18,67 +18,67 @@ use tonic::transport::Endpoint;
 use super::refresh::{is_refused, is_signed_out, refresh};
 use crate::harness::{Client, Forge, TestApp, within};
 
-fn number(token: &str, claim: &str) -> i64 {
+fn numeric_claim(token: &str, claim: &str) -> i64 {
     Forge::read(token).1[claim].as_i64().expect(claim)
 }
 
-/// C14
+/// C14: the expiry of a session stays the same when its tokens are refreshed.
 #[tokio::test]
 async fn refreshing_does_not_prolong_a_session() {
     let app = TestApp::with(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
     let acme = app.tenant("acme").await;
     let mut owner = app.owner().await;
-    let end = number(&acme.tokens.refresh_token, "exp");
+    let expiry = numeric_claim(&acme.tokens.refresh_token, "exp");
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
-    assert_eq!(number(&tokens.refresh_token, "exp"), end);
+    assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
 
-    // Ten minutes before the session ends, even the access token lives shorter than usual.
+    // Ten minutes before the session expires, the access token also expires with the session.
     let shift = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
-    let end: i64 = sqlx::query_scalar(shift).fetch_one(&mut owner).await.expect("shifted");
+    let expiry: i64 = sqlx::query_scalar(shift).fetch_one(&mut owner).await.expect("shifted");
     tokens = refresh(&acme, &tokens.refresh_token).await;
-    assert_eq!(number(&tokens.refresh_token, "exp"), end);
-    assert_eq!(number(&tokens.access_token, "exp"), end);
+    assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
+    assert_eq!(numeric_claim(&tokens.access_token, "exp"), expiry);
 
-    let over = "update sessions set expires_at = now() - interval '1 second'";
-    sqlx::query(over).execute(&mut owner).await.expect("expired");
+    let expire_session = "update sessions set expires_at = now() - interval '1 second'";
+    sqlx::query(expire_session).execute(&mut owner).await.expect("expired");
     is_refused(&acme, &tokens.refresh_token).await;
-    // The access token expired with the session. A second server has the token in no cache, so
-    // it must look up the session.
-    let other = TestApp::on(&app.database, |_| {}).await;
-    let caller = acme.with_token(&tokens.access_token).on(&other.channel);
+    // The access token's `exp` is still in the future, but its session has expired. A second
+    // server has no cache entry for the token, so that server must look up the session.
+    let second_server = TestApp::on(&app.database, |_| {}).await;
+    let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
     let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(listed.expect_err("expired").code(), tonic::Code::Unauthenticated);
 }
 
-/// C15
+/// C15: a refresh token expires after `JWT_REFRESH_EXPIRES_IN`.
 #[tokio::test]
 async fn an_unused_refresh_token_expires() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
     let acme = app.tenant("acme").await;
     let token = &acme.tokens.refresh_token;
-    assert_eq!(number(token, "exp") - number(token, "iat"), 2 * 60 * 60);
+    assert_eq!(numeric_claim(token, "exp") - numeric_claim(token, "iat"), 2 * 60 * 60);
 
     let (header, mut claims): (Header, Value) = Forge::read(token);
-    let aged = |claims: &mut Value, seconds: i64| {
+    let with_earlier_times = |claims: &mut Value, seconds: i64| {
         for claim in ["iat", "nbf", "exp"] {
             claims[claim] = (claims[claim].as_i64().expect(claim) - seconds).into();
         }
         jsonwebtoken::encode(&header, &*claims, &app.forge().refresh).expect("a token")
     };
-    // The leeway for clocks is half a minute.
-    let idle = aged(&mut claims, 2 * 60 * 60 + 31);
-    is_refused(&acme, &idle).await;
-    // The refusal did not count as a reuse.
-    let fresh = refresh(&acme, token).await;
-    refresh(&acme, &fresh.refresh_token).await;
+    // The leeway for wrong clocks is 30 seconds.
+    let expired_token = with_earlier_times(&mut claims, 2 * 60 * 60 + 31);
+    is_refused(&acme, &expired_token).await;
+    // The refusal was not treated as a reuse.
+    let new_tokens = refresh(&acme, token).await;
+    refresh(&acme, &new_tokens.refresh_token).await;
 }
 
-/// The server as a process, with all lines of its log.
+/// The server as a process, and the lines of its log so far.
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
-    seen: String,
+    log: String,
 }
 
 impl Program {
@@ -97,14 +97,14 @@ impl Program {
             .spawn()
             .expect("the program starts");
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        Self { child, lines, seen: String::new() }
+        Self { child, lines, log: String::new() }
     }
 
     /// Reads the log up to a line that contains `text`, and returns that line.
     async fn until_logged(&mut self, text: &str) -> String {
         loop {
             let line = within(20, self.lines.next_line()).await.expect("text").expect("a line");
-            self.seen.push_str(&line);
+            self.log.push_str(&line);
             if line.contains(text) {
                 return line;
             }
@@ -122,27 +122,27 @@ impl Program {
     async fn stop(mut self) -> String {
         self.child.start_kill().expect("killed");
         while let Ok(Some(line)) = self.lines.next_line().await {
-            self.seen.push_str(&line);
+            self.log.push_str(&line);
         }
-        self.seen
+        self.log
     }
 }
 
-/// C19
+/// C19: no table and no log line contains a token or its signature.
 #[tokio::test]
 async fn neither_the_database_nor_the_log_contains_a_token() {
     let app = TestApp::spawn().await;
     let mut program = Program::serve(&app.database);
-    let nobody = program.connect().await;
-    let acme = nobody.sign_up_tenant("acme").await;
-    let next = refresh(&acme, &acme.tokens.refresh_token).await;
+    let anonymous = program.connect().await;
+    let acme = anonymous.sign_up_tenant("acme").await;
+    let new_tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     is_refused(&acme, &acme.tokens.refresh_token).await;
-    is_signed_out(&acme, &next.access_token).await;
-    let other = nobody.login("acme", &acme.email, crate::harness::PASSWORD).await;
-    other.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    is_signed_out(&acme, &new_tokens.access_token).await;
+    let other_session = anonymous.login("acme", &acme.email, crate::harness::PASSWORD).await;
+    other_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
     program.until_logged("/tenantry.v1.AuthService/Logout").await;
-    let mut seen = program.stop().await;
+    let mut stored_text = program.stop().await;
     let mut owner = app.owner().await;
     let tables = "select relname::text from pg_class
                   where relnamespace = 'public'::regnamespace and relkind = 'r'";
@@ -151,17 +151,17 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
     for table in tables {
         let rows = AssertSqlSafe(format!("select t::text from {table} t"));
         let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut owner).await.expect("rows");
-        seen.push_str(&rows.join("\n"));
+        stored_text.push_str(&rows.join("\n"));
     }
     for token in [
         &acme.tokens.access_token,
         &acme.tokens.refresh_token,
-        &next.access_token,
-        &next.refresh_token,
-        &other.tokens.access_token,
+        &new_tokens.access_token,
+        &new_tokens.refresh_token,
+        &other_session.tokens.access_token,
     ] {
         let (_, signature) = token.rsplit_once('.').expect("a JWT");
-        assert!(!seen.contains(token.as_str()) && !seen.contains(signature));
+        assert!(!stored_text.contains(token.as_str()) && !stored_text.contains(signature));
     }
-    assert!(!seen.contains(crate::harness::PASSWORD));
+    assert!(!stored_text.contains(crate::harness::PASSWORD));
 }

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
 
-fn attempt(slug: &str, email: &str, password: &str) -> LoginRequest {
+fn login_request(slug: &str, email: &str, password: &str) -> LoginRequest {
     LoginRequest {
         email: email.into(),
         password: password.into(),
@@ -21,17 +21,17 @@ fn attempt(slug: &str, email: &str, password: &str) -> LoginRequest {
 async fn the_tenant_comes_from_metadata_the_body_or_the_email() {
     let app = TestApp::with(|values| values.set("TENANTLESS_SIGN_IN", "any")).await;
     let acme = app.tenant("acme").await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
-    let by_slug = nobody.auth().login(attempt("acme", &acme.email, PASSWORD)).await;
-    let by_email = nobody.auth().login(attempt("", &acme.email, PASSWORD)).await;
-    let in_metadata = nobody.with("x-tenant-id", &acme.tenant_id);
-    let by_metadata = in_metadata.auth().login(attempt("", &acme.email, PASSWORD)).await;
+    let by_slug = anonymous.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
+    let by_email = anonymous.auth().login(login_request("", &acme.email, PASSWORD)).await;
+    let in_metadata = anonymous.with("x-tenant-id", &acme.tenant_id);
+    let by_metadata = in_metadata.auth().login(login_request("", &acme.email, PASSWORD)).await;
 
     for reply in [by_slug, by_email, by_metadata] {
         let tokens = reply.expect("signs in").into_inner();
-        let me = nobody.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
-        let me = me.expect("knows itself").into_inner();
+        let me = anonymous.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
+        let me = me.expect("an identity").into_inner();
         assert_eq!(me.tenant.expect("a tenant").id, acme.tenant_id);
         assert_eq!(me.session_id, tokens.session_id);
         assert_eq!(me.roles, ["org_admin"]);
@@ -43,7 +43,7 @@ async fn the_tenant_comes_from_metadata_the_body_or_the_email() {
 async fn metadata_and_message_must_name_the_same_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
     let unknown = unknown_id();
     for (header, name) in [
         ("x-organization-slug", "other"),
@@ -51,8 +51,8 @@ async fn metadata_and_message_must_name_the_same_tenant() {
         ("x-organization-slug", "nowhere"),
         ("x-tenant-id", &unknown),
     ] {
-        let client = nobody.with(header, name);
-        let reply = client.auth().login(attempt("acme", &acme.email, PASSWORD)).await;
+        let client = anonymous.with(header, name);
+        let reply = client.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
         refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
         let join = RegisterRequest {
             email: "grace@acme.test".into(),
@@ -65,25 +65,25 @@ async fn metadata_and_message_must_name_the_same_tenant() {
     for (header, name) in
         [("x-organization-slug", "acme"), ("x-tenant-id", acme.tenant_id.as_str())]
     {
-        let client = nobody.with(header, name);
-        let reply = client.auth().login(attempt("acme", &acme.email, PASSWORD)).await;
+        let client = anonymous.with(header, name);
+        let reply = client.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
         reply.expect("signs in");
     }
 }
 
-/// N20
+/// N20: a malformed email is refused before any lookup.
 #[tokio::test]
 async fn a_malformed_email_is_an_invalid_field() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let reply = acme.auth().login(attempt(&acme.slug, "not-an-email", PASSWORD)).await;
+    let reply = acme.auth().login(login_request(&acme.slug, "not-an-email", PASSWORD)).await;
     refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
     let lookup = LookupUserRequest { email: "not-an-email".into() };
     refused(acme.users().lookup_user(lookup).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
-async fn every_failure_looks_the_same() {
+async fn every_failed_sign_in_gets_the_same_status() {
     let app = TestApp::spawn().await;
     let acme: Client = app.tenant("acme").await;
     let user_id = acme.create_user("gone@acme.test").await;
@@ -93,9 +93,9 @@ async fn every_failure_looks_the_same() {
     let root = app.platform_admin().await;
     let request = SuspendTenantRequest { tenant: "suspended".into() };
     root.tenants().suspend_tenant(request).await.expect("suspended");
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
-    let mut seen = Vec::new();
+    let mut statuses = Vec::new();
     for (slug, email, password) in [
         ("acme", acme.email.as_str(), "not the password"),
         ("acme", "nobody@acme.test", PASSWORD),
@@ -106,12 +106,12 @@ async fn every_failure_looks_the_same() {
         ("suspended", suspended.email.as_str(), PASSWORD),
     ] {
         let status = refused(
-            nobody.auth().login(attempt(slug, email, password)).await,
+            anonymous.auth().login(login_request(slug, email, password)).await,
             Code::Unauthenticated,
             "INVALID_CREDENTIALS",
         );
-        seen.push((status.message().to_owned(), status.details().to_vec()));
+        statuses.push((status.message().to_owned(), status.details().to_vec()));
     }
-    seen.dedup();
-    assert_eq!(seen.len(), 1);
+    statuses.dedup();
+    assert_eq!(statuses.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! AuthService.Login and concurrent changes.
+//! AuthService.Login during concurrent changes of the tenant and the user.
 
 use tenantry::proto::v1::{
     LoginRequest, ReactivateTenantRequest, SuspendTenantRequest, WhoAmIRequest,
@@ -7,8 +7,9 @@ use tonic::Code;
 
 use crate::harness::{PASSWORD, TestApp, refused, until, within};
 
-/// Changes of roles and users lock the row of their tenant. A sign-in must not lock it: it
-/// would wait for these changes, and deadlock with a change that locks the user next.
+/// Changes of roles and users lock the row of their tenant. A sign-in must not lock the tenant's
+/// row: the sign-in would wait for these changes, and would deadlock with a change that locks the
+/// user next.
 #[tokio::test]
 async fn a_sign_in_does_not_wait_for_a_change_of_its_tenant() {
     let app = TestApp::spawn().await;
@@ -26,13 +27,13 @@ async fn a_user_with_very_many_roles_can_use_its_token() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
-    let give = "with r as (
+    let insert = "with r as (
             insert into roles (tenant_id, role_id, name, level, permissions)
             select $1::uuid, gen_random_uuid(), 'role-' || rpad(n::text, 95, 'x'), 2, '{doc:read}'
             from generate_series(100, 249) n returning role_id)
         insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
         select $1::uuid, role_id, $2::uuid, role_id from r";
-    sqlx::query(give)
+    sqlx::query(insert)
         .bind(&acme.tenant_id)
         .bind(&ada)
         .execute(&mut app.owner().await)
@@ -42,11 +43,11 @@ async fn a_user_with_very_many_roles_can_use_its_token() {
     let ada = app.anonymous().login(&acme.slug, "ada@acme.test", PASSWORD).await;
     assert!(ada.tokens.access_token.len() <= 4096);
     let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
-    assert_eq!(me.roles.len(), 150, "roles left out of the token still count");
+    assert_eq!(me.roles.len(), 150, "WhoAmI also returns the roles that are left out of the token");
     assert!(ada.may("", "doc:read").await);
 }
 
-/// N07: a sign-in that waits while its tenant is suspended opens no session.
+/// N07: the tenant's state is checked again before a session is created.
 #[tokio::test]
 async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
     let app = TestApp::spawn().await;
@@ -64,10 +65,12 @@ async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
     };
     let waiting = tokio::spawn(async move { auth.login(request).await });
     until(10, || async {
-        let waits = "select count(*) from pg_stat_activity
+        let count_waiting = "select count(*) from pg_stat_activity
                      where wait_event_type = 'Lock' and datname = current_database()";
-        let count: i64 =
-            sqlx::query_scalar(waits).fetch_one(&mut app.owner().await).await.expect("a count");
+        let count: i64 = sqlx::query_scalar(count_waiting)
+            .fetch_one(&mut app.owner().await)
+            .await
+            .expect("a count");
         count == 1
     })
     .await;

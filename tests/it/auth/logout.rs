@@ -10,7 +10,7 @@ async fn logout(client: &Client, session: &str) -> Result<Response<LogoutRespons
     client.auth().logout(request).await
 }
 
-async fn works(client: &Client) -> bool {
+async fn is_signed_in(client: &Client) -> bool {
     client.auth().who_am_i(WhoAmIRequest {}).await.is_ok()
 }
 
@@ -18,16 +18,16 @@ async fn works(client: &Client) -> bool {
 async fn logout_ends_only_the_session_of_its_token() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let elsewhere = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let other_session = app.anonymous().login("acme", &acme.email, PASSWORD).await;
 
     logout(&acme, "").await.expect("signed out");
-    assert!(!works(&acme).await);
+    assert!(!is_signed_in(&acme).await);
     let refresh_token = acme.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
     let refresh = app.anonymous().auth().refresh(request).await;
     assert_eq!(refresh.expect_err("refused").code(), Code::Unauthenticated);
     refused(logout(&acme, "").await, Code::Unauthenticated, "TOKEN_INVALID");
-    assert!(works(&elsewhere).await);
+    assert!(is_signed_in(&other_session).await);
     let event = &app.recorded("signed_out").await[0];
     assert_eq!(event.actor_id.map(|id| id.to_string()), Some(acme.user_id));
     assert_eq!(event.target_id.map(|id| id.to_string()), Some(acme.tokens.session_id));
@@ -37,28 +37,28 @@ async fn logout_ends_only_the_session_of_its_token() {
 async fn a_user_may_end_another_of_its_own_sessions_repeatedly() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let elsewhere = app.anonymous().login(&acme.slug, &acme.email, PASSWORD).await;
+    let other_session = app.anonymous().login(&acme.slug, &acme.email, PASSWORD).await;
 
     for _ in 0..2 {
-        logout(&acme, &elsewhere.tokens.session_id).await.expect("signed out");
-        assert!(!works(&elsewhere).await);
-        assert!(works(&acme).await);
+        logout(&acme, &other_session.tokens.session_id).await.expect("signed out");
+        assert!(!is_signed_in(&other_session).await);
+        assert!(is_signed_in(&acme).await);
     }
 }
 
 #[tokio::test]
-async fn another_users_session_looks_like_an_unknown_one() {
+async fn another_users_session_gets_the_same_status_as_an_unknown_one() {
     let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &[]).await;
 
-    let mut seen = Vec::new();
+    let mut statuses = Vec::new();
     for session in [&ada.tokens.session_id, &other.tokens.session_id, &unknown_id()] {
         let status = refused(logout(&acme, session).await, Code::NotFound, "NOT_FOUND");
-        seen.push((status.message().to_owned(), status.details().to_vec()));
+        statuses.push((status.message().to_owned(), status.details().to_vec()));
     }
-    seen.dedup();
-    assert_eq!(seen.len(), 1);
-    assert!(works(&ada).await && works(&other).await);
+    statuses.dedup();
+    assert_eq!(statuses.len(), 1);
+    assert!(is_signed_in(&ada).await && is_signed_in(&other).await);
     refused(logout(&acme, "no-id").await, Code::InvalidArgument, "INVALID_FIELDS");
 }

@@ -1,4 +1,5 @@
-//! AuthService.Refresh: each token works once, and a session never has two valid successors.
+//! AuthService.Refresh: each refresh token works once, and a session never has two valid refresh
+//! tokens.
 
 use sqlx::PgConnection;
 use tenantry::proto::v1::{
@@ -33,8 +34,8 @@ pub(super) async fn is_signed_out(client: &Client, access_token: &str) {
 }
 
 /// Moves the time of a session's last refresh into the past.
-async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
-    let done = sqlx::query(
+async fn age_last_refresh(owner: &mut PgConnection, session_id: &str, seconds: i32) {
+    let result = sqlx::query(
         "update sessions set last_used_at = last_used_at - make_interval(secs => $2)
          where session_id = $1::uuid",
     )
@@ -42,10 +43,10 @@ async fn age(owner: &mut PgConnection, session_id: &str, seconds: i32) {
     .bind(seconds)
     .execute(owner)
     .await;
-    assert_eq!(done.expect("aged").rows_affected(), 1);
+    assert_eq!(result.expect("the update succeeds").rows_affected(), 1);
 }
 
-/// C01
+/// C01: a refresh spends the old token and returns new tokens.
 #[tokio::test]
 async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let app = TestApp::shared();
@@ -69,7 +70,7 @@ async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     refresh(&acme, &next.refresh_token).await;
 }
 
-/// C02
+/// C02: a reuse ends only the session of the token.
 #[tokio::test]
 async fn a_reused_token_ends_its_session_and_is_audited() {
     let app = TestApp::spawn().await;
@@ -91,11 +92,11 @@ async fn a_reused_token_ends_its_session_and_is_audited() {
     assert_eq!(*session, acme.tokens.session_id);
     assert!(!event.contains("eyJ"), "the event contains a token: {event}");
     let request = ListEventsRequest { filter: "kind = refresh_reuse".into(), ..Default::default() };
-    let shown = other.audit().list_events(request).await.expect("events").into_inner();
-    assert_eq!(shown.events[0].ip, "127.0.0.1");
+    let listed = other.audit().list_events(request).await.expect("events").into_inner();
+    assert_eq!(listed.events[0].ip, "127.0.0.1");
 }
 
-/// C03
+/// C03: the end of the session is stored.
 #[tokio::test]
 async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
     let app = TestApp::spawn().await;
@@ -105,13 +106,13 @@ async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
     let database = app.database.clone();
     app.stop().await;
 
-    let again = TestApp::on(&database, |_| {}).await;
-    let acme = acme.on(&again.channel);
+    let restarted = TestApp::on(&database, |_| {}).await;
+    let acme = acme.on(&restarted.channel);
     is_refused(&acme, &next.refresh_token).await;
     is_signed_out(&acme, &next.access_token).await;
 }
 
-/// C04
+/// C04: an older token is a reuse, even with its original request id.
 #[tokio::test]
 async fn only_the_last_spent_token_can_be_retried() {
     for request_id in ["", "first"] {
@@ -122,62 +123,63 @@ async fn only_the_last_spent_token_can_be_retried() {
         let second = second.expect("refreshes").into_inner();
         let third = refresh(&acme, &second.refresh_token).await;
 
-        let again = acme.auth().refresh(request(first, request_id)).await;
-        refused(again, Code::Unauthenticated, "TOKEN_INVALID");
+        let reply = acme.auth().refresh(request(first, request_id)).await;
+        refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         is_refused(&acme, &third.refresh_token).await;
         is_signed_out(&acme, &third.access_token).await;
     }
 }
 
-/// C05
+/// C05: concurrent refreshes on two replicas never give two successors.
 #[tokio::test]
 async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     for _ in 0..rounds(60) {
         let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
-        let both = [login.clone(), login.on(&twin.channel)];
+        let clients = [login.clone(), login.on(&second_replica.channel)];
         let calls = (0..50).map(|n| {
-            let mut auth = both[n % 2].auth();
+            let mut auth = clients[n % 2].auth();
             let request = request(&login.tokens.refresh_token, "");
             async move { auth.refresh(request).await }
         });
         let replies: Vec<Refreshed> = futures::future::join_all(calls).await;
-        let (won, lost): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
-        assert_eq!(won.len(), 1, "successors");
-        for reply in lost {
+        let (succeeded, failed): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
+        assert_eq!(succeeded.len(), 1, "number of successful refreshes");
+        for reply in failed {
             refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         }
-        for reply in won {
-            is_refused(&login, &reply.expect("won").into_inner().refresh_token).await;
+        for reply in succeeded {
+            is_refused(&login, &reply.expect("a successful refresh").into_inner().refresh_token)
+                .await;
         }
-        is_signed_out(&both[1], &login.tokens.access_token).await;
+        is_signed_out(&clients[1], &login.tokens.access_token).await;
     }
 }
 
-/// C10
+/// C10: a retry with the same request id returns the first reply again.
 #[tokio::test]
 async fn a_retry_of_the_same_request_gets_the_same_successor() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     let first = request(&acme.tokens.refresh_token, "x");
     let reply = acme.auth().refresh(first.clone()).await.expect("refreshes").into_inner();
-    age(&mut app.owner().await, &acme.tokens.session_id, 8).await;
-    for client in [acme.clone(), acme.on(&twin.channel)] {
-        let again = client.auth().refresh(first.clone()).await.expect("again").into_inner();
-        assert_eq!(again, reply);
+    age_last_refresh(&mut app.owner().await, &acme.tokens.session_id, 8).await;
+    for client in [acme.clone(), acme.on(&second_replica.channel)] {
+        let repeated = client.auth().refresh(first.clone()).await;
+        assert_eq!(repeated.expect("the same reply").into_inner(), reply);
     }
     refresh(&acme, &reply.refresh_token).await;
 }
 
-/// C10
+/// C10: any other repeat ends the session.
 #[tokio::test]
 async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    for (first_id, repeat_id, aged, successor_used) in [
+    for (first_id, repeat_id, age_seconds, successor_used) in [
         ("x", "y", 0, false),
         ("x", "", 0, false),
         ("", "x", 0, false),
@@ -185,22 +187,22 @@ async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
         ("x", "x", 11, false),
         ("x", "x", 0, true),
     ] {
-        let what = format!("{first_id:?} {repeat_id:?} {aged} {successor_used}");
+        let case = format!("{first_id:?} {repeat_id:?} {age_seconds} {successor_used}");
         let login = app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
         let token = &login.tokens.refresh_token;
         let reply = login.auth().refresh(request(token, first_id)).await;
-        let mut newest = reply.expect("refreshes").into_inner().refresh_token;
+        let mut newest_token = reply.expect("refreshes").into_inner().refresh_token;
         if successor_used {
-            newest = refresh(&login, &newest).await.refresh_token;
+            newest_token = refresh(&login, &newest_token).await.refresh_token;
         }
-        age(&mut app.owner().await, &login.tokens.session_id, aged).await;
+        age_last_refresh(&mut app.owner().await, &login.tokens.session_id, age_seconds).await;
         let repeat = login.auth().refresh(request(token, repeat_id)).await;
-        assert_eq!(repeat.expect_err(&what).code(), Code::Unauthenticated, "{what}");
-        is_refused(&login, &newest).await;
+        assert_eq!(repeat.expect_err(&case).code(), Code::Unauthenticated, "{case}");
+        is_refused(&login, &newest_token).await;
     }
 }
 
-/// C16
+/// C16: the new access token has the user's current roles.
 #[tokio::test]
 async fn a_refresh_reads_the_roles_again() {
     let app = TestApp::shared();
@@ -211,8 +213,11 @@ async fn a_refresh_reads_the_roles_again() {
 
     let role = acme.create_role("writer", RoleLevel::Member, &["user:update"]).await;
     acme.assign(&member.user_id, &role).await;
-    let more = refresh(&member, &member.tokens.refresh_token).await;
-    assert_eq!(roles(&more.access_token), serde_json::json!(["reader", "writer"]));
+    let tokens_with_both_roles = refresh(&member, &member.tokens.refresh_token).await;
+    assert_eq!(
+        roles(&tokens_with_both_roles.access_token),
+        serde_json::json!(["reader", "writer"])
+    );
 
     let request = UnassignRoleRequest {
         user_id: member.user_id.clone(),
@@ -220,11 +225,11 @@ async fn a_refresh_reads_the_roles_again() {
         ..Default::default()
     };
     acme.roles().unassign_role(request).await.expect("taken");
-    let less = refresh(&member, &more.refresh_token).await;
-    assert_eq!(roles(&less.access_token), serde_json::json!(["reader"]));
+    let tokens_with_one_role = refresh(&member, &tokens_with_both_roles.refresh_token).await;
+    assert_eq!(roles(&tokens_with_one_role.access_token), serde_json::json!(["reader"]));
 }
 
-/// C17
+/// C17: a refusal for the wrong tenant changes no session.
 #[tokio::test]
 async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
     let app = TestApp::spawn().await;
@@ -235,10 +240,10 @@ async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
         ("x-organization-slug", "b"),
         ("x-tenant-id", "nowhere"),
     ] {
-        let elsewhere = app.anonymous().with(key, tenant);
-        is_refused(&elsewhere, &next.refresh_token).await;
-        is_refused(&elsewhere, &a.tokens.refresh_token).await;
+        let client = app.anonymous().with(key, tenant);
+        is_refused(&client, &next.refresh_token).await;
+        is_refused(&client, &a.tokens.refresh_token).await;
     }
-    let here = app.anonymous().with("x-tenant-id", &a.tenant_id);
-    refresh(&here, &next.refresh_token).await;
+    let client = app.anonymous().with("x-tenant-id", &a.tenant_id);
+    refresh(&client, &next.refresh_token).await;
 }

@@ -1,4 +1,4 @@
-//! Refresh while the network to Postgres fails at critical moments.
+//! Refresh while the network to Postgres fails before or after the commit.
 
 use tenantry::proto::v1::{RefreshRequest, WhoAmIRequest};
 use tonic::Code;
@@ -6,8 +6,8 @@ use tonic::Code;
 use super::refresh::{Refreshed, is_refused, refresh, request};
 use crate::harness::{Client, Forge, Proxy, TestApp, Then, refused, within};
 
-/// A server that reaches Postgres through a proxy that can fail, and a signed-in client of it.
-async fn behind_a_proxy() -> (TestApp, Proxy, Client) {
+/// A server that reaches Postgres through a fault-injecting proxy, and a signed-in client.
+async fn server_behind_proxy() -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
     let proxy = Proxy::postgres().await;
@@ -17,13 +17,13 @@ async fn behind_a_proxy() -> (TestApp, Proxy, Client) {
     (app, proxy, acme)
 }
 
-/// The `jti` of a token. Only the statement that spends the token contains it.
+/// The `jti` of a token. Only the statement that spends the token contains the token's `jti`.
 fn jti(token: &str) -> String {
     Forge::read(token).1["jti"].as_str().expect("jti").to_owned()
 }
 
-/// Repeats the refresh while Postgres is unavailable.
-async fn once_it_is_back(client: &Client, request: RefreshRequest) -> Refreshed {
+/// Repeats the refresh until Postgres is available again.
+async fn refresh_when_postgres_is_back(client: &Client, request: RefreshRequest) -> Refreshed {
     within(10, async {
         loop {
             let reply = client.auth().refresh(request.clone()).await;
@@ -35,15 +35,15 @@ async fn once_it_is_back(client: &Client, request: RefreshRequest) -> Refreshed 
     .await
 }
 
-async fn newest(app: &TestApp) -> String {
+async fn stored_jti(app: &TestApp) -> String {
     let query = "select refresh_jti from sessions";
     sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("one session")
 }
 
-/// C10, C12
+/// C10, C12: a retry with the same request id returns the committed tokens.
 #[tokio::test]
-async fn with_a_request_id_a_lost_reply_does_no_harm() {
-    let (app, proxy, acme) = behind_a_proxy().await;
+async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
+    let (app, proxy, acme) = server_behind_proxy().await;
     let first = request(&acme.tokens.refresh_token, "x");
     proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
     let mut auth = acme.auth();
@@ -51,20 +51,20 @@ async fn with_a_request_id_a_lost_reply_does_no_harm() {
         reply = auth.refresh(first.clone()) => panic!("the reply was held: {reply:?}"),
         () = proxy.until_held() => {}
     }
-    let written = newest(&app).await;
-    assert_ne!(written, jti(&first.refresh_token), "it is committed");
+    let committed_jti = stored_jti(&app).await;
+    assert_ne!(committed_jti, jti(&first.refresh_token), "it is committed");
     proxy.cut();
     proxy.pass();
 
-    let reply = once_it_is_back(&acme, first).await.expect("again").into_inner();
-    assert_eq!(jti(&reply.refresh_token), written);
+    let reply = refresh_when_postgres_is_back(&acme, first).await.expect("again").into_inner();
+    assert_eq!(jti(&reply.refresh_token), committed_jti);
     refresh(&acme, &reply.refresh_token).await;
 }
 
-/// C12
+/// C12: without a request id, the retry is a reuse of a spent token.
 #[tokio::test]
 async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
-    let (app, proxy, acme) = behind_a_proxy().await;
+    let (app, proxy, acme) = server_behind_proxy().await;
     let first = request(&acme.tokens.refresh_token, "");
     proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
     let call = async { acme.auth().refresh(first.clone()).await };
@@ -74,10 +74,10 @@ async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     };
     let (reply, ()) = within(10, async { tokio::join!(call, cut) }).await;
     refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_ne!(newest(&app).await, jti(&first.refresh_token), "it is committed");
+    assert_ne!(stored_jti(&app).await, jti(&first.refresh_token), "it is committed");
     proxy.pass();
 
-    let reply = once_it_is_back(&acme, first).await;
+    let reply = refresh_when_postgres_is_back(&acme, first).await;
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let query = "select revoke_reason from sessions";
     let reason: String =
@@ -85,26 +85,28 @@ async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     assert_eq!(reason, "refresh_reuse");
 }
 
-/// C13
+/// C13: a refresh that was not committed does not spend the token.
 #[tokio::test]
 async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
-    let (app, proxy, acme) = behind_a_proxy().await;
+    let (app, proxy, acme) = server_behind_proxy().await;
     let token = acme.tokens.refresh_token.clone();
     proxy.when_sent(jti(&token), Then::Cut);
-    let lost = acme.auth().refresh(request(&token, "")).await;
-    refused(lost, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_eq!(newest(&app).await, jti(&token));
+    let reply = acme.auth().refresh(request(&token, "")).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_eq!(stored_jti(&app).await, jti(&token));
     proxy.pass();
-    let reply = once_it_is_back(&acme, request(&token, "")).await.expect("still good");
+    let reply = refresh_when_postgres_is_back(&acme, request(&token, ""))
+        .await
+        .expect("the token is still valid");
     let reply = reply.into_inner();
-    assert_eq!(newest(&app).await, jti(&reply.refresh_token));
+    assert_eq!(stored_jti(&app).await, jti(&reply.refresh_token));
     is_refused(&acme, &token).await;
 }
 
-/// C12, C13
+/// C12, C13: a retry after a cancelled refresh succeeds.
 #[tokio::test]
-async fn a_cancelled_refresh_leaves_nothing_half_done() {
-    let (app, proxy, acme) = behind_a_proxy().await;
+async fn a_cancelled_refresh_can_be_retried() {
+    let (app, proxy, acme) = server_behind_proxy().await;
     let token = acme.tokens.refresh_token.clone();
     proxy.when_sent(jti(&token), Then::Hold);
     let mut auth = acme.auth();
@@ -116,7 +118,7 @@ async fn a_cancelled_refresh_leaves_nothing_half_done() {
     // The cancelled statement has completed, because the next statement runs after it.
     let reply = within(10, acme.auth().refresh(request(&token, "x"))).await;
     let reply = reply.expect("refreshes").into_inner();
-    assert_eq!(newest(&app).await, jti(&reply.refresh_token));
+    assert_eq!(stored_jti(&app).await, jti(&reply.refresh_token));
     let caller = acme.with_token(&reply.access_token);
     caller.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
 }

@@ -1,4 +1,4 @@
-//! AuthService.Register: a new organisation.
+//! AuthService.Register: the registration of a new organisation.
 
 use tenantry::proto::v1::{RegisterRequest, RegisterResponse, UserState};
 use tonic::{Code, Response, Status};
@@ -27,7 +27,7 @@ pub async fn registered(client: &Client, request: RegisterRequest) -> RegisterRe
 }
 
 /// Total number of rows in the tables that a registration writes to.
-async fn rows(app: &TestApp) -> i64 {
+async fn row_count(app: &TestApp) -> i64 {
     let sql = "select (select count(*) from tenants) + (select count(*) from users)
         + (select count(*) from credentials) + (select count(*) from roles)
         + (select count(*) from role_assignments) + (select count(*) from audit_events)
@@ -38,9 +38,9 @@ async fn rows(app: &TestApp) -> i64 {
 #[tokio::test]
 async fn it_creates_the_tenant_and_its_first_administrator() {
     let app = TestApp::spawn().await;
-    let made = registered(&app.anonymous(), organisation("Acme, Inc.", "")).await;
+    let reply = registered(&app.anonymous(), organisation("Acme, Inc.", "")).await;
 
-    let (user, tenant) = (made.user.expect("a user"), made.tenant.expect("a tenant"));
+    let (user, tenant) = (reply.user.expect("a user"), reply.tenant.expect("a tenant"));
     assert_eq!((tenant.name.as_str(), tenant.slug.as_str()), ("Acme, Inc.", "acme-inc"));
     assert_eq!((&user.tenant_id, user.state()), (&tenant.id, UserState::Active));
     assert!(!user.email_verified);
@@ -56,15 +56,15 @@ async fn it_creates_the_tenant_and_its_first_administrator() {
 async fn a_failed_registration_leaves_no_rows() {
     let app = TestApp::spawn().await;
     app.tenant("taken").await;
-    let before = rows(&app).await;
-    let nobody = app.anonymous();
-    let with = |change: &dyn Fn(&mut RegisterRequest)| {
+    let before = row_count(&app).await;
+    let anonymous = app.anonymous();
+    let changed_organisation = |change: &dyn Fn(&mut RegisterRequest)| {
         let mut request = organisation("New", "new");
         change(&mut request);
         request
     };
 
-    for (request, code, wanted) in [
+    for (request, code, expected_reason) in [
         (organisation("New", "taken"), Code::AlreadyExists, "SLUG_TAKEN"),
         (organisation("Taken", ""), Code::AlreadyExists, "SLUG_TAKEN"),
         (organisation("Platform", ""), Code::AlreadyExists, "SLUG_TAKEN"),
@@ -74,26 +74,38 @@ async fn a_failed_registration_leaves_no_rows() {
         (organisation("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
         (organisation(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
         (organisation("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),
-        (with(&|r| r.password = "short".into()), Code::InvalidArgument, "INVALID_FIELDS"),
-        (with(&|r| r.email = "ada".into()), Code::InvalidArgument, "INVALID_FIELDS"),
-        (with(&|r| r.display_name = "a\0".into()), Code::InvalidArgument, "INVALID_FIELDS"),
+        (
+            changed_organisation(&|r| r.password = "short".into()),
+            Code::InvalidArgument,
+            "INVALID_FIELDS",
+        ),
+        (
+            changed_organisation(&|r| r.email = "ada".into()),
+            Code::InvalidArgument,
+            "INVALID_FIELDS",
+        ),
+        (
+            changed_organisation(&|r| r.display_name = "a\0".into()),
+            Code::InvalidArgument,
+            "INVALID_FIELDS",
+        ),
         (organisation("", ""), Code::InvalidArgument, "TENANT_REQUIRED"),
     ] {
-        let shown = format!("{request:?}");
-        let status = register(&nobody, request).await.expect_err(&shown);
-        assert_eq!((status.code(), reason(&status).as_str()), (code, wanted), "{shown}");
+        let case = format!("{request:?}");
+        let status = register(&anonymous, request).await.expect_err(&case);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{case}");
     }
-    assert_eq!(rows(&app).await, before);
+    assert_eq!(row_count(&app).await, before);
 }
 
 #[tokio::test]
 async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
     let app = TestApp::spawn().await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
-    let calls = (0..10).map(|at| {
-        let email = format!("u{at}@new.test");
-        register(&nobody, RegisterRequest { email, ..organisation("Acme", "acme") })
+    let calls = (0..10).map(|number| {
+        let email = format!("u{number}@new.test");
+        register(&anonymous, RegisterRequest { email, ..organisation("Acme", "acme") })
     });
     let results = futures::future::join_all(calls).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
@@ -107,12 +119,12 @@ async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
 #[tokio::test]
 async fn the_platforms_slug_is_reserved_before_and_after_its_bootstrap() {
     let app = TestApp::spawn().await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
-    let before = register(&nobody, organisation("Mine", "platform")).await;
+    let before = register(&anonymous, organisation("Mine", "platform")).await;
     refused(before, Code::AlreadyExists, "SLUG_TAKEN");
     app.platform_admin().await;
-    let after = register(&nobody, organisation("Mine", "platform")).await;
+    let after = register(&anonymous, organisation("Mine", "platform")).await;
     refused(after, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
@@ -120,11 +132,11 @@ async fn the_platforms_slug_is_reserved_before_and_after_its_bootstrap() {
 async fn a_slug_in_the_form_of_an_id_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
     for id in [&acme.tenant_id, "00000000-0000-0000-0000-000000000000"] {
         for request in [organisation("Acme", id), organisation(id, "")] {
-            refused(register(&nobody, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+            refused(register(&anonymous, request).await, Code::InvalidArgument, "INVALID_FIELDS");
         }
     }
 }
@@ -132,30 +144,30 @@ async fn a_slug_in_the_form_of_an_id_is_refused() {
 #[tokio::test]
 async fn a_retry_gets_the_first_result() {
     let app = TestApp::spawn().await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
     let once = || RegisterRequest { request_id: "once".into(), ..organisation("Acme", "acme") };
 
-    let calls = (0..5).map(|_| registered(&nobody, once()));
+    let calls = (0..5).map(|_| registered(&anonymous, once()));
     let results = futures::future::join_all(calls).await;
     assert!(results.iter().all(|result| *result == results[0]));
-    assert_eq!(registered(&nobody, once()).await, results[0]);
+    assert_eq!(registered(&anonymous, once()).await, results[0]);
     let other = RegisterRequest { email: "eve@new.test".into(), ..once() };
-    refused(register(&nobody, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    let without = register(&nobody, organisation("Acme", "acme")).await;
-    refused(without, Code::AlreadyExists, "SLUG_TAKEN");
+    refused(register(&anonymous, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let reply = register(&anonymous, organisation("Acme", "acme")).await;
+    refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
 #[tokio::test]
 async fn with_closed_registration_no_tenant_is_created() {
     let app = TestApp::with(|values| values.set("TENANT_REGISTRATION", "closed")).await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
-    let result = register(&nobody, organisation("Acme", "acme")).await;
+    let result = register(&anonymous, organisation("Acme", "acme")).await;
     refused(result, Code::PermissionDenied, "REGISTRATION_CLOSED");
-    assert_eq!(rows(&app).await, 0);
+    assert_eq!(row_count(&app).await, 0);
 }
 
-/// B20
+/// B20: unknown fields of a request set no column.
 #[tokio::test]
 async fn unknown_fields_change_nothing() {
     let app = TestApp::spawn().await;

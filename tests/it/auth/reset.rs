@@ -1,4 +1,4 @@
-//! `RequestPasswordReset` and `ResetPassword`: a new password by email.
+//! `RequestPasswordReset` and `ResetPassword`: a password reset by email.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::harness::{
     Client, MailServer, PASSWORD, Proxy, TestApp, Then, mask, refused, unknown_id, until, within,
 };
 
-const NEW: &str = "quite another battery";
+const NEW_PASSWORD: &str = "quite another battery";
 
-fn with_mail(server: &MailServer) -> impl Fn(&mut Values) {
+fn mail_settings(server: &MailServer) -> impl Fn(&mut Values) {
     let url = server.url.clone();
     move |values| {
         values.set("MAIL_URL", url.clone());
@@ -27,14 +27,14 @@ fn with_mail(server: &MailServer) -> impl Fn(&mut Values) {
     }
 }
 
-async fn try_to_ask(app: &TestApp, slug: &str, email: &str) -> Result<(), Status> {
+async fn try_request_reset(app: &TestApp, slug: &str, email: &str) -> Result<(), Status> {
     let request =
         RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
     app.anonymous().auth().request_password_reset(request).await.map(drop)
 }
 
-async fn ask(app: &TestApp, slug: &str, email: &str) {
-    try_to_ask(app, slug, email).await.expect("the answer that every request gets");
+async fn request_reset(app: &TestApp, slug: &str, email: &str) {
+    try_request_reset(app, slug, email).await.expect("the same answer for every request");
 }
 
 async fn reset(
@@ -46,41 +46,41 @@ async fn reset(
     app.anonymous().auth().reset_password(request).await
 }
 
-async fn is_refused(app: &TestApp, token: &str) {
-    refused(reset(app, token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+async fn assert_token_refused(app: &TestApp, token: &str) {
+    refused(reset(app, token, NEW_PASSWORD).await, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// A server that sends mails, a user, and a reset token of that user.
-async fn with_token() -> (TestApp, MailServer, Client, String) {
+/// A server that sends mails, its mail server, a user, and a reset token of that user.
+async fn server_with_reset_token() -> (TestApp, MailServer, Client, String) {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let acme = app.tenant("acme").await;
-    // A unique address, because mails to one address are counted over all tenants.
+    // The address is unique, because mails to one address are counted across all tenants.
     let ada = acme.member(&format!("ada-{}", unknown_id()), &[]).await;
-    ask(&app, "acme", &ada.email).await;
+    request_reset(&app, "acme", &ada.email).await;
     let token = server.nth(1).await.link();
     (app, server, ada, token)
 }
 
-/// B17
+/// B17: a reset token works once, and its use ends all sessions of the user.
 #[tokio::test]
 async fn a_mailed_token_sets_a_password_once_and_ends_all_sessions() {
-    let (app, server, ada, token) = with_token().await;
+    let (app, server, ada, token) = server_with_reset_token().await;
     let mail = server.nth(1).await;
     assert_eq!(mail.to, ada.email);
     assert!(mail.text.contains("Subject: A new password for"), "{}", mail.text);
     app.anonymous().login("acme", &ada.email, PASSWORD).await;
 
-    reset(&app, &token, NEW).await.expect("set");
+    reset(&app, &token, NEW_PASSWORD).await.expect("set");
     refused(ada.auth().who_am_i(WhoAmIRequest {}).await, Code::Unauthenticated, "TOKEN_INVALID");
-    let again =
+    let refresh_request =
         RefreshRequest { refresh_token: ada.tokens.refresh_token.clone(), ..Default::default() };
-    refused(ada.auth().refresh(again).await, Code::Unauthenticated, "TOKEN_INVALID");
-    let again = app.anonymous().login("acme", &ada.email, NEW).await;
-    let me = again.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
-    // N15: using the token proves that its user reads the mails to that address.
+    refused(ada.auth().refresh(refresh_request).await, Code::Unauthenticated, "TOKEN_INVALID");
+    let session = app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
+    let me = session.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner();
+    // N15: the use of the token proves that the user receives the mails to the address.
     assert!(me.user.expect("the user").email_verified);
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
     for (kind, count) in
         [("password_reset_requested", 1), ("password_reset", 1), ("password_reset_failed", 1)]
     {
@@ -88,7 +88,7 @@ async fn a_mailed_token_sets_a_password_once_and_ends_all_sessions() {
     }
 }
 
-/// B17: all requests get the same answer, and it waits for no work.
+/// B17: all requests get the same answer, and the answer does not wait for the mail.
 #[tokio::test]
 async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail() {
     let server = MailServer::start().await;
@@ -96,12 +96,12 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        with_mail(&server)(values);
+        mail_settings(&server)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
     let root = direct.platform_admin().await;
-    let (acme, gone) = (direct.tenant("acme").await, direct.tenant("gone").await);
+    let (acme, suspended) = (direct.tenant("acme").await, direct.tenant("gone").await);
     let suspend = SuspendTenantRequest { tenant: "gone".into() };
     root.tenants().suspend_tenant(suspend).await.expect("suspended");
     let user_id = acme.create_user("off@acme.test").await;
@@ -111,21 +111,21 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
         ("acme", "nobody@acme.test"),
         ("nowhere", "admin@acme.test"),
         ("acme", "off@acme.test"),
-        ("gone", gone.email.as_str()),
+        ("gone", suspended.email.as_str()),
         ("", "nobody@anywhere.test"),
     ] {
-        ask(&app, slug, email).await;
+        request_reset(&app, slug, email).await;
     }
-    let asked = || async {
+    let count_requests = || async {
         let mut count = 0;
-        for tenant in [&acme.tenant_id, &gone.tenant_id, &uuid::Uuid::nil().to_string()] {
+        for tenant in [&acme.tenant_id, &suspended.tenant_id, &uuid::Uuid::nil().to_string()] {
             count += app.audited(tenant, "password_reset_requested").await;
         }
         count
     };
-    until(10, || async { asked().await == 5 }).await;
+    until(10, || async { count_requests().await == 5 }).await;
     proxy.when_sent("insert into mail_links", Then::Hold);
-    within(10, ask(&app, "acme", &acme.email)).await;
+    within(10, request_reset(&app, "acme", &acme.email)).await;
     proxy.until_held().await;
     assert!(server.mails().is_empty());
     proxy.pass();
@@ -135,81 +135,86 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
 /// B17: a token is valid for ten minutes, for one user, for the current password, and only from
 /// the last mail.
 #[tokio::test]
-async fn a_token_ends_with_its_time_its_password_and_a_newer_mail() {
-    let (app, server, ada, token) = with_token().await;
+async fn a_token_is_invalid_after_its_expiry_a_password_change_or_a_newer_mail() {
+    let (app, server, ada, token) = server_with_reset_token().await;
     let mut owner = app.owner().await;
-    let left: f64 =
+    let seconds_left: f64 =
         sqlx::query_scalar("select extract(epoch from expires_at - now())::float8 from mail_links")
             .fetch_one(&mut owner)
             .await
             .expect("a token");
-    assert!((0.0..=600.0).contains(&left), "{left}");
+    assert!((0.0..=600.0).contains(&seconds_left), "{seconds_left}");
 
     let acme_id = uuid::Uuid::parse_str(&ada.tenant_id).expect("a UUID");
-    for altered in [
+    for altered_token in [
         token.replacen(&token[..4], "AAAA", 1),
         format!("{}AAAA", &token[..token.len() - 4]),
         acme_id.to_string(),
         "x".into(),
     ] {
-        is_refused(&app, &altered).await;
+        assert_token_refused(&app, &altered_token).await;
     }
-    ask(&app, "acme", &ada.email).await;
+    request_reset(&app, "acme", &ada.email).await;
     let second = server.nth(2).await.link();
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
 
-    let change =
-        ChangePasswordRequest { current_password: PASSWORD.into(), new_password: NEW.into() };
+    let change = ChangePasswordRequest {
+        current_password: PASSWORD.into(),
+        new_password: NEW_PASSWORD.into(),
+    };
     ada.auth().change_password(change).await.expect("changed");
-    is_refused(&app, &second).await;
+    assert_token_refused(&app, &second).await;
 
-    ask(&app, "acme", &ada.email).await;
+    request_reset(&app, "acme", &ada.email).await;
     let third = server.nth(3).await.link();
-    let over = "update mail_links set expires_at = now() - interval '1 second'";
-    sqlx::query(over).execute(&mut owner).await.expect("expired");
-    is_refused(&app, &third).await;
-    app.anonymous().login("acme", &ada.email, NEW).await;
+    let expire_token = "update mail_links set expires_at = now() - interval '1 second'";
+    sqlx::query(expire_token).execute(&mut owner).await.expect("expired");
+    assert_token_refused(&app, &third).await;
+    app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
 }
 
 #[tokio::test]
 async fn a_weak_password_does_not_spend_the_token() {
-    let (app, _server, ada, token) = with_token().await;
+    let (app, _server, ada, token) = server_with_reset_token().await;
     refused(reset(&app, &token, "short").await, Code::InvalidArgument, "INVALID_FIELDS");
     refused(reset(&app, &token, "password1").await, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
-    reset(&app, &token, NEW).await.expect("set");
-    app.anonymous().login("acme", &ada.email, NEW).await;
+    reset(&app, &token, NEW_PASSWORD).await.expect("set");
+    app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
 }
 
 /// Related to F07: of concurrent calls with the same token, exactly one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_concurrent_resets_exactly_one_sets_its_password() {
-    let (app, _server, ada, token) = with_token().await;
+    let (app, _server, ada, token) = server_with_reset_token().await;
     let calls = (0..6).map(|n| {
         let (app, token) = (&app, &token);
         async move {
-            let password = format!("{NEW} {n}");
+            let password = format!("{NEW_PASSWORD} {n}");
             reset(app, token, &password).await.map(|_| password)
         }
     });
-    let tried = futures::future::join_all(calls).await;
-    let mut set: Vec<_> = tried.into_iter().filter_map(Result::ok).collect();
-    let (Some(password), true) = (set.pop(), set.is_empty()) else { panic!("{set:?}") };
+    let results = futures::future::join_all(calls).await;
+    let mut successful_passwords: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+    let (Some(password), true) = (successful_passwords.pop(), successful_passwords.is_empty())
+    else {
+        panic!("{successful_passwords:?}")
+    };
     app.anonymous().login("acme", &ada.email, &password).await;
 }
 
 /// Mails to an account are limited, and the caller does not learn that a mail was not sent.
 #[tokio::test]
 async fn an_account_gets_at_most_three_mails_at_once() {
-    let (app, server, ada, _) = with_token().await;
+    let (app, server, ada, _) = server_with_reset_token().await;
     for _ in 0..5 {
-        ask(&app, "acme", &ada.email.to_uppercase()).await;
+        request_reset(&app, "acme", &ada.email.to_uppercase()).await;
     }
     let requested = "password_reset_requested";
     until(10, || async { app.audited(&ada.tenant_id, requested).await == 6 }).await;
     server.nth(3).await;
-    // Another account has its own limit of three. When it has its mail, the earlier requests
-    // are done.
-    ask(&app, "acme", "admin@acme.test").await;
+    // Another account has its own limit of three. When the other account's mail has arrived, the
+    // earlier requests are done.
+    request_reset(&app, "acme", "admin@acme.test").await;
     until(10, || async { server.mails().iter().any(|mail| mail.to == "admin@acme.test") }).await;
     assert_eq!(server.mails().iter().filter(|mail| mail.to == ada.email).count(), 3);
 }
@@ -238,57 +243,59 @@ const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_res
 #[tokio::test]
 async fn a_mailbox_gets_at_most_ten_mails_at_once_from_all_tenants() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
     let tenants = tenants_with(&app, &email, 4).await;
     for tenant in &tenants {
         for _ in 0..3 {
-            ask(&app, &tenant.slug, &email.to_uppercase()).await;
+            request_reset(&app, &tenant.slug, &email.to_uppercase()).await;
         }
     }
-    let to_it = || server.mails().iter().filter(|mail| mail.to == email).count();
-    until(20, || async { to_it() == 10 }).await;
+    let count_mails = || server.mails().iter().filter(|mail| mail.to == email).count();
+    until(20, || async { count_mails() == 10 }).await;
     until(10, || async { app.metric(MAILBOX_LIMITED).await == Some(2.0) }).await;
-    assert_eq!(to_it(), 10);
-    // Notices of changed emails have a limit of their own.
+    assert_eq!(count_mails(), 10);
+    // Notices of changed emails have their own limit.
     for tenant in &tenants {
         change_email(tenant, &tenant.user_id, &format!("{}@mailbox.test", unknown_id())).await;
     }
-    until(20, || async { to_it() == 14 }).await;
+    until(20, || async { count_mails() == 14 }).await;
 }
 
-/// N11: users who claim an address cannot use up the notice that its owner gets of a change.
+/// N11: mails to other accounts with the same address do not use up the owner's notice of a
+/// changed email.
 #[tokio::test]
 async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
     let mut tenants = tenants_with(&app, &email, 5).await;
-    let owner = tenants.pop().expect("one");
-    let prove = "update users set email_verified = true where tenant_id = $1::uuid";
-    let proved = sqlx::query(prove).bind(&owner.tenant_id).execute(&mut app.owner().await).await;
-    proved.expect("proved");
-    let away = || format!("{}@mailbox.test", unknown_id());
+    let owner = tenants.pop().expect("a tenant");
+    let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
+    let result =
+        sqlx::query(verify_email).bind(&owner.tenant_id).execute(&mut app.owner().await).await;
+    result.expect("the update succeeds");
+    let new_address = || format!("{}@mailbox.test", unknown_id());
     for tenant in &tenants {
         for _ in 0..3 {
-            change_email(tenant, &tenant.user_id, &away()).await;
+            change_email(tenant, &tenant.user_id, &new_address()).await;
             change_email(tenant, &tenant.user_id, &email).await;
         }
     }
-    let to_it = || server.mails().iter().filter(|mail| mail.to == email).count();
-    until(20, || async { to_it() == 10 }).await;
+    let count_mails = || server.mails().iter().filter(|mail| mail.to == email).count();
+    until(20, || async { count_mails() == 10 }).await;
     until(10, || async { app.metric(MAILBOX_LIMITED).await == Some(2.0) }).await;
-    change_email(&owner, &owner.user_id, &away()).await;
-    until(20, || async { to_it() == 11 }).await;
+    change_email(&owner, &owner.user_id, &new_address()).await;
+    until(20, || async { count_mails() == 11 }).await;
 }
 
-/// N11: one tenant's waiting mails block neither the requests of other tenants nor the notice
-/// of a changed email, whose place is reserved before the change.
+/// N11: one tenant's queued mails block neither the requests of other tenants nor the notice of
+/// a changed email. The queue slot of a notice is reserved before the change.
 #[tokio::test]
 async fn a_tenants_waiting_requests_do_not_block_others() {
     // A mail server that accepts connections but never answers.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("smtp://{}", silent.local_addr().expect("an address"));
+    let silent_server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("smtp://{}", silent_server.local_addr().expect("an address"));
     let app = TestApp::with(|values| {
         values.set("MAIL_URL", url);
         values.set("RATE_LIMIT_PASSWORD_RESET", "off");
@@ -300,18 +307,18 @@ async fn a_tenants_waiting_requests_do_not_block_others() {
         members.push(acme.member(&format!("m{n}-{}", unknown_id()), &[]).await);
     }
     for member in &members {
-        ask(&app, "acme", &member.email).await;
+        request_reset(&app, "acme", &member.email).await;
     }
-    let mut full = None;
+    let mut refusal = None;
     for _ in 0..200 {
-        full = try_to_ask(&app, "acme", "nobody@acme.test").await.err();
-        if full.is_some() {
+        refusal = try_request_reset(&app, "acme", "nobody@acme.test").await.err();
+        if refusal.is_some() {
             break;
         }
     }
-    let full = full.map_or(Ok(Response::new(())), Err);
-    refused(full, Code::ResourceExhausted, "OVERLOADED");
-    ask(&app, "other", "nobody@other.test").await;
+    let refusal = refusal.map_or(Ok(Response::new(())), Err);
+    refused(refusal, Code::ResourceExhausted, "OVERLOADED");
+    request_reset(&app, "other", "nobody@other.test").await;
     let email = format!("{}@acme.test", unknown_id());
     change_email(&members[0], &members[0].user_id, &email).await;
     change_email(&other, &other.user_id, &format!("{}@other.test", unknown_id())).await;
@@ -321,21 +328,21 @@ async fn a_tenants_waiting_requests_do_not_block_others() {
 async fn a_network_above_its_rate_is_refused() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        with_mail(&server)(values);
+        mail_settings(&server)(values);
         values.set("RATE_LIMIT_PASSWORD_RESET", "3/1h,off");
     })
     .await;
     for _ in 0..2 {
-        ask(&app, "", "nobody@x.test").await;
+        request_reset(&app, "", "nobody@x.test").await;
     }
-    is_refused(&app, "x").await;
+    assert_token_refused(&app, "x").await;
     let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::ResourceExhausted, "RATE_LIMITED");
-    refused(reset(&app, "x", NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(reset(&app, "x", NEW_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N15: invented tokens count for the tenant that they name.
+/// N15: an attempt with an invented token uses the rate limit of the tenant in the token.
 #[tokio::test]
 async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     let app = TestApp::with(|values| {
@@ -343,53 +350,53 @@ async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     })
     .await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let made_up = |tenant: &str| {
+    let invented_token = |tenant: &str| {
         let id = |id: &str| id.parse::<uuid::Uuid>().expect("a UUID").into_bytes();
         let bytes = [id(tenant).as_slice(), &id(&unknown_id()), &[7; 32]].concat();
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     };
     for _ in 0..3 {
-        let token = made_up(&acme.tenant_id);
-        refused(reset(&app, &token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+        let token = invented_token(&acme.tenant_id);
+        refused(reset(&app, &token, NEW_PASSWORD).await, Code::Unauthenticated, "TOKEN_INVALID");
     }
-    let token = made_up(&acme.tenant_id);
-    refused(reset(&app, &token, NEW).await, Code::ResourceExhausted, "RATE_LIMITED");
-    let token = made_up(&other.tenant_id);
-    refused(reset(&app, &token, NEW).await, Code::Unauthenticated, "TOKEN_INVALID");
+    let token = invented_token(&acme.tenant_id);
+    refused(reset(&app, &token, NEW_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+    let token = invented_token(&other.tenant_id);
+    refused(reset(&app, &token, NEW_PASSWORD).await, Code::Unauthenticated, "TOKEN_INVALID");
     assert_eq!(app.audited(&acme.tenant_id, "password_reset_failed").await, 3);
 }
 
 #[tokio::test]
-async fn a_busy_mail_server_is_retried_but_not_one_that_refuses() {
+async fn a_temporary_mail_failure_is_retried_and_a_permanent_failure_is_not() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        with_mail(&server)(values);
+        mail_settings(&server)(values);
         values.set("PASSWORD_RESET_URL", "https://app.test/reset?token={token}&x=1");
     })
     .await;
     let acme = app.tenant("acme").await;
     server.refuse(&["451 later", "421 busy"]);
-    ask(&app, "acme", &acme.email).await;
+    request_reset(&app, "acme", &acme.email).await;
     let link = server.nth(1).await.link();
     let token = link.strip_prefix("https://app.test/reset?token=").expect("the page");
     let token = token.strip_suffix("&x=1").expect("the page");
 
     server.refuse(&["550 no such mailbox"]);
-    ask(&app, "acme", "admin@acme.test").await;
-    let failed = "tenantry_mails_total{outcome=\"failed\"}";
-    until(10, || async { app.metric(failed).await == Some(1.0) }).await;
+    request_reset(&app, "acme", "admin@acme.test").await;
+    let failed_mails = "tenantry_mails_total{outcome=\"failed\"}";
+    until(10, || async { app.metric(failed_mails).await == Some(1.0) }).await;
     assert_eq!(server.mails().len(), 1);
     // The refused mail's token replaced this one, and nobody received it.
-    is_refused(&app, token).await;
+    assert_token_refused(&app, token).await;
 }
 
-/// Requests that were accepted are completed at shutdown.
+/// A shutdown completes accepted requests.
 #[tokio::test]
 async fn a_shutdown_sends_the_mails_that_were_requested() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let acme = app.tenant("acme").await;
-    ask(&app, "acme", &acme.email).await;
+    request_reset(&app, "acme", &acme.email).await;
     tokio::time::timeout(Duration::from_secs(10), app.stop()).await.expect("it stops");
     assert_eq!(server.mails().len(), 1);
 }
@@ -400,7 +407,7 @@ async fn without_a_mail_server_password_reset_is_off() {
     let request = RequestPasswordResetRequest { email: "a@x.test".into(), ..Default::default() };
     let result = app.anonymous().auth().request_password_reset(request).await;
     refused(result, Code::FailedPrecondition, "MAIL_OFF");
-    is_refused(&app, "x").await;
+    assert_token_refused(&app, "x").await;
 }
 
 async fn change_email(acme: &Client, user_id: &str, email: &str) {
@@ -413,9 +420,9 @@ async fn change_email(acme: &Client, user_id: &str, email: &str) {
     acme.users().update_user(request).await.expect("changed");
 }
 
-/// N07: a token ends when the address that it was mailed to changes.
+/// N07: a change of the user's email revokes the tokens that were mailed to the old address.
 #[tokio::test]
-async fn a_token_ends_when_the_address_changes_even_while_its_mail_is_being_written() {
+async fn a_token_is_invalid_after_a_change_of_address_even_during_the_request() {
     let server = MailServer::start().await;
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
@@ -423,61 +430,64 @@ async fn a_token_ends_when_the_address_changes_even_while_its_mail_is_being_writ
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        with_mail(&server)(values);
+        mail_settings(&server)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
     let other = acme.create_user("grace@acme.test").await;
     // At this statement the user is locked and the token is not stored yet.
     proxy.when_sent(r#"settings as "settings: Stored""#, Then::Hold);
-    ask(&app, "acme", "grace@acme.test").await;
+    request_reset(&app, "acme", "grace@acme.test").await;
     proxy.until_held().await;
-    let changed = tokio::spawn({
+    let email_change = tokio::spawn({
         let acme = acme.clone();
         async move { change_email(&acme, &other, "hopper@acme.test").await }
     });
     until(10, || async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+        let count_waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
                      and datname = current_database()";
-        let waiting: i64 =
-            sqlx::query_scalar(waits).fetch_one(&mut direct.owner().await).await.expect("a count");
+        let waiting: i64 = sqlx::query_scalar(count_waiting)
+            .fetch_one(&mut direct.owner().await)
+            .await
+            .expect("a count");
         waiting == 1
     })
     .await;
     proxy.pass();
-    changed.await.expect("changed");
+    email_change.await.expect("changed");
     let token = server.nth(1).await.link();
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
 
-    ask(&app, "acme", "ada@acme.test").await;
+    request_reset(&app, "acme", "ada@acme.test").await;
     let token = server.nth(2).await.link();
     change_email(&acme, &user, "lovelace@acme.test").await;
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
     change_email(&acme, &user, "ada@acme.test").await;
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
 }
 
-/// N07
+/// N07: disabling a user revokes the user's reset tokens for good.
 #[tokio::test]
 async fn a_token_stays_invalid_after_its_user_was_disabled() {
-    let (app, _server, ada, token) = with_token().await;
+    let (app, _server, ada, token) = server_with_reset_token().await;
     let acme = app.anonymous().login("acme", "admin@acme.test", PASSWORD).await;
     let user_id = ada.user_id.clone();
     acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
     let user_id = ada.user_id.clone();
     acme.users().enable_user(EnableUserRequest { user_id }).await.expect("enabled");
-    is_refused(&app, &token).await;
+    assert_token_refused(&app, &token).await;
     app.anonymous().login("acme", &ada.email, PASSWORD).await;
 }
 
-/// N07: the same as for Refresh.
+/// N07: a reset token is bound to its tenant, like a refresh token.
 #[tokio::test]
 async fn a_token_works_only_in_its_own_tenant() {
-    let (app, _server, ada, token) = with_token().await;
+    let (app, _server, ada, token) = server_with_reset_token().await;
     let other = app.tenant("other").await;
-    let in_tenant = async |header: &str, tenant: &str| {
-        let request = ResetPasswordRequest { token: token.clone(), new_password: NEW.into() };
+    let reset_in_tenant = async |header: &str, tenant: &str| {
+        let request =
+            ResetPasswordRequest { token: token.clone(), new_password: NEW_PASSWORD.into() };
         app.anonymous().with(header, tenant).auth().reset_password(request).await
     };
     for (header, tenant) in [
@@ -485,27 +495,27 @@ async fn a_token_works_only_in_its_own_tenant() {
         ("x-organization-slug", "other"),
         ("x-organization-slug", "nowhere"),
     ] {
-        refused(in_tenant(header, tenant).await, Code::Unauthenticated, "TOKEN_INVALID");
+        refused(reset_in_tenant(header, tenant).await, Code::Unauthenticated, "TOKEN_INVALID");
     }
-    in_tenant("x-tenant-id", &ada.tenant_id).await.expect("set");
+    reset_in_tenant("x-tenant-id", &ada.tenant_id).await.expect("set");
 }
 
 /// N15: without a tenant, each user with a verified address gets a mail.
 #[tokio::test]
 async fn without_a_tenant_only_verified_addresses_get_mails() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let (a, b, c) = (app.tenant("a").await, app.tenant("b").await, app.tenant("c").await);
     let email = "ada@both.test";
     for tenant in [&a, &b] {
         tenant.create_user(email).await;
-        ask(&app, &tenant.slug, email).await;
-        let sent = server.mails().len() + 1;
-        let token = server.nth(sent).await.link();
-        reset(&app, &token, NEW).await.expect("set");
+        request_reset(&app, &tenant.slug, email).await;
+        let mail_number = server.mails().len() + 1;
+        let token = server.nth(mail_number).await.link();
+        reset(&app, &token, NEW_PASSWORD).await.expect("set");
     }
     c.create_user(email).await;
-    ask(&app, "", email).await;
+    request_reset(&app, "", email).await;
     server.nth(4).await;
     for tenant in [&a, &b] {
         let requested = "password_reset_requested";
@@ -519,7 +529,7 @@ async fn without_a_tenant_only_verified_addresses_get_mails() {
 async fn with_tenantless_sign_in_off_the_tenant_must_be_named() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        with_mail(&server)(values);
+        mail_settings(&server)(values);
         values.set("TENANTLESS_SIGN_IN", "off");
     })
     .await;
@@ -533,7 +543,7 @@ async fn with_tenantless_sign_in_off_the_tenant_must_be_named() {
 #[tokio::test]
 async fn a_mail_does_not_contain_the_organisations_name() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server)).await;
+    let app = TestApp::with(mail_settings(&server)).await;
     let request = RegisterRequest {
         email: "ada@acme.test".into(),
         password: PASSWORD.into(),
@@ -542,7 +552,7 @@ async fn a_mail_does_not_contain_the_organisations_name() {
         ..RegisterRequest::default()
     };
     app.anonymous().auth().register(request).await.expect("a tenant signs up");
-    ask(&app, "acme", "ada@acme.test").await;
+    request_reset(&app, "acme", "ada@acme.test").await;
     let mail = server.nth(1).await;
     assert!(mail.text.contains("Subject: A new password for acme"), "{}", mail.text);
     assert!(!mail.text.contains("prize") && !mail.text.contains("won"), "{}", mail.text);

@@ -1,4 +1,4 @@
-//! Sign-in with an email but without a tenant (N15).
+//! Sign-in with an email address and without a tenant (N15).
 
 use tenantry::proto::v1::{
     CreateUserRequest, DisableUserRequest, LoginRequest, UpdateUserRequest, WhoAmIRequest,
@@ -12,13 +12,13 @@ use crate::{
 };
 
 const EMAIL: &str = "ada@both.test";
-const OTHER: &str = "quite another battery";
+const OTHER_PASSWORD: &str = "quite another battery";
 
-fn attempt(email: &str, password: &str) -> LoginRequest {
+fn login_request(email: &str, password: &str) -> LoginRequest {
     LoginRequest { email: email.into(), password: password.into(), ..LoginRequest::default() }
 }
 
-async fn served(mode: &'static str) -> TestApp {
+async fn server_with_mode(mode: &'static str) -> TestApp {
     TestApp::with(|values| {
         trusting_local_proxy(values);
         values.set("TENANTLESS_SIGN_IN", mode);
@@ -26,30 +26,30 @@ async fn served(mode: &'static str) -> TestApp {
     .await
 }
 
-/// Signs in without a tenant. Returns the slug of the tenant that was found.
+/// Signs in without a tenant. Returns the slug of the matching account's tenant.
 async fn signs_in_to(client: &Client, password: &str) -> Result<String, Status> {
-    let tokens = client.auth().login(attempt(EMAIL, password)).await?.into_inner();
+    let tokens = client.auth().login(login_request(EMAIL, password)).await?.into_inner();
     let me = client.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
-    Ok(me.expect("itself").into_inner().tenant.expect("a tenant").slug)
+    Ok(me.expect("an identity").into_inner().tenant.expect("a tenant").slug)
 }
 
 #[track_caller]
-fn is_refused(reply: Result<String, Status>) {
+fn assert_refused(reply: Result<String, Status>) {
     let reply = reply.map(Response::new);
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-async fn add(tenant: &Client, password: &str) -> String {
+async fn create_account(tenant: &Client, password: &str) -> String {
     let request = CreateUserRequest {
         email: EMAIL.into(),
         credential: Some(Credential::Password(password.into())),
         ..CreateUserRequest::default()
     };
-    let made = tenant.users().create_user(request).await.expect("made").into_inner();
-    made.user.expect("the user").id
+    let reply = tenant.users().create_user(request).await.expect("made").into_inner();
+    reply.user.expect("the user").id
 }
 
-async fn verify(app: &TestApp, user: &str) {
+async fn mark_email_verified(app: &TestApp, user: &str) {
     sqlx::query("update users set email_verified = true where user_id = $1::uuid")
         .bind(user)
         .execute(&mut app.owner().await)
@@ -57,26 +57,27 @@ async fn verify(app: &TestApp, user: &str) {
         .expect("verified");
 }
 
-/// N15: a stranger who registers the address in another tenant changes nothing for its owner.
+/// N15: a stranger who registers the address in another tenant does not affect the sign-in of
+/// the owner of the address.
 #[tokio::test]
 async fn only_a_verified_address_signs_in_without_a_tenant() {
-    let app = served("verified").await;
+    let app = server_with_mode("verified").await;
     let (acme, stranger) = (app.tenant("acme").await, app.tenant("stranger").await);
-    let theirs = add(&stranger, OTHER).await;
-    let nobody = app.anonymous();
-    is_refused(signs_in_to(&nobody, OTHER).await);
-    let ada = add(&acme, PASSWORD).await;
-    is_refused(signs_in_to(&nobody, PASSWORD).await);
+    let stranger_account = create_account(&stranger, OTHER_PASSWORD).await;
+    let anonymous = app.anonymous();
+    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
+    let ada = create_account(&acme, PASSWORD).await;
+    assert_refused(signs_in_to(&anonymous, PASSWORD).await);
 
-    verify(&app, &ada).await;
-    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
-    is_refused(signs_in_to(&nobody, OTHER).await);
-    nobody.login("stranger", EMAIL, OTHER).await;
+    mark_email_verified(&app, &ada).await;
+    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "acme");
+    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
+    anonymous.login("stranger", EMAIL, OTHER_PASSWORD).await;
 
-    // A second account of the owner.
-    verify(&app, &theirs).await;
-    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "stranger");
-    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "acme");
+    // Now the second account is also a verified account of the owner.
+    mark_email_verified(&app, &stranger_account).await;
+    assert_eq!(signs_in_to(&anonymous, OTHER_PASSWORD).await.expect("signs in"), "stranger");
+    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "acme");
 
     // A changed address is no longer verified.
     for email in ["other@both.test", EMAIL] {
@@ -88,38 +89,39 @@ async fn only_a_verified_address_signs_in_without_a_tenant() {
         };
         acme.users().update_user(request).await.expect("changed");
     }
-    is_refused(signs_in_to(&nobody, PASSWORD).await);
+    assert_refused(signs_in_to(&anonymous, PASSWORD).await);
 }
 
-/// N15: verified accounts come first, then the oldest, at most three. Accounts that may not
-/// sign in do not count.
+/// N15: the server tries at most three accounts, verified accounts first and then the oldest.
+/// Accounts that may not sign in are not among the three.
 #[tokio::test]
 async fn in_mode_any_verified_accounts_are_tried_first() {
-    let app = served("any").await;
-    let nobody = app.anonymous();
+    let app = server_with_mode("any").await;
+    let anonymous = app.anonymous();
     let mut users = Vec::new();
     for slug in ["a", "b", "c", "d"] {
         let admin = app.tenant(slug).await;
-        let user = add(&admin, if slug == "d" { OTHER } else { PASSWORD }).await;
+        let user =
+            create_account(&admin, if slug == "d" { OTHER_PASSWORD } else { PASSWORD }).await;
         users.push((admin, user));
     }
-    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "a");
-    is_refused(signs_in_to(&nobody, OTHER).await);
+    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "a");
+    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
 
-    verify(&app, &users[2].1).await;
-    assert_eq!(signs_in_to(&nobody, PASSWORD).await.expect("signs in"), "c");
+    mark_email_verified(&app, &users[2].1).await;
+    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "c");
 
     let (admin, user_id) = users[0].clone();
     admin.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    assert_eq!(signs_in_to(&nobody, OTHER).await.expect("signs in"), "d");
+    assert_eq!(signs_in_to(&anonymous, OTHER_PASSWORD).await.expect("signs in"), "d");
 }
 
 #[tokio::test]
 async fn in_mode_off_the_tenant_must_be_named() {
-    let app = served("off").await;
+    let app = server_with_mode("off").await;
     let acme = app.tenant("acme").await;
     for email in [acme.email.as_str(), "nobody@acme.test"] {
-        let reply = app.anonymous().auth().login(attempt(email, PASSWORD)).await;
+        let reply = app.anonymous().auth().login(login_request(email, PASSWORD)).await;
         refused(reply, Code::InvalidArgument, "TENANT_REQUIRED");
     }
 }
@@ -131,40 +133,44 @@ async fn sign_in_with_tenant(
     email: &str,
     password: &str,
 ) -> Option<Status> {
-    let request = LoginRequest { organization_slug: slug.into(), ..attempt(email, password) };
+    let request = LoginRequest { organization_slug: slug.into(), ..login_request(email, password) };
     client.auth().login(request).await.err()
 }
 
 #[track_caller]
-fn wrong(status: Option<Status>) {
-    let reply = Err::<Response<()>, _>(status.expect("a wrong password"));
+fn assert_wrong_password(status: Option<Status>) {
+    let reply = Err::<Response<()>, _>(status.expect("a refusal of the wrong password"));
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
 #[track_caller]
-fn limited(status: Option<Status>) {
-    let reply = Err::<Response<()>, _>(status.expect("too many"));
+fn assert_rate_limited(status: Option<Status>) {
+    let reply = Err::<Response<()>, _>(status.expect("a refusal above the limit"));
     refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
 /// N15: guesses without a tenant do not reveal which tenant has the address.
 #[tokio::test]
 async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
-    let app = served("any").await;
+    let app = server_with_mode("any").await;
     let acme = app.tenant("acme").await;
     app.tenant("beta").await;
-    add(&acme, PASSWORD).await;
+    create_account(&acme, PASSWORD).await;
     let stranger = at(&app, &address());
     let emails = [EMAIL, "nobody@both.test"];
     for email in emails {
         for _ in 0..10 {
-            wrong(stranger.auth().login(attempt(email, "not this one")).await.err());
+            assert_wrong_password(
+                stranger.auth().login(login_request(email, "not this one")).await.err(),
+            );
         }
-        limited(stranger.auth().login(attempt(email, PASSWORD)).await.err());
+        assert_rate_limited(stranger.auth().login(login_request(email, PASSWORD)).await.err());
     }
     for slug in ["acme", "beta", "nowhere"] {
         for email in emails {
-            wrong(sign_in_with_tenant(&stranger, slug, email, "not this one").await);
+            assert_wrong_password(
+                sign_in_with_tenant(&stranger, slug, email, "not this one").await,
+            );
         }
     }
     assert!(
@@ -173,7 +179,7 @@ async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
     );
 }
 
-/// N15: a tenant's rate limit does not reveal it either.
+/// N15: a tenant's rate limit does not reveal that the tenant has the address.
 #[tokio::test]
 async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tenant() {
     let app = TestApp::with(|values| {
@@ -183,39 +189,39 @@ async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tena
     })
     .await;
     let acme = app.tenant("acme").await;
-    add(&acme, PASSWORD).await;
+    create_account(&acme, PASSWORD).await;
     for _ in 0..5 {
         assert_eq!(signs_in_to(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
     }
-    // From here on, the tenant's accounts are left out.
-    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    // The tenant's limit is reached, so the tenant's accounts are not tried.
+    assert_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
     assert!(sign_in_with_tenant(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
 }
 
-/// N15: a sign-in without a tenant does not try an account that must wait because of earlier
-/// guesses, with or without a tenant. The answer does not show that.
+/// N15: a sign-in without a tenant skips an account that is limited because of earlier guesses,
+/// with or without a tenant. The answer does not reveal the skipped account.
 #[tokio::test]
 async fn guesses_without_a_tenant_count_for_each_account_they_try() {
-    let app = served("any").await;
+    let app = server_with_mode("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    add(&a, PASSWORD).await;
-    add(&b, OTHER).await;
+    create_account(&a, PASSWORD).await;
+    create_account(&b, OTHER_PASSWORD).await;
 
     let client = at(&app, &address());
     for _ in 0..10 {
-        wrong(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
+        assert_wrong_password(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
     }
-    is_refused(signs_in_to(&client, PASSWORD).await);
-    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
-    limited(sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await);
+    assert_refused(signs_in_to(&client, PASSWORD).await);
+    assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+    assert_rate_limited(sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await);
 
-    // A success at one account counts as a wrong guess at the accounts tried before it, but not
-    // at those after it.
+    // A success at one account is a wrong guess at the accounts that were tried before, but not
+    // at the accounts after the matching account.
     let client = at(&app, &address());
     for _ in 0..10 {
-        assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
+        assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
     }
-    is_refused(signs_in_to(&client, PASSWORD).await);
+    assert_refused(signs_in_to(&client, PASSWORD).await);
     assert!(
         sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await.is_none(),
         "the right password was refused"
@@ -224,44 +230,47 @@ async fn guesses_without_a_tenant_count_for_each_account_they_try() {
     for _ in 0..11 {
         assert_eq!(signs_in_to(&client, PASSWORD).await.expect("signs in"), "a");
     }
-    assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
+    assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
 }
 
-/// N15: the holder of an account with the address cannot guess another account's password with
-/// each sign-in, from an unlimited number of networks.
+/// N15: a holder of an account with the address cannot guess the password of another account
+/// without limit by signing in from many networks.
 #[tokio::test]
 async fn guesses_without_a_tenant_at_an_account_are_limited_over_all_networks() {
-    let app = served("any").await;
+    let app = server_with_mode("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    add(&a, PASSWORD).await;
-    add(&b, OTHER).await;
-    let home = at(&app, &address());
-    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in"), "a");
+    create_account(&a, PASSWORD).await;
+    create_account(&b, OTHER_PASSWORD).await;
+    let known_network = at(&app, &address());
+    assert_eq!(signs_in_to(&known_network, PASSWORD).await.expect("signs in"), "a");
     for _ in 0..10 {
         let client = at(&app, &address());
         for _ in 0..10 {
-            assert_eq!(signs_in_to(&client, OTHER).await.expect("signs in"), "b");
+            assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
         }
     }
-    is_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
     assert!(sign_in_with_tenant(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
-    assert_eq!(signs_in_to(&home, PASSWORD).await.expect("signs in from a known network"), "a");
+    assert_eq!(
+        signs_in_to(&known_network, PASSWORD).await.expect("signs in from a known network"),
+        "a"
+    );
 }
 
-/// Each tenant whose account was tried has the failure in its trail. Without any account it is
-/// recorded under the nil tenant.
+/// The failure is recorded in the trail of each tenant whose account was tried. Without a
+/// matching account, the failure is recorded under the nil tenant.
 #[tokio::test]
 async fn a_failure_is_recorded_for_every_account_that_was_tried() {
-    let app = served("any").await;
+    let app = server_with_mode("any").await;
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    add(&a, PASSWORD).await;
-    add(&b, PASSWORD).await;
-    is_refused(signs_in_to(&app.anonymous(), "not this one").await);
+    create_account(&a, PASSWORD).await;
+    create_account(&b, PASSWORD).await;
+    assert_refused(signs_in_to(&app.anonymous(), "not this one").await);
     for tenant in [&a, &b] {
         assert_eq!(app.audited(&tenant.tenant_id, "sign_in_failed").await, 1);
     }
-    let nobody = app.anonymous().auth().login(attempt("nobody@both.test", PASSWORD)).await;
-    refused(nobody, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let reply = app.anonymous().auth().login(login_request("nobody@both.test", PASSWORD)).await;
+    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let nil = uuid::Uuid::nil().to_string();
     assert_eq!(app.audited(&nil, "sign_in_failed").await, 1);
 }

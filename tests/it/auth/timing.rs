@@ -1,4 +1,4 @@
-//! The duration of a failed sign-in reveals nothing about its cause.
+//! The duration of a failed sign-in does not reveal the cause of the failure.
 
 use std::time::{Duration, Instant};
 
@@ -11,69 +11,77 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
 
-/// Samples per cause: fewer than the failures that make all networks of an account wait.
+/// Number of samples per cause. Below the number of failures that limits an account for all
+/// networks.
 const SAMPLES: usize = 90;
 
-/// Samples per cause where each one takes [`FAILURE_TIME`].
-const FEW: usize = 16;
+/// Number of samples per cause in a test where each sample takes [`FAILURE_TIME`].
+const SLOW_SAMPLES: usize = 16;
 
-/// Well above the time of the most expensive hash that may be imported, even on a busy machine.
+/// Fixed duration of a failed sign-in. Well above the duration of the most expensive hash that
+/// may be imported, even on a busy machine.
 const FAILURE_TIME: &str = "3s";
 
-/// The largest distance between the distributions of two equal causes that chance explains.
-/// Equal causes exceed it with a probability of 1e-6 (two-sample Kolmogorov-Smirnov,
+/// Threshold of the distance between two samples. Samples of the same distribution exceed the
+/// threshold with a probability of 1e-6 (two-sample Kolmogorov-Smirnov test,
 /// `sqrt(-ln(1e-6 / 2) / samples)`).
-fn by_chance(samples: usize) -> f64 {
-    (-(1e-6_f64 / 2.0).ln() / number(samples)).sqrt()
+fn distance_threshold(samples: usize) -> f64 {
+    (-(1e-6_f64 / 2.0).ln() / as_float(samples)).sqrt()
 }
 
-fn number(count: usize) -> f64 {
-    f64::from(u32::try_from(count).expect("a few"))
+fn as_float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("a count below 2^32"))
 }
 
-/// Largest distance between the distributions of two sorted samples, from 0 to 1.
-fn distance(one: &[Duration], other: &[Duration]) -> f64 {
-    let share = |sample: &[Duration], at: Duration| {
-        number(sample.partition_point(|time| *time <= at)) / number(sample.len())
+/// Kolmogorov-Smirnov distance between the distributions of two sorted samples, from 0 to 1.
+fn distance(first_times: &[Duration], second_times: &[Duration]) -> f64 {
+    let share = |sample: &[Duration], point: Duration| {
+        as_float(sample.partition_point(|time| *time <= point)) / as_float(sample.len())
     };
-    let points = one.iter().chain(other);
-    points.map(|&at| (share(one, at) - share(other, at)).abs()).fold(0.0, f64::max)
+    let points = first_times.iter().chain(second_times);
+    points
+        .map(|&point| (share(first_times, point) - share(second_times, point)).abs())
+        .fold(0.0, f64::max)
 }
 
-/// Asserts that the times of no two causes differ by more than chance explains.
-fn assert_alike(causes: &[(&str, Vec<Duration>)]) {
+/// Asserts that for every two causes the distance of their times is below the threshold.
+fn assert_same_distribution(causes: &[(&str, Vec<Duration>)]) {
     let mut causes = causes.to_vec();
     for (_, times) in &mut causes {
         times.sort_unstable();
     }
-    for (at, (first, one)) in causes.iter().enumerate() {
-        for (second, other) in &causes[at + 1..] {
-            let apart = distance(one, other);
-            let medians = (one[one.len() / 2], other[other.len() / 2]);
-            let chance = by_chance(one.len());
-            assert!(apart < chance, "{first:?} and {second:?}: {apart}, {medians:?}");
+    for (index, (first_cause, first_times)) in causes.iter().enumerate() {
+        for (second_cause, second_times) in &causes[index + 1..] {
+            let measured = distance(first_times, second_times);
+            let medians =
+                (first_times[first_times.len() / 2], second_times[second_times.len() / 2]);
+            let threshold = distance_threshold(first_times.len());
+            assert!(
+                measured < threshold,
+                "{first_cause:?} and {second_cause:?}: {measured}, {medians:?}"
+            );
         }
     }
 }
 
-/// Duration of a sign-in with a wrong password, from a network of its own in each round.
-async fn fail(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration {
-    let somebody = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
+/// Duration of a sign-in with a wrong password. Each round uses its own client network.
+async fn time_failed_sign_in(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration {
+    let client = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
     let request = LoginRequest {
         email: email.into(),
         password: "not this one".into(),
         organization_slug: slug.into(),
         ..LoginRequest::default()
     };
-    let mut auth = somebody.auth();
-    let began = Instant::now();
+    let mut auth = client.auth();
+    let start = Instant::now();
     let reply = auth.login(request).await;
-    let took = began.elapsed();
+    let duration = start.elapsed();
     refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    took
+    duration
 }
 
-/// B07, R9
+/// B07, R9: the causes of a failed sign-in have the same distribution of durations.
 #[tokio::test]
 async fn causes_of_failure_cannot_be_distinguished_by_time() {
     let app = TestApp::with_full_hashes(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
@@ -82,7 +90,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
     let request = DisableUserRequest { user_id: disabled };
     acme.users().disable_user(request).await.expect("disabled");
     acme.create_user_without_password("invited@acme.test").await;
-    // Failures with an unknown tenant are counted by email, for all unknown tenants together.
+    // Failures with an unknown tenant are counted by email, across all unknown tenants.
     let elsewhere = format!("{}@nowhere.test", unknown_id());
     let mut causes = [
         ("wrong password", "acme", "admin@acme.test"),
@@ -93,12 +101,12 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
     ]
     .map(|(cause, slug, email)| ((cause, Vec::new()), slug, email));
     for round in 0..SAMPLES {
-        // Measured in turn, so that a slow phase of the machine affects all causes.
+        // The causes alternate, so that a slow phase of the machine affects all causes.
         for ((_, times), slug, email) in &mut causes {
-            times.push(fail(&app, round, slug, email).await);
+            times.push(time_failed_sign_in(&app, round, slug, email).await);
         }
     }
-    assert_alike(&causes.map(|(times, ..)| times));
+    assert_same_distribution(&causes.map(|(times, ..)| times));
 }
 
 /// Creates a user with an imported bcrypt hash of this cost.
@@ -113,8 +121,8 @@ async fn import(admin: &Client, email: &str, cost: u32) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N13: an imported hash takes another time than the server's own, so all failures are answered
-/// at a fixed time.
+/// N13: the check of an imported hash has another duration than the check of the server's own
+/// hash, so the server answers all failures after a fixed duration.
 #[tokio::test]
 async fn imported_users_cannot_be_distinguished_by_time() {
     let app = TestApp::with_full_hashes(|values| {
@@ -144,24 +152,26 @@ async fn imported_users_cannot_be_distinguished_by_time() {
         ("unreadable", "unreadable@acme.test"),
     ]
     .map(|(cause, email)| ((cause, Vec::new()), email));
-    for round in 0..FEW {
-        // The causes run at once, because each call mostly waits. Each cause is first in turn.
+    for round in 0..SLOW_SAMPLES {
+        // The causes run concurrently, because each call mostly waits. The first cause changes in
+        // each round.
         causes.rotate_left(1);
-        let failures = causes.iter().map(|(_, email)| fail(&app, round, "acme", email));
-        let took = join_all(failures).await;
-        for (((_, times), _), took) in causes.iter_mut().zip(took) {
-            times.push(took);
+        let failures =
+            causes.iter().map(|(_, email)| time_failed_sign_in(&app, round, "acme", email));
+        let durations = join_all(failures).await;
+        for (((_, times), _), duration) in causes.iter_mut().zip(durations) {
+            times.push(duration);
         }
     }
-    assert_alike(&causes.map(|(times, _)| times));
+    assert_same_distribution(&causes.map(|(times, _)| times));
 }
 
-/// N13: only a failure waits for the fixed time, and not beyond the deadline of its call.
+/// N13: only a failed sign-in waits for the fixed duration, and at most until the call's deadline.
 #[tokio::test]
-async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadline() {
+async fn a_correct_password_is_answered_at_once_and_a_wrong_password_waits_until_the_deadline() {
     let app = TestApp::with_full_hashes(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
     let acme = app.tenant("acme").await;
-    let with = |password: &str| {
+    let login_request = |password: &str| {
         let request = LoginRequest {
             email: acme.email.clone(),
             password: password.into(),
@@ -172,14 +182,14 @@ async fn a_right_password_is_answered_at_once_and_a_wrong_one_within_its_deadlin
         request.set_timeout(Duration::from_secs(5));
         request
     };
-    app.anonymous().auth().login(with(PASSWORD)).await.expect("before its deadline");
-    let status = app.anonymous().auth().login(with("wrong")).await.expect_err("it waits");
+    app.anonymous().auth().login(login_request(PASSWORD)).await.expect("before its deadline");
+    let status = app.anonymous().auth().login(login_request("wrong")).await.expect_err("it waits");
     // The client's own timer may fire first.
     let code = status.code();
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
 }
 
-/// N13: a change of one's own email checks the current password, and a failure takes as long as
+/// N13: a user's change of the own email checks the current password. A failure takes as long as
 /// a failed sign-in.
 #[tokio::test]
 async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {

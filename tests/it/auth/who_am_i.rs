@@ -6,7 +6,7 @@ use tenantry::proto::v1::{RoleLevel, WhoAmIRequest, WhoAmIResponse};
 use crate::harness::{Client, TestApp, until};
 
 async fn who_am_i(client: &Client) -> WhoAmIResponse {
-    client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner()
+    client.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner()
 }
 
 #[tokio::test]
@@ -14,9 +14,9 @@ async fn it_returns_user_tenant_session_roles_and_permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read", "bill:*"]).await;
-    let more = acme.create_role("more", RoleLevel::Member, &["doc:read", "a:b"]).await;
+    let second_role = acme.create_role("more", RoleLevel::Member, &["doc:read", "a:b"]).await;
     let scoped = acme.create_role("scoped", RoleLevel::Member, &["doc:write"]).await;
-    acme.assign(&ada.user_id, &more).await;
+    acme.assign(&ada.user_id, &second_role).await;
     acme.assign_within(&ada.user_id, &scoped, json!({ "p": "x" })).await;
     acme.assign_within(&ada.user_id, &scoped, json!({ "p": "y" })).await;
 
@@ -42,11 +42,11 @@ async fn expired_assignments_are_left_out() {
 
     assert_eq!(who_am_i(&ada).await.roles, ["ops"]);
     app.let_expire(&ada.user_id).await;
-    let is_over = || async {
+    let has_expired = || async {
         let me = who_am_i(&ada).await;
         me.roles.is_empty() && me.permissions.is_empty()
     };
-    until(1, is_over).await;
+    until(1, has_expired).await;
 }
 
 #[tokio::test]

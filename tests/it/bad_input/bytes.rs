@@ -68,7 +68,7 @@ async fn text_that_is_not_utf8_is_undecodable() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// G08
+/// G08: the size and depth of a request are bounded.
 #[tokio::test]
 async fn structs_nested_too_deep_to_decode_are_refused() {
     let app = TestApp::spawn().await;
@@ -95,7 +95,7 @@ async fn structs_nested_too_deep_to_decode_are_refused() {
     assert!(seen >= 30, "{seen}");
 }
 
-/// N02
+/// N02: a value that cannot be returned is refused when it is sent.
 #[tokio::test]
 async fn structs_nested_more_than_20_deep_are_refused_by_every_method() {
     let app = TestApp::spawn().await;

@@ -1,4 +1,4 @@
-//! Fields that break their rules, and text that could break SQL, logs or terminals.
+//! Fields that violate their rules, and text that could break SQL, logs or terminals.
 
 use std::collections::BTreeSet;
 
@@ -103,7 +103,7 @@ async fn an_empty_message_is_answered_or_its_missing_fields_are_named() {
     let acme = app.tenant("acme").await;
     let mut refusals = 0;
     for (method, client) in callers(&app).await {
-        // Some methods end the caller's session, so each method gets a caller of its own.
+        // Some methods end the caller's session, so each method gets its own caller.
         let client = if client.user_id.is_empty() {
             client
         } else {

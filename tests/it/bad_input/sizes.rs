@@ -6,7 +6,7 @@ use tonic::Code;
 use super::callers;
 use crate::harness::{Ids, TestApp, methods, precise, reason, refused};
 
-/// G08
+/// G08: the size and depth of a request are bounded.
 #[tokio::test]
 async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
@@ -23,7 +23,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// G08
+/// G08: the size and depth of a request are bounded.
 #[tokio::test]
 async fn a_message_may_have_exactly_one_mebibyte() {
     let app = TestApp::shared();
@@ -45,7 +45,7 @@ async fn a_message_may_have_exactly_one_mebibyte() {
     }
 }
 
-/// G08
+/// G08: the size and depth of a request are bounded.
 #[tokio::test]
 async fn lists_of_too_many_items_are_refused() {
     let app = TestApp::spawn().await;
@@ -67,7 +67,7 @@ async fn lists_of_too_many_items_are_refused() {
     assert!(seen >= 3, "{seen}");
 }
 
-/// G08
+/// G08: the size and depth of a request are bounded.
 #[tokio::test]
 async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     let app = TestApp::spawn().await;

@@ -82,7 +82,7 @@ async fn every_wrong_setting_is_in_one_message_and_the_server_does_not_start() {
     assert!(!ran.err.contains("serving"), "{ran:?}");
 }
 
-/// J06
+/// J06: a misconfigured server does not start and says why.
 #[tokio::test]
 async fn unusable_keys_are_named_and_their_content_is_not_shown() {
     let app = TestApp::spawn().await;

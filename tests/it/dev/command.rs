@@ -1,4 +1,4 @@
-//! `tenantry dev`: one command that serves, and stops all that it started.
+//! `tenantry dev`: one command that serves, and that stops all servers that it started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
@@ -69,14 +69,14 @@ impl Dev {
 }
 
 /// Waits until the servers in a folder have ended.
-async fn servers_gone(dir: &Path) {
+async fn wait_until_servers_ended(dir: &Path) {
     let traces = [dir.join("data/postmaster.pid"), dir.join("run/redis.sock")];
-    let gone = async {
+    let servers_ended = async {
         while traces.iter().any(|trace| trace.exists()) {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(30), gone).await.expect("the servers end");
+    timeout(Duration::from_secs(30), servers_ended).await.expect("the servers end");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn the_written_credentials_sign_in() {
     assert!(dev.said.iter().any(|line| line.contains("grpcurl -plaintext")), "{:?}", dev.said);
 
     dev.interrupt().await;
-    servers_gone(dir.path()).await;
+    wait_until_servers_ended(dir.path()).await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn after_a_kill_the_servers_end_and_the_next_start_has_the_data() {
     let user = demo.create_user("kept@demo.test").await;
     let credentials = fs::read(dir.path().join("credentials.json")).expect("credentials");
     dev.process.kill().await.expect("it is killed");
-    servers_gone(dir.path()).await;
+    wait_until_servers_ended(dir.path()).await;
 
     let dev = Dev::start(dir.path(), &[]).await;
     let now = fs::read(dir.path().join("credentials.json")).expect("credentials");

@@ -1,5 +1,5 @@
-//! The private Postgres and Redis: separate for each folder, kept across starts, and stopped in
-//! every case.
+//! The private Postgres and Redis: separate for each folder, with data that survives a restart, and
+//! stopped in every case.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -23,7 +23,7 @@ async fn redis(services: &Services, command: &str) -> anyhow::Result<String> {
     Ok(reply)
 }
 
-async fn gone(path: &Path) {
+async fn wait_until_removed(path: &Path) {
     while path.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -65,8 +65,9 @@ async fn dropping_ends_the_servers_and_the_next_start_waits_for_their_end() -> a
     drop(Services::start(dir.path(), FAST).await?);
     drop(Services::start(dir.path(), FAST).await?);
     let limit = Duration::from_secs(10);
-    tokio::time::timeout(limit, gone(&dir.path().join("data/postmaster.pid"))).await?;
-    tokio::time::timeout(limit, gone(&dir.path().join("run/redis.sock"))).await?;
+    tokio::time::timeout(limit, wait_until_removed(&dir.path().join("data/postmaster.pid")))
+        .await?;
+    tokio::time::timeout(limit, wait_until_removed(&dir.path().join("run/redis.sock"))).await?;
     Ok(())
 }
 

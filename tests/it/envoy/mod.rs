@@ -45,8 +45,7 @@ async fn send(app: &TestApp, question: CheckRequest) -> CheckResponse {
     Box::pin(envoy.check(question)).await.expect("an answer").into_inner()
 }
 
-/// The answer that Envoy gets for a request with these headers, on a route with these
-/// extensions.
+/// Reply to Envoy for a request with these headers, on a route with these extensions.
 async fn ask(app: &TestApp, headers: Pairs<'_>, extensions: Pairs<'_>) -> CheckResponse {
     let http = HttpRequest { headers: map(headers), ..HttpRequest::default() };
     send(app, question(http, extensions)).await
@@ -56,8 +55,8 @@ fn bearer(client: &Client) -> String {
     format!("Bearer {}", client.tokens.access_token)
 }
 
-/// The identity headers for the upstream service. Each one replaces the client's header of that
-/// name.
+/// The identity headers for the upstream service. Each header replaces the client's header of the
+/// same name.
 fn identity(answer: CheckResponse) -> HashMap<String, String> {
     assert_eq!(answer.status.expect("a status").code, 0);
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("no answer") };
@@ -237,7 +236,7 @@ async fn with_the_setting_off_the_service_does_not_exist() {
     refused(answer, Code::Unimplemented, "METHOD_UNKNOWN");
 }
 
-/// N19: secrets count for the client's address that a trusted Envoy reports.
+/// N19: lookups of secrets are counted by the client address that a trusted Envoy reports.
 #[tokio::test]
 async fn secrets_behind_envoy_count_for_the_clients_address() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
@@ -267,7 +266,7 @@ async fn secrets_behind_envoy_count_for_the_clients_address() {
     }
     assert_eq!(tried_from("127.0.0.1", &one).await, limited);
     assert_eq!(tried_from("127.0.0.1", &other).await, unauthenticated);
-    // An untrusted caller counts with its own address.
+    // Lookups of an untrusted caller are counted by the caller's own address.
     for _ in 0..3 {
         assert_eq!(tried_from(&stranger, &network()).await, unauthenticated);
     }

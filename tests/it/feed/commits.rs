@@ -24,9 +24,9 @@ async fn world(users: usize) -> World {
 }
 
 impl World {
-    /// Assigns or unassigns the role by SQL, so that replicas learn of it only through the
+    /// Assigns or unassigns the role by SQL, so that replicas get the change only through the
     /// feed.
-    async fn set(&self, conn: &mut PgConnection, user: &str, has_role: bool) {
+    async fn change_assignment(&self, conn: &mut PgConnection, user: &str, has_role: bool) {
         let statement = if has_role {
             "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
              values ($1::uuid, gen_random_uuid(), $2::uuid, $3::uuid)
@@ -44,8 +44,8 @@ impl World {
             .expect("changed");
     }
 
-    async fn settles_as(&self, user: &str, may: bool) {
-        until(1, || async { self.acme.may(user, "doc:read").await == may }).await;
+    async fn wait_for_decision(&self, user: &str, expected: bool) {
+        until(1, || async { self.acme.may(user, "doc:read").await == expected }).await;
     }
 }
 
@@ -53,19 +53,20 @@ impl World {
 async fn a_transaction_that_begins_first_and_commits_last_is_seen() {
     let world = world(2).await;
     let [early, late] = [&world.users[0], &world.users[1]];
-    let (mut one, mut two) = (world.app.owner().await, world.app.owner().await);
-    // Both users are in memory before the changes.
-    world.settles_as(early, false).await;
-    world.settles_as(late, false).await;
+    let (mut first_connection, mut second_connection) =
+        (world.app.owner().await, world.app.owner().await);
+    // Both users are in the cache before the changes.
+    world.wait_for_decision(early, false).await;
+    world.wait_for_decision(late, false).await;
 
-    let mut first = one.begin().await.expect("begun");
-    world.set(&mut first, early, true).await;
-    world.set(&mut two, late, true).await;
-    // The older open transaction does not hide the commit of the younger one.
-    world.settles_as(late, true).await;
+    let mut first = first_connection.begin().await.expect("begun");
+    world.change_assignment(&mut first, early, true).await;
+    world.change_assignment(&mut second_connection, late, true).await;
+    // The older open transaction does not hide the commit of the younger transaction.
+    world.wait_for_decision(late, true).await;
     assert!(!world.acme.may(early, "doc:read").await, "not committed");
     first.commit().await.expect("committed");
-    world.settles_as(early, true).await;
+    world.wait_for_decision(early, true).await;
 }
 
 #[tokio::test]
@@ -74,11 +75,14 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
     const CHANGES: usize = 60;
     let world = world(WRITERS).await;
     for user in &world.users {
-        world.settles_as(user, false).await;
+        world.wait_for_decision(user, false).await;
     }
-    let mut slow = world.app.owner().await;
-    let mut held = slow.begin().await.expect("begun");
-    sqlx::query("select pg_current_xact_id()").fetch_one(&mut *held).await.expect("an id");
+    let mut slow_connection = world.app.owner().await;
+    let mut open_transaction = slow_connection.begin().await.expect("begun");
+    sqlx::query("select pg_current_xact_id()")
+        .fetch_one(&mut *open_transaction)
+        .await
+        .expect("an id");
 
     let writers = world.users.iter().enumerate().map(|(n, user)| {
         let world = &world;
@@ -86,7 +90,7 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
             let mut conn = world.app.owner().await;
             for change in 0..CHANGES {
                 let mut tx = conn.begin().await.expect("begun");
-                world.set(&mut tx, user, (change + n) % 2 == 0).await;
+                world.change_assignment(&mut tx, user, (change + n) % 2 == 0).await;
                 if (change * 7 + n) % 5 == 0 {
                     tx.rollback().await.expect("undone");
                 } else {
@@ -98,7 +102,7 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
         }
     });
     futures::future::join_all(writers).await;
-    held.rollback().await.expect("ended");
+    open_transaction.rollback().await.expect("ended");
 
     let mut owner = world.app.owner().await;
     for user in &world.users {
@@ -107,7 +111,7 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
                 .bind(user)
                 .fetch_one(&mut owner)
                 .await
-                .expect("the truth");
-        world.settles_as(user, row.get(0)).await;
+                .expect("the stored state");
+        world.wait_for_decision(user, row.get(0)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The feed is followed under all conditions.
+//! Following the feed when connections are scarce or the Postgres server changes.
 
 use sqlx::{AssertSqlSafe, Connection};
 use tenantry::proto::v1::UpdateRoleRequest;
@@ -6,7 +6,8 @@ use tenantry::proto::v1::UpdateRoleRequest;
 use super::replicas::reader;
 use crate::harness::{TestApp, until};
 
-/// I02: calls that wait for a lock use up the pool, but the feed has a connection of its own.
+/// I02: calls that wait for a lock use all connections of the pool, but the feed has its own
+/// connection.
 #[tokio::test]
 async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
@@ -15,32 +16,36 @@ async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
     until(5, || acme.may(&user, "doc:read")).await;
 
     let mut owner = app.owner().await;
-    let mut watching = app.owner().await;
-    let mut locked = owner.begin().await.expect("begun");
+    let mut observer = app.owner().await;
+    let mut lock_transaction = owner.begin().await.expect("begun");
     let lock = "select from roles where role_id = $1::uuid for update";
-    sqlx::query(lock).bind(&role).execute(&mut *locked).await.expect("locked");
+    sqlx::query(lock).bind(&role).execute(&mut *lock_transaction).await.expect("locked");
     let request = UpdateRoleRequest {
         role_id: role,
         permissions: vec!["doc:read".into(), "doc:write".into()],
         ..UpdateRoleRequest::default()
     };
     let mut roles = acme.roles();
-    let waiting = tokio::spawn(async move { roles.update_role(request).await });
-    let waits = "select exists (select from pg_stat_activity
+    let update_call = tokio::spawn(async move { roles.update_role(request).await });
+    let lock_wait_query = "select exists (select from pg_stat_activity
                  where datname = current_database() and wait_event_type = 'Lock')";
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut watching).await.expect("a row") {}
+    while !sqlx::query_scalar::<_, bool>(lock_wait_query)
+        .fetch_one(&mut observer)
+        .await
+        .expect("a row")
+    {}
 
     let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
     let before = reads().await.expect("it reads");
-    // Eight reads take two seconds. If the feed were late, memory would stop answering, and the
-    // pool has no free connection.
+    // Eight reads take two seconds. With a late feed, the cache would stop answering, and the pool
+    // has no free connection for a query.
     until(10, || async {
         assert!(acme.may(&user, "doc:read").await);
         reads().await > Some(before + 8.0)
     })
     .await;
-    locked.rollback().await.expect("free");
-    waiting.await.expect("no panic").expect("changed");
+    lock_transaction.rollback().await.expect("free");
+    update_call.await.expect("no panic").expect("changed");
     assert!(acme.may(&user, "doc:write").await);
 }
 
@@ -57,16 +62,17 @@ async fn the_cache_is_cleared_when_another_server_answers() {
     let function = "select pg_get_functiondef('read_changes(pg_snapshot)'::regprocedure)";
     let function: String =
         sqlx::query_scalar(function).fetch_one(&mut owner).await.expect("a function");
-    let another = function.replace("pg_postmaster_start_time()", "timestamptz '2000-01-01Z'");
-    assert_ne!(another, function);
+    let changed_function =
+        function.replace("pg_postmaster_start_time()", "timestamptz '2000-01-01Z'");
+    assert_ne!(changed_function, function);
     let mut tx = owner.begin().await.expect("begun");
     for statement in [
         "delete from role_assignments where user_id = $1::uuid",
         "delete from changes where subject_id = $1::uuid",
     ] {
-        sqlx::query(statement).bind(&user).execute(&mut *tx).await.expect("forgotten");
+        sqlx::query(statement).bind(&user).execute(&mut *tx).await.expect("deleted");
     }
-    sqlx::raw_sql(AssertSqlSafe(another)).execute(&mut *tx).await.expect("replaced");
+    sqlx::raw_sql(AssertSqlSafe(changed_function)).execute(&mut *tx).await.expect("replaced");
     tx.commit().await.expect("committed");
     until(5, || async { !acme.may(&user, "doc:read").await }).await;
 }

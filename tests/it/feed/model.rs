@@ -11,7 +11,7 @@ use crate::harness::TestApp;
 /// A reader that works like the follower.
 struct Reader {
     pool: PgPool,
-    seen: Option<String>,
+    snapshot_seen: Option<String>,
     /// Number of times that each change was delivered.
     delivered: BTreeMap<Uuid, u32>,
 }
@@ -21,13 +21,13 @@ impl Reader {
         let rows: Vec<(String, bool, Option<Uuid>)> = sqlx::query_as(
             "select snapshot::text, missed, subject_id from read_changes($1::text::pg_snapshot)",
         )
-        .bind(&self.seen)
+        .bind(&self.snapshot_seen)
         .fetch_all(&self.pool)
         .await
         .expect("changes");
         for (snapshot, missed, subject) in rows {
             assert!(!missed);
-            self.seen = Some(snapshot);
+            self.snapshot_seen = Some(snapshot);
             if let Some(subject) = subject {
                 *self.delivered.entry(subject).or_default() += 1;
             }
@@ -63,22 +63,22 @@ async fn write(mut conn: PgConnection, mut rng: Rng) -> Vec<Uuid> {
     let mut committed = Vec::new();
     for _ in 0..15 {
         let mut tx = conn.begin().await.expect("begun");
-        let mut mine = Vec::new();
+        let mut own_changes = Vec::new();
         for _ in 0..=rng.below(3) {
             pause(&mut tx, &mut rng).await;
             if rng.below(3) > 0 {
-                mine.push(change(&mut tx).await);
+                own_changes.push(change(&mut tx).await);
                 continue;
             }
-            // A subtransaction has an id of its own, which no snapshot contains.
+            // A subtransaction has its own id, which no snapshot contains.
             let mut inner = tx.begin().await.expect("begun");
-            let within = change(&mut inner).await;
+            let inner_change = change(&mut inner).await;
             pause(&mut inner, &mut rng).await;
             if rng.below(2) == 0 {
                 inner.rollback().await.expect("undone");
             } else {
                 inner.commit().await.expect("kept");
-                mine.push(within);
+                own_changes.push(inner_change);
             }
         }
         pause(&mut tx, &mut rng).await;
@@ -86,39 +86,39 @@ async fn write(mut conn: PgConnection, mut rng: Rng) -> Vec<Uuid> {
             tx.rollback().await.expect("undone");
         } else {
             tx.commit().await.expect("committed");
-            committed.append(&mut mine);
+            committed.append(&mut own_changes);
         }
     }
     committed
 }
 
-/// F11, F12
+/// F11, F12: the feed delivers each committed change exactly once, and no other change.
 #[tokio::test]
 async fn every_commit_is_delivered_exactly_once_in_any_order() {
     const WRITERS: u64 = 6;
     let app = TestApp::spawn().await;
     let pool = app.app_role().await;
-    let mut reader = Reader { pool, seen: None, delivered: BTreeMap::new() };
+    let mut reader = Reader { pool, snapshot_seen: None, delivered: BTreeMap::new() };
     reader.read().await;
     assert!(reader.delivered.is_empty(), "the first read returns only the snapshot");
     let mut expected = BTreeMap::new();
     let mut slow = app.owner().await;
     for round in 0..4 {
         // One open transaction holds the horizon back during the whole round.
-        let mut held = slow.begin().await.expect("begun");
-        let late = change(&mut held).await;
+        let mut open_transaction = slow.begin().await.expect("begun");
+        let late_change = change(&mut open_transaction).await;
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
             writers.push(write(app.owner().await, Rng(round * WRITERS + writer)));
         }
-        let over = watch::Sender::new(false);
+        let writers_finished = watch::Sender::new(false);
         let writing = async {
             let committed = futures::future::join_all(writers).await.concat();
-            over.send_replace(true);
+            writers_finished.send_replace(true);
             committed
         };
         let reading = async {
-            while !*over.borrow() {
+            while !*writers_finished.borrow() {
                 reader.read().await;
             }
         };
@@ -127,10 +127,10 @@ async fn every_commit_is_delivered_exactly_once_in_any_order() {
         reader.read().await;
         assert_eq!(reader.delivered, expected, "round {round}, the slow transaction still open");
         if round % 2 == 0 {
-            held.commit().await.expect("committed");
-            expected.insert(late, 1);
+            open_transaction.commit().await.expect("committed");
+            expected.insert(late_change, 1);
         } else {
-            held.rollback().await.expect("undone");
+            open_transaction.rollback().await.expect("undone");
         }
         reader.read().await;
         reader.read().await;

@@ -1,4 +1,5 @@
-//! Consistency tokens: another replica sees what was written or seen on this one.
+//! Consistency tokens: with the token of a call on one replica, another replica's answer is at
+//! least as fresh.
 
 use prost_reflect::{DynamicMessage, Value};
 use sqlx::Connection;
@@ -30,23 +31,23 @@ async fn replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
     let app = TestApp::spawn().await;
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let twin = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+    let second_replica = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
     proxy.cut();
     let acme = app.tenant("acme").await;
-    let there = acme.on(&twin.channel);
-    (app, twin, acme, there, proxy)
+    let replica_client = acme.on(&second_replica.channel);
+    (app, second_replica, acme, replica_client, proxy)
 }
 
-/// F11, F12
+/// F11, F12: with the token of a write, another replica answers with the write.
 #[tokio::test]
 async fn a_write_applies_at_once_on_another_replica_with_its_token() {
-    let (_app, _twin, acme, there, _proxy) = replicas().await;
+    let (_app, _twin, acme, replica_client, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     for _ in 0..10 {
         acme.assign(&user, &role).await;
-        // The subject is in the replica's memory, and memory may answer.
-        until(2, || there.may(&user, "doc:read")).await;
+        // The replica has cached the subject, and the cache may answer.
+        until(2, || replica_client.may(&user, "doc:read")).await;
         let request = UnassignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
@@ -60,9 +61,9 @@ async fn a_write_applies_at_once_on_another_replica_with_its_token() {
             consistency_token: token.clone(),
             ..ListPermissionsRequest::default()
         };
-        let listed = there.permissions().list_permissions(list).await.expect("a list");
+        let listed = replica_client.permissions().list_permissions(list).await.expect("a list");
         assert_eq!(listed.into_inner().permissions, []);
-        assert!(!there.decide(question(&user, token)).await.allowed);
+        assert!(!replica_client.decide(question(&user, token)).await.allowed);
         let item = BatchCheckItem {
             user_id: user.clone(),
             permission: "doc:read".into(),
@@ -73,22 +74,23 @@ async fn a_write_applies_at_once_on_another_replica_with_its_token() {
             consistency: Consistency::AtLeastAsFresh.into(),
             consistency_token: token.clone(),
         };
-        let batch = there.permissions().batch_check(batch).await.expect("answers").into_inner();
+        let batch =
+            replica_client.permissions().batch_check(batch).await.expect("answers").into_inner();
         assert!(!batch.results[0].allowed && !batch.consistency_token.is_empty());
     }
 }
 
 /// With the token of a decision, another replica's decision is at least as fresh. This holds
-/// for decisions from memory and from Postgres.
+/// for decisions from the cache and from Postgres.
 #[tokio::test]
 async fn a_decisions_token_makes_another_replica_see_the_same() {
-    let (app, _twin, acme, there, _proxy) = replicas().await;
+    let (app, _twin, acme, replica_client, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut owner = app.owner().await;
     for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
         acme.assign(&user, &role).await;
-        until(2, || there.may(&user, "doc:read")).await;
+        until(2, || replica_client.may(&user, "doc:read")).await;
         // Deleted by SQL, so no replica gets a message.
         sqlx::query("delete from role_assignments where user_id = $1::uuid")
             .bind(&user)
@@ -102,25 +104,28 @@ async fn a_decisions_token_makes_another_replica_see_the_same() {
                 break seen;
             }
         };
-        assert!(!there.decide(question(&user, &seen.consistency_token)).await.allowed);
+        assert!(!replica_client.decide(question(&user, &seen.consistency_token)).await.allowed);
     }
 }
 
 /// An open transaction delays no decision.
 #[tokio::test]
 async fn a_long_transaction_does_not_delay_tokens() {
-    let (app, _twin, acme, there, _proxy) = replicas().await;
+    let (app, _twin, acme, replica_client, _proxy) = replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut owner = app.owner().await;
-    let mut held = owner.begin().await.expect("begun");
-    sqlx::query("select pg_current_xact_id()").execute(&mut *held).await.expect("an id");
+    let mut open_transaction = owner.begin().await.expect("begun");
+    sqlx::query("select pg_current_xact_id()")
+        .execute(&mut *open_transaction)
+        .await
+        .expect("an id");
     acme.assign(&user, &role).await;
     let token = acme.decide(question(&user, "")).await.consistency_token;
-    assert!(there.decide(question(&user, &token)).await.allowed);
+    assert!(replica_client.decide(question(&user, &token)).await.allowed);
 }
 
-/// Methods that are no writes in these tests. All others are writes.
+/// Methods that are not writes in these tests. All other methods are writes.
 const READS: &[&str] = &[
     "BatchCheck",
     "Check",
@@ -149,11 +154,11 @@ const READS: &[&str] = &[
     "ExchangeApiKey",
     "Login",
     "Refresh",
-    // It starts work in the background and changes no decision.
+    // This method starts background work and changes no decision.
     "RequestPasswordReset",
 ];
 
-/// The methods that write.
+/// The methods that are writes.
 pub fn writes() -> Vec<Method> {
     methods().into_iter().filter(|method| !READS.contains(&method.0.name())).collect()
 }
@@ -184,8 +189,9 @@ pub async fn good(
     if method.0.name() == "UnassignRole" {
         admin.assign(&user, &role).await;
     }
-    let again = Client::anonymous(root.channel.clone()).login(&slug, &admin.email, PASSWORD).await;
-    let mut ids = Ids::of(&again, &role);
+    let second_session =
+        Client::anonymous(root.channel.clone()).login(&slug, &admin.email, PASSWORD).await;
+    let mut ids = Ids::of(&second_session, &role);
     ids.0.insert("user_id", user);
     if method.0.parent_service().name() == "ServiceAccountService" {
         let account = admin.create_service_account("worker", &[]).await;
@@ -194,18 +200,18 @@ pub async fn good(
     }
     let policies = Policies::load().expect("the table");
     let access = policies.of(&method.path()).expect("a policy");
-    let by_staff = matches!(access, Access::Permission { platform_only: true, .. });
+    let needs_staff = matches!(access, Access::Permission { platform_only: true, .. });
     let mut message = method.sample(&ids);
     if method.0.name() == "ResetPassword" {
         let token = app.reset_token(&admin.tenant_id, &ids.0["user_id"]).await;
         message.set_field_by_name("token", Value::String(token));
     }
-    (if by_staff { root.clone() } else { admin }, message)
+    (if needs_staff { root.clone() } else { admin }, message)
 }
 
 #[tokio::test]
 async fn the_token_of_every_write_applies_on_another_replica_at_once() {
-    let (app, _twin, _acme, there, _proxy) = replicas().await;
+    let (app, _twin, _acme, replica_client, _proxy) = replicas().await;
     let root = app.platform_admin().await;
     for (n, method) in writes().iter().enumerate() {
         let (caller, message) = good(&app, method, n, &root).await;
@@ -218,7 +224,7 @@ async fn the_token_of_every_write_applies_on_another_replica_at_once() {
             .map(|token| token.as_str().expect("text").to_owned());
         let token = token.expect("a token");
         assert!(!token.is_empty(), "{}", method.path());
-        let decided = there.decide(question(&there.user_id, &token)).await;
+        let decided = replica_client.decide(question(&replica_client.user_id, &token)).await;
         assert!(decided.allowed, "{}", method.path());
     }
 }
@@ -239,7 +245,7 @@ async fn a_retry_gets_the_token_of_the_first_reply() {
 
 #[tokio::test]
 async fn an_access_token_ended_on_one_replica_is_ended_on_the_other() {
-    let (_app, _twin, acme, there, _proxy) = replicas().await;
+    let (_app, _twin, acme, replica_client, _proxy) = replicas().await;
     let member = acme.member("ada", &["doc:read"]).await;
     let token = &member.tokens.access_token;
     let question = |seen: &str| CheckRequest {
@@ -247,10 +253,10 @@ async fn an_access_token_ended_on_one_replica_is_ended_on_the_other() {
         access_token: token.clone(),
         ..question("", seen)
     };
-    until(2, || async { there.decide(question("")).await.allowed }).await;
-    let ended = member.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let seen = ended.into_inner().consistency_token;
-    assert!(!there.decide(question(&seen)).await.allowed);
+    until(2, || async { replica_client.decide(question("")).await.allowed }).await;
+    let logout_reply = member.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let seen = logout_reply.into_inner().consistency_token;
+    assert!(!replica_client.decide(question(&seen)).await.allowed);
 }
 
 #[tokio::test]
@@ -263,7 +269,7 @@ async fn the_consistency_and_the_token_must_match() {
         async { acme.permissions().check(asked).await }
     };
     let token = ask(Consistency::Unspecified, "").await.expect("ok").into_inner().consistency_token;
-    let names_it = |status: &Status| {
+    let assert_names_token = |status: &Status| {
         let details = status.get_error_details();
         let request = details.bad_request().expect("a BadRequest");
         assert_eq!(request.field_violations[0].field, "consistency_token");
@@ -272,7 +278,7 @@ async fn the_consistency_and_the_token_must_match() {
         [(Consistency::MinimizeLatency, token.as_str()), (Consistency::AtLeastAsFresh, "")]
     {
         let status = ask(consistency, token).await;
-        names_it(&refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
+        assert_names_token(&refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
     }
     let mut altered = token.clone();
     altered.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
@@ -281,36 +287,40 @@ async fn the_consistency_and_the_token_must_match() {
     {
         for forged in ["x", "AAAA", &altered, &token[1..]] {
             let status = ask(consistency, forged).await;
-            names_it(&refused(status, Code::InvalidArgument, "CONSISTENCY_TOKEN_INVALID"));
+            assert_names_token(&refused(
+                status,
+                Code::InvalidArgument,
+                "CONSISTENCY_TOKEN_INVALID",
+            ));
         }
         let reply: CheckResponse = ask(consistency, &token).await.expect("ok").into_inner();
         assert!(!reply.consistency_token.is_empty());
     }
 }
 
-/// I01
+/// I01: while the feed hangs, decisions come from Postgres. While Postgres hangs, they fail.
 #[tokio::test]
 async fn without_the_feed_postgres_decides_and_without_postgres_nothing_is_decided() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = acme.on(&twin.channel);
+    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let replica_client = acme.on(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
-    until(2, || async { !there.may(&user, "doc:read").await }).await;
-    // Only the reads of the feed hang; Postgres answers everything else.
+    until(2, || async { !replica_client.may(&user, "doc:read").await }).await;
+    // Only the reads of the feed hang. Postgres answers all other statements.
     proxy.when_sent("read_changes", Then::HoldReplies);
     let statement = "select pg_terminate_backend(pid) from pg_stat_activity
                      where datname = current_database() and query like '%from read_changes(%'
                        and pid <> pg_backend_pid()";
-    sqlx::query(statement).execute(&mut app.owner().await).await.expect("it connects anew");
+    sqlx::query(statement).execute(&mut app.owner().await).await.expect("the feed reconnects");
     proxy.until_held().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
     let token = acme.decide(question(&user, "")).await.consistency_token;
-    assert!(there.decide(question(&user, &token)).await.allowed);
+    assert!(replica_client.decide(question(&user, &token)).await.allowed);
     proxy.hold();
-    let asked = there.permissions().check(question(&user, &token)).await;
+    let asked = replica_client.permissions().check(question(&user, &token)).await;
     refused(asked, Code::Unavailable, "STORE_UNAVAILABLE");
 }

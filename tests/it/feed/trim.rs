@@ -1,12 +1,12 @@
-//! Trimming of the feed. A replica that was too slow to read a trimmed change drops its memory.
+//! Trimming of the feed. A replica that has not read a trimmed change clears its cache.
 
 use sqlx::{Connection, PgConnection, PgPool};
 use tenantry::proto::v1::RoleLevel;
 
 use crate::harness::{Proxy, TestApp, until, within};
 
-/// Makes all marks two hours older.
-async fn age(owner: &mut PgConnection) {
+/// Moves the time of all marks two hours into the past.
+async fn age_marks(owner: &mut PgConnection) {
     let statement = "update change_marks set recorded_at = recorded_at - interval '2 hours'";
     sqlx::query(statement).execute(owner).await.expect("aged");
 }
@@ -26,12 +26,12 @@ async fn change(conn: &mut PgConnection) {
     sqlx::query(statement).execute(conn).await.expect("a change");
 }
 
-/// Current snapshot, whether changes were missed since `seen`, and the number of changes
+/// Current snapshot, whether changes were missed since `snapshot`, and the number of changes
 /// delivered.
-async fn read(pool: &PgPool, seen: Option<&str>) -> (String, bool, i64) {
+async fn read(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
     let query = "select min(snapshot::text), bool_or(missed), count(subject_id)
                  from read_changes($1::text::pg_snapshot)";
-    sqlx::query_as(query).bind(seen).fetch_one(pool).await.expect("changes")
+    sqlx::query_as(query).bind(snapshot).fetch_one(pool).await.expect("changes")
 }
 
 #[tokio::test]
@@ -45,27 +45,28 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     app.changes_settled().await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
     let (before, ..) = read(&pool, None).await;
-    age(&mut owner).await;
+    age_marks(&mut owner).await;
     change(&mut owner).await;
     app.changes_settled().await;
 
-    // Trimming works in batches, and changes after the old mark stay.
+    // A trim deletes one batch. Changes after the old mark stay.
     assert_eq!(trim(&pool, 3).await, Some(3));
     assert_eq!(trim(&pool, 3).await, Some(2));
     assert_eq!(trim(&pool, 3).await, Some(0));
     assert_eq!(count(&mut owner, changes).await, 1);
-    // A reader that has read since the mark was made has missed nothing.
-    let (now, missed, came) = read(&pool, Some(&before)).await;
-    assert_eq!((missed, came), (false, 1));
+    // A reader that has read after the creation of the mark has missed no change.
+    let (current_snapshot, missed, delivered) = read(&pool, Some(&before)).await;
+    assert_eq!((missed, delivered), (false, 1));
 
     // Marks below the floor are deleted.
-    age(&mut owner).await;
+    age_marks(&mut owner).await;
     trim(&pool, 100).await;
     assert_eq!(count(&mut owner, changes).await, 0);
-    let old = "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
-    assert_eq!(count(&mut owner, old).await, 1);
-    assert!(!read(&pool, Some(&now)).await.1);
-    assert!(read(&pool, Some("3:3:")).await.1, "it may have missed something");
+    let count_old_marks =
+        "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
+    assert_eq!(count(&mut owner, count_old_marks).await, 1);
+    assert!(!read(&pool, Some(&current_snapshot)).await.1);
+    assert!(read(&pool, Some("3:3:")).await.1, "the reader may have missed a change");
 }
 
 #[tokio::test]
@@ -73,15 +74,15 @@ async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
     let mut slow = app.owner().await;
-    let mut held = slow.begin().await.expect("begun");
-    change(&mut held).await;
+    let mut open_transaction = slow.begin().await.expect("begun");
+    change(&mut open_transaction).await;
     trim(&pool, 100).await;
     let (before, ..) = read(&pool, None).await;
-    age(&mut owner).await;
-    held.commit().await.expect("committed");
+    age_marks(&mut owner).await;
+    open_transaction.commit().await.expect("committed");
     trim(&pool, 100).await;
-    let (_, missed, came) = read(&pool, Some(&before)).await;
-    assert_eq!((missed, came), (false, 1));
+    let (_, missed, delivered) = read(&pool, Some(&before)).await;
+    assert_eq!((missed, delivered), (false, 1));
 }
 
 #[tokio::test]
@@ -101,52 +102,56 @@ async fn only_one_replica_trims_at_a_time_and_nothing_above_the_floor_is_deleted
     assert_eq!(deleted.rows_affected(), 0);
 }
 
-/// Transaction ids that went back belong to another server, or to one that lost its last
-/// commits.
+/// A snapshot above the current transaction ids comes from another server, or from a server that
+/// lost its last commits.
 #[tokio::test]
-async fn a_snapshot_from_the_future_counts_as_missed() {
+async fn a_snapshot_from_the_future_is_reported_as_missed_changes() {
     let app = TestApp::spawn().await;
     let pool = app.app_role().await;
     assert!(read(&pool, Some("900000000:900000000:")).await.1);
 }
 
-/// I01, F12
+/// I01, F12: a replica that missed a trimmed change does not use older cache entries.
 #[tokio::test]
-async fn a_replica_that_missed_a_trimmed_change_clears_its_memory() {
+async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = acme.on(&twin.channel);
+    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let replica_client = acme.on(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
-    until(2, || there.may(&user, "doc:read")).await;
+    until(2, || replica_client.may(&user, "doc:read")).await;
 
     // The replica receives nothing while the role is unassigned and that change is trimmed.
     proxy.hold();
     acme.unassign(&user, &role).await;
     let (mut owner, pool) = (app.owner().await, app.app_role().await);
-    // Transactions of the replica that are still open end by their timeout.
+    // Open transactions of the replica end at their timeout.
     within(30, async {
         while count(&mut owner, "select count(*) from changes").await > 0 {
             trim(&pool, 1000).await;
-            age(&mut owner).await;
+            age_marks(&mut owner).await;
             trim(&pool, 1000).await;
         }
     })
     .await;
     proxy.pass();
 
-    // The held read began before the change, and the replica has no other news of the change.
+    // The held read began before the change, and the replica gets no other notice of the change.
     let request = || tenantry::proto::v1::CheckRequest {
         user_id: user.clone(),
         permission: "doc:read".into(),
         ..Default::default()
     };
-    let denies = || async {
-        there.permissions().check(request()).await.is_ok_and(|reply| !reply.into_inner().allowed)
+    let is_denied = || async {
+        replica_client
+            .permissions()
+            .check(request())
+            .await
+            .is_ok_and(|reply| !reply.into_inner().allowed)
     };
-    until(10, denies).await;
+    until(10, is_denied).await;
 }

@@ -12,27 +12,27 @@ use tonic::{Code, Status, Streaming};
 use crate::harness::{Client, Proxy, TestApp, reason, refused, within};
 
 /// An open stream and its latest token.
-struct Watched {
+struct PermissionStream {
     stream: Streaming<Message>,
     token: String,
 }
 
 /// Opens a stream, from a token or from now. Returns it with its first message.
-async fn open(client: &Client, token: &str) -> (Watched, Message) {
+async fn open(client: &Client, token: &str) -> (PermissionStream, Message) {
     let request = WatchPermissionsRequest { consistency_token: token.into() };
     let stream = client.permissions().watch_permissions(request).await.expect("it opens");
-    let mut watched = Watched { stream: stream.into_inner(), token: String::new() };
+    let mut watched = PermissionStream { stream: stream.into_inner(), token: String::new() };
     let first = watched.next().await;
     (watched, first)
 }
 
-async fn watch(client: &Client) -> Watched {
+async fn watch(client: &Client) -> PermissionStream {
     let (watched, first) = open(client, "").await;
     assert!(first.user_ids.is_empty() && !first.all_subjects, "{first:?}");
     watched
 }
 
-impl Watched {
+impl PermissionStream {
     async fn next(&mut self) -> Message {
         let message = within(12, self.stream.message()).await.expect("goes on").expect("a message");
         assert!(!message.consistency_token.is_empty());
@@ -63,7 +63,7 @@ impl Watched {
     }
 
     /// Status that ends the stream.
-    async fn ends(&mut self) -> Status {
+    async fn final_status(&mut self) -> Status {
         within(10, async {
             loop {
                 match self.stream.message().await {
@@ -97,14 +97,14 @@ async fn permit(admin: &Client, role: &str, permission: &str) {
 #[tokio::test]
 async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    let there = acme.on(&twin.channel);
+    let replica_client = acme.on(&second_replica.channel);
     let users = users(&acme, 3).await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let (mut watched, mut far) = (watch(&acme).await, watch(&there).await);
+    let (mut watched, mut replica_stream) = (watch(&acme).await, watch(&replica_client).await);
 
-    for stream in [&mut watched, &mut far] {
+    for stream in [&mut watched, &mut replica_stream] {
         acme.assign(&users[0], &role).await;
         stream.expect_names(&[&users[0]]).await;
         acme.unassign(&users[0], &role).await;
@@ -130,7 +130,7 @@ async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
         consistency_token: watched.token.clone(),
         ..CheckRequest::default()
     };
-    assert!(there.decide(question).await.allowed);
+    assert!(replica_client.decide(question).await.allowed);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn a_change_of_a_role_with_very_many_holders_names_all_subjects() {
             .await
             .expect("rows");
     }
-    // When this is acknowledged, the replica has read all earlier changes.
+    // After the acknowledgement of this change, the replica has read all earlier changes.
     permit(&acme, &role, "doc:list").await;
     let before = watch(&acme).await.token;
     let mut watched = watch(&acme).await;
@@ -166,9 +166,9 @@ async fn a_change_of_a_role_with_very_many_holders_names_all_subjects() {
 #[tokio::test]
 async fn a_resumed_stream_reports_what_it_missed() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
-    let there = acme.on(&twin.channel);
+    let replica_client = acme.on(&second_replica.channel);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let users = users(&acme, 4).await;
     let mut watched = watch(&acme).await;
@@ -188,11 +188,11 @@ async fn a_resumed_stream_reports_what_it_missed() {
     .execute(&mut *slow)
     .await
     .expect("a change");
-    there.assign(&users[1], &role).await;
-    there.assign(&users[2], &role).await;
+    replica_client.assign(&users[1], &role).await;
+    replica_client.assign(&users[2], &role).await;
     slow.commit().await.expect("committed");
 
-    for client in [&acme, &there] {
+    for client in [&acme, &replica_client] {
         let (_, first) = open(client, &token).await;
         let named: BTreeSet<_> = first.user_ids.iter().collect();
         assert!(!first.all_subjects);
@@ -218,11 +218,11 @@ async fn a_heartbeat_has_a_token_to_resume_from() {
     .await
     .expect("a change");
     let mut watched = watch(&acme).await;
-    let beat = within(10, watched.next()).await;
-    assert!(beat.user_ids.is_empty() && !beat.all_subjects);
+    let heartbeat = within(10, watched.next()).await;
+    assert!(heartbeat.user_ids.is_empty() && !heartbeat.all_subjects);
     drop(watched);
     slow.commit().await.expect("committed");
-    let (_, first) = open(&acme, &beat.consistency_token).await;
+    let (_, first) = open(&acme, &heartbeat.consistency_token).await;
     assert_eq!(first.user_ids, users);
 }
 
@@ -252,7 +252,7 @@ async fn a_resumed_stream_whose_changes_were_trimmed_names_all_subjects() {
     assert_eq!(reason(&status), "CONSISTENCY_TOKEN_INVALID");
 }
 
-/// E04
+/// E04: a stream contains no change of another tenant.
 #[tokio::test]
 async fn a_stream_reports_nothing_of_other_tenants() {
     let app = TestApp::spawn().await;
@@ -276,18 +276,18 @@ async fn a_stream_reports_nothing_of_other_tenants() {
     let request = UpdateTenantRequest { slug: Some("other-2".into()), ..Default::default() };
     other.tenants().update_tenant(request).await.expect("changed");
 
-    let own = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let ours = users(&acme, 1).await;
-    acme.assign(&ours[0], &own).await;
-    watched.expect_names(&[&ours[0]]).await;
+    let own_role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let own_users = users(&acme, 1).await;
+    acme.assign(&own_users[0], &own_role).await;
+    watched.expect_names(&[&own_users[0]]).await;
     let (_, first) = open(&acme, &before).await;
-    assert_eq!((first.user_ids, first.all_subjects), (ours, false));
-    // Another tenant's token reveals nothing either. While the machine is busy that
-    // token too is of before what was just done.
+    assert_eq!((first.user_ids, first.all_subjects), (own_users, false));
+    // Another tenant's token also reveals no change. On a busy machine this token may also be
+    // older than the last change.
     within(10, async {
         loop {
-            let foreign = watch(&other).await.token;
-            if open(&acme, &foreign).await.1.user_ids.is_empty() {
+            let other_token = watch(&other).await.token;
+            if open(&acme, &other_token).await.1.user_ids.is_empty() {
                 break;
             }
         }
@@ -295,7 +295,7 @@ async fn a_stream_reports_nothing_of_other_tenants() {
     .await;
 }
 
-/// D17
+/// D17: a stream is closed when its caller loses the session or the permission.
 #[tokio::test]
 async fn a_stream_ends_with_its_callers_session_or_permission() {
     let app = TestApp::shared();
@@ -303,23 +303,23 @@ async fn a_stream_ends_with_its_callers_session_or_permission() {
     let ada = acme.member("ada", &["permission:check"]).await;
     let mut watched = watch(&ada).await;
     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let status = watched.ends().await;
+    let status = watched.final_status().await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_INVALID"));
 
     let grace = acme.member("grace", &["permission:check"]).await;
     let mut watched = watch(&grace).await;
     acme.unassign(&grace.user_id, &acme.role_named("grace").await).await;
-    let status = watched.ends().await;
+    let status = watched.final_status().await;
     assert_eq!(status.code(), Code::PermissionDenied);
     assert_eq!(reason(&status), "PERMISSION_MISSING");
-    let again = grace.permissions().watch_permissions(WatchPermissionsRequest::default()).await;
-    refused(again, Code::PermissionDenied, "PERMISSION_MISSING");
+    let reply = grace.permissions().watch_permissions(WatchPermissionsRequest::default()).await;
+    refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
 
     let joan = acme.member("joan", &["permission:check"]).await;
     let mut watched = watch(&joan).await;
     let request = DisableUserRequest { user_id: joan.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
-    assert_eq!(watched.ends().await.code(), Code::Unauthenticated);
+    assert_eq!(watched.final_status().await.code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn a_stream_ends_when_its_callers_token_expires() {
     let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1s")).await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
-    // A token is valid for the leeway of 30 seconds longer.
+    // The leeway extends the validity of a token by 30 seconds.
     let status = within(45, async {
         loop {
             if let Err(status) = watched.stream.message().await {
@@ -339,13 +339,13 @@ async fn a_stream_ends_when_its_callers_token_expires() {
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_INVALID"));
 }
 
-/// J02
+/// J02: a shutdown is not delayed by open streams.
 #[tokio::test]
 async fn a_shutdown_ends_streams_with_unavailable() {
     let app = TestApp::with(|values| values.set("SHUTDOWN_GRACE", "20s")).await;
     let acme = app.tenant("acme").await;
     let mut watched = watch(&acme).await;
-    let (status, ()) = tokio::join!(watched.ends(), within(10, app.stop()));
+    let (status, ()) = tokio::join!(watched.final_status(), within(10, app.stop()));
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(reason(&status), "WATCH_INTERRUPTED");
 }
@@ -356,10 +356,10 @@ async fn a_stream_ends_when_the_feed_cannot_be_followed() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let mut watched = watch(&acme.on(&twin.channel)).await;
+    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let mut watched = watch(&acme.on(&second_replica.channel)).await;
     proxy.hold();
-    let status = watched.ends().await;
+    let status = watched.final_status().await;
     assert_eq!(status.code(), Code::Unavailable);
 }
 

@@ -1,8 +1,8 @@
 //! N01 to N27: calls every RPC with valid and nearly valid messages, generated from the
 //! descriptors, on one server.
 //!
-//! Every call gets an answer, and never INTERNAL or UNKNOWN. Stored values come back equal. All
-//! the while, the tenant's lists and another tenant's decisions work.
+//! Every call gets an answer that is not INTERNAL or UNKNOWN, and the server returns stored values
+//! unchanged. Meanwhile the tenant's lists and another tenant's decisions work.
 //! `FUZZ_CALLS=200000 make test ARGS='--test it fuzz::calls'` makes more calls. `FUZZ_SEED`
 //! repeats the messages of an earlier run, which printed its seed.
 
@@ -32,19 +32,19 @@ use super::{
 };
 use crate::harness::{Client, Method, RawReply, TestApp, methods, precise};
 
-/// Number of calls in a run, unless `FUZZ_CALLS` sets another.
+/// Number of calls in a run, unless `FUZZ_CALLS` sets another number.
 const CALLS: u64 = 1500;
 
 /// Number of concurrent callers.
 const WORKERS: u64 = 4;
 
-/// Number of calls between two checks that everything still works.
+/// Number of calls between two checks of the lists and of the bystander's decisions.
 const BETWEEN_LOOKS: u64 = 100;
 
 /// Timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum size of a reply, in bytes. Clients accept somewhat more.
+/// Maximum size of a reply, in bytes. Below the default limit of clients.
 const LARGEST_REPLY: usize = 3 * 1024 * 1024;
 
 /// RPCs that are called three times as often as others.
@@ -236,8 +236,7 @@ impl World {
         admin.clone()
     }
 
-    /// Asserts that everything works: each list of the tenant, page by page, and the
-    /// bystander's decisions.
+    /// Asserts that each list of the tenant, page by page, and the bystander's decisions work.
     async fn look(&self) {
         assert!(self.bystander.may("", "anything:at-all").await, "the bystander's Check");
         let admin = self.live_admin().await;

@@ -1,4 +1,4 @@
-//! Nearly valid inputs: a stored corpus, and random changes of it.
+//! Nearly valid inputs: a stored corpus, and random changes of the corpus.
 
 use std::path::Path;
 
@@ -25,8 +25,8 @@ impl Corpus {
         self
     }
 
-    /// Tries all stored inputs, then changed ones. A failing input is reduced to the smallest
-    /// that fails, and shown.
+    /// Tries all stored inputs, then changed inputs. Reduces a failing input to the smallest
+    /// failing input, and prints that input.
     #[expect(clippy::needless_pass_by_value, reason = "it is called with a closure")]
     pub fn try_each(&self, try_one: impl AsyncFn(&str)) {
         block_in_place(|| {

@@ -1,6 +1,5 @@
-//! Values that the fuzzer has learnt from earlier replies: ids, tokens and names of every kind
-//! and tenant. So its requests name objects that exist, that were deleted, or that are of
-//! another kind.
+//! Values from earlier replies: ids, tokens and names of every kind and tenant. With these values,
+//! the fuzzer's requests refer to existing objects, deleted objects, and objects of another kind.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +7,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
-/// Number of values kept per name. The oldest value is dropped.
+/// Maximum number of stored values per name. A new value replaces the oldest value.
 const KEPT: usize = 200;
 
-/// Fields whose values are sent again, with the name under which they are kept.
+/// Fields whose values the fuzzer sends again, and the name under which the values are stored.
 const LEARNT: &[(&str, &str)] = &[
     ("id", "id"),
     ("user_id", "id"),
@@ -30,12 +29,12 @@ const LEARNT: &[(&str, &str)] = &[
     ("position", "position"),
 ];
 
-/// Learnt values.
+/// The stored values.
 #[derive(Default)]
 pub struct Known {
     /// Values by name, oldest first.
     values: BTreeMap<String, Vec<String>>,
-    /// Values that are never learnt.
+    /// Values that are never stored.
     never: Vec<String>,
 }
 
@@ -45,7 +44,7 @@ impl Known {
         self.never.push(value.to_owned());
     }
 
-    /// Keeps a value under a name.
+    /// Stores a value under a name.
     pub fn learn(&mut self, name: &str, value: &str) {
         if value.is_empty() || self.never.iter().any(|never| never == value) {
             return;
@@ -57,7 +56,7 @@ impl Known {
         values.push(value.to_owned());
     }
 
-    /// Keeps the values of a reply. Ids are also kept under the type of their object.
+    /// Stores the values of a reply. Ids are also stored under the type of their object.
     pub fn learn_from(&mut self, message: &DynamicMessage) {
         let kind = message.descriptor().name().to_owned();
         for (field, value) in message.fields() {

@@ -1,5 +1,5 @@
-//! Generator of messages of any type: most fields are valid, and some are at a limit or beyond
-//! it.
+//! Generator of messages of any type. Most fields are valid. Some fields are at a limit or beyond a
+//! limit.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
@@ -19,7 +19,8 @@ const HARM: f64 = 0.06;
 const UNSET: f64 = 0.4;
 const NARROWING_UNSET: f64 = 0.85;
 
-/// The passwords that requests use and set, so that later requests can use the right one.
+/// The passwords that requests use and set. The list is short, so that later requests often use a
+/// current password.
 pub const PASSWORDS: [&str; 2] = [PASSWORD, "another horse battery staple"];
 
 /// Texts in many scripts and Unicode forms, and texts with a meaning for SQL, JSON, paths or
@@ -222,7 +223,7 @@ impl Maker<'_> {
         Some(inner)
     }
 
-    /// A random Struct. A plain one has only values that are valid in a scope.
+    /// A random Struct. A plain Struct has only values that are valid in a scope.
     fn structure(&mut self, kind: &MessageDescriptor, plain: bool, depth: usize) -> DynamicMessage {
         let mut made = DynamicMessage::new(kind.clone());
         let Some(fields) = kind.get_field_by_name("fields") else { return made };
@@ -328,7 +329,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Usually an id of the right kind. Sometimes an id of any kind or tenant, a random one, or
+    /// Usually an id of the matching kind. Sometimes an id of any kind or tenant, a random id, or
     /// the nil UUID.
     fn id(&mut self, name: &str) -> String {
         let kind = match name {

@@ -25,13 +25,13 @@ fn answer<T>(input: &str, reply: Result<Response<T>, Status>) -> Option<T> {
     }
 }
 
-/// G16, K02
+/// G16, K02: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let acme = app.tenant("acme").await;
     let before = app.row_counts().await;
-    let nobody = acme.with_token("");
+    let anonymous = acme.with_token("");
     Corpus::kept("metadata").try_each(async |input| {
         // Latin-1, because a header value may have any byte from 0x80 on.
         let bytes: Vec<u8> = input.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
@@ -49,7 +49,7 @@ async fn metadata() {
             client.metadata.0.append(key, value.clone());
             answer(input, client.auth().who_am_i(WhoAmIRequest {}).await);
         }
-        let mut client = nobody.clone();
+        let mut client = anonymous.clone();
         client.metadata.0.append("authorization", value);
         let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
         assert_eq!(reply.expect_err("no token").code(), Code::Unauthenticated);
@@ -58,7 +58,7 @@ async fn metadata() {
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("it serves");
 }
 
-/// G16
+/// G16: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens() {
     let app = TestApp::spawn().await;
@@ -77,7 +77,7 @@ async fn tokens() {
     });
 }
 
-/// G16, N14
+/// G16, N14: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn page_tokens() {
     let app = TestApp::spawn().await;
@@ -101,7 +101,7 @@ async fn page_tokens() {
     });
 }
 
-/// G16, G17
+/// G16, G17: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn filters() {
     let app = TestApp::spawn().await;
@@ -119,13 +119,13 @@ async fn filters() {
     });
 }
 
-/// F02, G16
+/// F02, G16: the parser never panics, and accepts exactly the well-formed permissions.
 #[tokio::test(flavor = "multi_thread")]
 async fn permissions() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let concrete = Regex::new(r"\A[a-z0-9_.-]+:[a-z0-9_.-]+\z").expect("a pattern");
-    let held = Regex::new(r"\A(\*|[a-z0-9_.-]+):(\*|[a-z0-9_.-]+)\z").expect("a pattern");
+    let grant_pattern = Regex::new(r"\A(\*|[a-z0-9_.-]+):(\*|[a-z0-9_.-]+)\z").expect("a pattern");
     Corpus::kept("permission").try_each(async |input| {
         let fits = input.len() <= 200;
         let question = CheckRequest { permission: input.into(), ..CheckRequest::default() };
@@ -140,12 +140,12 @@ async fn permissions() {
         };
         let made = answer(input, acme.roles().create_role(role).await);
         // Only system roles may have `*:*`.
-        let may = fits && held.is_match(input) && input != "*:*";
+        let may = fits && grant_pattern.is_match(input) && input != "*:*";
         assert_eq!(made.is_some(), may, "{input:?}");
     });
 }
 
-/// G16, N01, N03
+/// G16, N01, N03: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn scopes() {
     let app = TestApp::spawn().await;
@@ -190,7 +190,7 @@ async fn scopes() {
     });
 }
 
-/// G16
+/// G16: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
 async fn consistency_tokens() {
     let app = TestApp::spawn().await;

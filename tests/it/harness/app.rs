@@ -39,9 +39,9 @@ pub struct TestApp {
     pub database: String,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<anyhow::Result<()>>>,
-    /// The end of the slugs of this test's tenants, where other tests use the server too.
+    /// Suffix of the tenant slugs of this test. `Some` exactly when tests share the server.
     suffix: Option<String>,
-    /// The connection of [`TestApp::kept_owner`].
+    /// The cached connection of [`TestApp::kept_owner`].
     owner: OnceCell<Mutex<PgConnection>>,
 }
 
@@ -57,16 +57,16 @@ impl TestApp {
         Self::on(&database, adjust).await
     }
 
-    /// A server that tests of this process share: for a test that uses nothing but its
-    /// own tenants. Such a test finds the slugs of its tenants in their clients. It needs
-    /// [`TestApp::spawn`] for what the tests have in common: settings, metrics, logs, the
-    /// platform, the server's start and stop, locks on tables, and rows of all tenants.
+    /// The server that tests of this process share. Suits a test that uses only its own
+    /// tenants; the slug of each tenant is in the tenant's [`Client`]. A test needs
+    /// [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the platform
+    /// tenant, the server's start and stop, table locks, or the rows of all tenants.
     pub fn shared() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let server = shared_server();
-        // Each test calls from an address of its own, so that no test takes another's
-        // share of what the server has for a network.
+        // Each test calls from its own address, because the server limits the calls of one
+        // network.
         let [.., high, low] = number.to_be_bytes();
         let address = Ipv4Addr::new(127, 1, high, low);
         let endpoint = Endpoint::from_shared(format!("http://{}", server.addr));
@@ -83,26 +83,25 @@ impl TestApp {
         }
     }
 
-    /// Fails where other tests use this server too.
+    /// Panics when other tests use this server too.
     #[track_caller]
     pub(super) fn must_be_own(&self) {
         assert!(self.suffix.is_none(), "this takes a server of the test's own");
     }
 
-    /// A server on a new database that hashes passwords with the parameters of its
-    /// settings: for tests about hashes, and about the time that hashing takes.
+    /// A server on a new database that hashes passwords with the parameters of its settings.
+    /// For tests about password hashes and about the duration of hashing.
     pub async fn with_full_hashes(adjust: impl FnOnce(&mut Values)) -> Self {
         let database = Cluster::get().new_database().await;
         Self::on_with_full_hashes(&database, adjust).await
     }
 
-    /// The same on a database that is there.
+    /// Like [`TestApp::with_full_hashes`], on an existing database.
     pub async fn on_with_full_hashes(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
         Self::start(database, adjust, |_| {}).await
     }
 
-    /// A server on a database that is there: another replica, or the same
-    /// server started again.
+    /// A server on an existing database: another replica, or the same server after a restart.
     pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
         Self::start(database, adjust, cheap_hashes).await
     }
@@ -139,7 +138,7 @@ impl TestApp {
         }
     }
 
-    /// The settings that a server of the tests has.
+    /// The settings of a test server.
     pub fn values(database: &str) -> Values {
         let cluster = Cluster::get();
         let mut values = Values::default();
@@ -175,13 +174,13 @@ impl TestApp {
         values
     }
 
-    /// Somebody without a token.
+    /// A client without a token.
     pub fn anonymous(&self) -> Client {
         Client::anonymous(self.channel.clone())
     }
 
-    /// Signs up a tenant with this slug; its administrator, signed in. On a shared server
-    /// the slug gets an end that no other test's tenant has.
+    /// Signs up a tenant with this slug and returns its signed-in administrator. On a shared
+    /// server the slug gets a suffix that is unique to this test.
     pub async fn tenant(&self, slug: &str) -> Client {
         let slug = match &self.suffix {
             Some(suffix) => format!("{slug}-{suffix}"),
@@ -190,17 +189,17 @@ impl TestApp {
         self.anonymous().sign_up_tenant(&slug).await
     }
 
-    /// The platform's first administrator, signed in. On a shared server the platform is
-    /// the same for all tests: they read in it, and change nothing.
+    /// The platform's first administrator, signed in. On a shared server all tests share the
+    /// platform tenant, so a test may only read it.
     pub async fn platform_admin(&self) -> Client {
         static SHARED: OnceCell<Credentials> = OnceCell::const_new();
-        let nobody = self.anonymous();
+        let anonymous = self.anonymous();
         if self.suffix.is_some() {
-            let made = SHARED.get_or_init(|| self.make_platform()).await;
-            nobody.login(&made.tenant, &made.email, &made.password).await
+            let credentials = SHARED.get_or_init(|| self.make_platform()).await;
+            anonymous.login(&credentials.tenant, &credentials.email, &credentials.password).await
         } else {
-            let made = self.make_platform().await;
-            nobody.login(&made.tenant, &made.email, &made.password).await
+            let credentials = self.make_platform().await;
+            anonymous.login(&credentials.tenant, &credentials.email, &credentials.password).await
         }
     }
 
@@ -210,18 +209,18 @@ impl TestApp {
         let mut passwords = Passwords::check(&values).expect("settings");
         cheap_hashes(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
-        let made = provision::platform(&owner, &hasher, "root@platform.test").await;
+        let credentials = provision::platform(&owner, &hasher, "root@platform.test").await;
         owner.close().await;
-        made.expect("postgres").expect("not made before")
+        credentials.expect("postgres").expect("the platform did not exist")
     }
 
-    /// The file of the master key.
+    /// Path of the master key file.
     pub fn master_key(&self) -> String {
         let values = Self::values(&self.database);
         values.get("MASTER_KEY_PATH").expect("it is set").to_owned()
     }
 
-    /// What seals a tenant's personal data.
+    /// The cipher that encrypts a tenant's personal data.
     pub async fn cipher(&self, tenant_id: &str) -> Arc<Cipher> {
         let tenant = TenantId(tenant_id.parse().expect("a UUID"));
         let db = self.owner_db().await;
@@ -230,7 +229,7 @@ impl TestApp {
         cipher
     }
 
-    /// Connected as the schema's owner, as commands are.
+    /// A [`Db`] that is connected as the schema's owner, like the command-line commands.
     async fn owner_db(&self) -> Db {
         let source = config::master_keys(&Self::values(&self.database)).expect("settings");
         let data_keys = DataKeys::load(&source).expect("a master key");
@@ -240,19 +239,19 @@ impl TestApp {
         db
     }
 
-    /// The database as its owner sees it: everything.
+    /// A connection as the schema's owner, which sees the rows of all tenants.
     pub async fn owner(&self) -> PgConnection {
         Cluster::get().connect_owner(&self.database).await
     }
 
-    /// The same on a connection that is kept, for single statements: a new connection
-    /// costs more than most of them.
+    /// A reused connection as the schema's owner, for single statements. A new connection
+    /// costs more than most statements.
     pub(super) async fn kept_owner(&self) -> MutexGuard<'_, PgConnection> {
-        let kept = self.owner.get_or_init(|| async { Mutex::new(self.owner().await) });
-        kept.await.lock().await
+        let connection = self.owner.get_or_init(|| async { Mutex::new(self.owner().await) });
+        connection.await.lock().await
     }
 
-    /// The database as the service's role sees it.
+    /// A pool of one connection as the service's role.
     pub async fn app_role(&self) -> PgPool {
         let url = Cluster::get().app_url(&self.database);
         PgPoolOptions::new().max_connections(1).connect(&url).await.expect("a connection")
@@ -262,13 +261,13 @@ impl TestApp {
         Cluster::get().owner_url(&self.database)
     }
 
-    /// What an HTTP GET answers: the status and the body.
+    /// Sends an HTTP GET and returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.get_whole(path).await;
         (status, body)
     }
 
-    /// What an HTTP GET answers: the status, the head and the body.
+    /// Sends an HTTP GET and returns the status, the head and the body.
     pub async fn get_whole(&self, path: &str) -> (u16, String, String) {
         self.must_be_own();
         let mut stream = TcpStream::connect(self.http).await.expect("HTTP is served");
@@ -281,21 +280,21 @@ impl TestApp {
         (status.expect("a status"), head.to_owned(), body.to_owned())
     }
 
-    /// A metric's value, by its name and labels as the page has them; `None` for one
-    /// that was not counted yet.
+    /// Value of a metric, by its name and labels as `/metrics` prints them. `None` when the
+    /// page does not contain the metric.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let (_, page) = self.get("/metrics").await;
         let values = page.lines().filter_map(|line| line.rsplit_once(' '));
-        let mut named = values.filter(|(found, _)| *found == name);
-        named.next().map(|(_, value)| value.parse().expect("a number"))
+        let mut samples = values.filter(|(sample, _)| *sample == name);
+        samples.next().map(|(_, value)| value.parse().expect("a number"))
     }
 
-    /// Makes tokens as this server would, and as it never would.
+    /// Makes valid and invalid tokens, signed with this server's keys.
     pub fn forge(&self) -> Forge {
         Forge::new(&Cluster::get().keys)
     }
 
-    /// Stops the server as a signal would, and waits until it has.
+    /// Starts a shutdown, as a signal does, and waits until the server has stopped.
     pub async fn stop(mut self) {
         self.must_be_own();
         if let Some(stop) = self.stop.take() {
@@ -307,15 +306,16 @@ impl TestApp {
     }
 }
 
-/// Sets the argon2id parameters to their least. Sign-ins are most of what tests do
-/// first, and the parameters are most of what a sign-in costs. Settings can't have these
-/// values: `commands::serve` shows that the program refuses them.
+/// Sets the argon2id parameters to their minimum, because most tests start with sign-ins and
+/// hashing is most of a sign-in's cost. Settings cannot have these values: `commands::serve`
+/// tests that the program refuses them.
 fn cheap_hashes(passwords: &mut Passwords) {
     passwords.memory_kib = 8;
     passwords.iterations = 1;
 }
 
-/// The shared server, on a runtime of its own: it outlives the test that started it.
+/// The shared server. It has its own runtime, because the server outlives the test that
+/// started the server.
 fn shared_server() -> &'static TestApp {
     static SERVER: OnceLock<TestApp> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -325,7 +325,7 @@ fn shared_server() -> &'static TestApp {
             let server = runtime.block_on(TestApp::with(|values| {
                 values.set("DATABASE_MAX_CONNECTIONS", "16");
             }));
-            // It serves until the process ends.
+            // The runtime runs until the process exits.
             mem::forget(runtime);
             server
         };

@@ -1,4 +1,4 @@
-//! A client: a token, a tenant, and every service.
+//! A client of the API: a token, a tenant and a stub for every service.
 
 use tenantry::proto::v1::{
     AssignRoleRequest, CreateRoleRequest, CreateUserRequest, LoginRequest, LoginResponse,
@@ -17,15 +17,15 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-/// The password of every user that the tests make.
+/// The password of every user that the tests create.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// Somebody who calls: with or without a token, with or without metadata.
+/// A caller, with or without a token and extra metadata.
 #[derive(Clone)]
 pub struct Client {
     pub channel: Channel,
     pub metadata: Metadata,
-    /// The tokens, when signed in.
+    /// The tokens of the sign-in. Empty for an anonymous client.
     pub tokens: LoginResponse,
     pub tenant_id: String,
     pub slug: String,
@@ -33,7 +33,7 @@ pub struct Client {
     pub email: String,
 }
 
-/// What goes with each call.
+/// The metadata that a client sends with each call.
 #[derive(Clone, Default)]
 pub struct Metadata(pub MetadataMap);
 
@@ -130,12 +130,12 @@ impl Client {
         self.login(slug, &email, PASSWORD).await
     }
 
-    /// Signs in, to a tenant by its slug.
+    /// Signs in to the tenant with this slug.
     pub async fn login(&self, slug: &str, email: &str, password: &str) -> Self {
         self.try_login(slug, email, password).await.expect("signs in")
     }
 
-    /// The same, where it may be refused.
+    /// Signs in to the tenant with this slug, or returns the refusal.
     pub async fn try_login(&self, slug: &str, email: &str, password: &str) -> Result<Self, Status> {
         let request = LoginRequest {
             email: email.into(),
@@ -156,7 +156,7 @@ impl Client {
         Ok(client)
     }
 
-    /// An administrator makes a user without a role; its id.
+    /// As an administrator: creates a user without a role and returns the user's id.
     pub async fn create_user(&self, email: &str) -> String {
         let request = CreateUserRequest {
             email: email.into(),
@@ -167,7 +167,7 @@ impl Client {
         reply.into_inner().user.expect("the user").id
     }
 
-    /// An administrator makes a role; its id.
+    /// As an administrator: creates a role and returns the role's id.
     pub async fn create_role(&self, name: &str, level: RoleLevel, permissions: &[&str]) -> String {
         let request = CreateRoleRequest {
             name: name.into(),
@@ -179,7 +179,7 @@ impl Client {
         reply.into_inner().role.expect("the role").id
     }
 
-    /// An administrator gives a user a role, everywhere and for good.
+    /// As an administrator: assigns a role without a scope and without an expiry.
     pub async fn assign(&self, user_id: &str, role_id: &str) {
         let request = AssignRoleRequest {
             user_id: user_id.into(),
@@ -189,8 +189,8 @@ impl Client {
         self.roles().assign_role(request).await.expect("a role is given");
     }
 
-    /// An administrator makes a user with a role of just these permissions; the
-    /// user, signed in. Without permissions it gets no role.
+    /// As an administrator: creates a user with a role of exactly these permissions, and
+    /// returns the signed-in user. Without permissions the user gets no role.
     pub async fn member(&self, name: &str, permissions: &[&str]) -> Self {
         let email = format!("{name}@{}.test", self.slug);
         let user_id = self.create_user(&email).await;
@@ -201,7 +201,7 @@ impl Client {
         Self::anonymous(self.channel.clone()).login(&self.slug, &email, PASSWORD).await
     }
 
-    /// The id of the tenant's system role of a name.
+    /// Id of the tenant's system role with this name.
     pub async fn system_role(&self, name: &str) -> String {
         let request = tenantry::proto::v1::ListRolesRequest {
             filter: format!("name = \"{name}\""),
@@ -212,7 +212,7 @@ impl Client {
     }
 }
 
-/// The documented reason of a refusal.
+/// The `ErrorInfo` reason of a refusal.
 pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().expect("every error has an ErrorInfo");
@@ -220,15 +220,15 @@ pub fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
-/// Asserts that a call was refused with this code and reason.
+/// Asserts that a call was refused with this code and reason, and returns the status.
 #[track_caller]
 pub fn refused<T: std::fmt::Debug>(
     result: Result<Response<T>, Status>,
     code: Code,
-    wanted: &str,
+    expected_reason: &str,
 ) -> Status {
     let status = result.expect_err("it should be refused");
     assert_eq!(status.code(), code, "{status:?}");
-    assert_eq!(reason(&status), wanted, "{status:?}");
+    assert_eq!(reason(&status), expected_reason, "{status:?}");
     status
 }

@@ -1,4 +1,4 @@
-//! The Postgres and Redis that all tests of the process share.
+//! The Postgres and Redis servers that all tests of the process share.
 
 use std::{
     path::PathBuf,
@@ -16,7 +16,7 @@ use tenantry::{
 
 const TEMPLATE: &str = "tenantry_template";
 
-/// The private servers, the migrated template and the keys.
+/// The shared Postgres and Redis, the migrated template database and the keys.
 pub struct Cluster {
     services: Services,
     pub keys: KeyPaths,
@@ -24,8 +24,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Started by the first test that asks; the servers end when the process
-    /// does.
+    /// The cluster of this process. The first call starts the servers. The servers stop when
+    /// the process exits.
     pub fn get() -> &'static Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         CLUSTER.get_or_init(|| {
@@ -39,11 +39,11 @@ impl Cluster {
 
     async fn start() -> Self {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it");
-        // What an earlier run left is of no use. While another run uses it,
-        // the start below fails and says so.
+        // Delete the data of an earlier run. While another run holds the lock, keep the data:
+        // the start below then fails and reports the other run.
         let lock = std::fs::File::open(dir.join("lock"));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            std::fs::remove_dir_all(&dir).expect("the last run's data goes");
+            std::fs::remove_dir_all(&dir).expect("removes the data of the last run");
         }
         let services =
             Services::start(&dir, Options { durable: false }).await.expect("servers start");
@@ -56,7 +56,7 @@ impl Cluster {
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner = cluster.connect_owner(TEMPLATE).await;
         tenantry::pg::migrate(&mut owner, None).await.expect("migrations apply");
-        owner.close().await.expect("the template is left alone");
+        owner.close().await.expect("closes the template's connection");
         cluster
     }
 
@@ -73,8 +73,8 @@ impl Cluster {
         self.create_database(name, "template1").await;
     }
 
-    /// With hundreds of databases autovacuum looks at one of them every 100 ms, and no
-    /// test has so many dead rows that it needs a vacuum.
+    /// Turns autovacuum off. With hundreds of databases, autovacuum visits one of them every
+    /// 100 ms, and no test has enough dead rows to need a vacuum.
     async fn stop_autovacuum(&self) {
         let mut admin = self.connect_owner("postgres").await;
         for statement in ["alter system set autovacuum = off", "select pg_reload_conf()"] {
@@ -94,29 +94,29 @@ impl Cluster {
         PgConnection::connect(&self.owner_url(database)).await.expect("a connection")
     }
 
-    /// The URL of the schema's owner, a superuser.
+    /// Postgres URL of the schema's owner, who is a superuser.
     pub fn owner_url(&self, database: &str) -> String {
         self.services.postgres_url("postgres", database)
     }
 
-    /// The URL of the service's role.
+    /// Postgres URL of the service's role.
     pub fn app_url(&self, database: &str) -> String {
         self.services.postgres_url("tenantry_app", database)
     }
 
-    /// Where Postgres listens.
+    /// Path of Postgres's Unix socket.
     pub fn postgres_socket(&self) -> PathBuf {
         let url = url::Url::parse(&self.owner_url("postgres")).expect("a URL");
         let (_, dir) = url.query_pairs().find(|(key, _)| key == "host").expect("a directory");
         PathBuf::from(dir.into_owned()).join(".s.PGSQL.5432")
     }
 
-    /// What Postgres logs.
+    /// Path of Postgres's log file.
     pub fn postgres_log(&self) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it/postgres.log")
     }
 
-    /// Where Redis listens.
+    /// Path of Redis's Unix socket.
     pub fn redis_socket(&self) -> PathBuf {
         PathBuf::from(self.redis_url().trim_start_matches("redis+unix://"))
     }

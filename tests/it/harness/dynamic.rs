@@ -1,5 +1,4 @@
-//! Calls any method by its descriptor, so that tests cover RPCs that did not
-//! exist when they were written.
+//! Calls any method by its descriptor, so that existing tests also cover new RPCs.
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
@@ -16,10 +15,10 @@ use super::Client;
 #[derive(Clone)]
 pub struct Method(pub MethodDescriptor);
 
-/// A reply's bytes, as they came.
+/// A reply as undecoded bytes.
 pub type RawReply = Result<Response<Vec<u8>>, Status>;
 
-/// Every method of the API, from its own descriptors.
+/// Every method of the API, from the API's descriptors.
 pub fn methods() -> Vec<Method> {
     let pool = DescriptorPool::decode(tenantry::proto::DESCRIPTORS).expect("descriptors");
     let services: Vec<_> =
@@ -28,7 +27,7 @@ pub fn methods() -> Vec<Method> {
 }
 
 impl Method {
-    /// `/tenantry.v1.UserService/GetUser`
+    /// The path of the method, such as `/tenantry.v1.UserService/GetUser`.
     pub fn path(&self) -> String {
         format!("/{}/{}", self.0.parent_service().full_name(), self.0.name())
     }
@@ -38,17 +37,17 @@ impl Method {
         DynamicMessage::new(self.0.input())
     }
 
-    /// Calls it with a message.
+    /// Calls the method with a message.
     pub async fn call(&self, client: &Client, message: &DynamicMessage) -> RawReply {
         self.call_raw(client, message.encode_to_vec()).await
     }
 
-    /// Calls it with whatever bytes.
+    /// Calls the method with any bytes, valid or not.
     pub async fn call_raw(&self, client: &Client, bytes: Vec<u8>) -> RawReply {
         Self::call_path(client, &self.path(), bytes).await
     }
 
-    /// Calls whatever path.
+    /// Calls any path with any bytes.
     pub async fn call_path(client: &Client, path: &str, bytes: Vec<u8>) -> RawReply {
         let service = tonic::service::interceptor::InterceptedService::new(
             client.channel.clone(),
@@ -60,9 +59,9 @@ impl Method {
         if !is_stream(&path) {
             return grpc.unary(Request::new(bytes), path, RawCodec).await;
         }
-        // A call that stays open is asked for its first message.
-        let opened = grpc.server_streaming(Request::new(bytes), path, RawCodec).await?;
-        let (metadata, mut messages, extensions) = opened.into_parts();
+        // For a server stream, return its first message.
+        let response = grpc.server_streaming(Request::new(bytes), path, RawCodec).await?;
+        let (metadata, mut messages, extensions) = response.into_parts();
         let first = messages.message().await?.unwrap_or_default();
         Ok(Response::from_parts(metadata, first, extensions))
     }
@@ -72,7 +71,7 @@ fn is_stream(path: &PathAndQuery) -> bool {
     methods().iter().any(|method| method.0.is_server_streaming() && method.path() == path.path())
 }
 
-/// Passes bytes through.
+/// Sends and receives messages as raw bytes.
 struct RawCodec;
 
 impl Codec for RawCodec {

@@ -1,11 +1,11 @@
-//! Makes tokens with the server's real keys, and with anything wrong with them.
+//! Makes invalid tokens that are signed with the server's real keys.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tenantry::tokens::KeyPaths;
 
-/// The keys, and the shape of the tokens that the server makes with them.
+/// The server's signing keys, for making tokens.
 pub struct Forge {
     pub access: EncodingKey,
     pub refresh: EncodingKey,
@@ -14,23 +14,23 @@ pub struct Forge {
 
 impl Forge {
     pub fn new(keys: &KeyPaths) -> Self {
-        let read = |path| std::fs::read(path).expect("a key file");
-        let key = |path| EncodingKey::from_rsa_pem(&read(path)).expect("a key");
+        let read_key = |path| std::fs::read(path).expect("a key file");
+        let key = |path| EncodingKey::from_rsa_pem(&read_key(path)).expect("a key");
         Self {
             access: key(&keys.access_private),
             refresh: key(&keys.refresh_private),
-            access_public_pem: read(&keys.access_public),
+            access_public_pem: read_key(&keys.access_public),
         }
     }
 
-    /// The header and the claims of a token that the server made, to change
-    /// one thing about.
+    /// Header and claims of a token. Does not verify the signature.
     pub fn read(token: &str) -> (Header, Value) {
         let data = jsonwebtoken::dangerous::insecure_decode::<Value>(token).expect("a token");
         (data.header, data.claims)
     }
 
-    /// A token like `token`, with claims merged over its own: null removes one.
+    /// A copy of `token` with these claims changed, signed with the access key. Null removes a
+    /// claim.
     pub fn with_claims(&self, token: &str, changes: &Value) -> String {
         let (header, mut claims) = Self::read(token);
         let object = claims.as_object_mut().expect("an object");
@@ -49,36 +49,36 @@ impl Forge {
         jsonwebtoken::encode(header, claims, &self.access).expect("a token")
     }
 
-    /// A token with just these bytes of JSON, for what no library would write,
-    /// signed with the access key.
+    /// A token with exactly this header and payload text, signed with the access key. For JSON
+    /// that no library writes.
     pub fn sign_raw(&self, header: &str, claims: &str) -> String {
         Self::sign_with(&self.access, Algorithm::RS256, header, claims)
     }
 
-    /// The same with any key and algorithm.
+    /// Like [`Forge::sign_raw`], with any key and algorithm.
     pub fn sign_with(key: &EncodingKey, alg: Algorithm, header: &str, claims: &str) -> String {
         let message = Self::unsigned(header, claims);
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, alg);
         format!("{message}.{}", signature.expect("a signature"))
     }
 
-    /// The part of a token that is signed.
+    /// The signed part of a token: header and payload.
     pub fn unsigned(header: &str, claims: &str) -> String {
         let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         format!("{}.{}", encode(header), encode(claims))
     }
 
-    /// A token like `token` whose signature differs in its last character.
+    /// A copy of `token` whose signature differs in the last character.
     pub fn tampered(token: &str) -> String {
         let (rest, last) = token.split_at(token.len() - 1);
         format!("{rest}{}", if last == "A" { "B" } else { "A" })
     }
 
-    /// A token like `token` that ended an hour ago.
+    /// A copy of `token` that expired one hour before `token` was issued.
     pub fn expired(&self, token: &str) -> String {
         let (_, claims) = Self::read(token);
         let iat = claims["iat"].as_i64().expect("iat");
-        let past = json!({ "iat": iat - 7200, "nbf": iat - 7200, "exp": iat - 3600 });
-        self.with_claims(token, &past)
+        let times = json!({ "iat": iat - 7200, "nbf": iat - 7200, "exp": iat - 3600 });
+        self.with_claims(token, &times)
     }
 }

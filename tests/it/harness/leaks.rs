@@ -1,5 +1,4 @@
-//! K01: whatever the servers of all tests log is looked through for what nobody may
-//! read there.
+//! K01: no log line of any test server contains a secret or personal data.
 
 use std::{
     io::{self, Write},
@@ -12,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::PASSWORD;
 
-/// What the tests' people sign in with, and what the service hands out: emails, tokens,
-/// API keys' secrets; and what it keeps of passwords and keys.
+/// Text that must not be in the log: the tests' password, email addresses, tokens, secrets of
+/// API keys, password hashes and private keys.
 static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
     let shapes = [
         &regex::escape(PASSWORD),
@@ -26,16 +25,16 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&shapes.join("|")).expect("a pattern")
 });
 
-/// Reads lines, and ends the process with the first that tells a secret: a test that
-/// only failed would leave the others to hide it.
-struct Reader;
+/// A log writer that aborts the process at the first line with a secret. The abort ends all
+/// tests, so that no later output hides the leak.
+struct LeakDetector;
 
-impl Write for Reader {
-    #[expect(clippy::print_stderr, reason = "it is the last word")]
+impl Write for LeakDetector {
+    #[expect(clippy::print_stderr, reason = "the process aborts next")]
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        if let Some(found) = SECRETS.find(&text) {
-            eprintln!("a secret is in the log, {:?}: {text}", found.as_str());
+        if let Some(secret) = SECRETS.find(&text) {
+            eprintln!("a secret is in the log, {:?}: {text}", secret.as_str());
             process::abort();
         }
         Ok(line.len())
@@ -46,12 +45,12 @@ impl Write for Reader {
     }
 }
 
-/// Looks through the log of this process from here on.
+/// Checks the log of this process from now on.
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let filter = EnvFilter::new("info,tenantry=trace");
         let log = tracing_subscriber::fmt().json().with_env_filter(filter);
-        log.with_writer(|| Reader).init();
+        log.with_writer(|| LeakDetector).init();
     });
 }

@@ -1,4 +1,4 @@
-//! What is in the database, to compare before and after.
+//! Snapshots of the database, to compare the rows before and after a call.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,12 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{TestApp, until};
 
-/// Kinds of events that tell of what did not happen.
+/// Kinds of audit events that record a refusal.
 const REFUSALS: &str = "'call_refused', 'refresh_refused', 'registration_refused'";
 
 impl TestApp {
-    /// Every row of a tenant, of every table, as JSON: audit trail, change feed
-    /// and all. Not that something was refused, nor where the trail's events have
-    /// their places, which comes later.
+    /// All rows of a tenant as JSON, by table, audit trail and change feed included. Leaves out
+    /// audit events about refusals, and the audit chain, which is written later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner = self.kept_owner().await;
         let rows_of = |table: String| {
@@ -29,7 +28,7 @@ impl TestApp {
         rows.into_iter().collect()
     }
 
-    /// How many rows each table has; refusals and places are left out as above.
+    /// Number of rows of each table. Leaves out the same rows as [`TestApp::rows_of`].
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.must_be_own();
         let mut owner = self.kept_owner().await;
@@ -45,32 +44,32 @@ impl TestApp {
         counts.into_iter().collect()
     }
 
-    /// Waits until every transaction that began before the last change has ended, in
-    /// other tests' databases too: none holds the horizon below it.
+    /// Waits until every transaction that began before the last change has ended. This includes
+    /// transactions in the databases of other tests, because all share one snapshot horizon.
     pub async fn changes_settled(&self) {
         self.must_be_own();
-        let over = "select not exists (select from changes
+        let settled = "select not exists (select from changes
                     where xid >= pg_snapshot_xmin(pg_current_snapshot()))";
-        self.until_so(over).await;
+        self.until_true(settled).await;
     }
 
-    /// Waits until all that was recorded has its place, and was sent.
+    /// Waits until every audit event is in the audit chain and was sent.
     pub async fn audit_settled(&self) {
         self.must_be_own();
         let settled =
             "select not exists (select from audit_queue) and not exists (select from audit_outbox)";
-        self.until_so(settled).await;
+        self.until_true(settled).await;
     }
 
-    async fn until_so(&self, question: &'static str) {
-        let is_so = || async {
+    async fn until_true(&self, question: &'static str) {
+        let is_true = || async {
             let mut owner = self.kept_owner().await;
             sqlx::query_scalar(question).fetch_one(&mut *owner).await.expect("an answer")
         };
-        until(20, is_so).await;
+        until(20, is_true).await;
     }
 
-    /// How many audit events of a kind a tenant has.
+    /// Number of a tenant's audit events of a kind.
     pub async fn audited(&self, tenant_id: &str, kind: &str) -> i64 {
         let sql =
             "select count(*) from audit_events where tenant_id = $1::text::uuid and kind = $2";

@@ -1,4 +1,4 @@
-//! A mail server, which keeps what it gets.
+//! A mail server that stores every mail.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use tokio::{
 
 use super::until;
 
-/// The server (RFC 5321), at work until dropped.
+/// An SMTP server (RFC 5321). Dropping it stops the server.
 pub struct MailServer {
     pub url: String,
     state: Arc<Mutex<State>>,
@@ -23,11 +23,11 @@ pub struct MailServer {
 #[derive(Default)]
 struct State {
     mails: Vec<Mail>,
-    /// What the next mails are answered with instead of being taken.
+    /// SMTP replies that refuse the next mails, in order.
     refusals: VecDeque<&'static str>,
 }
 
-/// A mail that was taken.
+/// A mail that the server accepted.
 #[derive(Clone, Debug)]
 pub struct Mail {
     pub to: String,
@@ -45,16 +45,16 @@ impl MailServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("smtp://{}", listener.local_addr().expect("an address"));
         let state = Arc::<Mutex<State>>::default();
-        let kept = state.clone();
+        let shared = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, kept.clone()));
+                tokio::spawn(serve(stream, shared.clone()));
             }
         });
         Self { url, state, task: task.abort_handle() }
     }
 
-    /// Refuses the next mails so, one after the other.
+    /// Refuses the next mails with these SMTP replies, in order.
     pub fn refuse(&self, answers: &[&'static str]) {
         self.state.lock().expect("no panic").refusals.extend(answers);
     }
@@ -63,7 +63,7 @@ impl MailServer {
         self.state.lock().expect("no panic").mails.clone()
     }
 
-    /// Waits until so many mails have come; the last.
+    /// Waits for the mail with this number, counted from 1, and returns the mail.
     pub async fn nth(&self, count: usize) -> Mail {
         until(20, || async { self.mails().len() >= count }).await;
         self.mails().swap_remove(count - 1)
@@ -71,7 +71,7 @@ impl MailServer {
 }
 
 impl Mail {
-    /// The longest word: a token, or the address of a page with one.
+    /// The longest word of the text: a token, or the URL of a page with a token.
     pub fn link(&self) -> String {
         let words = self.text.split_whitespace();
         words.max_by_key(|word| word.len()).expect("words").to_owned()

@@ -1,52 +1,52 @@
-//! What tests are written with: a server per test, in the binary's own wiring.
+//! The test harness: a server for each test, wired like the binary.
 //!
-//! [`TestApp::spawn`] gives a test its own database, made from a migrated
-//! template, and a server on a port of its own. All share one Postgres and one
-//! Redis, which end with the test process.
+//! [`TestApp::spawn`] gives a test its own database, copied from a migrated template, and a
+//! server on its own port. All tests share one Postgres and one Redis, which stop with the test
+//! process.
 //!
-//! [`TestApp::shared`] gives a test access to a server that tests share. It costs much
-//! less, and suits a test that uses nothing but its own tenants.
+//! [`TestApp::shared`] gives a test access to a shared server. A shared server costs much less,
+//! and suits a test that uses only its own tenants.
 //!
-//! A test from nothing, in the file of the RPC that it is about:
+//! A complete test, in the file of the RPC under test:
 //!
 //! ```ignore
-//! /// What a member may do ends with its session.
+//! /// A member's session ends with the sign-out.
 //! #[tokio::test]
 //! async fn a_member_that_signed_out_is_refused() {
 //!     // A server with default settings; `TestApp::with(|values| …)` changes some.
 //!     let app = TestApp::spawn().await;
-//!     // A tenant; the client of its administrator, signed in.
+//!     // Signs up a tenant. The client is its signed-in administrator.
 //!     let acme = app.tenant("acme").await;
-//!     // A user with a role of just these permissions, signed in.
+//!     // A signed-in user with a role of exactly these permissions.
 //!     let ada = acme.member("ada", &["invoice:read"]).await;
-//!     // A client has each service as tonic generates it, and short forms of what is common.
+//!     // A client has a tonic stub for each service, and short forms of common calls.
 //!     assert!(acme.may(&ada.user_id, "invoice:read").await);
 //!     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
-//!     // A refusal is its status and its reason.
+//!     // Checks the status code and the reason of a refusal.
 //!     let reply = ada.auth().who_am_i(WhoAmIRequest {}).await;
 //!     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-//!     // What comes later is waited for: by a condition, never by a time.
+//!     // Wait for a later effect with a condition, never with a fixed delay.
 //!     until(10, || async { app.audited(&acme.tenant_id, "signed_out").await == 1 }).await;
 //! }
 //! ```
 //!
-//! Where else to look:
+//! More tools:
 //!
-//! | for | take |
+//! | to test | use |
 //! | --- | --- |
-//! | a test of its own tenants alone | [`TestApp::shared`] |
-//! | hashes, and the time that hashing takes | [`TestApp::with_full_hashes`] |
-//! | another replica, or the same server again | [`TestApp::on`] |
+//! | only the test's own tenants | [`TestApp::shared`] |
+//! | password hashes, and the duration of hashing | [`TestApp::with_full_hashes`] |
+//! | another replica, or a restart | [`TestApp::on`] |
 //! | rows as the schema's owner sees them | [`TestApp::owner`] |
 //! | metrics and probes | [`TestApp::metric`], [`TestApp::get`] |
 //! | tokens that the server never made | [`TestApp::forge`] |
-//! | a store that is slow, cut off or silent; which statements were sent | [`Proxy`] |
-//! | the program as a process of its own: memory, signals, files | [`Serving`] |
+//! | a store that is slow, cut off or silent, or the statements that were sent | [`Proxy`] |
+//! | the program as its own process: memory, signals, files | [`Serving`] |
 //! | mails that were sent | [`MailServer`] |
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`OwnRedis`] |
 //! | every RPC from the descriptors | [`methods`] |
-//! | a race that is lost rarely: many rounds | [`rounds`] |
+//! | a rare race, in many rounds | [`rounds`] |
 
 mod app;
 mod client;

@@ -1,5 +1,4 @@
-//! A network that misbehaves on request, between a server and one of its
-//! stores.
+//! A proxy between a server and Postgres or Redis that injects network faults.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +15,7 @@ use tokio::{
 
 use super::{Cluster, statements::Reader, within};
 
-/// Passes connections on to a store, until it is told to do otherwise.
+/// A TCP proxy to a store. It forwards all bytes until a test asks for a fault.
 pub struct Proxy {
     addr: SocketAddr,
     state: watch::Sender<State>,
@@ -24,19 +23,19 @@ pub struct Proxy {
     _task: JoinSet<()>,
 }
 
-/// What Postgres was asked.
+/// The SQL statements that were sent to Postgres.
 type Statements = Arc<Mutex<Vec<String>>>;
 
-/// What a server asks at its own times: the feed, whether Postgres is there, and what it
-/// sets on each new connection.
-const OF_ITS_OWN: [&str; 4] = [
+/// Parts of the statements that a server sends without a call: the change feed, the audit
+/// backlog, the health check, and the settings of each new connection.
+const BACKGROUND_STATEMENTS: [&str; 4] = [
     "read_changes",
     "audit_backlog",
     r#"select true as "up!""#,
     "client_connection_check_interval",
 ];
 
-/// What becomes of the bytes of one direction.
+/// How the proxy handles the bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Flow {
     #[default]
@@ -45,16 +44,16 @@ enum Flow {
     Cut,
 }
 
-/// What to do once when bytes are sent to the store.
+/// A fault that starts at chosen bytes or at a chosen statement for the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// Hold them and all that follows.
+    /// Hold these bytes and all later bytes, in both directions.
     Hold,
-    /// Pass them on, and hold the replies on their connection.
+    /// Forward these bytes, and hold the replies on their connection.
     HoldReplies,
-    /// Cut the connections before the store sees them.
+    /// Cut all connections before the store receives these bytes.
     Cut,
-    /// Pass them on, and cut their connection before the reply.
+    /// Forward these bytes, and cut their connection before the reply.
     CutReplies,
 }
 
@@ -63,22 +62,22 @@ struct State {
     up: Flow,
     down: Flow,
     trigger: Option<(Vec<u8>, Then)>,
-    /// What to do at the statement that is so many statements away.
+    /// The number of statements until the fault starts, and the fault.
     countdown: Option<(usize, Then)>,
-    /// The connection, by its client's port, whose replies alone are held.
+    /// Client port of the only connection that `down` applies to. `None` means all connections.
     replies_of: Option<u16>,
     held: bool,
-    /// Replies with these bytes never arrive.
+    /// Drop replies that contain these bytes.
     swallowed: Option<&'static [u8]>,
 }
 
 impl Proxy {
-    /// To the shared Postgres.
+    /// A proxy to the shared Postgres.
     pub async fn postgres() -> Self {
         Self::start(Cluster::get().postgres_socket(), true).await
     }
 
-    /// To the shared Redis.
+    /// A proxy to the shared Redis.
     pub async fn redis() -> Self {
         Self::start(Cluster::get().redis_socket(), false).await
     }
@@ -107,52 +106,52 @@ impl Proxy {
         format!("redis://{}", self.addr)
     }
 
-    /// Swallows everything: the store hangs.
+    /// Holds all bytes, as when the store hangs.
     pub fn hold(&self) {
-        self.become_(Flow::Hold, Flow::Hold);
+        self.set_flows(Flow::Hold, Flow::Hold);
     }
 
-    /// Swallows what Redis publishes, and nothing else.
+    /// Drops the messages that Redis publishes, and forwards all other replies.
     pub fn swallow_messages(&self) {
         self.state.send_modify(|state| state.swallowed = Some(b"message\r\n"));
     }
 
-    /// Ends all connections, and every new one: the store is gone.
+    /// Cuts all connections and every new one, as when the store is down.
     pub fn cut(&self) {
-        self.become_(Flow::Cut, Flow::Cut);
+        self.set_flows(Flow::Cut, Flow::Cut);
     }
 
-    /// Delivers what was held, and works again.
+    /// Forwards the held bytes and all later bytes.
     pub fn pass(&self) {
-        self.become_(Flow::Pass, Flow::Pass);
+        self.set_flows(Flow::Pass, Flow::Pass);
     }
 
-    fn become_(&self, up: Flow, down: Flow) {
+    fn set_flows(&self, up: Flow, down: Flow) {
         self.state.send_replace(State { up, down, ..State::default() });
     }
 
-    /// Does something once, at the first bytes for the store that contain these.
+    /// Starts a fault at the next bytes for the store that contain `bytes`.
     pub fn when_sent(&self, bytes: impl AsRef<[u8]>, then: Then) {
         let trigger = Some((bytes.as_ref().to_vec(), then));
         self.state.send_modify(|state| state.trigger = trigger);
     }
 
-    /// Does something once, at the n-th statement from here that a call asks for.
+    /// Starts a fault at the `n`-th statement from now, background statements excluded.
     pub fn at_statement(&self, n: usize, then: Then) {
         self.state.send_modify(|state| state.countdown = Some((n, then)));
     }
 
-    /// Whether the statement that was waited for has come.
+    /// Whether the fault of [`Proxy::at_statement`] has started.
     pub fn has_fired(&self) -> bool {
         self.state.borrow().countdown.is_none()
     }
 
-    /// The statements that were sent since this was last asked, but for those that
-    /// no call asks for.
+    /// The statements that were sent since the last call of this method, background statements
+    /// excluded.
     pub fn asked(&self) -> Vec<String> {
-        let mut asked = std::mem::take(&mut *self.statements.lock().expect("no panic"));
-        asked.retain(|sql| !is_of_its_own(sql));
-        asked
+        let mut statements = std::mem::take(&mut *self.statements.lock().expect("no panic"));
+        statements.retain(|sql| !is_background(sql));
+        statements
     }
 
     /// Whether a trigger has cut the connections.
@@ -160,7 +159,7 @@ impl Proxy {
         self.state.borrow().up == Flow::Cut
     }
 
-    /// Waits until something is held back.
+    /// Waits until the proxy holds bytes.
     pub async fn until_held(&self) {
         let mut state = self.state.subscribe();
         within(10, state.wait_for(|state| state.held)).await.expect("the proxy runs");
@@ -168,7 +167,7 @@ impl Proxy {
 }
 
 impl State {
-    fn become_(&mut self, then: Then, port: u16) {
+    fn set_flows(&mut self, then: Then, port: u16) {
         match then {
             Then::Hold => (self.up, self.down) = (Flow::Hold, Flow::Hold),
             Then::HoldReplies => (self.down, self.replies_of) = (Flow::Hold, Some(port)),
@@ -208,8 +207,8 @@ async fn pass_on(
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
             if let Some(log) = &log {
                 let statements = reader.read(&buffer[..read]);
-                let asked = statements.iter().filter(|sql| !is_of_its_own(sql)).count();
-                count_down(&state, asked, port);
+                let count = statements.iter().filter(|sql| !is_background(sql)).count();
+                count_down(&state, count, port);
                 log.lock().expect("no panic").extend(statements);
             }
             fire(&state, &buffer[..read], port);
@@ -236,7 +235,7 @@ async fn pass_on(
     let mut watched = state.subscribe();
     let cut = watched.wait_for(|state| state.up == Flow::Cut);
     tokio::select! {
-        // What the client wrote before it left still arrives.
+        // Bytes that the client wrote before it disconnected still reach the store.
         () = up => {}
         () = down => {}
         _ = cut => {}
@@ -254,7 +253,7 @@ fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
         if !contains(sent, wanted) {
             return false;
         }
-        state.become_(then, port);
+        state.set_flows(then, port);
         state.trigger = None;
         true
     });
@@ -268,16 +267,16 @@ fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
             return false;
         }
         state.countdown = None;
-        state.become_(then, port);
+        state.set_flows(then, port);
         true
     });
 }
 
-fn is_of_its_own(sql: &str) -> bool {
-    OF_ITS_OWN.iter().any(|own| sql.contains(own))
+fn is_background(sql: &str) -> bool {
+    BACKGROUND_STATEMENTS.iter().any(|part| sql.contains(part))
 }
 
-/// Waits while the direction is held; false when it is cut.
+/// Waits while the direction is held. Returns false when the direction is cut.
 async fn may_pass(state: &watch::Sender<State>, flow: impl Fn(&State) -> Flow) -> bool {
     state.send_if_modified(|state| {
         let newly = flow(state) == Flow::Hold && !state.held;

@@ -1,4 +1,4 @@
-//! Redis, asked directly.
+//! Direct access to Redis.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Cluster, until};
 
-/// Sends one command to the Redis that all tests share; the whole reply.
+/// Sends one command to the shared Redis and returns the whole reply.
 pub async fn redis(command: &str) -> String {
     ask(&Cluster::get().redis_socket(), command).await
 }
@@ -24,7 +24,7 @@ async fn ask(socket: &Path, command: &str) -> String {
     reply
 }
 
-/// A Redis of one test's own, for what would disturb the others; it ends when dropped.
+/// A Redis for one test, for commands that would disturb other tests. Dropping it stops it.
 pub struct OwnRedis {
     dir: TempDir,
     _process: Child,
@@ -45,7 +45,7 @@ impl OwnRedis {
         format!("redis+unix://{}", socket(self.dir.path()).display())
     }
 
-    /// Sends one command; the whole reply.
+    /// Sends one command to this Redis and returns the whole reply.
     pub async fn ask(&self, command: &str) -> String {
         ask(&socket(self.dir.path()), command).await
     }

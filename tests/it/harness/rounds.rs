@@ -1,9 +1,9 @@
-//! How often a test repeats a race.
+//! Number of repetitions of a race.
 
 use std::env;
 
-/// The rounds of a test that looks for a rare order of events. With `FULL_ROUNDS` set, as
-/// in CI, these are all of them, and otherwise a fifth.
+/// Number of rounds of a test that searches for a rare order of events. This is `all` when
+/// `FULL_ROUNDS` is set, as in CI, and otherwise a fifth of `all`.
 pub fn rounds(all: usize) -> usize {
     if env::var_os("FULL_ROUNDS").is_some() { all } else { all.div_ceil(5) }
 }

@@ -1,5 +1,5 @@
-//! Requests that satisfy the field rules, made from the descriptors, and their
-//! answers in a form that compares.
+//! Sample requests that satisfy the field rules, made from the descriptors, and their replies
+//! in a form that tests can compare.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use uuid::Uuid;
 
 use super::{Client, Method, PASSWORD, RawReply};
 
-/// What requests name, by the name of the field that names it.
+/// Ids for the fields of a sample request, by field name.
 #[derive(Clone, Debug)]
 pub struct Ids(pub BTreeMap<&'static str, String>);
 
-/// The fields that name something; a new one must be added here, and to what
-/// the tests put into it.
+/// The fields that hold an id. A new id field must be added here and to the tests that set
+/// ids.
 const ID_FIELDS: &[&str] =
     &["user_id", "role_id", "session_id", "tenant", "service_account_id", "api_key_id"];
 
-/// End in `_id`, but are the client's own words.
-const CLIENTS_OWN: &[&str] = &["request_id", "correlation_id"];
+/// Fields that end in `_id` but hold a text that the client chooses.
+const CLIENT_CHOSEN: &[&str] = &["request_id", "correlation_id"];
 
 impl Ids {
-    /// Of nothing that there is.
+    /// Random ids that match no object.
     pub fn random() -> Self {
         Self(ID_FIELDS.iter().map(|name| (*name, Uuid::now_v7().to_string())).collect())
     }
 
-    /// A client's own, and a role.
+    /// The ids of a client and this role. The other ids are random.
     pub fn of(client: &Client, role_id: &str) -> Self {
         let mut ids = Self::random();
         ids.0.extend([
@@ -40,7 +40,7 @@ impl Ids {
         ids
     }
 
-    /// The same, but for one.
+    /// A copy with one id taken from `other`.
     pub fn with(&self, name: &'static str, other: &Self) -> Self {
         let mut ids = self.clone();
         ids.0.insert(name, other.0[name].clone());
@@ -49,17 +49,18 @@ impl Ids {
 }
 
 impl Method {
-    /// A request that breaks no field rule.
+    /// A request that satisfies every field rule.
     pub fn sample(&self, ids: &Ids) -> DynamicMessage {
         fill(&self.0.input(), ids)
     }
 
-    /// The names of the fields, at any depth, that name something.
+    /// Names of the fields that hold an id, at any depth.
     pub fn id_fields(&self) -> Vec<&'static str> {
         id_fields(&self.0.input())
     }
 
-    /// What a call is answered, without what differs between equal answers.
+    /// Calls the method and returns the reply without `decision_id` and `consistency_token`,
+    /// which differ between equal replies.
     pub async fn answer(&self, client: &Client, message: &DynamicMessage) -> Answer {
         match self.call(client, message).await {
             Ok(reply) => {
@@ -80,7 +81,7 @@ impl Method {
     }
 }
 
-/// All that a caller sees of an answer.
+/// All parts of a reply that the caller sees.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
     pub code: Code,
@@ -99,7 +100,7 @@ fn fill(of: &MessageDescriptor, ids: &Ids) -> DynamicMessage {
     message
 }
 
-/// A field's value; a field that is not here may be unset.
+/// Sample value of a field. `None` for a field that may stay unset.
 fn value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
     match field.name() {
@@ -122,7 +123,10 @@ fn value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
 
 fn is_id(name: &str) -> bool {
     let is_id = ID_FIELDS.contains(&name);
-    assert!(is_id || !name.ends_with("_id") || CLIENTS_OWN.contains(&name), "whose id is {name}?");
+    assert!(
+        is_id || !name.ends_with("_id") || CLIENT_CHOSEN.contains(&name),
+        "unknown id field {name}"
+    );
     is_id
 }
 
@@ -141,9 +145,8 @@ fn id_fields(message: &MessageDescriptor) -> Vec<&'static str> {
     found
 }
 
-/// Asserts that a reply is an answer, or an error that says what is wrong: a
-/// code that is not for defects, and a documented reason. Gives the reason,
-/// empty for an answer.
+/// Asserts that a reply is a success, or an error with a documented reason and a code that does
+/// not stand for a defect. Returns the reason, or an empty text for a success.
 #[track_caller]
 pub fn precise(what: &str, reply: &RawReply) -> String {
     let Err(status) = reply else { return String::new() };

@@ -1,4 +1,4 @@
-//! The binary, serving: for what only a process of its own shows.
+//! The binary as its own process, for tests of memory, signals and open files.
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Cluster, TestApp};
 
-/// The binary, serving, and where.
+/// A running server process and its address.
 pub struct Serving {
     pub process: Child,
     log: JoinHandle<Vec<String>>,
@@ -23,12 +23,12 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// With the tests' settings, but for these.
+    /// Starts a server on a new database. `other` overrides the settings of the tests.
     pub async fn start(other: &[(&str, &str)]) -> Self {
         Self::with_files(other, 4096).await
     }
 
-    /// The same, with no more than so many files open.
+    /// Like [`Serving::start`], with at most `files` open file descriptors.
     pub async fn with_files(other: &[(&str, &str)], files: u32) -> Self {
         let database = Cluster::get().new_database().await;
         let values = TestApp::values(&database);
@@ -48,14 +48,15 @@ impl Serving {
         Self::run(command).await
     }
 
-    /// On a database that others serve too, with a clock that is wrong by this.
+    /// Starts a server on an existing database, with a clock that is wrong by `wrong_by`, such
+    /// as `+90s`.
     pub async fn with_clock(database: &str, wrong_by: &str) -> Self {
         let values = TestApp::values(database);
         let settings = SETTINGS
             .iter()
             .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
             .chain([("LOG_FORMAT", "json")]);
-        // Where its library is, which it would otherwise load into a child of its own.
+        // Path of faketime's library. Loading it directly avoids a child process of faketime.
         let mut library = Command::new("faketime");
         library.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
         let library = library.output().await.expect("faketime is installed").stdout;
@@ -77,23 +78,23 @@ impl Serving {
         let mut process =
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
-        let (tell, told) = oneshot::channel();
-        // Read from the start: a full pipe would stop the server.
+        let (send_address, address) = oneshot::channel();
+        // Read the log from the start, because a full pipe would block the server.
         let log = tokio::spawn(async move {
-            let (mut log, mut tell) = (Vec::new(), Some(tell));
+            let (mut log, mut send_address) = (Vec::new(), Some(send_address));
             while let Some(line) = lines.next_line().await.expect("its log") {
                 let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
                 if event["message"] == "serving"
-                    && let Some(tell) = tell.take()
+                    && let Some(sender) = send_address.take()
                 {
-                    tell.send(event["address"].as_str().expect("an address").to_owned()).ok();
+                    sender.send(event["address"].as_str().expect("an address").to_owned()).ok();
                 }
                 log.push(line);
             }
             log
         });
         let address =
-            timeout(Duration::from_mins(1), told).await.expect("in time").expect("serves");
+            timeout(Duration::from_mins(1), address).await.expect("in time").expect("serves");
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
         let channel = timeout(Duration::from_secs(10), async {
             loop {
@@ -106,7 +107,7 @@ impl Serving {
         Self { process, log, addr, channel: channel.await.expect("it listens") }
     }
 
-    /// What the kernel says of it in `/proc`, by name.
+    /// A number in `/proc/PID/status`, by name.
     pub fn status(&self, name: &str) -> u64 {
         let pid = self.process.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -115,7 +116,7 @@ impl Serving {
         number.and_then(|number| number.parse().ok()).expect("a number")
     }
 
-    /// Stops it; all that it wrote.
+    /// Stops the server and returns the lines of its log.
     pub async fn stop(mut self) -> Vec<String> {
         let pid = self.process.id().expect("it runs").to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");

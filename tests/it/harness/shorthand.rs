@@ -1,4 +1,4 @@
-//! What many tests do, in a word each.
+//! Short forms of calls that many tests make.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures::stream::{self, StreamExt};
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use super::{Client, TestApp};
 
-/// An id that nothing has.
+/// An id that matches no object.
 pub fn unknown_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// A scope, written as JSON.
+/// A scope, from JSON. `None` when the JSON is not an object.
 #[expect(clippy::needless_pass_by_value, reason = "it is called with json!")]
 pub fn struct_of(json: Value) -> Option<prost_types::Struct> {
     json.as_object().map(json::to_struct)
@@ -37,12 +37,12 @@ pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
 }
 
 impl Client {
-    /// The decision on one question.
+    /// Calls Check and returns the decision.
     pub async fn decide(&self, question: CheckRequest) -> CheckResponse {
         self.permissions().check(question).await.expect("a decision").into_inner()
     }
 
-    /// Whether a user may do this without a scope.
+    /// Whether a user has a permission without a scope. An empty `user_id` is the caller.
     pub async fn may(&self, user_id: &str, permission: &str) -> bool {
         let question = CheckRequest {
             user_id: user_id.into(),
@@ -52,14 +52,14 @@ impl Client {
         self.decide(question).await.allowed
     }
 
-    /// An administrator makes a user who can't sign in; its id.
+    /// As an administrator: creates a user who cannot sign in, and returns the user's id.
     pub async fn create_user_without_password(&self, email: &str) -> String {
         let request = CreateUserRequest { email: email.into(), ..CreateUserRequest::default() };
         let reply = self.users().create_user(request).await.expect("a user is made");
         reply.into_inner().user.expect("the user").id
     }
 
-    /// An administrator gives a user a role within a scope; the assignment's id.
+    /// As an administrator: assigns a role within a scope and returns the assignment's id.
     pub async fn assign_within(&self, user_id: &str, role_id: &str, scope: Value) -> String {
         let request = AssignRoleRequest {
             user_id: user_id.into(),
@@ -71,7 +71,7 @@ impl Client {
         reply.into_inner().role_assignment.expect("the assignment").id
     }
 
-    /// An administrator gives a user a role for an hour.
+    /// As an administrator: assigns a role that expires in one hour.
     pub async fn assign_for_an_hour(&self, user_id: &str, role_id: &str) {
         let request = AssignRoleRequest {
             user_id: user_id.into(),
@@ -82,8 +82,8 @@ impl Client {
         self.roles().assign_role(request).await.expect("a role is given");
     }
 
-    /// An administrator makes a service account, with a role of just these permissions
-    /// where there are any; its id.
+    /// As an administrator: creates a service account and returns the account's id. With
+    /// permissions, the account gets a role of exactly these permissions.
     pub async fn create_service_account(&self, name: &str, permissions: &[&str]) -> String {
         let request = CreateServiceAccountRequest { name: name.into(), ..Default::default() };
         let reply = self.service_accounts().create_service_account(request).await;
@@ -95,7 +95,7 @@ impl Client {
         account
     }
 
-    /// An administrator gives a service account a key with a secret.
+    /// As an administrator: creates an API key with a secret for a service account.
     pub async fn create_api_key(&self, account: &str) -> CreateApiKeyResponse {
         let request =
             CreateApiKeyRequest { service_account_id: account.into(), ..Default::default() };
@@ -103,13 +103,13 @@ impl Client {
         reply.expect("a key").into_inner()
     }
 
-    /// An administrator ends an API key.
+    /// As an administrator: revokes an API key.
     pub async fn revoke_api_key(&self, api_key: &str) {
         let request = RevokeApiKeyRequest { api_key_id: api_key.into() };
-        self.service_accounts().revoke_api_key(request).await.expect("it ends");
+        self.service_accounts().revoke_api_key(request).await.expect("the key is revoked");
     }
 
-    /// What an API key's secret is exchanged for.
+    /// Exchanges an API key's secret for an access token. Returns a client with the token.
     pub async fn exchange(&self, secret: &str) -> Self {
         let credential = Some(Credential::ApiKey(secret.into()));
         let request = ExchangeApiKeyRequest { credential, ..Default::default() };
@@ -117,7 +117,7 @@ impl Client {
         self.with_token(&reply.into_inner().access_token)
     }
 
-    /// The id of the tenant's role of a name.
+    /// Id of the tenant's role with this name.
     pub async fn role_named(&self, name: &str) -> String {
         let request =
             ListRolesRequest { filter: format!("name = \"{name}\""), ..Default::default() };
@@ -125,7 +125,7 @@ impl Client {
         roles.pop().expect("the role").id
     }
 
-    /// An administrator takes a role from a user, whatever its scope.
+    /// As an administrator: unassigns a role in all scopes.
     pub async fn unassign(&self, user_id: &str, role_id: &str) {
         let request = UnassignRoleRequest {
             user_id: user_id.into(),
@@ -137,8 +137,8 @@ impl Client {
     }
 }
 
-/// An event of the audit trail.
-#[expect(clippy::struct_field_names, reason = "the columns are called so")]
+/// A row of the audit trail.
+#[expect(clippy::struct_field_names, reason = "these are the names of the columns")]
 #[derive(Debug, sqlx::FromRow)]
 pub struct Recorded {
     pub tenant_id: Uuid,
@@ -161,7 +161,7 @@ impl TestApp {
         .expect("events")
     }
 
-    /// A number that SQL counts, with one id in it.
+    /// Result of a counting SQL query. `$1` is the id.
     pub async fn count(&self, sql: &'static str, id: &str) -> i64 {
         let id: Uuid = id.parse().expect("an id");
         sqlx::query_scalar(sql)
@@ -171,7 +171,7 @@ impl TestApp {
             .expect("a count")
     }
 
-    /// Lets everything that a user has for a time end now.
+    /// Moves the expiry of a user's temporary role assignments into the past.
     pub async fn let_expire(&self, user_id: &str) {
         let user: Uuid = user_id.parse().expect("an id");
         sqlx::query(
@@ -185,11 +185,13 @@ impl TestApp {
     }
 }
 
-/// Makes as many users in each tenant, the tenants taking turns: `u1@x.test` and so on.
+/// Creates `each` users in every tenant, named `u1@x.test`, `u2@x.test` and so on. The users of
+/// the tenants are created alternately.
 pub async fn fill(tenants: &[&Client], each: u32) {
     let turns = (1..=each).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
     stream::iter(turns)
-        // Few at once: on a busy machine more would wait too long for their connections.
+        // At most 4 at once. On a busy machine, more calls would time out waiting for a
+        // database connection.
         .for_each_concurrent(4, |(n, tenant)| async move {
             tenant.create_user_without_password(&format!("u{n}@x.test")).await;
         })
@@ -197,25 +199,25 @@ pub async fn fill(tenants: &[&Client], each: u32) {
 }
 
 impl TestApp {
-    /// A token that a mail to a user would have.
+    /// Stores a password reset token and returns the token, as if it had been mailed to the user.
     pub async fn reset_token(&self, tenant_id: &str, user_id: &str) -> String {
         let (tenant, user): (Uuid, Uuid) =
             (tenant_id.parse().expect("a UUID"), user_id.parse().expect("a UUID"));
         let secret = [7; 32];
-        let keep = "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
+        let insert = "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
                     values ($1, $2, 'password_reset', sha256($3), now() + interval '10 min')";
-        sqlx::query(keep)
+        sqlx::query(insert)
             .bind(tenant)
             .bind(user)
             .bind(secret)
             .execute(&mut *self.kept_owner().await)
             .await
-            .expect("kept");
+            .expect("the token is stored");
         BASE64_URL_SAFE_NO_PAD.encode([tenant.as_bytes(), user.as_bytes(), &secret[..]].concat())
     }
 
-    /// A user of `like`'s tenant, signed in without a password: a session like
-    /// that one's, and a token for it.
+    /// Signs in a user without a password. The session and the token are copies of those of
+    /// `like`, who must be in the same tenant.
     pub async fn sign_in_as(&self, user_id: &str, like: &Client) -> Client {
         let session = unknown_id();
         let copy = "insert into sessions select (jsonb_populate_record(s, jsonb_build_object(

@@ -1,11 +1,11 @@
-//! The statements that a server sends to Postgres, read off the wire.
+//! Parses the statements that a server sends to Postgres.
 
 use std::collections::HashMap;
 
-/// The code of a request for TLS, which comes before the start of the protocol.
+/// Code of a TLS request, which a client may send before the startup message.
 const TLS_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// Reads what a client sends on one connection (PostgreSQL's protocol, 3.0).
+/// Parses the messages of a client on one connection (PostgreSQL protocol 3.0).
 #[derive(Default)]
 pub struct Reader {
     rest: Vec<u8>,
@@ -14,7 +14,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The statements whose execution these bytes ask for.
+    /// The statements that these bytes execute.
     pub fn read(&mut self, bytes: &[u8]) -> Vec<String> {
         self.rest.extend_from_slice(bytes);
         let mut executed = Vec::new();
@@ -23,7 +23,7 @@ impl Reader {
             let mut text = || texts.next().unwrap_or_default().to_vec();
             match kind {
                 b'P' => _ = self.prepared.insert(text(), sql(&text())),
-                // The portal's name comes first.
+                // The body is the portal's name, then the statement's name.
                 b'B' => executed.extend(
                     self.prepared
                         .get(&{
@@ -39,13 +39,13 @@ impl Reader {
         executed
     }
 
-    /// The next whole message: its kind, and what it says. The first ones have no
-    /// kind.
+    /// Kind and body of the next complete message. Messages up to the startup message have no
+    /// kind, and get kind 0.
     fn message(&mut self) -> Option<(u8, Vec<u8>)> {
-        let at = usize::from(self.started);
-        let length: [u8; 4] = self.rest.get(at..at + 4)?.try_into().ok()?;
-        let end = at + usize::try_from(u32::from_be_bytes(length)).ok()?;
-        let body = self.rest.get(at + 4..end)?.to_vec();
+        let kind_length = usize::from(self.started);
+        let length: [u8; 4] = self.rest.get(kind_length..kind_length + 4)?.try_into().ok()?;
+        let end = kind_length + usize::try_from(u32::from_be_bytes(length)).ok()?;
+        let body = self.rest.get(kind_length + 4..end)?.to_vec();
         let kind = if self.started { self.rest[0] } else { 0 };
         self.started |= body != TLS_REQUEST;
         self.rest.drain(..end);

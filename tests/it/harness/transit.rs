@@ -1,5 +1,5 @@
-//! A key service that speaks Vault's Transit API, as its documentation has it: paths,
-//! names and forms of `transit/keys`, `transit/sign`, `transit/hmac`, `transit/encrypt` and
+//! A key service with Vault's Transit API. It follows the documented paths, field names and
+//! formats of `transit/keys`, `transit/sign`, `transit/hmac`, `transit/encrypt` and
 //! `transit/decrypt`.
 
 use std::{
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{net::TcpListener, task::AbortHandle};
 
-/// The master key's name.
+/// Name of the master key in the key service.
 pub const MASTER: &str = "tenantry-master";
 
 const TOKEN: &str = "hvs.CAESIJ-of-the-tests";
@@ -44,7 +44,7 @@ enum Private {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
-    /// Encrypts, and signs nothing.
+    /// An encryption key. It cannot sign.
     Aes(RandomizedNonceKey),
 }
 
@@ -58,13 +58,13 @@ struct Key {
     kind: &'static str,
     versions: BTreeMap<u32, Version>,
     min_decryption_version: u32,
-    /// How often it was asked to sign.
+    /// Number of sign requests for this key.
     signed: u32,
 }
 
 type Keys = Arc<Mutex<BTreeMap<String, Key>>>;
 
-/// The service, at work until dropped.
+/// A running key service. Dropping it stops the service.
 pub struct KeyService {
     pub addr: SocketAddr,
     keys: Keys,
@@ -79,7 +79,7 @@ impl Drop for KeyService {
 }
 
 impl KeyService {
-    /// With a key for each kind of token, and a master key.
+    /// Starts a key service with a signing key for each kind of token, and a master key.
     pub async fn start(kind: &'static str) -> Self {
         let keys = Keys::default();
         let dir = tempfile::tempdir().expect("a folder");
@@ -99,7 +99,7 @@ impl KeyService {
         self.rotate(name, OffsetDateTime::UNIX_EPOCH);
     }
 
-    /// Adds a version that was made then.
+    /// Adds a key version with the creation time `made`.
     pub fn rotate(&self, name: &str, made: OffsetDateTime) {
         let mut keys = self.keys.lock().expect("no panic");
         let key = keys.get_mut(name).expect("a key");
@@ -107,18 +107,18 @@ impl KeyService {
         key.versions.insert(number, Version::new(key.kind, made));
     }
 
-    /// Retires the versions before this one.
+    /// Retires the key versions below `version`.
     pub fn retire_before(&self, name: &str, version: u32) {
         let mut keys = self.keys.lock().expect("no panic");
         keys.get_mut(name).expect("a key").min_decryption_version = version;
     }
 
-    /// How often a key was asked to sign.
+    /// Number of sign requests for a key.
     pub fn signed(&self, name: &str) -> u32 {
         self.keys.lock().expect("no panic")[name].signed
     }
 
-    /// The settings of a server that uses it, and no files.
+    /// Sets the settings of a server that signs with this service instead of key files.
     pub fn set(&self, values: &mut tenantry::config::Values) {
         values.set("TRANSIT_URL", format!("http://{}", self.addr));
         values.set("TRANSIT_TOKEN_PATH", self.token().display().to_string());
@@ -132,7 +132,7 @@ impl KeyService {
         }
     }
 
-    /// The settings of a command that wraps data keys there.
+    /// Settings of a command that wraps data keys with this service.
     pub fn master_settings(&self) -> [(&'static str, String); 3] {
         [
             ("TRANSIT_URL", format!("http://{}", self.addr)),
@@ -141,17 +141,17 @@ impl KeyService {
         ]
     }
 
-    /// The file with the token.
+    /// Path of the file with the service's access token.
     pub fn token(&self) -> PathBuf {
         self.dir.path().join("token")
     }
 
-    /// Is gone.
+    /// Stops the service.
     pub fn stop(&self) {
         self.task.abort();
     }
 
-    /// Is back, with the same keys.
+    /// Starts the service again with the same address and keys.
     pub async fn restart(&mut self) {
         (_, self.task) = serve(self.addr, &self.keys).await;
     }
@@ -237,7 +237,7 @@ fn answer(data: &Value) -> Answer {
     (StatusCode::OK, json!({ "request_id": "", "data": data }).to_string())
 }
 
-/// Finds a key for whoever has the token.
+/// Checks the request's token and calls `then` with the key.
 fn with_key(
     keys: &Keys,
     headers: &HeaderMap,
@@ -256,25 +256,25 @@ fn with_key(
 
 async fn read(State(keys): State<Keys>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
     with_key(&keys, &headers, &name, |key| {
-        let shown = key.versions.range(key.min_decryption_version..).map(|(number, version)| {
+        let versions = key.versions.range(key.min_decryption_version..).map(|(number, version)| {
             let made = version.made.format(&Rfc3339).expect("a time");
-            let shown = json!({ "creation_time": made, "name": key.kind,
+            let entry = json!({ "creation_time": made, "name": key.kind,
                 "public_key": version.public() });
-            (number.to_string(), shown)
+            (number.to_string(), entry)
         });
         answer(&json!({
             "type": key.kind,
             "latest_version": key.versions.keys().last(),
             "min_decryption_version": key.min_decryption_version,
             "min_encryption_version": 0,
-            "keys": shown.collect::<serde_json::Map<_, _>>(),
+            "keys": versions.collect::<serde_json::Map<_, _>>(),
             "supports_signing": true,
         }))
     })
 }
 
-/// The version that a request names, and what it wants processed.
-fn asked<'a>(key: &'a Key, body: &[u8]) -> Option<(u32, &'a Version, Vec<u8>, Value)> {
+/// Version number, version, input and body of a request. `None` when the request is invalid.
+fn signing_input<'a>(key: &'a Key, body: &[u8]) -> Option<(u32, &'a Version, Vec<u8>, Value)> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let number = u32::try_from(body["key_version"].as_u64()?).ok()?;
     let input = BASE64_STANDARD.decode(body["input"].as_str()?).ok()?;
@@ -289,7 +289,7 @@ async fn sign(
 ) -> Answer {
     with_key(&keys, &headers, &name, |key| {
         key.signed += 1;
-        let Some((number, version, input, body)) = asked(key, &body) else {
+        let Some((number, version, input, body)) = signing_input(key, &body) else {
             return refuse(StatusCode::BAD_REQUEST, "unreadable");
         };
         let rsa = matches!(version.private, Private::Rsa(_));
@@ -305,7 +305,7 @@ async fn sign(
     })
 }
 
-/// A field of a request, of the bytes that it has in base64.
+/// The decoded bytes of a base64 field of a request.
 fn bytes(body: &Value, field: &str) -> Vec<u8> {
     BASE64_STANDARD.decode(body[field].as_str().unwrap_or_default()).unwrap_or_default()
 }
@@ -336,7 +336,7 @@ async fn decrypt(
 ) -> Answer {
     with_key(&keys, &headers, &name, |key| {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let opened = (|| {
+        let plaintext = (|| {
             let rest = body["ciphertext"].as_str()?.strip_prefix("vault:v")?;
             let (number, sealed) = rest.split_once(':')?;
             let number = number.parse().ok().filter(|n| *n >= key.min_decryption_version)?;
@@ -346,10 +346,10 @@ async fn decrypt(
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
             let aad = Aad::from(bytes(&body, "associated_data"));
             let version = key.versions.get(&number)?;
-            let opened = version.private.aes().open_in_place(nonce, aad, &mut text).ok()?;
-            Some(BASE64_STANDARD.encode(opened))
+            let text = version.private.aes().open_in_place(nonce, aad, &mut text).ok()?;
+            Some(BASE64_STANDARD.encode(text))
         })();
-        match opened {
+        match plaintext {
             Some(plaintext) => answer(&json!({ "plaintext": plaintext })),
             None => refuse(StatusCode::BAD_REQUEST, "cipher: message authentication failed"),
         }
@@ -363,7 +363,7 @@ async fn authenticate(
     body: Bytes,
 ) -> Answer {
     with_key(&keys, &headers, &name, |key| {
-        let Some((number, version, input, _)) = asked(key, &body) else {
+        let Some((number, version, input, _)) = signing_input(key, &body) else {
             return refuse(StatusCode::BAD_REQUEST, "unreadable");
         };
         let tag = BASE64_STANDARD.encode(hmac::sign(&version.hmac, &input));

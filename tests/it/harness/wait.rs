@@ -1,8 +1,8 @@
-//! Waiting that ends.
+//! Waiting with a timeout.
 
 use std::time::Duration;
 
-/// What a future gives, if it does within these seconds.
+/// Awaits a future. Panics when the future takes longer than `seconds`.
 #[track_caller]
 pub fn within<F: Future>(seconds: u64, future: F) -> impl Future<Output = F::Output> {
     let limit = tokio::time::timeout(Duration::from_secs(seconds), future);
@@ -10,10 +10,10 @@ pub fn within<F: Future>(seconds: u64, future: F) -> impl Future<Output = F::Out
     async move { limit.await.unwrap_or_else(|_| panic!("{place}: not within {seconds} s")) }
 }
 
-/// Asks again and again until it is so, within these seconds.
-pub async fn until<F: Future<Output = bool>>(seconds: u64, is_so: impl Fn() -> F) {
+/// Polls a condition every 10 ms until it is true. Panics after `seconds`.
+pub async fn until<F: Future<Output = bool>>(seconds: u64, condition: impl Fn() -> F) {
     within(seconds, async {
-        while !is_so().await {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })

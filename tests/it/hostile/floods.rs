@@ -1,4 +1,4 @@
-//! Floods: as many frames as possible, as fast as possible.
+//! Floods: many HTTP/2 frames at the highest rate.
 
 use futures::future::join_all;
 use tokio::io::AsyncWriteExt;
@@ -30,7 +30,7 @@ async fn flood(serving: &Serving, next: impl Fn(u32) -> Vec<u8>, count: u32) -> 
     code
 }
 
-/// G09: CVE-2023-44487, CVE-2023-26964.
+/// G09: rapid resets end the connection (CVE-2023-44487, CVE-2023-26964).
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_reset_immediately_end_their_connection() {
     let serving = Serving::start(&[]).await;
@@ -51,13 +51,16 @@ async fn streams_that_are_reset_immediately_end_their_connection() {
     });
     // When a connection with much unread data is closed, the kernel resets it, and its GOAWAY
     // is lost.
-    let said: Vec<_> = codes.into_iter().flatten().collect();
-    assert!(!said.is_empty() && said.iter().all(|code| *code == ENHANCE_YOUR_CALM), "{said:?}");
+    let goaway_codes: Vec<_> = codes.into_iter().flatten().collect();
+    assert!(
+        !goaway_codes.is_empty() && goaway_codes.iter().all(|code| *code == ENHANCE_YOUR_CALM),
+        "{goaway_codes:?}"
+    );
     assert!(serving.status("VmRSS") < before + SLACK);
     answers(&serving).await;
 }
 
-/// G10: RUSTSEC-2024-0332.
+/// G10: a header block without an end does not use unbounded memory (RUSTSEC-2024-0332).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_header_block_ends_its_connection() {
     let serving = Serving::start(&[]).await;
@@ -74,7 +77,8 @@ async fn an_endless_header_block_ends_its_connection() {
     assert!(serving.status("VmRSS") < before + SLACK);
 }
 
-/// G11: RUSTSEC-2026-0258, RUSTSEC-2024-0003, CVE-2025-8671.
+/// G11: floods of empty frames do not use unbounded memory (RUSTSEC-2026-0258,
+/// RUSTSEC-2024-0003, CVE-2025-8671).
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_frames_cost_no_memory() {
     let serving = Serving::start(&[]).await;

@@ -123,18 +123,19 @@ impl Peer {
 }
 
 impl<S: AsyncRead + Unpin> Peer<S> {
-    /// Error code of the GOAWAY that ends the connection; `None` when it ends without one.
+    /// Error code of the GOAWAY that ends the connection. `None` when the connection ends without a
+    /// GOAWAY.
     pub async fn goodbye(&mut self) -> Option<u32> {
-        let mut said = None;
+        let mut error_code = None;
         while let Some((kind, _, _, payload)) = self.frame().await {
             if kind == GOAWAY {
-                said = payload[4..8].try_into().ok().map(u32::from_be_bytes);
+                error_code = payload[4..8].try_into().ok().map(u32::from_be_bytes);
             }
         }
-        said
+        error_code
     }
 
-    /// The next frame as kind, flags, stream and payload; `None` when the connection has ended.
+    /// The next frame as kind, flags, stream and payload. `None` when the connection has ended.
     pub async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).await.ok()?;

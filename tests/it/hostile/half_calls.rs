@@ -8,14 +8,14 @@ use crate::harness::{Serving, within};
 /// N21: the number of calls without their message is limited by network, and complete calls are
 /// still answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_without_their_message_do_not_block_others() {
+async fn calls_without_their_message_do_not_block_complete_calls() {
     let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
     let mut peer = Peer::connect_from_elsewhere(serving.addr).await;
     for n in 0..100 {
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call())).await);
     }
-    // After one second only ten calls still wait for their message: an eighth of all, which is
-    // the limit of one network.
+    // After one second only ten calls still wait for their message. Ten is an eighth of all
+    // permits, the limit of one network.
     let mut refused = 0;
     while refused < 90 {
         let (kind, flags, ..) = within(10, peer.frame()).await.expect("an answer");
@@ -28,7 +28,7 @@ async fn calls_without_their_message_do_not_block_others() {
     serving.stop().await;
 }
 
-/// N21: a call whose message arrives late is answered.
+/// N21: the server answers a call whose message arrives late.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_message_is_answered() {
     let serving = Serving::start(&[("MAX_REQUESTS", "80")]).await;
@@ -42,16 +42,16 @@ async fn a_late_message_is_answered() {
         }
         assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await);
         loop {
-            let (kind, flags, of, _) = within(10, peer.frame()).await.expect("a frame");
-            assert!(kind != HEADERS || flags & END_STREAM == 0, "{of} was refused");
-            if (kind, of) == (DATA, stream) {
+            let (kind, flags, frame_stream, _) = within(10, peer.frame()).await.expect("a frame");
+            assert!(kind != HEADERS || flags & END_STREAM == 0, "{frame_stream} was refused");
+            if (kind, frame_stream) == (DATA, stream) {
                 break;
             }
         }
         // The trailers of the answer.
         loop {
-            let (kind, flags, of, _) = within(10, peer.frame()).await.expect("a frame");
-            if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
+            let (kind, flags, frame_stream, _) = within(10, peer.frame()).await.expect("a frame");
+            if (kind, frame_stream) == (HEADERS, stream) && flags & END_STREAM > 0 {
                 break;
             }
         }

@@ -17,8 +17,8 @@ use crate::{
 /// Memory of one hash in the server's settings, in KiB.
 const ARGON2: u64 = 19_456;
 
-/// G06: memory is limited by the number of hashing threads, and the number of waiting sign-ins
-/// by the queue. Other calls are answered meanwhile.
+/// G06: the number of hashing threads limits the memory, and the queue limits the number of
+/// waiting sign-ins. Meanwhile the server answers other calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
     let serving = Serving::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
@@ -33,7 +33,7 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
             ..LoginRequest::default()
         };
         let mut auth = acme.auth();
-        async move { auth.login(request).await.expect_err("nobody is there") }
+        async move { auth.login(request).await.expect_err("no such account") }
     };
     let flood = join_all((0..1000).map(sign_in));
     let (refusals, allowed) = tokio::join!(flood, async {
@@ -44,8 +44,9 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
         allowed
     });
     assert_eq!(allowed, 100);
-    let full = refusals.iter().filter(|status| status.code() == Code::ResourceExhausted).count();
-    assert!(full > 500, "{full}");
+    let queue_full =
+        refusals.iter().filter(|status| status.code() == Code::ResourceExhausted).count();
+    assert!(queue_full > 500, "{queue_full}");
     for status in refusals {
         let reason = reason(&status);
         assert!(
@@ -66,33 +67,33 @@ struct Answers {
 /// N12: one tenant's users have the most expensive hashes that may be imported, and a client
 /// guesses passwords of all of them. Each sign-in in another tenant must succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_sign_ins_in_one_tenant_refuses_none_in_another() {
-    // The flood waits longer than the usual timeout, because the test is about its effect on
-    // others.
+async fn a_flood_of_sign_ins_in_one_tenant_does_not_refuse_sign_ins_in_another() {
+    // A long timeout keeps the calls of the flood waiting, because the test is about their effect
+    // on other tenants.
     let settings = [("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16"), ("REQUEST_TIMEOUT", "120s")];
     let serving = Serving::start(&settings).await;
-    let nobody = || Client::anonymous(serving.channel.clone());
-    let (acme, globex) = (nobody().sign_up_tenant("acme").await, "globex");
-    nobody().sign_up_tenant(globex).await;
+    let anonymous = || Client::anonymous(serving.channel.clone());
+    let (acme, globex) = (anonymous().sign_up_tenant("acme").await, "globex");
+    anonymous().sign_up_tenant(globex).await;
     let emails: Vec<_> = (0..40).map(|number| format!("user-{number}@acme.test")).collect();
     for email in &emails {
         import(&acme, email).await;
     }
 
-    let over = AtomicBool::new(false);
+    let is_finished = AtomicBool::new(false);
     let guesses = async |email: &String| {
         let mut answers = Answers::default();
-        while !over.load(Ordering::Relaxed) {
+        while !is_finished.load(Ordering::Relaxed) {
             let request = LoginRequest {
                 email: email.clone(),
                 password: "not this one".into(),
                 organization_slug: "acme".into(),
                 ..LoginRequest::default()
             };
-            let status = nobody().auth().login(request).await.expect_err("it is wrong");
+            let status = anonymous().auth().login(request).await.expect_err("it is wrong");
             match reason(&status).as_str() {
                 "INVALID_CREDENTIALS" => answers.wrong += 1,
-                // The others continue the flood. There are as many of them as queue slots.
+                // The remaining guessers continue the flood. Their number equals the queue slots.
                 "HASHING_QUEUE_FULL" => {
                     answers.refused += 1;
                     break;
@@ -105,9 +106,9 @@ async fn a_flood_of_sign_ins_in_one_tenant_refuses_none_in_another() {
     };
     let sign_ins = async {
         for _ in 0..12 {
-            nobody().login(globex, "admin@globex.test", PASSWORD).await;
+            anonymous().login(globex, "admin@globex.test", PASSWORD).await;
         }
-        over.store(true, Ordering::Relaxed);
+        is_finished.store(true, Ordering::Relaxed);
     };
     let (flood, ()) = tokio::join!(join_all(emails.iter().map(guesses)), sign_ins);
     let refused: usize = flood.iter().map(|answers| answers.refused).sum();
@@ -126,11 +127,11 @@ async fn import(tenant: &Client, email: &str) {
     tenant.users().create_user(request).await.expect("imported");
 }
 
-/// Guesses passwords of these accounts until `over` is set, each account from one of the
+/// Guesses passwords of these accounts until `is_finished` is set, each account from one of the
 /// networks. Returns the number of compared and of refused passwords.
 async fn flood(
     server: &Serving,
-    over: &AtomicBool,
+    is_finished: &AtomicBool,
     networks: &[String],
     accounts: &[(String, String)],
 ) -> Answers {
@@ -138,7 +139,7 @@ async fn flood(
         let network = &networks[number % networks.len()];
         let client = Client::anonymous(server.channel.clone()).with("x-forwarded-for", network);
         let mut answers = Answers::default();
-        while !over.load(Ordering::Relaxed) {
+        while !is_finished.load(Ordering::Relaxed) {
             let request = LoginRequest {
                 email: email.clone(),
                 password: "not this one".into(),
@@ -155,14 +156,14 @@ async fn flood(
         }
         answers
     };
-    let all = join_all(accounts.iter().enumerate().map(guesses)).await;
-    let sum = |of: fn(&Answers) -> usize| all.iter().map(of).sum();
+    let answers_of_accounts = join_all(accounts.iter().enumerate().map(guesses)).await;
+    let sum = |of: fn(&Answers) -> usize| answers_of_accounts.iter().map(of).sum();
     Answers { wrong: sum(|answers| answers.wrong), refused: sum(|answers| answers.refused) }
 }
 
 /// N12: a flood in more tenants than queue slots is limited by its network.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_in_many_tenants_from_one_network_refuses_none_from_another() {
+async fn a_flood_from_one_network_in_many_tenants_does_not_refuse_other_networks() {
     let settings = [
         ("HASHING_THREADS", "2"),
         ("HASHING_QUEUE", "16"),
@@ -170,32 +171,32 @@ async fn a_flood_in_many_tenants_from_one_network_refuses_none_from_another() {
         ("TRUSTED_PROXIES", "127.0.0.1"),
     ];
     let server = Serving::start(&settings).await;
-    let nobody = || Client::anonymous(server.channel.clone());
+    let anonymous = || Client::anonymous(server.channel.clone());
     let tenants = stream::iter(0..30).map(|number| async move {
-        let tenant = nobody().sign_up_tenant(&format!("evil-{number}")).await;
+        let tenant = anonymous().sign_up_tenant(&format!("evil-{number}")).await;
         let email = format!("user@evil-{number}.test");
         import(&tenant, &email).await;
         (tenant.slug, email)
     });
     let accounts: Vec<_> = tenants.buffered(2).collect().await;
-    nobody().sign_up_tenant("globex").await;
+    anonymous().sign_up_tenant("globex").await;
 
-    let over = AtomicBool::new(false);
+    let is_finished = AtomicBool::new(false);
     let networks = [address()];
     let sign_ins = async {
         for _ in 0..12 {
-            nobody().login("globex", "admin@globex.test", PASSWORD).await;
+            anonymous().login("globex", "admin@globex.test", PASSWORD).await;
         }
-        over.store(true, Ordering::Relaxed);
+        is_finished.store(true, Ordering::Relaxed);
     };
-    let (flood, ()) = tokio::join!(flood(&server, &over, &networks, &accounts), sign_ins);
+    let (flood, ()) = tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
     assert!(flood.refused > 0 && flood.wrong > 0, "no flood: {flood:?}");
 }
 
 /// N12: sign-ins to unknown tenants take no share from others. Meanwhile, sign-ins without a
 /// tenant and registrations succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_sign_ins_to_unknown_tenants_refuses_no_others() {
+async fn a_flood_of_sign_ins_to_unknown_tenants_does_not_refuse_other_calls() {
     let settings = [
         ("HASHING_THREADS", "2"),
         ("HASHING_QUEUE", "40"),
@@ -204,9 +205,9 @@ async fn a_flood_of_sign_ins_to_unknown_tenants_refuses_no_others() {
         ("TENANTLESS_SIGN_IN", "any"),
     ];
     let server = Serving::start(&settings).await;
-    let nobody = || Client::anonymous(server.channel.clone());
-    let acme = nobody().sign_up_tenant("acme").await;
-    let over = AtomicBool::new(false);
+    let anonymous = || Client::anonymous(server.channel.clone());
+    let acme = anonymous().sign_up_tenant("acme").await;
+    let is_finished = AtomicBool::new(false);
     let networks = [(); 4].map(|()| address());
     let account = |number| (format!("nowhere-{number}"), "who@x.test".to_owned());
     let accounts: Vec<_> = (0..80).map(account).collect();
@@ -217,17 +218,17 @@ async fn a_flood_of_sign_ins_to_unknown_tenants_refuses_no_others() {
                 password: PASSWORD.into(),
                 ..LoginRequest::default()
             };
-            nobody().auth().login(request).await.expect("signs in without a tenant");
+            anonymous().auth().login(request).await.expect("signs in without a tenant");
             let request = RegisterRequest {
                 email: "boss@new.test".into(),
                 password: PASSWORD.into(),
                 organization_name: format!("New {number}"),
                 ..RegisterRequest::default()
             };
-            nobody().auth().register(request).await.expect("a tenant is registered");
+            anonymous().auth().register(request).await.expect("a tenant is registered");
         }
-        over.store(true, Ordering::Relaxed);
+        is_finished.store(true, Ordering::Relaxed);
     };
-    let (flood, ()) = tokio::join!(flood(&server, &over, &networks, &accounts), sign_ins);
+    let (flood, ()) = tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
     assert!(flood.refused > 0 && flood.wrong > 0, "no flood: {flood:?}");
 }

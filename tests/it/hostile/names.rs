@@ -1,4 +1,4 @@
-//! Invented names in large numbers.
+//! Large numbers of invented names of tenants, users and keys.
 
 use tenantry::proto::v1::{LoginRequest, WhoAmIRequest};
 
@@ -30,8 +30,8 @@ async fn the_number_of_metrics_does_not_grow_with_invented_names() {
         header.kid = Some(format!("made-up-{n}"));
         let token = forge.sign(&header, &claims);
         acme.with_token(&token).auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
-        let elsewhere = acme.with("x-tenant-id", &format!("made-up-{n}"));
-        elsewhere.auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
+        let invented_tenant = acme.with("x-tenant-id", &format!("made-up-{n}"));
+        invented_tenant.auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
     };
     attack(0).await;
     let before = series(&app).await;
@@ -40,6 +40,6 @@ async fn the_number_of_metrics_does_not_grow_with_invented_names() {
         attack(n).await;
     }
     // The server's own work adds a few series, independent of the callers.
-    let more = series(&app).await - before;
-    assert!(more < ATTACKS, "{more}");
+    let growth = series(&app).await - before;
+    assert!(growth < ATTACKS, "{growth}");
 }

@@ -1,4 +1,4 @@
-//! Slow attacks: as few bytes as possible, for as long as possible.
+//! Slow attacks: connections that stay open with few bytes.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::harness::{Serving, within};
 
-/// G11: clients that never read. The memory kept for them is limited by the number of open
-/// streams per connection.
+/// G11: clients that never read. The limit of open streams per connection limits the memory for
+/// such clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_with_a_zero_window_cost_little_memory() {
     let serving = Serving::start(&[]).await;
@@ -50,11 +50,11 @@ async fn connections_with_an_incomplete_preface_are_closed() {
         peers.push(Peer { stream });
     }
     answers(&serving).await;
-    let began = time::Instant::now();
+    let start = time::Instant::now();
     for peer in &mut peers {
-        assert_eq!(within(20, peer.goodbye()).await, None, "it ends without a word");
+        assert_eq!(within(20, peer.goodbye()).await, None, "the connection ends without a GOAWAY");
     }
-    assert!(began.elapsed() > Duration::from_secs(5), "closed before the timeout of the preface");
+    assert!(start.elapsed() > Duration::from_secs(5), "closed before the timeout of the preface");
     answers(&serving).await;
 }
 
@@ -62,24 +62,24 @@ async fn connections_with_an_incomplete_preface_are_closed() {
 /// grace period.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_closed_at_their_maximum_age() {
-    let other = [("MAX_CONNECTION_AGE", "1s"), ("REQUEST_TIMEOUT", "1s")];
-    let serving = Serving::start(&other).await;
-    let mut polite = Peer::connect(serving.addr).await;
-    assert_eq!(within(10, polite.goodbye()).await, Some(0));
+    let settings = [("MAX_CONNECTION_AGE", "1s"), ("REQUEST_TIMEOUT", "1s")];
+    let serving = Serving::start(&settings).await;
+    let mut closing_peer = Peer::connect(serving.addr).await;
+    assert_eq!(within(10, closing_peer.goodbye()).await, Some(0));
     // A connection with a call that never ends.
-    let mut open = Peer::connect(serving.addr).await;
-    open.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
-    assert_eq!(within(10, open.goodbye()).await, Some(0));
+    let mut peer_with_open_call = Peer::connect(serving.addr).await;
+    peer_with_open_call.send(&frame(HEADERS, END_HEADERS, 1, &call())).await;
+    assert_eq!(within(10, peer_with_open_call.goodbye()).await, Some(0));
     answers(&serving).await;
 }
 
-/// A call may be refused before its message arrives, and the client may still send it, because
-/// both cross on the network. That must not end the connection, however often it happens.
+/// The server may refuse a call before the call's message arrives, while the client still sends
+/// the message. Any number of such calls must not end the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_refusals_do_not_end_the_connection() {
-    let both = call_with(&[("x-tenant-id", "a"), ("x-organization-slug", "b")]);
+    let two_tenants = call_with(&[("x-tenant-id", "a"), ("x-organization-slug", "b")]);
     let refused = [
-        ("off", both),
+        ("off", two_tenants),
         ("off", request("POST", &[("content-type", "text/plain")])),
         ("http://a.example", request("POST", &[("content-type", "text/plain")])),
         ("http://a.example", request("PUT", &[("content-type", "application/grpc-web")])),
@@ -97,9 +97,9 @@ async fn answered_early(peer: &mut Peer, head: &[u8]) {
     for stream in (1..2000).step_by(2) {
         assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, head)).await, "{stream}");
         loop {
-            let (kind, flags, of, payload) = peer.frame().await.expect("an answer");
+            let (kind, flags, frame_stream, payload) = peer.frame().await.expect("an answer");
             assert_ne!(kind, GOAWAY, "{stream}: {payload:?}");
-            if (kind, of) == (HEADERS, stream) && flags & END_STREAM > 0 {
+            if (kind, frame_stream) == (HEADERS, stream) && flags & END_STREAM > 0 {
                 break;
             }
         }

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use super::{answers, frames::Peer};
 use crate::harness::{Serving, TestApp, until, within};
 
-/// G12: CVE-2024-47609.
+/// G12: the server accepts connections again after a lack of file descriptors (CVE-2024-47609).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_ran_out_of_file_descriptors_recovers() {
     let mut serving = Serving::with_files(&[], 64).await;
@@ -36,7 +36,8 @@ async fn a_server_that_ran_out_of_file_descriptors_recovers() {
 /// G13: connections are limited by address and in total.
 #[tokio::test]
 async fn the_number_of_connections_is_limited() {
-    for (setting, by) in [("MAX_CONNECTIONS_PER_ADDRESS", "address"), ("MAX_CONNECTIONS", "total")]
+    for (setting, limit) in
+        [("MAX_CONNECTIONS_PER_ADDRESS", "address"), ("MAX_CONNECTIONS", "total")]
     {
         let app = TestApp::with(|values| values.set(setting, "3")).await;
         let mut first = Vec::new();
@@ -44,11 +45,11 @@ async fn the_number_of_connections_is_limited() {
             first.push(Peer::connect(app.addr).await);
         }
         until(5, || async { app.metric("tenantry_connections").await == Some(3.0) }).await;
-        let mut more = TcpStream::connect(app.addr).await.expect("the kernel accepts");
-        let mut rest = Vec::new();
-        within(5, tokio::io::AsyncReadExt::read_to_end(&mut more, &mut rest)).await.ok();
-        assert!(rest.is_empty());
-        let refused = format!("tenantry_connections_refused_total{{by=\"{by}\"}}");
+        let mut fourth = TcpStream::connect(app.addr).await.expect("the kernel accepts");
+        let mut received = Vec::new();
+        within(5, tokio::io::AsyncReadExt::read_to_end(&mut fourth, &mut received)).await.ok();
+        assert!(received.is_empty());
+        let refused = format!("tenantry_connections_refused_total{{by=\"{limit}\"}}");
         assert_eq!(app.metric(&refused).await, Some(1.0));
         first.pop();
         until(5, || async { app.metric("tenantry_connections").await == Some(2.0) }).await;

@@ -13,7 +13,7 @@ pub use rates::limited;
 
 use crate::harness::{Client, TestApp, refused};
 
-/// Lets tests call from any address: the server trusts the `x-forwarded-for` of its caller.
+/// Makes the server trust the `x-forwarded-for` header, so that tests can call from any address.
 pub fn trusting_local_proxy(values: &mut Values) {
     values.set("TRUSTED_PROXIES", "127.0.0.1");
 }
@@ -50,7 +50,7 @@ fn wait(status: Status) -> Duration {
     let status =
         refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "RATE_LIMITED");
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    retry.filter(|wait| !wait.is_zero()).expect("when to retry")
+    retry.filter(|wait| !wait.is_zero()).expect("a retry delay")
 }
 
 #[track_caller]

@@ -16,32 +16,32 @@ pub async fn limited(name: &'static str, rate: &str) -> TestApp {
     .await
 }
 
-/// A guess at a new account each time.
-async fn guess_anew(client: &Client) -> tonic::Status {
+/// Signs in with a wrong password to a new unknown account.
+async fn guess_at_new_account(client: &Client) -> tonic::Status {
     guess(client, &format!("{}@x.test", unknown_id()), "nowhere").await
 }
 
-/// G01
+/// G01: the rate limit of sign-ins applies to each network separately.
 #[tokio::test]
 async fn a_network_above_its_rate_waits_and_another_does_not() {
     let app = limited("RATE_LIMIT_SIGN_IN", "5/1m,off").await;
-    let (one, other) = (at(&app, &address()), at(&app, &address()));
+    let (first_network, second_network) = (at(&app, &address()), at(&app, &address()));
     for _ in 0..5 {
-        wrong(guess_anew(&one).await);
+        wrong(guess_at_new_account(&first_network).await);
     }
-    let told = wait(guess_anew(&one).await);
+    let retry_delay = wait(guess_at_new_account(&first_network).await);
     assert!(
-        told <= Duration::from_secs(12),
-        "the next call is allowed after a fifth of the minute: {told:?}"
+        retry_delay <= Duration::from_secs(12),
+        "the next call is allowed after a fifth of the minute: {retry_delay:?}"
     );
-    wrong(guess_anew(&other).await);
+    wrong(guess_at_new_account(&second_network).await);
     let refusals = r#"tenantry_rate_limited_total{class="sign_in",by="network"}"#;
     assert_eq!(app.metric(refusals).await, Some(1.0));
     // Calls that are no sign-ins are not counted.
-    one.auth().get_jwks(GetJwksRequest {}).await.expect("the keys");
+    first_network.auth().get_jwks(GetJwksRequest {}).await.expect("the keys");
 }
 
-/// G02
+/// G02: the rate limit of sign-ins applies to each tenant, across all networks.
 #[tokio::test]
 async fn a_tenant_above_its_rate_is_limited_and_another_is_not() {
     let app = limited("RATE_LIMIT_SIGN_IN", "off,5/1m").await;
@@ -56,48 +56,48 @@ async fn a_tenant_above_its_rate_is_limited_and_another_is_not() {
     at(&app, &address()).auth().login(sign_in(&b.email, "b", PASSWORD)).await.expect("signs in");
 }
 
-/// G03
+/// G03: only a trusted proxy may set the client's address.
 #[tokio::test]
 async fn forwarding_headers_of_an_untrusted_client_are_ignored() {
     let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "5/1m,off")).await;
-    let liar = |header: &str| app.anonymous().with(header, &address());
+    let untrusted_client = |header: &str| app.anonymous().with(header, &address());
     for header in ["x-forwarded-for", "x-real-ip", "x-forwarded-for", "forwarded", "x-client-ip"] {
-        wrong(guess_anew(&liar(header)).await);
+        wrong(guess_at_new_account(&untrusted_client(header)).await);
     }
-    wait(guess_anew(&liar("x-forwarded-for")).await);
-    wait(guess_anew(&app.anonymous()).await);
+    wait(guess_at_new_account(&untrusted_client("x-forwarded-for")).await);
+    wait(guess_at_new_account(&app.anonymous()).await);
 }
 
-/// G03
+/// G03: the limit applies to an IPv6 network, not to one address.
 #[tokio::test]
 async fn addresses_of_one_network_are_counted_together() {
     let app = limited("RATE_LIMIT_SIGN_IN", "2/1m,off").await;
     let network = address();
-    wrong(guess_anew(&at(&app, &network)).await);
-    wrong(guess_anew(&at(&app, &network.replace("::1", ":1:2:3:4"))).await);
-    wait(guess_anew(&at(&app, &network.replace("::1", "::2"))).await);
+    wrong(guess_at_new_account(&at(&app, &network)).await);
+    wrong(guess_at_new_account(&at(&app, &network.replace("::1", ":1:2:3:4"))).await);
+    wait(guess_at_new_account(&at(&app, &network.replace("::1", "::2"))).await);
     // Entries before the last hop are not trusted.
-    wait(guess_anew(&at(&app, &format!("{}, {network}", address()))).await);
+    wait(guess_at_new_account(&at(&app, &format!("{}, {network}", address()))).await);
 }
 
 #[tokio::test]
 async fn replicas_share_their_counts() {
     let app = limited("RATE_LIMIT_SIGN_IN", "4/1h,off").await;
-    let twin = TestApp::on(&app.database, |values| {
+    let second_replica = TestApp::on(&app.database, |values| {
         trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "4/1h,off");
     })
     .await;
     let network = address();
-    for replica in [&app, &twin, &twin, &app] {
-        wrong(guess_anew(&at(replica, &network)).await);
+    for replica in [&app, &second_replica, &second_replica, &app] {
+        wrong(guess_at_new_account(&at(replica, &network)).await);
     }
-    for replica in [&app, &twin] {
-        wait(guess_anew(&at(replica, &network)).await);
+    for replica in [&app, &second_replica] {
+        wait(guess_at_new_account(&at(replica, &network)).await);
     }
 }
 
-/// H03
+/// H03: without Redis, each replica enforces the limit with its own counters.
 #[tokio::test]
 async fn without_redis_each_replica_counts_alone() {
     let proxy = Proxy::redis().await;
@@ -109,22 +109,22 @@ async fn without_redis_each_replica_counts_alone() {
     })
     .await;
     proxy.cut();
-    let alone = || async { app.metric("tenantry_rate_counted_alone_total").await };
-    // Until the replica notices, some calls may still be counted in Redis.
+    let local_counts = || async { app.metric("tenantry_rate_counted_alone_total").await };
+    // Until the replica detects the fault, some calls may still be counted in Redis.
     until(10, || async {
-        guess_anew(&at(&app, &address())).await;
-        alone().await > Some(0.0)
+        guess_at_new_account(&at(&app, &address())).await;
+        local_counts().await > Some(0.0)
     })
     .await;
-    let (one, other) = (at(&app, &address()), at(&app, &address()));
+    let (first_network, second_network) = (at(&app, &address()), at(&app, &address()));
     for _ in 0..5 {
-        wrong(guess_anew(&one).await);
+        wrong(guess_at_new_account(&first_network).await);
     }
-    wait(guess_anew(&one).await);
-    wrong(guess_anew(&other).await);
+    wait(guess_at_new_account(&first_network).await);
+    wrong(guess_at_new_account(&second_network).await);
 }
 
-/// R23
+/// R23: Refresh and `IntrospectToken` have separate limits.
 #[tokio::test]
 async fn refreshes_and_introspections_are_limited_separately() {
     let app = TestApp::with(|values| {
@@ -134,14 +134,14 @@ async fn refreshes_and_introspections_are_limited_separately() {
     })
     .await;
     let acme = app.tenant("acme").await.with("x-forwarded-for", &address());
-    let scan = || async {
+    let introspect = || async {
         let request = IntrospectTokenRequest { token: unknown_id() };
         acme.auth().introspect_token(request).await
     };
     for _ in 0..2 {
-        assert!(!scan().await.expect("an answer").into_inner().active);
+        assert!(!introspect().await.expect("an answer").into_inner().active);
     }
-    wait(scan().await.expect_err("too many"));
+    wait(introspect().await.expect_err("too many"));
 
     let refresh = || async {
         let request = RefreshRequest { refresh_token: "x".into(), ..RefreshRequest::default() };
@@ -153,9 +153,9 @@ async fn refreshes_and_introspections_are_limited_separately() {
     wait(refresh().await.expect_err("too many"));
 }
 
-/// G05
+/// G05: Redis keys contain no email address, are short, and expire.
 #[tokio::test]
-async fn redis_keys_are_short_and_expire_whatever_is_sent() {
+async fn redis_keys_are_short_and_expire_for_any_input() {
     let app = limited("RATE_LIMIT_SIGN_IN", "100/1m,100/1m").await;
     let acme = at(&app, &address()).sign_up_tenant("acme").await;
     let tag = format!("{{{}}}", acme.tenant_id);
@@ -172,37 +172,42 @@ async fn redis_keys_are_short_and_expire_whatever_is_sent() {
     for key in counts {
         assert!(key.len() < 128, "{key}");
         assert!(!key.contains('@'), "{key}");
-        let ends = redis(&format!("PTTL {key}")).await;
-        let ends: i64 =
-            ends.lines().next().expect("a line").trim_start_matches(':').parse().expect("ms");
-        assert!(ends > 0, "{key}: {ends}");
+        let expiry_millis = redis(&format!("PTTL {key}")).await;
+        let expiry_millis: i64 = expiry_millis
+            .lines()
+            .next()
+            .expect("a line")
+            .trim_start_matches(':')
+            .parse()
+            .expect("ms");
+        assert!(expiry_millis > 0, "{key}: {expiry_millis}");
     }
 }
 
-/// N23: a time that no sequence of calls can produce counts as the latest possible one, and
-/// passes.
+/// N23: the server treats an impossible stored time as the latest possible time, so the wait ends.
 #[tokio::test]
 async fn no_value_of_a_key_blocks_a_tenant_forever() {
     let app = limited("RATE_LIMIT_SIGN_IN", "off,10/2s").await;
     let acme = at(&app, &address()).sign_up_tenant("acme").await;
     let key = format!("rate:{{{}}}:sign_in", acme.tenant_id);
-    let huge = "9".repeat(1000);
-    for value in ["9e99", "inf", "nan", "x", "100000000000000000", "9000000000000000", &huge] {
+    let long_number = "9".repeat(1000);
+    for value in ["9e99", "inf", "nan", "x", "100000000000000000", "9000000000000000", &long_number]
+    {
         redis(&format!("SET {key} {value}")).await;
         until(10, || async {
-            let right = sign_in(&acme.email, "acme", PASSWORD);
-            at(&app, &address()).auth().login(right).await.is_ok()
+            let correct_sign_in = sign_in(&acme.email, "acme", PASSWORD);
+            at(&app, &address()).auth().login(correct_sign_in).await.is_ok()
         })
         .await;
-        let kept = redis(&format!("GET {key}")).await;
-        assert!(!kept.contains(value), "{value:.20}");
-        let ends = redis(&format!("PTTL {key}")).await;
-        // -1 is a key that never ends. On a busy machine it may have ended: -2.
-        assert!(!ends.starts_with(":-1"), "{value:.20}: {ends}");
+        let stored_value = redis(&format!("GET {key}")).await;
+        assert!(!stored_value.contains(value), "{value:.20}");
+        let expiry_millis = redis(&format!("PTTL {key}")).await;
+        // -1 means a key without an expiry. On a busy machine the key may have expired: -2.
+        assert!(!expiry_millis.starts_with(":-1"), "{value:.20}: {expiry_millis}");
     }
     redis(&format!("DEL {key}")).await;
     redis(&format!("LPUSH {key} x")).await;
-    let right = sign_in(&acme.email, "acme", PASSWORD);
-    at(&app, &address()).auth().login(right).await.expect("signs in");
+    let correct_sign_in = sign_in(&acme.email, "acme", PASSWORD);
+    at(&app, &address()).auth().login(correct_sign_in).await.expect("signs in");
     assert!(redis(&format!("TYPE {key}")).await.starts_with("+string"));
 }

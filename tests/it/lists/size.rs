@@ -82,7 +82,7 @@ async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
     }
 }
 
-/// N08
+/// N08: the size of a page is bounded.
 #[tokio::test]
 async fn pages_end_before_they_exceed_the_size_limit_of_clients() {
     let app = TestApp::spawn().await;

@@ -27,7 +27,7 @@ async fn two_of_each(app: &TestApp) -> (Client, Ids) {
 }
 
 /// A request for the first page, with a page size of one.
-fn first(method: &Method, ids: &Ids) -> DynamicMessage {
+fn first_page_request(method: &Method, ids: &Ids) -> DynamicMessage {
     let mut request = method.sample(ids);
     request.set_field_by_name("page_size", Value::I32(1));
     if method.0.name() == "ListRoleAssignments" {
@@ -44,14 +44,14 @@ async fn token(method: &Method, client: &Client, request: &DynamicMessage) -> St
     text(&reply, "next_page_token")
 }
 
-async fn is_refused(method: &Method, client: &Client, request: &DynamicMessage, token: &str) {
+async fn assert_refused(method: &Method, client: &Client, request: &DynamicMessage, token: &str) {
     let mut next = request.clone();
     next.set_field_by_name("page_token", value(token));
     let reply = method.call(client, &next).await;
     refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
 }
 
-/// N14
+/// N14: a page token works only for the request that returned the token.
 #[tokio::test]
 async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_altered() {
     let app = TestApp::spawn().await;
@@ -63,7 +63,7 @@ async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_alt
 
     let mut tokens = Vec::new();
     for method in lists() {
-        let request = first(&method, &ids);
+        let request = first_page_request(&method, &ids);
         let token = token(&method, &staff, &request).await;
         assert!(!token.is_empty(), "{} has one page", method.path());
         tokens.push((method, request, token));
@@ -71,30 +71,30 @@ async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_alt
     assert!(tokens.len() >= 9, "{}", tokens.len());
 
     for (method, request, token) in &tokens {
-        for (other, _, foreign) in &tokens {
+        for (other, _, other_token) in &tokens {
             if other.path() != method.path() {
-                is_refused(method, &staff, request, foreign).await;
+                assert_refused(method, &staff, request, other_token).await;
             }
         }
         // First another caller in the same tenant, then the same caller in another tenant.
-        let is_staffs = method.0.name() == "ListTenants";
-        let colleague = if is_staffs { &root } else { &acme };
-        is_refused(method, colleague, request, token).await;
-        let elsewhere = root.with("x-tenant-id", "other");
-        is_refused(method, &elsewhere, request, token).await;
+        let is_staff_only = method.0.name() == "ListTenants";
+        let colleague = if is_staff_only { &root } else { &acme };
+        assert_refused(method, colleague, request, token).await;
+        let other_tenant_client = root.with("x-tenant-id", "other");
+        assert_refused(method, &other_tenant_client, request, token).await;
 
-        for at in (0..token.len()).step_by(5) {
+        for index in (0..token.len()).step_by(5) {
             let mut altered = token.clone().into_bytes();
-            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).expect("text");
-            is_refused(method, &staff, request, &altered).await;
+            assert_refused(method, &staff, request, &altered).await;
         }
         for field in ["filter", "permission"] {
             if method.0.input().get_field_by_name(field).is_some() {
                 let mut changed = request.clone();
                 let other = if field == "filter" { " " } else { "invoice:pay" };
                 changed.set_field_by_name(field, value(other));
-                is_refused(method, &staff, &changed, token).await;
+                assert_refused(method, &staff, &changed, token).await;
             }
         }
         let mut next = request.clone();
@@ -103,17 +103,17 @@ async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_alt
     }
 }
 
-/// N14: all replicas have the same key.
+/// N14: all replicas use the same key for page tokens.
 #[tokio::test]
 async fn a_page_token_is_valid_on_every_replica() {
     let app = TestApp::spawn().await;
     let (acme, ids) = two_of_each(&app).await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
-    let there = acme.on(&twin.channel);
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let replica_client = acme.on(&second_replica.channel);
     for method in lists().iter().filter(|method| method.0.name() != "ListTenants") {
-        let mut request = first(method, &ids);
+        let mut request = first_page_request(method, &ids);
         let token = token(method, &acme, &request).await;
         request.set_field_by_name("page_token", value(&token));
-        method.call(&there, &request).await.expect("the next page");
+        method.call(&replica_client, &request).await.expect("the next page");
     }
 }

@@ -17,7 +17,7 @@ use crate::harness::{
 /// An address where nothing listens.
 const UNREACHABLE: &str = "smtp://127.0.0.1:9";
 
-fn with_mail(url: &str) -> impl Fn(&mut Values) {
+fn mail_settings(url: &str) -> impl Fn(&mut Values) {
     let url = url.to_owned();
     move |values| {
         values.set("MAIL_URL", url.clone());
@@ -50,10 +50,10 @@ async fn count(owner: &mut PgConnection, condition: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(owner).await.expect("a count")
 }
 
-/// Waits until the mail server was tried for a mail of this kind.
+/// Waits until the service has tried to send a mail of this kind.
 async fn until_tried(app: &TestApp, kind: &str) {
-    let tried = format!("kind = '{kind}' and attempts > 0");
-    until(20, || async { count(&mut app.owner().await, &tried).await == 1 }).await;
+    let condition = format!("kind = '{kind}' and attempts > 0");
+    until(20, || async { count(&mut app.owner().await, &condition).await == 1 }).await;
 }
 
 fn message_id(text: &str) -> &str {
@@ -62,26 +62,26 @@ fn message_id(text: &str) -> &str {
 
 #[tokio::test]
 async fn a_mail_that_waits_when_its_server_ends_is_sent_by_the_next_server() {
-    let app = TestApp::with(with_mail(UNREACHABLE)).await;
+    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let acme = app.tenant("acme").await;
     let ada = acme.member(&format!("ada-{}", unknown_id()), &[]).await;
     request_reset(&app, "acme", &ada.email).await;
     until_tried(&app, "password_reset").await;
     let database = app.database.clone();
     drop(app);
-    let due = "update mail_outbox set due_at = now()";
+    let make_due = "update mail_outbox set due_at = now()";
     let mut owner = Cluster::get().connect_owner(&database).await;
-    sqlx::query(due).execute(&mut owner).await.expect("due");
+    sqlx::query(make_due).execute(&mut owner).await.expect("due");
 
     let server = MailServer::start().await;
-    let next = TestApp::on(&database, with_mail(&server.url)).await;
+    let next_server = TestApp::on(&database, mail_settings(&server.url)).await;
     let token = server.nth(1).await.link();
     let request = ResetPasswordRequest { token, new_password: "quite another battery".into() };
-    next.anonymous().auth().reset_password(request).await.expect("the link is valid");
-    until(20, || async { count(&mut next.owner().await, "true").await == 0 }).await;
+    next_server.anonymous().auth().reset_password(request).await.expect("the link is valid");
+    until(20, || async { count(&mut next_server.owner().await, "true").await == 0 }).await;
 }
 
-/// The mail server accepts the mail, and the process ends before it records that.
+/// The mail server accepts the mail, and the process ends before it records the success.
 #[tokio::test]
 async fn a_mail_that_is_sent_twice_is_the_same_mail() {
     let server = MailServer::start().await;
@@ -91,7 +91,7 @@ async fn a_mail_that_is_sent_twice_is_the_same_mail() {
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        with_mail(&server.url)(values);
+        mail_settings(&server.url)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
@@ -102,10 +102,10 @@ async fn a_mail_that_is_sent_twice_is_the_same_mail() {
     let first = server.nth(1).await;
     proxy.until_held().await;
     drop(app);
-    // Another server need not wait until the lease ends.
-    let due = "update mail_outbox set due_at = now()";
-    sqlx::query(due).execute(&mut direct.owner().await).await.expect("due");
-    let _next = TestApp::on(&direct.database, with_mail(&server.url)).await;
+    // Make the mail due now, so that the other server need not wait for the end of the lease.
+    let make_due = "update mail_outbox set due_at = now()";
+    sqlx::query(make_due).execute(&mut direct.owner().await).await.expect("due");
+    let _next = TestApp::on(&direct.database, mail_settings(&server.url)).await;
     let second = server.nth(2).await;
     assert_eq!(message_id(&first.text), message_id(&second.text));
     assert_eq!(first.link(), second.link());
@@ -115,34 +115,35 @@ async fn a_mail_that_is_sent_twice_is_the_same_mail() {
 #[tokio::test]
 async fn two_replicas_send_each_mail_once() {
     let server = MailServer::start().await;
-    let app = TestApp::with(with_mail(&server.url)).await;
-    let _other = TestApp::on(&app.database, with_mail(&server.url)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
+    let _other = TestApp::on(&app.database, mail_settings(&server.url)).await;
     let acme = app.tenant("acme").await;
-    let mut old = Vec::new();
+    let mut old_addresses = Vec::new();
     for n in 0..20 {
         let email = format!("ada{n}-{}@acme.test", unknown_id());
         let user = acme.create_user_without_password(&email).await;
-        let new = format!("new{n}-{}@acme.test", unknown_id());
-        change_email(&acme, &user, &new).await.expect("changed");
-        old.push(email);
+        let new_address = format!("new{n}-{}@acme.test", unknown_id());
+        change_email(&acme, &user, &new_address).await.expect("changed");
+        old_addresses.push(email);
     }
     until(20, || async { count(&mut app.owner().await, "true").await == 0 }).await;
-    let mut sent: Vec<_> = server.mails().into_iter().map(|mail| mail.to).collect();
-    sent.sort_unstable();
-    old.sort_unstable();
-    assert_eq!(sent, old);
+    let mut recipients: Vec<_> = server.mails().into_iter().map(|mail| mail.to).collect();
+    recipients.sort_unstable();
+    old_addresses.sort_unstable();
+    assert_eq!(recipients, old_addresses);
 }
 
 #[tokio::test]
 async fn an_email_does_not_change_without_its_notice() {
-    let app = TestApp::with(with_mail(UNREACHABLE)).await;
+    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let fill = "insert into mail_outbox (tenant_id, mail_id, kind, content, due_at, expires_at)
+    let fill_outbox =
+        "insert into mail_outbox (tenant_id, mail_id, kind, content, due_at, expires_at)
                 select $1::uuid, gen_random_uuid(), 'email_changed', '', now() + interval '1 day',
                        now() + interval '1 day'
                 from generate_series(1, 1000)";
     let mut owner = app.owner().await;
-    sqlx::query(fill).bind(&acme.tenant_id).execute(&mut owner).await.expect("rows");
+    sqlx::query(fill_outbox).bind(&acme.tenant_id).execute(&mut owner).await.expect("rows");
     let result = change_email(&acme, &acme.user_id, "new@acme.test").await;
     refused(result, Code::ResourceExhausted, "OVERLOADED");
     let request = GetUserRequest { user_id: acme.user_id.clone() };
@@ -153,12 +154,12 @@ async fn an_email_does_not_change_without_its_notice() {
 
 #[tokio::test]
 async fn a_mail_that_was_not_sent_in_time_is_dropped() {
-    let app = TestApp::with(with_mail(UNREACHABLE)).await;
+    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let acme = app.tenant("acme").await;
     change_email(&acme, &acme.user_id, "new@acme.test").await.expect("changed");
     until_tried(&app, "email_changed").await;
-    let end = "update mail_outbox set expires_at = now(), due_at = now()";
-    sqlx::query(end).execute(&mut app.owner().await).await.expect("expired");
+    let expire_mail = "update mail_outbox set expires_at = now(), due_at = now()";
+    sqlx::query(expire_mail).execute(&mut app.owner().await).await.expect("expired");
     let expired = "tenantry_mails_total{outcome=\"expired\"}";
     until(20, || async { app.metric(expired).await == Some(1.0) }).await;
     until(20, || async { count(&mut app.owner().await, "true").await == 0 }).await;
@@ -166,7 +167,7 @@ async fn a_mail_that_was_not_sent_in_time_is_dropped() {
 
 #[tokio::test]
 async fn the_mails_of_a_deleted_tenant_are_dropped() {
-    let app = TestApp::with(with_mail(UNREACHABLE)).await;
+    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let root = app.platform_admin().await;
     let acme = app.tenant("acme").await;
     change_email(&acme, &acme.user_id, "new@acme.test").await.expect("changed");

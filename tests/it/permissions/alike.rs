@@ -1,4 +1,4 @@
-//! Questions that differ in one part never share a cached answer.
+//! Check questions that differ in one part never share a cached answer.
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value};
@@ -8,10 +8,11 @@ use tokio::{runtime::Handle, task::block_in_place};
 use super::model::{Scope, fits};
 use crate::harness::{Client, TestApp, struct_of};
 
-/// Number of pairs that are tried.
+/// Number of random pairs of questions.
 const PAIRS: u32 = 64;
 
-/// A question. Its parts contain characters that might be used as separators in a cache key.
+/// A Check question. The parts of a question contain characters that a cache key might use as
+/// separators.
 #[derive(Clone, Debug, PartialEq)]
 struct Question {
     tenant: usize,
@@ -19,7 +20,7 @@ struct Question {
     resource: String,
     action: String,
     scope: Scope,
-    /// Whether it is asked with the token of the user's live session or of an ended session.
+    /// Whether the token in the question belongs to a live session or to an ended session.
     session_live: bool,
 }
 
@@ -49,16 +50,16 @@ fn questions() -> impl Strategy<Value = Question> {
 fn pairs() -> impl Strategy<Value = (Question, Question)> {
     let parts = [Part::Tenant, Part::User, Part::Permission, Part::Scope, Part::Session];
     let pair = (questions(), questions(), prop::sample::select(parts.to_vec()));
-    pair.prop_map(|(one, other, part)| {
-        let mut second = one.clone();
+    pair.prop_map(|(first, other, part)| {
+        let mut second = first.clone();
         match part {
-            Part::Tenant => second.tenant = 1 - one.tenant,
-            Part::User => second.user = 1 - one.user,
+            Part::Tenant => second.tenant = 1 - first.tenant,
+            Part::User => second.user = 1 - first.user,
             Part::Permission => (second.resource, second.action) = (other.resource, other.action),
             Part::Scope => second.scope = other.scope,
             Part::Session => second.session_live = false,
         }
-        (one, second)
+        (first, second)
     })
 }
 
@@ -85,7 +86,7 @@ impl World {
         Self { admins, users }
     }
 
-    /// Asks by the user's id and by the user's token.
+    /// Answers to the question with the user's id and with the user's token.
     async fn ask(&self, question: &Question) -> [bool; 2] {
         let user = &self.users[question.tenant][question.user];
         let by_id = CheckRequest {
@@ -101,34 +102,38 @@ impl World {
         [admin.decide(by_id).await.allowed, admin.decide(by_token).await.allowed]
     }
 
-    /// Grants exactly the first question, and asks both questions several times.
-    async fn try_pair(&self, one: &Question, second: &Question) {
-        let admin = &self.admins[one.tenant];
-        let user = &self.users[one.tenant][one.user].id;
-        let permission = format!("{}:{}", one.resource, one.action);
+    /// Grants the permission of the first question only, and checks both answers twice.
+    async fn assert_separate_answers(&self, first: &Question, second: &Question) {
+        let admin = &self.admins[first.tenant];
+        let user = &self.users[first.tenant][first.user].id;
+        let permission = format!("{}:{}", first.resource, first.action);
         let name = crate::harness::unknown_id();
         let role = admin.create_role(&name, RoleLevel::Member, &[&permission]).await;
-        admin.assign_within(user, &role, Value::Object(one.scope.clone())).await;
-        let same = one.tenant == second.tenant
-            && one.user == second.user
-            && (&one.resource, &one.action) == (&second.resource, &second.action)
-            && fits(&one.scope, &second.scope);
+        admin.assign_within(user, &role, Value::Object(first.scope.clone())).await;
+        let second_is_granted = first.tenant == second.tenant
+            && first.user == second.user
+            && (&first.resource, &first.action) == (&second.resource, &second.action)
+            && fits(&first.scope, &second.scope);
         for _ in 0..2 {
-            assert_eq!(self.ask(one).await, [true, true], "{one:?}");
-            assert_eq!(self.ask(second).await, [same, same && second.session_live], "{second:?}");
+            assert_eq!(self.ask(first).await, [true, true], "{first:?}");
+            assert_eq!(
+                self.ask(second).await,
+                [second_is_granted, second_is_granted && second.session_live],
+                "{second:?}"
+            );
         }
-        // The same questions after the grant was removed.
+        // The first question again, after the grant is removed.
         admin.unassign(user, &role).await;
-        assert_eq!(self.ask(one).await, [false, false], "{one:?}");
+        assert_eq!(self.ask(first).await, [false, false], "{first:?}");
     }
 }
 
 async fn user(app: &TestApp, admin: &Client, name: &str) -> User {
     let id = admin.create_user_without_password(&format!("{name}@x.test")).await;
     let live = app.sign_in_as(&id, admin).await;
-    let gone = app.sign_in_as(&id, admin).await;
-    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    User { id, live: token(&live), ended: token(&gone) }
+    let ended = app.sign_in_as(&id, admin).await;
+    ended.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    User { id, live: token(&live), ended: token(&ended) }
 }
 
 fn token(client: &Client) -> String {
@@ -136,7 +141,7 @@ fn token(client: &Client) -> String {
     bearer.trim_start_matches("Bearer ").to_owned()
 }
 
-/// F16
+/// F16: a cache key contains the tenant, user, permission, scope and session.
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_that_differ_in_one_part_get_their_own_answers() {
     let app = TestApp::shared();
@@ -148,10 +153,10 @@ async fn questions_that_differ_in_one_part_get_their_own_answers() {
         ..ProptestConfig::default()
     });
     block_in_place(|| {
-        let tried = runner.run(&pairs(), |(one, second)| {
-            Handle::current().block_on(world.try_pair(&one, &second));
+        let result = runner.run(&pairs(), |(first, second)| {
+            Handle::current().block_on(world.assert_separate_answers(&first, &second));
             Ok(())
         });
-        tried.expect("each question gets its own answer");
+        result.expect("each question gets its own answer");
     });
 }

@@ -43,23 +43,27 @@ async fn results_keep_the_order_and_correlation_ids_of_the_items() {
         item(&ada, "doc:read", "five"),
     ];
     let results = ask(&acme, questions.to_vec()).await;
-    let found: Vec<_> = results.iter().map(|r| (r.correlation_id.as_str(), r.allowed)).collect();
-    assert_eq!(found, [("one", true), ("two", false), ("", true), ("one", false), ("five", true)]);
+    let answers: Vec<_> = results.iter().map(|r| (r.correlation_id.as_str(), r.allowed)).collect();
+    assert_eq!(
+        answers,
+        [("one", true), ("two", false), ("", true), ("one", false), ("five", true)]
+    );
     assert!(results.iter().all(|r| r.error.is_none()));
 }
 
 #[tokio::test]
-async fn each_item_has_a_scope_of_its_own() {
+async fn each_item_has_its_own_scope() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign_within(&ada, &role, json!({ "project": "x" })).await;
 
-    let within = |scope| BatchCheckItem { scope: struct_of(scope), ..item(&ada, "doc:read", "") };
+    let item_with_scope =
+        |scope| BatchCheckItem { scope: struct_of(scope), ..item(&ada, "doc:read", "") };
     let questions = vec![
-        within(json!({ "project": "x" })),
-        within(json!({ "project": "y" })),
+        item_with_scope(json!({ "project": "x" })),
+        item_with_scope(json!({ "project": "y" })),
         item(&ada, "doc:read", ""),
     ];
     let reasons: Vec<_> =
@@ -69,7 +73,7 @@ async fn each_item_has_a_scope_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_malformed_item_fails_alone() {
+async fn a_malformed_item_does_not_affect_other_items() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let mut not_a_number = item("", "doc:read", "nan");
@@ -86,16 +90,16 @@ async fn a_malformed_item_fails_alone() {
         not_a_number,
         item("", "doc:read", "last"),
     ];
-    for (at, result) in ask(&acme, questions).await.iter().enumerate() {
-        let alone = at != 0 && at != 6;
-        assert_eq!(result.allowed, !alone, "{result:?}");
+    for (index, result) in ask(&acme, questions).await.iter().enumerate() {
+        let is_malformed = index != 0 && index != 6;
+        assert_eq!(result.allowed, !is_malformed, "{result:?}");
         let code = result.error.as_ref().map(|error| error.code);
-        assert_eq!(code, alone.then_some(Code::InvalidArgument as i32), "{result:?}");
+        assert_eq!(code, is_malformed.then_some(Code::InvalidArgument as i32), "{result:?}");
     }
 }
 
 #[tokio::test]
-async fn without_the_permission_only_items_about_oneself_are_decided() {
+async fn without_the_permission_only_items_about_the_caller_are_decided() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
@@ -107,9 +111,9 @@ async fn without_the_permission_only_items_about_oneself_are_decided() {
         item(&unknown_id(), "doc:read", ""),
     ];
     let results = ask(&ada, questions).await;
-    let denied = Some(Code::PermissionDenied as i32);
+    let permission_denied = Some(Code::PermissionDenied as i32);
     let codes: Vec<_> = results.iter().map(|r| r.error.as_ref().map(|e| e.code)).collect();
-    assert_eq!(codes, [None, denied, None, denied]);
+    assert_eq!(codes, [None, permission_denied, None, permission_denied]);
     assert!(results[0].allowed && results[2].allowed && !results[1].allowed);
 }
 
@@ -119,15 +123,15 @@ async fn a_batch_has_at_most_a_thousand_items() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await.user_id;
     let questions = |count: usize| -> Vec<_> {
-        let action = |at| if at % 3 == 0 { "doc:read" } else { "doc:write" };
-        (0..count).map(|at| item(&ada, action(at), &at.to_string())).collect()
+        let action = |index| if index % 3 == 0 { "doc:read" } else { "doc:write" };
+        (0..count).map(|index| item(&ada, action(index), &index.to_string())).collect()
     };
 
     let results = ask(&acme, questions(1000)).await;
     assert_eq!(results.len(), 1000);
-    for (at, result) in results.iter().enumerate() {
-        assert_eq!(result.correlation_id, at.to_string());
-        assert_eq!(result.allowed, at % 3 == 0);
+    for (index, result) in results.iter().enumerate() {
+        assert_eq!(result.correlation_id, index.to_string());
+        assert_eq!(result.allowed, index % 3 == 0);
     }
     for count in [0, 1001] {
         let result = acme.permissions().batch_check(batch(questions(count))).await;
@@ -135,15 +139,15 @@ async fn a_batch_has_at_most_a_thousand_items() {
     }
 }
 
-/// D09
+/// D09: `BatchCheck` gives the same answer for another tenant's user and for an unknown user.
 #[tokio::test]
-async fn another_tenants_users_look_like_users_that_do_not_exist() {
+async fn another_tenants_users_get_the_same_result_as_unknown_users() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let theirs = a.member("ada", &["doc:read"]).await.user_id;
-    let ours = b.member("bob", &["doc:read"]).await.user_id;
+    let other_tenants_user = a.member("ada", &["doc:read"]).await.user_id;
+    let own_user = b.member("bob", &["doc:read"]).await.user_id;
 
-    let ids = [&theirs, &ours, &unknown_id(), &a.user_id];
+    let ids = [&other_tenants_user, &own_user, &unknown_id(), &a.user_id];
     let questions = ids.map(|id| item(id, "doc:read", "")).to_vec();
     let results = ask(&b, questions).await;
     assert!(results[1].allowed);

@@ -22,12 +22,12 @@ async fn one_call_validates_the_token_and_decides() {
     let bob = acme.member("bob", &[]).await;
     let service = acme.member("service", &["permission:check"]).await;
 
-    let yes = service.decide(by_token(&ada.tokens.access_token)).await;
-    assert!(yes.allowed);
-    assert_eq!(yes.reason(), DecisionReason::Granted);
-    let no = service.decide(by_token(&bob.tokens.access_token)).await;
-    assert!(!no.allowed);
-    assert_eq!(no.reason(), DecisionReason::NotGranted);
+    let granted = service.decide(by_token(&ada.tokens.access_token)).await;
+    assert!(granted.allowed);
+    assert_eq!(granted.reason(), DecisionReason::Granted);
+    let denied = service.decide(by_token(&bob.tokens.access_token)).await;
+    assert!(!denied.allowed);
+    assert_eq!(denied.reason(), DecisionReason::NotGranted);
 }
 
 #[tokio::test]
@@ -35,8 +35,8 @@ async fn an_inactive_token_is_denied_without_details() {
     let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let ada = acme.member("ada", &["doc:read"]).await;
-    let gone = acme.member("gone", &["doc:read"]).await;
-    gone.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let signed_out = acme.member("gone", &["doc:read"]).await;
+    signed_out.auth().logout(LogoutRequest::default()).await.expect("signed out");
     let disabled = acme.member("disabled", &["doc:read"]).await;
     let request = DisableUserRequest { user_id: disabled.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
@@ -46,7 +46,7 @@ async fn an_inactive_token_is_denied_without_details() {
 
     for (case, token) in [
         ("expired", forge.expired(valid)),
-        ("session ended", gone.tokens.access_token),
+        ("session ended", signed_out.tokens.access_token),
         ("user disabled", disabled.tokens.access_token),
         ("another tenant's", stranger.tokens.access_token),
         ("another user's session", forge.with_claims(valid, &json!({ "sub": acme.user_id }))),
@@ -55,14 +55,14 @@ async fn an_inactive_token_is_denied_without_details() {
         ("tampered", Forge::tampered(valid)),
         ("no token", "garbage".into()),
     ] {
-        let no = acme.decide(by_token(&token)).await;
-        assert!(!no.allowed, "{case}");
-        assert_eq!(no.reason(), DecisionReason::TokenInvalid, "{case}");
+        let denied = acme.decide(by_token(&token)).await;
+        assert!(!denied.allowed, "{case}");
+        assert_eq!(denied.reason(), DecisionReason::TokenInvalid, "{case}");
     }
     assert!(acme.decide(by_token(valid)).await.allowed);
 }
 
-/// F09
+/// F09: decisions use the stored roles, not the claims of the token.
 #[tokio::test]
 async fn claims_neither_grant_nor_remove_permissions() {
     let app = TestApp::shared();
@@ -78,10 +78,12 @@ async fn claims_neither_grant_nor_remove_permissions() {
     ] {
         let token = app.forge().with_claims(&ada.tokens.access_token, &claims);
         let caller = ada.with_token(&token);
-        for (permission, may) in [("doc:read", true), ("doc:write", false), ("role:read", false)] {
+        for (permission, expected) in
+            [("doc:read", true), ("doc:write", false), ("role:read", false)]
+        {
             let question = CheckRequest { permission: permission.into(), ..by_token(&token) };
-            assert_eq!(acme.decide(question).await.allowed, may, "{claims}: {permission}");
-            assert_eq!(caller.may("", permission).await, may, "{claims}: {permission}");
+            assert_eq!(acme.decide(question).await.allowed, expected, "{claims}: {permission}");
+            assert_eq!(caller.may("", permission).await, expected, "{claims}: {permission}");
         }
         let result = caller.permissions().check(by_token(&acme.tokens.access_token)).await;
         refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
@@ -89,7 +91,7 @@ async fn claims_neither_grant_nor_remove_permissions() {
 }
 
 #[tokio::test]
-async fn without_the_permission_only_ones_own_token_may_be_checked() {
+async fn without_the_permission_a_caller_may_check_only_its_own_token() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::harness::{TestApp, refused, struct_of, unknown_id};
 
-fn ask(user_id: &str, permission: &str) -> CheckRequest {
+fn check_request(user_id: &str, permission: &str) -> CheckRequest {
     CheckRequest {
         user_id: user_id.into(),
         permission: permission.into(),
@@ -21,17 +21,17 @@ async fn a_user_may_check_only_itself() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
 
-    for own in ["", &ada.user_id] {
-        let yes = ada.decide(ask(own, "doc:read")).await;
-        assert!(yes.allowed);
-        assert_eq!(yes.reason(), DecisionReason::Granted);
-        let no = ada.decide(ask(own, "doc:write")).await;
-        assert!(!no.allowed);
-        assert_eq!(no.reason(), DecisionReason::NotGranted);
-        assert!(!no.decision_id.is_empty() && no.decision_id != yes.decision_id);
+    for user_id in ["", &ada.user_id] {
+        let granted = ada.decide(check_request(user_id, "doc:read")).await;
+        assert!(granted.allowed);
+        assert_eq!(granted.reason(), DecisionReason::Granted);
+        let denied = ada.decide(check_request(user_id, "doc:write")).await;
+        assert!(!denied.allowed);
+        assert_eq!(denied.reason(), DecisionReason::NotGranted);
+        assert!(!denied.decision_id.is_empty() && denied.decision_id != granted.decision_id);
     }
-    for other in [acme.user_id.clone(), unknown_id()] {
-        let result = ada.permissions().check(ask(&other, "doc:read")).await;
+    for user_id in [acme.user_id.clone(), unknown_id()] {
+        let result = ada.permissions().check(check_request(&user_id, "doc:read")).await;
         refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
 }
@@ -49,40 +49,41 @@ async fn with_the_permission_a_caller_checks_any_user() {
     assert!(service.may("", "permission:check").await);
 }
 
-/// F19
+/// F19: the answer does not reveal whether a user of another tenant exists.
 #[tokio::test]
-async fn an_unknown_user_is_denied_like_one_of_another_tenant() {
+async fn an_unknown_user_and_another_tenants_user_get_the_same_denial() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
 
-    for stranger in [unknown_id(), a.user_id.clone()] {
+    for user_id in [unknown_id(), a.user_id.clone()] {
         for consistency in [Consistency::MinimizeLatency, Consistency::FullyConsistent] {
             for explain in [false, true] {
                 let question = CheckRequest {
                     consistency: consistency.into(),
                     explain,
-                    ..ask(&stranger, "doc:read")
+                    ..check_request(&user_id, "doc:read")
                 };
-                let no = b.decide(question).await;
-                assert!(!no.allowed);
-                assert_eq!(no.reason(), DecisionReason::NotGranted);
+                let denied = b.decide(question).await;
+                assert!(!denied.allowed);
+                assert_eq!(denied.reason(), DecisionReason::NotGranted);
             }
         }
     }
 }
 
-/// F19
+/// F19: an unknown tenant gets NOT_FOUND or PERMISSION_DENIED.
 #[tokio::test]
 async fn a_check_in_an_unknown_tenant_is_refused() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let root = app.platform_admin().await;
-    let nowhere = unknown_id();
+    let unknown_tenant = unknown_id();
 
-    let question = ask(&acme.user_id, "doc:read");
-    let result = root.with("x-tenant-id", &nowhere).permissions().check(question.clone()).await;
+    let question = check_request(&acme.user_id, "doc:read");
+    let result =
+        root.with("x-tenant-id", &unknown_tenant).permissions().check(question.clone()).await;
     refused(result, Code::NotFound, "NOT_FOUND");
-    let result = acme.with("x-tenant-id", &nowhere).permissions().check(question).await;
+    let result = acme.with("x-tenant-id", &unknown_tenant).permissions().check(question).await;
     refused(result, Code::PermissionDenied, "TENANT_MISMATCH");
 }
 
@@ -94,12 +95,12 @@ async fn a_disabled_user_is_denied() {
     let request = DisableUserRequest { user_id: ada.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
-    let no = acme.decide(ask(&ada.user_id, "doc:read")).await;
-    assert!(!no.allowed);
-    assert_eq!(no.reason(), DecisionReason::SubjectDisabled);
+    let denied = acme.decide(check_request(&ada.user_id, "doc:read")).await;
+    assert!(!denied.allowed);
+    assert_eq!(denied.reason(), DecisionReason::SubjectDisabled);
 }
 
-/// F02
+/// F02: the permission of a question must not contain a wildcard or an invalid character.
 #[tokio::test]
 async fn only_a_concrete_permission_can_be_asked_for() {
     let app = TestApp::shared();
@@ -124,14 +125,14 @@ async fn only_a_concrete_permission_can_be_asked_for() {
         "users:read\n",
         &long,
     ] {
-        let result = acme.permissions().check(ask("", malformed)).await;
+        let result = acme.permissions().check(check_request("", malformed)).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
-    let result = acme.permissions().check(ask("not-an-id", "users:read")).await;
+    let result = acme.permissions().check(check_request("not-an-id", "users:read")).await;
     refused(result, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// F03
+/// F03: a wildcard stands for the whole resource or the whole action.
 #[tokio::test]
 async fn a_wildcard_covers_exactly_one_whole_part() {
     let app = TestApp::shared();
@@ -156,7 +157,7 @@ async fn a_wildcard_covers_exactly_one_whole_part() {
     }
 }
 
-/// F10
+/// F10: the replica that acknowledged a change answers with the change.
 #[tokio::test]
 async fn a_change_applies_as_soon_as_it_is_acknowledged() {
     let app = TestApp::shared();
@@ -165,7 +166,8 @@ async fn a_change_applies_as_soon_as_it_is_acknowledged() {
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
     for consistency in [Consistency::MinimizeLatency, Consistency::FullyConsistent] {
-        let question = CheckRequest { consistency: consistency.into(), ..ask(&ada, "doc:read") };
+        let question =
+            CheckRequest { consistency: consistency.into(), ..check_request(&ada, "doc:read") };
         assert!(!acme.decide(question.clone()).await.allowed);
         acme.assign(&ada, &role).await;
         assert!(acme.decide(question.clone()).await.allowed);
@@ -183,7 +185,7 @@ async fn a_change_applies_as_soon_as_it_is_acknowledged() {
     assert!(acme.may(&ada, "doc:write").await);
 }
 
-/// F16
+/// F16: questions whose texts join to the same string do not share a cache entry.
 #[tokio::test]
 async fn similar_questions_get_their_own_answers() {
     let app = TestApp::shared();
@@ -191,28 +193,28 @@ async fn similar_questions_get_their_own_answers() {
     let role = a.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
     let (ada, bob) = (a.create_user("ada@a.test").await, a.create_user("bob@a.test").await);
     a.assign_within(&ada, &role, serde_json::json!({"x:y": "z", "n": 1})).await;
-    let other = b.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
-    let twin = b.create_user("ada@a.test").await;
-    b.assign(&twin, &other).await;
+    let role_in_b = b.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
+    let same_email_in_b = b.create_user("ada@a.test").await;
+    b.assign(&same_email_in_b, &role_in_b).await;
 
     let question = |user: &str, permission: &str, scope| CheckRequest {
         scope: struct_of(scope),
-        ..ask(user, permission)
+        ..check_request(user, permission)
     };
-    let right = serde_json::json!({"x:y": "z", "n": 1});
+    let matching_scope = serde_json::json!({"x:y": "z", "n": 1});
     for round in 0..2 {
-        assert!(a.decide(question(&ada, "a.b:c", right.clone())).await.allowed, "{round}");
+        assert!(a.decide(question(&ada, "a.b:c", matching_scope.clone())).await.allowed, "{round}");
         for (user, permission, scope) in [
-            (&bob, "a.b:c", right.clone()),
-            (&twin, "a.b:c", right.clone()),
-            (&ada, "a:b.c", right.clone()),
+            (&bob, "a.b:c", matching_scope.clone()),
+            (&same_email_in_b, "a.b:c", matching_scope.clone()),
+            (&ada, "a:b.c", matching_scope.clone()),
             (&ada, "a.b:c", serde_json::json!({"x": "y:z", "n": 1})),
             (&ada, "a.b:c", serde_json::json!({"x:y": "z", "n": "1"})),
             (&ada, "a.b:c", serde_json::json!({"x:y:z": "", "n": 1})),
             (&ada, "a.b:c", serde_json::json!({"x:y": "z"})),
         ] {
-            let no = a.decide(question(user, permission, scope.clone())).await;
-            assert!(!no.allowed, "{round}: {user} {permission} {scope}");
+            let denied = a.decide(question(user, permission, scope.clone())).await;
+            assert!(!denied.allowed, "{round}: {user} {permission} {scope}");
         }
     }
 }

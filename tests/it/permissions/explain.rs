@@ -1,4 +1,4 @@
-//! Check with an explanation.
+//! PermissionService.Check with an explanation.
 
 use serde_json::{Value, json};
 use tenantry::proto::v1::{
@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
 
-fn ask(user: &str, scope: Value) -> CheckRequest {
+fn explain_request(user: &str, scope: Value) -> CheckRequest {
     CheckRequest {
         user_id: user.into(),
         permission: "invoice:pay".into(),
@@ -20,11 +20,11 @@ fn ask(user: &str, scope: Value) -> CheckRequest {
 }
 
 async fn explain(client: &Client, user: &str, scope: Value) -> (DecisionReason, Explanation) {
-    let reply = client.decide(ask(user, scope)).await;
+    let reply = client.decide(explain_request(user, scope)).await;
     (reply.reason(), reply.explanation.expect("an explanation"))
 }
 
-fn names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
+fn role_names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
     assignments.iter().map(|assignment| assignment.role_name.as_str()).collect()
 }
 
@@ -39,7 +39,7 @@ async fn a_grant_names_its_assignment_and_permission() {
     let scope = json!({ "team": ["x", "y"] });
     let assignment = acme.assign_within(&ada, &clerk, scope.clone()).await;
 
-    let (reason, why) = explain(&acme, &ada, json!({ "team": "y" })).await;
+    let (reason, explanation) = explain(&acme, &ada, json!({ "team": "y" })).await;
     assert_eq!(reason, DecisionReason::Granted);
     let granted_by = ExplainedAssignment {
         assignment_id: assignment,
@@ -49,14 +49,15 @@ async fn a_grant_names_its_assignment_and_permission() {
         scope: struct_of(scope),
         ..ExplainedAssignment::default()
     };
-    let wanted = Explanation {
+    let expected = Explanation {
         subject_state: SubjectState::Active.into(),
         granted_by: Some(granted_by),
         ..Explanation::default()
     };
-    assert_eq!(why, wanted);
-    let silent = CheckRequest { explain: false, ..ask(&ada, json!({ "team": "y" })) };
-    assert_eq!(acme.decide(silent).await.explanation, None);
+    assert_eq!(explanation, expected);
+    let request_without_explanation =
+        CheckRequest { explain: false, ..explain_request(&ada, json!({ "team": "y" })) };
+    assert_eq!(acme.decide(request_without_explanation).await.explanation, None);
 }
 
 #[tokio::test]
@@ -73,38 +74,38 @@ async fn a_denial_names_the_nearest_misses() {
     acme.assign_within(&ada, &clerk, json!({ "p": ["a", 1], "q": true, "r": "z" })).await;
     acme.assign_within(&ada, &clerk, json!({ "p": "b" })).await;
 
-    let (reason, why) = explain(&acme, &ada, json!({ "p": "c", "r": "z" })).await;
+    let (reason, explanation) = explain(&acme, &ada, json!({ "p": "c", "r": "z" })).await;
     assert_eq!(reason, DecisionReason::ScopeMismatch);
-    assert_eq!(why.subject_state(), SubjectState::Active);
-    assert_eq!(why.granted_by, None);
+    assert_eq!(explanation.subject_state(), SubjectState::Active);
+    assert_eq!(explanation.granted_by, None);
 
-    // The nearest miss comes first. A key that matches is not listed as a mismatch.
-    assert_eq!(names(&why.out_of_scope), ["clerk", "clerk"]);
-    let misses: Vec<_> = why.out_of_scope.iter().map(mismatch_rows).collect();
+    // The assignment with the fewest mismatches is first. A matching key is not listed.
+    assert_eq!(role_names(&explanation.out_of_scope), ["clerk", "clerk"]);
+    let misses: Vec<_> = explanation.out_of_scope.iter().map(mismatch_rows).collect();
     let first = json!([["p", "b", "c"]]);
     let second = json!([["p", [1, "a"], "c"], ["q", true, null]]);
     assert_eq!(misses, [first, second]);
 
-    assert_eq!(names(&why.expired), ["temp"]);
-    assert_eq!(why.expired[0].permission, "*:pay");
-    let ended = why.expired[0].expire_time.expect("an end").seconds;
-    assert!(ended <= tenantry::clock::now().unix_timestamp());
+    assert_eq!(role_names(&explanation.expired), ["temp"]);
+    assert_eq!(explanation.expired[0].permission, "*:pay");
+    let expiry = explanation.expired[0].expire_time.expect("an expiry").seconds;
+    assert!(expiry <= tenantry::clock::now().unix_timestamp());
 
     let missing: Vec<_> =
-        why.missing_roles.iter().map(|r| (&*r.role_name, &*r.permission)).collect();
+        explanation.missing_roles.iter().map(|r| (&*r.role_name, &*r.permission)).collect();
     assert_eq!(missing, [("boss", "invoice:*"), ("org_admin", "*:*")]);
-    assert_eq!(why.missing_roles[0].level(), RoleLevel::Manager);
+    assert_eq!(explanation.missing_roles[0].level(), RoleLevel::Manager);
 }
 
 /// The mismatches of an assignment as rows of key, assigned value and requested value.
-fn mismatch_rows(miss: &ExplainedAssignment) -> Value {
+fn mismatch_rows(assignment: &ExplainedAssignment) -> Value {
     let plain = |value: Option<&prost_types::Value>| {
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
         let object =
             tenantry::proto::json::object("v", &prost_types::Struct { fields }).expect("JSON");
         object.get("v").cloned().unwrap_or_default()
     };
-    let rows = miss.mismatches.iter().map(|mismatch| {
+    let rows = assignment.mismatches.iter().map(|mismatch| {
         json!([mismatch.key, plain(mismatch.assigned.as_ref()), plain(mismatch.requested.as_ref())])
     });
     Value::Array(rows.collect())
@@ -115,15 +116,16 @@ async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
-    let held = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
+    let role = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
     for n in 0..12 {
-        acme.assign_within(&ada, &held, json!({ "n": n })).await;
+        acme.assign_within(&ada, &role, json!({ "n": n })).await;
         acme.create_role(&format!("role-{n:02}"), RoleLevel::Viewer, &["invoice:pay"]).await;
     }
 
-    let (_, why) = explain(&acme, &ada, json!({})).await;
-    assert_eq!(why.out_of_scope.len(), 10);
-    let missing: Vec<_> = why.missing_roles.iter().map(|role| role.role_name.clone()).collect();
+    let (_, explanation) = explain(&acme, &ada, json!({})).await;
+    assert_eq!(explanation.out_of_scope.len(), 10);
+    let missing: Vec<_> =
+        explanation.missing_roles.iter().map(|role| role.role_name.clone()).collect();
     assert_eq!(missing, (0..10).map(|n| format!("role-{n:02}")).collect::<Vec<_>>());
 }
 
@@ -139,24 +141,24 @@ async fn an_explanation_has_the_state_of_the_subject() {
     let states = async |client: &Client| {
         let mut states = Vec::new();
         for user in [&acme.user_id, &disabled, &other.user_id, &unknown_id()] {
-            let (reason, why) = explain(client, user, json!(null)).await;
-            states.push((reason, why.subject_state()));
+            let (reason, explanation) = explain(client, user, json!(null)).await;
+            states.push((reason, explanation.subject_state()));
         }
         states
     };
     let unknown = (DecisionReason::NotGranted, SubjectState::Unknown);
-    let mut wanted = [
+    let mut expected = [
         (DecisionReason::Granted, SubjectState::Active),
         (DecisionReason::SubjectDisabled, SubjectState::Disabled),
         unknown,
         unknown,
     ];
-    assert_eq!(states(&acme).await, wanted);
+    assert_eq!(states(&acme).await, expected);
 
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
     root.tenants().suspend_tenant(request).await.expect("suspended");
-    wanted = [(DecisionReason::NotGranted, SubjectState::TenantSuspended); 4];
-    assert_eq!(states(&root.with("x-tenant-id", &acme.tenant_id)).await, wanted);
+    expected = [(DecisionReason::NotGranted, SubjectState::TenantSuspended); 4];
+    assert_eq!(states(&root.with("x-tenant-id", &acme.tenant_id)).await, expected);
 }
 
 #[tokio::test]
@@ -173,11 +175,15 @@ async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
     for (client, user, roles) in
         [(&ada, "", 0), (&service, &*ada.user_id, 0), (&auditor, &*ada.user_id, 2)]
     {
-        let (_, why) = explain(client, user, json!(null)).await;
-        assert_eq!(names(&why.out_of_scope), ["clerk"], "the subject's own assignment");
-        assert_eq!(why.missing_roles.len(), roles);
+        let (_, explanation) = explain(client, user, json!(null)).await;
+        assert_eq!(
+            role_names(&explanation.out_of_scope),
+            ["clerk"],
+            "the subject's own assignment"
+        );
+        assert_eq!(explanation.missing_roles.len(), roles);
     }
-    let result = ada.permissions().check(ask(&acme.user_id, json!(null))).await;
+    let result = ada.permissions().check(explain_request(&acme.user_id, json!(null))).await;
     refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
@@ -186,47 +192,50 @@ async fn a_token_is_explained_for_its_subject_unless_it_is_inactive() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["invoice:pay"]).await;
-    let by_token =
-        CheckRequest { access_token: ada.tokens.access_token.clone(), ..ask("", json!(null)) };
+    let request = CheckRequest {
+        access_token: ada.tokens.access_token.clone(),
+        ..explain_request("", json!(null))
+    };
 
-    let yes = acme.decide(by_token.clone()).await;
-    assert!(yes.allowed);
-    let granted_by = yes.explanation.expect("an explanation").granted_by.expect("an assignment");
+    let granted = acme.decide(request.clone()).await;
+    assert!(granted.allowed);
+    let granted_by =
+        granted.explanation.expect("an explanation").granted_by.expect("an assignment");
     assert_eq!(granted_by.role_name, "ada");
     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let no = acme.decide(by_token).await;
-    assert_eq!((no.reason(), no.explanation), (DecisionReason::TokenInvalid, None));
+    let denied = acme.decide(request).await;
+    assert_eq!((denied.reason(), denied.explanation), (DecisionReason::TokenInvalid, None));
 }
 
-/// An explanation is as fresh as a fully consistent decision, and never contradicts the
-/// decision that it comes with.
+/// An explanation is as current as a fully consistent decision, and never contradicts the
+/// decision in the same reply.
 #[tokio::test]
-async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_one() {
+async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_decision() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
-    let there = acme.on(&twin.channel);
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let replica_client = acme.on(&second_replica.channel);
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
 
-    let agrees = async |reply: CheckResponse, allowed: bool| {
+    let assert_consistent = async |reply: CheckResponse, allowed: bool| {
         assert_eq!(reply.allowed, allowed);
-        let why = reply.explanation.expect("an explanation");
-        assert_eq!(why.granted_by.is_some(), allowed, "{why:?}");
+        let explanation = reply.explanation.expect("an explanation");
+        assert_eq!(explanation.granted_by.is_some(), allowed, "{explanation:?}");
         let question = CheckRequest {
             explain: false,
             consistency: Consistency::FullyConsistent.into(),
-            ..ask(&ada, json!({ "p": 1 }))
+            ..explain_request(&ada, json!({ "p": 1 }))
         };
-        assert_eq!(there.decide(question).await.reason, reply.reason);
+        assert_eq!(replica_client.decide(question).await.reason, reply.reason);
     };
     for scope in [json!({ "p": 1 }), json!({ "p": 2 }), json!({ "p": [1, 2] }), json!({})] {
-        let question = ask(&ada, json!({ "p": 1 }));
-        agrees(there.decide(question.clone()).await, false).await;
+        let question = explain_request(&ada, json!({ "p": 1 }));
+        assert_consistent(replica_client.decide(question.clone()).await, false).await;
         acme.assign_within(&ada, &clerk, scope.clone()).await;
-        let applies = scope != json!({ "p": 2 });
-        agrees(there.decide(question.clone()).await, applies).await;
+        let expected = scope != json!({ "p": 2 });
+        assert_consistent(replica_client.decide(question.clone()).await, expected).await;
         acme.unassign(&ada, &clerk).await;
-        agrees(there.decide(question).await, false).await;
+        assert_consistent(replica_client.decide(question).await, false).await;
     }
 }

@@ -55,8 +55,8 @@ async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
     let request = DisableUserRequest { user_id: ada.clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
-    for nobody in [ada, unknown_id(), other.user_id] {
-        assert_eq!(list(&acme, &nobody).await, []);
+    for user in [ada, unknown_id(), other.user_id] {
+        assert_eq!(list(&acme, &user).await, []);
     }
 }
 

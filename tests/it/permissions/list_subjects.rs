@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::harness::{Client, TestApp, refused, struct_of};
 
-fn ask(permission: &str, scope: Value) -> ListSubjectsRequest {
+fn list_request(permission: &str, scope: Value) -> ListSubjectsRequest {
     ListSubjectsRequest {
         permission: permission.into(),
         scope: struct_of(scope),
@@ -21,8 +21,8 @@ async fn page(client: &Client, request: ListSubjectsRequest) -> ListSubjectsResp
     client.permissions().list_subjects(request).await.expect("a page").into_inner()
 }
 
-/// All subjects, page by page, and the number of pages.
-async fn all(client: &Client, mut request: ListSubjectsRequest) -> (Vec<Subject>, usize) {
+/// The subjects of all pages, and the number of pages.
+async fn all_pages(client: &Client, mut request: ListSubjectsRequest) -> (Vec<Subject>, usize) {
     let (mut subjects, mut pages) = (Vec::new(), 0);
     loop {
         let reply = page(client, request.clone()).await;
@@ -36,7 +36,7 @@ async fn all(client: &Client, mut request: ListSubjectsRequest) -> (Vec<Subject>
 }
 
 async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
-    all(client, request).await.0.into_iter().map(|subject| subject.user_id).collect()
+    all_pages(client, request).await.0.into_iter().map(|subject| subject.user_id).collect()
 }
 
 #[tokio::test]
@@ -65,19 +65,20 @@ async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
         scope: struct_of(scope),
         expire_time: None,
     };
-    let mut found = all(&acme, ask("invoice:pay", json!({ "team": "x" }))).await.0;
-    let end = found[2].expire_time.take().expect("it ends").seconds;
-    assert!(end > tenantry::clock::now().unix_timestamp());
-    let wanted = [
+    let mut subjects =
+        all_pages(&acme, list_request("invoice:pay", json!({ "team": "x" }))).await.0;
+    let expiry = subjects[2].expire_time.take().expect("an expiry").seconds;
+    assert!(expiry > tenantry::clock::now().unix_timestamp());
+    let expected = [
         subject(&acme.user_id, "org_admin", json!(null)),
         subject(&users[0], "clerk", json!({ "team": "x" })),
         subject(&users[2], "payer", json!(null)),
         subject(&users[3], "boss", json!(null)),
     ];
-    assert_eq!(found, wanted);
-    let everywhere = [&acme.user_id, &users[2], &users[3]].map(String::clone);
-    assert_eq!(ids(&acme, ask("invoice:pay", json!(null))).await, everywhere);
-    assert_eq!(ids(&acme, ask("doc:read", json!(null))).await, [&*acme.user_id]);
+    assert_eq!(subjects, expected);
+    let users_without_scope = [&acme.user_id, &users[2], &users[3]].map(String::clone);
+    assert_eq!(ids(&acme, list_request("invoice:pay", json!(null))).await, users_without_scope);
+    assert_eq!(ids(&acme, list_request("doc:read", json!(null))).await, [&*acme.user_id]);
 }
 
 #[tokio::test]
@@ -86,13 +87,14 @@ async fn it_requires_both_permissions() {
     let acme = app.tenant("acme").await;
     for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
         let member = acme.member(name, &permissions).await;
-        let result = member.permissions().list_subjects(ask("doc:read", json!(null))).await;
+        let result =
+            member.permissions().list_subjects(list_request("doc:read", json!(null))).await;
         refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
     let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
-    assert_eq!(ids(&auditor, ask("doc:read", json!(null))).await, [&*acme.user_id]);
+    assert_eq!(ids(&auditor, list_request("doc:read", json!(null))).await, [&*acme.user_id]);
     for malformed in ["", "doc", "doc:*", "*:*"] {
-        let result = acme.permissions().list_subjects(ask(malformed, json!(null))).await;
+        let result = acme.permissions().list_subjects(list_request(malformed, json!(null))).await;
         refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
@@ -114,13 +116,13 @@ async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out()
     let request = DisableUserRequest { user_id: users[1].clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
-    let question = ask("doc:read", json!(null));
-    let both = [acme.user_id.clone(), users[0].clone()];
-    assert_eq!(ids(&acme, question.clone()).await, both);
+    let question = list_request("doc:read", json!(null));
+    let active_users = [acme.user_id.clone(), users[0].clone()];
+    assert_eq!(ids(&acme, question.clone()).await, active_users);
     assert_eq!(ids(&other, question.clone()).await, [&*other.user_id]);
 
     let staff = root.with("x-tenant-id", &acme.tenant_id);
-    assert_eq!(ids(&staff, question.clone()).await, both);
+    assert_eq!(ids(&staff, question.clone()).await, active_users);
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
     root.tenants().suspend_tenant(request).await.expect("suspended");
     assert_eq!(ids(&staff, question).await, [""; 0]);
@@ -134,20 +136,22 @@ async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the
     for n in 0..3 {
         roles.push(acme.create_role(&format!("r{n}"), RoleLevel::Member, &["doc:read"]).await);
     }
-    let mut wanted = vec![acme.user_id.clone()];
+    let mut expected = vec![acme.user_id.clone()];
     for n in 0..10 {
         let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
         for role in &roles[n % 3..] {
             acme.assign(&user, role).await;
         }
-        wanted.push(user);
+        expected.push(user);
     }
     for size in [1, 2, 3, 10, 11, 1000] {
-        let request = ListSubjectsRequest { page_size: size, ..ask("doc:read", json!(null)) };
-        assert_eq!(ids(&acme, request).await, wanted, "{size}");
+        let request =
+            ListSubjectsRequest { page_size: size, ..list_request("doc:read", json!(null)) };
+        assert_eq!(ids(&acme, request).await, expected, "{size}");
     }
 
-    let request = ListSubjectsRequest { page_size: 1, ..ask("doc:read", json!({ "p": 1 })) };
+    let request =
+        ListSubjectsRequest { page_size: 1, ..list_request("doc:read", json!({ "p": 1 })) };
     let token = page(&acme, request.clone()).await.next_page_token;
     for other in [
         ListSubjectsRequest { permission: "doc:write".into(), ..request.clone() },
@@ -159,14 +163,14 @@ async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the
     }
 }
 
-/// Few of many assignments match the scope. A page may be empty; only a page without a token is
-/// the last.
+/// Few of many assignments match the scope. A page may be empty, and only a page without a page
+/// token is the last page.
 #[tokio::test]
-async fn a_page_does_a_bounded_part_of_the_work_and_loses_no_subject() {
+async fn a_page_reads_a_bounded_number_of_rows_and_no_subject_is_lost() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let make = "with made as (
+    let insert = "with made as (
             insert into users (tenant_id, user_id, profile, email_index, email_lookup)
             select $1::uuid, gen_random_uuid(), '', sha256(n::text::bytea), sha256(n::text::bytea)
             from generate_series(1, 700) n
@@ -179,25 +183,31 @@ async fn a_page_does_a_bounded_part_of_the_work_and_loses_no_subject() {
             select tenant_id, gen_random_uuid(), user_id, $2::uuid,
                 jsonb_build_object('p', case when nth = 650 then 'x' else 'y' end, 'k', k),
                 k::text::bytea
-            -- One user has more assignments than a page examines.
+            -- One user has more assignments than the server reads for one page.
             from numbered, generate_series(1, case when nth = 10 then 600 else 1 end) k
         )
         select user_id::text from numbered where nth = 650";
-    let rare: String = sqlx::query_scalar(make)
+    let matching_user: String = sqlx::query_scalar(insert)
         .bind(&acme.tenant_id)
         .bind(&role)
         .fetch_one(&mut app.owner().await)
         .await
         .expect("users");
 
-    let question =
-        ListSubjectsRequest { page_size: 5, ..ask("doc:read", json!({ "p": "x", "k": 1 })) };
+    let question = ListSubjectsRequest {
+        page_size: 5,
+        ..list_request("doc:read", json!({ "p": "x", "k": 1 }))
+    };
     let first = page(&acme, question.clone()).await;
     assert!(first.subjects.len() < 2 && !first.next_page_token.is_empty());
-    let (mut found, pages) = all(&acme, question).await;
-    found.retain(|subject| subject.user_id != acme.user_id);
-    assert_eq!(found.iter().map(|subject| &subject.user_id).collect::<Vec<_>>(), [&rare]);
+    let (mut subjects, pages) = all_pages(&acme, question).await;
+    subjects.retain(|subject| subject.user_id != acme.user_id);
+    assert_eq!(
+        subjects.iter().map(|subject| &subject.user_id).collect::<Vec<_>>(),
+        [&matching_user]
+    );
     assert!((3..=8).contains(&pages), "{pages}");
-    let (found, _) = all(&acme, ask("doc:read", json!({ "p": "y", "k": 1 }))).await;
-    assert_eq!(found.len(), 700, "699 and the administrator");
+    let (subjects, _) =
+        all_pages(&acme, list_request("doc:read", json!({ "p": "y", "k": 1 }))).await;
+    assert_eq!(subjects.len(), 700, "699 users and the administrator");
 }

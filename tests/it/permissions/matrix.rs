@@ -1,4 +1,4 @@
-//! Check against an independent model, for each role.
+//! Compares the answers of `Check` and `BatchCheck` with an independent model, for each role.
 
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, RoleLevel};
 
@@ -16,19 +16,20 @@ const RESOURCES: [&str; 8] =
     ["doc", "docs", "doc_x", "doc-x", "bill", "team.a", "team", "permission"];
 const ACTIONS: [&str; 5] = ["read", "write", "list", "reads", "delete"];
 
-/// The model: the meaning of a role's permissions, written differently from the server's code.
-fn permits(words: &[&str], resource: &str, action: &str) -> bool {
-    let names = [
+/// The model: whether a role with these permissions covers a permission. The implementation
+/// differs from the server's.
+fn permits(permissions: &[&str], resource: &str, action: &str) -> bool {
+    let matching = [
         format!("{resource}:{action}"),
         format!("{resource}:*"),
         format!("*:{action}"),
         "*:*".to_owned(),
     ];
-    words.iter().any(|word| names.iter().any(|name| name == word))
+    permissions.iter().any(|permission| matching.iter().any(|name| name == permission))
 }
 
-/// One user for each role of the table.
-async fn staff(admin: &Client) -> Vec<String> {
+/// Creates one user for each role in [`ROLES`]. Returns the user ids.
+async fn create_users(admin: &Client) -> Vec<String> {
     let mut users = Vec::new();
     for (name, permissions) in ROLES {
         let user = admin.create_user_without_password(&format!("{name}@x.test")).await;
@@ -43,45 +44,45 @@ fn questions() -> Vec<(&'static str, &'static str)> {
     RESOURCES.iter().flat_map(|r| ACTIONS.map(|action| (*r, action))).collect()
 }
 
-async fn answers(asker: &Client, user: &str) -> Vec<bool> {
+async fn answers(client: &Client, user: &str) -> Vec<bool> {
     let items = questions().into_iter().map(|(resource, action)| BatchCheckItem {
         user_id: user.into(),
         permission: format!("{resource}:{action}"),
         ..BatchCheckItem::default()
     });
     let request = BatchCheckRequest { items: items.collect(), ..BatchCheckRequest::default() };
-    let reply = asker.permissions().batch_check(request).await.expect("decisions");
+    let reply = client.permissions().batch_check(request).await.expect("decisions");
     reply.into_inner().results.into_iter().map(|result| result.allowed).collect()
 }
 
-/// F01
+/// F01: `BatchCheck` agrees with the model, and denies users of another tenant.
 #[tokio::test]
-async fn each_role_grants_exactly_what_the_model_says_in_its_own_tenant_only() {
+async fn each_role_grants_exactly_the_permissions_of_the_model_in_its_own_tenant_only() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let (staff_a, staff_b) = (staff(&a).await, staff(&b).await);
+    let (staff_a, staff_b) = (create_users(&a).await, create_users(&b).await);
 
-    for ((name, words), (user_a, user_b)) in ROLES.iter().zip(staff_a.iter().zip(&staff_b)) {
-        let model: Vec<_> =
-            questions().iter().map(|(r, action)| permits(words, r, action)).collect();
-        assert_eq!(answers(&a, user_a).await, model, "{name}");
-        assert_eq!(answers(&b, user_b).await, model, "{name}");
-        let none = vec![false; model.len()];
-        assert_eq!(answers(&a, user_b).await, none, "{name} of the other tenant");
-        assert_eq!(answers(&b, user_a).await, none, "{name} of the other tenant");
+    for ((name, permissions), (user_a, user_b)) in ROLES.iter().zip(staff_a.iter().zip(&staff_b)) {
+        let expected: Vec<_> =
+            questions().iter().map(|(r, action)| permits(permissions, r, action)).collect();
+        assert_eq!(answers(&a, user_a).await, expected, "{name}");
+        assert_eq!(answers(&b, user_b).await, expected, "{name}");
+        let all_denied = vec![false; expected.len()];
+        assert_eq!(answers(&a, user_b).await, all_denied, "{name} of the other tenant");
+        assert_eq!(answers(&b, user_a).await, all_denied, "{name} of the other tenant");
     }
 }
 
-/// F01
+/// F01: Check and `BatchCheck` give the same answers.
 #[tokio::test]
 async fn check_and_batch_check_agree() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
-    for user in staff(&acme).await {
-        let together = answers(&acme, &user).await;
-        assert_eq!(together.len(), questions().len());
-        for ((resource, action), allowed) in questions().into_iter().zip(together) {
+    for user in create_users(&acme).await {
+        let batch_answers = answers(&acme, &user).await;
+        assert_eq!(batch_answers.len(), questions().len());
+        for ((resource, action), allowed) in questions().into_iter().zip(batch_answers) {
             let question = CheckRequest {
                 user_id: user.clone(),
                 permission: format!("{resource}:{action}"),

@@ -1,4 +1,4 @@
-//! A naive model of the whole decision engine: linear searches and string comparisons.
+//! A simple model of the decision engine, with linear searches and string comparisons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,10 +27,13 @@ pub struct Assignment {
     pub over: bool,
 }
 
-/// Whether a role's permission covers the permission that is asked for.
-fn means(word: &str, asked: &str) -> bool {
+/// Whether a role's permission covers the requested permission.
+fn covers(permission: &str, requested_permission: &str) -> bool {
     let parts = |text: &str| -> Vec<String> { text.split(':').map(str::to_owned).collect() };
-    parts(word).iter().zip(parts(asked)).all(|(held, wanted)| held == "*" || *held == wanted)
+    parts(permission)
+        .iter()
+        .zip(parts(requested_permission))
+        .all(|(granted, requested)| granted == "*" || *granted == requested)
 }
 
 /// Normal form of a scope: lists are sorted by type and value and have no duplicates, and a
@@ -41,24 +44,27 @@ pub fn normal_form(scope: Scope) -> Scope {
         Value::Number(number) => (1, number.as_f64().expect("a number"), String::new()),
         _ => (2, 0.0, value.to_string()),
     };
-    let folded = |value: Value| match value {
-        Value::Array(mut listed) => {
-            listed.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("an order"));
-            listed.dedup();
-            if listed.len() == 1 { listed.remove(0) } else { Value::Array(listed) }
+    let normalized = |value: Value| match value {
+        Value::Array(mut values) => {
+            values.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("an order"));
+            values.dedup();
+            if values.len() == 1 { values.remove(0) } else { Value::Array(values) }
         }
-        one => one,
+        scalar => scalar,
     };
-    scope.into_iter().map(|(name, value)| (name, folded(value))).collect()
+    scope.into_iter().map(|(name, value)| (name, normalized(value))).collect()
 }
 
-/// Whether a scope matches. The number 1 and the text "1" differ; a list matches any of its
-/// values.
+/// Whether an assigned scope covers a requested scope. The number 1 and the text "1" differ. A
+/// list matches each of its values.
 pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
-    assigned.iter().all(|(key, wanted)| {
-        let offers = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
-        let given = requested.get(key).map(ToString::to_string);
-        offers.iter().any(|offer| Some(offer.to_string()) == given)
+    assigned.iter().all(|(key, assigned_value)| {
+        let allowed_values =
+            assigned_value.as_array().cloned().unwrap_or_else(|| vec![assigned_value.clone()]);
+        let requested_value = requested.get(key).map(ToString::to_string);
+        allowed_values
+            .iter()
+            .any(|allowed_value| Some(allowed_value.to_string()) == requested_value)
     })
 }
 
@@ -74,27 +80,32 @@ impl Model {
     }
 
     /// Expected result of Check.
-    pub fn allows(&self, user: &str, asked: &str, requested: &Scope) -> bool {
+    pub fn allows(&self, user: &str, requested_permission: &str, requested: &Scope) -> bool {
         self.acts(user)
             && self.held(user).any(|a| {
-                fits(&a.scope, requested) && self.roles[&a.role].1.iter().any(|w| means(w, asked))
+                fits(&a.scope, requested)
+                    && self.roles[&a.role].1.iter().any(|w| covers(w, requested_permission))
             })
     }
 
     /// Expected result of `ListSubjects`.
-    pub fn subjects(&self, asked: &str, requested: &Scope) -> Vec<String> {
-        self.users.keys().filter(|user| self.allows(user, asked, requested)).cloned().collect()
+    pub fn subjects(&self, requested_permission: &str, requested: &Scope) -> Vec<String> {
+        self.users
+            .keys()
+            .filter(|user| self.allows(user, requested_permission, requested))
+            .cloned()
+            .collect()
     }
 
     /// Expected result of `ListPermissions`: permission, role and scope.
     pub fn permissions(&self, user: &str) -> Vec<(String, String, Scope)> {
-        let mut shown = Vec::new();
+        let mut grants = Vec::new();
         for a in self.held(user).filter(|_| self.acts(user)) {
             let (name, words) = &self.roles[&a.role];
-            shown.extend(words.iter().map(|w| (w.clone(), name.clone(), a.scope.clone())));
+            grants.extend(words.iter().map(|w| (w.clone(), name.clone(), a.scope.clone())));
         }
-        shown.sort_by_key(|row| format!("{row:?}"));
-        shown
+        grants.sort_by_key(|row| format!("{row:?}"));
+        grants
     }
 
     /// Expected roles and unscoped permissions in WhoAmI.

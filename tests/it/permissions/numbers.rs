@@ -1,4 +1,4 @@
-//! Numbers in scopes: a number either comes back bit for bit or is refused.
+//! Numbers in scopes: the server returns a stored number bit for bit, or refuses the number.
 
 use prost_types::{Struct, Value, value::Kind};
 use tenantry::proto::v1::{
@@ -33,7 +33,7 @@ fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
 }
 
 /// A random finite double, with any exponent, below 2^53.
-fn double(rng: &mut Rng) -> f64 {
+fn random_number(rng: &mut Rng) -> f64 {
     loop {
         let bits = (0..4).fold(0, |bits, _| bits << 16 | rng.below(1 << 16) as u64);
         let number = f64::from_bits(bits);
@@ -47,7 +47,7 @@ fn double(rng: &mut Rng) -> f64 {
     }
 }
 
-async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String) {
+async fn listed_numbers(client: &Client, user: &str, token: String) -> (Vec<u64>, String) {
     let request = ListRoleAssignmentsRequest {
         user_id: user.into(),
         page_size: 1000,
@@ -59,14 +59,14 @@ async fn listed(client: &Client, user: &str, token: String) -> (Vec<u64>, String
     (numbers, reply.next_page_token)
 }
 
-/// N01
+/// N01: every representable number survives storage and matches in a decision.
 #[tokio::test]
-async fn each_stored_number_comes_back_and_matches_itself() {
+async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let mut rng = Rng(11);
-    let edges = [
+    let edge_cases = [
         0.0,
         0.1,
         -0.1,
@@ -83,24 +83,24 @@ async fn each_stored_number_comes_back_and_matches_itself() {
         1e15,
     ];
     let mut numbers: Vec<f64> =
-        edges.into_iter().chain((0..400).map(|_| double(&mut rng))).collect();
+        edge_cases.into_iter().chain((0..400).map(|_| random_number(&mut rng))).collect();
     numbers.sort_by(f64::total_cmp);
     numbers.dedup();
 
-    // Each user gets as many numbers as one batch asks about.
-    for (at, numbers) in numbers.chunks(50).enumerate() {
-        let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
+    // Each user gets 50 assignments, which one BatchCheck covers.
+    for (index, numbers) in numbers.chunks(50).enumerate() {
+        let user = acme.create_user_without_password(&format!("u{index}@acme.test")).await;
         for &number in numbers {
             let reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
-            let made =
+            let stored =
                 reply.expect("assigned").into_inner().role_assignment.expect("an assignment");
-            assert_eq!(bits(made.scope.as_ref()), Some(number.to_bits()), "{number:e}");
+            assert_eq!(bits(stored.scope.as_ref()), Some(number.to_bits()), "{number:e}");
         }
-        let (mut found, _) = listed(&acme, &user, String::new()).await;
-        let mut wanted: Vec<_> = numbers.iter().map(|number| number.to_bits()).collect();
-        found.sort_unstable();
-        wanted.sort_unstable();
-        assert_eq!(found, wanted);
+        let (mut returned, _) = listed_numbers(&acme, &user, String::new()).await;
+        let mut expected: Vec<_> = numbers.iter().map(|number| number.to_bits()).collect();
+        returned.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(returned, expected);
 
         let items = numbers.iter().map(|&number| BatchCheckItem {
             user_id: user.clone(),
@@ -121,17 +121,18 @@ async fn each_stored_number_comes_back_and_matches_itself() {
             explain: true,
             ..CheckRequest::default()
         };
-        let granted = acme.decide(question).await.explanation.and_then(|why| why.granted_by);
+        let granting_assignment =
+            acme.decide(question).await.explanation.and_then(|why| why.granted_by);
         assert_eq!(
-            bits(granted.expect("an assignment").scope.as_ref()),
+            bits(granting_assignment.expect("an assignment").scope.as_ref()),
             Some(numbers[0].to_bits())
         );
     }
 }
 
-/// N01
+/// N01: large, infinite and NaN numbers are invalid in every request with a scope.
 #[tokio::test]
-async fn numbers_that_would_not_come_back_exactly_are_refused_in_every_scope() {
+async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
@@ -146,17 +147,17 @@ async fn numbers_that_would_not_come_back_exactly_are_refused_in_every_scope() {
         f64::INFINITY,
         f64::NEG_INFINITY,
     ] {
-        let given = acme.roles().assign_role(assignment(&user, &role, number)).await;
-        let status = refused(given, Code::InvalidArgument, "INVALID_FIELDS");
+        let assign_reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
+        let status = refused(assign_reply, Code::InvalidArgument, "INVALID_FIELDS");
         assert!(!number.is_finite() || status.message().contains("ids as strings"), "{status:?}");
-        let taken = tenantry::proto::v1::UnassignRoleRequest {
+        let unassign_request = tenantry::proto::v1::UnassignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
             scope: scope(number),
             ..Default::default()
         };
-        let taken = acme.roles().unassign_role(taken).await;
-        refused(taken, Code::InvalidArgument, "INVALID_FIELDS");
+        let unassign_reply = acme.roles().unassign_role(unassign_request).await;
+        refused(unassign_reply, Code::InvalidArgument, "INVALID_FIELDS");
         for explain in [false, true] {
             let question = CheckRequest {
                 user_id: user.clone(),
@@ -165,16 +166,16 @@ async fn numbers_that_would_not_come_back_exactly_are_refused_in_every_scope() {
                 explain,
                 ..CheckRequest::default()
             };
-            let decided = acme.permissions().check(question).await;
-            refused(decided, Code::InvalidArgument, "INVALID_FIELDS");
+            let check_reply = acme.permissions().check(question).await;
+            refused(check_reply, Code::InvalidArgument, "INVALID_FIELDS");
         }
-        let subjects = ListSubjectsRequest {
+        let list_request = ListSubjectsRequest {
             permission: "bill:pay".into(),
             scope: scope(number),
             ..Default::default()
         };
-        let subjects = acme.permissions().list_subjects(subjects).await;
-        refused(subjects, Code::InvalidArgument, "INVALID_FIELDS");
+        let list_reply = acme.permissions().list_subjects(list_request).await;
+        refused(list_reply, Code::InvalidArgument, "INVALID_FIELDS");
         let item = |number| BatchCheckItem {
             user_id: user.clone(),
             permission: "bill:pay".into(),

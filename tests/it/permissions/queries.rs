@@ -1,59 +1,62 @@
-//! Number of Postgres queries that decisions need.
+//! Number of Postgres queries of a decision.
 
 use futures::future::join_all;
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency};
 
 use crate::harness::{Client, Proxy, TestApp, until};
 
-/// A replica whose statements are counted, and an administrator whose token and permissions it
-/// has in memory.
-struct Counted {
+/// A replica behind a proxy that counts statements, and an administrator whose token and
+/// permissions are in the replica's cache.
+struct CountedReplica {
     proxy: Proxy,
     app: TestApp,
     replica: TestApp,
     acme: Client,
-    there: Client,
+    replica_client: Client,
 }
 
-async fn counted() -> Counted {
+async fn counted_replica() -> CountedReplica {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&app.database);
     let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = acme.on(&replica.channel);
-    // Wait until the replica answers this caller from its memory.
+    let replica_client = acme.on(&replica.channel);
+    // Wait until the replica answers this caller from the cache.
     let is_warm = || async {
-        there.may("", "doc:read").await;
+        replica_client.may("", "doc:read").await;
         proxy.asked().is_empty()
     };
     until(10, is_warm).await;
-    Counted { proxy, app, replica, acme, there }
+    CountedReplica { proxy, app, replica, acme, replica_client }
 }
 
-impl Counted {
-    /// Number of queries for subjects since the last call. Asserts that there were no other
-    /// queries.
+impl CountedReplica {
+    /// Number of queries for subjects since the last call of this method. Asserts that no other
+    /// statement was sent.
     #[track_caller]
-    fn reads(&self) -> usize {
-        let asked = self.proxy.asked();
-        assert!(asked.iter().all(|sql| sql.contains("from subject_standings(")), "{asked:?}");
-        asked.len()
+    fn subject_queries(&self) -> usize {
+        let statements = self.proxy.asked();
+        assert!(
+            statements.iter().all(|sql| sql.contains("from subject_standings(")),
+            "{statements:?}"
+        );
+        statements.len()
     }
 
-    /// Number of times that the feed fell behind, as the replica counts it. `None` while it is
-    /// behind.
-    async fn lapses(&self) -> Option<f64> {
+    /// The replica's counter of the times that its change feed fell behind. `None` while the feed
+    /// is behind.
+    async fn feed_lapses(&self) -> Option<f64> {
         let lag = self.replica.metric("tenantry_feed_lag_seconds").await.expect("a lag");
         if lag < 1.0 { self.replica.metric("tenantry_feed_lapses_total").await } else { None }
     }
 
-    /// Creates users, two thirds of them with permission to read documents. Returns each id
-    /// with the expected decision.
-    async fn readers(&self, count: i32) -> Vec<(String, bool)> {
+    /// Creates users. Two thirds of the users may read documents. Returns each user id with the
+    /// expected decision.
+    async fn create_readers(&self, count: i32) -> Vec<(String, bool)> {
         let role =
             self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
-        let make = "with made as (
+        let insert = "with made as (
                 insert into users (tenant_id, user_id, profile, email_index, email_lookup)
                 select $1::uuid, gen_random_uuid(), n::text::bytea, sha256(n::text::bytea),
                     sha256(n::text::bytea)
@@ -65,23 +68,23 @@ impl Counted {
                 where n % 3 > 0
             )
             select user_id::text, n % 3 > 0 from made";
-        let readers = sqlx::query_as(make)
+        let readers = sqlx::query_as(insert)
             .bind(&self.acme.tenant_id)
             .bind(role.await)
             .bind(count)
             .fetch_all(&mut self.app.owner().await)
             .await
             .expect("readers");
-        // A write returns when its replica has read all changes before it. So no change arrives
-        // while queries are counted.
-        self.there.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
+        // A write returns after its replica has read all earlier changes. So no change arrives
+        // while the test counts queries.
+        self.replica_client.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
         self.app.audit_settled().await;
         self.proxy.asked();
         readers
     }
 }
 
-fn about(user: &str, consistency: Consistency) -> CheckRequest {
+fn check_request(user: &str, consistency: Consistency) -> CheckRequest {
     CheckRequest {
         user_id: user.into(),
         permission: "doc:read".into(),
@@ -91,15 +94,18 @@ fn about(user: &str, consistency: Consistency) -> CheckRequest {
 }
 
 #[tokio::test]
-async fn a_cold_check_queries_once_a_warm_one_never_and_a_fully_consistent_one_always() {
-    let world = counted().await;
-    for (user, may) in world.readers(6).await {
+async fn only_a_cold_check_and_a_fully_consistent_check_send_a_query() {
+    let counted = counted_replica().await;
+    for (user, expected) in counted.create_readers(6).await {
         let decide = async |consistency| {
-            assert_eq!(world.there.decide(about(&user, consistency)).await.allowed, may);
-            world.reads()
+            assert_eq!(
+                counted.replica_client.decide(check_request(&user, consistency)).await.allowed,
+                expected
+            );
+            counted.subject_queries()
         };
         assert_eq!(decide(Consistency::MinimizeLatency).await, 1);
-        // Memory does not answer while the feed is behind, which happens on a busy machine.
+        // The cache does not answer while the feed is behind, which happens on a busy machine.
         until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
@@ -107,24 +113,23 @@ async fn a_cold_check_queries_once_a_warm_one_never_and_a_fully_consistent_one_a
     }
 }
 
-/// H08
+/// H08: concurrent cache misses for one subject are combined.
 #[tokio::test]
 async fn concurrent_cold_checks_of_one_subject_share_one_query() {
-    let world = counted().await;
-    let mut judged = 0;
-    for (user, may) in world.readers(20).await {
-        let before = world.lapses().await;
-        let checks = (0..100).map(|_| world.there.may(&user, "doc:read"));
-        assert_eq!(join_all(checks).await, [may; 100]);
-        let reads = world.reads();
-        // While the feed is behind, each check queries for itself, so such a round is not
-        // judged.
-        if before.is_some() && world.lapses().await == before {
-            assert_eq!(reads, 1);
-            judged += 1;
+    let counted = counted_replica().await;
+    let mut checked_rounds = 0;
+    for (user, expected) in counted.create_readers(20).await {
+        let before = counted.feed_lapses().await;
+        let checks = (0..100).map(|_| counted.replica_client.may(&user, "doc:read"));
+        assert_eq!(join_all(checks).await, [expected; 100]);
+        let subject_queries = counted.subject_queries();
+        // While the feed is behind, each check sends its own query. Such a round is skipped.
+        if before.is_some() && counted.feed_lapses().await == before {
+            assert_eq!(subject_queries, 1);
+            checked_rounds += 1;
         }
     }
-    assert!(judged > 0, "the feed never kept up");
+    assert!(checked_rounds > 0, "the feed was behind in every round");
 }
 
 fn batch(users: &[(String, bool)], consistency: Consistency) -> BatchCheckRequest {
@@ -145,16 +150,16 @@ async fn answers(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
     reply.results.iter().map(|result| result.allowed).collect()
 }
 
-/// N21: one query reads at most sixteen subjects, however many assignments they have.
+/// N21: one query reads at most 16 subjects.
 #[tokio::test]
 async fn a_batch_sends_one_query_for_each_sixteen_cold_subjects() {
-    let world = counted().await;
-    let users = world.readers(1000).await;
-    let wanted: Vec<_> = users.iter().map(|(_, may)| *may).collect();
+    let counted = counted_replica().await;
+    let users = counted.create_readers(1000).await;
+    let expected: Vec<_> = users.iter().map(|(_, expected)| *expected).collect();
 
     let decide = async |consistency| {
-        assert_eq!(answers(&world.there, batch(&users, consistency)).await, wanted);
-        world.reads()
+        assert_eq!(answers(&counted.replica_client, batch(&users, consistency)).await, expected);
+        counted.subject_queries()
     };
     assert_eq!(decide(Consistency::MinimizeLatency).await, 63);
     until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
@@ -162,18 +167,18 @@ async fn a_batch_sends_one_query_for_each_sixteen_cold_subjects() {
 }
 
 #[tokio::test]
-async fn concurrent_batches_read_no_subject_twice() {
-    let world = counted().await;
-    let users = world.readers(32).await;
-    // Each batch has half of its subjects in common with the batch before it.
-    let parts: Vec<_> = (0..3).map(|n| &users[n * 8..n * 8 + 16]).collect();
-    let batches = parts.iter().map(|part| {
-        let request = batch(part, Consistency::MinimizeLatency);
-        answers(&world.there, request)
+async fn concurrent_batches_share_the_queries_of_common_subjects() {
+    let counted = counted_replica().await;
+    let users = counted.create_readers(32).await;
+    // Each batch shares half of its subjects with the previous batch.
+    let groups: Vec<_> = (0..3).map(|n| &users[n * 8..n * 8 + 16]).collect();
+    let batches = groups.iter().map(|group| {
+        let request = batch(group, Consistency::MinimizeLatency);
+        answers(&counted.replica_client, request)
     });
-    for (answer, part) in join_all(batches).await.iter().zip(&parts) {
-        assert!(answer.iter().eq(part.iter().map(|(_, may)| may)));
+    for (answer, group) in join_all(batches).await.iter().zip(&groups) {
+        assert!(answer.iter().eq(group.iter().map(|(_, expected)| expected)));
     }
-    let reads = world.reads();
-    assert!((1..=parts.len()).contains(&reads), "{reads}");
+    let subject_queries = counted.subject_queries();
+    assert!((1..=groups.len()).contains(&subject_queries), "{subject_queries}");
 }

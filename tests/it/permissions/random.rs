@@ -1,4 +1,4 @@
-//! Check against an independent model, in random worlds.
+//! Compares `BatchCheck` with an independent model, for random roles and assignments.
 
 use serde_json::{Map, Value, json};
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, RoleLevel};
@@ -7,7 +7,7 @@ use crate::harness::{Client, TestApp, struct_of};
 
 const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
 
-/// A linear congruential generator (Knuth's MMIX). The seed determines the world.
+/// A linear congruential generator (Knuth's MMIX). The same seed gives the same test data.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -20,7 +20,7 @@ impl Rng {
         from[self.below(from.len())].clone()
     }
 
-    /// A random permission. With `parts` of 3 it has no wildcard.
+    /// A random permission. With `parts` = 3 the permission has no wildcard.
     pub fn permission(&mut self, parts: usize) -> String {
         loop {
             let text = format!("{}:{}", PARTS[self.below(parts)], PARTS[self.below(parts)]);
@@ -34,7 +34,7 @@ impl Rng {
         self.pick(&[json!("1"), json!(1), json!(2), json!(true), json!("x"), json!(1.5)])
     }
 
-    /// A scope with up to two keys; some values are lists.
+    /// A scope with up to two keys. Some values are lists.
     pub fn scope(&mut self) -> Map<String, Value> {
         let mut scope = Map::new();
         for key in ["p", "q"] {
@@ -48,71 +48,86 @@ impl Rng {
     }
 }
 
-struct Held {
+/// An assignment of a role to the user with this index.
+struct Assignment {
     user: usize,
     permissions: Vec<String>,
     scope: Map<String, Value>,
-    over: bool,
+    expired: bool,
 }
 
-/// The model: the number 1 and the text "1" differ, a list matches any of its values, and every
+/// The model. The number 1 and the text "1" differ, a list matches each of its values, and every
 /// assigned key must be in the request.
-fn allowed(world: &[Held], user: usize, asked: &str, scope: &Map<String, Value>) -> bool {
-    let (resource, action) = asked.split_once(':').expect("a permission");
-    let words = [asked.to_owned(), format!("{resource}:*"), format!("*:{action}")];
-    let fits = |held: &Held| {
-        held.scope.iter().all(|(key, wanted)| {
-            let options = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
-            let given = scope.get(key).map(ToString::to_string);
-            options.iter().any(|option| Some(option.to_string()) == given)
+fn allowed(
+    assignments: &[Assignment],
+    user: usize,
+    permission: &str,
+    scope: &Map<String, Value>,
+) -> bool {
+    let (resource, action) = permission.split_once(':').expect("a permission");
+    let matching = [permission.to_owned(), format!("{resource}:*"), format!("*:{action}")];
+    let fits = |assignment: &Assignment| {
+        assignment.scope.iter().all(|(key, assigned_value)| {
+            let options =
+                assigned_value.as_array().cloned().unwrap_or_else(|| vec![assigned_value.clone()]);
+            let requested = scope.get(key).map(ToString::to_string);
+            options.iter().any(|option| Some(option.to_string()) == requested)
         })
     };
-    world
+    assignments
         .iter()
-        .filter(|held| held.user == user && !held.over && fits(held))
-        .any(|held| held.permissions.iter().any(|word| words.contains(word)))
+        .filter(|assignment| assignment.user == user && !assignment.expired && fits(assignment))
+        .any(|assignment| {
+            assignment.permissions.iter().any(|permission| matching.contains(permission))
+        })
 }
 
-/// Creates a world of five users and twelve assignments over gRPC. Only expiry times are set in
-/// the database.
-async fn build(app: &TestApp, admin: &Client, rng: &mut Rng) -> (Vec<String>, Vec<Held>) {
-    let (mut users, mut world) = (Vec::new(), Vec::new());
-    for at in 0..5 {
-        users.push(admin.create_user_without_password(&format!("u{at}@x.test")).await);
+/// Creates five users and twelve assignments over gRPC. Only expiry times are set directly in the
+/// database.
+async fn create_assignments(
+    app: &TestApp,
+    admin: &Client,
+    rng: &mut Rng,
+) -> (Vec<String>, Vec<Assignment>) {
+    let (mut users, mut assignments) = (Vec::new(), Vec::new());
+    for number in 0..5 {
+        users.push(admin.create_user_without_password(&format!("u{number}@x.test")).await);
     }
-    for at in 0..12 {
+    for number in 0..12 {
         let permissions: Vec<_> = (0..=rng.below(3)).map(|_| rng.permission(4)).collect();
-        let words: Vec<_> = permissions.iter().map(String::as_str).collect();
-        let role = admin.create_role(&format!("r{at}"), RoleLevel::Member, &words).await;
+        let permission_texts: Vec<_> = permissions.iter().map(String::as_str).collect();
+        let role =
+            admin.create_role(&format!("r{number}"), RoleLevel::Member, &permission_texts).await;
         let user = rng.below(users.len());
         let scope = rng.scope();
-        let assignment =
+        let assignment_id =
             admin.assign_within(&users[user], &role, Value::Object(scope.clone())).await;
-        let over = rng.below(4) == 0;
-        let ends = if over { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
-        if over || rng.below(2) == 0 {
+        let expired = rng.below(4) == 0;
+        let expiry =
+            if expired { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
+        if expired || rng.below(2) == 0 {
             let shift = format!(
-                "update role_assignments set expires_at = {ends} where assignment_id = $1::uuid"
+                "update role_assignments set expires_at = {expiry} where assignment_id = $1::uuid"
             );
             sqlx::query(sqlx::AssertSqlSafe(shift))
-                .bind(&assignment)
+                .bind(&assignment_id)
                 .execute(&mut app.owner().await)
                 .await
                 .expect("shifted");
         }
-        world.push(Held { user, permissions, scope, over });
+        assignments.push(Assignment { user, permissions, scope, expired });
     }
-    (users, world)
+    (users, assignments)
 }
 
-/// F01
+/// F01: the answers to 500 random questions match the model.
 #[tokio::test]
-async fn random_worlds_are_decided_like_the_model() {
+async fn batch_check_matches_the_model_for_random_assignments() {
     let app = TestApp::shared();
     for seed in 1..=6 {
         let mut rng = Rng(seed);
         let admin = app.tenant(&format!("world-{seed}")).await;
-        let (users, world) = build(&app, &admin, &mut rng).await;
+        let (users, assignments) = create_assignments(&app, &admin, &mut rng).await;
 
         let questions: Vec<_> = (0..500)
             .map(|_| (rng.below(users.len()), rng.permission(3), request_scope(&mut rng)))
@@ -127,15 +142,15 @@ async fn random_worlds_are_decided_like_the_model() {
         let reply = admin.permissions().batch_check(request).await.expect("decisions").into_inner();
 
         assert_eq!(reply.results.len(), questions.len());
-        let mut yes = 0;
+        let mut allowed_count = 0;
         for ((user, permission, scope), result) in questions.iter().zip(&reply.results) {
-            let wanted = allowed(&world, *user, permission, scope);
-            yes += usize::from(wanted);
-            assert_eq!(result.allowed, wanted, "seed {seed}: {user} {permission} {scope:?}");
+            let expected = allowed(&assignments, *user, permission, scope);
+            allowed_count += usize::from(expected);
+            assert_eq!(result.allowed, expected, "seed {seed}: {user} {permission} {scope:?}");
         }
         assert!(
-            (20..480).contains(&yes),
-            "seed {seed}: {yes} of 500 are allowed, too few or too many"
+            (20..480).contains(&allowed_count),
+            "seed {seed}: {allowed_count} of 500 are allowed, too few or too many"
         );
     }
 }

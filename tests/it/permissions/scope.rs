@@ -22,7 +22,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
-    let table = [
+    let cases = [
         (json!({"p": "a"}), json!({"p": "a"}), true),
         (json!({"p": "a"}), json!({"p": "a", "q": 1}), true),
         (json!({"p": "a"}), json!({"p": "A"}), false),
@@ -50,17 +50,18 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
         (json!({"p": "a"}), json!({"p": {"p": "a"}}), false),
         (json!({"é": "日本"}), json!({"é": "日本"}), true),
     ];
-    for (at, (assigned, requested, applies)) in table.into_iter().enumerate() {
-        let user = acme.create_user_without_password(&format!("u{at}@acme.test")).await;
+    for (index, (assigned, requested, applies)) in cases.into_iter().enumerate() {
+        let user = acme.create_user_without_password(&format!("u{index}@acme.test")).await;
         acme.assign_within(&user, &role, assigned.clone()).await;
-        let wanted = if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
-        let found = reason(&acme, &user, requested.clone()).await;
-        assert_eq!(found, wanted, "{assigned} {requested}");
+        let expected =
+            if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
+        let actual = reason(&acme, &user, requested.clone()).await;
+        assert_eq!(actual, expected, "{assigned} {requested}");
     }
 }
 
 #[tokio::test]
-async fn an_assignment_without_a_scope_applies_everywhere() {
+async fn an_assignment_without_a_scope_applies_to_every_scope() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -77,7 +78,7 @@ async fn an_assignment_without_a_scope_applies_everywhere() {
 }
 
 #[tokio::test]
-async fn one_of_several_assignments_is_enough() {
+async fn one_matching_assignment_of_several_grants_the_permission() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -97,7 +98,7 @@ async fn one_of_several_assignments_is_enough() {
 }
 
 #[tokio::test]
-async fn an_assignment_ends_at_its_expiry_time() {
+async fn an_assignment_does_not_apply_after_its_expiry() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -106,8 +107,9 @@ async fn an_assignment_ends_at_its_expiry_time() {
 
     assert_eq!(reason(&acme, &ada, json!(null)).await, DecisionReason::Granted);
     app.let_expire(&ada).await;
-    let is_over = || async { reason(&acme, &ada, json!(null)).await == DecisionReason::NotGranted };
-    until(1, is_over).await;
+    let has_expired =
+        || async { reason(&acme, &ada, json!(null)).await == DecisionReason::NotGranted };
+    until(1, has_expired).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Random changes. After each one, the whole service is compared with the model: immediately on
-//! the replica that made the change, and with full consistency on the other one.
+//! Random changes. After each change, the test compares all answers with the model: immediately on
+//! the replica that made the change, and with full consistency on the other replica.
 
 use serde_json::Value;
 use tenantry::{
@@ -23,32 +23,35 @@ use super::{
 };
 use crate::harness::{Client, TestApp, struct_of, until};
 
-/// Number of tenants, of replicas, and of changes for each seed.
+/// Number of tenants.
 const TENANTS: usize = 2;
+/// Number of replicas.
 const REPLICAS: usize = 2;
+/// Number of changes for each seed.
 const CHANGES: usize = 70;
 
 /// Two replicas, two tenants, and the expected state of each tenant.
 struct World {
     app: TestApp,
-    twin: TestApp,
+    second_replica: TestApp,
     root: Client,
     rng: Rng,
     admins: Vec<Client>,
     models: Vec<Model>,
     /// One signed-in user of each tenant.
     members: Vec<Option<Client>>,
-    named: usize,
+    name_count: usize,
 }
 
 impl World {
     async fn new(seed: u64) -> Self {
         let app = TestApp::spawn().await;
-        let twin = TestApp::on(&app.database, |_| {}).await;
+        let second_replica = TestApp::on(&app.database, |_| {}).await;
         let root = app.platform_admin().await;
         let rng = Rng(seed);
         let (admins, models, members) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world = Self { app, twin, root, rng, admins, models, members, named: 0 };
+        let mut world =
+            Self { app, second_replica, root, rng, admins, models, members, name_count: 0 };
         for tenant in 0..TENANTS {
             let admin = world.app.tenant(&format!("tenant-{tenant}")).await;
             let mut model = Model::default();
@@ -69,19 +72,19 @@ impl World {
         world
     }
 
-    /// Client for questions and changes in a tenant, on a replica: the tenant's administrator,
-    /// or the platform's administrator while the tenant is suspended.
-    fn asker(&self, tenant: usize, replica: usize) -> Client {
+    /// Client of a tenant's administrator on a replica. While the tenant is suspended, client of
+    /// the platform's administrator.
+    fn admin_client(&self, tenant: usize, replica: usize) -> Client {
         let admin = &self.admins[tenant];
         let client = if self.models[tenant].suspended {
             self.root.with("x-tenant-id", &admin.tenant_id)
         } else {
             admin.clone()
         };
-        client.on(if replica == 0 { &self.app.channel } else { &self.twin.channel })
+        client.on(if replica == 0 { &self.app.channel } else { &self.second_replica.channel })
     }
 
-    /// A random user other than the administrator, which makes all calls.
+    /// A random user of a tenant. Never the administrator, who makes all calls.
     fn user(&mut self, tenant: usize) -> String {
         let admin = &self.admins[tenant].user_id;
         let users: Vec<_> =
@@ -96,64 +99,66 @@ impl World {
         self.rng.pick(&roles)
     }
 
-    fn words(&mut self) -> Vec<String> {
-        let mut words: Vec<_> = (0..=self.rng.below(3)).map(|_| self.rng.permission(4)).collect();
-        words.sort_unstable();
-        words.dedup();
-        words
+    fn random_permissions(&mut self) -> Vec<String> {
+        let mut random_permissions: Vec<_> =
+            (0..=self.rng.below(3)).map(|_| self.rng.permission(4)).collect();
+        random_permissions.sort_unstable();
+        random_permissions.dedup();
+        random_permissions
     }
 
     async fn create_user(&mut self, tenant: usize, replica: usize) {
-        self.named += 1;
-        let email = format!("u{}@x.test", self.named);
-        let user = self.asker(tenant, replica).create_user_without_password(&email).await;
+        self.name_count += 1;
+        let email = format!("u{}@x.test", self.name_count);
+        let user = self.admin_client(tenant, replica).create_user_without_password(&email).await;
         self.models[tenant].users.insert(user, false);
     }
 
     async fn create_role(&mut self, tenant: usize, replica: usize) {
-        self.named += 1;
-        let (name, words) = (format!("r{}", self.named), self.words());
+        self.name_count += 1;
+        let (name, random_permissions) =
+            (format!("r{}", self.name_count), self.random_permissions());
         let request = CreateRoleRequest {
             name: name.clone(),
             level: RoleLevel::Member.into(),
-            permissions: words.clone(),
+            permissions: random_permissions.clone(),
             ..CreateRoleRequest::default()
         };
-        let reply = self.asker(tenant, replica).roles().create_role(request).await;
+        let reply = self.admin_client(tenant, replica).roles().create_role(request).await;
         let role = reply.expect("a role").into_inner().role.expect("the role").id;
-        self.models[tenant].roles.insert(role, (name, words));
+        self.models[tenant].roles.insert(role, (name, random_permissions));
     }
 
     /// Makes one random change on a replica and in the model.
     async fn change(&mut self, tenant: usize, replica: usize) {
-        let by = self.asker(tenant, replica);
+        let client = self.admin_client(tenant, replica);
         match self.rng.below(20) {
             0 => self.create_user(tenant, replica).await,
             1 => self.create_role(tenant, replica).await,
             2 | 3 => {
-                let (role_id, permissions) = (self.role(tenant), self.words());
+                let (role_id, permissions) = (self.role(tenant), self.random_permissions());
                 let role = self.models[tenant].roles.get_mut(&role_id).expect("the role");
                 role.1.clone_from(&permissions);
                 let request =
                     UpdateRoleRequest { role_id, permissions, ..UpdateRoleRequest::default() };
-                by.roles().update_role(request).await.expect("changed");
+                client.roles().update_role(request).await.expect("changed");
             }
-            4 => self.delete_role(tenant, &by).await,
-            5..=9 => self.assign(tenant, &by).await,
-            10 | 11 => self.unassign(tenant, &by).await,
-            12 | 13 => self.set_disabled(tenant, &by).await,
-            14 => self.delete_user(tenant, &by).await,
-            15 | 16 => self.end(tenant).await,
+            4 => self.delete_role(tenant, &client).await,
+            5..=9 => self.assign(tenant, &client).await,
+            10 | 11 => self.unassign(tenant, &client).await,
+            12 | 13 => self.set_disabled(tenant, &client).await,
+            14 => self.delete_user(tenant, &client).await,
+            15 | 16 => self.expire_assignments(tenant).await,
             17 => self.set_suspended(tenant, replica).await,
             _ => self.sign_in(tenant).await,
         }
     }
 
-    async fn delete_role(&mut self, tenant: usize, by: &Client) {
+    async fn delete_role(&mut self, tenant: usize, client: &Client) {
         let role_id = self.role(tenant);
         let model = &mut self.models[tenant];
         let request = DeleteRoleRequest { role_id: role_id.clone(), ..Default::default() };
-        let reply = by.roles().delete_role(request).await;
+        let reply = client.roles().delete_role(request).await;
         if model.assignments.iter().any(|a| a.role == role_id && !a.over) {
             assert_eq!(reply.expect_err("in use").code(), Code::FailedPrecondition);
             return;
@@ -161,37 +166,37 @@ impl World {
         reply.expect("deleted");
         model.roles.remove(&role_id);
         model.assignments.retain(|a| a.role != role_id);
-        // Replaces the role, so that there is always one to choose.
+        // Create another role, so that `role` always finds a role.
         self.create_role(tenant, 0).await;
     }
 
-    async fn assign(&mut self, tenant: usize, by: &Client) {
+    async fn assign(&mut self, tenant: usize, client: &Client) {
         let (user, role, scope) = (self.user(tenant), self.role(tenant), self.rng.scope());
         let ends = self.rng.below(3) == 0;
-        let hour = clock::now() + time::Duration::hours(1);
+        let in_one_hour = clock::now() + time::Duration::hours(1);
         let request = AssignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
             scope: struct_of(Value::Object(scope.clone())),
-            expire_time: ends.then(|| clock::timestamp(hour)),
+            expire_time: ends.then(|| clock::timestamp(in_one_hour)),
             ..AssignRoleRequest::default()
         };
-        let reply = by.roles().assign_role(request).await;
+        let reply = client.roles().assign_role(request).await;
         let scope = normal_form(scope);
         let model = &mut self.models[tenant];
-        let same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
-        if model.assignments.iter().any(|a| same(a) && !a.over) {
+        let is_same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
+        if model.assignments.iter().any(|a| is_same(a) && !a.over) {
             assert_eq!(reply.expect_err("it exists").code(), Code::AlreadyExists);
             return;
         }
         reply.expect("given");
-        model.assignments.retain(|a| !same(a));
+        model.assignments.retain(|a| !is_same(a));
         model.assignments.push(Assignment { user, role, scope, ends, over: false });
     }
 
-    async fn unassign(&mut self, tenant: usize, by: &Client) {
-        let held = self.models[tenant].assignments.clone();
-        let Assignment { user, role, .. } = self.rng.pick(&held);
+    async fn unassign(&mut self, tenant: usize, client: &Client) {
+        let assignments = self.models[tenant].assignments.clone();
+        let Assignment { user, role, .. } = self.rng.pick(&assignments);
         if user == self.admins[tenant].user_id {
             return;
         }
@@ -201,24 +206,24 @@ impl World {
             all_scopes: true,
             scope: None,
         };
-        by.roles().unassign_role(request).await.expect("taken");
+        client.roles().unassign_role(request).await.expect("taken");
         self.models[tenant].assignments.retain(|a| a.user != user || a.role != role);
     }
 
-    async fn set_disabled(&mut self, tenant: usize, by: &Client) {
+    async fn set_disabled(&mut self, tenant: usize, client: &Client) {
         let user_id = self.user(tenant);
         let disabled = !self.models[tenant].users[&user_id];
         self.models[tenant].users.insert(user_id.clone(), disabled);
         if disabled {
             self.sign_out(tenant, &user_id);
             let request = DisableUserRequest { user_id };
-            by.users().disable_user(request).await.expect("disabled");
+            client.users().disable_user(request).await.expect("disabled");
         } else {
-            by.users().enable_user(EnableUserRequest { user_id }).await.expect("enabled");
+            client.users().enable_user(EnableUserRequest { user_id }).await.expect("enabled");
         }
     }
 
-    async fn delete_user(&mut self, tenant: usize, by: &Client) {
+    async fn delete_user(&mut self, tenant: usize, client: &Client) {
         if self.models[tenant].users.len() < 3 {
             return;
         }
@@ -227,12 +232,12 @@ impl World {
         self.models[tenant].assignments.retain(|a| a.user != user_id);
         self.sign_out(tenant, &user_id);
         let request = DeleteUserRequest { user_id, ..DeleteUserRequest::default() };
-        by.users().delete_user(request).await.expect("deleted");
+        client.users().delete_user(request).await.expect("deleted");
     }
 
-    /// Expires a user's assignments in the database, because no call can do that. A change on
-    /// each replica then ensures that both have read the feed up to here.
-    async fn end(&mut self, tenant: usize) {
+    /// Expires a user's assignments directly in the database, because no RPC can. Then makes a
+    /// change on each replica, so that both replicas have read the feed up to the expiry.
+    async fn expire_assignments(&mut self, tenant: usize) {
         let user = self.user(tenant);
         self.app.let_expire(&user).await;
         for a in &mut self.models[tenant].assignments {
@@ -244,7 +249,7 @@ impl World {
     }
 
     async fn set_suspended(&mut self, tenant: usize, replica: usize) {
-        let channel = if replica == 0 { &self.app.channel } else { &self.twin.channel };
+        let channel = if replica == 0 { &self.app.channel } else { &self.second_replica.channel };
         let mut tenants = self.root.on(channel).tenants();
         let id = self.admins[tenant].tenant_id.clone();
         let suspended = &mut self.models[tenant].suspended;
@@ -255,10 +260,10 @@ impl World {
         } else {
             let request = ReactivateTenantRequest { tenant: id };
             tenants.reactivate_tenant(request).await.expect("reactivated");
-            // The other replica judges callers by what it has read of the feed, even for a
-            // fully consistent question. So wait until it knows.
-            let elsewhere = [&self.twin.channel, &self.app.channel][replica];
-            let admin = self.admins[tenant].on(elsewhere);
+            // Even for a fully consistent question, the other replica checks the caller against
+            // its own state of the feed. So wait until that replica has read the reactivation.
+            let other_replica = [&self.second_replica.channel, &self.app.channel][replica];
+            let admin = self.admins[tenant].on(other_replica);
             until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
         }
     }
@@ -275,10 +280,10 @@ impl World {
         self.members[tenant].take_if(|member| member.user_id == user);
     }
 
-    /// Compares all answers about a tenant with the model, on a replica that has read the last
-    /// change or with a fully consistent question.
+    /// Compares all answers about a tenant with the model. Without full consistency, the replica
+    /// must have read the last change.
     async fn compare(&mut self, tenant: usize, replica: usize, consistency: Consistency) {
-        let client = self.asker(tenant, replica);
+        let client = self.admin_client(tenant, replica);
         let mut users: Vec<_> = self.models[tenant].users.keys().cloned().collect();
         // Add an id that does not exist and a user of another tenant.
         users.push(crate::harness::unknown_id());
@@ -288,8 +293,8 @@ impl World {
             .map(|_| (self.rng.pick(&users), self.rng.permission(3), request_scope(&mut self.rng)))
             .collect();
         let model = &self.models[tenant];
-        let wanted: Vec<_> = questions.iter().map(|(u, p, s)| model.allows(u, p, s)).collect();
-        assert_eq!(batch(&client, &questions, consistency).await, wanted, "{questions:?}");
+        let expected: Vec<_> = questions.iter().map(|(u, p, s)| model.allows(u, p, s)).collect();
+        assert_eq!(batch(&client, &questions, consistency).await, expected, "{questions:?}");
         let (user, permission, scope) = questions[0].clone();
         for explain in [false, true] {
             let question = CheckRequest {
@@ -300,7 +305,7 @@ impl World {
                 explain,
                 ..CheckRequest::default()
             };
-            assert_eq!(client.decide(question).await.allowed, wanted[0], "{:?}", questions[0]);
+            assert_eq!(client.decide(question).await.allowed, expected[0], "{:?}", questions[0]);
         }
         let subjects = subjects(&client, &permission, &scope).await;
         assert_eq!(subjects, model.subjects(&permission, &scope), "{permission} {scope:?}");
@@ -311,8 +316,8 @@ impl World {
         if let Some(member) = &self.members[tenant] {
             let channel = &client.channel;
             let who = who(&member.on(channel)).await;
-            let wanted = model.acts(&member.user_id).then(|| model.who(&member.user_id));
-            assert_eq!(who, wanted, "{}", member.user_id);
+            let expected = model.acts(&member.user_id).then(|| model.who(&member.user_id));
+            assert_eq!(who, expected, "{}", member.user_id);
         }
     }
 }
@@ -363,12 +368,12 @@ async fn permissions(client: &Client, user: &str) -> Vec<(String, String, Scope)
         json::object("scope", &scope.unwrap_or_default()).expect("JSON")
     };
     let grants = reply.into_inner().permissions.into_iter();
-    let mut shown: Vec<_> = grants.map(|g| (g.permission, g.role_name, scope(g.scope))).collect();
-    shown.sort_by_key(|row| format!("{row:?}"));
-    shown
+    let mut grants: Vec<_> = grants.map(|g| (g.permission, g.role_name, scope(g.scope))).collect();
+    grants.sort_by_key(|row| format!("{row:?}"));
+    grants
 }
 
-/// Roles and permissions of a signed-in user; `None` in a suspended tenant.
+/// Roles and permissions of a signed-in user. `None` when the tenant is suspended.
 async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     match client.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(reply) => {
@@ -382,7 +387,7 @@ async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     }
 }
 
-/// F01, F10
+/// F01, F10: after each change, all answers of both replicas match the model.
 #[tokio::test]
 async fn all_answers_match_the_model_after_each_change() {
     for seed in 1..=2 {
@@ -393,8 +398,8 @@ async fn all_answers_match_the_model_after_each_change() {
             let replica = world.rng.below(REPLICAS);
             world.change(tenant, replica).await;
             world.compare(tenant, replica, Consistency::MinimizeLatency).await;
-            let elsewhere = (replica + 1) % REPLICAS;
-            world.compare(tenant, elsewhere, Consistency::FullyConsistent).await;
+            let other_replica = (replica + 1) % REPLICAS;
+            world.compare(tenant, other_replica, Consistency::FullyConsistent).await;
         }
     }
 }

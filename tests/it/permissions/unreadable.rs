@@ -1,4 +1,4 @@
-//! An unreadable row makes only itself unusable.
+//! An unreadable row does not affect the use of other rows.
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -20,11 +20,11 @@ fn scopes() -> [String; 4] {
     ]
 }
 
-async fn spoil(app: &TestApp, assignment: &str, scope: &str) {
+async fn make_unreadable(app: &TestApp, assignment: &str, scope: &str) {
     let id: Uuid = assignment.parse().expect("an id");
     let sql = "update role_assignments set scope = $2::text::jsonb where assignment_id = $1";
-    let done = sqlx::query(sql).bind(id).bind(scope).execute(&mut app.owner().await).await;
-    assert_eq!(done.expect("spoilt").rows_affected(), 1);
+    let result = sqlx::query(sql).bind(id).bind(scope).execute(&mut app.owner().await).await;
+    assert_eq!(result.expect("the update succeeds").rows_affected(), 1);
 }
 
 fn question(user: &str, permission: &str, explain: bool) -> CheckRequest {
@@ -48,25 +48,25 @@ async fn subjects(acme: &Client, permission: &str) -> Vec<String> {
     reply.subjects.into_iter().map(|subject| subject.user_id).collect()
 }
 
-/// N01
+/// N01: an unreadable scope disables only its own assignment.
 #[tokio::test]
-async fn an_unreadable_assignment_does_not_apply_and_all_others_do() {
+async fn an_unreadable_assignment_does_not_apply_and_other_assignments_do() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["doc:read"]).await;
     let bob = acme.member("bob", &["doc:read"]).await;
     let spender = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
-    let counted = r#"tenantry_unreadable_rows_total{table="role_assignment"}"#;
-    for (at, scope) in scopes().iter().enumerate() {
-        let bad = acme.assign_within(&ada.user_id, &spender, json!({"limit": 1})).await;
-        let good = acme.assign_within(&bob.user_id, &spender, json!({"limit": 1})).await;
+    let unreadable_rows = r#"tenantry_unreadable_rows_total{table="role_assignment"}"#;
+    for (index, scope) in scopes().iter().enumerate() {
+        let unreadable = acme.assign_within(&ada.user_id, &spender, json!({"limit": 1})).await;
+        let readable = acme.assign_within(&bob.user_id, &spender, json!({"limit": 1})).await;
         assert!(acme.decide(question(&ada.user_id, "bill:pay", false)).await.allowed);
-        let before = app.metric(counted).await.expect("a count");
-        spoil(&app, &bad, scope).await;
+        let before = app.metric(unreadable_rows).await.expect("a count");
+        make_unreadable(&app, &unreadable, scope).await;
 
         for explain in [false, true] {
-            let decided = acme.decide(question(&ada.user_id, "bill:pay", explain)).await;
-            assert_eq!(decided.reason(), DecisionReason::NotGranted, "{at}");
+            let decision = acme.decide(question(&ada.user_id, "bill:pay", explain)).await;
+            assert_eq!(decision.reason(), DecisionReason::NotGranted, "{index}");
             assert!(acme.decide(question(&ada.user_id, "doc:read", explain)).await.allowed);
         }
         let item = |user: &Client| BatchCheckItem {
@@ -82,7 +82,7 @@ async fn an_unreadable_assignment_does_not_apply_and_all_others_do() {
         };
         let reply = acme.permissions().batch_check(request).await.expect("decided").into_inner();
         let allowed: Vec<_> = reply.results.iter().map(|result| result.allowed).collect();
-        assert_eq!(allowed, [false, true], "{at}");
+        assert_eq!(allowed, [false, true], "{index}");
         assert_eq!(subjects(&acme, "bill:pay").await, [acme.user_id.clone(), bob.user_id.clone()]);
         assert!(subjects(&acme, "doc:read").await.contains(&ada.user_id));
 
@@ -91,13 +91,17 @@ async fn an_unreadable_assignment_does_not_apply_and_all_others_do() {
             consistency: Consistency::FullyConsistent.into(),
             ..ListPermissionsRequest::default()
         };
-        let held = acme.permissions().list_permissions(request).await.expect("a list");
-        let held: Vec<_> =
-            held.into_inner().permissions.into_iter().map(|grant| grant.permission).collect();
-        assert_eq!(held, ["doc:read"]);
-        // The cache learns of the change within a second.
+        let permissions = acme.permissions().list_permissions(request).await.expect("a list");
+        let permissions: Vec<_> = permissions
+            .into_inner()
+            .permissions
+            .into_iter()
+            .map(|grant| grant.permission)
+            .collect();
+        assert_eq!(permissions, ["doc:read"]);
+        // The cache gets the change from the feed within a second.
         until(5, || async {
-            let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("herself");
+            let me = ada.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity");
             me.into_inner().roles == ["ada"]
         })
         .await;
@@ -109,19 +113,19 @@ async fn an_unreadable_assignment_does_not_apply_and_all_others_do() {
         let request = ListRoleAssignmentsRequest::default();
         let listed = acme.roles().list_role_assignments(request).await.expect("a page");
         for assignment in listed.into_inner().role_assignments {
-            assert_eq!(assignment.unreadable, assignment.id == bad, "{at}");
-            assert_eq!(assignment.scope.is_some(), assignment.id == good, "{at}");
+            assert_eq!(assignment.unreadable, assignment.id == unreadable, "{index}");
+            assert_eq!(assignment.scope.is_some(), assignment.id == readable, "{index}");
         }
-        assert!(app.metric(counted).await.expect("a count") > before);
+        assert!(app.metric(unreadable_rows).await.expect("a count") > before);
 
-        let all = |user: &Client| UnassignRoleRequest {
+        let unassign_request = |user: &Client| UnassignRoleRequest {
             user_id: user.user_id.clone(),
             role_id: spender.clone(),
             all_scopes: true,
             ..UnassignRoleRequest::default()
         };
-        acme.roles().unassign_role(all(&ada)).await.expect("taken");
-        acme.roles().unassign_role(all(&bob)).await.expect("taken");
+        acme.roles().unassign_role(unassign_request(&ada)).await.expect("taken");
+        acme.roles().unassign_role(unassign_request(&bob)).await.expect("taken");
     }
 }
 
@@ -130,7 +134,7 @@ fn decoded(part: &str) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64")
 }
 
-/// N01
+/// N01: constraints refuse values that the service cannot decode.
 #[tokio::test]
 async fn the_schema_refuses_values_that_would_fail_a_whole_read() {
     let app = TestApp::spawn().await;
@@ -145,53 +149,54 @@ async fn the_schema_refuses_values_that_would_fail_a_whole_read() {
         "update roles set permissions = array[null, 'a:b']",
         "update roles set permissions = '{{a:b},{c:d}}'",
     ] {
-        let done = sqlx::query(statement).execute(&mut app.owner().await).await;
-        assert!(done.is_err(), "{statement}");
+        let result = sqlx::query(statement).execute(&mut app.owner().await).await;
+        assert!(result.is_err(), "{statement}");
     }
 }
 
-/// N01, N02
+/// N01, N02: replies leave unreadable or too deep settings out.
 #[tokio::test]
-async fn unreadable_or_unsendable_settings_break_no_reply() {
+async fn unreadable_or_too_deep_settings_do_not_fail_a_reply() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
-    let deep = |by: usize| format!(r#"{{"x": {}1{}}}"#, r#"{"a":"#.repeat(by), "}".repeat(by));
-    let counted = r#"tenantry_unreadable_rows_total{table="tenant"}"#;
-    for (settings, is_shown) in [
+    let nested_settings =
+        |depth: usize| format!(r#"{{"x": {}1{}}}"#, r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    let unreadable_rows = r#"tenantry_unreadable_rows_total{table="tenant"}"#;
+    for (settings, is_returned) in [
         (r#"{"x": 1e400, "self_registration": true}"#.to_owned(), false),
-        (deep(60), true),
-        (deep(300), false),
+        (nested_settings(60), true),
+        (nested_settings(300), false),
     ] {
-        let before = app.metric(counted).await.expect("a count");
+        let before = app.metric(unreadable_rows).await.expect("a count");
         let sql = "update tenants set settings = $1::text::jsonb where slug = 'acme'";
-        let spoilt = sqlx::query(sql).bind(&settings).execute(&mut app.owner().await).await;
-        assert_eq!(spoilt.expect("spoilt").rows_affected(), 1);
+        let result = sqlx::query(sql).bind(&settings).execute(&mut app.owner().await).await;
+        assert_eq!(result.expect("the update succeeds").rows_affected(), 1);
 
         let request = GetTenantRequest { tenant: "acme".into() };
         let tenant = acme.tenants().get_tenant(request).await.expect("a reply").into_inner().tenant;
-        assert_eq!(tenant.expect("it").settings.is_some(), is_shown);
-        acme.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+        assert_eq!(tenant.expect("the tenant").settings.is_some(), is_returned);
+        acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity");
         let request = ListTenantsRequest::default();
         let listed = staff.tenants().list_tenants(request).await.expect("a page").into_inner();
         assert_eq!(listed.tenants.len(), 2);
-        assert!(app.metric(counted).await.expect("a count") > before);
+        assert!(app.metric(unreadable_rows).await.expect("a count") > before);
         // Another change keeps the stored settings as they are.
         let request =
             UpdateTenantRequest { name: Some("Renamed".into()), ..UpdateTenantRequest::default() };
         acme.tenants().update_tenant(request).await.expect("renamed");
-        let kept: bool = sqlx::query_scalar(
+        let unchanged: bool = sqlx::query_scalar(
             "select settings = $1::text::jsonb from tenants where slug = 'acme'",
         )
         .bind(&settings)
         .fetch_one(&mut app.owner().await)
         .await
         .expect("a tenant");
-        assert!(kept);
+        assert!(unchanged);
         app.anonymous().login("acme", &acme.email, PASSWORD).await;
     }
     let settings = struct_of(json!({"x": 1}));
     let request = UpdateTenantRequest { settings: settings.clone(), ..Default::default() };
     let reply = acme.tenants().update_tenant(request).await.expect("replaced").into_inner();
-    assert_eq!(reply.tenant.expect("it").settings, settings);
+    assert_eq!(reply.tenant.expect("the tenant").settings, settings);
 }

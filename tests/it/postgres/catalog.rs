@@ -196,7 +196,7 @@ async fn roles_contain_no_roles() {
     assert_eq!(columns, ["role_id", "tenant_id"]);
 }
 
-/// E01, E07, E09, E14
+/// E01, E07, E09, E14: every table with rows of tenants has row-level security.
 #[tokio::test]
 async fn every_table_is_closed_to_other_tenants() {
     let cluster = Cluster::get();
@@ -211,7 +211,7 @@ async fn every_table_is_closed_to_other_tenants() {
     }
 }
 
-/// E01
+/// E01: every table with rows of tenants has row-level security.
 #[tokio::test]
 async fn each_missing_policy_is_noticed() {
     let cluster = Cluster::get();

@@ -27,7 +27,7 @@ async fn output(program: PathBuf, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().await.expect("it runs")
 }
 
-/// E16
+/// E16: a backup contains all tenants, and its copy has the same isolation.
 #[tokio::test]
 async fn the_services_role_cannot_dump() {
     let app = TestApp::spawn().await;
@@ -57,7 +57,7 @@ async fn restore(app: &TestApp) -> String {
     restored
 }
 
-/// E16
+/// E16: a backup contains all tenants, and its copy has the same isolation.
 #[tokio::test]
 async fn a_restored_database_is_isolated_like_the_original() {
     let app = TestApp::spawn().await;

@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{count, run, work_in};
 use crate::harness::TestApp;
 
-/// E10
+/// E10: a function reaches no more rows than its purpose needs.
 #[tokio::test]
 async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
@@ -57,7 +57,7 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     }
 }
 
-/// E02
+/// E02: no role of the service bypasses row-level security.
 #[tokio::test]
 async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
@@ -86,7 +86,7 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
     assert_eq!(count(&mut owner, may_log_in.into()).await, 0);
 }
 
-/// E10, E17
+/// E10, E17: a function reaches no more rows than its purpose needs.
 #[tokio::test]
 async fn tenants_are_found_by_exact_name_and_never_listed() {
     let app = TestApp::spawn().await;
@@ -118,7 +118,7 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
     assert_eq!(count(&mut conn, list).await, 3);
 }
 
-/// E10
+/// E10: a function reaches no more rows than its purpose needs.
 #[tokio::test]
 async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
     let app = TestApp::spawn().await;
@@ -150,7 +150,7 @@ async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
     }
 }
 
-/// E10
+/// E10: a function reaches no more rows than its purpose needs.
 #[tokio::test]
 async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;
@@ -196,8 +196,8 @@ async fn at_most_three_tenants_are_found_by_a_whole_email() {
     };
     assert_eq!(found(false).await, ["d", "c", "e"]);
     assert_eq!(found(true).await, ["d"]);
-    let nobody = "select count(*) from sign_in_tenants('', false)";
-    assert_eq!(count(&mut owner, nobody.into()).await, 0);
+    let empty_email_query = "select count(*) from sign_in_tenants('', false)";
+    assert_eq!(count(&mut owner, empty_email_query.into()).await, 0);
 }
 
 /// E10: the rotation of the master key works only outside of any tenant. Inside a tenant's

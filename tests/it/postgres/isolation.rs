@@ -95,7 +95,7 @@ fn untouched(result: Result<u64, String>, what: &str) {
     }
 }
 
-/// E04
+/// E04: row-level security protects the rows of other tenants.
 #[tokio::test]
 async fn another_tenants_rows_cannot_be_read_changed_or_created() {
     let (database, tenants) = full_tenants(["a", "b"]).await;
@@ -124,7 +124,7 @@ async fn another_tenants_rows_cannot_be_read_changed_or_created() {
     }
 }
 
-/// E03
+/// E03: a transaction without a tenant sees no row.
 #[tokio::test]
 async fn without_a_tenant_no_row_is_visible() {
     let (database, tenants) = full_tenants(["a"]).await;
@@ -161,7 +161,7 @@ async fn without_a_tenant_no_row_is_visible() {
     }
 }
 
-/// E14
+/// E14: the planner's statistics do not reveal rows of other tenants.
 #[tokio::test]
 async fn statistics_reveal_no_rows() {
     let (database, tenants) = full_tenants(["a"]).await;

@@ -10,7 +10,7 @@ use crate::harness::{Client, PASSWORD, TestApp, mask};
 
 /// Typical calls, all of which must succeed.
 async fn work(acme: &Client, name: &str) {
-    let nobody = Client::anonymous(acme.channel.clone());
+    let anonymous = Client::anonymous(acme.channel.clone());
     let member = acme.member(name, &["doc:read"]).await;
     let request = RefreshRequest {
         refresh_token: member.tokens.refresh_token.clone(),
@@ -36,11 +36,11 @@ async fn work(acme: &Client, name: &str) {
     acme.users().list_users(ListUsersRequest::default()).await.expect("users");
     let account = acme.create_service_account(name, &[]).await;
     let key = acme.create_api_key(&account).await;
-    nobody.exchange(&key.secret).await;
+    anonymous.exchange(&key.secret).await;
     let role = acme.create_role(&format!("{name}-more"), RoleLevel::Member, &[]).await;
     acme.assign(&member.user_id, &role).await;
     acme.unassign(&member.user_id, &role).await;
-    nobody.login(&acme.slug, &acme.email, PASSWORD).await;
+    anonymous.login(&acme.slug, &acme.email, PASSWORD).await;
 }
 
 /// Applies an expand migration (migrations/README.md): new columns and indexes, with a short

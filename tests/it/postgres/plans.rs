@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{run, work_in};
 use crate::harness::TestApp;
 
-/// E15
+/// E15: row-level security does not prevent the use of indexes.
 #[tokio::test]
 async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
     let app = TestApp::spawn().await;

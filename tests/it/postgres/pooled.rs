@@ -18,7 +18,7 @@ async fn tenant_left(db: &Db) -> Option<String> {
     sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("a setting")
 }
 
-/// E05
+/// E05: a pooled connection starts each transaction without a tenant.
 #[tokio::test]
 async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     let app = TestApp::spawn().await;
@@ -48,7 +48,7 @@ async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     assert_eq!(tenant_left(&db).await, None);
 }
 
-/// E06
+/// E06: a tenant setting never reaches another transaction.
 #[tokio::test]
 async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;
@@ -74,7 +74,7 @@ async fn functions_that_set_the_tenant_reset_it() {
     }
 }
 
-/// E06
+/// E06: a tenant setting never reaches another transaction.
 #[tokio::test]
 async fn many_callers_on_few_connections_see_only_their_own_tenant() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;

@@ -20,7 +20,7 @@ async fn refusal(database: &str, url: String) -> String {
     served.expect_err("it should not start").to_string()
 }
 
-/// E02
+/// E02: no role of the service bypasses row-level security.
 #[tokio::test]
 async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();

@@ -1,12 +1,12 @@
-//! A change of one's own email requires more than an access token, and the old address is
-//! notified.
+//! A user's change of the own email requires more than an access token, and the old address gets
+//! a notice.
 
 use tenantry::proto::v1::{UpdateUserRequest, UpdateUserResponse};
 use tonic::{Code, Response, Status};
 
 use crate::harness::{Client, MailServer, PASSWORD, TestApp, refused};
 
-async fn change(
+async fn change_own_email(
     client: &Client,
     email: &str,
     password: Option<&str>,
@@ -20,8 +20,8 @@ async fn change(
     client.users().update_user(request).await
 }
 
-/// Makes all sessions this many minutes older.
-async fn minutes_pass(app: &TestApp, minutes: i32) {
+/// Moves the start of all sessions `minutes` minutes into the past.
+async fn age_sessions(app: &TestApp, minutes: i32) {
     sqlx::query("update sessions set created_at = created_at - make_interval(mins => $1)")
         .bind(minutes)
         .execute(&mut app.owner().await)
@@ -29,71 +29,73 @@ async fn minutes_pass(app: &TestApp, minutes: i32) {
         .expect("moved");
 }
 
-/// N11: both with and without the permission user:update.
+/// N11: the same with and without the permission `user:update`.
 #[tokio::test]
 async fn a_stolen_access_token_cannot_change_the_email() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
-    minutes_pass(&app, 5).await;
+    age_sessions(&app, 5).await;
 
     for client in [&acme, &ada] {
-        let refusal = change(client, "mine@acme.test", None).await;
+        let refusal = change_own_email(client, "mine@acme.test", None).await;
         refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
-        let same = change(client, &client.email, None).await.expect("nothing changes");
-        assert_eq!(same.into_inner().user.expect("the user").email, client.email);
-        let refusal = change(client, "mine@acme.test", Some("wrong")).await;
+        let unchanged_reply =
+            change_own_email(client, &client.email, None).await.expect("nothing changes");
+        assert_eq!(unchanged_reply.into_inner().user.expect("the user").email, client.email);
+        let refusal = change_own_email(client, "mine@acme.test", Some("wrong")).await;
         refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
     assert_eq!(app.audited(&acme.tenant_id, "email_change_failed").await, 2);
     for (client, email) in [(&acme, "boss@acme.test"), (&ada, "new@acme.test")] {
-        change(client, email, Some(PASSWORD)).await.expect("with the password");
+        change_own_email(client, email, Some(PASSWORD)).await.expect("with the password");
         app.anonymous().login("acme", email, PASSWORD).await;
     }
 }
 
-/// N11
+/// N11: a refreshed token alone is not enough to change an email.
 #[tokio::test]
 async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
-    minutes_pass(&app, 4).await;
-    change(&ada, "fresh@acme.test", None).await.expect("within five minutes");
-    minutes_pass(&app, 1).await;
+    age_sessions(&app, 4).await;
+    change_own_email(&ada, "fresh@acme.test", None).await.expect("within five minutes");
+    age_sessions(&app, 1).await;
     let request = tenantry::proto::v1::RefreshRequest {
         refresh_token: ada.tokens.refresh_token.clone(),
         ..Default::default()
     };
     let pair = app.anonymous().auth().refresh(request).await.expect("refreshed").into_inner();
-    let refusal = change(&ada.with_token(&pair.access_token), "late@acme.test", None).await;
+    let refusal =
+        change_own_email(&ada.with_token(&pair.access_token), "late@acme.test", None).await;
     refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
-    let again = app.anonymous().login("acme", "fresh@acme.test", PASSWORD).await;
-    change(&again, "again@acme.test", None).await.expect("signed in anew");
-    // Even after a recent sign-in, a password that is sent must be right. A user without a
+    let new_session = app.anonymous().login("acme", "fresh@acme.test", PASSWORD).await;
+    change_own_email(&new_session, "again@acme.test", None).await.expect("signed in anew");
+    // Even after a recent sign-in, a password in the request must be correct. A user without a
     // password can only use a recent sign-in.
-    let refusal = change(&again, "more@acme.test", Some("wrong")).await;
+    let refusal = change_own_email(&new_session, "more@acme.test", Some("wrong")).await;
     refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// N11: the limit is that of Login, and both are counted together.
+/// N11: wrong passwords in Login and in `UpdateUser` have one common limit.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
     for _ in 0..10 {
-        let refusal = change(&ada, "mine@acme.test", Some("wrong")).await;
+        let refusal = change_own_email(&ada, "mine@acme.test", Some("wrong")).await;
         refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    let mut limited = change(&ada, "mine@acme.test", Some("wrong")).await;
+    let mut limited = change_own_email(&ada, "mine@acme.test", Some("wrong")).await;
     if limited.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) {
-        limited = change(&ada, "mine@acme.test", Some(PASSWORD)).await;
+        limited = change_own_email(&ada, "mine@acme.test", Some(PASSWORD)).await;
     }
     refused(limited, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N11
+/// N11: the owner of the old address is informed of the change.
 #[tokio::test]
 async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant() {
     let server = MailServer::start().await;
@@ -102,7 +104,7 @@ async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant(
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
 
-    change(&ada, "new@acme.test", Some(PASSWORD)).await.expect("changed");
+    change_own_email(&ada, "new@acme.test", Some(PASSWORD)).await.expect("changed");
     let mail = server.nth(1).await;
     assert_eq!(mail.to, ada.email);
     assert!(mail.text.contains("was changed") && mail.text.contains(&ada.user_id), "{}", mail.text);
@@ -123,6 +125,6 @@ async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant(
         ..UpdateUserRequest::default()
     };
     acme.users().update_user(renamed).await.expect("renamed");
-    change(&acme, "boss@acme.test", Some(PASSWORD)).await.expect("changed");
+    change_own_email(&acme, "boss@acme.test", Some(PASSWORD)).await.expect("changed");
     assert_eq!(server.nth(3).await.to, acme.email, "no other mail was sent");
 }

@@ -1,4 +1,4 @@
-//! A grant ends no later than the giver's own right to it.
+//! A grant expires no later than the giver's own grant of the same right.
 
 use prost_types::Timestamp;
 use tenantry::{
@@ -28,7 +28,7 @@ async fn assign(
     by.roles().assign_role(request).await
 }
 
-/// Creates a user that has a role until this time, and signs it in.
+/// Creates a user that has a role until `end`, and signs the user in.
 async fn holder_until(
     app: &TestApp,
     admin: &Client,
@@ -41,7 +41,7 @@ async fn holder_until(
     app.sign_in_as(&user, admin).await
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn a_temporary_administrator_assigns_only_until_its_own_end() {
     let app = TestApp::shared();
@@ -59,15 +59,15 @@ async fn a_temporary_administrator_assigns_only_until_its_own_end() {
             assert!(status.message().contains(&latest.expect("text")), "{}", status.message());
         }
     }
-    assign(&temporary, &bob, &role, Some(end)).await.expect("until its own end");
-    // The next holder has the same end.
+    assign(&temporary, &bob, &role, Some(end)).await.expect("until the own expiry");
+    // The next holder has the same expiry.
     let bob = app.sign_in_as(&bob, &acme).await;
     let carol = acme.create_user_without_password("carol@acme.test").await;
     let refusal = assign(&bob, &carol, &role, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
 }
 
-/// N11: for each permission, and for the level, the longest grant counts.
+/// N11: for each permission and for the level, the grant with the latest expiry sets the limit.
 #[tokio::test]
 async fn each_permission_and_the_level_have_their_own_end() {
     let app = TestApp::shared();
@@ -79,22 +79,21 @@ async fn each_permission_and_the_level_have_their_own_end() {
     let bob = acme.create_user_without_password("bob@acme.test").await;
 
     let reads = acme.create_role("reads", RoleLevel::Member, &["doc:read"]).await;
-    assign(&ada, &bob, &reads, None).await.expect("held without an end by another role");
+    assign(&ada, &bob, &reads, None).await.expect("another role grants it without an expiry");
     let gives = acme.create_role("gives", RoleLevel::Member, &["role:assign"]).await;
     let refusal = assign(&ada, &bob, &gives, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
     let leads = acme.create_role("leads", RoleLevel::Manager, &[]).await;
     let refusal = assign(&ada, &bob, &leads, None).await;
     refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-    // The caller's grants are read again in the transaction of the act, so a cached decision
-    // does not count.
+    // The transaction of the call reads the caller's grants again and ignores cached decisions.
     app.let_expire(&ada.user_id).await;
     let refusal = assign(&ada, &bob, &leads, Some(clock::now() + Duration::minutes(1))).await;
     let reason = reason(&refusal.expect_err("the grant has expired"));
     assert!(["LEVEL_TOO_HIGH", "PERMISSION_MISSING"].contains(&reason.as_str()), "{reason}");
 }
 
-/// N11: an edit of a role applies to all its holders, without an end.
+/// N11: an edit of a role applies to all its holders, without an expiry.
 #[tokio::test]
 async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
     let app = TestApp::shared();
@@ -122,7 +121,7 @@ async fn a_role_gets_only_permissions_that_its_editor_holds_without_an_end() {
     }
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn a_role_is_changed_only_by_a_caller_that_covers_all_its_holders() {
     let app = TestApp::shared();
@@ -155,7 +154,7 @@ async fn a_role_is_changed_only_by_a_caller_that_covers_all_its_holders() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
 }
 
-/// N11: enabling a user gives back all its grants.
+/// N11: enabling a user restores all grants of the user.
 #[tokio::test]
 async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     let app = TestApp::shared();
@@ -169,7 +168,7 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
 
     for user_id in [&lasting, &brief] {
         let request = DisableUserRequest { user_id: user_id.clone() };
-        temporary.users().disable_user(request).await.expect("it covers both now");
+        temporary.users().disable_user(request).await.expect("the caller covers both users now");
     }
     let refusal =
         temporary.users().enable_user(EnableUserRequest { user_id: lasting.clone() }).await;
@@ -178,7 +177,7 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     acme.users().enable_user(EnableUserRequest { user_id: lasting }).await.expect("enabled");
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn nobody_raises_its_own_power_but_anybody_may_reduce_it() {
     let app = TestApp::shared();
@@ -190,8 +189,8 @@ async fn nobody_raises_its_own_power_but_anybody_may_reduce_it() {
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let high = acme.create_role("high", RoleLevel::Manager, &["secret:read"]).await;
     acme.assign_within(&ada.user_id, &high, serde_json::json!({ "p": "x" })).await;
-    // A role assigned within a scope does not count elsewhere, but its holder may still give it
-    // up.
+    // A role that is assigned within a scope gives no right outside of the scope, but its holder
+    // may unassign the role.
     let refusal = assign(&ada, &ada.user_id, &high, None).await;
     refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
     for role_id in [high, own] {

@@ -1,4 +1,4 @@
-//! A key lets its creator act as the account, so it ends with its creator's rights.
+//! A key lets its creator act as the account, so the key expires with the creator's rights.
 
 use tenantry::{
     clock,
@@ -26,7 +26,7 @@ fn ends(made: Response<CreateApiKeyResponse>) -> i64 {
     made.into_inner().api_key.expect("a key").expire_time.expect("an end").seconds
 }
 
-/// N11: both with and without the permission `api_key:create`.
+/// N11: the same with and without the permission `api_key:create`.
 #[tokio::test]
 async fn a_service_account_cannot_create_a_key_for_itself() {
     let app = TestApp::shared();
@@ -37,7 +37,7 @@ async fn a_service_account_cannot_create_a_key_for_itself() {
     refused(create(&itself, &account, None).await, Code::PermissionDenied, "OWN_API_KEY");
 }
 
-/// N11: a service account cannot use a second account to extend its own end.
+/// N11: a service account cannot use a second account to extend its own expiry.
 #[tokio::test]
 async fn a_key_created_with_a_key_ends_with_it() {
     let app = TestApp::shared();
@@ -58,7 +58,7 @@ async fn a_key_created_with_a_key_ends_with_it() {
     );
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn a_key_ends_no_later_than_its_creators_rights() {
     let app = TestApp::shared();
@@ -74,7 +74,7 @@ async fn a_key_ends_no_later_than_its_creators_rights() {
         refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
         assert!(ends(create(&temporary, &account, None).await.expect("a key")) <= in_an_hour);
     }
-    // A grant that the account loses before its creator does sets no limit.
+    // A grant of the account that expires before the creator's grant sets no limit.
     let may_make = acme.create_role("makes", RoleLevel::Member, &["api_key:create"]).await;
     let sends = acme.create_role("sends on", RoleLevel::Member, &["invoice:send"]).await;
     let user = acme.create_user_without_password("maker@acme.test").await;

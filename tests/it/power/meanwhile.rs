@@ -1,5 +1,5 @@
-//! The rights of a caller are checked again after the act has its locks, because it may have
-//! waited for them.
+//! The rights of a caller are checked again after the call has its locks, because the call may have
+//! waited for the locks.
 
 use std::future::Future;
 
@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, TestApp, reason, refused, struct_of, until};
 
-/// Runs an act that waits for the lock of a row. While it waits, `happens` runs. Returns the
-/// act's result.
+/// Runs `act`, a call that waits for the lock of a row. Runs `happens` while the call waits.
+/// Returns the result of the call.
 async fn meanwhile<T: Send + 'static>(
     app: &TestApp,
     lock: String,
@@ -24,11 +24,12 @@ async fn meanwhile<T: Send + 'static>(
     let begin = format!("begin; {lock} for no key update;");
     sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut owner).await.expect("locked");
     let act = tokio::spawn(act);
-    let waits = "select count(*) from pg_stat_activity
+    let count_waiting = "select count(*) from pg_stat_activity
                  where wait_event_type = 'Lock' and datname = current_database()";
     until(10, || async {
         let mut other = app.owner().await;
-        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut other).await.expect("a count") > 0
+        sqlx::query_scalar::<_, i64>(count_waiting).fetch_one(&mut other).await.expect("a count")
+            > 0
     })
     .await;
     happens.await;
@@ -40,7 +41,7 @@ fn the_subject(id: &str) -> String {
     format!("select from subjects where subject_id = '{id}'")
 }
 
-async fn end_sessions(by: &Client, user_id: &str) {
+async fn revoke_sessions(by: &Client, user_id: &str) {
     let request = RevokeAllSessionsRequest { user_id: user_id.into() };
     by.sessions().revoke_all_sessions(request).await.expect("ended");
 }
@@ -50,7 +51,7 @@ async fn disable(by: &Client, user_id: &str) {
     by.users().disable_user(request).await.expect("disabled");
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn an_assigner_that_loses_its_permission_or_session_meanwhile_assigns_nothing() {
     let app = TestApp::spawn().await;
@@ -74,7 +75,7 @@ async fn an_assigner_that_loses_its_permission_or_session_meanwhile_assigns_noth
         let happens = async {
             match n {
                 0 => acme.unassign(&ada.user_id, &gives).await,
-                1 => end_sessions(&acme, &ada.user_id).await,
+                1 => revoke_sessions(&acme, &ada.user_id).await,
                 _ => disable(&acme, &ada.user_id).await,
             }
         };
@@ -140,7 +141,7 @@ async fn staff_that_lose_their_rights_meanwhile_are_refused() {
         };
         let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
         assert_eq!(reason(&refusal.expect_err("the caller lost its right")), *expected, "{n}");
-        // The same when the request names the tenant.
+        // The same call, with the tenant in the request.
         let request = UpdateTenantRequest {
             tenant: "acme".into(),
             name: Some("Taken".into()),
@@ -152,7 +153,7 @@ async fn staff_that_lose_their_rights_meanwhile_are_refused() {
     assert_eq!(app.count(has, &bob).await, 1);
 }
 
-/// N11: changing one's own data needs no permission.
+/// N11: a user's change of the own data needs no permission.
 #[tokio::test]
 async fn a_user_that_loses_its_permission_meanwhile_may_still_change_itself() {
     let app = TestApp::spawn().await;
@@ -182,7 +183,7 @@ async fn a_user_that_loses_its_permission_meanwhile_may_still_change_itself() {
     }
 }
 
-/// N11: this also holds for acts that do not affect the grants of others.
+/// N11: the rule also applies to calls that do not affect the grants of others.
 #[tokio::test]
 async fn a_caller_that_loses_its_session_meanwhile_creates_and_deletes_nothing() {
     let app = TestApp::spawn().await;
@@ -200,7 +201,7 @@ async fn a_caller_that_loses_its_session_meanwhile_creates_and_deletes_nothing()
         };
         async move { ada.roles().create_role(request).await }
     };
-    let happens = end_sessions(&acme, &ada.user_id);
+    let happens = revoke_sessions(&acme, &ada.user_id);
     let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
     refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
 
@@ -210,7 +211,7 @@ async fn a_caller_that_loses_its_session_meanwhile_creates_and_deletes_nothing()
         let request = CreateServiceAccountRequest { name: "late".into(), ..Default::default() };
         async move { ada.service_accounts().create_service_account(request).await }
     };
-    let happens = end_sessions(&acme, &ada.user_id);
+    let happens = revoke_sessions(&acme, &ada.user_id);
     let refusal = Box::pin(meanwhile(&app, lock.clone(), act, happens)).await;
     refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
 
@@ -229,8 +230,8 @@ async fn a_caller_that_loses_its_session_meanwhile_creates_and_deletes_nothing()
     assert!(acme.may("", "doc:read").await, "the tenant still exists");
 }
 
-/// N11: a tenant with self-registration gives its new members a role, so its creator must hold
-/// what that role grants.
+/// N11: a tenant with self-registration gives its new members a role, so the creator of the tenant
+/// must hold the permissions of that role.
 #[tokio::test]
 async fn an_open_tenant_is_created_only_by_a_caller_that_holds_its_member_role() {
     let app = TestApp::spawn().await;

@@ -1,6 +1,6 @@
-//! Every method whose policy has a `power` over others, from the descriptors. A new method
-//! without an act here fails this test, and so does a method that does not ask the rule for
-//! power over others.
+//! Every method whose policy has a `power` over others, from the descriptors. The test fails for a
+//! new method without a case here, and for a method that does not check the rule for power over
+//! others.
 
 use prost::Message;
 use serde_json::json;
@@ -35,8 +35,8 @@ fn permissions(method: &MethodPolicy) -> Vec<String> {
     }
 }
 
-/// Objects of an act: a user, a service account with a key, a role that both have, and a role
-/// that nobody has.
+/// Objects of a call: a user, a service account with a key, a role of both, and a role without
+/// holders.
 struct Target {
     user: String,
     session: String,
@@ -76,7 +76,7 @@ impl Target {
         self
     }
 
-    /// A request of a method that gives, takes or uses everything that the target holds.
+    /// A request of a method that gives, takes or uses all rights of the target.
     fn act(&self, method: &str) -> Vec<u8> {
         let (user_id, role_id) = (self.user.clone(), self.held.clone());
         let more = [self.permissions.clone(), vec!["more:added".to_owned()]].concat();
@@ -135,7 +135,7 @@ impl Target {
     }
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() {
     let app = TestApp::spawn().await;
@@ -161,8 +161,8 @@ async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() 
             let status = reply.expect_err(&method.path);
             assert_eq!(status.code(), Code::PermissionDenied, "{}: {status:?}", method.path);
             let reason = reason(&status);
-            let wanted = ["GRANT_NOT_HELD", "LEVEL_TOO_HIGH"];
-            assert!(wanted.contains(&reason.as_str()), "{}: {reason}", method.path);
+            let expected = ["GRANT_NOT_HELD", "LEVEL_TOO_HIGH"];
+            assert!(expected.contains(&reason.as_str()), "{}: {reason}", method.path);
         }
         assert_eq!(app.rows_of(&acme.tenant_id).await, before, "{}", method.path);
     }
@@ -182,7 +182,7 @@ async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() 
     }
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn acts_that_give_or_use_rights_must_end_with_the_callers_own() {
     let app = TestApp::shared();

@@ -1,4 +1,4 @@
-//! A caller cannot change the email, state or sessions of a user that holds more.
+//! A caller cannot change the email, state or sessions of a user with more rights.
 
 use tenantry::proto::v1::{
     DisableUserRequest, RevokeAllSessionsRequest, RevokeSessionRequest, RoleLevel,
@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::harness::{PASSWORD, TestApp, refused, until};
 
-/// N11: the built-in role `manager` allows a change of email only for users that hold no more
-/// than that role.
+/// N11: the built-in role `manager` allows a change of email only for users without further
+/// rights.
 #[tokio::test]
 async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     let app = TestApp::spawn().await;
@@ -40,7 +40,7 @@ async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     app.anonymous().login("acme", "new@acme.test", PASSWORD).await;
 }
 
-/// N11
+/// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
 async fn a_member_cannot_end_an_administrators_session() {
     let app = TestApp::shared();
@@ -67,7 +67,7 @@ async fn a_member_cannot_end_an_administrators_session() {
     }
 }
 
-/// N11: the act sees a promotion that commits while it waits.
+/// N11: a call applies a promotion that commits while the call waits.
 #[tokio::test]
 async fn a_promotion_that_commits_meanwhile_is_seen() {
     let app = TestApp::spawn().await;

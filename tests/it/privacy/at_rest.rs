@@ -1,4 +1,4 @@
-//! Sealed personal data and its lookup indexes in the tables.
+//! Encrypted personal data and the lookup indexes of this data in the tables.
 
 use sqlx::AssertSqlSafe;
 use tenantry::proto::v1::{
@@ -17,8 +17,8 @@ async fn one(app: &TestApp, query: String) -> String {
     found.unwrap_or_default()
 }
 
-/// K06: the same email has a different index in each tenant, and each tenant finds it with its
-/// own.
+/// K06: the same email has a different index in each tenant, and each tenant finds the email with
+/// its own index.
 #[tokio::test]
 async fn each_tenant_has_its_own_index_of_an_email() {
     let app = TestApp::spawn().await;
@@ -91,9 +91,9 @@ async fn after_the_deletion_of_a_tenant_its_sealed_data_cannot_be_opened() {
     };
     let result = app.anonymous().auth().login(login).await;
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    let taken_anew = app.tenant("a").await;
-    assert_ne!(taken_anew.tenant_id, a.tenant_id);
-    assert_eq!(one(&app, keys(&taken_anew.tenant_id)).await, "1");
+    let second_tenant = app.tenant("a").await;
+    assert_ne!(second_tenant.tenant_id, a.tenant_id);
+    assert_eq!(one(&app, keys(&second_tenant.tenant_id)).await, "1");
 }
 
 /// Two servers that start at the same time on an empty database use the same keys.
@@ -101,18 +101,19 @@ async fn after_the_deletion_of_a_tenant_its_sealed_data_cannot_be_opened() {
 async fn servers_that_start_together_calculate_the_same_email_index() {
     let database = crate::harness::Cluster::get().new_database().await;
     let any = |values: &mut tenantry::config::Values| values.set("TENANTLESS_SIGN_IN", "any");
-    let (here, there) = tokio::join!(TestApp::on(&database, any), TestApp::on(&database, any));
-    let acme = here.tenant("acme").await;
+    let (first_server, second_server) =
+        tokio::join!(TestApp::on(&database, any), TestApp::on(&database, any));
+    let acme = first_server.tenant("acme").await;
     let login = LoginRequest {
         email: acme.email.clone(),
         password: PASSWORD.into(),
         ..LoginRequest::default()
     };
-    there.anonymous().auth().login(login).await.expect("found by the email alone");
+    second_server.anonymous().auth().login(login).await.expect("found by the email alone");
 }
 
-/// The filter opens row by row, so a page may have few items. Only a page without a token is
-/// the last.
+/// The filter decrypts row by row, so a page may have few items. Only a page without a page token
+/// is the last page.
 #[tokio::test]
 async fn a_filter_on_a_sealed_field_finds_each_match_once() {
     let app = TestApp::spawn().await;
@@ -234,7 +235,7 @@ async fn a_moved_email_index_signs_nobody_in() {
     }
 }
 
-/// N25
+/// N25: an altered sealed value is detected.
 #[tokio::test]
 async fn lists_show_sessions_and_events_with_altered_sealed_values() {
     let app = TestApp::spawn().await;

@@ -1,4 +1,4 @@
-//! Access to the disks gives no personal data.
+//! The files of Postgres and Redis contain no readable personal data.
 
 use std::{fs, path::PathBuf};
 
@@ -87,7 +87,7 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     canaries
 }
 
-/// The written values are returned to the user.
+/// Asserts that the service returns the written values to the user.
 async fn read_back(user: &Client) {
     let lookup = LookupUserRequest { email: EMAIL.to_lowercase() };
     let found = user.users().lookup_user(lookup).await.expect("found").into_inner();
@@ -146,7 +146,7 @@ async fn the_disks_contain_no_readable_personal_data() {
     let wal = wal_now(&app).await;
     let mut canaries = use_service(&app).await;
     app.audit_settled().await;
-    // A slug is no secret and must be found, which proves that the search works.
+    // A slug is not secret. The search must find the slug, which proves that the search works.
     canaries.push("canaries".into());
 
     let mut found = Vec::new();

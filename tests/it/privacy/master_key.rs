@@ -12,7 +12,7 @@ use crate::{
     harness::{Cluster, Proxy, TestApp, Then, until},
 };
 
-/// A server with a master key of its own, and the file of that key.
+/// A server with its own master key, and the path of the key's file.
 async fn with_key() -> (TestApp, TempDir, String) {
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys").display().to_string();
@@ -49,7 +49,7 @@ async fn an_existing_key_is_kept_and_only_its_owner_can_read_it() {
     assert!(!none.ok && none.err.contains("MASTER_KEY_PATH must be set"), "{none:?}");
 }
 
-/// A rotation while servers run. Servers with the old file read the new one when they need it.
+/// A rotation while servers run. Servers read the new file when they need a new key.
 #[tokio::test]
 async fn a_rotation_wraps_every_data_key_again_without_interruption() {
     let (app, _dir, path) = with_key().await;
@@ -67,7 +67,7 @@ async fn a_rotation_wraps_every_data_key_again_without_interruption() {
     let listed = master_key("list", &url, &path).await;
     assert_eq!(listed.out.split_whitespace().collect::<Vec<_>>(), [new.as_str(), "3"]);
 
-    // When every server has read the new file, the old key can be removed.
+    // After every server has read the new file, the old key can be removed.
     let reloads = "tenantry_master_key_reloads_total{outcome=\"ok\"}";
     until(10, || async { app.metric(reloads).await == Some(1.0) }).await;
     let text = fs::read_to_string(&path).expect("a file");

@@ -1,4 +1,4 @@
-//! The master key in a key service, which never hands the key out.
+//! The master key in a key service. The key never leaves the key service.
 
 use tempfile::tempdir;
 use tenantry::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Settings of a server with all keys in the key service.
-fn all_there(service: &KeyService) -> impl Fn(&mut Values) {
+fn keys_in_service(service: &KeyService) -> impl Fn(&mut Values) {
     move |values| {
         service.set(values);
         values.set("MASTER_KEY_PATH", "off");
@@ -26,16 +26,16 @@ fn all_there(service: &KeyService) -> impl Fn(&mut Values) {
 
 async fn master_key(app: &TestApp, service: &KeyService, command: &str, file: &str) -> Ran {
     let url = Cluster::get().app_url(&app.database);
-    let there = service.master_settings();
+    let service_settings = service.master_settings();
     let mut settings = vec![("DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", file)];
-    settings.extend(there.iter().map(|(name, value)| (*name, value.as_str())));
+    settings.extend(service_settings.iter().map(|(name, value)| (*name, value.as_str())));
     run(&["master-key", command], &settings).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
     let service = KeyService::start("ed25519").await;
-    let app = TestApp::with(all_there(&service)).await;
+    let app = TestApp::with(keys_in_service(&service)).await;
     let acme = app.tenant("acme").await;
     is_readable(&app, &acme).await;
     assert_eq!(wrapped_by(&app).await, ["transit:tenantry-master:v1"]);
@@ -54,11 +54,11 @@ async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
     assert_eq!(wrapped_by(&app).await, both[1..]);
 
     service.retire_before(MASTER, 2);
-    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
     is_readable(&fresh, &acme).await;
 }
 
-/// Moves from a file to a key service while servers run.
+/// Moves the master key from a file to a key service while servers run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     let service = KeyService::start("ed25519").await;
@@ -73,19 +73,19 @@ async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     let acme = both.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
     let ran = master_key(&app, &service, "rewrap", &file).await;
     assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
-    let there = TestApp::on(&app.database, all_there(&service)).await;
-    is_readable(&there, &acme).await;
+    let service_app = TestApp::on(&app.database, keys_in_service(&service)).await;
+    is_readable(&service_app, &acme).await;
     is_readable(&both, &acme).await;
 }
 
-/// R31: while the key service is unavailable, tenants with cached keys are served, others get
-/// UNAVAILABLE, and no unreadable data is written.
+/// R31: while the key service is unavailable, calls of tenants with cached data keys succeed, calls
+/// of other tenants get UNAVAILABLE, and no unreadable data is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let mut service = KeyService::start("ed25519").await;
-    let app = TestApp::with(all_there(&service)).await;
+    let app = TestApp::with(keys_in_service(&service)).await;
     let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
-    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
     is_readable(&fresh, &warm).await;
     service.stop();
 
@@ -111,9 +111,9 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_transaction_waits_for_a_hanging_key_service() {
     let mut service = KeyService::start("ed25519").await;
-    let app = TestApp::with(all_there(&service)).await;
+    let app = TestApp::with(keys_in_service(&service)).await;
     let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
-    let fresh = TestApp::on(&app.database, all_there(&service)).await;
+    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
     is_readable(&fresh, &warm).await;
     service.stop();
     let hanging = loop {
@@ -146,7 +146,7 @@ async fn a_key_name_without_a_key_service_is_refused() {
     let path = dir.path().join("x").display().to_string();
     let settings = [("MASTER_KEY_PATH", path.as_str()), ("MASTER_TRANSIT_KEY", "k")];
     let ran = run(&["master-key", "generate"], &settings).await;
-    let wanted = "MASTER_TRANSIT_KEY is of no use without TRANSIT_URL";
-    assert!(!ran.ok && ran.err.contains(wanted), "{ran:?}");
+    let expected = "MASTER_TRANSIT_KEY is of no use without TRANSIT_URL";
+    assert!(!ran.ok && ran.err.contains(expected), "{ran:?}");
     assert!(!dir.path().join("x").exists());
 }

@@ -45,7 +45,7 @@ async fn an_assignment_is_returned_as_requested() {
     assert!(made.create_time.is_some());
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_assigns_what_it_does_not_hold_or_to_a_user_above_it() {
     let app = TestApp::shared();
@@ -93,7 +93,7 @@ async fn a_role_is_assigned_only_once_with_the_same_scope() {
     refused(empty, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
 }
 
-/// N03
+/// N03: equal scopes have one stored form.
 #[tokio::test]
 async fn equal_scopes_have_one_normal_form() {
     let app = TestApp::shared();
@@ -132,7 +132,7 @@ async fn an_assignment_replaces_an_expired_one() {
     assert!(acme.may(&ada, "doc:read").await);
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn another_tenants_users_and_roles_look_like_unknown_ones() {
     let app = TestApp::shared();

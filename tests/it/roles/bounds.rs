@@ -1,4 +1,4 @@
-//! Limits on what a subject and a tenant may have.
+//! Limits of the data of a subject and of a tenant.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ async fn assign(by: &Client, user: &str, role: &str, scope: Value) -> Result<Res
 }
 
 /// Inserts assignments directly, above all limits: one for each scope of the query `scopes`.
-async fn give(app: &TestApp, user: &str, role: &str, scopes: &str, ends: &str) {
+async fn insert_assignments(app: &TestApp, user: &str, role: &str, scopes: &str, ends: &str) {
     let sql = format!(
         "insert into role_assignments
              (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
@@ -69,14 +69,14 @@ fn permissions(bytes: usize) -> Vec<String> {
     (0..bytes / 128).map(|n| format!("{n:0>123}:read")).collect()
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn a_subject_has_at_most_1000_active_assignments() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    give(&app, &ada, &ops, &small(998), "null").await;
+    insert_assignments(&app, &ada, &ops, &small(998), "null").await;
 
     assign(&acme, &ada, &ops, json!({ "x": 1 })).await.expect("the 999th");
     assign(&acme, &ada, &ops, json!(null)).await.expect("the 1000th");
@@ -97,21 +97,21 @@ async fn a_subject_has_at_most_1000_active_assignments() {
     assign(&acme, &ada, &ops, json!({ "x": 2 })).await.expect("below the limit again");
 }
 
-/// N21: expired assignments do not count, and only a limited number is kept.
+/// N21: expired assignments are not counted, and only a limited number of them is stored.
 #[tokio::test]
 async fn expired_assignments_do_not_count_and_only_the_latest_100_are_kept() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    give(&app, &ada, &ops, &small(1500), "now() - interval '1 hour'").await;
+    insert_assignments(&app, &ada, &ops, &small(1500), "now() - interval '1 hour'").await;
 
     assign(&acme, &ada, &ops, json!(null)).await.expect("given");
     let sql = "select count(*) from role_assignments where user_id = $1";
     assert_eq!(app.count(sql, &ada).await, 101);
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn the_scopes_of_a_subject_have_at_most_256_kib() {
     let app = TestApp::spawn().await;
@@ -122,7 +122,7 @@ async fn the_scopes_of_a_subject_have_at_most_256_kib() {
                      select jsonb_agg(repeat('x', 995) || k) from generate_series(1, 8) k
                  ))
                  from generate_series(1, 31) n";
-    give(&app, &ada, &ops, eight, "null").await;
+    insert_assignments(&app, &ada, &ops, eight, "null").await;
 
     let listed: Vec<_> = (1..=8).map(|k| format!("{}{k}", "y".repeat(995))).collect();
     let large = |n: i32| json!({ "n": n, "p": listed });
@@ -134,7 +134,7 @@ async fn the_scopes_of_a_subject_have_at_most_256_kib() {
         .expect("an assignment without a scope has no scope bytes");
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn a_scope_has_at_most_8_kib_and_a_larger_old_one_can_be_unassigned() {
     let app = TestApp::spawn().await;
@@ -179,13 +179,13 @@ async fn a_scope_has_at_most_8_kib_and_a_larger_old_one_can_be_unassigned() {
 /// N21: the count is made under a lock, so concurrent calls cannot exceed the limit.
 #[tokio::test]
 async fn concurrent_calls_cannot_exceed_a_limit() {
-    // A connection for each: on a busy machine a call would wait too long for one.
+    // One connection per call. With fewer connections, calls could time out on a busy machine.
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "40")).await;
     let acme = app.tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    give(&app, &ada, &ops, &small(990), "null").await;
-    // Each call assigns another role, because the row of the role is locked too.
+    insert_assignments(&app, &ada, &ops, &small(990), "null").await;
+    // Each call assigns another role, because a call also locks the row of the role.
     let roles = join_all((0..16).map(|n| {
         let (acme, name) = (acme.clone(), format!("r{n}"));
         async move { acme.create_role(&name, RoleLevel::Member, &["doc:read"]).await }
@@ -229,7 +229,7 @@ async fn fill_with_roles(app: &TestApp, acme: &Client, count: i32) {
         .expect("filled");
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn the_permissions_of_a_role_have_at_most_64_kib() {
     let app = TestApp::shared();
@@ -246,7 +246,7 @@ async fn the_permissions_of_a_role_have_at_most_64_kib() {
     refused(more, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
     let app = TestApp::spawn().await;
@@ -279,7 +279,7 @@ async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
     acme.roles().update_role(request).await.expect("renamed");
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     let app = TestApp::spawn().await;
@@ -302,7 +302,7 @@ async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     acme.roles().create_role(named(room)).await.expect("exactly at the limit");
 }
 
-/// N21
+/// N21: the data of a subject and of a tenant is bounded.
 #[tokio::test]
 async fn a_tenant_has_at_most_10000_service_accounts() {
     let app = TestApp::spawn().await;
@@ -317,13 +317,12 @@ async fn a_tenant_has_at_most_10000_service_accounts() {
     limited(over, "service_accounts_of_tenant", 10_000);
 }
 
-/// N21: a token stays small enough to be sent, whatever the number and lengths of the user's
-/// role names.
+/// N21: the size of a token does not depend on the number and lengths of the user's role names.
 #[tokio::test]
 async fn a_token_of_a_user_with_very_many_roles_works() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
-    let nobody = Client::anonymous(acme.channel.clone());
+    let anonymous = Client::anonymous(acme.channel.clone());
     // The first user gets role names of one to three characters, the second user gets role
     // names of the maximum length.
     let sql = "with made as (
@@ -345,7 +344,7 @@ async fn a_token_of_a_user_with_very_many_roles_works() {
             .execute(&mut app.owner().await)
             .await
             .expect("roles");
-        let user = nobody.login(&acme.slug, email, PASSWORD).await;
+        let user = anonymous.login(&acme.slug, email, PASSWORD).await;
         let token = &user.tokens.access_token;
         assert!(token.len() < 4096, "{}", token.len());
         let me = user.auth().who_am_i(WhoAmIRequest {}).await.expect("works").into_inner();

@@ -30,8 +30,9 @@ async fn a_role_is_created_as_requested() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
 
-    let wanted = role("Ops team", RoleLevel::Manager, &["doc:write", "a:*", "doc:write", "*:read"]);
-    let role = made(create(&acme, wanted).await);
+    let expected =
+        role("Ops team", RoleLevel::Manager, &["doc:write", "a:*", "doc:write", "*:read"]);
+    let role = made(create(&acme, expected).await);
     assert_eq!(role.tenant_id, acme.tenant_id);
     assert_eq!(role.name, "Ops team");
     assert_eq!(role.level(), RoleLevel::Manager);
@@ -40,7 +41,7 @@ async fn a_role_is_created_as_requested() {
     assert_eq!(role.create_time, role.update_time);
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     let app = TestApp::shared();
@@ -56,7 +57,7 @@ async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     }
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_creates_a_role_above_its_own_level() {
     let app = TestApp::shared();
@@ -74,7 +75,7 @@ async fn nobody_creates_a_role_above_its_own_level() {
     refused(result, Code::PermissionDenied, "LEVEL_TOO_HIGH");
 }
 
-/// F03
+/// F03: system roles and the platform level are reserved for the platform.
 #[tokio::test]
 async fn only_platform_staff_create_system_roles() {
     let app = TestApp::shared();
@@ -99,11 +100,12 @@ async fn the_platform_level_exists_only_in_the_platform_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await;
-    let wanted = || role("root", RoleLevel::PlatformAdmin, &["tenant:read"]);
+    let expected = || role("root", RoleLevel::PlatformAdmin, &["tenant:read"]);
 
-    let elsewhere = create(&staff.with("x-tenant-id", &acme.tenant_id), wanted()).await;
-    refused(elsewhere, Code::InvalidArgument, "INVALID_FIELDS");
-    assert_eq!(made(create(&staff, wanted()).await).level(), RoleLevel::PlatformAdmin);
+    let created_in_other_tenant =
+        create(&staff.with("x-tenant-id", &acme.tenant_id), expected()).await;
+    refused(created_in_other_tenant, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_eq!(made(create(&staff, expected()).await).level(), RoleLevel::PlatformAdmin);
 }
 
 #[tokio::test]
@@ -119,7 +121,7 @@ async fn a_role_name_is_unique_in_its_tenant() {
     made(create(&b, role("ops", RoleLevel::Member, &[])).await);
 }
 
-/// N16
+/// N16: names that look alike are one name.
 #[tokio::test]
 async fn similar_names_count_as_the_same_name() {
     let app = TestApp::shared();
@@ -157,7 +159,7 @@ async fn similar_names_count_as_the_same_name() {
     made(create(&acme, plain("dev")).await);
 }
 
-/// N16
+/// N16: names that look alike are one name.
 #[tokio::test]
 async fn older_roles_with_clashing_names_remain_and_can_be_changed() {
     let app = TestApp::shared();
@@ -183,7 +185,7 @@ async fn older_roles_with_clashing_names_remain_and_can_be_changed() {
     acme.roles().update_role(other).await.expect("renamed");
 }
 
-/// F02
+/// F02: a permission and a role name must be well-formed.
 #[tokio::test]
 async fn malformed_roles_are_refused() {
     let app = TestApp::shared();

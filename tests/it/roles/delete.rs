@@ -11,7 +11,7 @@ async fn delete(client: &Client, id: &str) -> Result<Response<DeleteRoleResponse
     client.roles().delete_role(request).await
 }
 
-/// F21
+/// F21: a role is deleted only without active holders, and a new role is a different role.
 #[tokio::test]
 async fn a_role_in_use_is_not_deleted() {
     let app = TestApp::shared();
@@ -41,7 +41,7 @@ async fn expired_assignments_do_not_keep_a_role_from_deletion() {
     delete(&acme, &role).await.expect("deleted");
 }
 
-/// F21
+/// F21: a role is deleted only without active holders, and a new role is a different role.
 #[tokio::test]
 async fn a_recreated_role_grants_nothing_to_the_old_holders() {
     let app = TestApp::shared();
@@ -73,7 +73,7 @@ async fn a_stale_etag_prevents_the_deletion() {
     acme.roles().delete_role(current).await.expect("deleted");
 }
 
-/// F04, D08
+/// F04, D08: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn roles_above_the_caller_system_roles_and_foreign_roles_cannot_be_deleted() {
     let app = TestApp::shared();
@@ -82,14 +82,14 @@ async fn roles_above_the_caller_system_roles_and_foreign_roles_cannot_be_deleted
     let high = acme.create_role("high", RoleLevel::Manager, &[]).await;
     let viewer = acme.system_role("viewer").await;
     let manager = acme.system_role("manager").await;
-    let theirs = other.create_role("ops", RoleLevel::Viewer, &[]).await;
+    let other_tenants_role = other.create_role("ops", RoleLevel::Viewer, &[]).await;
 
     for (by, role, code, reason) in [
         (&ada, &high, Code::PermissionDenied, "LEVEL_TOO_HIGH"),
         (&ada, &manager, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&ada, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
         (&acme, &viewer, Code::PermissionDenied, "SYSTEM_ROLE"),
-        (&acme, &theirs, Code::NotFound, "NOT_FOUND"),
+        (&acme, &other_tenants_role, Code::NotFound, "NOT_FOUND"),
         (&acme, &unknown_id(), Code::NotFound, "NOT_FOUND"),
     ] {
         refused(delete(by, role).await, code, reason);

@@ -43,7 +43,7 @@ async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Res
     }
 }
 
-/// F07
+/// F07: a tenant keeps an active administrator.
 #[tokio::test]
 async fn the_last_administrator_stays() {
     let app = TestApp::shared();
@@ -57,7 +57,7 @@ async fn the_last_administrator_stays() {
     assert!(acme.may(&acme.user_id, "any:thing").await);
 }
 
-/// F07
+/// F07: a tenant keeps an active administrator.
 #[tokio::test]
 async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let app = TestApp::shared();
@@ -84,7 +84,7 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     }
 }
 
-/// F07
+/// F07: a tenant keeps an active administrator.
 #[tokio::test]
 async fn an_administrator_with_a_successor_can_be_removed() {
     let app = TestApp::shared();
@@ -101,7 +101,7 @@ async fn an_administrator_with_a_successor_can_be_removed() {
     }
 }
 
-/// F07
+/// F07: a tenant keeps an active administrator.
 #[tokio::test]
 async fn the_administrators_role_cannot_be_emptied_or_lowered() {
     let app = TestApp::shared();
@@ -120,7 +120,7 @@ async fn the_administrators_role_cannot_be_emptied_or_lowered() {
     assert!(acme.may("", "any:thing").await);
 }
 
-/// F08
+/// F08: concurrent calls cannot remove the last administrator.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_that_remove_each_other_at_once_leave_one() {
     const TENANTS: usize = 4;
@@ -147,11 +147,11 @@ async fn duel(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<
         let (left, right) = (REMOVALS[round % 3], REMOVALS[round / 3 % 3]);
         let pair = two_sole_administrators(&mut owner, &cipher, founder, &role, round).await;
         let here = app.sign_in_as(&pair[0], founder).await;
-        let there = app.sign_in_as(&pair[1], founder).await.on(&replica.channel);
+        let replica_client = app.sign_in_as(&pair[1], founder).await.on(&replica.channel);
 
         let (a, b) = tokio::join!(
             remove(&here, &pair[1], &role, left),
-            remove(&there, &pair[0], &role, right),
+            remove(&replica_client, &pair[0], &role, right),
         );
         assert!(a.is_ok() != b.is_ok(), "{round}: {left:?} {right:?}: {a:?} {b:?}");
         let admins = sqlx::query_scalar(ADMINS).bind(&founder.tenant_id).fetch_one(&mut owner);

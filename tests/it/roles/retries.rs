@@ -46,8 +46,8 @@ async fn an_id_belongs_to_its_caller_and_method() {
     let ada = acme.member("ada", &["role:create", "doc:read"]).await;
     let first = made(create(&acme, with_id("once")).await);
 
-    let theirs = made(create(&other, with_id("once")).await);
-    assert_ne!(theirs.id, first.id);
+    let role_of_other_caller = made(create(&other, with_id("once")).await);
+    assert_ne!(role_of_other_caller.id, first.id);
     let colleague = create(&ada, with_id("once")).await;
     refused(colleague, Code::AlreadyExists, "ROLE_NAME_TAKEN");
     let request = AssignRoleRequest {

@@ -71,7 +71,7 @@ async fn change(by: &Client, targets: &Targets, number: usize) -> Result<(), Sta
     }
 }
 
-/// I07
+/// I07: concurrent changes do not deadlock.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fails() {
     let app = TestApp::spawn().await;
@@ -93,8 +93,9 @@ async fn concurrent_changes_of_the_same_objects_wait_for_one_another_and_none_fa
             for _ in 0..rounds(60) {
                 number = (number * 75 + 74) % 65_537;
                 let Err(status) = change(&by, &targets, number).await else { continue };
-                let ours = [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
-                assert!(!ours.contains(&status.code()), "{number}: {status:?}");
+                let server_errors =
+                    [Code::Internal, Code::Aborted, Code::Unavailable, Code::Unknown];
+                assert!(!server_errors.contains(&status.code()), "{number}: {status:?}");
             }
         })
     });

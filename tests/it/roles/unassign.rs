@@ -19,7 +19,7 @@ async fn unassign(client: &Client, user: &str, role: &str, scope: Value) -> Take
 
 const ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id = $1";
 
-/// N03
+/// N03: equal scopes have one stored form.
 #[tokio::test]
 async fn it_removes_the_assignment_with_exactly_this_scope_or_all() {
     let app = TestApp::shared();
@@ -56,7 +56,7 @@ async fn it_removes_the_assignment_with_exactly_this_scope_or_all() {
     refused(again, Code::NotFound, "NOT_FOUND");
 }
 
-/// N03
+/// N03: equal scopes have one stored form.
 #[tokio::test]
 async fn a_scope_is_recognized_in_every_equal_form() {
     let app = TestApp::shared();
@@ -75,7 +75,7 @@ async fn a_scope_is_recognized_in_every_equal_form() {
     }
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
     let app = TestApp::shared();
@@ -96,20 +96,20 @@ async fn nothing_is_unassigned_from_a_user_or_of_a_role_above_the_caller() {
     unassign(&ada, &boss, &low, json!(null)).await.expect("taken");
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn another_tenants_assignment_looks_like_an_unknown_one() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let theirs = a.system_role("org_admin").await;
-    let ours = b.system_role("viewer").await;
+    let other_tenants_role = a.system_role("org_admin").await;
+    let own_role = b.system_role("viewer").await;
 
     for (user, role) in [
-        (&a.user_id, &theirs),
-        (&b.user_id, &theirs),
-        (&a.user_id, &ours),
-        (&b.user_id, &ours),
-        (&unknown_id(), &ours),
+        (&a.user_id, &other_tenants_role),
+        (&b.user_id, &other_tenants_role),
+        (&a.user_id, &own_role),
+        (&b.user_id, &own_role),
+        (&unknown_id(), &own_role),
         (&b.user_id, &unknown_id()),
     ] {
         refused(unassign(&b, user, role, json!(null)).await, Code::NotFound, "NOT_FOUND");

@@ -89,7 +89,7 @@ async fn a_stale_etag_prevents_the_update() {
     updated(&acme, rename("second", &first.etag)).await;
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_raises_itself_or_others_above_what_it_holds() {
     let app = TestApp::shared();
@@ -130,14 +130,14 @@ async fn only_platform_staff_change_system_roles() {
     let acme = app.tenant("acme").await;
     let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
     let viewer = acme.system_role("viewer").await;
-    let wanted = UpdateRoleRequest { permissions: vec!["doc:read".into()], ..change(&viewer) };
+    let expected = UpdateRoleRequest { permissions: vec!["doc:read".into()], ..change(&viewer) };
 
-    let result = update(&acme, wanted.clone()).await;
+    let result = update(&acme, expected.clone()).await;
     refused(result, Code::PermissionDenied, "SYSTEM_ROLE");
-    assert_eq!(updated(&staff, wanted).await.permissions, ["doc:read"]);
+    assert_eq!(updated(&staff, expected).await.permissions, ["doc:read"]);
 }
 
-/// F03
+/// F03: system roles and the platform level are reserved for the platform.
 #[tokio::test]
 async fn an_update_has_the_same_limits_as_a_creation() {
     let app = TestApp::shared();
@@ -157,15 +157,15 @@ async fn an_update_has_the_same_limits_as_a_creation() {
     refused(update(&acme, taken).await, Code::AlreadyExists, "ROLE_NAME_TAKEN");
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::shared();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let theirs = a.create_role("ops", RoleLevel::Member, &[]).await;
+    let other_tenants_role = a.create_role("ops", RoleLevel::Member, &[]).await;
 
     let mut seen = Vec::new();
-    for id in [theirs, unknown_id()] {
+    for id in [other_tenants_role, unknown_id()] {
         let rename = UpdateRoleRequest { name: Some("mine".into()), ..change(&id) };
         let status = refused(update(&b, rename).await, Code::NotFound, "NOT_FOUND");
         let read = b.roles().get_role(GetRoleRequest { role_id: id }).await;

@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 use crate::harness::{Client, TestApp, refused, until, within};
 
 /// Whether no statement of the service waits for a lock in this test's database.
-async fn none_waits(owner: &Mutex<sqlx::PgConnection>) -> bool {
+async fn no_statement_waits_for_a_lock(owner: &Mutex<sqlx::PgConnection>) -> bool {
     let waiting = "select not exists (select from pg_stat_activity
                    where datname = current_database() and usename = 'tenantry_app'
                      and state <> 'idle' and wait_event_type = 'Lock')";
@@ -26,98 +26,99 @@ async fn rename(client: &Client, name: &str) -> Result<(), tonic::Status> {
 }
 
 /// Locks the row of the tenant acme until the transaction is rolled back.
-async fn hold_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
-    let mut held = holder.begin().await.expect("begun");
+async fn lock_acme(holder: &mut sqlx::PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
+    let mut lock_transaction = holder.begin().await.expect("begun");
     let lock = "select from tenants where slug = 'acme' for update";
-    sqlx::query(lock).execute(&mut *held).await.expect("held");
-    held
+    sqlx::query(lock).execute(&mut *lock_transaction).await.expect("held");
+    lock_transaction
 }
 
-/// N22
+/// N22: a tenant's slow calls must not take all database connections.
 #[tokio::test]
-async fn a_tenants_slow_calls_leave_connections_to_others_and_end_at_their_deadline() {
+async fn slow_calls_of_one_tenant_leave_connections_to_others_and_time_out() {
     let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "10s")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
-    let held = hold_acme(&mut holder).await;
+    let lock_transaction = lock_acme(&mut holder).await;
     let owner = Mutex::new(app.owner().await);
 
-    let slow = join_all((0..30).map(|_| rename(&acme, "Acme")));
-    let others = async {
-        until(10, || async { !none_waits(&owner).await }).await;
+    let slow_calls = join_all((0..30).map(|_| rename(&acme, "Acme")));
+    let other_calls = async {
+        until(10, || async { !no_statement_waits_for_a_lock(&owner).await }).await;
         for _ in 0..10 {
             other.tenants().get_tenant(GetTenantRequest::default()).await.expect("read");
             rename(&other, "Other").await.expect("written");
         }
-        assert!(!none_waits(&owner).await, "the slow calls still wait");
+        assert!(!no_statement_waits_for_a_lock(&owner).await, "the slow calls still wait");
     };
-    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
-    let mut ended = 0;
-    for reply in slow {
+    let (slow_calls, ()) = within(30, async { tokio::join!(slow_calls, other_calls) }).await;
+    let mut timed_out = 0;
+    for reply in slow_calls {
         match reply.expect_err("the row is held").code() {
-            Code::DeadlineExceeded => ended += 1,
+            Code::DeadlineExceeded => timed_out += 1,
             Code::ResourceExhausted => {}
             code => panic!("{code:?}"),
         }
     }
-    assert!(ended > 0, "no call that waited for the row ended");
-    // Sooner than any timeout of Postgres itself.
-    until(3, || none_waits(&owner)).await;
-    held.rollback().await.expect("let go");
+    assert!(timed_out > 0, "no call that waited for the row timed out");
+    // 3 s is shorter than every timeout of Postgres itself.
+    until(3, || no_statement_waits_for_a_lock(&owner)).await;
+    lock_transaction.rollback().await.expect("let go");
     until(10, || async { rename(&acme, "Acme").await.is_ok() }).await;
 }
 
-/// N22: the places for calls in progress are shared among tenants, like connections.
+/// N22: the permits for calls in progress are shared among tenants, like connections.
 #[tokio::test]
-async fn a_tenants_slow_calls_leave_places_for_other_tenants() {
+async fn slow_calls_of_one_tenant_leave_permits_for_other_tenants() {
     let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let mut holder = app.owner().await;
-    let held = hold_acme(&mut holder).await;
+    let lock_transaction = lock_acme(&mut holder).await;
     let owner = Mutex::new(app.owner().await);
 
-    let slow = join_all((0..12).map(|_| rename(&acme, "Acme")));
-    let others = async {
-        until(10, || async { !none_waits(&owner).await }).await;
+    let slow_calls = join_all((0..12).map(|_| rename(&acme, "Acme")));
+    let other_calls = async {
+        until(10, || async { !no_statement_waits_for_a_lock(&owner).await }).await;
         for _ in 0..10 {
             rename(&other, "Other").await.expect("written");
         }
-        held.rollback().await.expect("let go");
+        lock_transaction.rollback().await.expect("let go");
     };
-    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
-    let refusals: Vec<_> = slow.into_iter().filter_map(Result::err).collect();
-    assert!(refusals.len() >= 6, "more than half of all places are one tenant's: {refusals:?}");
+    let (slow_calls, ()) = within(30, async { tokio::join!(slow_calls, other_calls) }).await;
+    let refusals: Vec<_> = slow_calls.into_iter().filter_map(Result::err).collect();
+    assert!(refusals.len() >= 6, "one tenant got more than half of all permits: {refusals:?}");
     for status in refusals {
         refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
     }
     let mut refused = 0.0;
-    for by in ["owner", "subject"] {
-        let name = format!("tenantry_requests_refused_total{{by=\"{by}\"}}");
-        refused += app.metric(&name).await.expect("it is counted");
+    for limit in ["owner", "subject"] {
+        let name = format!("tenantry_requests_refused_total{{by=\"{limit}\"}}");
+        refused += app.metric(&name).await.expect("the metric exists");
     }
     assert!(refused >= 6.0, "{refused}");
 }
 
-/// N22
+/// N22: the refusal of a call for lack of connections carries a retry delay.
 #[tokio::test]
-async fn a_tenant_above_its_share_of_connections_is_told_when_to_retry() {
+async fn a_refusal_above_the_share_of_connections_has_a_retry_delay() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut holder = app.owner().await;
-    let held = hold_acme(&mut holder).await;
-    let refusals = "tenantry_db_share_refused_total";
-    assert_eq!(app.metric(refusals).await, Some(0.0));
+    let lock_transaction = lock_acme(&mut holder).await;
+    let refused_total = "tenantry_db_share_refused_total";
+    assert_eq!(app.metric(refused_total).await, Some(0.0));
 
-    let slow = join_all((0..8).map(|_| rename(&acme, "Acme")));
-    let let_go = async {
-        until(10, || async { app.metric(refusals).await > Some(0.0) }).await;
-        held.rollback().await.expect("let go");
+    let slow_calls = join_all((0..8).map(|_| rename(&acme, "Acme")));
+    let release = async {
+        until(10, || async { app.metric(refused_total).await > Some(0.0) }).await;
+        lock_transaction.rollback().await.expect("let go");
     };
-    let (slow, ()) = within(30, async { tokio::join!(slow, let_go) }).await;
-    let told = slow.into_iter().filter_map(Result::err);
-    let told: Vec<_> = told.filter(|status| status.code() == Code::ResourceExhausted).collect();
-    assert!(!told.is_empty());
-    for status in told {
+    let (slow_calls, ()) = within(30, async { tokio::join!(slow_calls, release) }).await;
+    let errors = slow_calls.into_iter().filter_map(Result::err);
+    let refusals: Vec<_> =
+        errors.filter(|status| status.code() == Code::ResourceExhausted).collect();
+    assert!(!refusals.is_empty());
+    for status in refusals {
         let status =
             refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "OVERLOADED");
         assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
@@ -126,32 +127,33 @@ async fn a_tenant_above_its_share_of_connections_is_told_when_to_retry() {
 
 /// N22: a statement outside a transaction.
 #[tokio::test]
-async fn the_statement_of_a_timed_out_decision_ends_in_postgres() {
+async fn the_statement_of_a_timed_out_check_is_cancelled_in_postgres() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut holder = app.owner().await;
-    let mut held = holder.begin().await.expect("begun");
+    let mut lock_transaction = holder.begin().await.expect("begun");
     let lock = "lock table role_assignments in access exclusive mode";
-    sqlx::query(lock).execute(&mut *held).await.expect("held");
+    sqlx::query(lock).execute(&mut *lock_transaction).await.expect("held");
     let owner = Mutex::new(app.owner().await);
 
-    let hasty = TestApp::on(&app.database, |values| values.set("REQUEST_TIMEOUT", "500ms")).await;
+    let short_timeout_app =
+        TestApp::on(&app.database, |values| values.set("REQUEST_TIMEOUT", "500ms")).await;
     let check = CheckRequest {
         permission: "user:read".into(),
         consistency: Consistency::FullyConsistent.into(),
         ..CheckRequest::default()
     };
-    let reply = acme.on(&hasty.channel).permissions().check(check).await;
+    let reply = acme.on(&short_timeout_app.channel).permissions().check(check).await;
     refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-    // Sooner than any timeout of Postgres itself.
-    until(3, || none_waits(&owner)).await;
-    assert!(hasty.metric("tenantry_db_statements_abandoned_total").await > Some(0.0));
-    held.rollback().await.expect("let go");
+    // 3 s is shorter than every timeout of Postgres itself.
+    until(3, || no_statement_waits_for_a_lock(&owner)).await;
+    assert!(short_timeout_app.metric("tenantry_db_statements_abandoned_total").await > Some(0.0));
+    lock_transaction.rollback().await.expect("let go");
 }
 
 /// N21: one subject's slow calls do not stop the administrator of its tenant.
 #[tokio::test]
-async fn a_subjects_slow_calls_leave_places_for_others_of_its_tenant() {
+async fn slow_calls_of_one_subject_leave_permits_for_its_tenant() {
     let app = TestApp::with(|values| {
         values.set("MAX_REQUESTS", "160");
         values.set("DATABASE_MAX_CONNECTIONS", "40");
@@ -160,9 +162,9 @@ async fn a_subjects_slow_calls_leave_places_for_others_of_its_tenant() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["user:update"]).await;
     let mut holder = app.owner().await;
-    let mut held = holder.begin().await.expect("begun");
+    let mut lock_transaction = holder.begin().await.expect("begun");
     let lock = format!("select from users where user_id = '{}' for update", ada.user_id);
-    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *held).await.expect("held");
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *lock_transaction).await.expect("held");
     let owner = Mutex::new(app.owner().await);
 
     let rename = || {
@@ -174,16 +176,16 @@ async fn a_subjects_slow_calls_leave_places_for_others_of_its_tenant() {
         let mut users = ada.users();
         async move { users.update_user(request).await }
     };
-    let slow = join_all((0..60).map(|_| rename()));
-    let others = async {
-        until(10, || async { !none_waits(&owner).await }).await;
+    let slow_calls = join_all((0..60).map(|_| rename()));
+    let other_calls = async {
+        until(10, || async { !no_statement_waits_for_a_lock(&owner).await }).await;
         let refused = "tenantry_requests_refused_total{by=\"subject\"}";
         until(10, || async { app.metric(refused).await >= Some(40.0) }).await;
         acme.create_role("made meanwhile", RoleLevel::Viewer, &[]).await;
-        assert!(!none_waits(&owner).await, "the slow calls still wait");
-        held.rollback().await.expect("released");
+        assert!(!no_statement_waits_for_a_lock(&owner).await, "the slow calls still wait");
+        lock_transaction.rollback().await.expect("released");
     };
-    let (slow, ()) = within(30, async { tokio::join!(slow, others) }).await;
-    let done = slow.into_iter().flatten().count();
-    assert_eq!(done, 20, "a subject may have an eighth of all calls");
+    let (slow_calls, ()) = within(30, async { tokio::join!(slow_calls, other_calls) }).await;
+    let completed = slow_calls.into_iter().flatten().count();
+    assert_eq!(completed, 20, "a subject may hold an eighth of all permits");
 }

@@ -15,7 +15,7 @@ fn role(name: &str) -> CreateRoleRequest {
 }
 
 /// A server with one connection to Postgres, through a proxy that can hold messages.
-async fn one_connection() -> (TestApp, Proxy, Client) {
+async fn server_with_one_connection() -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
     let acme = direct.tenant("acme").await;
     let proxy = Proxy::postgres().await;
@@ -29,21 +29,21 @@ async fn one_connection() -> (TestApp, Proxy, Client) {
     (app, proxy, acme)
 }
 
-async fn names(app: &TestApp) -> Vec<String> {
+async fn role_names(app: &TestApp) -> Vec<String> {
     let query = "select name from roles where not is_system order by name";
     sqlx::query_scalar(query).fetch_all(&mut app.owner().await).await.expect("roles")
 }
 
 /// Whether Postgres's log contains this text.
-fn logged(wanted: &str) -> bool {
+fn logged(text: &str) -> bool {
     let log = Cluster::get().postgres_log();
-    std::fs::read_to_string(log).expect("the log").contains(wanted)
+    std::fs::read_to_string(log).expect("the log").contains(text)
 }
 
-/// D13
+/// D13: a cancelled transaction begin must not affect later writes.
 #[tokio::test]
 async fn a_cancelled_begin_does_not_lose_a_later_write() {
-    let (app, proxy, acme) = one_connection().await;
+    let (app, proxy, acme) = server_with_one_connection().await;
     for (n, then) in [Then::Hold, Then::HoldReplies].into_iter().enumerate() {
         for (m, step) in ["begin;", "COMMIT"].into_iter().enumerate() {
             let name = format!("r{n}{m}");
@@ -56,23 +56,23 @@ async fn a_cancelled_begin_does_not_lose_a_later_write() {
                 reply = call => panic!("{step} was held: {reply:?}"),
                 () = proxy.until_held() => {}
             }
-            // When this call is answered, the server has received the cancellation.
+            // When the server has answered these calls, it has also received the cancellation.
             for _ in 0..2 {
                 acme.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
             }
             proxy.pass();
             let after = format!("{name}-after");
             within(10, acme.roles().create_role(role(&after))).await.expect("acknowledged");
-            assert!(names(&app).await.contains(&after), "{step}: acknowledged but not stored");
+            assert!(role_names(&app).await.contains(&after), "{step}: acknowledged but not stored");
         }
     }
     // Cut the connection. Acknowledged writes must stay.
-    let before = names(&app).await;
+    let before = role_names(&app).await;
     proxy.cut();
-    let lost = acme.roles().create_role(role("lost")).await;
-    refused(lost, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_eq!(names(&app).await, before);
-    for sign in ["already a transaction in progress", "current transaction is aborted"] {
-        assert!(!logged(sign), "{sign}");
+    let reply = acme.roles().create_role(role("lost")).await;
+    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_eq!(role_names(&app).await, before);
+    for symptom in ["already a transaction in progress", "current transaction is aborted"] {
+        assert!(!logged(symptom), "{symptom}");
     }
 }

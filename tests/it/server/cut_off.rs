@@ -1,5 +1,5 @@
-//! The server's connection to Postgres ends before or after any statement of any write, as when
-//! the server process is killed.
+//! The server's connections to Postgres are cut before or after each statement of each write, as
+//! when the server process is killed.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,26 @@ use crate::{
     harness::{Client, Proxy, TestApp, Then},
 };
 
-/// Connections of the server whose network is cut.
+/// Number of database connections of the server behind the proxy.
 const CONNECTIONS: u32 = 2;
 
-/// Writes whose sample call changes nothing, because the requested state already exists.
-const IDLE: [&str; 3] = ["EnableUser", "ReactivateTenant", "RevokeAllSessions"];
+/// Methods whose sample call changes no row, because the requested state already exists.
+const METHODS_WITHOUT_CHANGE: [&str; 3] = ["EnableUser", "ReactivateTenant", "RevokeAllSessions"];
 
-/// All rows except those of the audit trail, and the number of audit events.
+/// The database before or after a call: all rows outside the audit trail, and the number of
+/// audit events.
 #[derive(PartialEq, Debug)]
-struct There {
+struct Snapshot {
     rows: BTreeMap<String, String>,
     counts: BTreeMap<String, i64>,
     events: i64,
 }
 
-async fn look(app: &TestApp, caller: &Client) -> There {
+async fn snapshot(app: &TestApp, caller: &Client) -> Snapshot {
     let (mut rows, mut counts) = (app.rows_of(&caller.tenant_id).await, app.row_counts().await);
     rows.remove("audit_events");
-    let events = counts.remove("audit_events").expect("the table");
-    There { rows, counts, events }
+    let events = counts.remove("audit_events").expect("the count of audit_events");
+    Snapshot { rows, counts, events }
 }
 
 /// I08: a write that is cut off is stored completely or not at all, and an audit event exists
@@ -44,38 +45,38 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
     .await;
     for (n, method) in writes().iter().enumerate() {
         let (caller, message) = good(&app, method, n, &root).await;
-        let there = caller.on(&replica.channel);
-        let mut lost = 0;
+        let replica_client = caller.on(&replica.channel);
+        let mut failed_calls = 0;
         'write: for step in 1..50 {
             for then in [Then::Cut, Then::CutReplies] {
                 app.audit_settled().await;
-                let before = look(&app, &caller).await;
+                let before = snapshot(&app, &caller).await;
                 proxy.at_statement(step, then);
-                // Each connection that ended with the last cut fails once.
-                let mut reply = method.call(&there, &message).await;
+                // Each connection that the previous cut ended fails once.
+                let mut reply = method.call(&replica_client, &message).await;
                 for _ in 0..CONNECTIONS {
                     if reply.is_err() && !proxy.has_fired() {
-                        reply = method.call(&there, &message).await;
+                        reply = method.call(&replica_client, &message).await;
                     }
                 }
                 let cut = proxy.has_fired();
                 proxy.pass();
-                let after = look(&app, &caller).await;
+                let after = snapshot(&app, &caller).await;
                 let changed = (&before.rows, &before.counts) != (&after.rows, &after.counts);
                 let name = method.path();
                 assert_eq!(after.events > before.events, changed, "{name}, {step}");
-                let idle = IDLE.contains(&method.0.name());
+                let changes_nothing = METHODS_WITHOUT_CHANGE.contains(&method.0.name());
                 assert!(
-                    changed || reply.is_err() || idle,
+                    changed || reply.is_err() || changes_nothing,
                     "{name}, {step}: acknowledged but not stored"
                 );
-                lost += usize::from(reply.is_err());
+                failed_calls += usize::from(reply.is_err());
                 if changed || reply.is_ok() {
                     break 'write;
                 }
-                assert!(cut, "{name} fails by itself: {reply:?}");
+                assert!(cut, "{name} fails without a cut: {reply:?}");
             }
         }
-        assert!(lost > 2, "{}: {lost}", method.path());
+        assert!(failed_calls > 2, "{}: {failed_calls}", method.path());
     }
 }

@@ -31,7 +31,7 @@ async fn is_allowed(client: &Client, values: usize) -> bool {
     ask(client, check(values)).await.expect("an answer").into_inner().allowed
 }
 
-/// N21
+/// N21: the size of a message does not change its answer.
 #[tokio::test]
 async fn a_large_message_is_answered_like_a_small_one() {
     let app = TestApp::spawn().await;
@@ -43,11 +43,15 @@ async fn a_large_message_is_answered_like_a_small_one() {
     }
     let malformed = CheckRequest { permission: "no permission".into(), ..check(200_000) };
     refused(ask(&ada, malformed).await, Code::InvalidArgument, "INVALID_FIELDS");
-    let stranger = ada.with("authorization", "Bearer none");
-    refused(ask(&stranger, check(200_000)).await, Code::Unauthenticated, "TOKEN_INVALID");
-    let mut hasty = Request::new(check(200_000));
-    hasty.set_timeout(Duration::from_millis(1));
-    let reply = ada.permissions().check(hasty).await;
+    let caller_with_invalid_token = ada.with("authorization", "Bearer none");
+    refused(
+        ask(&caller_with_invalid_token, check(200_000)).await,
+        Code::Unauthenticated,
+        "TOKEN_INVALID",
+    );
+    let mut short_deadline_request = Request::new(check(200_000));
+    short_deadline_request.set_timeout(Duration::from_millis(1));
+    let reply = ada.permissions().check(short_deadline_request).await;
     let code = reply.err().map(|status| status.code());
     // Either the client or the server notices the timeout first.
     assert!(matches!(code, Some(Code::Cancelled | Code::DeadlineExceeded)), "{code:?}");
@@ -70,8 +74,8 @@ async fn many_large_messages_of_several_tenants_are_all_answered() {
         let mut client = client.permissions();
         async move { client.batch_check(request).await.expect("an answer").into_inner() }
     };
-    let asked = (0..40).map(|n| ask(if n % 4 == 0 { &other } else { &acme }));
-    for reply in within(60, join_all(asked)).await {
-        assert!(reply.results.len() == 1000 && reply.results.iter().all(|one| one.allowed));
+    let calls = (0..40).map(|n| ask(if n % 4 == 0 { &other } else { &acme }));
+    for reply in within(60, join_all(calls)).await {
+        assert!(reply.results.len() == 1000 && reply.results.iter().all(|result| result.allowed));
     }
 }

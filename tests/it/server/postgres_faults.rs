@@ -27,7 +27,7 @@ async fn behind_a_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
 }
 
 /// One call of each kind that needs Postgres.
-async fn calls(client: &Client) -> Vec<Result<(), Status>> {
+async fn call_each_kind(client: &Client) -> Vec<Result<(), Status>> {
     let login = LoginRequest {
         email: client.email.clone(),
         password: PASSWORD.into(),
@@ -54,39 +54,39 @@ async fn is_serving(app: &TestApp) -> bool {
     reply.into_inner().status() == tonic_health::pb::health_check_response::ServingStatus::Serving
 }
 
-/// I01
+/// I01: without Postgres, calls return UNAVAILABLE with a retry delay.
 #[tokio::test]
 async fn calls_are_unavailable_until_postgres_is_back() {
     let (app, proxy, acme) = behind_a_proxy("30s").await;
     until(10, || is_serving(&app)).await;
     proxy.cut();
-    for reply in within(20, calls(&acme)).await {
+    for reply in within(20, call_each_kind(&acme)).await {
         let status =
             refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
         assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
     }
     until(10, || async { !is_serving(&app).await }).await;
     proxy.pass();
-    until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+    until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
     until(10, || is_serving(&app)).await;
 }
 
-/// I01, I03
+/// I01, I03: while Postgres hangs, calls return DEADLINE_EXCEEDED.
 #[tokio::test]
 async fn calls_time_out_while_postgres_hangs() {
     let (app, proxy, acme) = behind_a_proxy("1s").await;
     until(10, || is_serving(&app)).await;
     proxy.hold();
-    for reply in within(20, calls(&acme)).await {
+    for reply in within(20, call_each_kind(&acme)).await {
         refused(reply.map(tonic::Response::new), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
     until(10, || async { !is_serving(&app).await }).await;
     proxy.pass();
-    until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+    until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
     until(10, || is_serving(&app)).await;
 }
 
-/// I10
+/// I10: the server replaces connections that Postgres terminated.
 #[tokio::test]
 async fn connections_that_postgres_ends_are_replaced() {
     let app = TestApp::spawn().await;
@@ -96,24 +96,24 @@ async fn connections_that_postgres_ends_are_replaced() {
         let end = "select pg_terminate_backend(pid) from pg_stat_activity
                    where datname = current_database() and usename = 'tenantry_app'";
         sqlx::query(end).execute(&mut owner).await.expect("ended");
-        until(10, || async { calls(&acme).await.iter().all(Result::is_ok) }).await;
+        until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
     }
 }
 
 /// I06: Postgres's disk is full (53100), simulated by a trigger.
 #[tokio::test]
-async fn with_a_full_disk_writes_are_unavailable_and_leave_nothing_half_written() {
+async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let mut owner = app.owner().await;
-    let full = "create function disk_full() returns trigger language plpgsql as $$ begin
+    let failing_trigger = "create function disk_full() returns trigger language plpgsql as $$ begin
             raise exception 'could not extend file: No space left on device'
             using errcode = 'disk_full';
         end $$;
         create trigger disk_full before insert or update on roles execute function disk_full();
         create trigger disk_full before insert or update on sessions execute function disk_full();
         create trigger disk_full before insert or update on role_assignments execute function disk_full()";
-    sqlx::raw_sql(full).execute(&mut owner).await.expect("full");
+    sqlx::raw_sql(failing_trigger).execute(&mut owner).await.expect("the trigger is created");
     let before = app.row_counts().await;
 
     let role = || CreateRoleRequest {
@@ -143,7 +143,7 @@ async fn with_a_full_disk_writes_are_unavailable_and_leave_nothing_half_written(
     sqlx::raw_sql("drop function disk_full() cascade")
         .execute(&mut owner)
         .await
-        .expect("space again");
+        .expect("the trigger is dropped");
     acme.roles().create_role(role()).await.expect("made");
     acme.auth().login(login()).await.expect("signed in");
     acme.auth().refresh(refresh()).await.expect("the token was not spent");

@@ -1,5 +1,5 @@
-//! A call is decided by the state when its message has arrived, not by the state when its
-//! metadata arrived.
+//! The server decides a call by the state at the arrival of the message, not by the state at the
+//! arrival of the metadata.
 
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
@@ -11,14 +11,14 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, TestApp};
 
-/// A Check whose metadata has been sent but whose message has not.
-struct Begun {
+/// A Check whose metadata was sent and whose message was not sent yet.
+struct CheckWithoutMessage {
     message: SendStream<Bytes>,
     answer: ResponseFuture,
 }
 
-/// Begins a Check. When this returns, the server has received its metadata.
-async fn begin(app: &TestApp, client: &Client) -> Begun {
+/// Sends the metadata of a Check, and returns after the server has received the metadata.
+async fn send_metadata(app: &TestApp, client: &Client) -> CheckWithoutMessage {
     let stream = TcpStream::connect(app.addr).await.expect("connected");
     let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(async { connection.await.ok() });
@@ -31,21 +31,21 @@ async fn begin(app: &TestApp, client: &Client) -> Begun {
     };
     let check = request("tenantry.v1.PermissionService/Check");
     let (answer, message) = requests.send_request(check, false).expect("sent");
-    // A later call on the same connection was answered, so the metadata of the first has
-    // arrived.
+    // A reply to a later call on the same connection shows that the metadata of the first call
+    // has arrived.
     let after = request("grpc.health.v1.Health/Check");
-    let (after, mut nothing) = requests.send_request(after, false).expect("sent");
-    nothing.send_data(Bytes::from_static(&[0; 5]), true).expect("sent");
+    let (after, mut health_message) = requests.send_request(after, false).expect("sent");
+    health_message.send_data(Bytes::from_static(&[0; 5]), true).expect("sent");
     after.await.expect("an answer");
-    Begun { message, answer }
+    CheckWithoutMessage { message, answer }
 }
 
-impl Begun {
+impl CheckWithoutMessage {
     /// Sends the message and waits for the decision.
-    async fn end(mut self, permission: &str) -> Result<CheckResponse, Status> {
+    async fn send_message(mut self, permission: &str) -> Result<CheckResponse, Status> {
         let message = CheckRequest { permission: permission.into(), ..CheckRequest::default() };
         let message = message.encode_to_vec();
-        let length = u8::try_from(message.len()).expect("it is short");
+        let length = u8::try_from(message.len()).expect("a message below 256 bytes");
         let framed = [&[0, 0, 0, 0, length], message.as_slice()].concat();
         self.message.send_data(framed.into(), true).expect("sent");
         let answer = self.answer.await.expect("an answer");
@@ -67,10 +67,11 @@ async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
     acme.assign(&ada.user_id, &reader).await;
     assert!(ada.may("", "doc:read").await, "allowed, and now cached");
 
-    let (kept, taken) = (begin(&app, &ada).await, begin(&app, &ada).await);
-    assert!(kept.end("doc:read").await.expect("a decision").allowed);
+    let (check_before, check_after) =
+        (send_metadata(&app, &ada).await, send_metadata(&app, &ada).await);
+    assert!(check_before.send_message("doc:read").await.expect("a decision").allowed);
     acme.unassign(&ada.user_id, &reader).await;
-    assert!(!taken.end("doc:read").await.expect("a decision").allowed);
+    assert!(!check_after.send_message("doc:read").await.expect("a decision").allowed);
 }
 
 #[tokio::test]
@@ -80,9 +81,9 @@ async fn a_session_revoked_before_the_message_arrives_is_refused() {
     let ada = acme.member("ada", &["doc:read"]).await;
     assert!(ada.may("", "doc:read").await, "allowed, and now cached");
 
-    let begun = begin(&app, &ada).await;
-    let everywhere = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
-    acme.sessions().revoke_all_sessions(everywhere).await.expect("revoked");
-    let refused = begun.end("doc:read").await.expect_err("the session is revoked");
+    let check = send_metadata(&app, &ada).await;
+    let request = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
+    acme.sessions().revoke_all_sessions(request).await.expect("revoked");
+    let refused = check.send_message("doc:read").await.expect_err("the session is revoked");
     assert_eq!(refused.code(), Code::Unauthenticated);
 }

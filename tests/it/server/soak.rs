@@ -1,4 +1,4 @@
-//! J09: created and deleted objects leave no memory or file descriptors behind.
+//! J09: creating and deleting objects leaks neither memory nor file descriptors.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 
 use crate::harness::{Client, PASSWORD, Serving};
 
-/// The caches have space for few entries, so that they evict from the first round on.
+/// Small caches, so that evictions start in the first round.
 const SETTINGS: &[(&str, &str)] =
     &[("MEMORY_SUBJECT_BYTES", "20000"), ("MEMORY_TOKENS", "50"), ("TENANT_REGISTRATION", "open")];
 
@@ -20,7 +20,7 @@ const USERS: u64 = 20;
 
 /// Registers a tenant. Its administrator signs in, creates, checks and deletes users, and signs
 /// out.
-async fn churn(nobody: &Client, name: &str) {
+async fn churn(anonymous: &Client, name: &str) {
     let slug = format!("t-{name}");
     let email = format!("admin@{slug}.test");
     let request = RegisterRequest {
@@ -30,9 +30,9 @@ async fn churn(nobody: &Client, name: &str) {
         organization_slug: slug.clone(),
         ..RegisterRequest::default()
     };
-    nobody.auth().register(request).await.expect("signs up");
+    anonymous.auth().register(request).await.expect("signs up");
     for _ in 0..SIGN_INS {
-        let admin = nobody.login(&slug, &email, PASSWORD).await;
+        let admin = anonymous.login(&slug, &email, PASSWORD).await;
         for n in 0..USERS {
             let user = admin.create_user_without_password(&format!("u{n}@{slug}.test")).await;
             let question = CheckRequest {
@@ -55,20 +55,20 @@ fn open_files(serving: &Serving) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn churn_of_tenants_users_and_tokens_leaves_nothing_behind() {
+async fn churn_of_tenants_users_and_tokens_leaks_no_memory_and_no_files() {
     let serving = Serving::start(SETTINGS).await;
-    let nobody = Client::anonymous(serving.channel.clone());
-    // Caches and buffers reach their full size in these rounds.
+    let anonymous = Client::anonymous(serving.channel.clone());
+    // Warm-up: the caches and buffers reach their full size.
     for n in 0..10 {
-        churn(&nobody, &format!("warm-{n}")).await;
+        churn(&anonymous, &format!("warm-{n}")).await;
     }
     let (memory, files) = (serving.status("VmRSS"), open_files(&serving));
     for n in 0..ROUNDS {
-        churn(&nobody, &format!("cold-{n}")).await;
+        churn(&anonymous, &format!("cold-{n}")).await;
     }
-    // In KiB: less than one for each user that was created.
-    let grown = serving.status("VmRSS").saturating_sub(memory);
-    assert!(grown < ROUNDS * SIGN_INS * USERS, "{grown} KiB");
+    // The memory grows by less than 1 KiB for each created user.
+    let growth = serving.status("VmRSS").saturating_sub(memory);
+    assert!(growth < ROUNDS * SIGN_INS * USERS, "{growth} KiB");
     assert!(open_files(&serving) <= files + 2, "{} after {files}", open_files(&serving));
     serving.stop().await;
 }

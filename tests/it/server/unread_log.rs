@@ -12,8 +12,8 @@ use tonic::Code;
 
 use crate::harness::{Client, Cluster, TestApp, refused, within};
 
-/// Value of a counter in `/metrics`.
-async fn counted(http: &str, name: &str) -> u64 {
+/// Value of a counter on the `/metrics` page.
+async fn counter_value(http: &str, name: &str) -> u64 {
     let mut stream = TcpStream::connect(http).await.expect("HTTP is served");
     let request = "GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("sent");
@@ -23,16 +23,16 @@ async fn counted(http: &str, name: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
-/// N24: standard error is a full pipe.
+/// N24: calls continue when standard error is a full pipe.
 #[tokio::test]
 async fn calls_continue_while_nobody_reads_the_log() {
     let database = Cluster::get().new_database().await;
     let values = TestApp::values(&database);
     let settings =
         SETTINGS.iter().filter_map(|setting| Some((setting.name, values.get(setting.name)?)));
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let http = free.local_addr().expect("an address").to_string();
-    drop(free);
+    let free_port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let http = free_port.local_addr().expect("an address").to_string();
+    drop(free_port);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command
         .arg("serve")
@@ -48,7 +48,7 @@ async fn calls_continue_while_nobody_reads_the_log() {
     let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
     let address = within(60, async {
         loop {
-            let line = log.next_line().await.expect("its log").expect("it serves");
+            let line = log.next_line().await.expect("a readable log").expect("a line of the log");
             let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
             if event["message"] == "serving" {
                 break event["address"].as_str().expect("an address").to_owned();
@@ -57,12 +57,12 @@ async fn calls_continue_while_nobody_reads_the_log() {
     })
     .await;
 
-    // From here on nobody reads the pipe, and it stays open.
+    // From here on the test does not read the pipe. The pipe stays open.
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let client = Client::anonymous(channel.expect("a URL").connect_lazy());
     let dropped = "tenantry_log_lines_dropped_total";
     within(60, async {
-        while counted(&http, dropped).await == 0 {
+        while counter_value(&http, dropped).await == 0 {
             for _ in 0..50 {
                 let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
                 refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
@@ -74,7 +74,7 @@ async fn calls_continue_while_nobody_reads_the_log() {
     // The server must also stop.
     let pid = process.id().expect("it runs").to_string();
     Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-    let ended = within(30, process.wait()).await.expect("a status");
-    assert!(ended.success(), "{ended}");
+    let exit_status = within(30, process.wait()).await.expect("a status");
+    assert!(exit_status.success(), "{exit_status}");
     drop(log);
 }

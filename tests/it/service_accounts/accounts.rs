@@ -61,7 +61,7 @@ async fn an_account_is_created_once_found_and_deleted() {
     }
 }
 
-/// N16
+/// N16: names that look alike are one name.
 #[tokio::test]
 async fn similar_names_count_as_the_same_name() {
     let app = TestApp::shared();
@@ -95,9 +95,9 @@ async fn an_account_holds_roles_like_a_user() {
     let request = ListSubjectsRequest { permission: "invoice:send".into(), ..Default::default() };
     let reply = acme.permissions().list_subjects(request).await.expect("subjects").into_inner();
     let kinds: Vec<_> = reply.subjects.iter().map(|s| (s.user_id.as_str(), s.r#type())).collect();
-    let wanted =
+    let expected =
         [(acme.user_id.as_str(), SubjectType::User), (&account, SubjectType::ServiceAccount)];
-    assert_eq!(kinds, wanted);
+    assert_eq!(kinds, expected);
 
     let role = acme.role_named("billing").await;
     let request = UnassignRoleRequest {

@@ -175,18 +175,18 @@ async fn an_assertion_with_another_key_is_refused() {
     let app = TestApp::shared();
     let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
     let account = Account::with(&app, &acme, "ec", Own::ec()).await;
-    let twin = Account::with(&app, &acme, "twin", Own::ec()).await;
+    let second_replica = Account::with(&app, &acme, "twin", Own::ec()).await;
     let foreign = Account::with(&app, &other, "ec", Own::ec()).await;
 
-    let by_twin = twin.sign(&account.header(), &account.claims());
+    let by_twin = second_replica.sign(&account.header(), &account.claims());
     account.refused("another's signature", by_twin).await;
-    let named_twin = Header { kid: Some(twin.key_id.clone()), ..account.header() };
+    let named_twin = Header { kid: Some(second_replica.key_id.clone()), ..account.header() };
     account.refused("another's key", account.sign(&named_twin, &account.claims())).await;
-    account.refused("another's whole", twin.sign(&named_twin, &account.claims())).await;
+    account.refused("another's whole", second_replica.sign(&named_twin, &account.claims())).await;
     account.refused("another tenant's", foreign.sign(&foreign.header(), &foreign.claims())).await;
-    let jwk = Jwk::from_encoding_key(&twin.own.private, Algorithm::ES256).expect("a key");
+    let jwk = Jwk::from_encoding_key(&second_replica.own.private, Algorithm::ES256).expect("a key");
     let brings = Header { jwk: Some(jwk), ..account.header() };
-    account.refused("a key of its own", twin.sign(&brings, &account.claims())).await;
+    account.refused("a key of its own", second_replica.sign(&brings, &account.claims())).await;
     for kid in [None, Some("../../dev/null".to_owned()), Some(unknown_id())] {
         let header = Header { kid, ..account.header() };
         account.refused("an unknown key", account.sign(&header, &account.claims())).await;

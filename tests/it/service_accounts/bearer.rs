@@ -22,7 +22,7 @@ async fn takes(admin: &Client, takes: bool) {
     admin.tenants().update_tenant(request).await.expect("changed");
 }
 
-async fn knows_itself(client: &Client) -> bool {
+async fn is_authenticated(client: &Client) -> bool {
     match client.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(_) => true,
         refusal => {
@@ -35,33 +35,33 @@ async fn knows_itself(client: &Client) -> bool {
 #[tokio::test]
 async fn a_secret_works_as_a_token_only_while_the_tenant_allows_it_and_the_key_is_active() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
     let here = app.anonymous().with_token(&key.secret);
-    let there = here.on(&twin.channel);
-    assert!(!knows_itself(&here).await);
+    let replica_client = here.on(&second_replica.channel);
+    assert!(!is_authenticated(&here).await);
 
     takes(&acme, true).await;
-    until(1, || knows_itself(&here)).await;
-    until(1, || knows_itself(&there)).await;
+    until(1, || is_authenticated(&here)).await;
+    until(1, || is_authenticated(&replica_client)).await;
     let question = CheckRequest { permission: "invoice:send".into(), ..Default::default() };
     assert!(here.decide(question).await.allowed);
 
     takes(&acme, false).await;
-    until(1, || async { !knows_itself(&here).await }).await;
-    until(1, || async { !knows_itself(&there).await }).await;
+    until(1, || async { !is_authenticated(&here).await }).await;
+    until(1, || async { !is_authenticated(&replica_client).await }).await;
     takes(&acme, true).await;
-    until(1, || knows_itself(&there)).await;
+    until(1, || is_authenticated(&replica_client)).await;
 
     let request = RevokeApiKeyRequest { api_key_id: key.api_key.expect("a key").id };
     acme.service_accounts().revoke_api_key(request).await.expect("revoked");
-    assert!(!knows_itself(&here).await);
-    until(1, || async { !knows_itself(&there).await }).await;
+    assert!(!is_authenticated(&here).await);
+    until(1, || async { !is_authenticated(&replica_client).await }).await;
 }
 
-/// A cached secret needs no query.
+/// The server validates a cached secret without a query.
 #[tokio::test]
 async fn a_cached_secret_is_answered_from_memory() {
     let proxy = Proxy::postgres().await;
@@ -71,16 +71,16 @@ async fn a_cached_secret_is_answered_from_memory() {
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
     let url = proxy.postgres_url(&app.database);
-    let twin = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = app.anonymous().with_token(&key.secret).on(&twin.channel);
+    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let replica_client = app.anonymous().with_token(&key.secret).on(&second_replica.channel);
     let question = || CheckRequest { permission: "invoice:send".into(), ..Default::default() };
     let is_warm = || async {
-        there.decide(question()).await;
+        replica_client.decide(question()).await;
         proxy.asked().is_empty()
     };
     until(10, is_warm).await;
     for _ in 0..10 {
-        assert!(there.decide(question()).await.allowed);
+        assert!(replica_client.decide(question()).await.allowed);
     }
     assert!(proxy.asked().is_empty());
 }
@@ -115,8 +115,8 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
     assert_eq!((seen.token_type.as_str(), seen.sub_type.as_str()), ("api_key", "service_account"));
     assert_eq!(seen.roles, ["billing"]);
     assert!(acme.decide(question).await.allowed);
-    for nobody in [&other, &acme.member("nobody", &[]).await] {
-        assert_eq!(introspect(nobody).await, IntrospectTokenResponse::default());
+    for client in [&other, &acme.member("nobody", &[]).await] {
+        assert_eq!(introspect(client).await, IntrospectTokenResponse::default());
     }
 }
 
@@ -125,34 +125,34 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
 #[tokio::test]
 async fn lookups_of_secrets_are_limited_but_cached_secrets_are_not() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
-    let nobody = at(&app, &address());
+    let anonymous = at(&app, &address());
     let acme = app.tenant("acme").await;
     takes(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;
     let (known, unknown) =
         (acme.create_api_key(&account).await, acme.create_api_key(&account).await);
-    let user = nobody.with_token(&known.secret);
-    assert!(knows_itself(&user).await);
+    let user = anonymous.with_token(&known.secret);
+    assert!(is_authenticated(&user).await);
     sqlx::query("update api_keys set secret_hash = sha256(secret_hash) where key_id = $1::uuid")
         .bind(unknown.api_key.expect("a key").id)
         .execute(&mut app.owner().await)
         .await
         .expect("forgotten");
-    let guesser = nobody.with_token(&unknown.secret);
-    assert!(!knows_itself(&guesser).await);
-    assert!(!knows_itself(&guesser).await);
+    let guesser = anonymous.with_token(&unknown.secret);
+    assert!(!is_authenticated(&guesser).await);
+    assert!(!is_authenticated(&guesser).await);
     let more = guesser.auth().who_am_i(WhoAmIRequest {}).await;
     refused(more, Code::ResourceExhausted, "RATE_LIMITED");
     for _ in 0..5 {
-        assert!(knows_itself(&user).await);
+        assert!(is_authenticated(&user).await);
     }
 }
 
-/// N19: a malformed secret costs no lookup, so it does not count.
+/// N19: a malformed secret needs no lookup, so the limit does not count it.
 #[tokio::test]
 async fn malformed_secrets_do_not_use_up_the_limit() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
-    let nobody = at(&app, &address());
+    let anonymous = at(&app, &address());
     let acme = app.tenant("acme").await;
     takes(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -161,13 +161,13 @@ async fn malformed_secrets_do_not_use_up_the_limit() {
     let mistyped = format!("{start}{}", if end == "AAAA" { "BBBB" } else { "AAAA" });
     for _ in 0..30 {
         for malformed in ["tenantry_x", &mistyped] {
-            assert!(!knows_itself(&nobody.with_token(malformed)).await);
-            let reply = nobody.auth().exchange_api_key(by_secret(malformed)).await;
+            assert!(!is_authenticated(&anonymous.with_token(malformed)).await);
+            let reply = anonymous.auth().exchange_api_key(by_secret(malformed)).await;
             refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
         }
     }
-    nobody.exchange(&secret).await;
-    assert!(knows_itself(&nobody.with_token(&secret)).await);
+    anonymous.exchange(&secret).await;
+    assert!(is_authenticated(&anonymous.with_token(&secret)).await);
 }
 
 #[tokio::test]

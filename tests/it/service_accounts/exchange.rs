@@ -107,17 +107,17 @@ async fn every_wrong_secret_gets_the_same_answer() {
             .expect("forgotten");
         key.secret
     };
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
     let mut answers = Vec::new();
     for (client, secret) in [
-        (nobody.clone(), mistyped.as_str()),
-        (nobody.clone(), "tenantry_x"),
-        (nobody.clone(), &acme.tokens.access_token[..150]),
-        (nobody.clone(), &unknown),
-        (nobody.clone(), &revoked.secret),
-        (nobody.clone(), &of_suspended),
-        (nobody.with("x-tenant-id", &acme.tenant_id), &elsewhere.secret),
-        (nobody.with("x-tenant-id", "nowhere"), &live.secret),
+        (anonymous.clone(), mistyped.as_str()),
+        (anonymous.clone(), "tenantry_x"),
+        (anonymous.clone(), &acme.tokens.access_token[..150]),
+        (anonymous.clone(), &unknown),
+        (anonymous.clone(), &revoked.secret),
+        (anonymous.clone(), &of_suspended),
+        (anonymous.with("x-tenant-id", &acme.tenant_id), &elsewhere.secret),
+        (anonymous.with("x-tenant-id", "nowhere"), &live.secret),
     ] {
         let reply = client.auth().exchange_api_key(by_secret(secret)).await;
         let status = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
@@ -126,7 +126,7 @@ async fn every_wrong_secret_gets_the_same_answer() {
     for answer in &answers {
         assert_eq!(format!("{answer:?}"), format!("{:?}", answers[0]));
     }
-    let named = nobody.with("x-organization-slug", "acme");
+    let named = anonymous.with("x-organization-slug", "acme");
     named.exchange(&live.secret).await;
     // A failure without a known tenant is not recorded.
     assert_eq!(app.audited(&acme.tenant_id, "sign_in_failed").await, 2);
@@ -160,14 +160,14 @@ async fn exchanges_are_recorded_as_sign_ins() {
 #[tokio::test]
 async fn exchanges_are_rate_limited() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
-    let nobody = at(&app, &address());
+    let anonymous = at(&app, &address());
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let key = acme.create_api_key(&account).await;
     for _ in 0..3 {
-        nobody.exchange(&key.secret).await;
+        anonymous.exchange(&key.secret).await;
     }
-    let more = nobody.auth().exchange_api_key(by_secret(&key.secret)).await;
+    let more = anonymous.auth().exchange_api_key(by_secret(&key.secret)).await;
     let status = refused(more, Code::ResourceExhausted, "RATE_LIMITED");
     assert!(status.get_error_details().retry_info().is_some());
 }

@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status};
 use super::by_secret;
 use crate::harness::{Client, TestApp, refused, until};
 
-fn wanted(account: &str) -> CreateApiKeyRequest {
+fn create_request(account: &str) -> CreateApiKeyRequest {
     CreateApiKeyRequest { service_account_id: account.into(), ..CreateApiKeyRequest::default() }
 }
 
@@ -40,7 +40,7 @@ async fn a_secret_is_returned_once_and_stored_as_a_hash() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
-    let request = CreateApiKeyRequest { name: "first".into(), ..wanted(&account) };
+    let request = CreateApiKeyRequest { name: "first".into(), ..create_request(&account) };
     let made = create(&acme, request).await.expect("made").into_inner();
     let listed = list(&acme, &account).await;
     let key = made.api_key.expect("a key");
@@ -69,10 +69,10 @@ async fn an_account_may_have_two_keys_of_each_kind() {
     let account = acme.create_service_account("billing", &[]).await;
     let first = acme.create_api_key(&account).await.api_key.expect("a key");
     let second = acme.create_api_key(&account).await;
-    let third = create(&acme, wanted(&account)).await;
+    let third = create(&acme, create_request(&account)).await;
     refused(third, Code::FailedPrecondition, "TOO_MANY_API_KEYS");
     let named = Credential::CertificateName("billing.internal".into());
-    let other_kind = CreateApiKeyRequest { credential: Some(named), ..wanted(&account) };
+    let other_kind = CreateApiKeyRequest { credential: Some(named), ..create_request(&account) };
     create(&acme, other_kind).await.expect("of another kind");
 
     revoke(&acme, &first).await;
@@ -89,7 +89,7 @@ async fn concurrent_requests_create_at_most_two_keys() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
-    let tried = (0..10).map(|_| create(&acme, wanted(&account)));
+    let tried = (0..10).map(|_| create(&acme, create_request(&account)));
     let made = futures::future::join_all(tried).await;
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
     assert_eq!(list(&acme, &account).await.len(), 2);
@@ -100,7 +100,7 @@ async fn a_retry_returns_the_same_key_with_a_new_secret() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
-    let request = CreateApiKeyRequest { request_id: "once".into(), ..wanted(&account) };
+    let request = CreateApiKeyRequest { request_id: "once".into(), ..create_request(&account) };
     let first = create(&acme, request.clone()).await.expect("made").into_inner();
     let again = create(&acme, request.clone()).await.expect("again").into_inner();
     assert_eq!(again.api_key, first.api_key);
@@ -124,18 +124,20 @@ async fn nobody_creates_a_key_for_an_account_that_holds_more() {
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &["api_key:create", "invoice:send"]).await;
     let within = acme.create_service_account("within", &["invoice:send"]).await;
-    create(&ada, wanted(&within)).await.expect("an account that holds no more than the creator");
+    create(&ada, create_request(&within))
+        .await
+        .expect("an account that holds no more than the creator");
     let beyond = acme.create_service_account("beyond", &["invoice:delete"]).await;
-    let refusal = create(&ada, wanted(&beyond)).await;
+    let refusal = create(&ada, create_request(&beyond)).await;
     refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let above = acme.create_service_account("above", &[]).await;
     acme.assign(&above, &acme.system_role("manager").await).await;
-    refused(create(&ada, wanted(&above)).await, Code::PermissionDenied, "LEVEL_TOO_HIGH");
+    refused(create(&ada, create_request(&above)).await, Code::PermissionDenied, "LEVEL_TOO_HIGH");
     // An account cannot create a key for itself, because then a stolen key could outlive its
     // expiry.
     let key = acme.create_api_key(&beyond).await;
     let itself = app.anonymous().exchange(&key.secret).await;
-    let more = create(&itself, wanted(&beyond)).await;
+    let more = create(&itself, create_request(&beyond)).await;
     refused(more, Code::PermissionDenied, "PERMISSION_MISSING");
     assert_eq!(list(&acme, &beyond).await.len(), 1);
 }
@@ -150,8 +152,8 @@ async fn an_account_may_revoke_only_its_own_keys() {
     let itself = app.anonymous().exchange(&own_key.secret).await;
     let other_id = other_key.api_key.expect("a key").id;
     let request = RevokeApiKeyRequest { api_key_id: other_id };
-    let theirs = itself.service_accounts().revoke_api_key(request).await;
-    refused(theirs, Code::NotFound, "NOT_FOUND");
+    let refusal = itself.service_accounts().revoke_api_key(request).await;
+    refused(refusal, Code::NotFound, "NOT_FOUND");
     let listed = list(&itself, &own).await;
     revoke(&itself, &listed[0]).await;
     let ended = itself.auth().who_am_i(WhoAmIRequest {}).await;
@@ -159,25 +161,26 @@ async fn an_account_may_revoke_only_its_own_keys() {
     app.anonymous().exchange(&other_key.secret).await;
 }
 
-/// The way in which a key ends.
+/// How an API key becomes invalid.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Revoked,
     Deleted,
 }
 
-/// When a key ends, its tokens end: on this replica at once, on others within a second.
+/// The tokens of a key become invalid with the key: at once on the same replica, and within a
+/// second on other replicas.
 #[tokio::test]
 async fn tokens_end_with_their_key() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     for end in [End::Revoked, End::Deleted] {
         let account = acme.create_service_account(&format!("{end:?}"), &[]).await;
         let key = acme.create_api_key(&account).await;
         let here = app.anonymous().exchange(&key.secret).await;
-        let there = here.on(&twin.channel);
-        for client in [&here, &there] {
+        let replica_client = here.on(&second_replica.channel);
+        for client in [&here, &replica_client] {
             client.auth().who_am_i(WhoAmIRequest {}).await.expect("active");
         }
         match end {
@@ -191,7 +194,8 @@ async fn tokens_end_with_their_key() {
         }
         let ended = here.auth().who_am_i(WhoAmIRequest {}).await;
         refused(ended, Code::Unauthenticated, "TOKEN_INVALID");
-        until(1, || async { there.auth().who_am_i(WhoAmIRequest {}).await.is_err() }).await;
+        until(1, || async { replica_client.auth().who_am_i(WhoAmIRequest {}).await.is_err() })
+            .await;
         let again = app.anonymous().auth().exchange_api_key(by_secret(&key.secret)).await;
         refused(again, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
@@ -204,18 +208,18 @@ async fn a_key_and_its_tokens_end_at_the_expiry_of_the_key() {
     let account = acme.create_service_account("billing", &[]).await;
     let at = |seconds| Some(clock::timestamp(clock::now() + time::Duration::seconds(seconds)));
     for past in [at(0), at(-60), Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })] {
-        let request = CreateApiKeyRequest { expire_time: past, ..wanted(&account) };
+        let request = CreateApiKeyRequest { expire_time: past, ..create_request(&account) };
         refused(create(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
     }
-    let request = CreateApiKeyRequest { expire_time: at(120), ..wanted(&account) };
+    let request = CreateApiKeyRequest { expire_time: at(120), ..create_request(&account) };
     let key = create(&acme, request).await.expect("a key").into_inner();
     let reply = app.anonymous().auth().exchange_api_key(by_secret(&key.secret)).await;
     let reply = reply.expect("a token").into_inner();
     let end = key.api_key.clone().expect("the key").expire_time;
     assert_eq!(reply.access_expire_time, end);
 
-    let over = "update api_keys set expires_at = now() - interval '1 second'";
-    sqlx::query(over).execute(&mut app.owner().await).await.expect("shifted");
+    let expire_keys = "update api_keys set expires_at = now() - interval '1 second'";
+    sqlx::query(expire_keys).execute(&mut app.owner().await).await.expect("shifted");
     let late = app.anonymous().auth().exchange_api_key(by_secret(&key.secret)).await;
     refused(late, Code::Unauthenticated, "INVALID_CREDENTIALS");
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
@@ -244,7 +248,7 @@ async fn invalid_public_keys_and_certificate_names_are_refused() {
         Credential::CertificateName("*.internal".into()),
         Credential::CertificateName("two names".into()),
     ] {
-        let request = CreateApiKeyRequest { credential: Some(bad), ..wanted(&account) };
+        let request = CreateApiKeyRequest { credential: Some(bad), ..create_request(&account) };
         refused(create(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
     }
     assert!(list(&acme, &account).await.is_empty());

@@ -48,7 +48,7 @@ async fn a_session_is_cached_until_it_ends() {
     is_signed_out(&acme).await;
 }
 
-/// H05
+/// H05: Redis is only a cache for sessions.
 #[tokio::test]
 async fn an_emptied_redis_neither_revives_nor_ends_sessions() {
     let redis = OwnRedis::start().await;
@@ -64,7 +64,7 @@ async fn an_emptied_redis_neither_revives_nor_ends_sessions() {
     assert!(is_signed_in(&acme).await);
 }
 
-/// F16
+/// F16: a cache entry answers only its own question.
 #[tokio::test]
 async fn an_entry_is_valid_only_for_its_own_user_session_and_tenant() {
     let app = TestApp::spawn().await;
@@ -88,7 +88,7 @@ async fn a_slow_read_does_not_revive_a_session() {
     let postgres = Proxy::postgres().await;
     let url = postgres.postgres_url(&app.database);
     let slow = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let there = victim.on(&slow.channel);
+    let replica_client = victim.on(&slow.channel);
     redis(&format!("DEL {}", session_key(&victim))).await;
 
     let session: Uuid = victim.tokens.session_id.parse().expect("an id");
@@ -100,10 +100,10 @@ async fn a_slow_read_does_not_revive_a_session() {
         postgres.pass();
     };
     // The call began before the session ended, so either answer is correct.
-    let (_, ()) = tokio::join!(is_signed_in(&there), revoked);
-    // The replica learns of the end within a second.
-    until(1, || async { !is_signed_in(&there).await }).await;
-    is_signed_out(&there).await;
+    let (_, ()) = tokio::join!(is_signed_in(&replica_client), revoked);
+    // The replica gets the end of the session from the feed within a second.
+    until(1, || async { !is_signed_in(&replica_client).await }).await;
+    is_signed_out(&replica_client).await;
     is_signed_out(&victim).await;
 }
 
@@ -125,7 +125,8 @@ async fn a_replica_that_has_just_started_revives_no_session() {
         let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
         admin.sessions().revoke_session(request).await.expect("ended");
         let young = TestApp::on(&app.database, |_| {}).await;
-        // Put the subject into memory, because only then Redis may be asked about the session.
+        // Put the subject into the cache, because only then the server asks Redis about the
+        // session.
         acme.on(&young.channel).may(&ada.user_id, "doc:read").await;
         is_signed_out(&victim.on(&young.channel)).await;
     }
@@ -141,10 +142,9 @@ async fn a_slow_sign_in_does_not_revive_a_session() {
     let url = postgres.postgres_url(&app.database);
     let slow = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
 
-    // The statement that opens the session contains the hash that the password was compared
-    // with.
+    // The statement that creates the session contains the compared password hash.
     postgres.when_sent("$argon2id$", Then::HoldReplies);
-    let nobody = slow.anonymous();
+    let anonymous = slow.anonymous();
     let revoked = async {
         postgres.until_held().await;
         let request = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
@@ -152,10 +152,10 @@ async fn a_slow_sign_in_does_not_revive_a_session() {
         assert_eq!(reply.into_inner().revoked_count, 2, "the new session ends too");
         postgres.pass();
     };
-    let mut auth = nobody.auth();
+    let mut auth = anonymous.auth();
     let (reply, ()) = tokio::join!(auth.login(sign_in(&ada, "a slow device")), revoked);
     let tokens = reply.expect("opened before it ended").into_inner();
-    is_signed_out(&nobody.with_token(&tokens.access_token)).await;
+    is_signed_out(&anonymous.with_token(&tokens.access_token)).await;
 }
 
 /// H04: a write that a hanging Redis executes late must not hide later changes.
@@ -165,9 +165,9 @@ async fn a_late_cache_entry_is_as_old_as_the_read_behind_it() {
     let acme = app.tenant("acme").await;
     let victim = acme.member("victim", &[]).await;
     let (nearby, remote) = (Proxy::redis().await, Proxy::redis().await);
-    let (here, there) = (nearby.redis_url(), remote.redis_url());
-    let hanging = TestApp::on(&app.database, |values| values.set("REDIS_URL", here)).await;
-    let cut_off = TestApp::on(&app.database, |values| values.set("REDIS_URL", there)).await;
+    let (nearby_url, remote_url) = (nearby.redis_url(), remote.redis_url());
+    let hanging = TestApp::on(&app.database, |values| values.set("REDIS_URL", nearby_url)).await;
+    let cut_off = TestApp::on(&app.database, |values| values.set("REDIS_URL", remote_url)).await;
     let mut owner = app.owner().await;
     redis(&format!("DEL {}", session_key(&victim))).await;
 
@@ -181,7 +181,7 @@ async fn a_late_cache_entry_is_as_old_as_the_read_behind_it() {
         redis(&format!("EXISTS {}", session_key(&probe))).await.contains(":1")
     };
     until(10, fills).await;
-    // Redis is asked only about sessions whose subject is in memory.
+    // The server asks Redis only about sessions whose subject is in the cache.
     acme.on(&hanging.channel).may(&victim.user_id, "doc:read").await;
     // Only the write of an entry contains the user's id.
     nearby.when_sent(&victim.user_id, Then::Hold);
@@ -209,16 +209,16 @@ async fn a_late_cache_entry_is_as_old_as_the_read_behind_it() {
 #[tokio::test]
 async fn callers_that_never_stop_see_the_end_of_their_session() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let acme = app.tenant("acme").await;
     for round in 0..10 {
         let victim = acme.member(&format!("victim-{round}"), &[]).await;
-        let over = AtomicBool::new(false);
+        let is_finished = AtomicBool::new(false);
         let calls = (0..8).map(|n| {
-            let caller = victim.on(if n % 2 == 0 { &app.channel } else { &twin.channel });
-            let over = &over;
+            let caller = victim.on(if n % 2 == 0 { &app.channel } else { &second_replica.channel });
+            let is_finished = &is_finished;
             async move {
-                while !over.load(Ordering::Relaxed) {
+                while !is_finished.load(Ordering::Relaxed) {
                     is_signed_in(&caller).await;
                 }
             }
@@ -228,14 +228,14 @@ async fn callers_that_never_stop_see_the_end_of_their_session() {
             let request = RevokeAllSessionsRequest { user_id: victim.user_id.clone() };
             acme.sessions().revoke_all_sessions(request).await.expect("ended");
             is_signed_out(&victim).await;
-            // The other replica learns of the end within a second, and the call takes time as
-            // well.
-            let there = victim.on(&twin.channel);
-            until(2, || async { !is_signed_in(&there).await }).await;
-            for channel in [&app.channel, &twin.channel].repeat(10) {
+            // The other replica gets the end of the session within a second, and the call itself
+            // also takes time.
+            let replica_client = victim.on(&second_replica.channel);
+            until(2, || async { !is_signed_in(&replica_client).await }).await;
+            for channel in [&app.channel, &second_replica.channel].repeat(10) {
                 is_signed_out(&victim.on(channel)).await;
             }
-            over.store(true, Ordering::Relaxed);
+            is_finished.store(true, Ordering::Relaxed);
         };
         tokio::join!(futures::future::join_all(calls), end);
     }
@@ -278,8 +278,8 @@ async fn no_cache_entry_revives_an_ended_session() {
     let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
     acme.sessions().revoke_session(request).await.expect("ended");
     // A replica that starts later never reads the end from the feed, so it uses Redis.
-    let twin = TestApp::on(&app.database, |_| {}).await;
-    let (acme, victim) = (acme.on(&twin.channel), victim.on(&twin.channel));
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
     acme.may(&victim.user_id, "doc:read").await;
     let a_second_later = "select pg_sleep(1.1)";
     sqlx::query(a_second_later).execute(&mut app.owner().await).await.expect("waited");
@@ -300,14 +300,14 @@ async fn no_cache_entry_revives_an_ended_session() {
         redis(&format!("DEL {key}")).await;
         redis(&format!("SET {} {epoch}", epoch_key(&victim))).await;
         redis(&command).await;
-        // Put the subject into memory, so that Redis is asked about the session.
+        // Put the subject into the cache, so that the server asks Redis about the session.
         acme.may(&victim.user_id, "doc:read").await;
         is_signed_out(&victim).await;
     }
     assert!(is_signed_in(&another).await);
 }
 
-/// N23: a key with a value of another type counts as missing.
+/// N23: a key with a value of another type is treated as missing.
 #[tokio::test]
 async fn keys_of_a_wrong_type_neither_end_nor_revive_sessions() {
     let app = TestApp::spawn().await;

@@ -1,5 +1,5 @@
-//! Every way to end a session takes effect at once on the same replica, and within a second on
-//! all others.
+//! The end of a session, in every way, takes effect at once on the same replica, and within a
+//! second on all other replicas.
 
 use tenantry::proto::v1::{
     ChangePasswordRequest, DeleteTenantRequest, DeleteUserRequest, DisableUserRequest,
@@ -109,17 +109,17 @@ impl End {
 
     /// Waits at most one second until the replica refuses the session.
     async fn is_seen_by(self, client: &Client) {
-        let wanted = self.refusal().0;
-        until(1, || async { who_am_i(client).await.is_err_and(|s| s.code() == wanted) }).await;
+        let expected = self.refusal().0;
+        until(1, || async { who_am_i(client).await.is_err_and(|s| s.code() == expected) }).await;
         self.refuses(who_am_i(client).await);
     }
 }
 
-/// Creates a victim and its administrator. Both replicas have the victim's session in memory.
-async fn setup(app: &TestApp, twin: &TestApp, staff: &Client, slug: &str) -> Setup {
+/// Creates a user and the user's administrator. Both replicas have cached the user's session.
+async fn setup(app: &TestApp, second_replica: &TestApp, staff: &Client, slug: &str) -> Setup {
     let admin = app.tenant(slug).await;
     let victim = admin.member("victim", &["user:read"]).await;
-    for channel in [&app.channel, &twin.channel] {
+    for channel in [&app.channel, &second_replica.channel] {
         who_am_i(&victim.on(channel)).await.expect("signed in");
     }
     Setup { staff: staff.clone(), admin, victim }
@@ -132,42 +132,42 @@ async fn who_am_i(
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_seen_at_once_here_and_within_a_second_elsewhere() {
+async fn the_end_of_a_session_applies_at_once_here_and_within_a_second_on_other_replicas() {
     let app = TestApp::spawn().await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
+        let setup = setup(&app, &second_replica, &staff, &format!("t{n}")).await;
         end.perform(&setup, &app.channel).await;
 
         let victim = &setup.victim;
         end.refuses(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.refuses(who_am_i(victim).await);
-        let there = victim.on(&twin.channel);
-        end.is_seen_by(&there).await;
-        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
+        let replica_client = victim.on(&second_replica.channel);
+        end.is_seen_by(&replica_client).await;
+        end.refuses(replica_client.sessions().list_sessions(ListSessionsRequest::default()).await);
     }
 }
 
 /// H04, H05: the message that a session ended is lost.
 #[tokio::test]
-async fn without_redis_a_session_still_ends_within_a_second_elsewhere() {
+async fn without_redis_the_end_of_a_session_applies_within_a_second_on_other_replicas() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
-    let twin = TestApp::on(&app.database, |_| {}).await;
+    let second_replica = TestApp::on(&app.database, |_| {}).await;
     let staff = app.platform_admin().await;
     for (n, end) in ALL.into_iter().enumerate() {
-        let setup = setup(&app, &twin, &staff, &format!("t{n}")).await;
+        let setup = setup(&app, &second_replica, &staff, &format!("t{n}")).await;
         match n % 2 {
             0 => proxy.cut(),
             _ => proxy.hold(),
         }
         end.perform(&setup, &app.channel).await;
-        let there = setup.victim.on(&twin.channel);
+        let replica_client = setup.victim.on(&second_replica.channel);
         end.refuses(who_am_i(&setup.victim).await);
-        end.is_seen_by(&there).await;
-        end.refuses(there.sessions().list_sessions(ListSessionsRequest::default()).await);
+        end.is_seen_by(&replica_client).await;
+        end.refuses(replica_client.sessions().list_sessions(ListSessionsRequest::default()).await);
         proxy.pass();
     }
 }

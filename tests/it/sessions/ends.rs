@@ -11,7 +11,7 @@ use tonic::Code;
 use crate::harness::{Client, Forge, PASSWORD, TestApp, refused};
 
 /// Changes times of a client's session with SQL.
-async fn shift(app: &TestApp, of: &Client, set: &str) {
+async fn update_session_times(app: &TestApp, of: &Client, set: &str) {
     let sql = format!("update sessions set {set} where session_id = '{}'", of.tokens.session_id);
     sqlx::query(AssertSqlSafe(sql)).execute(&mut app.owner().await).await.expect("shifted");
 }
@@ -20,7 +20,7 @@ async fn shift(app: &TestApp, of: &Client, set: &str) {
 async fn expire_tokens(app: &TestApp, of: &Client) {
     let over = "refresh_expires_at = now() - interval '1 second',
                 access_expires_at = now() - interval '1 hour'";
-    shift(app, of, over).await;
+    update_session_times(app, of, over).await;
 }
 
 async fn session(by: &Client, of: &Client) -> Session {
@@ -40,7 +40,7 @@ async fn revoke_all(by: &Client, user_id: &str) -> i32 {
     by.sessions().revoke_all_sessions(request).await.expect("ended").into_inner().revoked_count
 }
 
-/// N06
+/// N06: the state of a session agrees with its tokens.
 #[tokio::test]
 async fn a_session_without_refreshes_expires_with_its_tokens() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
@@ -59,8 +59,8 @@ async fn a_session_without_refreshes_expires_with_its_tokens() {
     assert_eq!(listed(&acme, &idle.user_id).await, std::slice::from_ref(&live.tokens.session_id));
     let refresh_token = idle.tokens.refresh_token.clone();
     let token = IntrospectTokenRequest { token: refresh_token.clone() };
-    let told = acme.auth().introspect_token(token).await.expect("an answer").into_inner();
-    assert!(!told.active);
+    let introspection = acme.auth().introspect_token(token).await.expect("an answer").into_inner();
+    assert!(!introspection.active);
     let request = RefreshRequest { refresh_token, ..RefreshRequest::default() };
     let reply = app.anonymous().auth().refresh(request).await;
     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
@@ -78,7 +78,7 @@ async fn a_session_lives_as_long_as_its_longest_token() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let ada = acme.member("ada", &[]).await;
-    shift(&app, &ada, "refresh_expires_at = now() - interval '1 second'").await;
+    update_session_times(&app, &ada, "refresh_expires_at = now() - interval '1 second'").await;
     assert_eq!(session(&acme, &ada).await.state(), SessionState::Live);
     ada.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
     assert_eq!(revoke_all(&acme, &ada.user_id).await, 1);
@@ -86,17 +86,17 @@ async fn a_session_lives_as_long_as_its_longest_token() {
     refused(who, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// N06
+/// N06: the state of a session agrees with its tokens.
 #[tokio::test]
 async fn revoking_all_sessions_counts_only_live_ones() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let idle = acme.member("ada", &[]).await;
-    let nobody = app.anonymous();
-    let again = || nobody.login(&acme.slug, &idle.email, PASSWORD);
+    let anonymous = app.anonymous();
+    let again = || anonymous.login(&acme.slug, &idle.email, PASSWORD);
     let (over, out, live) = (again().await, again().await, again().await);
     expire_tokens(&app, &idle).await;
-    shift(&app, &over, "expires_at = now() - interval '1 second'").await;
+    update_session_times(&app, &over, "expires_at = now() - interval '1 second'").await;
     out.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
     assert_eq!(revoke_all(&acme, &idle.user_id).await, 1);
@@ -110,7 +110,7 @@ async fn revoking_all_sessions_counts_only_live_ones() {
     assert_eq!(app.audited(&acme.tenant_id, "sessions_revoked").await, 1);
 }
 
-/// N06
+/// N06: the state of a session agrees with its tokens.
 #[tokio::test]
 async fn revoking_an_ended_session_changes_and_records_nothing() {
     let app = TestApp::shared();

@@ -19,27 +19,33 @@ fn revoke(session_id: &str) -> RevokeSessionRequest {
     RevokeSessionRequest { session_id: session_id.into() }
 }
 
-/// C21
+/// C21: a caller sees and ends only sessions that it may manage.
 #[tokio::test]
 async fn a_user_may_end_its_own_sessions() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
-    let here = acme.member("ada", &[]).await;
-    let there = app.anonymous().login(&acme.slug, &here.email, PASSWORD).await;
-    let both = [here.tokens.session_id.clone(), there.tokens.session_id.clone()];
-    assert_eq!(listed(&here, "").await, both);
+    let current_session = acme.member("ada", &[]).await;
+    let other_session = app.anonymous().login(&acme.slug, &current_session.email, PASSWORD).await;
+    let both = [current_session.tokens.session_id.clone(), other_session.tokens.session_id.clone()];
+    assert_eq!(listed(&current_session, "").await, both);
 
-    let ended = &there.tokens.session_id;
-    here.sessions().revoke_session(revoke(ended)).await.expect("ended");
-    assert_eq!(listed(&here, "").await, both[..1]);
-    let who = there.auth().who_am_i(WhoAmIRequest {}).await;
+    let ended = &other_session.tokens.session_id;
+    current_session.sessions().revoke_session(revoke(ended)).await.expect("ended");
+    assert_eq!(listed(&current_session, "").await, both[..1]);
+    let who = other_session.auth().who_am_i(WhoAmIRequest {}).await;
     refused(who, Code::Unauthenticated, "TOKEN_INVALID");
     let request = GetSessionRequest { session_id: ended.clone() };
-    let session = here.sessions().get_session(request).await.expect("a reply").into_inner().session;
+    let session = current_session
+        .sessions()
+        .get_session(request)
+        .await
+        .expect("a reply")
+        .into_inner()
+        .session;
     assert_eq!(session.expect("the session").state(), SessionState::Revoked);
 }
 
-/// C21
+/// C21: a caller sees and ends only sessions that it may manage.
 #[tokio::test]
 async fn another_users_session_looks_like_an_unknown_one() {
     let app = TestApp::shared();

@@ -42,11 +42,11 @@ async fn reflection_lists_every_service() {
     let answer = ask(&app.channel, question).await.expect("a reply");
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
     let listed: BTreeSet<_> = list.service.into_iter().map(|service| service.name).collect();
-    let mut wanted: BTreeSet<_> =
+    let mut expected: BTreeSet<_> =
         methods().iter().map(|m| m.0.parent_service().full_name().to_owned()).collect();
-    wanted.insert("grpc.health.v1.Health".into());
-    assert!(listed.is_superset(&wanted), "{listed:?}");
-    let others: Vec<_> = listed.difference(&wanted).collect();
+    expected.insert("grpc.health.v1.Health".into());
+    assert!(listed.is_superset(&expected), "{listed:?}");
+    let others: Vec<_> = listed.difference(&expected).collect();
     assert!(others.iter().all(|name| name.starts_with("grpc.reflection.")), "{others:?}");
 }
 

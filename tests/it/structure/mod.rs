@@ -1,4 +1,4 @@
-//! Statements of the project about itself, checked against its files.
+//! Statements of the documentation about the code, checked against the files.
 
 mod imports;
 mod release;
@@ -35,9 +35,9 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files that are in an import circle or import only from such files, each with its imports
-/// among them.
-fn circles(src: &Path) -> Vec<String> {
+/// The files that are in an import cycle, or that import only from such files. Each file is listed
+/// with its imports among these files.
+fn import_cycles(src: &Path) -> Vec<String> {
     let imports = Imports::read(src);
     let mut left = imports.edges();
     loop {
@@ -59,14 +59,14 @@ fn circles(src: &Path) -> Vec<String> {
 }
 
 #[test]
-fn imports_form_no_circle() {
-    let circles = circles(&source());
-    assert!(circles.is_empty(), "{}", circles.join("\n"));
+fn imports_form_no_cycle() {
+    let import_cycles = import_cycles(&source());
+    assert!(import_cycles.is_empty(), "{}", import_cycles.join("\n"));
 }
 
-/// One circle goes through a re-exported name, and one through a path in the code.
+/// One cycle goes through a re-exported name, and one cycle through a path in the code.
 #[test]
-fn circles_are_found() {
+fn import_cycles_are_detected() {
     let dir = tempfile::tempdir().expect("a folder");
     let write = |path: &str, text: &str| {
         let path = dir.path().join(path);
@@ -81,9 +81,16 @@ fn circles_are_found() {
     );
     write("b.rs", "use crate::a::Inner;\npub struct B(Inner);\n");
     write("c.rs", "pub struct C;\n");
-    assert_eq!(circles(dir.path()), Vec::<String>::new(), "importing a module is no use of it");
+    assert_eq!(
+        import_cycles(dir.path()),
+        Vec::<String>::new(),
+        "importing a module is no use of it"
+    );
     write("c.rs", "pub struct C;\nfn c() -> crate::b::B { todo!() }\n");
-    assert_eq!(circles(dir.path()), ["a/inner.rs -> c.rs", "b.rs -> a/inner.rs", "c.rs -> b.rs"]);
+    assert_eq!(
+        import_cycles(dir.path()),
+        ["a/inner.rs -> c.rs", "b.rs -> a/inner.rs", "c.rs -> b.rs"]
+    );
 }
 
 /// Stores work the same for all callers, so they need no proof from the gate.
@@ -152,7 +159,7 @@ fn event_kinds_in_migrations_exist_in_the_code() {
     }
 }
 
-/// N21: each bound in docs/limits.md that is a constant or a setting exists under that name.
+/// N21: each bound in docs/limits.md that is a constant or a setting exists under its name.
 #[test]
 fn every_bound_on_the_limits_page_exists() {
     let page = read("docs/limits.md");

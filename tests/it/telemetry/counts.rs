@@ -63,11 +63,11 @@ async fn store_calls_are_counted_by_operation_and_outcome() {
     app.tenant("acme").await;
     let (_, page) = app.get("/metrics").await;
     let counted = |system: &str, operation: &str| {
-        let wanted = format!(
+        let expected = format!(
             "db_client_operation_duration_seconds_count{{db_system_name=\"{system}\",\
              db_operation_name=\"{operation}\",error_type=\"\"}}"
         );
-        let line = page.lines().find_map(|line| line.strip_prefix(&wanted)).expect("counted");
+        let line = page.lines().find_map(|line| line.strip_prefix(&expected)).expect("counted");
         line.trim().parse::<f64>().expect("a number")
     };
     for (system, operation) in [

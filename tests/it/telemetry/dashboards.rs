@@ -42,7 +42,7 @@ async fn every_metric_in_dashboards_alerts_and_docs_exists() {
     })
     .await;
     let (_, page) = app.get("/metrics").await;
-    let there: BTreeSet<_> = page
+    let existing_metrics: BTreeSet<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .map(|name| name.trim_end_matches("_count").to_owned())
@@ -50,12 +50,15 @@ async fn every_metric_in_dashboards_alerts_and_docs_exists() {
     for file in ["deploy/grafana/tenantry.json", "deploy/prometheus/alerts.yml", DOCS] {
         let named = named_in(file);
         assert!(named.len() >= 8, "{file}: {named:?}");
-        let missing: Vec<_> = named.difference(&there).collect();
-        assert!(missing.is_empty(), "{file} names {missing:?}; existing metrics are {there:?}");
+        let missing: Vec<_> = named.difference(&existing_metrics).collect();
+        assert!(
+            missing.is_empty(),
+            "{file} names {missing:?}; existing metrics are {existing_metrics:?}"
+        );
     }
     let named = named_in(DOCS);
-    let untold: Vec<_> = there.difference(&named).collect();
-    assert!(untold.is_empty(), "{DOCS} does not describe {untold:?}");
+    let undocumented: Vec<_> = existing_metrics.difference(&named).collect();
+    assert!(undocumented.is_empty(), "{DOCS} does not describe {undocumented:?}");
 }
 
 /// Each alert has the fields that an operator on call needs.

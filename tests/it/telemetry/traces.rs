@@ -35,7 +35,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 
-/// K03
+/// K03: a trace covers the call and its store operations.
 #[tokio::test]
 async fn a_callers_trace_continues_through_every_store() {
     let (app, collector) = traced("0").await;
@@ -75,9 +75,9 @@ async fn a_callers_trace_continues_through_every_store() {
         assert_eq!(attribute(found[0], "db.operation.name").as_deref(), Some(operation));
         assert!(!is_error(found[0]));
     }
-    let told = format!("{spans:?}");
+    let span_text = format!("{spans:?}");
     for secret in [acme.email.as_str(), PASSWORD, "canary", "acme", &acme.tenant_id] {
-        assert!(!told.contains(secret), "{secret}");
+        assert!(!span_text.contains(secret), "{secret}");
     }
 }
 
@@ -142,8 +142,8 @@ async fn invalid_trace_headers_begin_a_new_trace() {
     let client = client.with("tracestate", &"a=b,".repeat(500)).with("baggage", "canary=1");
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     let spans = collector.trace(&id).await;
-    let told = format!("{spans:?}");
-    assert!(!told.contains("canary") && !told.contains("a=b"), "{told}");
+    let span_text = format!("{spans:?}");
+    assert!(!span_text.contains("canary") && !span_text.contains("a=b"), "{span_text}");
 }
 
 #[tokio::test]
@@ -153,16 +153,16 @@ async fn a_failed_call_is_marked_as_error_with_its_type() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let twin = TestApp::on(&app.database, |values| {
+    let second_replica = TestApp::on(&app.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
     })
     .await;
-    let there = acme.on(&twin.channel);
-    there.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
-    let (id, there) = in_trace(&acme.on(&twin.channel), true);
+    let replica_client = acme.on(&second_replica.channel);
+    replica_client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    let (id, replica_client) = in_trace(&acme.on(&second_replica.channel), true);
     proxy.cut();
-    let reply = there.auth().who_am_i(WhoAmIRequest {}).await;
+    let reply = replica_client.auth().who_am_i(WhoAmIRequest {}).await;
     refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     let spans = collector.trace(&id).await;
     let [call] = named(&spans, "tenantry.v1.AuthService/WhoAmI")[..] else {
@@ -181,8 +181,8 @@ async fn a_failed_call_is_marked_as_error_with_its_type() {
 
     // An error of the caller is no error of the server.
     proxy.pass();
-    let (id, nobody) = in_trace(&app.anonymous().on(&twin.channel), true);
-    let reply = nobody.auth().who_am_i(WhoAmIRequest {}).await;
+    let (id, anonymous) = in_trace(&app.anonymous().on(&second_replica.channel), true);
+    let reply = anonymous.auth().who_am_i(WhoAmIRequest {}).await;
     refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
     let spans = collector.trace(&id).await;
     assert!(spans.iter().all(|span| !is_error(span)), "{spans:?}");

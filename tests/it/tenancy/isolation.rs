@@ -1,5 +1,4 @@
-//! Another tenant's objects look as if they did not exist: the answers are equal, byte for
-//! byte, to the answers for unknown ids.
+//! Another tenant's object gets the same answer as an unknown id, byte for byte.
 
 use prost_reflect::Value;
 use tenantry::proto::v1::{
@@ -20,7 +19,7 @@ async fn two_tenants(app: &TestApp) -> (Client, Ids, Client, Ids) {
     (a, a_ids, b, b_ids)
 }
 
-/// D02
+/// D02: answers do not reveal the ids of other tenants.
 #[tokio::test]
 async fn another_tenants_ids_are_answered_like_unknown_ids() {
     let app = TestApp::spawn().await;
@@ -30,7 +29,7 @@ async fn another_tenants_ids_are_answered_like_unknown_ids() {
     let mut seen = 0;
     for method in methods() {
         for field in method.id_fields() {
-            // First only this id is the other tenant's, then all other ids are too.
+            // First only this id belongs to the other tenant, then all ids do.
             let pairs = [
                 (own.with(field, &theirs), own.with(field, &Ids::random())),
                 (theirs.clone(), theirs.with(field, &Ids::random())),
@@ -47,12 +46,12 @@ async fn another_tenants_ids_are_answered_like_unknown_ids() {
     assert_eq!(app.rows_of(&a.tenant_id).await, before);
 }
 
-/// D02: slugs of tenants and tokens identify objects too.
+/// D02: the same holds for tenant slugs and tokens.
 #[tokio::test]
 async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
     let app = TestApp::spawn().await;
     let (a, _, b, own) = two_tenants(&app).await;
-    let nobody = b.member("nobody", &[]).await;
+    let member_without_permission = b.member("nobody", &[]).await;
     let before = app.rows_of(&a.tenant_id).await;
     let lost = a.tokens.access_token.clone() + "x";
 
@@ -74,7 +73,7 @@ async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
                 message.set_field_by_name(field, Value::String(value.to_owned()));
                 message
             };
-            for client in [&b, &nobody] {
+            for client in [&b, &member_without_permission] {
                 let theirs = method.answer(client, &ask(theirs)).await;
                 let nobodys = method.answer(client, &ask(nobodys)).await;
                 assert_eq!(theirs, nobodys, "{} {field}", method.path());
@@ -101,7 +100,7 @@ async fn another_tenants_emails_are_not_found() {
     assert_ne!(id, a.user_id);
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn nothing_refers_across_tenants() {
     let app = TestApp::spawn().await;
@@ -124,7 +123,7 @@ async fn nothing_refers_across_tenants() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// D09
+/// D09: a batch reveals nothing about users of other tenants.
 #[tokio::test]
 async fn a_batch_decides_for_own_users_and_denies_all_others() {
     let app = TestApp::shared();

@@ -31,7 +31,7 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
     }
 }
 
-/// D06
+/// D06: a list contains only objects of the caller's tenant.
 #[tokio::test]
 async fn interleaved_users_of_two_tenants_are_listed_separately() {
     let app = TestApp::shared();
@@ -40,14 +40,15 @@ async fn interleaved_users_of_two_tenants_are_listed_separately() {
 
     for client in [&a, &b] {
         let owner = &mut app.owner().await;
-        let wanted = "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
-        let wanted = sqlx::query_scalar::<_, String>(wanted).bind(&client.tenant_id);
-        let wanted = wanted.fetch_all(owner).await.expect("ids");
-        assert_eq!(wanted.len(), 1001);
+        let expected =
+            "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
+        let expected = sqlx::query_scalar::<_, String>(expected).bind(&client.tenant_id);
+        let expected = expected.fetch_all(owner).await.expect("ids");
+        assert_eq!(expected.len(), 1001);
         for page_size in [90, 1000] {
             let listed = users(client, page_size, "").await;
             assert!(listed.iter().all(|(tenant, _)| *tenant == client.tenant_id));
-            assert!(listed.iter().map(|(_, id)| id).eq(&wanted));
+            assert!(listed.iter().map(|(_, id)| id).eq(&expected));
         }
         let some = users(client, 7, "email = \"u10*\"").await;
         assert_eq!(some.len(), 12);

@@ -1,4 +1,4 @@
-//! The tenant in the metadata: it must be named once and without ambiguity.
+//! The tenant in the metadata: the metadata must name the tenant once and without ambiguity.
 
 use tenantry::proto::v1::{
     GetJwksRequest, LoginRequest, RefreshRequest, RegisterRequest, WhoAmIRequest,
@@ -21,7 +21,7 @@ async fn all_refuse(client: &Client, what: &str) {
     }
 }
 
-/// D03, D04, D05
+/// D03, D04, D05: the metadata must name exactly one tenant.
 #[tokio::test]
 async fn metadata_that_names_not_exactly_one_tenant_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
@@ -58,7 +58,7 @@ async fn metadata_that_names_not_exactly_one_tenant_is_refused_by_every_method()
     assert_eq!(app.row_counts().await, before);
 }
 
-/// D04
+/// D04: the tenant in the metadata must be well-formed.
 #[tokio::test]
 async fn metadata_that_is_not_ascii_text_is_refused_by_every_method() {
     let app = TestApp::spawn().await;

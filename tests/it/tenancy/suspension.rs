@@ -1,5 +1,5 @@
-//! A suspended tenant: nobody signs in and everything is denied at once. Reactivation restores
-//! the state before.
+//! A suspended tenant: sign-ins and all calls are denied at once. Reactivation restores the earlier
+//! state.
 
 use tenantry::{
     gate::{Access, Policies},
@@ -32,7 +32,7 @@ fn refresh(client: &Client) -> RefreshRequest {
     RefreshRequest { refresh_token, ..RefreshRequest::default() }
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
     let app = TestApp::spawn().await;
@@ -54,29 +54,29 @@ async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
             refused(reply, Code::PermissionDenied, "TENANT_SUSPENDED");
         }
     }
-    let mut nobody = app.anonymous().auth();
-    refused(nobody.refresh(refresh(&a)).await, Code::Unauthenticated, "TOKEN_INVALID");
+    let mut anonymous = app.anonymous().auth();
+    refused(anonymous.refresh(refresh(&a)).await, Code::Unauthenticated, "TOKEN_INVALID");
     assert_eq!(app.rows_of(&a.tenant_id).await, before);
-    refused(nobody.login(login(&a)).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    refused(anonymous.login(login(&a)).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
 
     b.auth().who_am_i(WhoAmIRequest {}).await.expect("the other tenant works");
-    nobody.login(login(&b)).await.expect("the other tenant signs in");
+    anonymous.login(login(&b)).await.expect("the other tenant signs in");
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     let app = TestApp::shared();
     let root = app.platform_admin().await;
     let a = app.tenant("a").await;
-    let mut nobody = app.anonymous().auth();
+    let mut anonymous = app.anonymous().auth();
     let wrong = LoginRequest { password: "wrong password".into(), ..login(&a) };
-    let reply = nobody.login(wrong).await;
+    let reply = anonymous.login(wrong).await;
     let wrong = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
     suspend(&root, &a.slug).await;
-    let by_slug = nobody.login(login(&a)).await;
+    let by_slug = anonymous.login(login(&a)).await;
     let by_email =
-        nobody.login(LoginRequest { organization_slug: String::new(), ..login(&a) }).await;
+        anonymous.login(LoginRequest { organization_slug: String::new(), ..login(&a) }).await;
     for reply in [by_slug, by_email] {
         let suspended = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
         assert_eq!(suspended.message(), wrong.message());
@@ -84,7 +84,7 @@ async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     }
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn decisions_about_a_suspended_tenants_users_are_denials() {
     let app = TestApp::shared();
@@ -117,7 +117,7 @@ async fn decisions_about_a_suspended_tenants_users_are_denials() {
     }
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn nobody_joins_a_suspended_tenant() {
     let app = TestApp::spawn().await;
@@ -132,14 +132,14 @@ async fn nobody_joins_a_suspended_tenant() {
         organization_slug: "a".into(),
         ..RegisterRequest::default()
     };
-    let mut nobody = app.anonymous().auth();
-    nobody.register(join("one@a.test")).await.expect("joins");
+    let mut anonymous = app.anonymous().auth();
+    anonymous.register(join("one@a.test")).await.expect("joins");
     suspend(&root, "a").await;
-    let reply = nobody.register(join("two@a.test")).await;
+    let reply = anonymous.register(join("two@a.test")).await;
     refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn a_reactivated_tenant_continues_as_before() {
     let app = TestApp::shared();
@@ -151,9 +151,9 @@ async fn a_reactivated_tenant_continues_as_before() {
     root.tenants().reactivate_tenant(again).await.expect("it is active");
 
     a.auth().who_am_i(WhoAmIRequest {}).await.expect("its sessions live");
-    let mut nobody = app.anonymous().auth();
-    nobody.refresh(refresh(&a)).await.expect("its refresh tokens are unspent");
-    nobody.login(login(&a)).await.expect("its users sign in");
+    let mut anonymous = app.anonymous().auth();
+    anonymous.refresh(refresh(&a)).await.expect("its refresh tokens are unspent");
+    anonymous.login(login(&a)).await.expect("its users sign in");
     assert_eq!(app.audited(&a.tenant_id, "tenant_suspended").await, 1);
     assert_eq!(app.audited(&a.tenant_id, "tenant_reactivated").await, 1);
 }

@@ -38,8 +38,9 @@ async fn a_tenant_is_created_with_its_system_roles_and_recorded() {
         made.settings,
         struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }))
     );
-    let there = staff.with("x-tenant-id", &made.id);
-    let roles = there.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
+    let staff_in_tenant = staff.with("x-tenant-id", &made.id);
+    let roles =
+        staff_in_tenant.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
     let names: Vec<_> = roles.into_inner().roles.into_iter().map(|role| role.name).collect();
     assert_eq!(names, ["org_admin", "manager", "member", "viewer"]);
 
@@ -115,7 +116,7 @@ async fn known_settings_must_be_valid() {
     assert_eq!(created(&staff, request).await.settings, struct_of(any));
 }
 
-/// N01, N02
+/// N01, N02: the server returns a stored value exactly, or refuses the value.
 #[tokio::test]
 async fn settings_are_returned_exactly_or_refused() {
     let app = TestApp::spawn().await;

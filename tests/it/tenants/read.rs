@@ -24,8 +24,12 @@ async fn a_callers_own_tenant_is_found_by_id_slug_or_empty_name() {
             assert_eq!(id_of(client, name).await, acme.tenant_id);
         }
     }
-    let nobody = acme.member("nobody", &[]).await;
-    refused(get(&nobody, "").await, Code::PermissionDenied, "PERMISSION_MISSING");
+    let member_without_permission = acme.member("nobody", &[]).await;
+    refused(
+        get(&member_without_permission, "").await,
+        Code::PermissionDenied,
+        "PERMISSION_MISSING",
+    );
 }
 
 #[tokio::test]

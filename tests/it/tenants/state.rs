@@ -20,7 +20,7 @@ async fn reactivate(client: &Client, tenant: &str) -> Result<Tenant, Status> {
     Ok(reply.into_inner().tenant.expect("the tenant"))
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn in_a_suspended_tenant_nothing_works_and_other_tenants_are_unaffected() {
     let app = TestApp::spawn().await;
@@ -52,7 +52,7 @@ async fn in_a_suspended_tenant_nothing_works_and_other_tenants_are_unaffected() 
     assert!(other.may("", "doc:read").await);
 }
 
-/// D14
+/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn after_reactivation_a_tenants_sessions_work_again() {
     let app = TestApp::shared();

@@ -16,7 +16,7 @@ fn parts(token: &str) -> (Value, Value) {
     (serde_json::to_value(header).expect("a header"), claims)
 }
 
-/// A01
+/// A01: the algorithm `none` is not accepted.
 #[tokio::test]
 async fn a_token_without_an_algorithm_is_refused() {
     let app = TestApp::shared();
@@ -35,7 +35,7 @@ async fn a_token_without_an_algorithm_is_refused() {
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
 }
 
-/// A02
+/// A02: an RSA public key is not a valid HMAC secret.
 #[tokio::test]
 async fn the_public_key_is_not_accepted_as_a_shared_secret() {
     let app = TestApp::shared();
@@ -82,7 +82,7 @@ async fn the_servers_key_is_valid_only_with_rs256() {
     }
 }
 
-/// A10
+/// A10: the signature covers the whole token.
 #[tokio::test]
 async fn a_changed_token_is_refused() {
     let app = TestApp::shared();
@@ -125,7 +125,7 @@ async fn a_changed_token_is_refused() {
     }
 }
 
-/// A20
+/// A20: the first sign-in needs no earlier call.
 #[tokio::test]
 async fn the_first_call_of_a_server_may_be_a_sign_in() {
     let app = TestApp::spawn().await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{token_accepted, token_refused};
 use crate::harness::{Forge, TestApp};
 
-/// A07
+/// A07: no required claim has a default.
 #[tokio::test]
 async fn each_required_claim_must_be_present() {
     let app = TestApp::shared();
@@ -25,7 +25,7 @@ async fn each_required_claim_must_be_present() {
     token_accepted(&acme, "without roles", &without).await;
 }
 
-/// A11
+/// A11: a claim of a wrong type is treated as missing.
 #[tokio::test]
 async fn claims_of_a_wrong_type_count_as_missing() {
     let app = TestApp::shared();

@@ -19,7 +19,7 @@ async fn who_am_i(client: &Client) -> Result<(), Status> {
     client.auth().who_am_i(WhoAmIRequest {}).await.map(drop)
 }
 
-/// A16
+/// A16: the credential of a call must be unambiguous.
 #[tokio::test]
 async fn a_call_with_several_credentials_is_refused() {
     let app = TestApp::shared();
@@ -27,21 +27,21 @@ async fn a_call_with_several_credentials_is_refused() {
     let other = app.tenant("other").await;
     let good = format!("Bearer {}", acme.tokens.access_token);
     let bad = "Bearer a.b.c".to_owned();
-    let theirs = format!("Bearer {}", other.tokens.access_token);
+    let other_credential = format!("Bearer {}", other.tokens.access_token);
     let basic = "Basic YTpi".to_owned();
 
     for values in [
         vec![good.clone(), bad.clone()],
         vec![bad.clone(), good.clone()],
         vec![good.clone(), good.clone()],
-        vec![good.clone(), theirs.clone()],
+        vec![good.clone(), other_credential.clone()],
         vec![good.clone(), basic.clone()],
         vec![basic.clone(), good.clone()],
         vec![good.clone(), String::new()],
-        vec![format!("{good},{theirs}")],
+        vec![format!("{good},{other_credential}")],
         vec![format!("{good}, {bad}")],
         vec![format!("{bad},{good}")],
-        vec![format!("{good} {theirs}")],
+        vec![format!("{good} {other_credential}")],
         vec![basic],
         vec![acme.tokens.access_token.clone()],
         vec![good.replace("Bearer ", "Bearer")],
@@ -62,7 +62,7 @@ async fn a_call_with_several_credentials_is_refused() {
     }
 }
 
-/// A16
+/// A16: the credential of a call must be unambiguous.
 #[tokio::test]
 async fn a_binary_credential_is_ignored() {
     let app = TestApp::shared();
@@ -76,7 +76,7 @@ async fn a_binary_credential_is_ignored() {
     refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
 }
 
-/// A19
+/// A19: the size of a credential is bounded.
 #[tokio::test]
 async fn a_token_of_more_than_8_kib_is_refused() {
     let app = TestApp::shared();
@@ -87,7 +87,7 @@ async fn a_token_of_more_than_8_kib_is_refused() {
         let pad = json!({ "pad": "x".repeat(length) });
         forge.with_claims(token, &pad)
     };
-    // Valid in all but its length. Base64 encodes 3 bytes as 4.
+    // Only the length of this token is invalid. Base64 encodes 3 bytes as 4.
     let room = (8192 - padded(0).len()) * 3 / 4;
     let near: Vec<_> = (room - 4..room + 8).map(padded).collect();
     let fits = near.iter().rfind(|token| token.len() <= 8192).expect("one that fits");
@@ -98,7 +98,7 @@ async fn a_token_of_more_than_8_kib_is_refused() {
     token_refused(&acme, "more than 8 KiB", exceeds).await;
     token_refused(&acme, "8 KiB + 1 of nothing", &"x".repeat(8193)).await;
 
-    // In a message, the field rules refuse it.
+    // In a message, the field rules refuse the token.
     let ask = IntrospectTokenRequest { token: exceeds.clone() };
     refused(acme.auth().introspect_token(ask).await, Code::InvalidArgument, "INVALID_FIELDS");
     let ask = RefreshRequest { refresh_token: exceeds.clone(), ..Default::default() };

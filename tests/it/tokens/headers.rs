@@ -1,4 +1,4 @@
-//! Keys come only from the server's own keyring, whatever the header of a token says.
+//! The server uses only keys of its own keyring, and ignores keys in the header of a token.
 
 use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tenantry::tokens::pem as key_files;
 use super::{token_accepted, token_refused};
 use crate::harness::{Forge, TestApp};
 
-/// A08
+/// A08: keys in a token's header are ignored.
 #[tokio::test]
 async fn a_key_in_the_token_is_neither_used_nor_fetched() {
     let app = TestApp::spawn().await;
@@ -42,8 +42,8 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
             header[name] = value.clone();
         }
         let (header, claims) = (header.to_string(), claims.to_string());
-        let theirs = Forge::sign_with(&attacker, Algorithm::RS256, &header, &claims);
-        token_refused(&acme, &format!("{what}, their signature"), &theirs).await;
+        let attacker_token = Forge::sign_with(&attacker, Algorithm::RS256, &header, &claims);
+        token_refused(&acme, &format!("{what}, their signature"), &attacker_token).await;
         let ours = app.forge().sign_raw(&header, &claims);
         token_refused(&acme, &format!("{what}, our signature"), &ours).await;
     }
@@ -51,7 +51,7 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
     assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-/// A09
+/// A09: the `kid` selects only among the server's own keys.
 #[tokio::test]
 async fn a_kid_must_equal_the_servers_kid_exactly() {
     let app = TestApp::shared();
@@ -88,14 +88,14 @@ async fn a_kid_must_equal_the_servers_kid_exactly() {
     token_refused(&acme, "no kid", &token).await;
 }
 
-/// A09
+/// A09: the `kid` selects only among the server's own keys.
 #[tokio::test]
 async fn unknown_kids_cause_no_query() {
     let app = TestApp::spawn().await;
     let acme = app.tenant("acme").await;
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");
-    // From now on, every query for a tenant, user or session waits until its deadline.
+    // From here on, every query for a tenant, user or session waits until the deadline.
     let mut owner = app.owner().await;
     let lock = "begin; lock table tenants, users, sessions in access exclusive mode";
     sqlx::raw_sql(lock).execute(&mut owner).await.expect("locked");

@@ -19,7 +19,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, key).expect("a token")
 }
 
-/// A03
+/// A03: the kinds of tokens are not interchangeable.
 #[tokio::test]
 async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() {
     let app = TestApp::shared();
@@ -44,26 +44,27 @@ async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() 
     refresh(&app.anonymous(), token).await.expect("the token is unspent");
 }
 
-/// A04
+/// A04: the kinds of tokens are not interchangeable.
 #[tokio::test]
 async fn an_access_token_cannot_refresh_and_counts_as_no_reuse() {
     let app = TestApp::shared();
     let acme = app.tenant("acme").await;
     let before = app.rows_of(&acme.tenant_id).await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
 
     let request = RefreshRequest {
         refresh_token: acme.tokens.access_token.clone(),
         ..RefreshRequest::default()
     };
-    refused(nobody.auth().refresh(request).await, Code::Unauthenticated, "TOKEN_INVALID");
+    refused(anonymous.auth().refresh(request).await, Code::Unauthenticated, "TOKEN_INVALID");
 
     assert_eq!(app.rows_of(&acme.tenant_id).await, before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the session lives");
-    refresh(&nobody, &acme.tokens.refresh_token).await.expect("the token is unspent");
+    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token is unspent");
 }
 
-/// Key, `typ` and `aud` each distinguish the kinds of tokens. Each one alone is sufficient.
+/// Key, `typ` and `aud` each distinguish the kinds of tokens. A mismatch of one of them is
+/// sufficient for a refusal.
 #[tokio::test]
 async fn key_type_and_audience_each_distinguish_the_kinds() {
     let app = TestApp::shared();
@@ -77,7 +78,7 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
     let mut header = access_header.clone();
     header.kid.clone_from(&refresh_header.kid);
     token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims)).await;
-    // First the right key with the other type, then the right key and type with the other
+    // First the matching key with the other type, then the matching key and type with the other
     // audience.
     header.clone_from(&access_header);
     header.typ.clone_from(&refresh_header.typ);
@@ -85,7 +86,7 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
     token_refused(&acme, "aud", &sign(&forge.access, &access_header, &refresh_claims)).await;
 
     // The same for refresh tokens.
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
     header.clone_from(&refresh_header);
     header.typ.clone_from(&access_header.typ);
     let other_audience = {
@@ -98,13 +99,13 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
         sign(&forge.refresh, &header, &refresh_claims),
         sign(&forge.refresh, &refresh_header, &other_audience),
     ] {
-        let status = refresh(&nobody, &token).await.expect_err("refused");
+        let status = refresh(&anonymous, &token).await.expect_err("refused");
         assert_eq!(status.code(), Code::Unauthenticated);
     }
-    refresh(&nobody, &acme.tokens.refresh_token).await.expect("the token is unspent");
+    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token is unspent");
 }
 
-/// A05
+/// A05: the fixed claims are compared exactly.
 #[tokio::test]
 async fn issuer_audience_and_type_must_match_exactly() {
     let app = TestApp::shared();

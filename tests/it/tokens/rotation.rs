@@ -64,19 +64,19 @@ async fn refresh(client: &Client) -> Client {
     refreshed
 }
 
-/// J03 J04
+/// J03, J04: a key rotation does not interrupt service.
 #[tokio::test]
 async fn a_rotation_makes_no_token_fail_on_any_replica() {
     let dir = keys(KeyAlgorithm::Es256);
     let one = TestApp::with(|values| use_keys(values, dir.path())).await;
     let other = TestApp::on(&one.database, |values| use_keys(values, dir.path())).await;
     let before = one.tenant("acme").await;
-    let elsewhere = before.on(&other.channel);
+    let other_replica_client = before.on(&other.channel);
     let old = kid(&before.tokens.access_token);
 
     // Both replicas publish the new key before any replica signs with it.
     rotate(dir.path(), Duration::from_secs(6));
-    for client in [&before, &elsewhere] {
+    for client in [&before, &other_replica_client] {
         until(5, || async { published(client).await == 2 }).await;
     }
     assert_eq!(kid(&refresh(&before).await.tokens.access_token), old);

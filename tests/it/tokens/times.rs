@@ -26,7 +26,7 @@ async fn answer(app: &TestApp, client: &Client, claims: impl Fn(i64) -> Value) -
     }
 }
 
-/// A06
+/// A06: the leeway for wrong clocks is fixed.
 #[tokio::test]
 async fn the_leeway_is_exactly_thirty_seconds() {
     let app = TestApp::shared();

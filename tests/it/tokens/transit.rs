@@ -42,20 +42,20 @@ async fn the_key_service_signs_tokens_of_every_algorithm() {
     for (kind, alg) in [("rsa-2048", "RS256"), ("ecdsa-p256", "ES256"), ("ed25519", "EdDSA")] {
         let service = KeyService::start(kind).await;
         let app = TestApp::with(|values| service.set(values)).await;
-        let twin = TestApp::on(&app.database, |values| service.set(values)).await;
+        let second_replica = TestApp::on(&app.database, |values| service.set(values)).await;
         let before = service.signed("tenantry-access");
         let acme = app.tenant("acme").await;
         assert_eq!(service.signed("tenantry-access"), before + 1);
         let keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
         assert_eq!(keys.into_inner().keys[0].alg, alg);
         assert_eq!(kids(&app).await, [kid(&acme)]);
-        let there = acme.on(&twin.channel);
-        there.auth().who_am_i(WhoAmIRequest {}).await.expect("both have the key");
-        there.auth().refresh(again(&acme)).await.expect("refreshed");
+        let replica_client = acme.on(&second_replica.channel);
+        replica_client.auth().who_am_i(WhoAmIRequest {}).await.expect("both have the key");
+        replica_client.auth().refresh(again(&acme)).await.expect("refreshed");
     }
 }
 
-/// J03
+/// J03: a key rotation does not interrupt service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_version_is_published_first_signs_later_and_no_token_fails() {
     let service = KeyService::start("ed25519").await;
@@ -87,7 +87,7 @@ async fn a_new_key_version_is_published_first_signs_later_and_no_token_fails() {
     third.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
 }
 
-/// J04, R31
+/// J04, R31: tokens stay valid while the key service is unavailable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_service_tokens_stay_valid_and_none_is_spent() {
     let mut service = KeyService::start("ed25519").await;
@@ -122,7 +122,7 @@ async fn a_revoked_service_token_is_counted_and_a_new_one_is_used() {
     until(10, || async { acme.auth().login(sign_in(&acme)).await.is_ok() }).await;
 }
 
-/// J06
+/// J06: a misconfigured server does not start and says why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unusable_key_service_stops_the_start() {
     let service = KeyService::start("ed25519").await;

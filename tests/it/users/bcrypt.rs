@@ -38,7 +38,7 @@ async fn login(
     app.anonymous().auth().login(request).await
 }
 
-async fn kept(app: &TestApp, user: &str) -> String {
+async fn stored_hash(app: &TestApp, user: &str) -> String {
     sqlx::query_scalar("select password_hash from credentials where user_id = $1::uuid")
         .bind(user)
         .fetch_one(&mut app.owner().await)
@@ -47,7 +47,7 @@ async fn kept(app: &TestApp, user: &str) -> String {
 }
 
 /// Stores a hash for a user directly.
-async fn keep(app: &TestApp, user: &str, hash: &str) {
+async fn store_hash(app: &TestApp, user: &str, hash: &str) {
     sqlx::query("update credentials set password_hash = $2 where user_id = $1::uuid")
         .bind(user)
         .bind(hash)
@@ -56,7 +56,7 @@ async fn keep(app: &TestApp, user: &str, hash: &str) {
         .expect("kept");
 }
 
-/// B06
+/// B06: an outdated hash is replaced at a successful sign-in.
 #[tokio::test]
 async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
     let app = TestApp::with_full_hashes(|_| {}).await;
@@ -69,17 +69,17 @@ async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
         let hash = hash_of(PASSWORD, version);
         assert!(hash.starts_with(&format!("$2{name}$")));
         let user = import(&acme, &email, &hash).await.expect("imported");
-        assert_eq!(kept(&app, &user).await, hash);
+        assert_eq!(stored_hash(&app, &user).await, hash);
 
         login(&app, &email, PASSWORD).await.expect("signs in");
-        let now = kept(&app, &user).await;
+        let now = stored_hash(&app, &user).await;
         assert!(now.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{now}");
         login(&app, &email, PASSWORD).await.expect("signs in again");
-        assert_eq!(kept(&app, &user).await, now, "rehashed only once");
+        assert_eq!(stored_hash(&app, &user).await, now, "rehashed only once");
     }
 }
 
-/// B06
+/// B06: an outdated hash is replaced at a successful sign-in.
 #[tokio::test]
 async fn a_failed_sign_in_keeps_the_hash() {
     let app = TestApp::with_full_hashes(|_| {}).await;
@@ -92,10 +92,10 @@ async fn a_failed_sign_in_keeps_the_hash() {
         let result = login(&app, "ada@acme.test", wrong).await;
         refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    assert_eq!(kept(&app, &user).await, hash);
+    assert_eq!(stored_hash(&app, &user).await, hash);
 }
 
-/// B06
+/// B06: an outdated hash is replaced at a successful sign-in.
 #[tokio::test]
 async fn concurrent_first_sign_ins_all_succeed() {
     let app = TestApp::with_full_hashes(|_| {}).await;
@@ -109,21 +109,21 @@ async fn concurrent_first_sign_ins_all_succeed() {
         for result in futures::future::join_all(sign_ins).await {
             result.expect("signs in");
         }
-        assert!(kept(&app, &user).await.starts_with("$argon2id$"));
+        assert!(stored_hash(&app, &user).await.starts_with("$argon2id$"));
         login(&app, &email, PASSWORD).await.expect("signs in");
     }
 }
 
-/// B06
+/// B06: an outdated hash is replaced at a successful sign-in.
 #[tokio::test]
 async fn weaker_argon2id_parameters_are_replaced_too() {
     let app = TestApp::with_full_hashes(|_| {}).await;
     let acme = app.tenant("acme").await;
     let user = acme.create_user("ada@acme.test").await;
-    keep(&app, &user, &weak_argon2id(PASSWORD)).await;
+    store_hash(&app, &user, &weak_argon2id(PASSWORD)).await;
 
     login(&app, "ada@acme.test", PASSWORD).await.expect("signs in");
-    let now = kept(&app, &user).await;
+    let now = stored_hash(&app, &user).await;
     assert!(now.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{now}");
 }
 
@@ -178,8 +178,8 @@ async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
     }
 }
 
-/// N05: bcrypt reads only 72 bytes. A longer password with another end signs in, as in the old
-/// system, but must not become the password.
+/// N05: bcrypt reads only 72 bytes. A longer password with a different end signs in, as in the old
+/// system, but the server must not store a new hash of that password.
 #[tokio::test]
 async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
     let app = TestApp::with_full_hashes(|_| {}).await;
@@ -187,12 +187,12 @@ async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
     let long = "correct horse battery staple, ".repeat(3);
     let user = import(&acme, "ada@acme.test", &hash_of(&long, bcrypt::Version::TwoB)).await;
     let user = user.expect("imported");
-    let hash = kept(&app, &user).await;
+    let hash = stored_hash(&app, &user).await;
 
     let tail = format!("{}something else", &long[..72]);
     for right in [&tail, &long, &long[..72]] {
         login(&app, "ada@acme.test", right).await.expect("signs in, as in the old system");
-        assert_eq!(kept(&app, &user).await, hash);
+        assert_eq!(stored_hash(&app, &user).await, hash);
     }
     let result = login(&app, "ada@acme.test", &long[..71]).await;
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
@@ -204,7 +204,7 @@ async fn a_wrong_end_that_bcrypt_does_not_read_never_becomes_the_password() {
         new_password: format!("{long} and more"),
     };
     ada.auth().change_password(request).await.expect("changed");
-    assert!(kept(&app, &user).await.starts_with("$argon2id$"));
+    assert!(stored_hash(&app, &user).await.starts_with("$argon2id$"));
     let result = login(&app, "ada@acme.test", &long).await;
     refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
@@ -227,7 +227,7 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
         let hash = hash_of(hashed, bcrypt::Version::TwoA);
         let user = import(&acme, &email, &hash).await.expect("imported");
         login(&app, &email, typed).await.expect("signs in");
-        assert!(kept(&app, &user).await.starts_with("$argon2id$"), "{typed}");
+        assert!(stored_hash(&app, &user).await.starts_with("$argon2id$"), "{typed}");
         login(&app, &email, typed).await.expect("signs in again");
     }
 
@@ -235,7 +235,7 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
     let hash = hash_of("wait… what?", bcrypt::Version::TwoB);
     let user = import(&acme, "ada@acme.test", &hash).await.expect("imported");
     let ada = app.anonymous().login("acme", "ada@acme.test", "wait… what?").await;
-    keep(&app, &user, &hash).await;
+    store_hash(&app, &user, &hash).await;
     let request = ChangePasswordRequest {
         current_password: "wait… what?".into(),
         new_password: "a password that is new".into(),
@@ -243,7 +243,7 @@ async fn passwords_that_nfkc_changes_sign_in_as_typed() {
     ada.auth().change_password(request).await.expect("changed");
 }
 
-/// N05: an unreadable stored hash counts as a wrong password, not as an error of the server.
+/// N05: an unreadable stored hash is treated as a wrong password, not as a server error.
 #[tokio::test]
 async fn an_unreadable_stored_hash_counts_as_a_wrong_password() {
     let app = TestApp::with_full_hashes(|_| {}).await;
@@ -259,7 +259,7 @@ async fn an_unreadable_stored_hash_counts_as_a_wrong_password() {
         "none".into(),
     ];
     for hash in &bad {
-        keep(&app, &user, hash).await;
+        store_hash(&app, &user, hash).await;
         let result = login(&app, "ada@acme.test", PASSWORD).await;
         refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }

@@ -159,7 +159,7 @@ async fn each_malformed_user_is_refused() {
     }
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();

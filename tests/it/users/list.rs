@@ -30,7 +30,7 @@ async fn emails(client: &Client, filter: &str) -> Vec<String> {
     emails
 }
 
-/// D06
+/// D06: a list contains only objects of the caller's tenant.
 #[tokio::test]
 async fn pages_contain_each_user_of_the_tenant_once() {
     let app = TestApp::shared();
@@ -89,7 +89,7 @@ async fn filters_choose_by_state_email_and_name() {
     }
 }
 
-/// G17
+/// G17: a page token is bound to its list.
 #[tokio::test]
 async fn a_page_token_is_valid_only_for_its_own_list() {
     let app = TestApp::shared();
@@ -109,7 +109,7 @@ async fn a_page_token_is_valid_only_for_its_own_list() {
     refused(a.users().list_users(negative).await, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N10
+/// N10: an administrator can search and sort users.
 #[tokio::test]
 async fn names_are_found_by_a_part_regardless_of_case_and_accents() {
     let app = TestApp::shared();
@@ -151,7 +151,7 @@ async fn names_are_found_by_a_part_regardless_of_case_and_accents() {
     assert!(!status.message().contains('\n'), "{}", status.message());
 }
 
-/// N10
+/// N10: an administrator can search and sort users.
 #[tokio::test]
 async fn the_last_sign_in_can_be_read_sorted_and_filtered() {
     let app = TestApp::shared();

@@ -50,7 +50,7 @@ async fn locked_out(app: &TestApp, client: &Client) {
     refused(login, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// B08
+/// B08: disabling a user ends the user's sessions for good.
 #[tokio::test]
 async fn disabling_a_user_ends_its_sessions() {
     let app = TestApp::spawn().await;
@@ -65,7 +65,7 @@ async fn disabling_a_user_ends_its_sessions() {
     assert_eq!(app.recorded("user_disabled").await.len(), 1);
 }
 
-/// B08
+/// B08: disabling a user ends the user's sessions for good.
 #[tokio::test]
 async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
     let app = TestApp::shared();
@@ -121,7 +121,7 @@ async fn a_stale_etag_prevents_the_deletion() {
     delete(&acme, &ada, &etag).await.expect("deleted");
 }
 
-/// F04, D08
+/// F04, D08: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_changes_a_user_above_its_level_or_of_another_tenant() {
     let app = TestApp::shared();

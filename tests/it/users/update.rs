@@ -67,7 +67,7 @@ async fn of_concurrent_updates_with_one_etag_exactly_one_succeeds() {
     }
 }
 
-/// N20
+/// N20: a request must be unambiguous.
 #[tokio::test]
 async fn a_mask_must_name_known_fields_and_other_fields_stay_unchanged() {
     let app = TestApp::shared();
@@ -108,7 +108,7 @@ async fn a_caller_changes_its_own_name_but_not_its_email_with_only_a_token() {
     assert_eq!(updated(&acme, named(&ada.user_id, "Ada")).await.email, ada.email);
 }
 
-/// F04
+/// F04: a caller cannot change anything above its own rights.
 #[tokio::test]
 async fn nobody_changes_a_user_above_its_level() {
     let app = TestApp::shared();
@@ -147,7 +147,7 @@ async fn a_new_email_is_unique_and_not_verified() {
     assert!(!updated(&acme, mailed(&ada, "ada@acme.test")).await.email_verified);
 }
 
-/// D08
+/// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();

@@ -144,7 +144,7 @@ async fn a_stream_delivers_messages_while_it_is_open() {
     let mut response = watch.send().await.expect("an answer");
     acme.member("ada", &["user:read"]).await;
     let mut read = Vec::new();
-    let told = async {
+    let messages = async {
         loop {
             read.extend(response.chunk().await.expect("goes on").expect("a frame"));
             let mut rest = &read[..];
@@ -159,5 +159,5 @@ async fn a_stream_delivers_messages_while_it_is_open() {
             }
         }
     };
-    assert!(!within(12, told).await.consistency_token.is_empty());
+    assert!(!within(12, messages).await.consistency_token.is_empty());
 }

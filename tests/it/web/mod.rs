@@ -8,7 +8,7 @@ mod spoken;
 
 use crate::harness::TestApp;
 
-/// An origin whose pages may call.
+/// An origin whose pages may call the API.
 const ORIGIN: &str = "https://app.example.com";
 
 async fn serving() -> TestApp {

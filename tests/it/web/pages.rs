@@ -40,7 +40,7 @@ async fn pages_of_allowed_origins_may_call_with_a_token_and_read_the_status() {
         }
         assert!(header(&asked, "access-control-max-age").is_some());
 
-        // Refusals have the headers too, so that a page can read the reason.
+        // Refusals also have the CORS headers, so that a page can read the reason.
         let sent = call(&app, "AuthService/WhoAmI", &WhoAmIRequest {}).header("origin", origin);
         let answer = sent.send().await.expect("an answer");
         assert_eq!(header(&answer, "access-control-allow-origin"), Some(origin));
