@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// All keys of the server.
-pub(super) struct Keys {
+pub(super) struct ServerKeys {
     pub keyring: Arc<Keyring>,
     pub data_keys: Arc<DataKeys>,
     /// `None` when connections are not encrypted.
@@ -30,7 +30,7 @@ pub(super) struct Keys {
     pub entry_keys: Arc<EntryKeys>,
 }
 
-impl Keys {
+impl ServerKeys {
     /// Reads the keys, and derives the secrets.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::{
     telemetry::{Calls, DroppedLines, Operations, Traces},
     tokens::KeyringReload,
 };
-use keys::Keys;
+use keys::ServerKeys;
 use shared::Shared;
 
 pub use services::Serving;
@@ -31,7 +31,7 @@ pub use stores::Stores;
 pub struct App {
     config: Config,
     policies: Policies,
-    keys: Keys,
+    keys: ServerKeys,
     /// The connections to the stores.
     pub stores: Stores,
     hasher: Hasher,
@@ -67,7 +67,7 @@ impl App {
     /// When a method has no policy, a key can't be used, or a URL is invalid.
     pub fn build(config: Config) -> anyhow::Result<Self> {
         let operations = Operations::default();
-        let keys = Keys::load(&config)?;
+        let keys = ServerKeys::load(&config)?;
         Ok(Self {
             policies: Policies::load().context("the proto's policies")?,
             stores: Stores::new(&config, keys.data_keys.clone(), &operations)?,

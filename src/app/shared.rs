@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use super::{keys::Keys, stores::Stores};
+use super::{keys::ServerKeys, stores::Stores};
 use crate::{
     api::{idempotency, paging::Pages},
     audit::{self, Refusals, SealSignal},
@@ -49,7 +49,7 @@ impl Shared {
     /// When the folder for mails can't be created.
     pub fn start(
         config: &Config,
-        keys: &Keys,
+        keys: &ServerKeys,
         stores: &Stores,
         hasher: Hasher,
         registry: &mut Registry,

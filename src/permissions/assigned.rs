@@ -198,9 +198,9 @@ mod tests {
             let compiled = AssignedScope::compile(assigned.clone());
             assert_eq!(compiled.to_struct(), json::to_struct(&assigned));
             let requested: Map<_, _> = keys.iter().map(|k| ((*k).into(), rng.value())).collect();
-            let applies = scope::applies(Some(&assigned), &requested);
-            assert_eq!(compiled.applies(&requested), applies, "{assigned:?} {requested:?}");
-            if applies { applied += 1 } else { refused += 1 }
+            let is_match = scope::applies(Some(&assigned), &requested);
+            assert_eq!(compiled.applies(&requested), is_match, "{assigned:?} {requested:?}");
+            if is_match { applied += 1 } else { refused += 1 }
         }
         assert!(applied > 1000 && refused > 1000, "{applied} {refused}");
     }

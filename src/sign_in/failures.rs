@@ -47,7 +47,7 @@ pub struct Failures {
     turns: Turns,
     tenant_permits: Arc<BoundedPermits<TenantId>>,
     network_permits: Arc<BoundedPermits<Option<IpAddr>>>,
-    late_failures: Counter,
+    late: Counter,
     refused_sign_ins: Family<LimitLabel, Counter>,
 }
 
@@ -87,11 +87,11 @@ impl Failures {
             turns: Turns::new(time, worst_case),
             tenant_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(TENANT_DIVISOR)),
             network_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(NETWORK_DIVISOR)),
-            late_failures: Counter::default(),
+            late: Counter::default(),
             refused_sign_ins: Family::default(),
         };
         let help = "Failed sign-ins whose work was not done when their answer was due";
-        registry.register("tenantry_sign_in_failures_late", help, failures.late_failures.clone());
+        registry.register("tenantry_sign_in_failures_late", help, failures.late.clone());
         let help = "Sign-ins refused because too many are in progress";
         registry.register("tenantry_sign_ins_refused", help, failures.refused_sign_ins.clone());
         for by in ["all", "tenant", "network"] {
@@ -143,7 +143,7 @@ impl SignIn {
             let elapsed = self.began.elapsed();
             let due = turn.map_or(Duration::ZERO, |turn| turn.due);
             if elapsed > due.max(turns.due(Duration::ZERO)) {
-                self.failures.late_failures.inc();
+                self.failures.late.inc();
             }
             sleep_until((self.began + turns.due(elapsed.max(due))).into()).await;
         } else if let Some(turn) = turn {

@@ -75,7 +75,7 @@ fn measure_all_loads(
     let mut less_tail = Figure::record("Check beside its sign-ins and batches ÷ quiet, p99");
     let mut less_share = Figure::record("sign-ins beside its sign-ins and batches ÷ fair share");
     let mut refused = Figure::new("the other tenant's refused calls", Target::Exactly(0.0));
-    let mut served = Figure::record("the noisy tenant's calls that were served, calls/s");
+    let mut accepted = Figure::record("the noisy tenant's calls that were served, calls/s");
 
     for round in 1..=bench.effort.rounds {
         let full_rate = bench.measure(round, server, &check, Pace::FULL)?;
@@ -101,9 +101,9 @@ fn measure_all_loads(
         less_tail.push(some_run[0].p99 / quiet[0].p99);
         less_share.push(some_run[1].per_second / (quiet[1].per_second / 2.0));
         refused.push(crate::number(loaded[0].refused + loaded[1].refused));
-        served.push(loaded[2..].iter().map(|run| run.per_second).sum());
+        accepted.push(loaded[2..].iter().map(|run| run.per_second).sum());
     }
-    bench.report.add([tail, middle, share, less_tail, less_share, refused, served]);
+    bench.report.add([tail, middle, share, less_tail, less_share, refused, accepted]);
     Ok(())
 }
 

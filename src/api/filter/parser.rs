@@ -227,7 +227,7 @@ fn test(field: &Field, operator: &str, value: Value) -> Result<Test> {
         return mistake(star, format!("{name} allows no *"));
     }
     let text = value.text;
-    let test = match field.kind {
+    let parsed = match field.kind {
         Kind::Id => Uuid::try_parse(&text).ok().map(Test::Id).ok_or("must be a UUID"),
         Kind::Flag => text.parse().ok().map(Test::Flag).ok_or("must be true or false"),
         Kind::Time => times(operator, &text)
@@ -240,7 +240,7 @@ fn test(field: &Field, operator: &str, value: Value) -> Result<Test> {
         }
         Kind::Exact | Kind::Text | Kind::Word => Ok(Test::Exact(text)),
     };
-    test.or_else(|text| mistake(at, format!("{name} {text}")))
+    parsed.or_else(|text| mistake(at, format!("{name} {text}")))
 }
 
 fn pattern(operator: &str, value: Value) -> Result<Pattern> {
