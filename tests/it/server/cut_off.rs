@@ -71,10 +71,11 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
                     "{name}, {step}: acknowledged but not stored"
                 );
                 failed_calls += usize::from(reply.is_err());
-                if changed || reply.is_ok() {
+                // A cut that hits a statement of a background worker tells nothing of this call.
+                if changed || (reply.is_ok() && !cut) {
                     break 'write;
                 }
-                assert!(cut, "{name} fails without a cut: {reply:?}");
+                assert!(cut || reply.is_ok(), "{name} fails without a cut: {reply:?}");
             }
         }
         assert!(failed_calls > 2, "{}: {failed_calls}", method.path());
