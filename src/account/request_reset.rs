@@ -10,7 +10,7 @@ use crate::{
     gate::NamedTenant,
     ids::TenantId,
     limits::RateClass,
-    mail::{NamedTenants, ResetRequest},
+    mail::{RequestedTenants, ResetRequest},
     proto::v1::{ErrorReason, RequestPasswordResetRequest},
     sign_in::named_tenant,
 };
@@ -35,10 +35,10 @@ impl Accounts {
         let share = named_tenant::share(&self.limits, &named, origin.ip);
         let tenants = if matches!(named, NamedTenant::Absent) {
             let only_verified = named_tenant::only_verified(self.tenantless)?;
-            NamedTenants::ByEmail { only_verified }
+            RequestedTenants::ByEmail { only_verified }
         } else {
             self.limits.tenant(RateClass::PasswordReset, share).await?;
-            NamedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id).0)
+            RequestedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
         let request = ResetRequest::new(tenants, message.email, origin);
         mails.queue_reset_request(share, &request).await

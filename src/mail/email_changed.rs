@@ -28,7 +28,7 @@ impl EmailChanged {
              If that is what you or your administrator wanted, there is nothing to do. If \
              not, tell your administrator at once: somebody else may be able to sign in as \
              you.\n\nYour account's id: {}\n",
-            self.user()
+            self.user
         );
         Mail { to: self.old_email.clone(), subject: SUBJECT.to_owned(), text }
     }

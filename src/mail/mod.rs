@@ -14,6 +14,6 @@ mod store;
 mod worker;
 
 pub use link::{Link, Purpose};
-pub use outbox::{EmailChanged, NamedTenants, ResetRequest};
+pub use outbox::{EmailChanged, RequestedTenants, ResetRequest};
 pub use store::is_valid_link;
 pub use worker::Mails;

@@ -19,7 +19,7 @@ use crate::{
 /// A call of `RequestPasswordReset`. The account may or may not exist.
 #[derive(Serialize, Deserialize)]
 pub struct ResetRequest {
-    pub(super) tenants: NamedTenants,
+    pub(super) tenants: RequestedTenants,
     pub(super) email: String,
     ip: Option<IpAddr>,
     correlation_id: String,
@@ -27,9 +27,9 @@ pub struct ResetRequest {
 
 /// The tenants of a request.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub enum NamedTenants {
+pub enum RequestedTenants {
     /// The tenant that the request names; [`TenantId::UNKNOWN`] when the tenant does not exist.
-    One(Uuid),
+    One(TenantId),
     /// The request names no tenant. It applies to at most three tenants that have a user with the
     /// email.
     ByEmail {
@@ -40,7 +40,7 @@ pub enum NamedTenants {
 
 impl ResetRequest {
     #[must_use]
-    pub fn new(tenants: NamedTenants, email: String, origin: &Origin) -> Self {
+    pub fn new(tenants: RequestedTenants, email: String, origin: &Origin) -> Self {
         Self { tenants, email, ip: origin.ip, correlation_id: origin.correlation_id.to_string() }
     }
 
@@ -58,17 +58,11 @@ impl ResetRequest {
 /// The notice of a changed email.
 #[derive(Serialize, Deserialize)]
 pub struct EmailChanged {
-    pub user: Uuid,
+    pub user: UserId,
     /// The address before the change, which gets the mail.
     pub old_email: String,
     /// Whether the user had verified the old address.
     pub was_verified: bool,
-}
-
-impl EmailChanged {
-    pub(super) fn user(&self) -> UserId {
-        UserId(self.user)
-    }
 }
 
 /// A mail that is ready to be sent.

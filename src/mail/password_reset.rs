@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     kind::Kind,
     link::{Link, Purpose},
-    outbox::{self, Mail, NamedTenants, ResetRequest},
+    outbox::{self, Mail, RequestedTenants, ResetRequest},
     store,
 };
 use crate::{
@@ -59,10 +59,10 @@ impl Resets {
         Ok(())
     }
 
-    async fn tenants(&self, named: NamedTenants, key: &str) -> Result<Vec<TenantId>> {
-        let only_verified = match named {
-            NamedTenants::One(tenant) => return Ok(vec![TenantId(tenant)]),
-            NamedTenants::ByEmail { only_verified } => only_verified,
+    async fn tenants(&self, requested: RequestedTenants, key: &str) -> Result<Vec<TenantId>> {
+        let only_verified = match requested {
+            RequestedTenants::One(tenant) => return Ok(vec![tenant]),
+            RequestedTenants::ByEmail { only_verified } => only_verified,
         };
         let tenants = tenants::find_by_email(&self.db, key, only_verified).await?;
         // The request is recorded even if no account has the email.
@@ -110,7 +110,7 @@ impl Resets {
         // The lock orders this transaction against a change of the address. Either that change
         // invalidates the link, or this transaction reads the new address.
         let row = users::store::lock(&mut tx, tenant, user).await?;
-        audit::record(&mut tx, tenant, actor, event).await?;
+        audit::record(&mut tx, actor, event).await?;
         if email::key(&row.email) == key {
             let slug = tenants::store::get(&mut tx, tenant).await?.slug;
             let content = Mail {

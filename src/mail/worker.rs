@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -55,14 +55,16 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay between two attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_mins(5);
 
-/// The kinds of rows that each loop handles. Two loops, so that a flood of reset requests, which
-/// anybody can send, cannot delay notices of a changed email.
-const LOOPS: [&[Kind]; 2] = [&[Kind::ResetRequest, Kind::PasswordReset], &[Kind::EmailChanged]];
+/// The kinds of rows that each of the two loops handles. A flood of reset requests, which anybody
+/// can send, cannot delay notices of a changed email.
+const RESETS: &[Kind] = &[Kind::ResetRequest, Kind::PasswordReset];
+const NOTICES: &[Kind] = &[Kind::EmailChanged];
 
 /// Queues mails, and sends them in the background.
 pub struct Mails {
     db: Db,
-    wake: [Arc<Notify>; 2],
+    wake_resets: Arc<Notify>,
+    wake_notices: Arc<Notify>,
     stop: watch::Sender<bool>,
     loops: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -76,10 +78,10 @@ struct Worker {
 }
 
 /// Gauges of the outbox.
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Backlog {
     waiting_rows: Gauge,
-    oldest_age_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Mails {
@@ -94,7 +96,7 @@ impl Mails {
         registry: &mut Registry,
     ) -> anyhow::Result<Arc<Self>> {
         let (stop, stopped) = watch::channel(false);
-        let wake = [Arc::default(), Arc::default()];
+        let (wake_resets, wake_notices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let worker = Arc::new(Worker {
             db: db.clone(),
             limits: limits.clone(),
@@ -102,11 +104,16 @@ impl Mails {
             resets: Resets { db: db.clone(), limits, page: mail.reset_page.clone() },
             backlog: Backlog::register(registry),
         });
-        let start = |(kinds, wake): (&&'static [Kind], &Arc<Notify>)| {
+        let start = |kinds, wake: &Arc<Notify>| {
             tokio::spawn(worker.clone().run(kinds, wake.clone(), stopped.clone()))
         };
-        let loops = Mutex::new(LOOPS.iter().zip(&wake).map(start).collect());
-        Ok(Arc::new(Self { db, wake, stop, loops }))
+        let loops = vec![
+            start(RESETS, &wake_resets),
+            start(NOTICES, &wake_notices),
+            tokio::spawn(worker.clone().measure(stopped.clone())),
+        ];
+        let loops = Mutex::new(loops);
+        Ok(Arc::new(Self { db, wake_resets, wake_notices, stop, loops }))
     }
 
     /// Queues a request for a password reset. The request counts against the limits of `share`.
@@ -115,12 +122,12 @@ impl Mails {
     /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
     pub async fn queue_reset_request(&self, share: TenantId, request: &ResetRequest) -> Result<()> {
         outbox::queue_request(&self.db, share, request).await?;
-        self.wake();
+        self.wake_resets.notify_one();
         Ok(())
     }
 
     /// Queues the notice of a changed email, in the transaction of the change. After the commit
-    /// the caller calls [`Mails::wake`].
+    /// the caller calls [`Mails::send_notices`].
     ///
     /// # Errors
     /// `OVERLOADED` when too many notices wait; UNAVAILABLE when Postgres or the data key is
@@ -136,11 +143,9 @@ impl Mails {
         Ok(())
     }
 
-    /// Makes the worker query the outbox now.
-    pub fn wake(&self) {
-        for wake in &self.wake {
-            wake.notify_one();
-        }
+    /// Makes the worker send the queued notices now.
+    pub fn send_notices(&self) {
+        self.wake_notices.notify_one();
     }
 
     /// Sends the mails that are due, then stops the worker. Other mails stay in the outbox.
@@ -159,24 +164,21 @@ impl Worker {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut tasks = JoinSet::new();
-        let mut last_measurement = None::<Instant>;
         loop {
             if tasks.len() >= MAX_CONCURRENT_ROWS {
                 tasks.join_next().await;
             }
-            if last_measurement.is_none_or(|time| time.elapsed() >= BACKLOG_INTERVAL) {
-                self.measure().await;
-                last_measurement = Some(Instant::now());
-            }
             let batch = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
             if batch.is_empty() {
-                if *stop.borrow() && tasks.is_empty() {
+                // A dropped sender stops the loop too.
+                let is_stopping = *stop.borrow() || stop.has_changed().is_err();
+                if is_stopping && tasks.is_empty() {
                     return;
                 }
                 tokio::select! {
                     () = wake.notified() => {}
                     () = sleep(POLL_INTERVAL) => {}
-                    _ = stop.changed(), if !*stop.borrow() => {}
+                    _ = stop.changed(), if !is_stopping => {}
                     Some(_) = tasks.join_next() => {}
                 }
             }
@@ -195,11 +197,19 @@ impl Worker {
         })
     }
 
-    async fn measure(&self) {
-        // A failure is not logged here, because the next claim fails and is logged too.
-        if let Ok((waiting_rows, oldest_age_seconds)) = store::backlog(&self.db).await {
-            self.backlog.waiting_rows.set(waiting_rows);
-            self.backlog.oldest_age_seconds.set(oldest_age_seconds);
+    /// Updates the gauges until the server stops.
+    async fn measure(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        loop {
+            match store::backlog(&self.db).await {
+                Ok((waiting_rows, oldest_age_seconds)) => {
+                    self.backlog.waiting_rows.set(waiting_rows);
+                    self.backlog.oldest_age_seconds.set(oldest_age_seconds);
+                }
+                Err(error) => tracing::debug!(%error, "the backlog of mails can't be measured"),
+            }
+            if timeout(BACKLOG_INTERVAL, stop.changed()).await.is_ok() {
+                return;
+            }
         }
     }
 
@@ -252,7 +262,7 @@ impl Worker {
             let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
             let is_first = row.attempts == 1;
             if is_first && notice.count(&self.limits, row.tenant).await.is_err() {
-                let (tenant, user) = (row.tenant, notice.user());
+                let (tenant, user) = (row.tenant, notice.user);
                 tracing::info!(%tenant, %user, "an email change notice is over the limit");
                 return Ok(None);
             }
@@ -279,8 +289,10 @@ impl Worker {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        // Any other error may pass, such as a deadlock or a timeout. A row that was acknowledged is
+        // dropped only if no later attempt can succeed.
         let is_temporary =
-            matches!(error.reason(), ErrorReason::StoreUnavailable | ErrorReason::Overloaded);
+            !matches!(error.reason(), ErrorReason::NotFound | ErrorReason::DataUnreadable);
         Self { is_temporary, text: error.to_string() }
     }
 }
@@ -293,9 +305,7 @@ fn retry_delay(attempts: i32) -> Duration {
         .with_jitter()
         .without_max_times();
     let earlier_retries = usize::try_from(attempts - 1).unwrap_or_default();
-    let delay = delays.build().nth(earlier_retries).unwrap_or(MAX_RETRY_DELAY);
-    // Postgres stores intervals in whole microseconds.
-    Duration::from_micros(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX))
+    delays.build().nth(earlier_retries).unwrap_or(MAX_RETRY_DELAY)
 }
 
 impl Backlog {

@@ -6,11 +6,12 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::error::{Error, Result};
 
-/// Converts a duration to an `interval`.
+/// Converts a duration to an `interval`, in whole microseconds: the precision of Postgres.
 ///
 /// # Errors
-/// INTERNAL when the duration is not a whole number of microseconds, or exceeds about 290,000
-/// years.
+/// INTERNAL when the duration exceeds about 290,000 years.
 pub fn interval(time: Duration) -> Result<PgInterval> {
-    PgInterval::try_from(time).map_err(|_| Error::defect("a duration can't be a Postgres interval"))
+    let microseconds = i64::try_from(time.as_micros())
+        .map_err(|_| Error::defect("a duration can't be a Postgres interval"))?;
+    Ok(PgInterval { months: 0, days: 0, microseconds })
 }

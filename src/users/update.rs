@@ -9,10 +9,9 @@ use super::{
 use crate::{
     api::update_mask::{Mask, check_etag},
     audit::{self, Event, EventKind},
-    credentials::invalid_credentials,
     credentials::{
         current_password::{self, Attempt},
-        password,
+        invalid_credentials, password,
     },
     db::TenantTx,
     email,
@@ -24,8 +23,7 @@ use crate::{
     passwords::Presented,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
-    sign_in::SignIn,
-    sign_in::attempt::run_to_end,
+    sign_in::{SignIn, attempt::run_to_end},
 };
 
 /// Maximum age of a sign-in whose session may change the user's own email without the current
@@ -77,7 +75,7 @@ impl Users {
         }
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         if let (Some(mails), true) = (&self.mails, is_new_email) {
-            mails.wake();
+            mails.send_notices();
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
@@ -149,7 +147,7 @@ impl Users {
     ) -> Result<()> {
         let Some(mails) = &self.mails else { return Ok(()) };
         let changed = EmailChanged {
-            user: before.user_id.0,
+            user: before.user_id,
             old_email: before.email,
             was_verified: before.email_verified,
         };

@@ -3,38 +3,22 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use tenantry::{
-    config::Values,
-    proto::v1::{
-        ChangePasswordRequest, DisableUserRequest, EnableUserRequest, RefreshRequest,
-        RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest, ResetPasswordResponse,
-        SuspendTenantRequest, UpdateUserRequest, WhoAmIRequest,
-    },
+use tenantry::proto::v1::{
+    ChangePasswordRequest, DisableUserRequest, EnableUserRequest, RefreshRequest, RegisterRequest,
+    RequestPasswordResetRequest, ResetPasswordRequest, ResetPasswordResponse, SuspendTenantRequest,
+    WhoAmIRequest,
 };
 use tonic::{Code, Response, Status};
 
 use crate::harness::{
-    Client, MailServer, PASSWORD, Proxy, TestApp, Then, mask, refused, unknown_id, until, within,
+    Client, MailServer, PASSWORD, Proxy, TestApp, Then, mail_settings, refused, unknown_id, until,
+    within,
 };
 
 const NEW_PASSWORD: &str = "quite another battery";
 
-fn mail_settings(server: &MailServer) -> impl Fn(&mut Values) {
-    let url = server.url.clone();
-    move |values| {
-        values.set("MAIL_URL", url.clone());
-        values.set("RATE_LIMIT_PASSWORD_RESET", "off");
-    }
-}
-
-async fn try_request_reset(app: &TestApp, slug: &str, email: &str) -> Result<(), Status> {
-    let request =
-        RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
-    app.anonymous().auth().request_password_reset(request).await.map(drop)
-}
-
 async fn request_reset(app: &TestApp, slug: &str, email: &str) {
-    try_request_reset(app, slug, email).await.expect("the same answer for every request");
+    app.request_reset(slug, email).await.expect("the same answer for every request");
 }
 
 async fn reset(
@@ -53,7 +37,7 @@ async fn assert_token_refused(app: &TestApp, token: &str) {
 /// A server that sends mails, its mail server, a user, and a reset token of that user.
 async fn server_with_reset_token() -> (TestApp, MailServer, Client, String) {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let acme = app.tenant("acme").await;
     // The address is unique, because mails to one address are counted across all tenants.
     let ada = acme.member(&format!("ada-{}", unknown_id()), &[]).await;
@@ -96,7 +80,7 @@ async fn all_requests_get_one_answer_and_only_users_who_may_sign_in_get_a_mail()
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        mail_settings(&server)(values);
+        mail_settings(&server.url)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
@@ -243,7 +227,7 @@ const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_res
 #[tokio::test]
 async fn a_mailbox_gets_at_most_ten_mails_at_once_from_all_tenants() {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
     let tenants = tenants_with(&app, &email, 4).await;
     for tenant in &tenants {
@@ -257,7 +241,10 @@ async fn a_mailbox_gets_at_most_ten_mails_at_once_from_all_tenants() {
     assert_eq!(count_mails(), 10);
     // Notices of changed emails have their own limit.
     for tenant in &tenants {
-        change_email(tenant, &tenant.user_id, &format!("{}@mailbox.test", unknown_id())).await;
+        tenant
+            .change_email(&tenant.user_id, &format!("{}@mailbox.test", unknown_id()))
+            .await
+            .expect("changed");
     }
     until(20, || async { count_mails() == 14 }).await;
 }
@@ -267,7 +254,7 @@ async fn a_mailbox_gets_at_most_ten_mails_at_once_from_all_tenants() {
 #[tokio::test]
 async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let email = format!("ada-{}@mailbox.test", unknown_id());
     let mut tenants = tenants_with(&app, &email, 5).await;
     let owner = tenants.pop().expect("a tenant");
@@ -278,14 +265,14 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let new_address = || format!("{}@mailbox.test", unknown_id());
     for tenant in &tenants {
         for _ in 0..3 {
-            change_email(tenant, &tenant.user_id, &new_address()).await;
-            change_email(tenant, &tenant.user_id, &email).await;
+            tenant.change_email(&tenant.user_id, &new_address()).await.expect("changed");
+            tenant.change_email(&tenant.user_id, &email).await.expect("changed");
         }
     }
     let count_mails = || server.mails().iter().filter(|mail| mail.to == email).count();
     until(20, || async { count_mails() == 10 }).await;
     until(10, || async { app.metric(MAILBOX_LIMITED).await == Some(2.0) }).await;
-    change_email(&owner, &owner.user_id, &new_address()).await;
+    owner.change_email(&owner.user_id, &new_address()).await.expect("changed");
     until(20, || async { count_mails() == 11 }).await;
 }
 
@@ -311,7 +298,7 @@ async fn a_tenants_waiting_requests_do_not_block_others() {
     }
     let mut refusal = None;
     for _ in 0..200 {
-        refusal = try_request_reset(&app, "acme", "nobody@acme.test").await.err();
+        refusal = app.request_reset("acme", "nobody@acme.test").await.err();
         if refusal.is_some() {
             break;
         }
@@ -320,15 +307,18 @@ async fn a_tenants_waiting_requests_do_not_block_others() {
     refused(refusal, Code::ResourceExhausted, "OVERLOADED");
     request_reset(&app, "other", "nobody@other.test").await;
     let email = format!("{}@acme.test", unknown_id());
-    change_email(&members[0], &members[0].user_id, &email).await;
-    change_email(&other, &other.user_id, &format!("{}@other.test", unknown_id())).await;
+    members[0].change_email(&members[0].user_id, &email).await.expect("changed");
+    other
+        .change_email(&other.user_id, &format!("{}@other.test", unknown_id()))
+        .await
+        .expect("changed");
 }
 
 #[tokio::test]
 async fn a_network_above_its_rate_is_refused() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        mail_settings(&server)(values);
+        mail_settings(&server.url)(values);
         values.set("RATE_LIMIT_PASSWORD_RESET", "3/1h,off");
     })
     .await;
@@ -370,7 +360,7 @@ async fn attempts_with_invented_tokens_are_limited_by_tenant() {
 async fn a_temporary_mail_failure_is_retried_and_a_permanent_failure_is_not() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        mail_settings(&server)(values);
+        mail_settings(&server.url)(values);
         values.set("PASSWORD_RESET_URL", "https://app.test/reset?token={token}&x=1");
     })
     .await;
@@ -394,7 +384,7 @@ async fn a_temporary_mail_failure_is_retried_and_a_permanent_failure_is_not() {
 #[tokio::test]
 async fn a_shutdown_sends_the_mails_that_were_requested() {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let acme = app.tenant("acme").await;
     request_reset(&app, "acme", &acme.email).await;
     tokio::time::timeout(Duration::from_secs(10), app.stop()).await.expect("it stops");
@@ -410,16 +400,6 @@ async fn without_a_mail_server_password_reset_is_off() {
     assert_token_refused(&app, "x").await;
 }
 
-async fn change_email(acme: &Client, user_id: &str, email: &str) {
-    let request = UpdateUserRequest {
-        user_id: user_id.into(),
-        email: Some(email.into()),
-        update_mask: mask(&["email"]),
-        ..UpdateUserRequest::default()
-    };
-    acme.users().update_user(request).await.expect("changed");
-}
-
 /// N07: a change of the user's email revokes the tokens that were mailed to the old address.
 #[tokio::test]
 async fn a_token_is_invalid_after_a_change_of_address_even_during_the_request() {
@@ -430,7 +410,7 @@ async fn a_token_is_invalid_after_a_change_of_address_even_during_the_request() 
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on(&direct.database, |values| {
-        mail_settings(&server)(values);
+        mail_settings(&server.url)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
@@ -441,7 +421,7 @@ async fn a_token_is_invalid_after_a_change_of_address_even_during_the_request() 
     proxy.until_held().await;
     let email_change = tokio::spawn({
         let acme = acme.clone();
-        async move { change_email(&acme, &other, "hopper@acme.test").await }
+        async move { acme.change_email(&other, "hopper@acme.test").await.expect("changed") }
     });
     until(10, || async {
         let count_waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
@@ -460,9 +440,9 @@ async fn a_token_is_invalid_after_a_change_of_address_even_during_the_request() 
 
     request_reset(&app, "acme", "ada@acme.test").await;
     let token = server.nth(2).await.link();
-    change_email(&acme, &user, "lovelace@acme.test").await;
+    acme.change_email(&user, "lovelace@acme.test").await.expect("changed");
     assert_token_refused(&app, &token).await;
-    change_email(&acme, &user, "ada@acme.test").await;
+    acme.change_email(&user, "ada@acme.test").await.expect("changed");
     assert_token_refused(&app, &token).await;
 }
 
@@ -504,7 +484,7 @@ async fn a_token_works_only_in_its_own_tenant() {
 #[tokio::test]
 async fn without_a_tenant_only_verified_addresses_get_mails() {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let (a, b, c) = (app.tenant("a").await, app.tenant("b").await, app.tenant("c").await);
     let email = "ada@both.test";
     for tenant in [&a, &b] {
@@ -529,7 +509,7 @@ async fn without_a_tenant_only_verified_addresses_get_mails() {
 async fn with_tenantless_sign_in_off_the_tenant_must_be_named() {
     let server = MailServer::start().await;
     let app = TestApp::with(|values| {
-        mail_settings(&server)(values);
+        mail_settings(&server.url)(values);
         values.set("TENANTLESS_SIGN_IN", "off");
     })
     .await;
@@ -543,7 +523,7 @@ async fn with_tenantless_sign_in_off_the_tenant_must_be_named() {
 #[tokio::test]
 async fn a_mail_does_not_contain_the_organisations_name() {
     let server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&server)).await;
+    let app = TestApp::with(mail_settings(&server.url)).await;
     let request = RegisterRequest {
         email: "ada@acme.test".into(),
         password: PASSWORD.into(),

@@ -11,7 +11,48 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::until;
+use tenantry::{
+    config::Values,
+    proto::v1::{RequestPasswordResetRequest, UpdateUserRequest, UpdateUserResponse},
+};
+use tonic::{Response, Status};
+
+use super::{Client, TestApp, mask, until};
+
+/// The settings of a server that sends its mails to `url`, without a rate limit of resets.
+pub fn mail_settings(url: &str) -> impl Fn(&mut Values) + use<> {
+    let url = url.to_owned();
+    move |values| {
+        values.set("MAIL_URL", url.clone());
+        values.set("RATE_LIMIT_PASSWORD_RESET", "off");
+    }
+}
+
+impl TestApp {
+    /// Requests a password reset for an account that may or may not exist.
+    pub async fn request_reset(&self, slug: &str, email: &str) -> Result<(), Status> {
+        let request =
+            RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
+        self.anonymous().auth().request_password_reset(request).await.map(drop)
+    }
+}
+
+impl Client {
+    /// Changes the email of a user.
+    pub async fn change_email(
+        &self,
+        user_id: &str,
+        email: &str,
+    ) -> Result<Response<UpdateUserResponse>, Status> {
+        let request = UpdateUserRequest {
+            user_id: user_id.into(),
+            email: Some(email.into()),
+            update_mask: mask(&["email"]),
+            ..UpdateUserRequest::default()
+        };
+        self.users().update_user(request).await
+    }
+}
 
 /// An SMTP server (RFC 5321). Dropping it stops the server.
 pub struct MailServer {
@@ -25,6 +66,8 @@ struct State {
     mails: Vec<Mail>,
     /// SMTP replies that refuse the next mails, in order.
     refusals: VecDeque<&'static str>,
+    /// Whether the next mail is accepted without a reply.
+    withholds_reply: bool,
 }
 
 /// A mail that the server accepted.
@@ -57,6 +100,11 @@ impl MailServer {
     /// Refuses the next mails with these SMTP replies, in order.
     pub fn refuse(&self, answers: &[&'static str]) {
         self.state.lock().expect("no panic").refusals.extend(answers);
+    }
+
+    /// Accepts the next mail, and sends no reply to it. The client does not learn of the success.
+    pub fn withhold_next_reply(&self) {
+        self.state.lock().expect("no panic").withholds_reply = true;
     }
 
     pub fn mails(&self) -> Vec<Mail> {
@@ -100,7 +148,8 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
                     refusal.into()
                 } else {
                     state.mails.push(Mail { to: std::mem::take(&mut to), text });
-                    "250 taken".into()
+                    let withholds_reply = std::mem::take(&mut state.withholds_reply);
+                    if withholds_reply { String::new() } else { "250 taken".into() }
                 }
             }
             _ if in_data => {

@@ -42,7 +42,7 @@
 //! | tokens that the server never made | [`TestApp::forge`] |
 //! | a store that is slow, cut off or silent, or the statements that were sent | [`Proxy`] |
 //! | the program as its own process: memory, signals, files | [`Serving`] |
-//! | mails that were sent | [`MailServer`] |
+//! | mails that were sent | [`MailServer`], [`mail_settings`] |
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`OwnRedis`] |
 //! | every RPC from the descriptors | [`methods`] |
@@ -71,7 +71,7 @@ pub use client::{Client, PASSWORD, reason, refused};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
-pub use mail::MailServer;
+pub use mail::{MailServer, mail_settings};
 pub use proxy::{Proxy, Then};
 pub use redis::{OwnRedis, redis};
 pub use rounds::rounds;
