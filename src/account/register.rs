@@ -90,7 +90,7 @@ impl Accounts {
         let row = tenants::store::get(&mut tx, id).await?;
         let event = Event::new(EventKind::TenantCreated).target(id.0);
         let event = tenants::audited::made(event, &row);
-        audit::record(&mut tx, id, &Actor::anonymous(origin), event).await?;
+        audit::record(&mut tx, &Actor::anonymous(origin), event).await?;
         let key = key(id, message);
         self.add_user(tx, origin, message, &key, &hash, admin).await
     }
@@ -193,12 +193,13 @@ impl Accounts {
         let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
         let event = Event::new(EventKind::UserRegistered).target(user.0);
         let event = roles::audited::assigned(event, &assignment);
-        audit::record(&mut tx, tenant, &Actor::anonymous(origin), event).await?;
+        let actor = Actor::anonymous(origin);
+        let consistency_token = audit::record_with_token(&mut tx, &actor, event).await?;
         let tenant = tenants::store::get(&mut tx, tenant).await?;
         let response = RegisterResponse {
             user: Some(row.into()),
             tenant: Some(tenant.into()),
-            consistency_token: tx.consistency_token().await?,
+            consistency_token,
         };
         idempotency::store_response(&mut tx, key, user.0, &response).await?;
         tx.commit().await?;

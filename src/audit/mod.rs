@@ -42,17 +42,12 @@ use crate::{
     ids::TenantId,
 };
 
-/// Records an event in `tenant`, which must be the tenant of the transaction.
+/// Records an event in the tenant that the transaction works in.
 ///
 /// # Errors
 /// When Postgres is unavailable.
-pub async fn record(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    actor: &Actor,
-    event: Event,
-) -> Result<()> {
-    let id = Uuid::now_v7();
+pub async fn record(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<()> {
+    let (tenant, id) = (tx.current_tenant(), Uuid::now_v7());
     // A deleted tenant has no data key, so its events have no address.
     let ip = match tx.find_cipher(tenant)? {
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
@@ -68,8 +63,7 @@ pub async fn record(
 /// # Errors
 /// When Postgres is unavailable.
 pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<String> {
-    let tenant = tx.current_tenant();
-    record(tx, tenant, actor, event).await?;
+    record(tx, actor, event).await?;
     tx.consistency_token().await
 }
 
@@ -86,8 +80,7 @@ pub async fn finish(
     event: impl Into<Option<Event>>,
 ) -> Result<String> {
     if let Some(event) = event.into() {
-        let tenant = tx.current_tenant();
-        record(&mut tx, tenant, actor, event).await?;
+        record(&mut tx, actor, event).await?;
     }
     let token = tx.consistency_token().await?;
     tx.commit().await?;
@@ -118,7 +111,7 @@ pub async fn record_in_share(
     let (db, actor) = (db.clone(), actor.clone());
     let work = async move {
         let mut tx = db.begin_in_share(share, tenant).await?;
-        record(&mut tx, tenant, &actor, event).await?;
+        record(&mut tx, &actor, event).await?;
         tx.commit_record().await
     };
     let result = tokio::spawn(work.with_current_context().in_current_span()).await;

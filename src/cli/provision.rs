@@ -121,7 +121,7 @@ pub async fn reset_password(
         sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
     let event = event.detail("by", "command").detail("sessions_revoked", count);
-    audit::record(&mut tx, found.id, &operator(), event).await?;
+    audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await?;
     ended.expire_in_cache();
     Ok(credentials(tenant, email, &password))
@@ -149,7 +149,7 @@ async fn finish(
     let row = tenants::store::get(&mut tx, tenant).await?;
     let event = Event::new(EventKind::TenantCreated).target(tenant.0).detail("by", "command");
     let event = tenants::audited::made(event, &row);
-    audit::record(&mut tx, tenant, &operator(), event).await?;
+    audit::record(&mut tx, &operator(), event).await?;
 
     let user = UserId::new();
     users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
@@ -158,7 +158,7 @@ async fn finish(
     let event = Event::new(EventKind::UserCreated).target(user.0).detail("by", "command");
     let event = event.list("fields", ["email", "display_name", "password"]);
     let event = roles::audited::assigned(event, &assignment);
-    audit::record(&mut tx, tenant, &operator(), event).await?;
+    audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await
 }
 

@@ -44,7 +44,7 @@ impl ServiceAccounts {
         let tenant = acting.tenant();
         let account = UserId::parse("service_account_id", &message.service_account_id)?;
         let requested_expiry = message.expire_time.as_ref().map(parse_expiry).transpose()?;
-        let proof = Proof::of(tenant, message.credential.as_ref())?;
+        let proof = KeyCredential::of(tenant, message.credential.as_ref())?;
         let new = NewKey { name: &message.name, ..proof.new_key() };
         let key = Key {
             tenant,
@@ -74,7 +74,7 @@ impl ServiceAccounts {
                 .maybe("secret_replaced", (!is_first).then_some(true))
                 .detail("expire_time", clock::text(row.expires_at))
                 .detail("name", row.name.as_str());
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+            audit::record(&mut tx, &caller.actor(), event).await?;
         }
         let key_id = row.key_id.0;
         let mut response = CreateApiKeyResponse {
@@ -111,13 +111,13 @@ impl ServiceAccounts {
 }
 
 /// The credential of a new key.
-enum Proof {
+enum KeyCredential {
     Secret(Secret, SecretString),
     PublicKey(String),
     Certificate(String),
 }
 
-impl Proof {
+impl KeyCredential {
     fn of(tenant: TenantId, credential: Option<&Credential>) -> Result<Self> {
         match credential {
             None => Secret::new(tenant).map(|(secret, text)| Self::Secret(secret, text)),

@@ -11,11 +11,13 @@ use super::SignIns;
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     clock,
-    credentials::api_keys::{
-        ClientNames, Secret,
-        store::{self, LiveKey},
+    credentials::{
+        api_keys::{
+            ClientNames, Secret,
+            store::{self, LiveKey},
+        },
+        invalid_credentials,
     },
-    credentials::invalid_credentials,
     db::TenantTx,
     error::{Error, Result},
     gate::NamedTenant,
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// The credential of a service account.
-enum Proof {
+enum AccountCredential {
     Secret(Vec<u8>),
     Assertion(String),
     Certificate(ClientNames),
@@ -41,7 +43,7 @@ struct TenantProof {
     /// The tenant whose limits the call counts against: a placeholder when the named tenant does
     /// not exist.
     share: TenantId,
-    proof: Proof,
+    proof: AccountCredential,
 }
 
 impl SignIns {
@@ -76,7 +78,7 @@ impl SignIns {
             origin: origin.clone(),
         };
         let event = Event::new(EventKind::SignedIn).target(account.0).detail("by", "api_key");
-        audit::record(&mut tx, tenant, &actor, event).await?;
+        audit::record(&mut tx, &actor, event).await?;
         let roles = role_names(&mut tx, tenant, account).await?;
         tx.commit().await?;
 
@@ -106,8 +108,8 @@ impl SignIns {
     ) -> Result<TenantProof> {
         let proof = match credential {
             Some(Credential::ApiKey(text)) => return secret_proof(named, &text),
-            Some(Credential::ClientAssertion(jwt)) => Proof::Assertion(jwt),
-            None => Proof::Certificate(certificate.ok_or_else(|| {
+            Some(Credential::ClientAssertion(jwt)) => AccountCredential::Assertion(jwt),
+            None => AccountCredential::Certificate(certificate.ok_or_else(|| {
                 Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
             })?),
         };
@@ -134,13 +136,13 @@ impl SignIns {
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
-        proof: &Proof,
+        proof: &AccountCredential,
         named_account: Option<UserId>,
     ) -> Result<Option<LiveKey>> {
         let key = match proof {
-            Proof::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
-            Proof::Assertion(jwt) => self.verify_assertion(tx, tenant, jwt).await?,
-            Proof::Certificate(names) => {
+            AccountCredential::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
+            AccountCredential::Assertion(jwt) => self.verify_assertion(tx, tenant, jwt).await?,
+            AccountCredential::Certificate(names) => {
                 store::by_certificate(tx, tenant, names.all(), named_account).await?
             }
         };
@@ -186,7 +188,7 @@ fn secret_proof(named: &NamedTenant, text: &str) -> Result<TenantProof> {
     if named.is_other_than(tenant) {
         return Err(invalid_credentials());
     }
-    Ok(TenantProof { tenant, share: tenant, proof: Proof::Secret(hash) })
+    Ok(TenantProof { tenant, share: tenant, proof: AccountCredential::Secret(hash) })
 }
 
 async fn role_names(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<String>> {

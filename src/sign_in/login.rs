@@ -20,8 +20,7 @@ use super::{
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
-    credentials::invalid_credentials,
-    credentials::password,
+    credentials::{invalid_credentials, password},
     email,
     error::{Error, Result},
     gate::NamedTenant,

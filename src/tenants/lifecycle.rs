@@ -52,7 +52,7 @@ impl Tenants {
         check_etag(etag, row.version)?;
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         let event = audited::named(event, &row);
-        audit::record(&mut tx, tenant.id, &caller.actor(), event).await?;
+        audit::record(&mut tx, &caller.actor(), event).await?;
         let ended = store::delete(&mut tx, tenant.id).await?;
         self.cache.finish(tx, &caller.actor(), None::<Event>, ended).await
     }

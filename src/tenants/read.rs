@@ -31,7 +31,7 @@ impl Tenants {
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
             let event = Event::across_tenants("/tenantry.v1.TenantService/GetTenant");
-            audit::record(&mut tx, tenant, &caller.actor(), event).await?;
+            audit::record(&mut tx, &caller.actor(), event).await?;
             tx.commit().await?;
         }
         Ok(row)
@@ -50,7 +50,7 @@ impl Tenants {
         let mut tx = self.db.begin(caller.home()).await?;
         store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
-        audit::record(&mut tx, caller.home(), &caller.actor(), event).await?;
+        audit::record(&mut tx, &caller.actor(), event).await?;
         tx.commit_record().await?;
         page.finish()
     }

@@ -1,12 +1,29 @@
 //! The state of a tenant.
 
-use crate::{pg::text_enum, proto::v1};
+use serde::Deserialize;
 
-text_enum! {
-    /// The state of a tenant.
-    TenantState {
-        Active = "active",
-        Suspended = "suspended",
+use crate::proto::v1;
+
+/// The state of a tenant.
+///
+/// The column has a check constraint, so any other text is a defect: the statement that reads it
+/// fails with INTERNAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum TenantState {
+    Active,
+    Suspended,
+}
+
+impl TenantState {
+    /// The text in the column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
     }
 }
 
@@ -25,6 +42,23 @@ impl From<v1::TenantState> for TenantState {
         match state {
             v1::TenantState::Suspended => Self::Suspended,
             v1::TenantState::Active | v1::TenantState::Unspecified => Self::Active,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_no_state_is_an_error() {
+        for state in [TenantState::Active, TenantState::Suspended] {
+            let text = format!("\"{}\"", state.as_str());
+            assert_eq!(serde_json::from_str::<TenantState>(&text).ok(), Some(state));
+        }
+        for text in ["", "Active", "blue"] {
+            let text = format!("\"{text}\"");
+            assert!(serde_json::from_str::<TenantState>(&text).is_err(), "{text}");
         }
     }
 }

@@ -47,8 +47,8 @@ impl TenantRow {
         self.state == TenantState::Active
     }
 
-    /// The settings. Returns `None` when the settings can't be read. Logs and counts the unreadable
-    /// row.
+    /// The settings; `None` when they are no JSON object that can be read. Such a row, and one that
+    /// nests too deep for a response, is logged and counted as unreadable.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);

@@ -1,12 +1,29 @@
 //! The state of a user.
 
-use crate::{pg::text_enum, proto::v1};
+use serde::Deserialize;
 
-text_enum! {
-    /// The state of a user. A service account has no state of its own and is always active.
-    UserState {
-        Active = "active",
-        Disabled = "disabled",
+use crate::proto::v1;
+
+/// The state of a user. A service account has no state of its own and is always active.
+///
+/// The column has a check constraint, so any other text is a defect: the statement that reads it
+/// fails with INTERNAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum UserState {
+    Active,
+    Disabled,
+}
+
+impl UserState {
+    /// The text in the column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+        }
     }
 }
 
@@ -25,6 +42,23 @@ impl From<v1::UserState> for UserState {
         match state {
             v1::UserState::Disabled => Self::Disabled,
             v1::UserState::Active | v1::UserState::Unspecified => Self::Active,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_no_state_is_an_error() {
+        for state in [UserState::Active, UserState::Disabled] {
+            let text = format!("\"{}\"", state.as_str());
+            assert_eq!(serde_json::from_str::<UserState>(&text).ok(), Some(state));
+        }
+        for text in ["", "Active", "blue"] {
+            let text = format!("\"{text}\"");
+            assert!(serde_json::from_str::<UserState>(&text).is_err(), "{text}");
         }
     }
 }
