@@ -216,12 +216,12 @@ async fn load_sessions(
         let context = SealContext { table: "sessions", row: &row };
         let client = bytes(&ciphers.tenants.seal(context, CLIENT.as_bytes())?);
         Ok(format!(
-            "{tenant}\t{id}\t{user}\t{client}\t{session}\t{expiry}\t{expiry}\t{refresh}\t{session}\t{expiry}\t{access}\t{expiry}"
+            "{tenant}\t{id}\t{user}\t{client}\t{{pwd}}\t{session}\t{expiry}\t{expiry}\t{refresh}\t{session}\t{expiry}\t{access}\t{expiry}"
         ))
     });
-    let columns = "sessions (tenant_id, session_id, user_id, client, refresh_jti, refresh_issued_at, \
-                   refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, \
-                   expires_at)";
+    let columns = "sessions (tenant_id, session_id, user_id, client, amr, refresh_jti, \
+                   refresh_issued_at, refresh_expires_at, refresh_kid, access_jti, \
+                   access_expires_at, access_kid, expires_at)";
     copy(connection, columns, lines).await
 }
 
